@@ -1,0 +1,10 @@
+//! octostore: a durable lock server that speaks the Redis protocol.
+//!
+//! One idea holds it together: a pure lease state machine ([`lock`]) decides, and everything else
+//! carries its decisions out.
+//!
+//! | module | what lives there | what is absent |
+//! |---|---|---|
+//! | [`lock`] | leases, the FIFO queue, the transition function | IO, clocks, threads, other modules |
+
+pub mod lock;

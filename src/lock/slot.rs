@@ -1,0 +1,358 @@
+//! One lock's state: who holds it, who waits for it, and whether it rests after an unclean end.
+//!
+//! Promise: plain data with cheap look-ups. Absent: the rules (in `transition`), time (only compared) and
+//! the lock's own name (the table knows it).
+
+use std::sync::Arc;
+
+use super::roster::{Member, Roster};
+use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterId};
+
+/// Where a grant came from, for people who ask who holds a lock. Shared by all grants of one connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The client's address, as text.
+    pub addr: String,
+    /// The client's name, if it set one.
+    pub client_name: String,
+}
+
+/// What a client asks for when it asks for a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who will hold it.
+    pub owner: Owner,
+    /// With how many others.
+    pub mode: Mode,
+    /// For how long; `None`: until released, or until the session ends.
+    pub ttl: Option<Ttl>,
+    /// The lease ends this long after its grant, whatever is renewed.
+    pub max_hold: Option<Ttl>,
+    /// After an unclean end nobody is granted the lock for this long.
+    pub delay: Option<Ttl>,
+    /// The lease ends with this session.
+    pub session: Option<SessionId>,
+    /// Free text for people.
+    pub meta: Option<Box<str>>,
+    /// Who asked.
+    pub origin: Option<Arc<Origin>>,
+}
+
+/// A grant that lasts until its deadline, unless it is renewed, released or forced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it.
+    pub owner: Owner,
+    /// The number a resource checks; larger than that of every earlier grant of any lock.
+    pub token: FencingToken,
+    /// With how many others it is held.
+    pub mode: Mode,
+    /// The TTL it was granted with, which RENEW uses when it names none.
+    pub ttl: Option<Ttl>,
+    /// From this time on the lease is over, for every reader.
+    pub deadline: Timestamp,
+    /// When it was granted.
+    pub granted_at: Timestamp,
+    /// How often its deadline was moved since.
+    pub renewals: u32,
+    /// Who asked for it.
+    pub origin: Option<Arc<Origin>>,
+    /// What most leases do not have.
+    pub extra: Option<Box<LeaseExtra>>,
+}
+
+/// The rarer properties of a [`Lease`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaseExtra {
+    /// The cap on the whole hold.
+    pub max_hold: Option<Ttl>,
+    /// The lock-delay after an unclean end.
+    pub delay: Option<Ttl>,
+    /// The session it ends with.
+    pub session: Option<SessionId>,
+    /// Free text for people.
+    pub meta: Option<Box<str>>,
+}
+
+impl Lease {
+    pub(super) fn grant(request: &Request, token: FencingToken, now: Timestamp) -> Lease {
+        let extra = LeaseExtra {
+            max_hold: request.max_hold,
+            delay: request.delay,
+            session: request.session,
+            meta: request.meta.clone(),
+        };
+        let mut lease = Lease {
+            owner: request.owner.clone(),
+            token,
+            mode: request.mode,
+            ttl: request.ttl,
+            deadline: Timestamp::NEVER,
+            granted_at: now,
+            renewals: 0,
+            origin: request.origin.clone(),
+            extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
+        };
+        lease.deadline = lease.clip(now.after(request.ttl));
+        lease
+    }
+
+    /// The session it ends with.
+    pub fn session(&self) -> Option<SessionId> {
+        self.extra.as_ref().and_then(|extra| extra.session)
+    }
+
+    /// The lock-delay after an unclean end.
+    pub fn delay(&self) -> Option<Ttl> {
+        self.extra.as_ref().and_then(|extra| extra.delay)
+    }
+
+    /// Free text for people.
+    pub fn meta(&self) -> Option<&str> {
+        self.extra.as_ref().and_then(|extra| extra.meta.as_deref())
+    }
+
+    /// Until when it may be renewed; [`Timestamp::NEVER`] without MAXHOLD.
+    pub fn hold_until(&self) -> Timestamp {
+        match self.extra.as_ref().and_then(|extra| extra.max_hold) {
+            Some(max_hold) => self.granted_at.after(Some(max_hold)),
+            None => Timestamp::NEVER,
+        }
+    }
+
+    /// `deadline`, or the end of MAXHOLD if that is earlier.
+    pub(super) fn clip(&self, deadline: Timestamp) -> Timestamp {
+        deadline.min(self.hold_until())
+    }
+
+    /// Whether the lease is over at `now`, swept or not.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.deadline <= now
+    }
+}
+
+impl Member for Lease {
+    fn number(&self) -> i64 {
+        self.token.get()
+    }
+    fn owner(&self) -> &Owner {
+        &self.owner
+    }
+    fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+}
+
+/// A request in the queue of a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiter {
+    /// Its place: smaller is nearer to the head.
+    pub place: i64,
+    /// Whom to tell.
+    pub id: WaiterId,
+    /// What it asked for.
+    pub request: Request,
+    /// Since when it queues.
+    pub since: Timestamp,
+    /// From this time on it is granted nothing.
+    pub deadline: Timestamp,
+}
+
+impl Member for Waiter {
+    fn number(&self) -> i64 {
+        self.place
+    }
+    fn owner(&self) -> &Owner {
+        &self.request.owner
+    }
+    fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+}
+
+/// The rest a lock takes after an unclean end, so that a paused holder's last writes can land.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delay {
+    /// Nobody is granted the lock before this time.
+    pub until: Timestamp,
+    /// How long it is in all.
+    pub length: Ttl,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) enum Holders {
+    #[default]
+    None,
+    One(Lease),
+    Many(Box<Roster<Lease>>),
+}
+
+/// What few locks have at any moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Busy {
+    pub(super) queue: Roster<Waiter>,
+    pub(super) delay: Option<Delay>,
+}
+
+/// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not exist.
+#[derive(Debug, Clone, Default)]
+pub struct Slot {
+    pub(super) holders: Holders,
+    pub(super) busy: Option<Box<Busy>>,
+}
+
+impl Slot {
+    /// Whether nothing distinguishes this lock from one never used.
+    pub fn is_vacant(&self) -> bool {
+        matches!(self.holders, Holders::None) && self.busy.is_none()
+    }
+
+    /// The earliest time at which something in this slot ends by itself.
+    pub fn next_deadline(&self) -> Timestamp {
+        let holders = match &self.holders {
+            Holders::None => Timestamp::NEVER,
+            Holders::One(lease) => lease.deadline,
+            Holders::Many(roster) => roster.next_deadline(),
+        };
+        match &self.busy {
+            None => holders,
+            Some(busy) => {
+                let delay = busy.delay.map_or(Timestamp::NEVER, |delay| delay.until);
+                holders.min(busy.queue.next_deadline()).min(delay)
+            }
+        }
+    }
+
+    /// The lease granted last. Call after the slot is settled: an expired lease is not skipped.
+    pub fn newest(&self) -> Option<&Lease> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => Some(lease),
+            Holders::Many(roster) => roster.last(),
+        }
+    }
+
+    /// All holders, the oldest grant first.
+    pub fn holders(&self) -> impl Iterator<Item = &Lease> {
+        let (one, many) = match &self.holders {
+            Holders::None => (None, None),
+            Holders::One(lease) => (Some(lease), None),
+            Holders::Many(roster) => (None, Some(roster.iter())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// How many hold it.
+    pub fn holder_count(&self) -> usize {
+        match &self.holders {
+            Holders::None => 0,
+            Holders::One(_) => 1,
+            Holders::Many(roster) => roster.len(),
+        }
+    }
+
+    /// The lease with this token.
+    pub fn lease(&self, token: FencingToken) -> Option<&Lease> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => (lease.token == token).then_some(lease),
+            Holders::Many(roster) => roster.get(token.get()),
+        }
+    }
+
+    /// The lease of this owner.
+    pub fn lease_of(&self, owner: &Owner) -> Option<&Lease> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => (lease.owner == *owner).then_some(lease),
+            Holders::Many(roster) => roster.number_of(owner).and_then(|token| roster.get(token)),
+        }
+    }
+
+    /// All waiters, the head of the queue first.
+    pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        self.busy.iter().flat_map(|busy| busy.queue.iter())
+    }
+
+    /// How many wait.
+    pub fn waiter_count(&self) -> usize {
+        self.busy.as_ref().map_or(0, |busy| busy.queue.len())
+    }
+
+    /// The running lock-delay.
+    pub fn delay(&self) -> Option<Delay> {
+        self.busy.as_ref().and_then(|busy| busy.delay)
+    }
+
+    /// Puts a recovered lease back. Its token and owner must not be present, its mode must mix.
+    pub fn restore(&mut self, lease: Lease) {
+        self.add_holder(lease);
+    }
+
+    /// Puts a recovered delay back.
+    pub fn restore_delay(&mut self, delay: Delay) {
+        self.busy_mut().delay = Some(delay);
+    }
+
+    pub(super) fn busy_mut(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    pub(super) fn drop_busy_if_empty(&mut self) {
+        if self.busy.as_ref().is_some_and(|busy| busy.delay.is_none() && busy.queue.len() == 0) {
+            self.busy = None;
+        }
+    }
+
+    pub(super) fn add_holder(&mut self, lease: Lease) {
+        self.holders = match std::mem::take(&mut self.holders) {
+            Holders::None => Holders::One(lease),
+            Holders::One(first) => {
+                let mut roster = Box::<Roster<Lease>>::default();
+                roster.insert(first);
+                roster.insert(lease);
+                Holders::Many(roster)
+            }
+            Holders::Many(mut roster) => {
+                roster.insert(lease);
+                Holders::Many(roster)
+            }
+        };
+    }
+
+    pub(super) fn remove_holder(&mut self, token: FencingToken) -> Option<Lease> {
+        let (holders, removed) = match std::mem::take(&mut self.holders) {
+            Holders::One(lease) if lease.token == token => (Holders::None, Some(lease)),
+            Holders::Many(mut roster) => {
+                let removed = roster.remove(token.get());
+                if roster.len() == 0 { (Holders::None, removed) } else { (Holders::Many(roster), removed) }
+            }
+            other => (other, None),
+        };
+        self.holders = holders;
+        removed
+    }
+
+    pub(super) fn update_holder<R>(
+        &mut self,
+        token: FencingToken,
+        change: impl FnOnce(&mut Lease) -> R,
+    ) -> Option<R> {
+        match &mut self.holders {
+            Holders::One(lease) if lease.token == token => Some(change(lease)),
+            Holders::Many(roster) => roster.update(token.get(), change),
+            _ => None,
+        }
+    }
+
+    /// The token of a lease that ended at `now` or earlier.
+    pub(super) fn due_holder(&self, now: Timestamp) -> Option<FencingToken> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => lease.is_over(now).then_some(lease.token),
+            Holders::Many(roster) => {
+                roster.due(now).and_then(|number| roster.get(number)).map(|lease| lease.token)
+            }
+        }
+    }
+}

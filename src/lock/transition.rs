@@ -1,0 +1,534 @@
+//! The transition function: one slot, one operation, one instant.
+//!
+//! Promise: total and deterministic (the same slot, operation, time, tokens and deliverability give the same
+//! result); what was decided is returned as data, in the order in which it happened. Every operation
+//! first settles what has ended by `now`, and ends by granting the lock to whoever is next, so a release,
+//! the choice of the successor and its token are one step.
+//! Absent: IO, clocks, randomness, panics on any input.
+
+use super::slot::{Delay, Lease, Request, Slot, Waiter};
+use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterId};
+
+/// What a transition needs from outside.
+pub trait Env {
+    /// The next fencing token: larger than every one taken before.
+    fn take_token(&mut self) -> FencingToken;
+    /// Whether a grant to this waiter would still reach somebody.
+    fn deliverable(&mut self, waiter: WaiterId) -> bool;
+}
+
+/// What is asked of a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Take the lock, wait for it, or be refused.
+    Acquire {
+        /// What is asked for.
+        request: Request,
+        /// Whom to tell and until when to queue; `None`: do not queue.
+        wait: Option<(WaiterId, Timestamp)>,
+    },
+    /// Give the lock back.
+    Release {
+        /// Who holds it.
+        owner: Owner,
+        /// Only the acquisition with this token.
+        token: Option<FencingToken>,
+    },
+    /// Move the deadline to a TTL from now; may shorten.
+    Renew {
+        /// Who holds it.
+        owner: Owner,
+        /// The new TTL; `None`: the one the lease was granted with.
+        ttl: Option<Ttl>,
+        /// Only the acquisition with this token.
+        token: Option<FencingToken>,
+    },
+    /// End all leases, whoever holds them.
+    Force,
+    /// End what belongs to a session that has ended.
+    EndSession {
+        /// The session.
+        session: SessionId,
+        /// Its owner ended it, so no lock-delay is due.
+        clean: bool,
+    },
+    /// A waiter goes away.
+    Leave {
+        /// Which one.
+        waiter: WaiterId,
+        /// The owner it queued for.
+        owner: Owner,
+    },
+    /// Put a value as Redis' SET does: whoever holds the lock loses it.
+    Set {
+        /// The new holder; always exclusive.
+        request: Request,
+        /// When to do it.
+        condition: SetCondition,
+        /// Keep the deadline of the lease that is replaced.
+        keep_ttl: bool,
+    },
+    /// Release whoever holds it, as Redis' DEL does.
+    Delete {
+        /// Only if this owner holds it.
+        if_owner: Option<Owner>,
+    },
+    /// Move the deadline of the only holder, whoever that is, as Redis' PEXPIRE and PERSIST do.
+    SetTtl {
+        /// The new TTL; `None`: no end.
+        ttl: Option<Ttl>,
+    },
+    /// Only settle: free what has ended.
+    Settle,
+}
+
+/// When [`Op::Set`] applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetCondition {
+    /// Always.
+    Always,
+    /// Only if nobody holds it.
+    IfFree,
+    /// Only if somebody holds it.
+    IfHeld,
+    /// Only if this owner holds it.
+    IfOwner(Owner),
+}
+
+/// What became of an [`Op`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The owner holds the lock under this token.
+    Granted {
+        /// Its fencing token.
+        token: FencingToken,
+        /// Whether it held it already, under the same token.
+        reentrant: bool,
+    },
+    /// The request waits.
+    Queued,
+    /// Not granted.
+    Refused(Refusal),
+    /// This many leases were ended.
+    Released(u32),
+    /// The deadline is now this.
+    Renewed {
+        /// The new deadline.
+        deadline: Timestamp,
+    },
+    /// Not held by that owner, or not under that token.
+    NotHeld,
+    /// The lock is shared or limited, and the operation is for one holder.
+    NotExclusive,
+    /// Nothing to say.
+    Done,
+}
+
+/// Why a lock was not granted; checked in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The owner holds the lock in another mode.
+    OtherMode(Mode),
+    /// The lock rests after an unclean end.
+    Delayed(Delay),
+    /// Held by others, or others wait for it.
+    Held,
+    /// The condition of a SET does not hold.
+    Condition,
+}
+
+/// How a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By its owner, or by a DEL.
+    Released,
+    /// By its deadline.
+    Expired,
+    /// By an operator.
+    Forced,
+    /// With its session.
+    Session {
+        /// The session's owner closed it.
+        clean: bool,
+    },
+    /// By a SET.
+    Replaced,
+}
+
+impl End {
+    /// Whether the lock-delay is due: the holder may not know that it lost the lock.
+    fn is_unclean(self) -> bool {
+        matches!(self, End::Expired | End::Forced | End::Session { clean: false })
+    }
+}
+
+/// Why a waiter left the queue without a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Its time to wait is over.
+    TimedOut,
+    /// Its session ended.
+    SessionEnded,
+    /// The same owner asked again; that request has its place now.
+    Replaced,
+    /// It went away, or a grant would have reached nobody.
+    Gone,
+}
+
+/// Something that happened, to be journaled, told or counted by the caller, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A new lease under this token; it is in the slot unless a later effect ends it.
+    Granted {
+        /// The lease as granted.
+        lease: Lease,
+        /// Who waited for it.
+        waiter: Option<WaiterId>,
+    },
+    /// A lease changed its deadline.
+    Renewed {
+        /// The lease as it is now.
+        lease: Lease,
+    },
+    /// A lease is over.
+    Ended {
+        /// The lease as it was.
+        lease: Lease,
+        /// How it ended.
+        how: End,
+    },
+    /// Nobody is granted the lock until this is over.
+    DelayStarted(Delay),
+    /// The delay is over.
+    DelayEnded,
+    /// A request joined the queue.
+    Joined {
+        /// Which one.
+        waiter: WaiterId,
+        /// The session it ends with.
+        session: Option<SessionId>,
+    },
+    /// A waiter left the queue without a grant.
+    WaiterLeft {
+        /// Which one.
+        waiter: WaiterId,
+        /// The session it belonged to.
+        session: Option<SessionId>,
+        /// Why.
+        why: Left,
+    },
+}
+
+/// Applies `op` at `now`. What happened is appended to `effects`, in order.
+pub fn apply(
+    slot: &mut Slot,
+    op: &Op,
+    now: Timestamp,
+    env: &mut impl Env,
+    effects: &mut Vec<Effect>,
+) -> Outcome {
+    let mut step = Step { slot, now, env, effects };
+    step.settle();
+    let outcome = step.run(op);
+    step.promote();
+    step.slot.drop_busy_if_empty();
+    debug_assert_eq!(super::invariants::check(slot, now), Ok(()));
+    outcome
+}
+
+struct Step<'a, E: Env> {
+    slot: &'a mut Slot,
+    now: Timestamp,
+    env: &'a mut E,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl<E: Env> Step<'_, E> {
+    fn run(&mut self, op: &Op) -> Outcome {
+        match op {
+            Op::Acquire { request, wait } => self.acquire(request, *wait),
+            Op::Release { owner, token } => match self.held(owner, *token) {
+                None => Outcome::NotHeld,
+                Some(token) => {
+                    self.end(token, End::Released);
+                    Outcome::Released(1)
+                }
+            },
+            Op::Renew { owner, ttl, token } => match self.held(owner, *token) {
+                None => Outcome::NotHeld,
+                Some(token) => self.renew(token, |lease| ttl.or(lease.ttl)),
+            },
+            Op::Force => Outcome::Released(self.end_all(End::Forced)),
+            Op::EndSession { session, clean } => self.end_session(*session, *clean),
+            Op::Leave { waiter, owner } => self.leave(*waiter, owner),
+            Op::Set { request, condition, keep_ttl } => self.set(request, condition, *keep_ttl),
+            Op::Delete { if_owner } => self.delete(if_owner.as_ref()),
+            Op::SetTtl { ttl } => match self.slot.newest() {
+                None => Outcome::NotHeld,
+                Some(lease) if lease.mode != Mode::Exclusive => Outcome::NotExclusive,
+                Some(lease) => {
+                    let token = lease.token;
+                    self.renew(token, |_| *ttl)
+                }
+            },
+            Op::Settle => Outcome::Done,
+        }
+    }
+
+    /// Frees what has ended by now: leases, the delay, waiters.
+    fn settle(&mut self) {
+        while let Some(token) = self.slot.due_holder(self.now) {
+            self.end(token, End::Expired);
+        }
+        let Some(busy) = self.slot.busy.as_mut() else { return };
+        if busy.delay.is_some_and(|delay| delay.until <= self.now) {
+            busy.delay = None;
+            self.effects.push(Effect::DelayEnded);
+        }
+        while let Some(place) = busy.queue.due(self.now) {
+            if let Some(waiter) = busy.queue.remove(place) {
+                self.effects.push(left(&waiter, Left::TimedOut));
+            }
+        }
+        self.promote();
+    }
+
+    fn acquire(&mut self, request: &Request, wait: Option<(WaiterId, Timestamp)>) -> Outcome {
+        if let Some(lease) = self.slot.lease_of(&request.owner) {
+            if lease.mode != request.mode {
+                return Outcome::Refused(Refusal::OtherMode(lease.mode));
+            }
+            let token = lease.token;
+            let deadline = lease.clip(self.now.after(request.ttl)).max(lease.deadline);
+            if deadline != lease.deadline {
+                self.move_deadline(token, deadline);
+            }
+            return Outcome::Granted { token, reentrant: true };
+        }
+        let place = self.slot.busy.as_ref().and_then(|busy| busy.queue.number_of(&request.owner));
+        if place.is_none() && self.slot.waiter_count() == 0 && self.has_room_for(request.mode) {
+            return Outcome::Granted { token: self.grant(request, None), reentrant: false };
+        }
+        let Some((id, deadline)) = wait.filter(|(_, deadline)| *deadline > self.now) else {
+            return Outcome::Refused(match self.slot.delay() {
+                Some(delay) => Refusal::Delayed(delay),
+                None => Refusal::Held,
+            });
+        };
+        let busy = self.slot.busy_mut();
+        let mut waiter = Waiter { place: 0, id, request: request.clone(), since: self.now, deadline };
+        match place.and_then(|place| busy.queue.remove(place)) {
+            Some(first) => {
+                (waiter.place, waiter.since) = (first.place, first.since);
+                self.effects.push(left(&first, Left::Replaced));
+            }
+            None => waiter.place = busy.queue.last().map_or(0, |last| last.place + 1),
+        }
+        self.effects.push(Effect::Joined { waiter: id, session: request.session });
+        busy.queue.insert(waiter);
+        Outcome::Queued
+    }
+
+    fn end_session(&mut self, session: SessionId, clean: bool) -> Outcome {
+        let tokens: Vec<_> = self
+            .slot
+            .holders()
+            .filter(|lease| lease.session() == Some(session))
+            .map(|lease| lease.token)
+            .collect();
+        for token in &tokens {
+            self.end(*token, End::Session { clean });
+        }
+        if let Some(busy) = self.slot.busy.as_mut() {
+            let places: Vec<_> = busy
+                .queue
+                .iter()
+                .filter(|waiter| waiter.request.session == Some(session))
+                .map(|waiter| waiter.place)
+                .collect();
+            for waiter in places.into_iter().filter_map(|place| busy.queue.remove(place)) {
+                self.effects.push(left(&waiter, Left::SessionEnded));
+            }
+        }
+        Outcome::Released(tokens.len() as u32)
+    }
+
+    fn leave(&mut self, id: WaiterId, owner: &Owner) -> Outcome {
+        let Some(busy) = self.slot.busy.as_mut() else { return Outcome::NotHeld };
+        let place = busy.queue.number_of(owner);
+        match place.filter(|place| busy.queue.get(*place).is_some_and(|waiter| waiter.id == id)) {
+            None => Outcome::NotHeld,
+            Some(place) => {
+                if let Some(waiter) = busy.queue.remove(place) {
+                    self.effects.push(left(&waiter, Left::Gone));
+                }
+                Outcome::Done
+            }
+        }
+    }
+
+    fn set(&mut self, request: &Request, condition: &SetCondition, keep_ttl: bool) -> Outcome {
+        let held = self.slot.newest().is_some();
+        let met = match condition {
+            SetCondition::Always => true,
+            SetCondition::IfFree => !held,
+            SetCondition::IfHeld => held,
+            SetCondition::IfOwner(owner) => match self.slot.newest() {
+                Some(lease) if lease.mode != Mode::Exclusive => return Outcome::NotExclusive,
+                lease => lease.is_some_and(|lease| lease.owner == *owner),
+            },
+        };
+        if !met {
+            return Outcome::Refused(Refusal::Condition);
+        }
+        if let Some(delay) = self.slot.delay() {
+            return Outcome::Refused(Refusal::Delayed(delay));
+        }
+        let kept = match self.slot.newest() {
+            Some(lease) if keep_ttl => Some((lease.ttl, lease.deadline)),
+            _ => None,
+        };
+        // The holder's own SET is a renewal: a new token would fence off a holder that never lost the lock.
+        if let Some(lease) = self.slot.newest()
+            && lease.mode == Mode::Exclusive
+            && lease.owner == request.owner
+        {
+            let token = lease.token;
+            if !keep_ttl {
+                self.renew(token, |_| request.ttl);
+            }
+            return Outcome::Granted { token, reentrant: true };
+        }
+        self.end_all(End::Replaced);
+        if let Some(busy) = self.slot.busy.as_mut()
+            && let Some(place) = busy.queue.number_of(&request.owner)
+            && let Some(waiter) = busy.queue.remove(place)
+        {
+            self.effects.push(left(&waiter, Left::Replaced));
+        }
+        let token = self.env.take_token();
+        let mut lease = Lease::grant(request, token, self.now);
+        if let Some((ttl, deadline)) = kept {
+            (lease.ttl, lease.deadline) = (ttl, deadline);
+        }
+        self.hold(lease, None);
+        Outcome::Granted { token, reentrant: false }
+    }
+
+    fn delete(&mut self, if_owner: Option<&Owner>) -> Outcome {
+        let Some(lease) = self.slot.newest() else { return Outcome::NotHeld };
+        if let Some(owner) = if_owner {
+            if lease.mode != Mode::Exclusive {
+                return Outcome::NotExclusive;
+            }
+            if lease.owner != *owner {
+                return Outcome::NotHeld;
+            }
+        }
+        Outcome::Released(self.end_all(End::Released))
+    }
+
+    /// The token under which `owner` holds the lock, if it is `token` or any will do.
+    fn held(&self, owner: &Owner, token: Option<FencingToken>) -> Option<FencingToken> {
+        let held = self.slot.lease_of(owner)?.token;
+        (token.is_none() || token == Some(held)).then_some(held)
+    }
+
+    fn renew(&mut self, token: FencingToken, ttl: impl FnOnce(&Lease) -> Option<Ttl>) -> Outcome {
+        match self.slot.lease(token) {
+            None => Outcome::NotHeld,
+            Some(lease) => {
+                let deadline = lease.clip(self.now.after(ttl(lease)));
+                self.move_deadline(token, deadline);
+                Outcome::Renewed { deadline }
+            }
+        }
+    }
+
+    fn move_deadline(&mut self, token: FencingToken, deadline: Timestamp) {
+        let renewed = self.slot.update_holder(token, |lease| {
+            lease.deadline = deadline;
+            lease.renewals = lease.renewals.saturating_add(1);
+            lease.clone()
+        });
+        self.effects.extend(renewed.map(|lease| Effect::Renewed { lease }));
+    }
+
+    fn end(&mut self, token: FencingToken, how: End) {
+        let Some(lease) = self.slot.remove_holder(token) else { return };
+        if let Some(length) = lease.delay().filter(|_| how.is_unclean()) {
+            // An expiry that is noticed late started its delay when the lease ended.
+            let from = if how == End::Expired { lease.deadline } else { self.now };
+            let delay = Delay { until: from.after(Some(length)), length };
+            let longer = self.slot.delay().is_none_or(|running| running.until < delay.until);
+            if longer {
+                self.slot.busy_mut().delay = Some(delay);
+                self.effects.push(Effect::DelayStarted(delay));
+            }
+        }
+        self.effects.push(Effect::Ended { lease, how });
+    }
+
+    fn end_all(&mut self, how: End) -> u32 {
+        let mut ended = 0;
+        while let Some(token) = self.slot.newest().map(|lease| lease.token) {
+            self.end(token, how);
+            ended += 1;
+        }
+        ended
+    }
+
+    /// Grants the lock to the head of the queue for as long as there is room.
+    fn promote(&mut self) {
+        loop {
+            let Some(head) = self.slot.busy.as_ref().and_then(|busy| busy.queue.first()) else { return };
+            let (place, id, mode) = (head.place, head.id, head.request.mode);
+            let reaches = self.env.deliverable(id);
+            if reaches && !self.has_room_for(mode) {
+                return;
+            }
+            let Some(waiter) = self.slot.busy_mut().queue.remove(place) else { return };
+            if reaches {
+                self.grant(&waiter.request, Some(id));
+            } else {
+                self.effects.push(left(&waiter, Left::Gone));
+            }
+        }
+    }
+
+    fn has_room_for(&self, mode: Mode) -> bool {
+        if self.slot.delay().is_some() {
+            return false;
+        }
+        let Some(newest) = self.slot.newest() else { return true };
+        // All holders are of one kind; of limits, the smallest of those that hold it counts.
+        newest.mode.mixes_with(mode)
+            && [mode.capacity(), self.smallest_capacity()]
+                .into_iter()
+                .flatten()
+                .all(|capacity| self.slot.holder_count() < capacity as usize)
+    }
+
+    fn smallest_capacity(&self) -> Option<u32> {
+        // Bounded by the limit itself: a limited lock has at most that many holders.
+        match self.slot.newest()?.mode {
+            Mode::Limit(_) => self.slot.holders().filter_map(|lease| lease.mode.capacity()).min(),
+            mode => mode.capacity(),
+        }
+    }
+
+    fn grant(&mut self, request: &Request, waiter: Option<WaiterId>) -> FencingToken {
+        let token = self.env.take_token();
+        self.hold(Lease::grant(request, token, self.now), waiter);
+        token
+    }
+
+    fn hold(&mut self, lease: Lease, waiter: Option<WaiterId>) {
+        self.effects.push(Effect::Granted { lease: lease.clone(), waiter });
+        self.slot.add_holder(lease);
+    }
+}
+
+fn left(waiter: &Waiter, why: Left) -> Effect {
+    Effect::WaiterLeft { waiter: waiter.id, session: waiter.request.session, why }
+}
