@@ -5,6 +5,8 @@
 //!
 //! | module | what lives there | what is absent |
 //! |---|---|---|
+//! | [`journal`] | records, backends (SQLite, memory), what recovery reads back | who holds what, clocks, async |
 //! | [`lock`] | leases, the FIFO queue, the transition function | IO, clocks, threads, other modules |
 
+pub mod journal;
 pub mod lock;

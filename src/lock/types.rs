@@ -131,6 +131,16 @@ impl Timestamp {
         Timestamp(nanos)
     }
 
+    /// The same point in a form that fits SQL integers; `None` for [`Timestamp::NEVER`].
+    pub fn to_stored(self) -> Option<i64> {
+        if self == Timestamp::NEVER { None } else { Some(i64::try_from(self.0).unwrap_or(i64::MAX)) }
+    }
+
+    /// The reverse of [`Timestamp::to_stored`]; a negative number is the start of time.
+    pub fn from_stored(stored: Option<i64>) -> Timestamp {
+        stored.map_or(Timestamp::NEVER, |nanos| Timestamp(u64::try_from(nanos).unwrap_or(0)))
+    }
+
     /// Nanoseconds since the machine booted.
     pub const fn as_nanos(self) -> u64 {
         self.0

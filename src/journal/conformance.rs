@@ -1,0 +1,196 @@
+//! What every backend must do; run against each of them.
+
+use super::*;
+use crate::lock::{
+    Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
+};
+
+const BOOT: Option<&str> = Some("boot-1");
+
+fn ms(millis: u64) -> Timestamp {
+    Timestamp::from_nanos(millis * 1_000_000)
+}
+
+fn name(key: &str) -> LockName {
+    LockName::new(3, key.as_bytes()).unwrap()
+}
+
+fn ttl(millis: u64) -> Option<Ttl> {
+    Some(Ttl::from_millis(millis).unwrap())
+}
+
+fn lease(key: &str, token: i64) -> StoredLease {
+    let lease = Lease {
+        owner: Owner::new(b"\0binary\xff").unwrap(),
+        token: FencingToken::new(token).unwrap(),
+        mode: Mode::Exclusive,
+        ttl: ttl(30_000),
+        deadline: ms(31_000),
+        granted_at: ms(1_000),
+        renewals: 0,
+        origin: None,
+        extra: None,
+    };
+    StoredLease { name: name(key), lease }
+}
+
+fn full_lease(token: i64) -> StoredLease {
+    let mut stored = lease("full", token);
+    stored.lease.mode = Mode::limit(7).unwrap();
+    stored.lease.renewals = 4;
+    stored.lease.origin =
+        Some(std::sync::Arc::new(Origin { addr: "127.0.0.1:9".into(), client_name: "worker".into() }));
+    stored.lease.extra = Some(Box::new(LeaseExtra {
+        max_hold: ttl(20_000),
+        delay: ttl(5),
+        session: Some(SessionId(u128::MAX - 1)),
+        meta: Some("nightly job".into()),
+    }));
+    stored
+}
+
+fn session(id: u128) -> SessionRecord {
+    SessionRecord { id: SessionId(id), name: "w".into(), ttl: ttl(10_000), deadline: ms(9_000) }
+}
+
+fn state(backend: &mut dyn Backend, boot: Option<&str>, now: Timestamp) -> (Vec<Record>, Loaded) {
+    let mut records = Vec::new();
+    let loaded = backend.load(boot, now, &mut |record| records.push(record)).unwrap();
+    (records, loaded)
+}
+
+/// Runs a check against every backend; `reopen` is what a restart is to it.
+fn every_backend(check: impl Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>) -> Box<dyn Backend>)) {
+    let mut memory: Box<dyn Backend> = Box::new(MemoryBackend::default());
+    check(&mut memory, &|backend| backend);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("octostore.db");
+    let open = || -> Box<dyn Backend> { Box::new(SqliteBackend::open(&path).unwrap()) };
+    check(&mut open(), &|backend| {
+        drop(backend);
+        open()
+    });
+}
+
+#[test]
+fn what_is_committed_is_loaded_again_to_the_last_field() {
+    every_backend(|backend, reopen| {
+        let delay = Delay { until: ms(77), length: Ttl::from_millis(50).unwrap() };
+        let all = vec![
+            Record::SessionOpened(session(5)),
+            Record::DelayStarted(name("resting"), delay),
+            Record::Granted(lease("plain", 1)),
+            Record::Granted(full_lease(2)),
+        ];
+        state(backend.as_mut(), BOOT, ms(0));
+        backend.commit(&all).unwrap();
+        backend.commit(&[Record::TokensReserved(4096)]).unwrap();
+        backend.maintain().unwrap();
+        let taken = std::mem::replace(backend, Box::new(MemoryBackend::default()));
+        *backend = reopen(taken);
+        let expected = (all, Loaded { tokens_reserved: 4096, rebooted: false });
+        assert_eq!(state(backend.as_mut(), BOOT, ms(500)), expected);
+        assert_eq!(state(backend.as_mut(), BOOT, ms(600)), expected, "a second load finds the same");
+    });
+}
+
+#[test]
+fn the_last_state_counts_within_a_batch_and_across_batches() {
+    every_backend(|backend, _| {
+        let renewed = |token, deadline| {
+            let mut stored = lease("k", token);
+            stored.lease.deadline = ms(deadline);
+            stored
+        };
+        let ended = |token| Record::Ended(FencingToken::new(token).unwrap());
+        state(backend.as_mut(), BOOT, ms(0));
+        backend
+            .commit(&[
+                Record::Granted(lease("k", 1)),
+                Record::Granted(lease("k", 2)),
+                Record::Renewed(renewed(2, 40_000)),
+                ended(1),
+                Record::Granted(lease("k", 3)),
+                Record::SessionOpened(session(1)),
+                Record::SessionEnded(SessionId(1)),
+                Record::TokensReserved(20),
+                Record::TokensReserved(10),
+            ])
+            .unwrap();
+        backend.commit(&[ended(3), ended(9), Record::Renewed(renewed(2, 50_000))]).unwrap();
+        let (records, loaded) = state(backend.as_mut(), BOOT, ms(0));
+        assert_eq!(records, vec![Record::Granted(renewed(2, 50_000))]);
+        assert_eq!(loaded.tokens_reserved, 20, "the mark never goes back");
+    });
+}
+
+#[test]
+fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
+    every_backend(|backend, _| {
+        let mut endless = lease("endless", 3);
+        (endless.lease.ttl, endless.lease.deadline) = (None, Timestamp::NEVER);
+        let delay = Delay { until: ms(900_000), length: Ttl::from_millis(50).unwrap() };
+        state(backend.as_mut(), BOOT, ms(0));
+        backend
+            .commit(&[
+                Record::SessionOpened(session(5)),
+                Record::DelayStarted(name("resting"), delay),
+                Record::Granted(lease("plain", 1)),
+                Record::Granted(full_lease(2)),
+                Record::Granted(endless),
+            ])
+            .unwrap();
+        for (now, rebooted) in [(10, true), (20, false)] {
+            let (records, loaded) = state(backend.as_mut(), Some("boot-2"), ms(now));
+            assert_eq!(loaded.rebooted, rebooted);
+            let deadlines: Vec<_> = records
+                .iter()
+                .map(|record| match record {
+                    Record::SessionOpened(session) => session.deadline,
+                    Record::DelayStarted(_, delay) => delay.until,
+                    Record::Granted(stored) => stored.lease.deadline,
+                    other => panic!("not a state: {other:?}"),
+                })
+                .collect();
+            assert_eq!(deadlines, [ms(10_010), ms(60), ms(30_010), ms(20_010), Timestamp::NEVER]);
+        }
+        assert!(state(backend.as_mut(), None, ms(0)).1.rebooted, "an unknown boot is another boot");
+    });
+}
+
+#[test]
+fn files_that_are_foreign_damaged_or_newer_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    std::fs::write(&path, b"this is not a database, but it is long enough to look at closely").unwrap();
+    assert_eq!(SqliteBackend::open(&path).unwrap_err(), JournalError::Foreign);
+
+    let other = dir.path().join("other");
+    sqlite::run_sql(&other, "CREATE TABLE someone_elses (x)");
+    assert_eq!(SqliteBackend::open(&other).unwrap_err(), JournalError::Foreign);
+
+    let newer = dir.path().join("newer");
+    drop(SqliteBackend::open(&newer).unwrap());
+    sqlite::run_sql(&newer, "UPDATE octostore SET schema_version = 99");
+    assert_eq!(SqliteBackend::open(&newer).unwrap_err(), JournalError::Newer { found: 99, known: 1 });
+
+    let missing = dir.path().join("no/such/dir/db");
+    assert!(matches!(SqliteBackend::open(&missing), Err(JournalError::Io { .. })));
+}
+
+#[test]
+fn rows_that_make_no_lease_are_damage_not_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    for (column, value) in
+        [("token", "-1"), ("db", "99"), ("key", "x''"), ("mode", "'odd'"), ("ttl_ms", "-5")]
+    {
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(BOOT, ms(0), &mut |_| {}).unwrap();
+        backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
+        sqlite::run_sql(&path, &format!("UPDATE leases SET {column} = {value}"));
+        let result = backend.load(BOOT, ms(0), &mut |_| {});
+        assert!(matches!(result, Err(JournalError::Corrupt { .. })), "{column}: {result:?}");
+        sqlite::run_sql(&path, "DELETE FROM leases");
+    }
+}

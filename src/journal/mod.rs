@@ -1,0 +1,50 @@
+//! The journal: what a restart finds again.
+//!
+//! Promise: a [`Backend`] that answered `commit` with `Ok` gives back the same state from `load`, whatever
+//! happens to the process or the machine in between; a batch is there whole or not at all.
+//! Absent: who may hold what (records are absolute states, not requests), clocks, async code.
+
+#[cfg(test)]
+mod conformance;
+mod error;
+mod memory;
+mod record;
+mod sqlite;
+
+pub use error::JournalError;
+pub use memory::MemoryBackend;
+pub use record::{Record, SessionRecord, StoredLease};
+pub use sqlite::SqliteBackend;
+
+use crate::lock::Timestamp;
+
+/// What [`Backend::load`] found beside the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// No token above this was ever issued.
+    pub tokens_reserved: i64,
+    /// The machine was rebooted since the last load, so every deadline was moved to its full TTL from now.
+    pub rebooted: bool,
+}
+
+/// Where records are kept. Owned by one thread; every call blocks.
+pub trait Backend: Send {
+    /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`] and
+    /// [`Record::SessionOpened`]. May be called again, after a failed commit.
+    ///
+    /// `boot` names this boot of the machine. When it differs from the one stored, or is `None`, the
+    /// clock of the stored deadlines is gone: all of them are first moved, durably and at once, to their full TTL
+    /// from `now`, so that nothing ends early and a second restart does not prolong them again.
+    fn load(
+        &mut self,
+        boot: Option<&str>,
+        now: Timestamp,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<Loaded, JournalError>;
+
+    /// Makes a batch durable, as a whole; returns only then. After an error nothing of it is kept.
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError>;
+
+    /// Housekeeping, called when nothing waits for a commit.
+    fn maintain(&mut self) -> Result<(), JournalError>;
+}
