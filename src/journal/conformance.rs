@@ -63,6 +63,9 @@ fn state(backend: &mut dyn Backend, boot: Option<&str>, now: Timestamp) -> (Vec<
 fn every_backend(check: impl Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>) -> Box<dyn Backend>)) {
     let mut memory: Box<dyn Backend> = Box::new(MemoryBackend::default());
     check(&mut memory, &|backend| backend);
+    let mut faulty: Box<dyn Backend> =
+        Box::new(FaultyBackend::new(MemoryBackend::default(), Default::default()));
+    check(&mut faulty, &|backend| backend);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("octostore.db");
     let open = || -> Box<dyn Backend> { Box::new(SqliteBackend::open(&path).unwrap()) };

@@ -7,11 +7,15 @@
 #[cfg(test)]
 mod conformance;
 mod error;
+mod faulty;
+mod group_commit;
 mod memory;
 mod record;
 mod sqlite;
 
 pub use error::JournalError;
+pub use faulty::{Faults, FaultyBackend};
+pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq};
 pub use memory::MemoryBackend;
 pub use record::{Record, SessionRecord, StoredLease};
 pub use sqlite::SqliteBackend;

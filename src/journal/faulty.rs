@@ -1,0 +1,116 @@
+//! A backend that fails, delays or loses batches on command, for tests of everything above the journal.
+//!
+//! Promise: without a command it does what the backend inside does.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::{Backend, JournalError, Loaded, Record};
+use crate::lock::Timestamp;
+
+/// The commands, shared with the test.
+#[derive(Debug, Default)]
+pub struct Faults {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    error: Option<JournalError>,
+    lose: bool,
+    hold: bool,
+    held: bool,
+    batch_sizes: Vec<usize>,
+}
+
+impl Faults {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while(&self, mut condition: impl FnMut(&State) -> bool) {
+        let state = self.state();
+        drop(
+            self.changed.wait_while(state, |state| condition(state)).unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    /// Every call fails with this error, until `None`.
+    pub fn fail_with(&self, error: Option<JournalError>) {
+        self.state().error = error;
+    }
+
+    /// Commits answer `Ok` and keep nothing: a disk that lies about its cache.
+    pub fn lose_commits(&self, lose: bool) {
+        self.state().lose = lose;
+    }
+
+    /// Commits block until [`Faults::release_commits`].
+    pub fn hold_commits(&self) {
+        self.state().hold = true;
+    }
+
+    /// Lets commits through.
+    pub fn release_commits(&self) {
+        self.state().hold = false;
+        self.changed.notify_all();
+    }
+
+    /// Blocks until a commit is being held.
+    pub fn wait_until_held(&self) {
+        self.wait_while(|state| !state.held);
+    }
+
+    /// How many records each successful commit had.
+    pub fn batch_sizes(&self) -> Vec<usize> {
+        self.state().batch_sizes.clone()
+    }
+}
+
+/// A backend under the command of [`Faults`].
+#[derive(Debug)]
+pub struct FaultyBackend<B> {
+    inner: B,
+    faults: Arc<Faults>,
+}
+
+impl<B: Backend> FaultyBackend<B> {
+    /// Wraps `inner`.
+    pub fn new(inner: B, faults: Arc<Faults>) -> FaultyBackend<B> {
+        FaultyBackend { inner, faults }
+    }
+
+    fn check(&self) -> Result<(), JournalError> {
+        self.faults.state().error.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl<B: Backend> Backend for FaultyBackend<B> {
+    fn load(
+        &mut self,
+        boot: Option<&str>,
+        now: Timestamp,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<Loaded, JournalError> {
+        self.check()?;
+        self.inner.load(boot, now, each)
+    }
+
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+        self.faults.state().held = true;
+        self.faults.changed.notify_all();
+        self.faults.wait_while(|state| state.hold);
+        self.faults.state().held = false;
+        self.check()?;
+        if !self.faults.state().lose {
+            self.inner.commit(batch)?;
+        }
+        self.faults.state().batch_sizes.push(batch.len());
+        Ok(())
+    }
+
+    fn maintain(&mut self) -> Result<(), JournalError> {
+        self.check()?;
+        self.inner.maintain()
+    }
+}

@@ -1,0 +1,491 @@
+//! Group commit: many requests, one transaction, one sync.
+//!
+//! Promise: sequence numbers are assigned in the order of enqueueing; when one is durable, so are all before it; a
+//! barrier that answers `Ok` stands on synced storage (unless the durability mode says otherwise, and then
+//! it says so). After a failed commit nothing is accepted until the state was rebuilt from what is durable.
+//! Absent: what records mean, async runtimes (barriers are plain futures).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{Backend, JournalError, Record};
+
+/// The place of a record in the journal; 0 is before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Seq(u64);
+
+impl Seq {
+    /// As a number, to be kept in an atomic.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The reverse of [`Seq::get`].
+    pub fn from_u64(n: u64) -> Seq {
+        Seq(n)
+    }
+}
+
+/// When a reply may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// After the sync.
+    Always,
+    /// At once; a commit follows within this time.
+    Interval(Duration),
+    /// At once; nothing outlives the process.
+    Memory,
+}
+
+/// A commit failed under this request: whether it took effect is unknown to whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutcomeUnknown;
+
+/// Rebuilds the state in memory, for the new epoch, from what the backend holds.
+pub type Rebuild = Box<dyn FnMut(&mut dyn Backend, u64) -> Result<(), JournalError> + Send>;
+
+/// First pause between two tries to recover from a failed commit; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Failures remembered for barriers that are still to be asked about; far more than can be in flight.
+const FAILURES_MAX: usize = 1024;
+
+/// A handle to the commit thread.
+pub struct Journal {
+    shared: Arc<Shared>,
+    durability: Durability,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something was enqueued, a group was closed, or the journal is closing.
+    changed: Condvar,
+    /// Every Seq up to this one is durable, or is in a failed range.
+    settled: AtomicU64,
+    has_failed: AtomicBool,
+    barriers: Mutex<Barriers>,
+}
+
+#[derive(Default)]
+struct Queue {
+    pending: Vec<Record>,
+    last: u64,
+    /// Counts rebuilds; an append for an earlier state is refused.
+    epoch: u64,
+    open_groups: u32,
+    down: Option<JournalError>,
+    closing: bool,
+}
+
+#[derive(Default)]
+struct Barriers {
+    next_id: u64,
+    parked: BTreeMap<(u64, u64), Waker>,
+    /// Ranges of Seq that failed, both ends included, oldest first.
+    failures: Vec<(u64, u64)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section leaves the data whole, so a panic elsewhere must not stop commits.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Journal {
+    /// Starts the commit thread on a backend whose state is already loaded, as epoch 0.
+    pub fn start(
+        backend: Box<dyn Backend>,
+        durability: Durability,
+        rebuild: Rebuild,
+    ) -> std::io::Result<Journal> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            settled: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+            barriers: Mutex::default(),
+        });
+        let interval = match durability {
+            Durability::Interval(interval) => interval,
+            Durability::Always | Durability::Memory => Duration::ZERO,
+        };
+        let writer = Writer { shared: Arc::clone(&shared), backend, rebuild, interval };
+        let thread = std::thread::Builder::new().name("octostore-journal".into()).spawn(|| writer.run())?;
+        Ok(Journal { shared, durability, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// Enqueues records; does not block on storage. Call it under the guard of what the records describe.
+    ///
+    /// Fails while the backend is down, and for a state of an earlier epoch.
+    pub fn append(&self, epoch: u64, records: impl IntoIterator<Item = Record>) -> Result<Seq, JournalError> {
+        let mut queue = lock(&self.shared.queue);
+        if let Some(error) = &queue.down {
+            return Err(error.clone());
+        }
+        if queue.epoch != epoch {
+            return Err(JournalError::Io { what: "the state was rebuilt meanwhile".into() });
+        }
+        let was_empty = queue.pending.is_empty();
+        let before = queue.pending.len();
+        queue.pending.extend(records);
+        queue.last += (queue.pending.len() - before) as u64;
+        let seq = Seq(queue.last);
+        drop(queue);
+        if was_empty {
+            self.shared.changed.notify_one();
+        }
+        Ok(seq)
+    }
+
+    /// Until the returned value is dropped, what is appended lands in one commit. Keep it short.
+    pub fn group(&self) -> Group<'_> {
+        lock(&self.shared.queue).open_groups += 1;
+        Group { shared: &self.shared }
+    }
+
+    /// Why nothing can be changed at present.
+    pub fn down(&self) -> Option<JournalError> {
+        lock(&self.shared.queue).down.clone()
+    }
+
+    /// Completes when `seq` and all before it are durable, as far as the durability mode asks for that.
+    pub fn barrier(&self, seq: Seq) -> Barrier<'_> {
+        let seq = match self.durability {
+            Durability::Always => seq,
+            Durability::Interval(_) | Durability::Memory => Seq(0),
+        };
+        self.synced(seq)
+    }
+
+    /// Completes when `seq` and all before it are durable, whatever the durability mode.
+    pub fn synced(&self, seq: Seq) -> Barrier<'_> {
+        Barrier { shared: &self.shared, seq, id: None }
+    }
+
+    /// Commits what is enqueued and ends the thread. What is appended later is never durable.
+    pub fn close(&self) {
+        lock(&self.shared.queue).closing = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = lock(&self.writer).take() {
+            // A panic of the thread has been printed already, and there is nothing left to commit with.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Keeps a batch open, see [`Journal::group`].
+pub struct Group<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).open_groups -= 1;
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn verdict(&self, seq: u64) -> Option<Result<(), OutcomeUnknown>> {
+        if self.settled.load(Ordering::Acquire) < seq {
+            return None;
+        }
+        if !self.has_failed.load(Ordering::Acquire) {
+            return Some(Ok(()));
+        }
+        let failed = lock(&self.barriers).failures.iter().any(|&(from, to)| (from..=to).contains(&seq));
+        Some(if failed { Err(OutcomeUnknown) } else { Ok(()) })
+    }
+
+    /// Publishes that everything up to `last` is decided, and wakes exactly those who waited for that.
+    fn settle(&self, last: u64, failed_from: Option<u64>) {
+        let mut barriers = lock(&self.barriers);
+        if let Some(from) = failed_from {
+            if barriers.failures.len() == FAILURES_MAX {
+                barriers.failures.remove(0);
+            }
+            barriers.failures.push((from, last));
+            self.has_failed.store(true, Ordering::Release);
+        }
+        self.settled.store(last, Ordering::Release);
+        let later = barriers.parked.split_off(&(last + 1, 0));
+        let woken = std::mem::replace(&mut barriers.parked, later);
+        drop(barriers);
+        woken.into_values().for_each(Waker::wake);
+    }
+}
+
+/// Resolves when a Seq is decided.
+#[must_use = "a reply must not leave before its barrier"]
+pub struct Barrier<'a> {
+    shared: &'a Shared,
+    seq: Seq,
+    id: Option<u64>,
+}
+
+impl Future for Barrier<'_> {
+    type Output = Result<(), OutcomeUnknown>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(verdict) = self.shared.verdict(self.seq.0) {
+            return Poll::Ready(verdict);
+        }
+        let mut barriers = lock(&self.shared.barriers);
+        let id = *self.id.get_or_insert_with(|| {
+            barriers.next_id += 1;
+            barriers.next_id
+        });
+        // Under the lock that `settle` takes: either it sees this waker, or this sees its number.
+        if self.shared.settled.load(Ordering::Acquire) < self.seq.0 {
+            barriers.parked.insert((self.seq.0, id), context.waker().clone());
+            return Poll::Pending;
+        }
+        drop(barriers);
+        self.shared.verdict(self.seq.0).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Barrier<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            lock(&self.shared.barriers).parked.remove(&(self.seq.0, id));
+        }
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    backend: Box<dyn Backend>,
+    rebuild: Rebuild,
+    interval: Duration,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Some((batch, last)) = self.next_batch() {
+            let first = last + 1 - batch.len() as u64;
+            match self.backend.commit(&batch) {
+                Ok(()) => self.shared.settle(last, None),
+                Err(error) => self.recover(first, error),
+            }
+        }
+    }
+
+    /// Waits for records, and takes all there are; `None` when the journal is closed and empty.
+    fn next_batch(&mut self) -> Option<(Vec<Record>, u64)> {
+        let mut queue = lock(&self.shared.queue);
+        if queue.pending.is_empty() && !queue.closing {
+            drop(queue);
+            // A failed checkpoint loses nothing and is tried again; a failing disk shows at the next commit.
+            let _ = self.backend.maintain();
+            queue = lock(&self.shared.queue);
+        }
+        while queue.pending.is_empty() && !queue.closing {
+            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !self.interval.is_zero() && !queue.closing {
+            let waited = self.shared.changed.wait_timeout_while(queue, self.interval, |queue| !queue.closing);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        while queue.open_groups > 0 {
+            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        if queue.pending.is_empty() {
+            return None;
+        }
+        Some((std::mem::take(&mut queue.pending), queue.last))
+    }
+
+    /// Fails what is in flight, then rebuilds from what is durable until that works.
+    fn recover(&mut self, first: u64, error: JournalError) {
+        let (last, epoch) = {
+            let mut queue = lock(&self.shared.queue);
+            queue.down = Some(error);
+            queue.pending.clear();
+            queue.epoch += 1;
+            (queue.last, queue.epoch)
+        };
+        self.shared.settle(last, Some(first));
+        let mut pause = RETRY_MIN;
+        loop {
+            let outcome = (self.rebuild)(self.backend.as_mut(), epoch);
+            let mut queue = lock(&self.shared.queue);
+            match outcome {
+                Ok(()) => {
+                    queue.down = None;
+                    return;
+                }
+                Err(error) => queue.down = Some(error),
+            }
+            let (queue, _) = self
+                .shared
+                .changed
+                .wait_timeout_while(queue, pause, |queue| !queue.closing)
+                .unwrap_or_else(PoisonError::into_inner);
+            if queue.closing {
+                return;
+            }
+            drop(queue);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Receiver;
+    use std::task::Wake;
+    use std::thread::Thread;
+
+    use super::super::faulty::{Faults, FaultyBackend};
+    use super::super::{MemoryBackend, SessionRecord};
+    use super::*;
+    use crate::lock::{SessionId, Timestamp};
+
+    /// The epoch of a rebuild, and the sessions it found.
+    type Rebuilt = (u64, Vec<u128>);
+
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(value) => return value,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    fn is_pending(future: &mut Barrier<'_>) -> bool {
+        Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    fn session(id: u128) -> Record {
+        let (name, deadline) = (String::new(), Timestamp::NEVER);
+        Record::SessionOpened(SessionRecord { id: SessionId(id), name, ttl: None, deadline })
+    }
+
+    fn sessions(backend: &mut dyn Backend) -> Result<Vec<u128>, JournalError> {
+        let mut found = Vec::new();
+        backend.load(Some("b"), Timestamp::default(), &mut |record| {
+            if let Record::SessionOpened(session) = record {
+                found.push(session.id.0);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// A journal on a faulty memory, whose rebuilds report the epoch and what was durable.
+    fn start(durability: Durability) -> (Journal, Arc<Faults>, Receiver<Rebuilt>) {
+        let faults = Arc::new(Faults::default());
+        let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+        let (report, rebuilt) = std::sync::mpsc::channel();
+        let rebuild: Rebuild = Box::new(move |backend, epoch| {
+            let found = sessions(backend)?;
+            report.send((epoch, found)).unwrap();
+            Ok(())
+        });
+        (Journal::start(Box::new(backend), durability, rebuild).unwrap(), faults, rebuilt)
+    }
+
+    #[test]
+    fn a_barrier_waits_for_the_commit_and_not_longer() {
+        let (journal, faults, _) = start(Durability::Always);
+        assert_eq!(block_on(journal.barrier(Seq(0))), Ok(()), "nothing to wait for");
+        faults.hold_commits();
+        let seq = journal.append(0, [session(1)]).unwrap();
+        let mut barrier = journal.barrier(seq);
+        assert!(is_pending(&mut barrier));
+        faults.release_commits();
+        assert_eq!(block_on(barrier), Ok(()));
+    }
+
+    #[test]
+    fn what_arrives_during_a_commit_is_one_batch() {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.hold_commits();
+        journal.append(0, [session(0)]).unwrap();
+        faults.wait_until_held();
+        let last = (1..=50).map(|n| journal.append(0, [session(n)]).unwrap()).last().unwrap();
+        faults.release_commits();
+        block_on(journal.barrier(last)).unwrap();
+        assert_eq!(faults.batch_sizes(), [1, 50]);
+    }
+
+    #[test]
+    fn a_group_is_never_split() {
+        let (journal, faults, _) = start(Durability::Always);
+        let group = journal.group();
+        journal.append(0, [session(1)]).unwrap();
+        let seq = journal.append(0, [session(2)]).unwrap();
+        drop(group);
+        block_on(journal.barrier(seq)).unwrap();
+        assert_eq!(faults.batch_sizes(), [2]);
+    }
+
+    #[test]
+    fn a_failed_commit_is_never_an_ok_and_service_resumes_by_itself() {
+        let (journal, faults, rebuilt) = start(Durability::Always);
+        let durable = journal.append(0, [session(1)]).unwrap();
+        block_on(journal.barrier(durable)).unwrap();
+        faults.fail_with(Some(JournalError::Full));
+        let lost = journal.append(0, [session(2)]).unwrap();
+        assert_eq!(block_on(journal.barrier(lost)), Err(OutcomeUnknown));
+        assert_eq!(journal.append(0, [session(3)]), Err(JournalError::Full));
+        assert_eq!(block_on(journal.barrier(durable)), Ok(()), "what was durable stays so");
+        faults.fail_with(None);
+        assert_eq!(rebuilt.recv(), Ok((1, vec![1])));
+        assert!(journal.append(0, [session(4)]).is_err(), "the old state is refused");
+        let seq = loop {
+            match journal.append(1, [session(5)]) {
+                Ok(seq) => break seq,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(block_on(journal.barrier(seq)), Ok(()));
+        assert_eq!(block_on(journal.barrier(lost)), Err(OutcomeUnknown), "also when asked late");
+    }
+
+    #[test]
+    fn an_interval_answers_at_once_and_commits_on_close() {
+        let (journal, faults, _) = start(Durability::Interval(Duration::from_secs(3600)));
+        let seq = journal.append(0, [session(1)]).unwrap();
+        assert_eq!(block_on(journal.barrier(seq)), Ok(()));
+        assert!(is_pending(&mut journal.synced(seq)));
+        journal.close();
+        assert_eq!(block_on(journal.synced(seq)), Ok(()));
+        assert_eq!(faults.batch_sizes(), [1]);
+    }
+
+    #[test]
+    fn a_barrier_that_is_dropped_leaves_nothing_behind() {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.hold_commits();
+        let seq = journal.append(0, [session(1)]).unwrap();
+        let mut barrier = journal.barrier(seq);
+        assert!(is_pending(&mut barrier));
+        drop(barrier);
+        assert!(lock(&journal.shared.barriers).parked.is_empty());
+        faults.release_commits();
+    }
+}
