@@ -70,6 +70,8 @@ struct Shared {
     /// Every Seq up to this one is durable, or is in a failed range.
     settled: AtomicU64,
     has_failed: AtomicBool,
+    /// Whether `Queue::down` is set, for a check without the lock.
+    is_down: AtomicBool,
     barriers: Mutex<Barriers>,
 }
 
@@ -109,6 +111,7 @@ impl Journal {
             changed: Condvar::new(),
             settled: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
+            is_down: AtomicBool::new(false),
             barriers: Mutex::default(),
         });
         let interval = match durability {
@@ -151,7 +154,20 @@ impl Journal {
 
     /// Why nothing can be changed at present.
     pub fn down(&self) -> Option<JournalError> {
+        if !self.shared.is_down.load(Ordering::Acquire) {
+            return None;
+        }
         lock(&self.shared.queue).down.clone()
+    }
+
+    /// The Seq of the record appended last.
+    pub fn last(&self) -> Seq {
+        Seq(lock(&self.shared.queue).last)
+    }
+
+    /// When replies may leave.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// Completes when `seq` and all before it are durable, as far as the durability mode asks for that.
@@ -313,6 +329,7 @@ impl Writer {
         let (last, epoch) = {
             let mut queue = lock(&self.shared.queue);
             queue.down = Some(error);
+            self.shared.is_down.store(true, Ordering::Release);
             queue.pending.clear();
             queue.epoch += 1;
             (queue.last, queue.epoch)
@@ -325,6 +342,7 @@ impl Writer {
             match outcome {
                 Ok(()) => {
                     queue.down = None;
+                    self.shared.is_down.store(false, Ordering::Release);
                     return;
                 }
                 Err(error) => queue.down = Some(error),

@@ -1,0 +1,107 @@
+//! The only reader of system time.
+//!
+//! Promise: [`Clock::now`] never goes back and counts time in which the machine was suspended; setting the
+//! wall clock does not move it. Absent: any use of wall time but for display.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::lock::Timestamp;
+
+/// Time, real or made by a test. Cloning gives a handle to the same clock.
+#[derive(Debug, Clone)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    System,
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug, Default)]
+struct Manual {
+    boot_nanos: AtomicU64,
+    wall_millis: AtomicU64,
+}
+
+impl Clock {
+    /// The clock of this machine.
+    pub fn system() -> Clock {
+        Clock(Source::System)
+    }
+
+    /// A clock that stands still until it is moved.
+    pub fn manual() -> Clock {
+        Clock(Source::Manual(Arc::default()))
+    }
+
+    /// Now, on the boot-time clock.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => Timestamp::from_nanos(boot_nanos()),
+            Source::Manual(manual) => Timestamp::from_nanos(manual.boot_nanos.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Milliseconds since 1970 by the wall clock: for display, and for times that a client gave as such.
+    pub fn wall_millis(&self) -> u64 {
+        match &self.0 {
+            Source::System => {
+                let time = clock_gettime(ClockId::Realtime);
+                u64::try_from(time.tv_sec).unwrap_or(0) * 1000
+                    + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+            }
+            Source::Manual(manual) => manual.wall_millis.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Moves a manual clock on; both of its times. No effect on the system's.
+    pub fn advance_millis(&self, millis: u64) {
+        if let Source::Manual(manual) = &self.0 {
+            manual.boot_nanos.fetch_add(millis * 1_000_000, Ordering::SeqCst);
+            manual.wall_millis.fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    /// Sets a manual clock's wall time, as NTP or an operator does. No effect on the system's.
+    pub fn step_wall_to(&self, millis: u64) {
+        if let Source::Manual(manual) = &self.0 {
+            manual.wall_millis.store(millis, Ordering::SeqCst);
+        }
+    }
+}
+
+fn boot_nanos() -> u64 {
+    // Elsewhere than on Linux the monotonic clock is the nearest there is.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = ClockId::Monotonic;
+    let time = clock_gettime(clock);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// The kernel's name for this boot; `None` where it has none, and then every start counts as a reboot.
+pub fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_goes_forward_and_a_wall_step_moves_nothing() {
+        let clock = Clock::system();
+        let first = clock.now();
+        assert!(clock.now() >= first);
+        let manual = Clock::manual();
+        manual.advance_millis(5);
+        manual.step_wall_to(1_000_000);
+        assert_eq!(manual.now(), Timestamp::from_nanos(5_000_000));
+        assert_eq!(manual.clone().wall_millis(), 1_000_000);
+    }
+}

@@ -1,0 +1,111 @@
+//! Sessions: one keepalive for any number of locks.
+//!
+//! Promise: a session that has ended is never revived; [`Sessions::is_any_due`] is one atomic load, so that every
+//! operation can ask before it looks at a lock. Absent: the locks themselves, the journal, clocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::journal::SessionRecord;
+use crate::lock::{LockName, SessionId, Timestamp};
+
+#[derive(Default)]
+pub(super) struct Sessions {
+    book: Mutex<Book>,
+    next_deadline: AtomicU64,
+}
+
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    deadlines: BTreeSet<(Timestamp, SessionId)>,
+}
+
+pub(super) struct Session {
+    pub(super) record: SessionRecord,
+    /// Locks in which this session has a lease or a waiter.
+    pub(super) names: BTreeSet<LockName>,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Sessions {
+        Sessions { book: Mutex::default(), next_deadline: AtomicU64::new(u64::MAX) }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, book: &Book) {
+        let next = book.deadlines.first().map_or(u64::MAX, |(deadline, _)| deadline.as_nanos());
+        self.next_deadline.store(next, Ordering::Release);
+    }
+
+    pub(super) fn is_any_due(&self, now: Timestamp) -> bool {
+        self.next_deadline.load(Ordering::Acquire) <= now.as_nanos()
+    }
+
+    pub(super) fn next_deadline(&self) -> Timestamp {
+        Timestamp::from_nanos(self.next_deadline.load(Ordering::Acquire))
+    }
+
+    pub(super) fn due(&self, now: Timestamp) -> Option<SessionId> {
+        self.book().deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
+    }
+
+    /// Adds a session, or replaces its record.
+    pub(super) fn put(&self, record: SessionRecord) {
+        let mut book = self.book();
+        let (id, deadline) = (record.id, record.deadline);
+        match book.sessions.get_mut(&id) {
+            Some(session) => {
+                let was = std::mem::replace(&mut session.record, record);
+                book.deadlines.remove(&(was.deadline, id));
+            }
+            None => drop(book.sessions.insert(id, Session { record, names: BTreeSet::new() })),
+        }
+        if deadline != Timestamp::NEVER {
+            book.deadlines.insert((deadline, id));
+        }
+        self.publish(&book);
+    }
+
+    pub(super) fn remove(&self, id: SessionId) -> Option<Session> {
+        let mut book = self.book();
+        let session = book.sessions.remove(&id)?;
+        book.deadlines.remove(&(session.record.deadline, id));
+        self.publish(&book);
+        Some(session)
+    }
+
+    pub(super) fn get<R>(&self, id: SessionId, read: impl FnOnce(&Session) -> R) -> Option<R> {
+        self.book().sessions.get(&id).map(read)
+    }
+
+    pub(super) fn attach(&self, id: SessionId, name: &LockName) {
+        if let Some(session) = self.book().sessions.get_mut(&id) {
+            session.names.insert(name.clone());
+        }
+    }
+
+    pub(super) fn detach(&self, id: SessionId, name: &LockName) {
+        if let Some(session) = self.book().sessions.get_mut(&id) {
+            session.names.remove(name);
+        }
+    }
+
+    pub(super) fn without_ttl(&self) -> Vec<SessionId> {
+        let book = self.book();
+        book.sessions
+            .values()
+            .filter(|session| session.record.ttl.is_none())
+            .map(|session| session.record.id)
+            .collect()
+    }
+
+    pub(super) fn clear(&self) {
+        *self.book() = Book::default();
+        self.next_deadline.store(u64::MAX, Ordering::Release);
+    }
+}

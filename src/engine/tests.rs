@@ -1,0 +1,276 @@
+//! The lock manager on real backends, under a manual clock.
+
+use std::path::Path;
+
+use super::*;
+use crate::journal::{Faults, FaultyBackend, MemoryBackend, SqliteBackend};
+use crate::lock::{Mode, Request};
+
+fn config() -> EngineConfig {
+    let boot = Some("boot".to_owned());
+    EngineConfig { durability: Durability::Always, locks_max: 1_000_000, token_floor: 0, boot }
+}
+
+fn memory(clock: &Clock) -> Arc<Engine> {
+    Arc::new(Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config()).unwrap())
+}
+
+fn on_disk(path: &Path, clock: &Clock) -> Arc<Engine> {
+    let backend = SqliteBackend::open(path).unwrap();
+    Arc::new(Engine::start(Box::new(backend), clock.clone(), config()).unwrap())
+}
+
+fn name(key: &str) -> LockName {
+    LockName::new(0, key.as_bytes()).unwrap()
+}
+
+fn owner(text: &str) -> Owner {
+    Owner::new(text.as_bytes()).unwrap()
+}
+
+fn request(who: &str) -> Request {
+    Request {
+        owner: owner(who),
+        mode: Mode::Exclusive,
+        ttl: Some(Ttl::from_millis(1000).unwrap()),
+        max_hold: None,
+        delay: None,
+        session: None,
+        meta: None,
+        origin: None,
+    }
+}
+
+/// Takes a lock without waiting; the token, if it was granted.
+fn take(engine: &Engine, key: &str, request: Request) -> Option<i64> {
+    match engine.submit(&name(key), &Op::Acquire { request, wait: None }).unwrap().0 {
+        Outcome::Granted { token, .. } => Some(token.get()),
+        _ => None,
+    }
+}
+
+fn release(engine: &Engine, key: &str, who: &str) -> Outcome {
+    engine.submit(&name(key), &Op::Release { owner: owner(who), token: None }).unwrap().0
+}
+
+fn queue(engine: &Arc<Engine>, key: &str, who: &str) -> Parked {
+    let until = engine.core.clock.now().after(Some(Ttl::from_millis(60_000).unwrap()));
+    match engine.submit_or_wait(&name(key), request(who), until).unwrap() {
+        Acquired::Parked(parked) => parked,
+        Acquired::Now(outcome, _) => panic!("not queued: {outcome:?}"),
+    }
+}
+
+async fn granted(parked: &mut Parked) -> i64 {
+    match parked.verdict().await {
+        Verdict::Granted(token, _) => token.get(),
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_lock_outlives_the_process_with_owner_token_and_remaining_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let clock = Clock::manual();
+    let engine = on_disk(&path, &clock);
+    let acquire = Op::Acquire { request: request("a"), wait: None };
+    let (outcome, seq) = engine.submit(&name("k"), &acquire).unwrap();
+    engine.barrier(seq).await.unwrap();
+    drop(engine);
+    clock.advance_millis(400);
+    let engine = on_disk(&path, &clock);
+    let ((token, holder, left), _) = engine
+        .read(&name("k"), |slot, now| {
+            let lease = slot.newest().unwrap();
+            (lease.token, lease.owner.clone(), lease.deadline.millis_left(now))
+        })
+        .unwrap();
+    assert_eq!(outcome, Outcome::Granted { token, reentrant: false });
+    assert_eq!((holder, left), (owner("a"), Some(600)));
+    assert_eq!(engine.held(), 1);
+    let later = take(&engine, "other", request("b")).unwrap();
+    assert!(later > token.get());
+    // Also when nothing is left to derive a token from.
+    release(&engine, "k", "a");
+    release(&engine, "other", "b");
+    drop(engine);
+    assert!(take(&on_disk(&path, &clock), "k", request("c")).unwrap() > later);
+}
+
+#[tokio::test]
+async fn five_hundred_waiters_are_served_in_order() {
+    let engine = memory(&Clock::manual());
+    take(&engine, "k", request("first")).unwrap();
+    let mut waiters: Vec<_> = (0..500).map(|n| (n, queue(&engine, "k", &format!("w{n}")))).collect();
+    release(&engine, "k", "first");
+    let mut last = 0;
+    for (n, waiter) in &mut waiters {
+        let token = granted(waiter).await;
+        assert!(token > last);
+        last = token;
+        assert_eq!(release(&engine, "k", &format!("w{n}")), Outcome::Released(1));
+    }
+    assert_eq!((engine.held(), engine.deadlines()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_waiter_that_left_delays_nobody_and_a_grant_nobody_saw_passes_on() {
+    let engine = memory(&Clock::manual());
+    take(&engine, "k", request("a")).unwrap();
+    let gone = queue(&engine, "k", "gone");
+    let unseen = queue(&engine, "k", "unseen");
+    let mut next = queue(&engine, "k", "next");
+    drop(gone);
+    release(&engine, "k", "a");
+    // "unseen" has the grant and goes away before it looked.
+    drop(unseen);
+    granted(&mut next).await;
+    assert_eq!(release(&engine, "k", "next"), Outcome::Released(1));
+}
+
+#[tokio::test]
+async fn expiry_wakes_the_next_in_line_and_timeouts_are_told() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    take(&engine, "k", request("a")).unwrap();
+    let mut next = queue(&engine, "k", "b");
+    clock.advance_millis(999);
+    assert_eq!(engine.expire_due(), Timestamp::from_nanos(1_000_000_000));
+    clock.advance_millis(1);
+    engine.expire_due();
+    granted(&mut next).await;
+    let mut late = queue(&engine, "k", "c");
+    engine
+        .submit(&name("k"), &Op::Renew { owner: owner("b"), ttl: Ttl::from_millis(90_000).ok(), token: None })
+        .unwrap();
+    clock.advance_millis(60_000);
+    engine.expire_due();
+    assert_eq!(late.verdict().await, Verdict::TimedOut);
+}
+
+#[tokio::test]
+async fn a_wall_clock_step_changes_nothing() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    take(&engine, "k", request("a")).unwrap();
+    for wall in [0, u64::MAX / 2] {
+        clock.step_wall_to(wall);
+        engine.expire_due();
+        assert_eq!(take(&engine, "k", request("b")), None);
+    }
+    clock.advance_millis(1000);
+    assert!(take(&engine, "k", request("b")).is_some());
+}
+
+#[tokio::test]
+async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    let (id, _) = engine.open_session("worker", Ttl::from_millis(500).ok()).unwrap();
+    let with_session = |who: &str| Request { session: Some(id), ttl: None, ..request(who) };
+    for key in ["a", "b", "c"] {
+        take(&engine, key, with_session("s")).unwrap();
+    }
+    clock.advance_millis(400);
+    engine.keep_alive(id).unwrap();
+    clock.advance_millis(499);
+    assert_eq!(engine.session(id).unwrap().1, 3);
+    assert_eq!(take(&engine, "a", request("x")), None);
+    clock.advance_millis(1);
+    // Nobody swept: the first to look finds the lock free.
+    assert!(take(&engine, "a", request("x")).is_some());
+    assert_eq!(engine.keep_alive(id), Err(Unavailable::NoSession));
+    let refused = engine.submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });
+    assert_eq!(refused, Err(Unavailable::NoSession));
+    assert_eq!(engine.held(), 1);
+}
+
+#[tokio::test]
+async fn the_session_of_a_connection_ends_with_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, clock) = (dir.path().join("db"), Clock::manual());
+    let engine = on_disk(&path, &clock);
+    let (connection, _) = engine.open_session("", None).unwrap();
+    let (lasting, _) = engine.open_session("job", Ttl::from_millis(5000).ok()).unwrap();
+    take(&engine, "conn", Request { session: Some(connection), ..request("a") }).unwrap();
+    take(&engine, "job", Request { session: Some(lasting), ..request("a") }).unwrap();
+    drop(engine);
+    let engine = on_disk(&path, &clock);
+    assert!(take(&engine, "conn", request("b")).is_some());
+    assert_eq!(take(&engine, "job", request("b")), None);
+    assert_eq!(engine.session(connection).err(), Some(Unavailable::NoSession));
+    assert_eq!(engine.close_session(lasting, true).unwrap().0, 1);
+}
+
+#[tokio::test]
+async fn released_locks_leave_nothing_behind() {
+    let engine = memory(&Clock::manual());
+    for n in 0..20_000 {
+        take(&engine, &format!("k{n}"), request("a")).unwrap();
+        release(&engine, &format!("k{n}"), "a");
+    }
+    assert_eq!((engine.held(), engine.deadlines()), (0, 0));
+    assert_eq!(engine.scan(0, 0, 10).unwrap().0, vec![]);
+}
+
+#[tokio::test]
+async fn a_scan_returns_all_that_is_held_throughout_whatever_comes_and_goes() {
+    let engine = memory(&Clock::manual());
+    for n in 0..1000 {
+        take(&engine, &format!("stays{n}"), request("a")).unwrap();
+    }
+    let (mut cursor, mut seen, mut calls) = (0, std::collections::BTreeSet::new(), 0);
+    loop {
+        let (names, next, _) = engine.scan(0, cursor, 10).unwrap();
+        assert!(names.len() <= 11 && next < 1 << 48);
+        seen.extend(names.into_iter().map(|name| String::from_utf8_lossy(name.key()).into_owned()));
+        take(&engine, &format!("comes{calls}"), request("a")).unwrap();
+        calls += 1;
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert_eq!(seen.iter().filter(|key| key.starts_with("stays")).count(), 1000);
+    assert_eq!(engine.scan(1, 0, 10).unwrap().0, vec![], "another database");
+}
+
+#[tokio::test]
+async fn at_the_limit_nothing_new_is_granted_and_the_rest_goes_on() {
+    let config = EngineConfig { locks_max: 1, ..config() };
+    let engine = Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config).unwrap();
+    take(&engine, "k", request("a")).unwrap();
+    let more = Op::Acquire { request: request("a"), wait: None };
+    assert_eq!(engine.submit(&name("other"), &more), Err(Unavailable::LocksMax));
+    assert!(take(&engine, "k", request("a")).is_some(), "asking again is no new lock");
+    let renew = Op::Renew { owner: owner("a"), ttl: None, token: None };
+    assert!(matches!(engine.submit(&name("k"), &renew).unwrap().0, Outcome::Renewed { .. }));
+    assert_eq!(release(&engine, "k", "a"), Outcome::Released(1));
+    assert!(take(&engine, "other", request("a")).is_some());
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_taken_back_and_service_resumes() {
+    let faults = Arc::new(Faults::default());
+    let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+    let engine = Arc::new(Engine::start(Box::new(backend), Clock::manual(), config()).unwrap());
+    let acquire = |who: &str| Op::Acquire { request: request(who), wait: None };
+    let (_, seq) = engine.submit(&name("kept"), &acquire("a")).unwrap();
+    engine.barrier(seq).await.unwrap();
+    let mut waiter = queue(&engine, "kept", "w");
+    faults.fail_with(Some(JournalError::Full));
+    let (outcome, lost) = engine.submit(&name("lost"), &acquire("a")).unwrap();
+    let Outcome::Granted { token: lost_token, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(engine.barrier(lost).await, Err(OutcomeUnknown));
+    assert_eq!(engine.submit(&name("x"), &acquire("a")), Err(Unavailable::Journal(JournalError::Full)));
+    faults.fail_with(None);
+    assert_eq!(waiter.verdict().await, Verdict::Unavailable);
+    while engine.check_up().is_err() {
+        std::thread::yield_now();
+    }
+    assert_eq!(take(&engine, "kept", request("b")), None, "held locks stay held");
+    let again = take(&engine, "lost", request("b")).expect("what was not durable is gone");
+    assert!(again > lost_token.get(), "and its token is never issued again");
+    assert_eq!(engine.held(), 2);
+}

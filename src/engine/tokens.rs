@@ -1,0 +1,70 @@
+//! The source of fencing tokens.
+//!
+//! Promise: every token is larger than all before it, through crashes and restarts: a reservation is in the
+//! journal before any token under it is used. Absent: clocks.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::journal::{Journal, Record, Seq};
+use crate::lock::{FencingToken, TOKEN_MAX};
+
+/// Tokens reserved at once; a crash skips at most so many.
+const BLOCK: i64 = 4096;
+
+pub(super) struct Tokens {
+    last: AtomicI64,
+    reserved: AtomicI64,
+    reservation: AtomicU64,
+    reserving: Mutex<()>,
+}
+
+impl Tokens {
+    /// Tokens start above `reserved`.
+    pub(super) fn above(reserved: i64) -> Tokens {
+        Tokens {
+            last: AtomicI64::new(reserved),
+            reserved: AtomicI64::new(reserved),
+            reservation: AtomicU64::new(0),
+            reserving: Mutex::new(()),
+        }
+    }
+
+    /// Whether no token is left: after 2^53, some three hundred years at a million a second.
+    pub(super) fn are_exhausted(&self) -> bool {
+        self.last.load(Ordering::Relaxed) >= TOKEN_MAX - BLOCK
+    }
+
+    /// The next token. If the journal refuses the reservation it also refuses the grant that follows.
+    pub(super) fn take(&self, journal: &Journal, epoch: u64) -> FencingToken {
+        let token = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        if token > self.reserved.load(Ordering::Acquire) {
+            let guard = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+            if token > self.reserved.load(Ordering::Acquire) {
+                let upto = token + BLOCK - 1;
+                if let Ok(seq) = journal.append(epoch, [Record::TokensReserved(upto)]) {
+                    self.reservation.store(seq.get(), Ordering::Release);
+                    self.reserved.store(upto, Ordering::Release);
+                }
+            }
+            drop(guard);
+        }
+        FencingToken::new(token.min(TOKEN_MAX)).unwrap_or_else(|_| unreachable!("tokens start above 0"))
+    }
+
+    /// The reservation that covers every token taken so far.
+    pub(super) fn reservation(&self) -> Seq {
+        Seq::from_u64(self.reservation.load(Ordering::Acquire))
+    }
+
+    /// Up to where tokens may be used.
+    pub(super) fn reserved(&self) -> i64 {
+        self.last.load(Ordering::Acquire).max(self.reserved.load(Ordering::Acquire))
+    }
+
+    /// Forgets reservations that may not be durable; tokens go on from the last one taken.
+    pub(super) fn after_failure(&self) {
+        self.reserved.store(0, Ordering::Release);
+    }
+}

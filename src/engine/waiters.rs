@@ -1,0 +1,72 @@
+//! Who is to be told when a parked request is granted, timed out or dropped.
+//!
+//! Promise: a waiter whose receiver is gone counts as gone at once. Absent: queues and their order (in `lock`).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::journal::Seq;
+use crate::lock::{FencingToken, WaiterId};
+
+/// What a parked request is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds the lock, once this Seq is durable.
+    Granted(FencingToken, Seq),
+    /// It waited as long as it wished.
+    TimedOut,
+    /// Its session ended.
+    SessionEnded,
+    /// The same owner asked again elsewhere; that request has its place.
+    Replaced,
+    /// The journal failed; the request is not queued any more.
+    Unavailable,
+}
+
+const STRIPES: usize = 16;
+
+#[derive(Default)]
+pub(super) struct Waiters {
+    last: AtomicU64,
+    stripes: [Mutex<HashMap<WaiterId, oneshot::Sender<Verdict>>>; STRIPES],
+}
+
+impl Waiters {
+    fn stripe(&self, id: WaiterId) -> MutexGuard<'_, HashMap<WaiterId, oneshot::Sender<Verdict>>> {
+        self.stripes[id.0 as usize % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn register(&self) -> (WaiterId, oneshot::Receiver<Verdict>) {
+        let id = WaiterId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let (sender, receiver) = oneshot::channel();
+        self.stripe(id).insert(id, sender);
+        (id, receiver)
+    }
+
+    pub(super) fn is_there(&self, id: WaiterId) -> bool {
+        self.stripe(id).get(&id).is_some_and(|sender| !sender.is_closed())
+    }
+
+    /// Tells a waiter, once; `false` if nobody listens any more.
+    pub(super) fn tell(&self, id: WaiterId, verdict: Verdict) -> bool {
+        let sender = self.stripe(id).remove(&id);
+        sender.is_some_and(|sender| sender.send(verdict).is_ok())
+    }
+
+    pub(super) fn forget(&self, id: WaiterId) {
+        self.stripe(id).remove(&id);
+    }
+
+    pub(super) fn tell_all(&self, verdict: Verdict) {
+        for stripe in &self.stripes {
+            let all = std::mem::take(&mut *stripe.lock().unwrap_or_else(PoisonError::into_inner));
+            for sender in all.into_values() {
+                // Whoever stopped listening needs no answer.
+                let _ = sender.send(verdict);
+            }
+        }
+    }
+}
