@@ -4,7 +4,9 @@
 //! 16 bytes: a deadline and the hash of the lock's name. Absent: clocks, threads, what happens at a deadline.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 
 use crate::lock::Timestamp;
 
@@ -12,7 +14,34 @@ const STRIPES: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Deadlines {
+    pub(super) alarm: Alarm,
     stripes: [Mutex<BTreeSet<(Timestamp, u64)>>; STRIPES],
+}
+
+/// Wakes a sleeping thread when something is due before it meant to wake up.
+#[derive(Default)]
+pub(super) struct Alarm {
+    wakes_at: AtomicU64,
+    sleeper: OnceLock<Thread>,
+}
+
+impl Alarm {
+    pub(super) fn sleeper_is(&self, thread: Thread) {
+        self.sleeper.get_or_init(|| thread);
+    }
+
+    /// The sleeper wakes up by itself at this time, in nanoseconds.
+    pub(super) fn set(&self, nanos: u64) {
+        self.wakes_at.store(nanos, Ordering::SeqCst);
+    }
+
+    pub(super) fn armed(&self, deadline: Timestamp) {
+        if deadline.as_nanos() < self.wakes_at.load(Ordering::SeqCst)
+            && let Some(sleeper) = self.sleeper.get()
+        {
+            sleeper.unpark();
+        }
+    }
 }
 
 impl Deadlines {
@@ -31,6 +60,8 @@ impl Deadlines {
         }
         if to != Timestamp::NEVER {
             stripe.insert((to, hash));
+            drop(stripe);
+            self.alarm.armed(to);
         }
     }
 

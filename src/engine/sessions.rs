@@ -104,6 +104,10 @@ impl Sessions {
             .collect()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.book().sessions.len()
+    }
+
     pub(super) fn clear(&self) {
         *self.book() = Book::default();
         self.next_deadline.store(u64::MAX, Ordering::Release);

@@ -4,20 +4,26 @@ use std::path::Path;
 
 use super::*;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, SqliteBackend};
-use crate::lock::{Mode, Request};
+use crate::lock::{LockName, Mode, Outcome, Owner, Request, Ttl};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());
-    EngineConfig { durability: Durability::Always, locks_max: 1_000_000, token_floor: 0, boot }
+    EngineConfig {
+        durability: Durability::Always,
+        locks_max: 1_000_000,
+        waiters_per_lock_max: 1000,
+        token_floor: 0,
+        boot,
+    }
 }
 
 fn memory(clock: &Clock) -> Arc<Engine> {
-    Arc::new(Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config()).unwrap())
+    Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config()).unwrap()
 }
 
 fn on_disk(path: &Path, clock: &Clock) -> Arc<Engine> {
     let backend = SqliteBackend::open(path).unwrap();
-    Arc::new(Engine::start(Box::new(backend), clock.clone(), config()).unwrap())
+    Engine::start(Box::new(backend), clock.clone(), config()).unwrap()
 }
 
 fn name(key: &str) -> LockName {
@@ -42,20 +48,20 @@ fn request(who: &str) -> Request {
 }
 
 /// Takes a lock without waiting; the token, if it was granted.
-fn take(engine: &Engine, key: &str, request: Request) -> Option<i64> {
-    match engine.submit(&name(key), &Op::Acquire { request, wait: None }).unwrap().0 {
+fn take(engine: &Arc<Engine>, key: &str, request: Request) -> Option<i64> {
+    match engine.access().submit(&name(key), &Op::Acquire { request, wait: None }).unwrap().0 {
         Outcome::Granted { token, .. } => Some(token.get()),
         _ => None,
     }
 }
 
-fn release(engine: &Engine, key: &str, who: &str) -> Outcome {
-    engine.submit(&name(key), &Op::Release { owner: owner(who), token: None }).unwrap().0
+fn release(engine: &Arc<Engine>, key: &str, who: &str) -> Outcome {
+    engine.access().submit(&name(key), &Op::Release { owner: owner(who), token: None }).unwrap().0
 }
 
 fn queue(engine: &Arc<Engine>, key: &str, who: &str) -> Parked {
     let until = engine.core.clock.now().after(Some(Ttl::from_millis(60_000).unwrap()));
-    match engine.submit_or_wait(&name(key), request(who), until).unwrap() {
+    match engine.access().submit_or_wait(&name(key), request(who), until).unwrap() {
         Acquired::Parked(parked) => parked,
         Acquired::Now(outcome, _) => panic!("not queued: {outcome:?}"),
     }
@@ -75,12 +81,13 @@ async fn a_lock_outlives_the_process_with_owner_token_and_remaining_time() {
     let clock = Clock::manual();
     let engine = on_disk(&path, &clock);
     let acquire = Op::Acquire { request: request("a"), wait: None };
-    let (outcome, seq) = engine.submit(&name("k"), &acquire).unwrap();
+    let (outcome, seq) = engine.access().submit(&name("k"), &acquire).unwrap();
     engine.barrier(seq).await.unwrap();
     drop(engine);
     clock.advance_millis(400);
     let engine = on_disk(&path, &clock);
     let ((token, holder, left), _) = engine
+        .access()
         .read(&name("k"), |slot, now| {
             let lease = slot.newest().unwrap();
             (lease.token, lease.owner.clone(), lease.deadline.millis_left(now))
@@ -88,7 +95,7 @@ async fn a_lock_outlives_the_process_with_owner_token_and_remaining_time() {
         .unwrap();
     assert_eq!(outcome, Outcome::Granted { token, reentrant: false });
     assert_eq!((holder, left), (owner("a"), Some(600)));
-    assert_eq!(engine.held(), 1);
+    assert_eq!(engine.census().leases(), 1);
     let later = take(&engine, "other", request("b")).unwrap();
     assert!(later > token.get());
     // Also when nothing is left to derive a token from.
@@ -111,7 +118,7 @@ async fn five_hundred_waiters_are_served_in_order() {
         last = token;
         assert_eq!(release(&engine, "k", &format!("w{n}")), Outcome::Released(1));
     }
-    assert_eq!((engine.held(), engine.deadlines()), (0, 0));
+    assert_eq!((engine.census().leases(), engine.deadlines()), (0, 0));
 }
 
 #[tokio::test]
@@ -142,6 +149,7 @@ async fn expiry_wakes_the_next_in_line_and_timeouts_are_told() {
     granted(&mut next).await;
     let mut late = queue(&engine, "k", "c");
     engine
+        .access()
         .submit(&name("k"), &Op::Renew { owner: owner("b"), ttl: Ttl::from_millis(90_000).ok(), token: None })
         .unwrap();
     clock.advance_millis(60_000);
@@ -167,23 +175,23 @@ async fn a_wall_clock_step_changes_nothing() {
 async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived() {
     let clock = Clock::manual();
     let engine = memory(&clock);
-    let (id, _) = engine.open_session("worker", Ttl::from_millis(500).ok()).unwrap();
+    let (id, _) = engine.access().open_session("worker", Ttl::from_millis(500).ok()).unwrap();
     let with_session = |who: &str| Request { session: Some(id), ttl: None, ..request(who) };
     for key in ["a", "b", "c"] {
         take(&engine, key, with_session("s")).unwrap();
     }
     clock.advance_millis(400);
-    engine.keep_alive(id).unwrap();
+    engine.access().keep_alive(id).unwrap();
     clock.advance_millis(499);
-    assert_eq!(engine.session(id).unwrap().1, 3);
+    assert_eq!(engine.access().session(id).unwrap().1, 3);
     assert_eq!(take(&engine, "a", request("x")), None);
     clock.advance_millis(1);
     // Nobody swept: the first to look finds the lock free.
     assert!(take(&engine, "a", request("x")).is_some());
-    assert_eq!(engine.keep_alive(id), Err(Unavailable::NoSession));
-    let refused = engine.submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });
+    assert_eq!(engine.access().keep_alive(id), Err(Unavailable::NoSession));
+    let refused = engine.access().submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });
     assert_eq!(refused, Err(Unavailable::NoSession));
-    assert_eq!(engine.held(), 1);
+    assert_eq!(engine.census().leases(), 1);
 }
 
 #[tokio::test]
@@ -191,16 +199,16 @@ async fn the_session_of_a_connection_ends_with_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let (path, clock) = (dir.path().join("db"), Clock::manual());
     let engine = on_disk(&path, &clock);
-    let (connection, _) = engine.open_session("", None).unwrap();
-    let (lasting, _) = engine.open_session("job", Ttl::from_millis(5000).ok()).unwrap();
+    let (connection, _) = engine.access().open_session("", None).unwrap();
+    let (lasting, _) = engine.access().open_session("job", Ttl::from_millis(5000).ok()).unwrap();
     take(&engine, "conn", Request { session: Some(connection), ..request("a") }).unwrap();
     take(&engine, "job", Request { session: Some(lasting), ..request("a") }).unwrap();
     drop(engine);
     let engine = on_disk(&path, &clock);
     assert!(take(&engine, "conn", request("b")).is_some());
     assert_eq!(take(&engine, "job", request("b")), None);
-    assert_eq!(engine.session(connection).err(), Some(Unavailable::NoSession));
-    assert_eq!(engine.close_session(lasting, true).unwrap().0, 1);
+    assert_eq!(engine.access().session(connection).err(), Some(Unavailable::NoSession));
+    assert_eq!(engine.access().close_session(lasting, true).unwrap().0, 1);
 }
 
 #[tokio::test]
@@ -210,8 +218,8 @@ async fn released_locks_leave_nothing_behind() {
         take(&engine, &format!("k{n}"), request("a")).unwrap();
         release(&engine, &format!("k{n}"), "a");
     }
-    assert_eq!((engine.held(), engine.deadlines()), (0, 0));
-    assert_eq!(engine.scan(0, 0, 10).unwrap().0, vec![]);
+    assert_eq!((engine.census().leases(), engine.deadlines()), (0, 0));
+    assert_eq!(engine.access().scan(0, 0, 10).unwrap().0, vec![]);
 }
 
 #[tokio::test]
@@ -222,7 +230,7 @@ async fn a_scan_returns_all_that_is_held_throughout_whatever_comes_and_goes() {
     }
     let (mut cursor, mut seen, mut calls) = (0, std::collections::BTreeSet::new(), 0);
     loop {
-        let (names, next, _) = engine.scan(0, cursor, 10).unwrap();
+        let (names, next, _) = engine.access().scan(0, cursor, 10).unwrap();
         assert!(names.len() <= 11 && next < 1 << 48);
         seen.extend(names.into_iter().map(|name| String::from_utf8_lossy(name.key()).into_owned()));
         take(&engine, &format!("comes{calls}"), request("a")).unwrap();
@@ -233,7 +241,7 @@ async fn a_scan_returns_all_that_is_held_throughout_whatever_comes_and_goes() {
         }
     }
     assert_eq!(seen.iter().filter(|key| key.starts_with("stays")).count(), 1000);
-    assert_eq!(engine.scan(1, 0, 10).unwrap().0, vec![], "another database");
+    assert_eq!(engine.access().scan(1, 0, 10).unwrap().0, vec![], "another database");
 }
 
 #[tokio::test]
@@ -242,10 +250,10 @@ async fn at_the_limit_nothing_new_is_granted_and_the_rest_goes_on() {
     let engine = Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config).unwrap();
     take(&engine, "k", request("a")).unwrap();
     let more = Op::Acquire { request: request("a"), wait: None };
-    assert_eq!(engine.submit(&name("other"), &more), Err(Unavailable::LocksMax));
+    assert_eq!(engine.access().submit(&name("other"), &more), Err(Unavailable::LocksMax));
     assert!(take(&engine, "k", request("a")).is_some(), "asking again is no new lock");
     let renew = Op::Renew { owner: owner("a"), ttl: None, token: None };
-    assert!(matches!(engine.submit(&name("k"), &renew).unwrap().0, Outcome::Renewed { .. }));
+    assert!(matches!(engine.access().submit(&name("k"), &renew).unwrap().0, Outcome::Renewed { .. }));
     assert_eq!(release(&engine, "k", "a"), Outcome::Released(1));
     assert!(take(&engine, "other", request("a")).is_some());
 }
@@ -254,16 +262,19 @@ async fn at_the_limit_nothing_new_is_granted_and_the_rest_goes_on() {
 async fn a_failed_commit_is_taken_back_and_service_resumes() {
     let faults = Arc::new(Faults::default());
     let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
-    let engine = Arc::new(Engine::start(Box::new(backend), Clock::manual(), config()).unwrap());
+    let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
     let acquire = |who: &str| Op::Acquire { request: request(who), wait: None };
-    let (_, seq) = engine.submit(&name("kept"), &acquire("a")).unwrap();
+    let (_, seq) = engine.access().submit(&name("kept"), &acquire("a")).unwrap();
     engine.barrier(seq).await.unwrap();
     let mut waiter = queue(&engine, "kept", "w");
     faults.fail_with(Some(JournalError::Full));
-    let (outcome, lost) = engine.submit(&name("lost"), &acquire("a")).unwrap();
+    let (outcome, lost) = engine.access().submit(&name("lost"), &acquire("a")).unwrap();
     let Outcome::Granted { token: lost_token, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(engine.barrier(lost).await, Err(OutcomeUnknown));
-    assert_eq!(engine.submit(&name("x"), &acquire("a")), Err(Unavailable::Journal(JournalError::Full)));
+    assert_eq!(
+        engine.access().submit(&name("x"), &acquire("a")),
+        Err(Unavailable::Journal(JournalError::Full))
+    );
     faults.fail_with(None);
     assert_eq!(waiter.verdict().await, Verdict::Unavailable);
     while engine.check_up().is_err() {
@@ -272,5 +283,67 @@ async fn a_failed_commit_is_taken_back_and_service_resumes() {
     assert_eq!(take(&engine, "kept", request("b")), None, "held locks stay held");
     let again = take(&engine, "lost", request("b")).expect("what was not durable is gone");
     assert!(again > lost_token.get(), "and its token is never issued again");
-    assert_eq!(engine.held(), 2);
+    assert_eq!(engine.census().leases(), 2);
+}
+
+#[tokio::test]
+async fn nobody_comes_between_the_operations_of_an_access_that_is_alone() {
+    let engine = memory(&Clock::manual());
+    let other = Arc::clone(&engine);
+    let alone = engine.alone();
+    let started = std::thread::spawn(move || take(&other, "k", request("b")));
+    let mine = Op::Acquire { request: request("a"), wait: None };
+    assert!(matches!(alone.submit(&name("k"), &mine).unwrap().0, Outcome::Granted { .. }));
+    let back = Op::Release { owner: owner("a"), token: None };
+    assert_eq!(alone.submit(&name("other"), &back).unwrap().0, Outcome::NotHeld);
+    assert!(matches!(
+        alone.submit_or_wait(&name("k"), request("c"), Timestamp::NEVER),
+        Ok(Acquired::Now(Outcome::Refused(_), _))
+    ));
+    drop(alone);
+    assert_eq!(started.join().unwrap(), None, "it came second");
+}
+
+#[tokio::test]
+async fn a_watch_breaks_when_a_lock_changes_or_expires() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    let watch = |key: &str| {
+        let mut watch = Watch::new(&engine);
+        watch.add(&engine.access(), &name(key)).unwrap();
+        watch
+    };
+    let (first, unrelated) = (watch("k"), watch("other"));
+    take(&engine, "k", request("a")).unwrap();
+    assert!(first.is_broken(&engine.access()).unwrap());
+    let second = watch("k");
+    assert_eq!(take(&engine, "k", request("b")), None, "a refusal changes nothing");
+    assert!(!second.is_broken(&engine.access()).unwrap());
+    clock.advance_millis(1000);
+    assert!(second.is_broken(&engine.alone()).unwrap(), "expired, and nobody swept");
+    assert!(!unrelated.is_broken(&engine.access()).unwrap());
+}
+
+#[tokio::test]
+async fn events_are_told_in_order_once_they_are_durable() {
+    let faults = Arc::new(Faults::default());
+    let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+    let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
+    take(&engine, "unheard", request("a")).unwrap();
+    engine.listen(true);
+    let token = take(&engine, "k", request("a")).unwrap();
+    engine.access().submit(&name("k"), &Op::Force).unwrap();
+    let events = engine.next_events().await;
+    let told: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.token.get())).collect();
+    assert_eq!(told, [("acquired", token), ("forced", token)]);
+    faults.fail_with(Some(JournalError::Full));
+    let acquire = Op::Acquire { request: request("a"), wait: None };
+    let (_, never) = engine.access().submit(&name("never"), &acquire).unwrap();
+    assert_eq!(engine.barrier(never).await, Err(OutcomeUnknown));
+    faults.fail_with(None);
+    while engine.journal_down().is_some() {
+        std::thread::yield_now();
+    }
+    take(&engine, "after", request("a")).unwrap();
+    assert_eq!(engine.next_events().await[0].name, name("after"), "what failed did not happen");
 }

@@ -1,15 +1,17 @@
 //! Who is to be told when a parked request is granted, timed out or dropped.
 //!
-//! Promise: a waiter whose receiver is gone counts as gone at once. Absent: queues and their order (in `lock`).
+//! Promise: a waiter whose [`Parked`] is gone counts as gone at once, and a grant that nobody saw is given back.
+//! Absent: queues and their order (in `lock`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::Engine;
 use crate::journal::Seq;
-use crate::lock::{FencingToken, WaiterId};
+use crate::lock::{FencingToken, LockName, Op, Owner, WaiterId};
 
 /// What a parked request is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,60 @@ impl Waiters {
             for sender in all.into_values() {
                 // Whoever stopped listening needs no answer.
                 let _ = sender.send(verdict);
+            }
+        }
+    }
+}
+
+/// A place in a queue. Dropping it leaves the queue; a grant that nobody saw is given back.
+pub struct Parked {
+    engine: Arc<Engine>,
+    name: LockName,
+    owner: Owner,
+    id: WaiterId,
+    receiver: oneshot::Receiver<Verdict>,
+    is_over: bool,
+}
+
+impl Parked {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        name: LockName,
+        owner: Owner,
+        id: WaiterId,
+        receiver: oneshot::Receiver<Verdict>,
+    ) -> Parked {
+        Parked { engine, name, owner, id, receiver, is_over: false }
+    }
+
+    /// Waits for the verdict. Safe to drop half-way and call again.
+    pub async fn verdict(&mut self) -> Verdict {
+        let verdict = (&mut self.receiver).await.unwrap_or(Verdict::Unavailable);
+        self.is_over = true;
+        verdict
+    }
+
+    /// Gives a grant back that was received and cannot be passed on.
+    pub fn give_back(&self, token: FencingToken) {
+        let op = Op::Release { owner: self.owner.clone(), token: Some(token) };
+        // If the journal is down the lease stays until its deadline, as for any holder that is gone.
+        let _ = self.engine.access().submit(&self.name, &op);
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.receiver.close();
+        self.engine.core.waiters.forget(self.id);
+        match self.receiver.try_recv() {
+            Ok(Verdict::Granted(token, _)) => self.give_back(token),
+            _ => {
+                let op = Op::Leave { waiter: self.id, owner: self.owner.clone() };
+                // If the journal is down the table is rebuilt without this waiter anyway.
+                let _ = self.engine.access().submit(&self.name, &op);
             }
         }
     }

@@ -73,6 +73,8 @@ struct Shared {
     /// Whether `Queue::down` is set, for a check without the lock.
     is_down: AtomicBool,
     barriers: Mutex<Barriers>,
+    commits: AtomicU64,
+    committed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -113,6 +115,8 @@ impl Journal {
             has_failed: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
             barriers: Mutex::default(),
+            commits: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
         });
         let interval = match durability {
             Durability::Interval(interval) => interval,
@@ -150,6 +154,11 @@ impl Journal {
     pub fn group(&self) -> Group<'_> {
         lock(&self.shared.queue).open_groups += 1;
         Group { shared: &self.shared }
+    }
+
+    /// Commits made and records written by them since the start.
+    pub fn commits(&self) -> (u64, u64) {
+        (self.shared.commits.load(Ordering::Relaxed), self.shared.committed.load(Ordering::Relaxed))
     }
 
     /// Why nothing can be changed at present.
@@ -293,7 +302,11 @@ impl Writer {
         while let Some((batch, last)) = self.next_batch() {
             let first = last + 1 - batch.len() as u64;
             match self.backend.commit(&batch) {
-                Ok(()) => self.shared.settle(last, None),
+                Ok(()) => {
+                    self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                    self.shared.committed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                    self.shared.settle(last, None);
+                }
                 Err(error) => self.recover(first, error),
             }
         }

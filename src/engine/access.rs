@@ -1,0 +1,433 @@
+//! The operations: one at a time, or several as one.
+//!
+//! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. Between two operations of
+//! an access that is alone ([`Engine::alone`]) nobody else's happens, and all of them land in one commit.
+//! Absent: protocols, and the rules of locks.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, RwLockWriteGuard};
+
+use super::table::{Guarded, Table};
+use super::waiters::Parked;
+use super::{Engine, Event, EventKind, Unavailable, Verdict};
+use crate::journal::{Group, Journal, JournalError, Record, Seq, SessionRecord, StoredLease};
+use crate::lock::{
+    self, Effect, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp, Ttl, WaiterId,
+};
+
+/// A way to the locks. Never make a second one on the same thread while one is alone.
+pub struct Access<'a> {
+    engine: &'a Arc<Engine>,
+    alone: Option<Alone<'a>>,
+}
+
+struct Alone<'a> {
+    table: RwLockWriteGuard<'a, Table>,
+    _one_commit: Group<'a>,
+}
+
+/// What became of a request that may wait.
+pub enum Acquired {
+    /// Decided at once.
+    Now(Outcome, Seq),
+    /// In the queue.
+    Parked(Parked),
+}
+
+enum Retry {
+    AfterSessions,
+    Never(Unavailable),
+}
+
+impl From<Unavailable> for Retry {
+    fn from(why: Unavailable) -> Retry {
+        Retry::Never(why)
+    }
+}
+
+impl Engine {
+    /// For single operations. Locks nothing by itself.
+    pub fn access(self: &Arc<Self>) -> Access<'_> {
+        Access { engine: self, alone: None }
+    }
+
+    /// For several operations that nobody may come between. Keeps all others out until it is dropped: be quick.
+    pub fn alone(self: &Arc<Self>) -> Access<'_> {
+        let table = self.core.write();
+        Access { engine: self, alone: Some(Alone { table, _one_commit: self.journal().group() }) }
+    }
+}
+
+impl<'a> Access<'a> {
+    /// The lock manager behind it.
+    pub fn engine(&self) -> &'a Arc<Engine> {
+        self.engine
+    }
+
+    /// Whether nobody else's operations happen meanwhile.
+    pub fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
+        match &self.alone {
+            Some(alone) => work(&alone.table),
+            None => work(&self.engine.core.read()),
+        }
+    }
+
+    /// Runs one operation.
+    pub fn submit(&self, name: &LockName, op: &Op) -> Result<(Outcome, Seq), Unavailable> {
+        self.run(name, op, |outcome, _, _| outcome)
+    }
+
+    /// Reads a lock as it is now, expired leases left out.
+    pub fn read<R>(
+        &self,
+        name: &LockName,
+        read: impl Fn(&Slot, Timestamp) -> R,
+    ) -> Result<(R, Seq), Unavailable> {
+        self.run(name, &Op::Settle, |_, slot, now| read(slot, now))
+    }
+
+    /// Runs one operation and looks at the lock as it is then.
+    fn run<R>(
+        &self,
+        name: &LockName,
+        op: &Op,
+        look: impl Fn(Outcome, &Slot, Timestamp) -> R,
+    ) -> Result<(R, Seq), Unavailable> {
+        loop {
+            // In a statement of its own: ending sessions needs the table to itself.
+            let done = self.with_table(|table| self.engine.run_in(table, name, op, &look));
+            match done {
+                Err(Retry::AfterSessions) => self.end_due_sessions()?,
+                Err(Retry::Never(why)) => return Err(why),
+                Ok(done) => return Ok(done),
+            }
+        }
+    }
+
+    /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`. Alone it does not queue.
+    pub fn submit_or_wait(
+        &self,
+        name: &LockName,
+        request: lock::Request,
+        until: Timestamp,
+    ) -> Result<Acquired, Unavailable> {
+        if self.is_alone() {
+            let (outcome, seq) = self.submit(name, &Op::Acquire { request, wait: None })?;
+            return Ok(Acquired::Now(outcome, seq));
+        }
+        let waiters = &self.engine.core.waiters;
+        let (id, receiver) = waiters.register();
+        let op = Op::Acquire { request, wait: Some((id, until)) };
+        match self.submit(name, &op) {
+            Ok((Outcome::Queued, _)) => {
+                let Op::Acquire { request, .. } = op else { unreachable!("made above") };
+                let engine = Arc::clone(self.engine);
+                Ok(Acquired::Parked(Parked::new(engine, name.clone(), request.owner, id, receiver)))
+            }
+            done => {
+                waiters.forget(id);
+                done.map(|(outcome, seq)| Acquired::Now(outcome, seq))
+            }
+        }
+    }
+
+    /// Names held in a database, in the order of a scan from `cursor` (0: the start), about `count` of them, and the
+    /// cursor to go on with (0: the end). What is held during the whole scan is returned.
+    pub fn scan(
+        &self,
+        database: u8,
+        cursor: u64,
+        count: usize,
+    ) -> Result<(Vec<LockName>, u64, Seq), Unavailable> {
+        self.engine.check_up()?;
+        let now = self.engine.core.clock.now();
+        let (mut names, mut last, mut next) = (Vec::new(), None, 0);
+        // Cursors are 48 bits of the hash: they survive every client's number type.
+        let scan = |hash: u64, name: &LockName, slot: &Slot| {
+            let position = hash >> 16;
+            if names.len() >= count && last != Some(position) {
+                next = position;
+                return false;
+            }
+            if name.database() == database && slot.holders().any(|lease| !lease.is_over(now)) {
+                names.push(name.clone());
+                last = Some(position);
+            }
+            true
+        };
+        self.with_table(|table| table.scan(cursor << 16, scan));
+        Ok((names, next, self.engine.journal().last()))
+    }
+
+    /// How many locks of a database are held; those that have ended and were not swept yet included.
+    pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
+        self.engine.check_up()?;
+        Ok((self.engine.core.census.keys(database), self.engine.journal().last()))
+    }
+
+    /// Opens a session that ends `ttl` after its last keepalive; `None`: when it is closed, or at the latest
+    /// when the server stops, as befits the session of a connection.
+    pub fn open_session(&self, name: &str, ttl: Option<Ttl>) -> Result<(SessionId, Seq), Unavailable> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| {
+            Unavailable::Journal(JournalError::Io { what: format!("no random numbers: {error}") })
+        })?;
+        let id = SessionId(u128::from_ne_bytes(bytes));
+        let deadline = self.engine.core.clock.now().after(ttl);
+        let seq = self.put_session(SessionRecord { id, name: name.to_owned(), ttl, deadline })?;
+        Ok((id, seq))
+    }
+
+    /// Moves the end of a session to its TTL from now. Answers when it ends.
+    pub fn keep_alive(&self, id: SessionId) -> Result<(Timestamp, Seq), Unavailable> {
+        self.end_due_sessions()?;
+        let sessions = &self.engine.core.sessions;
+        let mut record = sessions.get(id, |session| session.record.clone()).ok_or(Unavailable::NoSession)?;
+        record.deadline = self.engine.core.clock.now().after(record.ttl);
+        let deadline = record.deadline;
+        let seq = self.put_session(record)?;
+        Ok((deadline, seq))
+    }
+
+    /// What is known of a session, and how many locks it has.
+    pub fn session(&self, id: SessionId) -> Result<(SessionRecord, usize, Seq), Unavailable> {
+        self.end_due_sessions()?;
+        let found = self
+            .engine
+            .core
+            .sessions
+            .get(id, |session| (session.record.clone(), session.names.len()))
+            .ok_or(Unavailable::NoSession)?;
+        Ok((found.0, found.1, self.engine.journal().last()))
+    }
+
+    /// Ends a session; its locks are released in one commit. `clean`: its owner asked, so no lock-delay is due.
+    pub fn close_session(&self, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
+        self.end_due_sessions()?;
+        match &self.alone {
+            Some(alone) => self.engine.close_session_in(&alone.table, id, clean),
+            None => self.engine.close_session_in(&self.engine.core.write(), id, clean),
+        }
+    }
+
+    fn put_session(&self, record: SessionRecord) -> Result<Seq, Unavailable> {
+        self.with_table(|table| {
+            let opened = Record::SessionOpened(record.clone());
+            let seq = self.engine.journal().append(table.epoch, [opened]).map_err(Unavailable::Journal)?;
+            self.engine.core.sessions.put(record);
+            Ok(seq)
+        })
+    }
+
+    pub(super) fn end_due_sessions(&self) -> Result<(), Unavailable> {
+        let core = &self.engine.core;
+        while core.sessions.is_any_due(core.clock.now()) {
+            let end_one = |table: &Table| match core.sessions.due(core.clock.now()) {
+                Some(id) => self.engine.close_session_in(table, id, false).map(|_| ()),
+                None => Ok(()),
+            };
+            match &self.alone {
+                Some(alone) => end_one(&alone.table)?,
+                None => end_one(&core.write())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Needs the table alone: nobody may see a part of a session's locks released.
+    fn close_session_in(&self, table: &Table, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
+        self.check_up()?;
+        let session = self.core.sessions.remove(id).ok_or(Unavailable::NoSession)?;
+        let _one_commit = self.journal().group();
+        let mut released = 0;
+        for name in &session.names {
+            match self.run_in(table, name, &Op::EndSession { session: id, clean }, &|outcome, _, _| outcome) {
+                Ok((Outcome::Released(n), _)) => released += n,
+                Ok(_) | Err(Retry::AfterSessions) => {}
+                Err(Retry::Never(why)) => return Err(why),
+            }
+        }
+        let ended = [Record::SessionEnded(id)];
+        let seq = self.journal().append(table.epoch, ended).map_err(Unavailable::Journal)?;
+        Ok((released, seq))
+    }
+
+    fn run_in<R>(
+        &self,
+        table: &Table,
+        name: &LockName,
+        op: &Op,
+        look: &impl Fn(Outcome, &Slot, Timestamp) -> R,
+    ) -> Result<(R, Seq), Retry> {
+        let core = &*self.core;
+        self.check_up()?;
+        table.with_slot(core.hash.of(name), name, |mut guarded| {
+            let now = core.clock.now();
+            if core.sessions.is_any_due(now) && !matches!(op, Op::EndSession { .. }) {
+                return Err(Retry::AfterSessions);
+            }
+            self.admit(op, guarded.slot)?;
+            let was_held = guarded.slot.newest().is_some();
+            let mut undelivered = VecDeque::new();
+            let outcome = self.step(table, name, op, now, &mut guarded, &mut undelivered)?;
+            while let Some(op) = undelivered.pop_front() {
+                self.step(table, name, &op, now, &mut guarded, &mut undelivered)?;
+            }
+            core.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
+            let next = guarded.slot.next_deadline();
+            core.deadlines.rearm(guarded.hash, *guarded.armed, next);
+            *guarded.armed = next;
+            Ok((look(outcome, guarded.slot, now), guarded.last_change()))
+        })
+    }
+
+    /// Refuses what would go beyond a limit, before anything changes.
+    fn admit(&self, op: &Op, slot: &Slot) -> Result<(), Unavailable> {
+        let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(()) };
+        if slot.lease_of(&request.owner).is_none() {
+            if self.core.census.leases() >= self.core.config.locks_max {
+                return Err(Unavailable::LocksMax);
+            }
+            if self.core.tokens.are_exhausted() {
+                return Err(Unavailable::TokensExhausted);
+            }
+            if let Op::Acquire { wait: Some(_), .. } = op
+                && slot.waiter_count() >= self.core.config.waiters_per_lock_max
+            {
+                return Err(Unavailable::WaitersMax);
+            }
+        }
+        if let Some(id) = request.session
+            && self.core.sessions.get(id, |_| ()).is_none()
+        {
+            return Err(Unavailable::NoSession);
+        }
+        Ok(())
+    }
+
+    /// One transition and what follows from it. Grants that reached nobody are given back through `undelivered`.
+    fn step(
+        &self,
+        table: &Table,
+        name: &LockName,
+        op: &Op,
+        now: Timestamp,
+        guarded: &mut Guarded<'_>,
+        undelivered: &mut VecDeque<Op>,
+    ) -> Result<Outcome, Unavailable> {
+        let core = &*self.core;
+        let mut effects = Vec::new();
+        let mut env = EngineEnv { engine: self, epoch: table.epoch };
+        let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
+        if effects.is_empty() {
+            return Ok(outcome);
+        }
+        let records = effects.iter().filter_map(|effect| record_of(name, effect));
+        // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
+        // first whether the journal is down, and it stays down until this table is replaced.
+        let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
+        guarded.changed_by(seq);
+        core.watches.changed(guarded.hash);
+        for effect in effects {
+            core.census.count(&effect);
+            if core.events.is_heard()
+                && let Some((kind, lease)) = event_of(&effect)
+            {
+                let (name, token, deadline) = (name.clone(), lease.token, lease.deadline);
+                core.events.push(seq, Event { name, kind, token, deadline });
+            }
+            match effect {
+                Effect::Granted { lease, waiter } => {
+                    if let Some(session) = lease.session() {
+                        core.sessions.attach(session, name);
+                    }
+                    if let Some(waiter) = waiter
+                        && !core.waiters.tell(waiter, Verdict::Granted(lease.token, seq))
+                    {
+                        undelivered.push_back(Op::Release { owner: lease.owner, token: Some(lease.token) });
+                    }
+                }
+                Effect::Ended { lease, .. } => self.detach(lease.session(), name, guarded.slot),
+                Effect::Joined { session, .. } => {
+                    if let Some(session) = session {
+                        core.sessions.attach(session, name);
+                    }
+                }
+                Effect::WaiterLeft { waiter, session, why } => {
+                    let verdict = match why {
+                        Left::TimedOut | Left::Gone => Verdict::TimedOut,
+                        Left::SessionEnded => Verdict::SessionEnded,
+                        Left::Replaced => Verdict::Replaced,
+                    };
+                    core.waiters.tell(waiter, verdict);
+                    self.detach(session, name, guarded.slot);
+                }
+                Effect::Renewed { .. } | Effect::DelayStarted(_) | Effect::DelayEnded => {}
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn detach(&self, session: Option<SessionId>, name: &LockName, slot: &Slot) {
+        let Some(session) = session else { return };
+        let still_there = slot.holders().any(|lease| lease.session() == Some(session))
+            || slot.waiters().any(|waiter| waiter.request.session == Some(session));
+        if !still_there {
+            self.core.sessions.detach(session, name);
+        }
+    }
+}
+
+struct EngineEnv<'a> {
+    engine: &'a Engine,
+    epoch: u64,
+}
+
+impl EngineEnv<'_> {
+    fn journal(&self) -> &Journal {
+        self.engine.journal()
+    }
+}
+
+impl lock::Env for EngineEnv<'_> {
+    fn take_token(&mut self) -> FencingToken {
+        self.engine.core.tokens.take(self.journal(), self.epoch)
+    }
+    fn deliverable(&mut self, waiter: WaiterId) -> bool {
+        self.engine.core.waiters.is_there(waiter)
+    }
+}
+
+fn record_of(name: &LockName, effect: &Effect) -> Option<Record> {
+    let stored = |lease: &lock::Lease| StoredLease { name: name.clone(), lease: lease.clone() };
+    match effect {
+        Effect::Granted { lease, .. } => Some(Record::Granted(stored(lease))),
+        Effect::Renewed { lease } => Some(Record::Renewed(stored(lease))),
+        Effect::Ended { lease, .. } => Some(Record::Ended(lease.token)),
+        Effect::DelayStarted(delay) => Some(Record::DelayStarted(name.clone(), *delay)),
+        Effect::DelayEnded => Some(Record::DelayEnded(name.clone())),
+        Effect::Joined { .. } | Effect::WaiterLeft { .. } => None,
+    }
+}
+
+fn event_of(effect: &Effect) -> Option<(EventKind, &lock::Lease)> {
+    match effect {
+        Effect::Granted { lease, .. } => Some((EventKind::Acquired, lease)),
+        Effect::Renewed { lease } => Some((EventKind::Renewed, lease)),
+        Effect::Ended { lease, how } => {
+            let kind = match how {
+                End::Released | End::Session { .. } => EventKind::Released,
+                End::Expired => EventKind::Expired,
+                End::Forced | End::Replaced => EventKind::Forced,
+            };
+            Some((kind, lease))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,102 @@
+//! What happened to locks, for those who listen.
+//!
+//! Promise: the events of one lock come in the order in which they happened, each after it is durable. Nothing is
+//! kept while nobody listens. Absent: who listens, and channels.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Engine;
+use crate::journal::Seq;
+use crate::lock::{FencingToken, LockName, Timestamp};
+
+/// What happened to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It was granted.
+    Acquired,
+    /// Its deadline was moved.
+    Renewed,
+    /// Its owner, or the end of its session, gave it back.
+    Released,
+    /// It reached its deadline.
+    Expired,
+    /// An operator ended it, or a SET over it.
+    Forced,
+}
+
+impl EventKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Acquired => "acquired",
+            EventKind::Renewed => "renewed",
+            EventKind::Released => "released",
+            EventKind::Expired => "expired",
+            EventKind::Forced => "forced",
+        }
+    }
+}
+
+/// Something that happened to a lease. Never names the owner: that is a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The lock.
+    pub name: LockName,
+    /// What happened.
+    pub kind: EventKind,
+    /// The lease.
+    pub token: FencingToken,
+    /// When the lease ends, or was to end.
+    pub deadline: Timestamp,
+}
+
+#[derive(Default)]
+pub(super) struct Events {
+    listeners: AtomicUsize,
+    queue: Mutex<Vec<(Seq, Event)>>,
+    arrived: Notify,
+}
+
+impl Events {
+    pub(super) fn is_heard(&self) -> bool {
+        self.listeners.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn push(&self, seq: Seq, event: Event) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push((seq, event));
+        self.arrived.notify_one();
+    }
+}
+
+impl Engine {
+    /// One more, or one less, wants events.
+    pub fn listen(&self, more: bool) {
+        if more {
+            self.core.events.listeners.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.core.events.listeners.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Waits for events and returns them once they are durable, the oldest first. For one task only.
+    pub async fn next_events(&self) -> Vec<Event> {
+        loop {
+            self.core.events.arrived.notified().await;
+            let queued =
+                std::mem::take(&mut *self.core.events.queue.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut events = Vec::with_capacity(queued.len());
+            for (seq, event) in queued {
+                // What a failed commit took back did not happen.
+                if self.barrier(seq).await.is_ok() {
+                    events.push(event);
+                }
+            }
+            if !events.is_empty() {
+                return events;
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The thread that ends leases on time when nobody looks at them.
+//!
+//! Promise: it sleeps until the next deadline, and is woken when an earlier one is armed. Absent: what ends, and how.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Engine;
+
+/// Longest sleep. A deadline further away than this wakes nobody when it is armed.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The running thread; it ends when this is dropped.
+pub struct Expiry {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Expiry {
+    /// Starts the thread.
+    pub fn start(engine: &Arc<Engine>) -> std::io::Result<Expiry> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (engine, over) = (Arc::clone(engine), Arc::clone(&is_over));
+        let thread = std::thread::Builder::new().name("octostore-expiry".into()).spawn(move || {
+            let alarm = &engine.core.deadlines.alarm;
+            alarm.sleeper_is(std::thread::current());
+            while !over.load(Ordering::Acquire) {
+                // Whatever is armed from here on cuts the sleep short, until it is known how long that is.
+                alarm.set(u64::MAX);
+                let next = engine.expire_due();
+                let now = engine.core.clock.now().as_nanos();
+                let sleep = Duration::from_nanos(next.as_nanos().saturating_sub(now)).min(SLEEP_MAX);
+                alarm.set(now + sleep.as_nanos() as u64);
+                if !sleep.is_zero() {
+                    std::thread::park_timeout(sleep);
+                }
+            }
+        })?;
+        Ok(Expiry { is_over, thread: Some(thread) })
+    }
+}
+
+impl Drop for Expiry {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic of the thread has been printed already.
+            let _ = thread.join();
+        }
+    }
+}

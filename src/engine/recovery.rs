@@ -1,0 +1,77 @@
+//! Recovery: the table as the journal has it, at the start and after a failed commit.
+//!
+//! Promise: states that no server of ours could have left are refused. After a failure tokens go on from the last one
+//! taken, so none is issued twice. Absent: storage.
+
+use super::table::Table;
+use super::{Core, Verdict};
+use crate::journal::{Backend, JournalError, Record, StoredLease};
+use crate::lock::{LockName, Slot};
+
+impl Core {
+    /// Puts recovered records into an empty table. Refuses states that no server of ours could have left.
+    pub(super) fn restore(&self, table: &mut Table, records: Vec<Record>) -> Result<(), JournalError> {
+        self.sessions.clear();
+        self.deadlines.clear();
+        self.census.clear();
+        for record in records {
+            match record {
+                Record::SessionOpened(session) => self.sessions.put(session),
+                Record::DelayStarted(name, delay) => {
+                    self.restore_into(table, &name, |slot| slot.restore_delay(delay));
+                }
+                Record::Granted(StoredLease { name, lease }) => {
+                    let session = lease.session();
+                    let fits = self.restore_into(table, &name, |slot| {
+                        let mixes = slot.newest().is_none_or(|held| held.mode.mixes_with(lease.mode));
+                        let fits = mixes && slot.lease_of(&lease.owner).is_none();
+                        if fits {
+                            slot.restore(lease);
+                        }
+                        fits
+                    });
+                    if !fits {
+                        return Err(JournalError::Corrupt {
+                            what: format!("two leases of {name:?} that exclude each other"),
+                        });
+                    }
+                    self.census.lease_restored();
+                    if let Some(session) = session {
+                        self.sessions.attach(session, &name);
+                    }
+                }
+                other => return Err(JournalError::Corrupt { what: format!("not a state: {other:?}") }),
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_into<R>(&self, table: &Table, name: &LockName, work: impl FnOnce(&mut Slot) -> R) -> R {
+        table.with_slot(self.hash.of(name), name, |guarded| {
+            let was_held = guarded.slot.newest().is_some();
+            let result = work(guarded.slot);
+            self.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
+            let next = guarded.slot.next_deadline();
+            self.deadlines.rearm(guarded.hash, *guarded.armed, next);
+            *guarded.armed = next;
+            result
+        })
+    }
+
+    /// After a failed commit: replaces the table by what is durable. Waiters are told to ask again.
+    pub(super) fn rebuild(&self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {
+        let mut found = Vec::new();
+        backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
+        // Writing must work again, too.
+        backend.commit(&[Record::TokensReserved(self.tokens.reserved())])?;
+        let mut table = self.write();
+        let mut fresh = Table::new(epoch);
+        self.restore(&mut fresh, found)?;
+        self.tokens.after_failure();
+        *table = fresh;
+        drop(table);
+        self.watches.all_changed();
+        self.waiters.tell_all(Verdict::Unavailable);
+        Ok(())
+    }
+}

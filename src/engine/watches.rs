@@ -1,0 +1,98 @@
+//! WATCH: who wants to know that a lock has changed.
+//!
+//! Promise: a change after [`Access::watch`] is seen by [`Watch::is_broken`]; unrelated locks whose hashes collide may
+//! break a watch, too, which is safe. Costs one atomic load an operation while nobody watches.
+//! Absent: what changed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Access, Engine, Unavailable};
+use crate::lock::{LockName, Op};
+
+#[derive(Default)]
+pub(super) struct Watches {
+    count: AtomicUsize,
+    by_hash: Mutex<HashMap<u64, Vec<Arc<AtomicBool>>>>,
+}
+
+impl Watches {
+    fn by_hash(&self) -> MutexGuard<'_, HashMap<u64, Vec<Arc<AtomicBool>>>> {
+        self.by_hash.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn changed(&self, hash: u64) {
+        if self.count.load(Ordering::SeqCst) > 0
+            && let Some(flags) = self.by_hash().get(&hash)
+        {
+            flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
+        }
+    }
+
+    pub(super) fn all_changed(&self) {
+        self.by_hash().values().flatten().for_each(|flag| flag.store(true, Ordering::SeqCst));
+    }
+}
+
+/// A look at some locks that breaks when one of them changes.
+pub struct Watch {
+    engine: Arc<Engine>,
+    is_broken: Arc<AtomicBool>,
+    watched: Vec<(u64, LockName)>,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    pub fn new(engine: &Arc<Engine>) -> Watch {
+        Watch { engine: Arc::clone(engine), is_broken: Arc::default(), watched: Vec::new() }
+    }
+
+    /// Watches one more lock. What has ended by now is settled first: it is no change.
+    pub fn add(&mut self, access: &Access<'_>, name: &LockName) -> Result<(), Unavailable> {
+        if self.watched.iter().any(|(_, watched)| watched == name) {
+            return Ok(());
+        }
+        access.submit(name, &Op::Settle)?;
+        let core = &self.engine.core;
+        let hash = core.hash.of(name);
+        core.watches.count.fetch_add(1, Ordering::SeqCst);
+        core.watches.by_hash().entry(hash).or_default().push(Arc::clone(&self.is_broken));
+        self.watched.push((hash, name.clone()));
+        Ok(())
+    }
+
+    /// How many locks it watches.
+    pub fn len(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// Whether it watches nothing.
+    pub fn is_empty(&self) -> bool {
+        self.watched.is_empty()
+    }
+
+    /// Whether one of them changed. A lease that has ended meanwhile is a change.
+    pub fn is_broken(&self, access: &Access<'_>) -> Result<bool, Unavailable> {
+        for (_, name) in &self.watched {
+            access.submit(name, &Op::Settle)?;
+        }
+        Ok(self.is_broken.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let watches = &self.engine.core.watches;
+        let mut by_hash = watches.by_hash();
+        for (hash, _) in &self.watched {
+            if let Some(flags) = by_hash.get_mut(hash) {
+                flags.retain(|flag| !Arc::ptr_eq(flag, &self.is_broken));
+                if flags.is_empty() {
+                    by_hash.remove(hash);
+                }
+            }
+        }
+        watches.count.fetch_sub(self.watched.len(), Ordering::SeqCst);
+    }
+}
