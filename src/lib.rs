@@ -11,6 +11,11 @@
 //! | [`lock`] | leases, the FIFO queue, the transition function | IO, clocks, threads, other modules |
 
 pub mod clock;
+pub mod command;
+pub mod config;
 pub mod engine;
 pub mod journal;
 pub mod lock;
+pub mod reply;
+pub mod resp;
+pub mod server;

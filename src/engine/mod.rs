@@ -171,6 +171,11 @@ impl Engine {
         self.journal().down()
     }
 
+    /// Whether a commit has failed since the start, so that what came after it says nothing about what came before.
+    pub fn has_ever_failed(&self) -> bool {
+        self.journal().has_ever_failed()
+    }
+
     /// Commits made and records written by them since the start.
     pub fn commits(&self) -> (u64, u64) {
         self.journal().commits()

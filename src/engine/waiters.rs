@@ -80,7 +80,7 @@ pub struct Parked {
     owner: Owner,
     id: WaiterId,
     receiver: oneshot::Receiver<Verdict>,
-    is_over: bool,
+    verdict: Option<Verdict>,
 }
 
 impl Parked {
@@ -91,14 +91,22 @@ impl Parked {
         id: WaiterId,
         receiver: oneshot::Receiver<Verdict>,
     ) -> Parked {
-        Parked { engine, name, owner, id, receiver, is_over: false }
+        Parked { engine, name, owner, id, receiver, verdict: None }
     }
 
     /// Waits for the verdict. Safe to drop half-way and call again.
     pub async fn verdict(&mut self) -> Verdict {
         let verdict = (&mut self.receiver).await.unwrap_or(Verdict::Unavailable);
-        self.is_over = true;
+        self.verdict = Some(verdict);
         verdict
+    }
+
+    /// The token that it was granted, once [`Parked::verdict`] said so.
+    pub fn granted(&self) -> Option<FencingToken> {
+        match self.verdict {
+            Some(Verdict::Granted(token, _)) => Some(token),
+            _ => None,
+        }
     }
 
     /// Gives a grant back that was received and cannot be passed on.
@@ -111,7 +119,7 @@ impl Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        if self.is_over {
+        if self.verdict.is_some() {
             return;
         }
         self.receiver.close();

@@ -13,6 +13,11 @@ pub enum JournalError {
     ReadOnly,
     /// Another process keeps the database locked.
     Locked,
+    /// Another server serves this database.
+    InUse {
+        /// Its process id, if it is known.
+        process: Option<u32>,
+    },
     /// The file is damaged.
     Corrupt {
         /// What was found.
@@ -46,6 +51,10 @@ impl fmt::Display for JournalError {
             }
             JournalError::Locked => {
                 write!(f, "the database is locked by another process; end that one, or its transaction")
+            }
+            JournalError::InUse { process } => {
+                let process = process.map_or(String::new(), |process| format!(" (process {process})"));
+                write!(f, "another server{process} serves this database; stop that one, or name another file")
             }
             JournalError::Corrupt { what } => {
                 write!(

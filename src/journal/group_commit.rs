@@ -161,6 +161,11 @@ impl Journal {
         (self.shared.commits.load(Ordering::Relaxed), self.shared.committed.load(Ordering::Relaxed))
     }
 
+    /// Whether a commit has failed since the start.
+    pub fn has_ever_failed(&self) -> bool {
+        self.shared.has_failed.load(Ordering::Acquire)
+    }
+
     /// Why nothing can be changed at present.
     pub fn down(&self) -> Option<JournalError> {
         if !self.shared.is_down.load(Ordering::Acquire) {

@@ -9,6 +9,7 @@ mod conformance;
 mod error;
 mod faulty;
 mod group_commit;
+mod lock_file;
 mod memory;
 mod record;
 mod sqlite;

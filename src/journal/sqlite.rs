@@ -2,7 +2,7 @@
 //!
 //! Promise: `commit` returns after the write-ahead log is synced. The fencing token is the primary key, so a
 //! grant appends to the right edge of the B-tree. The only file that names rusqlite.
-//! Absent: an index on names (the table in memory has it), locks between servers.
+//! Absent: an index on names (the table in memory has it).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
+use super::lock_file::LockFile;
 use super::record::Net;
 use super::{Backend, JournalError, Loaded, Record, SessionRecord, StoredLease};
 use crate::lock::{
@@ -75,14 +76,18 @@ UPDATE sessions SET deadline_ns = ?1 + 1000000 * ttl_ms;
 #[derive(Debug)]
 pub struct SqliteBackend {
     db: Connection,
+    /// Dropped after the database is closed.
+    lock_file: LockFile,
 }
 
 impl SqliteBackend {
-    /// Opens the database at `path`, or makes it. Fails on files that are damaged, foreign or newer.
+    /// Opens the database at `path`, or makes it. Fails on files that are damaged, foreign, newer, or in use by another
+    /// server.
     pub fn open(path: &Path) -> Result<SqliteBackend, JournalError> {
+        let lock_file = LockFile::acquire(path)?;
         let mut db = Connection::open(path).map_err(|error| fault("open the database", &error))?;
-        let prepared = prepare(&mut db);
-        prepared.map(|()| SqliteBackend { db })
+        prepare(&mut db)?;
+        Ok(SqliteBackend { db, lock_file })
     }
 }
 
@@ -165,6 +170,7 @@ impl Backend for SqliteBackend {
             }
         }
         reading.commit().map_err(check)?;
+        let tokens_reserved = tokens_reserved.max(self.lock_file.tokens_reserved());
         Ok(Loaded { tokens_reserved, rebooted })
     }
 
@@ -174,7 +180,8 @@ impl Backend for SqliteBackend {
             return Ok(());
         }
         let writing = self.db.transaction().map_err(|error| fault("begin a commit", &error))?;
-        write(&writing, &net).and_then(|()| writing.commit()).map_err(|error| fault("commit", &error))
+        write(&writing, &net).and_then(|()| writing.commit()).map_err(|error| fault("commit", &error))?;
+        net.tokens_reserved.map_or(Ok(()), |upto| self.lock_file.reserve(upto))
     }
 
     fn maintain(&mut self) -> Result<(), JournalError> {

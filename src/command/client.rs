@@ -1,0 +1,301 @@
+//! One connection's state, and how its requests are carried out.
+//!
+//! Promise: every request gets exactly one [`Executed`], whatever its words; when the client goes, its subscriptions,
+//! watches and CONN locks go with it. Absent: sockets and wire formats.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::args;
+use super::clients::ClientInfo;
+use super::pubsub::{Mailbox, Subscriptions};
+use super::transaction::Transaction;
+use super::{Args, Command, CommandError, Context, Flags, Run, Service};
+use crate::engine::{Parked, Watch};
+use crate::journal::Seq;
+use crate::lock::{Origin, SessionId};
+use crate::reply::Reply;
+
+/// What became of a request.
+pub struct Executed {
+    /// What to answer; `None`: nothing. If it waits for a lock, only whether there is to be an answer.
+    pub reply: Option<Reply>,
+    /// The reply must not leave before this is durable.
+    pub seq: Seq,
+    /// How the connection goes on.
+    pub next: Next,
+}
+
+/// How a connection goes on after a request.
+pub enum Next {
+    /// With the next request.
+    Request,
+    /// It waits for a lock; the reply comes from [`Client::verdict`].
+    Wait(Parked),
+    /// It ends after the reply.
+    Close,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replies {
+    On,
+    Off,
+    /// Not to the next request.
+    Skip,
+}
+
+/// One connection.
+pub struct Client {
+    service: Arc<Service>,
+    info: Arc<ClientInfo>,
+    database: u8,
+    protocol: u8,
+    pub(super) is_authenticated: bool,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) watch: Option<Watch>,
+    pub(super) subscriptions: Subscriptions,
+    connection_session: Option<SessionId>,
+    origin: Option<Arc<Origin>>,
+    replies: Replies,
+    last_command: &'static str,
+}
+
+impl Client {
+    /// Registers a connection between these two addresses.
+    pub fn new(service: &Arc<Service>, addr: String, local_addr: String) -> Client {
+        let info = service.clients.register(addr, local_addr, service.engine.clock().now());
+        Client {
+            service: Arc::clone(service),
+            info,
+            database: 0,
+            protocol: 2,
+            is_authenticated: service.password.is_none(),
+            transaction: None,
+            watch: None,
+            subscriptions: Subscriptions::default(),
+            connection_session: None,
+            origin: None,
+            replies: Replies::On,
+            last_command: "NULL",
+        }
+    }
+
+    /// What others may know of it.
+    pub fn info(&self) -> &Arc<ClientInfo> {
+        &self.info
+    }
+
+    /// 2 or 3.
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Whether it gave the password, or needs none.
+    pub fn is_authenticated(&self) -> bool {
+        self.is_authenticated
+    }
+
+    pub(super) fn database(&self) -> u8 {
+        self.database
+    }
+
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscriptions.count() > 0
+    }
+
+    /// Where messages for it arrive, once it has subscribed.
+    pub fn mailbox(&self) -> Option<&Arc<Mailbox>> {
+        self.subscriptions.mailbox()
+    }
+
+    pub(super) fn select(&mut self, database: u8) {
+        self.database = database;
+        self.info.update(|details| details.database = database);
+    }
+
+    pub(super) fn set_protocol(&mut self, protocol: u8) {
+        self.protocol = protocol;
+        self.info.update(|details| details.protocol = protocol);
+    }
+
+    pub(super) fn set_name(&mut self, name: &str) {
+        self.info.update(|details| details.name = name.to_owned());
+        self.origin = None;
+    }
+
+    /// Who asks, for those who look at the locks.
+    pub(super) fn origin(&mut self) -> Arc<Origin> {
+        let info = &self.info;
+        let make = || Arc::new(Origin { addr: info.addr.clone(), client_name: info.name() });
+        Arc::clone(self.origin.get_or_insert_with(make))
+    }
+
+    /// Back to how it was when it was opened, but for locks taken with CONN.
+    pub(super) fn reset(&mut self) {
+        self.transaction = None;
+        self.watch = None;
+        self.subscriptions.clear(&self.service, self.info.id);
+        self.select(0);
+        self.set_protocol(2);
+        self.set_name("");
+        self.replies = Replies::On;
+        self.is_authenticated = self.service.password.is_none();
+    }
+
+    /// Carries a request out. `service` is the one it was made with, passed along to spare a count of references.
+    pub fn execute(&mut self, service: &Arc<Service>, words: Args<'_>) -> Executed {
+        let replies = self.replies;
+        let access = service.engine.access();
+        let mut context = Context {
+            service,
+            client: self,
+            access: &access,
+            seq: Seq::default(),
+            parked: None,
+            closes: false,
+        };
+        let reply = context.run(words).unwrap_or_else(Reply::from);
+        let Context { seq, parked, closes, .. } = context;
+        let is_silent = self.replies != Replies::On;
+        if (replies, self.replies) == (Replies::Skip, Replies::Skip) {
+            self.replies = Replies::On;
+        }
+        let next = match parked {
+            Some(parked) => Next::Wait(parked),
+            None if closes => Next::Close,
+            None => Next::Request,
+        };
+        Executed { reply: (!is_silent).then_some(reply), seq, next }
+    }
+
+    pub(super) fn set_replies(&mut self, word: &[u8]) -> Result<Reply, CommandError> {
+        self.replies = match word {
+            word if args::is(word, "on") => Replies::On,
+            word if args::is(word, "off") => Replies::Off,
+            word if args::is(word, "skip") => Replies::Skip,
+            _ => return Err(CommandError::SYNTAX),
+        };
+        Ok(Reply::OK)
+    }
+
+    /// Waits for a parked request's reply, and what that has to wait for.
+    pub async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
+        super::lock::verdict(parked).await
+    }
+
+    /// Tells the registry what this connection did. Call between batches of requests.
+    pub fn rest(&mut self, is_waiting: bool) {
+        let now = self.service.engine.clock().now();
+        let (channels, patterns) = self.subscriptions.counts();
+        let queued = self.transaction.as_ref().map(Transaction::len);
+        let watched = self.watch.as_ref().map_or(0, Watch::len);
+        let command = self.last_command;
+        self.info.update(|details| {
+            details.last_seen = now;
+            details.last_command = command;
+            details.channels = channels;
+            details.patterns = patterns;
+            details.queued = queued;
+            details.watched = watched;
+            details.is_waiting = is_waiting;
+        });
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.watch = None;
+        self.subscriptions.clear(&self.service, self.info.id);
+        if let Some(id) = self.connection_session {
+            // If the journal is down, the session ends when the server is started again.
+            let _ = self.service.engine.access().close_session(id, false);
+        }
+        self.service.clients.remove(self.info.id);
+    }
+}
+
+impl Context<'_> {
+    /// The session that ends with this connection.
+    pub(super) fn connection_session(&mut self) -> Result<SessionId, CommandError> {
+        if let Some(id) = self.client.connection_session {
+            return Ok(id);
+        }
+        let id = self.look(self.access.open_session("", None))?;
+        self.client.connection_session = Some(id);
+        Ok(id)
+    }
+
+    /// Finds the command, checks what is common to all, and runs or queues it.
+    fn run(&mut self, words: Args<'_>) -> Result<Reply, CommandError> {
+        let found = find(words);
+        if let (Err(_), Some(transaction)) = (&found, self.client.transaction.as_mut()) {
+            transaction.is_broken = true;
+        }
+        let command = found?;
+        self.client.last_command = command.name;
+        if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
+            return Err(CommandError::fixed("NOAUTH Authentication required."));
+        }
+        if self.client.is_subscribed() && self.client.protocol == 2 && !command.is(Flags::SUBSCRIBED) {
+            return Err(CommandError::new(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                 this context",
+                command.name
+            )));
+        }
+        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
+            return self.queue(command, words);
+        }
+        self.call(command, words)
+    }
+
+    /// Runs a command that was found, with its checks done.
+    pub(super) fn call(&mut self, command: &'static Command, words: Args<'_>) -> Result<Reply, CommandError> {
+        self.service.commands_run.fetch_add(1, Ordering::Relaxed);
+        match command.run {
+            Run::Handler(handler) => handler(self, words),
+            Run::Subcommands(_) => Ok(super::docs::help(command)),
+        }
+    }
+}
+
+/// The command, or the subcommand, that these words name, if there are enough of them.
+fn find(words: Args<'_>) -> Result<&'static Command, CommandError> {
+    let Some(command) = Command::find(words.word(0)) else { return Err(unknown(words)) };
+    if !command.accepts(words.len()) {
+        return Err(CommandError::arity(command.name));
+    }
+    let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
+    if words.len() == 1 {
+        // COMMAND alone is COMMAND INFO.
+        return subcommands.first().ok_or(CommandError::SYNTAX);
+    }
+    let word = words.word(1);
+    if args::is(word, "help") {
+        return Ok(command);
+    }
+    let found = subcommands.iter().find(|subcommand| args::is(word, subcommand.own_name()));
+    let subcommand = found.ok_or_else(|| {
+        let (word, name) = (shown(word, 128), command.name.to_ascii_uppercase());
+        CommandError::new(format!("ERR unknown subcommand '{word}'. Try {name} HELP."))
+    })?;
+    if subcommand.accepts(words.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
+}
+
+/// Input as it may be repeated in an error: cut, and with no control bytes.
+fn shown(word: &[u8], bytes_max: usize) -> String {
+    let word = String::from_utf8_lossy(&word[..word.len().min(bytes_max)]);
+    word.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn unknown(words: Args<'_>) -> CommandError {
+    let mut begin = String::new();
+    for word in words.from(1) {
+        if begin.len() >= 128 {
+            break;
+        }
+        begin.push_str(&format!("'{}' ", shown(word, 128 - begin.len())));
+    }
+    let name = shown(words.word(0), 128);
+    CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {begin}"))
+}

@@ -1,0 +1,153 @@
+//! `INFO [section ...]`
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use super::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, args};
+use crate::lock::DATABASES;
+use crate::reply::Reply;
+
+pub(super) const INFO: Command = Command {
+    name: "info",
+    syntax: "[section [section ...]]",
+    summary: "Answers what the server is and how it does: server, clients, memory, persistence, stats, \
+              replication, locks, keyspace.",
+    group: Group::Server,
+    arity: -1,
+    flags: Flags::NONE,
+    keys: (0, 0, 0),
+    run: Run::Handler(run),
+};
+
+type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
+
+const SECTIONS: [(&str, Section); 8] = [
+    ("Server", server),
+    ("Clients", clients),
+    ("Memory", memory),
+    ("Persistence", persistence),
+    ("Stats", stats),
+    ("Replication", replication),
+    ("Locks", locks),
+    ("Keyspace", keyspace),
+];
+
+fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    let is_wanted = |name: &str| {
+        words.len() == 1
+            || words.from(1).any(|word| {
+                args::is(word, name) || ["all", "default", "everything"].iter().any(|all| args::is(word, all))
+            })
+    };
+    let mut text = String::new();
+    for (name, section) in SECTIONS {
+        if is_wanted(name) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            let _ = write!(text, "# {name}\r\n");
+            // Writing to a String does not fail.
+            let _ = section(context, &mut text);
+        }
+    }
+    Ok(Reply::Text(text))
+}
+
+fn server(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let about = &context.service.about;
+    let now = context.access.engine().clock().now();
+    let uptime = now.millis_since(about.started) / 1000;
+    write!(out, "redis_version:{REDIS_VERSION}\r\n")?;
+    write!(out, "octostore_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
+    write!(out, "redis_mode:standalone\r\n")?;
+    write!(out, "os:{} {}\r\n", std::env::consts::OS, std::env::consts::ARCH)?;
+    write!(out, "arch_bits:{}\r\n", usize::BITS)?;
+    write!(out, "process_id:{}\r\n", std::process::id())?;
+    write!(out, "tcp_port:{}\r\n", about.port)?;
+    write!(out, "uptime_in_seconds:{uptime}\r\n")?;
+    write!(out, "uptime_in_days:{}\r\n", uptime / 86_400)
+}
+
+fn clients(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let clients = &context.service.clients;
+    write!(out, "connected_clients:{}\r\n", clients.len())?;
+    write!(out, "blocked_clients:{}\r\n", clients.waiting())
+}
+
+fn memory(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let resident = resident_bytes().unwrap_or(0);
+    write!(out, "used_memory:{resident}\r\n")?;
+    write!(out, "used_memory_rss:{resident}\r\n")?;
+    write!(out, "maxmemory:0\r\n")?;
+    write!(out, "maxmemory_policy:noeviction\r\n")
+}
+
+/// Resident memory of this process, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let engine = context.access.engine();
+    let about = &context.service.about;
+    let (commits, records) = engine.commits();
+    write!(out, "loading:0\r\n")?;
+    write!(out, "durability:{}\r\n", about.durability)?;
+    write!(out, "data:{}\r\n", about.data)?;
+    match engine.journal_down() {
+        None => write!(out, "journal:up\r\n")?,
+        Some(error) => write!(out, "journal:down ({error})\r\n")?,
+    }
+    write!(out, "commits:{commits}\r\n")?;
+    write!(out, "committed_records:{records}\r\n")
+}
+
+fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let service = context.service;
+    let census = context.access.engine().census();
+    let (channels, patterns) = service.hub.counts();
+    write!(out, "total_connections_received:{}\r\n", service.clients.accepted())?;
+    write!(out, "rejected_connections:{}\r\n", service.clients.refused())?;
+    write!(out, "total_commands_processed:{}\r\n", service.commands_run.load(Ordering::Relaxed))?;
+    write!(out, "expired_keys:{}\r\n", census.expiries.load(Ordering::Relaxed))?;
+    write!(out, "evicted_keys:0\r\n")?;
+    write!(out, "pubsub_channels:{channels}\r\n")?;
+    write!(out, "pubsub_patterns:{patterns}\r\n")
+}
+
+fn replication(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    write!(out, "role:master\r\n")?;
+    write!(out, "connected_slaves:0\r\n")
+}
+
+fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let engine = context.access.engine();
+    let census = engine.census();
+    write!(out, "leases:{}\r\n", census.leases())?;
+    write!(out, "waiting:{}\r\n", census.waiting())?;
+    write!(out, "sessions:{}\r\n", engine.sessions())?;
+    for (name, total) in [
+        ("grants", &census.grants),
+        ("renewals", &census.renewals),
+        ("releases", &census.releases),
+        ("expiries", &census.expiries),
+        ("forced", &census.forced),
+        ("waits", &census.waits),
+        ("wait_timeouts", &census.wait_timeouts),
+    ] {
+        write!(out, "total_{name}:{}\r\n", total.load(Ordering::Relaxed))?;
+    }
+    Ok(())
+}
+
+fn keyspace(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    for database in 0..DATABASES {
+        let keys = context.access.engine().census().keys(database);
+        if keys > 0 {
+            write!(out, "db{database}:keys={keys}\r\n")?;
+        }
+    }
+    Ok(())
+}

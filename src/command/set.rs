@@ -1,0 +1,160 @@
+//! `SET key value [NX | XX | IFEQ value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]` and `SETNX key value`
+//!
+//! Redis' lock idiom on the same leases: the value is the owner. A plain SET replaces the holder under a new token; the
+//! holder's own SET keeps it. OK, or Null if the condition does not hold or a lock-delay runs.
+
+use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, get};
+use crate::lock::{LockName, Mode, Op, Outcome, Owner, Request, SetCondition, Ttl};
+use crate::reply::Reply;
+
+pub(super) const SET: Command = Command {
+    name: "set",
+    syntax: "key value [NX | XX | IFEQ comparison-value] [GET] \
+             [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
+    summary: "Makes the value the key's only owner, as Redis' lock idiom does.",
+    group: Group::String,
+    arity: -3,
+    flags: Flags::WRITE | Flags::DENYOOM,
+    keys: (1, 1, 1),
+    run: Run::Handler(set),
+};
+
+pub(super) const SETNX: Command = Command {
+    name: "setnx",
+    syntax: "key value",
+    summary: "Makes the value the key's owner, without an end, if nobody holds it.",
+    group: Group::String,
+    arity: 3,
+    flags: Flags::WRITE | Flags::DENYOOM | Flags::FAST,
+    keys: (1, 1, 1),
+    run: Run::Handler(setnx),
+};
+
+/// When the key is to end.
+#[derive(Clone, Copy)]
+enum Ends {
+    Never,
+    As,
+    After(Ttl),
+    /// It has ended already, so the key is deleted.
+    Past,
+}
+
+struct Wanted {
+    condition: SetCondition,
+    /// The condition names a value that no owner can have.
+    impossible: bool,
+    get: bool,
+    ends: Ends,
+}
+
+fn parse(context: &Context<'_>, words: Args<'_>) -> Result<Wanted, CommandError> {
+    let mut wanted =
+        Wanted { condition: SetCondition::Always, impossible: false, get: false, ends: Ends::Never };
+    let (mut has_condition, mut has_end) = (false, false);
+    let mut options = words.options(3);
+    while let Some(word) = options.next_word() {
+        let is = |name| args::is(word, name);
+        if is("get") && !wanted.get {
+            wanted.get = true;
+        } else if !has_condition && (is("nx") || is("xx") || is("ifeq")) {
+            has_condition = true;
+            wanted.condition = if is("nx") {
+                SetCondition::IfFree
+            } else if is("xx") {
+                SetCondition::IfHeld
+            } else {
+                match Owner::new(options.value()?) {
+                    Ok(owner) => SetCondition::IfOwner(owner),
+                    Err(_) => {
+                        wanted.impossible = true;
+                        SetCondition::IfHeld
+                    }
+                }
+            };
+        } else if !has_end && is("keepttl") {
+            (has_end, wanted.ends) = (true, Ends::As);
+        } else if !has_end && (is("ex") || is("px")) {
+            has_end = true;
+            let unit = if is("ex") { 1000 } else { 1 };
+            wanted.ends = Ends::After(args::ttl(options.value()?, unit, "set")?);
+        } else if !has_end && (is("exat") || is("pxat")) {
+            has_end = true;
+            let unit = if is("exat") { 1000 } else { 1 };
+            wanted.ends = until(context, options.integer()?, unit)?;
+        } else {
+            return Err(CommandError::SYNTAX);
+        }
+    }
+    Ok(wanted)
+}
+
+/// A wall-clock time becomes a TTL at once: from here on the wall clock may move as it likes.
+fn until(context: &Context<'_>, at: i64, unit_ms: i64) -> Result<Ends, CommandError> {
+    let at = Some(at).filter(|at| *at > 0).and_then(|at| at.checked_mul(unit_ms));
+    let at = at.ok_or_else(|| CommandError::expire_time("set"))? as u64;
+    match at.saturating_sub(context.access.engine().clock().wall_millis()) {
+        0 => Ok(Ends::Past),
+        left => Ok(Ends::After(Ttl::from_millis(left)?)),
+    }
+}
+
+fn set(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.name(words.word(1))?;
+    let owner = context.owner(words.word(2))?;
+    let wanted = parse(context, words)?;
+    if !wanted.get && !matches!(wanted.ends, Ends::Past) {
+        let is_set = put(context, &name, owner, &wanted)?;
+        return Ok(if is_set { Reply::OK } else { Reply::Null });
+    }
+    context.atomically(|context| {
+        let before = if wanted.get { get::value(context, &name)? } else { Reply::Null };
+        let is_set = put(context, &name, owner, &wanted)?;
+        if is_set && matches!(wanted.ends, Ends::Past) {
+            context.look(context.access.submit(&name, &Op::Delete { if_owner: None }))?;
+        }
+        Ok(match (wanted.get, is_set) {
+            (true, _) => before,
+            (false, true) => Reply::OK,
+            (false, false) => Reply::Null,
+        })
+    })
+}
+
+fn put(
+    context: &mut Context<'_>,
+    name: &LockName,
+    owner: Owner,
+    wanted: &Wanted,
+) -> Result<bool, CommandError> {
+    if wanted.impossible {
+        return Ok(false);
+    }
+    let ttl = match wanted.ends {
+        Ends::After(ttl) => Some(ttl),
+        Ends::Never | Ends::As | Ends::Past => None,
+    };
+    let request = Request {
+        owner,
+        mode: Mode::Exclusive,
+        ttl,
+        max_hold: None,
+        delay: None,
+        session: None,
+        meta: None,
+        origin: Some(context.client.origin()),
+    };
+    let op =
+        Op::Set { request, condition: wanted.condition.clone(), keep_ttl: matches!(wanted.ends, Ends::As) };
+    match context.look(context.access.submit(name, &op))? {
+        Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
+        outcome => Ok(matches!(outcome, Outcome::Granted { .. })),
+    }
+}
+
+fn setnx(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.name(words.word(1))?;
+    let owner = context.owner(words.word(2))?;
+    let wanted = Wanted { condition: SetCondition::IfFree, impossible: false, get: false, ends: Ends::Never };
+    Ok(Reply::Integer(i64::from(put(context, &name, owner, &wanted)?)))
+}

@@ -1,0 +1,158 @@
+//! `MULTI`, `EXEC`, `DISCARD`, `WATCH key ...`, `UNWATCH`: several commands as one.
+//!
+//! Promise: nobody's commands come between those of an EXEC, all changes land in one commit, and the reply waits for it.
+
+use super::{Args, Command, CommandError, Context, Flags, Group, OwnedArgs, Run};
+use crate::engine::Watch;
+use crate::reply::Reply;
+
+/// What MULTI has queued.
+#[derive(Default)]
+pub(super) struct Transaction {
+    queued: Vec<(&'static Command, OwnedArgs)>,
+    bytes: usize,
+    /// A command could not be queued, so EXEC will refuse.
+    pub(super) is_broken: bool,
+}
+
+impl Transaction {
+    pub(super) fn len(&self) -> usize {
+        self.queued.len()
+    }
+}
+
+const fn command(
+    name: &'static str,
+    syntax: &'static str,
+    arity: i8,
+    flags: u16,
+    summary: &'static str,
+    run: super::Handler,
+) -> Command {
+    let (group, keys) = (Group::Transactions, (0, 0, 0));
+    Command { name, syntax, summary, group, arity, flags: flags | Flags::FAST, keys, run: Run::Handler(run) }
+}
+
+pub(super) const MULTI: Command =
+    command("multi", "", 1, Flags::NOT_QUEUED, "Queues the commands that follow until EXEC.", multi);
+
+pub(super) const EXEC: Command = command(
+    "exec",
+    "",
+    1,
+    Flags::NOT_QUEUED,
+    "Carries out what was queued, as one. Answers Null if a watched key has changed.",
+    exec,
+);
+
+pub(super) const DISCARD: Command =
+    command("discard", "", 1, Flags::NOT_QUEUED, "Forgets what was queued.", |context, _| {
+        context.client.watch = None;
+        match context.client.transaction.take() {
+            Some(_) => Ok(Reply::OK),
+            None => Err(CommandError::fixed("ERR DISCARD without MULTI")),
+        }
+    });
+
+pub(super) const WATCH: Command = Command {
+    keys: (1, -1, 1),
+    ..command(
+        "watch",
+        "key [key ...]",
+        -2,
+        Flags::NOT_QUEUED,
+        "Makes EXEC answer Null if one of these keys changes before.",
+        watch,
+    )
+};
+
+pub(super) const UNWATCH: Command =
+    command("unwatch", "", 1, Flags::NONE, "Forgets all watched keys.", |context, _| {
+        context.client.watch = None;
+        Ok(Reply::OK)
+    });
+
+fn multi(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    if context.client.transaction.is_some() {
+        return Err(CommandError::fixed("ERR MULTI calls can not be nested"));
+    }
+    context.client.transaction = Some(Transaction::default());
+    Ok(Reply::OK)
+}
+
+fn watch(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    if context.client.transaction.is_some() {
+        return Err(CommandError::fixed("ERR WATCH inside MULTI is not allowed"));
+    }
+    let mut watch = context.client.watch.take().unwrap_or_else(|| Watch::new(context.access.engine()));
+    let mut watched = Ok(());
+    for key in words.from(1) {
+        // A key that no lock can have never changes.
+        if let Some(name) = super::name_or_none(context, key)? {
+            watched = watch.add(context.access, &name);
+            if watched.is_err() || watch.len() > WATCHED_MAX {
+                break;
+            }
+        }
+    }
+    let count = watch.len();
+    context.client.watch = Some(watch);
+    watched?;
+    if count > WATCHED_MAX {
+        context.client.watch = None;
+        return Err(CommandError::new(format!("ERR at most {WATCHED_MAX} keys can be watched; none is now")));
+    }
+    Ok(Reply::OK)
+}
+
+/// Keys that one connection may watch.
+const WATCHED_MAX: usize = 10_000;
+
+fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    let watch = context.client.watch.take();
+    let Some(transaction) = context.client.transaction.take() else {
+        return Err(CommandError::fixed("ERR EXEC without MULTI"));
+    };
+    if transaction.is_broken {
+        return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
+    }
+    context.atomically(|context| {
+        if let Some(watch) = &watch
+            && watch.is_broken(context.access)?
+        {
+            return Ok(Reply::NullArray);
+        }
+        let mut replies = Vec::with_capacity(transaction.queued.len());
+        for (command, words) in &transaction.queued {
+            replies.push(context.call(command, words.as_args()).unwrap_or_else(Reply::from));
+        }
+        Ok(Reply::Array(replies))
+    })
+}
+
+impl Context<'_> {
+    /// Queues a command for EXEC.
+    pub(super) fn queue(
+        &mut self,
+        command: &'static Command,
+        words: Args<'_>,
+    ) -> Result<Reply, CommandError> {
+        let bytes_max = self.service.limits.multi_bytes_max;
+        let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };
+        if command.is(Flags::NO_MULTI) {
+            transaction.is_broken = true;
+            return Err(CommandError::fixed("ERR Command not allowed inside a transaction"));
+        }
+        let words = words.to_owned();
+        transaction.bytes += words.size() + size_of::<(&Command, OwnedArgs)>();
+        if transaction.bytes > bytes_max {
+            transaction.is_broken = true;
+            transaction.queued = Vec::new();
+            return Err(CommandError::new(format!(
+                "ERR a MULTI queues at most {bytes_max} bytes of commands"
+            )));
+        }
+        transaction.queued.push((command, words));
+        Ok(Reply::Simple("QUEUED"))
+    }
+}

@@ -1,0 +1,518 @@
+//! What was typed (flags, `OCTOSTORE_*` variables, a TOML file) becomes what is meant: a checked [`Config`].
+//!
+//! Promise: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the README's table. A flag
+//! wins over a variable, a variable over the file. Every error names the setting, where it came from and what to do.
+//! Absent: secrets in any output.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::command::{Limits, Password};
+use crate::journal::Durability;
+use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
+use crate::resp::{ListenerLimits, ScanLimits};
+
+/// One setting.
+#[derive(Debug)]
+pub struct Opt {
+    /// Its flag without the dashes, and its key in the file; the variable is `OCTOSTORE_` and this in capitals.
+    pub name: &'static str,
+    /// What its value is called in the help; empty for a switch.
+    pub value: &'static str,
+    /// What it is if nobody says.
+    pub default: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// The part of the help it stands in.
+    pub heading: &'static str,
+}
+
+const fn opt(
+    heading: &'static str,
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Opt {
+    Opt { name, value, default, help, heading }
+}
+
+const SERVE: &str = "Serving";
+const KEEP: &str = "Keeping";
+const LIMIT: &str = "Limits";
+
+/// All settings.
+pub static OPTIONS: &[Opt] = &[
+    opt(SERVE, "listen", "ADDR:PORT", "127.0.0.1:7379", "Where Redis clients connect"),
+    opt(
+        SERVE,
+        "requirepass",
+        "PASSWORD",
+        "",
+        "The password that clients must give; better put it into a file",
+    ),
+    opt(SERVE, "requirepass-file", "FILE", "", "A file whose first line is the password"),
+    opt(SERVE, "allow-no-password", "", "", "Listen beyond loopback without a password"),
+    opt(SERVE, "idle-timeout-s", "S", "0", "Close connections that send nothing for so long; 0: never"),
+    opt(
+        SERVE,
+        "output-stall-ms",
+        "MS",
+        "30000",
+        "Close connections that read none of their replies for so long",
+    ),
+    opt(SERVE, "log", "LEVEL", "info", "What is logged to stderr: error, warn, info, debug or trace"),
+    opt(KEEP, "data", "FILE", "./octostore.db", "The database file"),
+    opt(
+        KEEP,
+        "durability",
+        "MODE",
+        "always",
+        "always: reply after the sync; interval: reply at once, commit soon; memory: no file",
+    ),
+    opt(KEEP, "commit-interval-ms", "MS", "100", "With interval: the longest time until a commit"),
+    opt(
+        KEEP,
+        "token-floor",
+        "N",
+        "0",
+        "Fencing tokens start above this; for a database restored from a backup",
+    ),
+    opt(LIMIT, "ttl-ms-default", "MS", "30000", "TTL of a LOCK or SESSION OPEN that names none"),
+    opt(
+        LIMIT,
+        "locks-max",
+        "N",
+        "10000000",
+        "Leases held at once; beyond it only renewing and releasing works",
+    ),
+    opt(LIMIT, "waiters-per-lock-max", "N", "100000", "Requests that queue for one lock"),
+    opt(LIMIT, "connections-max", "N", "10000", "Connections at once"),
+    opt(LIMIT, "key-bytes-max", "BYTES", "1024", "Longest key"),
+    opt(LIMIT, "owner-bytes-max", "BYTES", "4096", "Longest owner"),
+    opt(LIMIT, "meta-bytes-max", "BYTES", "1024", "Longest META text"),
+    opt(LIMIT, "words-max", "N", "16384", "Words of one request"),
+    opt(LIMIT, "word-bytes-max", "BYTES", "1048576", "Longest word of a request"),
+    opt(LIMIT, "request-bytes-max", "BYTES", "2097152", "Longest request"),
+    opt(LIMIT, "multi-bytes-max", "BYTES", "1048576", "Commands that one MULTI queues"),
+    opt(
+        LIMIT,
+        "subscriber-bytes-max",
+        "BYTES",
+        "1048576",
+        "Messages kept for a subscriber that does not read",
+    ),
+    opt(LIMIT, "subscriptions-max", "N", "10000", "Channels and patterns of one connection"),
+];
+
+/// What is meant.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where Redis clients connect.
+    pub listen: SocketAddr,
+    /// What they must know.
+    pub password: Option<Password>,
+    /// The database file.
+    pub data: PathBuf,
+    /// When replies may leave.
+    pub durability: Durability,
+    /// Tokens start above this.
+    pub token_floor: i64,
+    /// Leases held at once.
+    pub locks_max: u64,
+    /// Requests that queue for one lock.
+    pub waiters_per_lock_max: usize,
+    /// What connections may do.
+    pub listener: ListenerLimits,
+    /// What requests may ask for.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: tracing::Level,
+    /// Every setting as text, for `CONFIG GET`. No secrets.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The help or the version was asked for, or the flags make no sense. It prints itself, and knows its exit code.
+    Usage(clap::Error),
+    /// A setting makes no sense.
+    Setting(String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Usage(error) => error.fmt(f),
+            ConfigError::Setting(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn wrong(text: impl Into<String>) -> ConfigError {
+    ConfigError::Setting(text.into())
+}
+
+impl Opt {
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("OCTOSTORE_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    fn is_secret(&self) -> bool {
+        self.name == "requirepass"
+    }
+}
+
+/// The command line.
+fn command() -> clap::Command {
+    let arg = |option: &'static Opt| {
+        let mut help = option.help.to_owned();
+        if !option.default.is_empty() {
+            help.push_str(&format!(" [default: {}]", option.default));
+        }
+        let arg = clap::Arg::new(option.name)
+            .long(option.name)
+            .env(option.variable())
+            .hide_env_values(true)
+            .help(help)
+            .help_heading(option.heading);
+        match option.value {
+            "" => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .value_name("BOOL")
+                .hide_possible_values(true),
+            value => arg.value_name(value).allow_hyphen_values(true),
+        }
+    };
+    let config = clap::Arg::new("config")
+        .long("config")
+        .env("OCTOSTORE_CONFIG")
+        .value_name("FILE")
+        .help("A TOML file with any of these settings, by the names of the flags");
+    clap::Command::new("octostore")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A durable lock server that speaks the Redis protocol")
+        .after_help(
+            "Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
+             file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
+        )
+        .max_term_width(110)
+        .arg(config)
+        .args(OPTIONS.iter().map(arg))
+}
+
+/// A value, and where it came from.
+struct Said {
+    text: String,
+    from: String,
+}
+
+struct Settings(BTreeMap<&'static str, Said>);
+
+impl Settings {
+    fn text(&self, name: &'static str) -> Option<&str> {
+        self.0.get(name).map(|said| said.text.as_str()).filter(|text| !text.is_empty())
+    }
+
+    fn fault(&self, name: &'static str, problem: impl fmt::Display) -> ConfigError {
+        let from = self.0.get(name).map_or("its default", |said| said.from.as_str());
+        wrong(format!("--{name} (from {from}): {problem}"))
+    }
+
+    fn number(&self, name: &'static str, least: u64, most: u64) -> Result<u64, ConfigError> {
+        let text = self.text(name).unwrap_or("");
+        let number = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| self.fault(name, format!("{text:?} is not a number from {least} to {most}")))
+    }
+
+    fn size(&self, name: &'static str, least: u64, most: u64) -> Result<usize, ConfigError> {
+        self.number(name, least, most).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
+    fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {
+        match self.text(name) {
+            None | Some("false" | "no" | "0") => Ok(false),
+            Some("true" | "yes" | "1") => Ok(true),
+            Some(other) => Err(self.fault(name, format!("{other:?} is neither true nor false"))),
+        }
+    }
+}
+
+impl Config {
+    /// Reads flags (the program's name first), variables and the file.
+    pub fn read(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Config, ConfigError> {
+        let matches = command().try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
+        let mut said = BTreeMap::new();
+        for option in OPTIONS {
+            let (text, from) = (option.default.to_owned(), "its default".to_owned());
+            said.insert(option.name, Said { text, from });
+        }
+        if let Some(path) = matches.get_one::<String>("config") {
+            read_file(path, &mut said)?;
+        }
+        for option in OPTIONS {
+            if let Some(text) = matches.get_one::<String>(option.name) {
+                let from = match matches.value_source(option.name) {
+                    Some(clap::parser::ValueSource::EnvVariable) => option.variable(),
+                    _ => "the command line".to_owned(),
+                };
+                said.insert(option.name, Said { text: text.clone(), from });
+            }
+        }
+        Config::check(&Settings(said))
+    }
+
+    /// The defaults, with these flags.
+    pub fn with(flags: &[&str]) -> Result<Config, ConfigError> {
+        Config::read(std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into))
+    }
+
+    fn check(said: &Settings) -> Result<Config, ConfigError> {
+        let listen = address(said, "listen")?;
+        let password = password(said)?;
+        let is_open = said.switch("allow-no-password")?;
+        if password.is_none() && !listen.ip().is_loopback() && !is_open {
+            return Err(said.fault(
+                "listen",
+                format!(
+                    "{listen} can be reached from other machines, and there is no password; set --requirepass-file, \
+                     or --allow-no-password if everyone who can connect may take every lock"
+                ),
+            ));
+        }
+        let interval = Duration::from_millis(said.number("commit-interval-ms", 1, 60_000)?);
+        let durability = match said.text("durability") {
+            Some("always") => Durability::Always,
+            Some("interval") => Durability::Interval(interval),
+            Some("memory") => Durability::Memory,
+            other => {
+                let other = other.unwrap_or("");
+                return Err(said.fault("durability", format!("{other:?} is not always, interval or memory")));
+            }
+        };
+        let log = said
+            .text("log")
+            .and_then(|level| level.parse().ok())
+            .ok_or_else(|| said.fault("log", "the levels are error, warn, info, debug and trace"))?;
+        let request_bytes_max = said.size("request-bytes-max", 16 << 10, 1 << 30)?;
+        let scan = ScanLimits {
+            words_max: said.size("words-max", 16, 1 << 20)?,
+            word_bytes_max: said.size("word-bytes-max", 8 << 10, 512 << 20)?,
+            request_bytes_max,
+            ..ScanLimits::default()
+        };
+        if scan.word_bytes_max > request_bytes_max {
+            let problem = format!("is more than --request-bytes-max ({request_bytes_max}); raise that, too");
+            return Err(said.fault("word-bytes-max", problem));
+        }
+        let idle = said.number("idle-timeout-s", 0, 365 * 24 * 3600)?;
+        let listener = ListenerLimits {
+            connections_max: said.size("connections-max", 1, 1 << 20)?,
+            idle_timeout: (idle > 0).then(|| Duration::from_secs(idle)),
+            output_stall: Duration::from_millis(said.number("output-stall-ms", 10, 3_600_000)?),
+            scan,
+        };
+        let ttl_ms_default = said.number("ttl-ms-default", 1, u64::from(TTL_MS_MAX))?;
+        let limits = Limits {
+            ttl_ms_default: u32::try_from(ttl_ms_default).unwrap_or(TTL_MS_MAX),
+            key_bytes_max: said.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
+            owner_bytes_max: said.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
+            meta_bytes_max: said.size("meta-bytes-max", 0, 1 << 20)?,
+            multi_bytes_max: said.size("multi-bytes-max", 1024, 1 << 30)?,
+            subscriber_bytes_max: said.size("subscriber-bytes-max", 1024, 1 << 30)?,
+            subscriptions_max: said.size("subscriptions-max", 1, 1 << 20)?,
+        };
+        Ok(Config {
+            listen,
+            password,
+            data: PathBuf::from(said.text("data").unwrap_or("./octostore.db")),
+            durability,
+            token_floor: i64::try_from(said.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?).unwrap_or(0),
+            locks_max: said.number("locks-max", 1, u64::from(u32::MAX))?,
+            waiters_per_lock_max: said.size("waiters-per-lock-max", 1, 1 << 30)?,
+            listener,
+            limits,
+            log,
+            settings: settings(said),
+        })
+    }
+
+    /// The durability mode's name.
+    pub fn durability_name(&self) -> &'static str {
+        match self.durability {
+            Durability::Always => "always",
+            Durability::Interval(_) => "interval",
+            Durability::Memory => "memory",
+        }
+    }
+}
+
+fn address(said: &Settings, name: &'static str) -> Result<SocketAddr, ConfigError> {
+    let text = said.text(name).unwrap_or("");
+    let found = text.to_socket_addrs().map(|mut addresses| addresses.next());
+    match found {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(said.fault(name, format!("{text:?} has no address"))),
+        Err(error) => Err(said.fault(name, format!("{text:?} is not an address and port ({error})"))),
+    }
+}
+
+fn password(said: &Settings) -> Result<Option<Password>, ConfigError> {
+    let direct = said.text("requirepass").map(str::to_owned);
+    let Some(path) = said.text("requirepass-file") else {
+        return Ok(direct.as_deref().and_then(Password::new));
+    };
+    if direct.is_some() {
+        return Err(said.fault("requirepass-file", "--requirepass is set, too; choose one"));
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| said.fault("requirepass-file", format!("cannot read {path}: {error}")))?;
+    let line = text.lines().next().unwrap_or("").trim_end();
+    match Password::new(line) {
+        Some(password) => Ok(Some(password)),
+        None => Err(said.fault("requirepass-file", format!("the first line of {path} is empty"))),
+    }
+}
+
+fn read_file(path: &str, said: &mut BTreeMap<&'static str, Said>) -> Result<(), ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| wrong(format!("--config: cannot read {path}: {error}")))?;
+    let table: toml::Table =
+        text.parse().map_err(|error| wrong(format!("--config: {path} is not TOML: {error}")))?;
+    for (key, value) in table {
+        let Some(option) = OPTIONS.iter().find(|option| option.name == key) else {
+            let near = OPTIONS.iter().find(|option| option.name == key.replace('_', "-"));
+            let hint = match near {
+                Some(option) => format!("; did you mean {}?", option.name),
+                None => ", see octostore --help for those there are".to_owned(),
+            };
+            return Err(wrong(format!("--config: {path}: there is no setting {key:?}{hint}")));
+        };
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(is_set) => is_set.to_string(),
+            other => {
+                let kind = other.type_str();
+                return Err(wrong(format!("--config: {path}: {key} is {kind}, not a text or a number")));
+            }
+        };
+        said.insert(option.name, Said { text, from: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for.
+fn settings(said: &Settings) -> Vec<(&'static str, String)> {
+    let own = OPTIONS.iter().filter(|option| !option.is_secret());
+    let mut all: Vec<(&str, String)> =
+        own.map(|option| (option.name, said.text(option.name).unwrap_or("").to_owned())).collect();
+    let of = |name: &'static str| said.text(name).unwrap_or("").to_owned();
+    let is_kept = said.text("durability") != Some("memory");
+    let (ip, port) = of("listen")
+        .rsplit_once(':')
+        .map_or_else(Default::default, |(ip, port)| (ip.to_owned(), port.to_owned()));
+    all.extend([
+        ("bind", ip),
+        ("port", port),
+        ("timeout", of("idle-timeout-s")),
+        ("databases", crate::lock::DATABASES.to_string()),
+        ("maxclients", of("connections-max")),
+        ("maxmemory", "0".to_owned()),
+        ("maxmemory-policy", "noeviction".to_owned()),
+        ("save", String::new()),
+        ("appendonly", if is_kept { "yes" } else { "no" }.to_owned()),
+        (
+            "appendfsync",
+            if said.text("durability") == Some("always") { "always" } else { "everysec" }.to_owned(),
+        ),
+        ("replica-read-only", "yes".to_owned()),
+        ("slave-read-only", "yes".to_owned()),
+        ("proto-max-bulk-len", of("word-bytes-max")),
+    ]);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(flags: &[&str]) -> String {
+        Config::with(flags).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_sound_and_the_table_makes_a_command_line() {
+        command().debug_assert();
+        let config = Config::with(&[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7379");
+        assert_eq!(config.durability, Durability::Always);
+        assert_eq!(config.data, PathBuf::from("./octostore.db"));
+        assert!(config.password.is_none());
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("octostore.toml");
+        std::fs::write(&path, "locks-max = 5\nttl-ms-default = 7\nallow-no-password = true\n").unwrap();
+        let path = path.to_str().unwrap();
+        let config = Config::with(&["--config", path, "--locks-max", "6", "--listen", "0.0.0.0:1"]).unwrap();
+        assert_eq!((config.locks_max, config.limits.ttl_ms_default), (6, 7));
+    }
+
+    #[test]
+    fn wrong_settings_are_named_with_their_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |text: &str| {
+            let path = dir.path().join(format!("{}.toml", text.len()));
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        for (flags, part) in [
+            (
+                vec!["--locks-max", "0"],
+                "--locks-max (from the command line): \"0\" is not a number from 1 to",
+            ),
+            (vec!["--locks-max", "many"], "\"many\" is not a number"),
+            (vec!["--durability", "perhaps"], "is not always, interval or memory"),
+            (vec!["--listen", "nonsense"], "is not an address and port"),
+            (vec!["--listen", "0.0.0.0:7379"], "there is no password"),
+            (vec!["--word-bytes-max", "1000000", "--request-bytes-max", "999999"], "--request-bytes-max"),
+            (vec!["--requirepass-file", "/nonexistent/file"], "cannot read /nonexistent/file"),
+            (vec!["--requirepass-file", "x", "--requirepass", "y"], "choose one"),
+            (vec!["--log", "loud"], "the levels are"),
+            (vec!["--config", "/nonexistent/file"], "cannot read"),
+            (vec!["--config", &file("locks_max = 1")], "did you mean locks-max?"),
+            (vec!["--config", &file("colour = 1")], "there is no setting \"colour\""),
+            (vec!["--config", &file("locks-max = [1]")], "locks-max is array"),
+            (vec!["--config", &file("= 1")], "is not TOML"),
+        ] {
+            let text = refusal(&flags);
+            assert!(text.contains(part), "{flags:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_at_the_boundary_and_one_past_it() {
+        assert!(Config::with(&["--key-bytes-max", "1024"]).is_ok());
+        assert!(Config::with(&["--key-bytes-max", "1025"]).is_err());
+        assert!(Config::with(&["--ttl-ms-default", &TTL_MS_MAX.to_string()]).is_ok());
+        assert!(Config::with(&["--ttl-ms-default", &(TTL_MS_MAX + 1).to_string()]).is_err());
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let config = Config::with(&["--requirepass", "swordfish"]).unwrap();
+        assert!(!format!("{config:?}").contains("swordfish"));
+    }
+}

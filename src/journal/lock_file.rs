@@ -1,0 +1,101 @@
+//! The file beside a database that only one server can hold, and that remembers how far tokens have gone.
+//!
+//! Promise: while a [`LockFile`] lives no other process gets one of the same path. The tokens it remembers keep an old
+//! copy of the database, put back in place, from issuing tokens again. Absent: the database.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::JournalError;
+
+/// The held file.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    file: File,
+    path: PathBuf,
+    tokens_reserved: i64,
+}
+
+fn fault(doing: &str, path: &Path, error: &io::Error) -> JournalError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => JournalError::Full,
+        io::ErrorKind::ReadOnlyFilesystem => JournalError::ReadOnly,
+        _ => JournalError::Io { what: format!("cannot {doing} {}: {error}", path.display()) },
+    }
+}
+
+fn field<T: std::str::FromStr>(text: &str, name: &str) -> Option<T> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+impl LockFile {
+    /// Takes the file beside `database`: its name with `.lock` behind it.
+    pub(super) fn acquire(database: &Path) -> Result<LockFile, JournalError> {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = opened.map_err(|error| fault("open", &path, &error))?;
+        let mut text = String::new();
+        // What cannot be read as text remembers nothing; a lock file is not worth refusing to start for.
+        let _ = file.read_to_string(&mut text);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(JournalError::InUse { process: field(&text, "process") });
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(fault("lock", &path, &error)),
+        }
+        let tokens_reserved = field(&text, "tokens_reserved").unwrap_or(0);
+        let mut lock_file = LockFile { file, path, tokens_reserved };
+        lock_file.write()?;
+        Ok(lock_file)
+    }
+
+    /// No token above this was ever issued, as far as this file knows.
+    pub(super) fn tokens_reserved(&self) -> i64 {
+        self.tokens_reserved
+    }
+
+    /// Remembers, durably, that tokens up to `upto` may be issued.
+    pub(super) fn reserve(&mut self, upto: i64) -> Result<(), JournalError> {
+        if upto > self.tokens_reserved {
+            self.tokens_reserved = upto;
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), JournalError> {
+        // Of fixed length, so that it is overwritten in place and never shorter than before.
+        let (process, tokens) = (std::process::id(), self.tokens_reserved);
+        let text = format!("process {process:>20}\ntokens_reserved {tokens:>20}\n");
+        let written = self
+            .file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| self.file.write_all(text.as_bytes()))
+            .and_then(|()| self.file.sync_data());
+        written.map_err(|error| fault("write", &self.path, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time_and_tokens_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("db");
+        let mut held = LockFile::acquire(&database).unwrap();
+        let process = Some(std::process::id());
+        assert_eq!(LockFile::acquire(&database).unwrap_err(), JournalError::InUse { process });
+        held.reserve(4096).unwrap();
+        held.reserve(17).unwrap();
+        drop(held);
+        assert_eq!(LockFile::acquire(&database).unwrap().tokens_reserved(), 4096);
+        std::fs::write(dir.path().join("db.lock"), b"\xff\xfe").unwrap();
+        assert_eq!(LockFile::acquire(&database).unwrap().tokens_reserved(), 0);
+    }
+}

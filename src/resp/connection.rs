@@ -1,0 +1,338 @@
+//! One connection: bytes in, requests, one durable barrier a batch, bytes out.
+//!
+//! Promise: replies leave in the order of their requests, each only after what it stands on is durable; one whose
+//! commit failed says so. Memory is bounded: a client that does not read its replies is not read from. A grant to a
+//! waiter whose socket is gone is given back. Absent: what commands mean.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::codec::encode;
+use super::listener::ListenerLimits;
+use super::scan::Scanner;
+use crate::command::{Client, Executed, Next, OUTCOME_UNKNOWN, Service};
+use crate::engine::Parked;
+use crate::journal::Seq;
+use crate::reply::Reply;
+
+/// Replies of a batch are sent when there are so many bytes of them, even if more requests are there.
+const FLUSH_BYTES: usize = 64 << 10;
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 64 << 10;
+/// How often a waiter with a full input buffer is looked after.
+const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
+
+/// Why a connection ends, if there is something to say.
+enum End {
+    Closed,
+    Failed(io::Error),
+    Stalled,
+    Idle,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Failed(error)
+    }
+}
+
+/// What is to be done when the batch is sent.
+enum Then {
+    Read,
+    Continue,
+    Wait { parked: Parked, is_answered: bool },
+    Close,
+}
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    service: Arc<Service>,
+    client: Client,
+    scanner: Scanner,
+    limits: ListenerLimits,
+    is_restricted: bool,
+    input: BytesMut,
+    read_bytes: usize,
+    output: BytesMut,
+    /// Where each reply in `output` ends, and what it stands on.
+    replies: Vec<(usize, Seq)>,
+    highest: Seq,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, service: Arc<Service>, limits: ListenerLimits) -> Connection {
+        let address = |address: io::Result<std::net::SocketAddr>| {
+            address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
+        };
+        let client = Client::new(&service, address(stream.peer_addr()), address(stream.local_addr()));
+        let is_restricted = !client.is_authenticated();
+        let scan = if is_restricted { limits.scan.unauthenticated() } else { limits.scan.clone() };
+        Connection {
+            stream,
+            service,
+            client,
+            scanner: Scanner::new(scan),
+            limits,
+            is_restricted,
+            input: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
+            output: BytesMut::new(),
+            replies: Vec::new(),
+            highest: Seq::default(),
+        }
+    }
+
+    /// Serves until the client or the server ends it.
+    pub(super) async fn run(mut self) {
+        let end = self.serve().await;
+        let addr = &self.client.info().addr;
+        match end {
+            Ok(()) | Err(End::Closed) => {}
+            Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
+            Err(End::Stalled) => {
+                tracing::warn!(client = %addr, "connection closed: it does not read its replies (--output-stall-ms)");
+            }
+            Err(End::Idle) => tracing::info!(client = %addr, "connection closed: idle (--idle-timeout-s)"),
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
+        loop {
+            let then = self.execute_batch();
+            self.flush().await?;
+            match then {
+                Then::Read => self.read().await?,
+                Then::Continue => {}
+                Then::Wait { parked, is_answered } => {
+                    self.client.rest(true);
+                    self.wait(parked, is_answered).await?;
+                }
+                Then::Close => return Ok(()),
+            }
+        }
+    }
+
+    /// Executes complete requests of the input, until there is none, or the output is to be sent first.
+    fn execute_batch(&mut self) -> Then {
+        let mut done = 0;
+        let then = loop {
+            if self.output.len() >= FLUSH_BYTES {
+                break Then::Continue;
+            }
+            let length = match self.scanner.scan(&self.input[done..]) {
+                Ok(Some(length)) => length,
+                Ok(None) => break Then::Read,
+                Err(super::scan::ProtocolError::Http) => {
+                    tracing::warn!(client = %self.client.info().addr, "connection closed: it speaks HTTP, not RESP");
+                    break Then::Close;
+                }
+                Err(error) => {
+                    self.answer(&Reply::Error(format!("ERR {error}").into()), Seq::default());
+                    break Then::Close;
+                }
+            };
+            let args = self.scanner.args(&self.input[done..done + length]);
+            if args.is_empty() {
+                done += length;
+                continue;
+            }
+            let Executed { reply, seq, next } = self.client.execute(&self.service, args);
+            done += length;
+            if self.is_restricted && self.client.is_authenticated() {
+                self.is_restricted = false;
+                self.scanner.set_limits(self.limits.scan.clone());
+            }
+            if let Next::Wait(parked) = next {
+                break Then::Wait { parked, is_answered: reply.is_some() };
+            }
+            if let Some(reply) = reply {
+                self.answer(&reply, seq);
+            }
+            if matches!(next, Next::Close) {
+                break Then::Close;
+            }
+        };
+        self.input.advance(done);
+        then
+    }
+
+    fn answer(&mut self, reply: &Reply, seq: Seq) {
+        encode(reply, self.client.protocol(), &mut self.output);
+        self.replies.push((self.output.len(), seq));
+        self.highest = self.highest.max(seq);
+    }
+
+    /// Makes the replies durable, then sends them.
+    async fn flush(&mut self) -> Result<(), End> {
+        self.settle().await;
+        self.send().await
+    }
+
+    /// Waits until the replies may be told, and corrects those whose commit failed.
+    async fn settle(&mut self) {
+        if self.service.engine.barrier(self.highest).await.is_err() || self.has_failed().await {
+            let told = std::mem::take(&mut self.output);
+            let mut start = 0;
+            for (end, seq) in std::mem::take(&mut self.replies) {
+                match self.service.engine.barrier(seq).await {
+                    Ok(()) => self.output.extend_from_slice(&told[start..end]),
+                    Err(_) => encode(&OUTCOME_UNKNOWN, self.client.protocol(), &mut self.output),
+                }
+                start = end;
+            }
+        }
+        self.replies.clear();
+        self.highest = Seq::default();
+    }
+
+    /// A later commit may have succeeded after an earlier one of the same batch failed.
+    async fn has_failed(&self) -> bool {
+        if !self.service.engine.has_ever_failed() {
+            return false;
+        }
+        for (_, seq) in &self.replies {
+            if self.service.engine.barrier(*seq).await.is_err() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sends the output. Gives up when nothing moves for too long, or when the connection is to end.
+    async fn send(&mut self) -> Result<(), End> {
+        while !self.output.is_empty() {
+            match self.stream.try_write(&self.output) {
+                Ok(0) => return Err(End::Closed),
+                Ok(sent) => self.output.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let writable = timeout(self.limits.output_stall, self.stream.writable());
+                    tokio::select! {
+                        ready = writable => ready.map_err(|_| End::Stalled)??,
+                        () = self.client.info().called() => if self.client.info().is_killed() {
+                            return Err(End::Closed);
+                        },
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if self.output.capacity() > FLUSH_BYTES * 2 {
+            self.output = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Waits for more input, sending messages meanwhile.
+    async fn read(&mut self) -> Result<(), End> {
+        self.client.rest(false);
+        if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX * 2 {
+            self.input = BytesMut::new();
+        }
+        loop {
+            if self.client.info().is_killed() {
+                return Err(End::Closed);
+            }
+            self.send_messages().await?;
+            self.input.reserve(self.read_bytes);
+            let idle = self.limits.idle_timeout.filter(|_| self.client.mailbox().is_none());
+            let before = self.input.len();
+            let read = {
+                let read = self.stream.read_buf(&mut self.input);
+                tokio::select! {
+                    read = read => Some(read),
+                    () = self.client.info().called() => None,
+                    () = sleep(idle) => return Err(End::Idle),
+                }
+            };
+            match read {
+                None => {}
+                Some(Ok(0)) => return Err(End::Closed),
+                Some(Ok(_)) => {
+                    // A full read asks for a larger one.
+                    if self.input.len() - before >= self.read_bytes {
+                        self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+                    }
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn send_messages(&mut self) -> Result<(), End> {
+        while let Some(message) = self.client.mailbox().and_then(|mailbox| mailbox.take()) {
+            encode(&message, self.client.protocol(), &mut self.output);
+            if self.output.len() >= FLUSH_BYTES {
+                self.send().await?;
+            }
+        }
+        self.send().await
+    }
+
+    /// Waits for the verdict on a parked request. Leaves the queue the moment the socket closes.
+    async fn wait(&mut self, mut parked: Parked, is_answered: bool) -> Result<(), End> {
+        let (reply, seq) = loop {
+            let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
+            tokio::select! {
+                verdict = Client::verdict(&mut parked) => break verdict,
+                read = hears_on(&self.stream, &mut self.input, is_full) => read?,
+                () = self.client.info().called() => {
+                    if self.client.info().is_killed() {
+                        return Err(End::Closed);
+                    }
+                    self.send_messages().await?;
+                }
+            }
+        };
+        let granted = parked.granted();
+        if is_answered {
+            self.answer(&reply, seq);
+        }
+        self.settle().await;
+        let sent = match hears(&self.stream, &mut self.input) {
+            Ok(()) => self.send().await,
+            Err(end) => Err(end),
+        };
+        if let (Err(_), Some(token)) = (&sent, granted) {
+            parked.give_back(token);
+        }
+        sent
+    }
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads what is there; fails if the other side is gone.
+fn hears(stream: &TcpStream, input: &mut BytesMut) -> Result<(), End> {
+    input.reserve(READ_BYTES_MIN);
+    match stream.try_read_buf(input) {
+        Ok(0) => Err(End::Closed),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Completes when something was read; fails when the other side is gone.
+async fn hears_on(stream: &TcpStream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
+    if is_full {
+        tokio::time::sleep(FULL_INPUT_CHECK).await;
+        let ready = stream.ready(Interest::READABLE).await?;
+        return if ready.is_read_closed() { Err(End::Closed) } else { Ok(()) };
+    }
+    stream.readable().await?;
+    hears(stream, input)
+}
+
+const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX && READ_BYTES_MAX <= FLUSH_BYTES);

@@ -1,0 +1,18 @@
+//! The Redis protocol over TCP.
+//!
+//! Promise: any bytes lead to replies, an error or a closed connection; never to a crash, a hang or memory beyond the
+//! limits. No reply leaves before what it stands on is durable. Absent: what commands mean, HTTP, storage.
+
+mod codec;
+mod connection;
+mod listener;
+mod scan;
+
+pub use listener::{ListenerLimits, listen};
+pub use scan::ScanLimits;
+
+/// The request scanner and the reply encoder, for benches and fuzzing.
+pub mod parts {
+    pub use super::codec::encode;
+    pub use super::scan::{ProtocolError, ScanLimits, Scanner};
+}

@@ -1,0 +1,195 @@
+//! The composition root: opens the journal, recovers, binds, serves, and ends in order.
+//!
+//! Promise: nothing is served before recovery is done; on shutdown, what was received is finished and committed.
+//! Absent: everything that could be decided elsewhere.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::net::TcpListener;
+
+use crate::clock::{self, Clock};
+use crate::command::{About, Clients, Hub, Service};
+use crate::config::Config;
+use crate::engine::{Engine, EngineConfig, Expiry};
+use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
+use crate::resp::{self, ListenerLimits};
+
+/// Why a server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    Bind(SocketAddr, io::Error),
+    /// The data cannot be used.
+    Journal(String, JournalError),
+    /// The system refuses a thread.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(addr, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "cannot listen on {addr}: the port is in use; stop that program, or choose another --listen"
+                )
+            }
+            StartError::Bind(addr, error) => write!(f, "cannot listen on {addr}: {error}; see --listen"),
+            StartError::Journal(data, error) => write!(f, "cannot use {data}: {error}"),
+            StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A server that has recovered and listens.
+pub struct Server {
+    engine: Arc<Engine>,
+    service: Arc<Service>,
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: ListenerLimits,
+    _expiry: Expiry,
+}
+
+impl Server {
+    /// Opens the data, recovers and binds.
+    pub async fn start(config: &Config) -> Result<Server, StartError> {
+        let bind = |error| StartError::Bind(config.listen, error);
+        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let data = match config.durability {
+            Durability::Memory => "memory".to_owned(),
+            _ => config.data.display().to_string(),
+        };
+        let journal = |error| StartError::Journal(data.clone(), error);
+        let backend: Box<dyn Backend> = match config.durability {
+            Durability::Memory => Box::new(MemoryBackend::default()),
+            _ => Box::new(SqliteBackend::open(&config.data).map_err(journal)?),
+        };
+        let engine_config = EngineConfig {
+            durability: config.durability,
+            locks_max: config.locks_max,
+            waiters_per_lock_max: config.waiters_per_lock_max,
+            token_floor: config.token_floor,
+            boot: clock::boot_id(),
+        };
+        let clock = Clock::system();
+        let started = clock.now();
+        let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
+        let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
+        let about = About { port: address.port(), data, durability: config.durability_name(), started };
+        let service = Arc::new(Service {
+            engine: Arc::clone(&engine),
+            limits: config.limits.clone(),
+            password: config.password.clone(),
+            clients: Clients::default(),
+            hub: Hub::default(),
+            settings: config.settings.clone(),
+            about,
+            commands_run: AtomicU64::new(0),
+        });
+        Ok(Server { engine, service, listener, address, limits: config.listener.clone(), _expiry: expiry })
+    }
+
+    /// Where Redis clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The lock manager.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// What to tell whoever started it.
+    pub fn banner(&self) -> String {
+        let about = &self.service.about;
+        let recovered = match self.engine.census().leases() {
+            1 => "1 lock recovered".to_owned(),
+            locks => format!("{locks} locks recovered"),
+        };
+        let kept = match about.durability {
+            "memory" => "in memory only: a restart forgets all locks".to_owned(),
+            mode => format!("{} ({recovered}), durability {mode}", about.data),
+        };
+        let (address, port) = (self.address, self.address.port());
+        format!(
+            "octostore {}\n  redis  {address}\n  data   {kept}\n  try    redis-cli -p {port} LOCK demo me EX 30",
+            env!("CARGO_PKG_VERSION"),
+        )
+    }
+
+    /// Serves until `shutdown`, then finishes what was received and closes the data.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let events = {
+            let service = Arc::clone(&self.service);
+            tokio::spawn(async move { service.hub.pass_events_on(&service.engine).await })
+        };
+        resp::listen(self.listener, self.service, self.limits, shutdown).await;
+        events.abort();
+        drop(self._expiry);
+        let engine = self.engine;
+        // Commits what is left: blocking, but nothing else is to be done any more.
+        if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
+            tracing::error!(%error, "the data was not closed cleanly; the next start recovers it");
+        }
+    }
+}
+
+/// Completes when the process is told to end, by SIGTERM or Ctrl-C.
+pub async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be caught; the process ends without draining");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: no new connections, finishing what was received");
+}
+
+/// Sends what is logged at `level` or worse to stderr. The variable RUST_LOG overrides it.
+pub fn log_to_stderr(level: tracing::Level) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level.to_string()));
+    let is_terminal = std::io::IsTerminal::is_terminal(&io::stderr());
+    // A second call, as in tests, keeps what the first one set up.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(is_terminal)
+        .with_target(false)
+        .try_init();
+}
+
+/// Files that the server needs beside connections.
+const FILES_BESIDE: u64 = 64;
+
+/// Asks the system for as many open files as connections need.
+pub fn raise_file_limit(connections_max: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = connections_max as u64 + FILES_BESIDE;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let allowed = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum: limit.maximum });
+    if raised.is_err() || allowed < wanted {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(0);
+        tracing::warn!(
+            "only {files} open files are allowed (ulimit -n), fewer than --connections-max {connections_max} needs"
+        );
+    }
+}
