@@ -191,9 +191,9 @@ fn rows_that_make_no_lease_are_damage_not_a_panic() {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(BOOT, ms(0), &mut |_| {}).unwrap();
         backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
-        sqlite::run_sql(&path, &format!("UPDATE leases SET {column} = {value}"));
+        sqlite::run_sql(&path, &format!("UPDATE grants SET {column} = {value}"));
         let result = backend.load(BOOT, ms(0), &mut |_| {});
         assert!(matches!(result, Err(JournalError::Corrupt { .. })), "{column}: {result:?}");
-        sqlite::run_sql(&path, "DELETE FROM leases");
+        sqlite::run_sql(&path, "DELETE FROM grants");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::Net;
+use super::record::{LeaseNet, Net};
 use super::{Backend, JournalError, Loaded, Record, SessionRecord, StoredLease};
 use crate::lock::{Delay, FencingToken, LockName, SessionId, Timestamp};
 
@@ -53,8 +53,12 @@ impl Backend for MemoryBackend {
             }
         }
         let net = Net::of(batch);
-        for (token, stored) in net.leases {
-            put(&mut self.leases, token, stored.cloned());
+        for (token, lease) in net.leases {
+            let stored = match lease {
+                LeaseNet::Granted(stored) | LeaseNet::Renewed(stored) => Some(stored.clone()),
+                LeaseNet::Ended => None,
+            };
+            put(&mut self.leases, token, stored);
         }
         for (name, delay) in net.delays {
             put(&mut self.delays, name.clone(), delay);

@@ -50,11 +50,22 @@ pub enum Record {
     TokensReserved(i64),
 }
 
+/// What becomes of a lease in a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum LeaseNet<'a> {
+    /// It is new.
+    Granted(&'a StoredLease),
+    /// It was there before.
+    Renewed(&'a StoredLease),
+    /// It was there before, and is over.
+    Ended,
+}
+
 /// What a batch comes to: the last state of everything it names.
 #[derive(Debug, Default)]
 pub(super) struct Net<'a> {
-    /// By token; `None`: remove the row. Absent: granted and ended within the batch.
-    pub(super) leases: BTreeMap<FencingToken, Option<&'a StoredLease>>,
+    /// By token. Absent: granted and ended within the batch.
+    pub(super) leases: BTreeMap<FencingToken, LeaseNet<'a>>,
     pub(super) delays: BTreeMap<&'a LockName, Option<Delay>>,
     pub(super) sessions: BTreeMap<SessionId, Option<&'a SessionRecord>>,
     pub(super) tokens_reserved: Option<i64>,
@@ -63,21 +74,21 @@ pub(super) struct Net<'a> {
 impl<'a> Net<'a> {
     pub(super) fn of(batch: &'a [Record]) -> Net<'a> {
         let mut net = Net::default();
-        let mut born = std::collections::HashSet::new();
         for record in batch {
             match record {
                 Record::Granted(stored) => {
-                    born.insert(stored.lease.token);
-                    net.leases.insert(stored.lease.token, Some(stored));
+                    net.leases.insert(stored.lease.token, LeaseNet::Granted(stored));
                 }
                 Record::Renewed(stored) => {
-                    net.leases.insert(stored.lease.token, Some(stored));
-                }
-                Record::Ended(token) if born.remove(token) => {
-                    net.leases.remove(token);
+                    let token = stored.lease.token;
+                    let is_new = matches!(net.leases.get(&token), Some(LeaseNet::Granted(_)));
+                    let renewed = if is_new { LeaseNet::Granted(stored) } else { LeaseNet::Renewed(stored) };
+                    net.leases.insert(token, renewed);
                 }
                 Record::Ended(token) => {
-                    net.leases.insert(*token, None);
+                    if let Some(LeaseNet::Granted(_)) = net.leases.insert(*token, LeaseNet::Ended) {
+                        net.leases.remove(token);
+                    }
                 }
                 Record::DelayStarted(name, delay) => {
                     net.delays.insert(name, Some(*delay));
