@@ -206,6 +206,7 @@ fn command() -> clap::Command {
              file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
         )
         .max_term_width(110)
+        .args_override_self(true)
         .arg(config)
         .args(OPTIONS.iter().map(arg))
 }

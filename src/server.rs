@@ -61,6 +61,11 @@ pub struct Server {
 impl Server {
     /// Opens the data, recovers and binds.
     pub async fn start(config: &Config) -> Result<Server, StartError> {
+        Server::start_on(config, Clock::system()).await
+    }
+
+    /// [`Server::start`] under a clock of the caller's.
+    pub async fn start_on(config: &Config, clock: Clock) -> Result<Server, StartError> {
         let bind = |error| StartError::Bind(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
@@ -80,7 +85,6 @@ impl Server {
             token_floor: config.token_floor,
             boot: clock::boot_id(),
         };
-        let clock = Clock::system();
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;

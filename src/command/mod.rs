@@ -31,9 +31,6 @@ mod set;
 mod transaction;
 mod unlock;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};

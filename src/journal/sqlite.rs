@@ -91,7 +91,7 @@ UPDATE grants SET deadline_ns = r.deadline_ns, renewals = r.renewals
 DELETE FROM renewals;
 ";
 /// Renewals kept apart before they are folded; when nothing else is to be done, fewer.
-const RENEWALS_MAX: usize = 65_536;
+const RENEWALS_MAX: usize = 262_144;
 const RENEWALS_MAX_IDLE: usize = 4_096;
 
 /// Pages in the write-ahead log at which a checkpoint is due (4 MiB).

@@ -1,0 +1,10 @@
+//! The server as its users see it: over sockets, as a process, on files.
+
+mod clients;
+mod crash;
+mod hostile;
+mod process;
+mod scripts;
+mod tidy;
+mod waiting;
+mod wire;

@@ -1,0 +1,233 @@
+//! The program itself: start, what it prints, how it ends, what it refuses to start on.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use super::wire::Client;
+
+/// A running octostore, killed when it is dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+    pub(crate) banner: Vec<String>,
+}
+
+fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
+    command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]);
+    command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Process {
+    pub(crate) fn start(data: &Path, flags: &[&str]) -> Process {
+        let mut child = command(data).args(flags).spawn().expect("the program");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let banner: Vec<String> = lines.by_ref().take(4).map_while(Result::ok).collect();
+        let addr = banner.iter().find_map(|line| line.trim().strip_prefix("redis")?.trim().parse().ok());
+        let addr = addr.unwrap_or_else(|| panic!("{banner:?}: {}", text(child.stderr.take())));
+        Process { child, addr, banner }
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    /// As `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("a process to kill");
+        self.child.wait().expect("its end");
+    }
+
+    fn terminate(mut self) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+        let code = self.child.wait().expect("its end").code();
+        (code, text(self.child.stderr.take()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(stderr: Option<ChildStderr>) -> String {
+    let mut text = String::new();
+    if let Some(mut stderr) = stderr {
+        stderr.read_to_string(&mut text).expect("text");
+    }
+    text
+}
+
+/// Runs it where it must not start. Its exit code and what it says.
+fn refused(data: &Path, flags: &[&str]) -> (Option<i32>, String) {
+    let output = command(data).args(flags).output().expect("the program");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_lock_survives_kill_9_with_owner_token_and_remaining_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let server = Process::start(&data, &[]);
+    assert!(server.banner[2].contains("0 locks recovered"), "{:?}", server.banner);
+    let mut client = server.connect();
+    assert_eq!(client.line("LOCK job me EX 60 META nightly"), ":1");
+    assert_eq!(client.line("LOCK gone me"), ":2");
+    assert_eq!(client.line("UNLOCK gone me"), ":1");
+    assert_eq!(client.line("RENEW job me EX 90"), ":1");
+    server.kill();
+    let server = Process::start(&data, &[]);
+    assert!(server.banner[2].contains("1 lock recovered"), "{:?}", server.banner);
+    let mut client = server.connect();
+    assert_eq!(client.line("GET job"), "\"me\"");
+    assert_eq!(client.line("FENCE job"), ":1");
+    let left: i64 = client.line("PTTL job")[1..].parse().unwrap();
+    assert!((60_000..=90_000).contains(&left), "{left}");
+    assert!(client.line("LOCKINFO job").contains("nightly"));
+    assert_eq!(client.line("FENCE gone"), "(nil)");
+    let next: i64 = client.line("LOCK gone me")[1..].parse().unwrap();
+    assert!(next > 2);
+}
+
+#[test]
+fn sigterm_ends_it_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let server = Process::start(&data, &[]);
+    let mut idle = server.connect();
+    assert_eq!(idle.line("LOCK k me"), ":1");
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(idle.reply(), "(closed)");
+    assert!(!dir.path().join("octostore.db-wal").exists(), "everything is in the one file");
+    let server = Process::start(&data, &[]);
+    assert_eq!(server.connect().line("GET k"), "\"me\"");
+}
+
+#[test]
+fn a_restart_issues_no_token_twice_even_when_nothing_is_held_or_the_data_is_an_old_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let copy = dir.path().join("backup");
+    let server = Process::start(&data, &[]);
+    server.terminate();
+    std::fs::copy(&data, &copy).unwrap();
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    let mut last = 0;
+    for _ in 0..5000 {
+        last = client.line("LOCK k me")[1..].parse::<i64>().unwrap();
+        client.line("UNLOCK k me");
+    }
+    server.terminate();
+    std::fs::copy(&copy, &data).unwrap();
+    let server = Process::start(&data, &[]);
+    let next: i64 = server.connect().line("LOCK k me")[1..].parse().unwrap();
+    assert!(next > last, "{next} after {last}");
+    server.terminate();
+    let server = Process::start(&data, &["--token-floor", "1000000"]);
+    let next: i64 = server.connect().line("LOCK other me")[1..].parse().unwrap();
+    assert!(next > 1_000_000, "{next}");
+}
+
+#[test]
+fn it_names_what_keeps_it_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let server = Process::start(&data, &[]);
+    let taken = server.addr.to_string();
+    let foreign = dir.path().join("foreign.db");
+    rusqlite::Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+    let garbage = dir.path().join("garbage.db");
+    std::fs::write(&garbage, [7; 100_000]).unwrap();
+    let newer = dir.path().join("newer.db");
+    Process::start(&newer, &[]).kill();
+    rusqlite::Connection::open(&newer).unwrap().execute_batch("UPDATE octostore SET schema_version = 99").unwrap();
+    let busy = dir.path().join("busy.db");
+    Process::start(&busy, &[]).kill();
+    let holder = rusqlite::Connection::open(&busy).unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let folder = dir.path().join("missing/octostore.db");
+    for (data, flags, code, part) in [
+        (&data, vec![], 1, "another server (process "),
+        (&dir.path().join("x.db"), vec!["--listen", &taken], 1, "the port is in use"),
+        (&foreign, vec![], 1, "is not a database of octostore"),
+        (&garbage, vec![], 1, "is not a database of octostore"),
+        (&newer, vec![], 1, "schema version 99"),
+        (&busy, vec![], 1, "locked by another process"),
+        (&folder, vec![], 1, "No such file or directory"),
+        (&data, vec!["--listen", "0.0.0.0:0"], 2, "--requirepass-file"),
+        (&data, vec!["--locks-max", "x"], 2, "is not a number"),
+        (&data, vec!["--colour"], 2, "unexpected argument"),
+    ] {
+        let (found, said) = refused(data, &flags);
+        assert_eq!(found, Some(code), "{said}");
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn variables_configure_it_and_flags_win() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(&dir.path().join("db"))
+        .env("OCTOSTORE_LOCKS_MAX", "none")
+        .output()
+        .expect("the program");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--locks-max (from OCTOSTORE_LOCKS_MAX)"), "{said}");
+    let help = command(Path::new("x")).arg("--help").output().expect("the program");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.contains("--durability <MODE>") && help.contains("[default: always]"), "{help}");
+}
+
+/// Locks and releases that many names: `OCTOSTORE_TEST_NAMES=1000000 cargo test --release names_leave`.
+#[test]
+fn names_leave_nothing_behind() {
+    let names: usize = std::env::var("OCTOSTORE_TEST_NAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    let field = |text: &str, name: &str| -> i64 {
+        let after = text.split(&format!("{name}:")).nth(1).unwrap_or_else(|| panic!("{name} in {text}"));
+        after.split("\\r").next().and_then(|number| number.parse().ok()).expect("a number")
+    };
+    let mut cycle = |from: usize, to: usize| {
+        for verb in ["LOCK", "UNLOCK"] {
+            for chunk in (from..to).collect::<Vec<_>>().chunks(500) {
+                let mut requests = Vec::new();
+                for n in chunk {
+                    requests.extend(super::wire::encode(&[verb, &format!("name:{n}"), "me"]));
+                }
+                client.send_bytes(&requests);
+                for _ in chunk {
+                    assert!(client.reply().starts_with(':'));
+                }
+            }
+        }
+        field(&client.line("INFO memory"), "used_memory_rss")
+    };
+    let before = cycle(0, names / 10);
+    let mut after = 0;
+    for round in 1..10 {
+        after = cycle(names * round / 10, names * (round + 1) / 10);
+    }
+    let info = client.line("INFO");
+    assert_eq!(field(&info, "leases"), 0);
+    assert_eq!(client.line("DBSIZE"), ":0");
+    let reader = rusqlite::Connection::open(&data).unwrap();
+    let rows = |table: &str| -> i64 {
+        reader.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((rows("grants"), rows("renewals"), rows("delays"), rows("sessions")), (0, 0, 0, 0));
+    println!("resident after {} names: {before} bytes, after {names}: {after}", names / 10);
+    // The allocator keeps a little; a leak of as much as a name's bytes would show.
+    assert!(after < before + 16 * names as i64 + (4 << 20), "resident memory grew from {before} to {after}");
+}

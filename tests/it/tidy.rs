@@ -1,0 +1,113 @@
+//! Rules of the house that the compiler does not know.
+
+use std::path::{Path, PathBuf};
+
+fn sources() -> Vec<(String, String)> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    collect(&root, &mut found);
+    let text = |path: PathBuf| {
+        let name = path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+        (name, std::fs::read_to_string(path).expect("a source file"))
+    };
+    found.into_iter().map(text).collect()
+}
+
+/// Code without comments and without the tests behind it.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn modules_import_only_what_they_may() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("lock", &[]),
+        ("reply", &[]),
+        ("clock", &["lock"]),
+        ("journal", &["lock"]),
+        ("engine", &["lock", "journal", "clock"]),
+        // The Seq that a reply waits for, the clock's times and the journal's errors pass through.
+        ("command", &["engine", "lock", "reply", "journal"]),
+        ("resp", &["command", "reply", "engine", "journal"]),
+        ("config", &["command", "journal", "lock", "resp"]),
+    ];
+    let modules = ["lock", "reply", "clock", "journal", "engine", "command", "resp", "http", "config", "server"];
+    for (name, text) in sources() {
+        let own = name.split(['/', '.']).next().unwrap_or("").to_owned();
+        let Some((_, may)) = allowed.iter().find(|(module, _)| *module == own) else { continue };
+        if name.ends_with("tests.rs") {
+            continue;
+        }
+        for other in modules.iter().filter(|other| **other != own && !may.contains(other)) {
+            assert!(!code(&text).contains(&format!("crate::{other}")), "{name} must not use {other}");
+        }
+    }
+}
+
+#[test]
+fn a_dependency_is_named_in_one_place() {
+    for (dependency, places) in [
+        ("dashmap", vec!["engine/table.rs"]),
+        ("rusqlite", vec!["journal/sqlite.rs"]),
+        ("redis_protocol", vec!["resp/codec.rs"]),
+        ("clap", vec!["config.rs"]),
+        ("toml", vec!["config.rs"]),
+        ("getrandom", vec!["engine/access.rs"]),
+        ("subtle", vec!["command/auth.rs"]),
+    ] {
+        for (name, text) in sources() {
+            let is_named = code(&text).contains(&format!("{dependency}::"));
+            assert!(!is_named || places.contains(&name.as_str()), "{name} names {dependency}");
+        }
+    }
+}
+
+#[test]
+fn the_pure_core_has_no_clock_no_io_and_no_threads() {
+    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("lock/")) {
+        for word in ["std::time", "std::io", "std::fs", "std::thread", "std::net", "tokio", "tracing", "async "] {
+            assert!(!code(text).contains(word), "{name} has {word}");
+        }
+    }
+}
+
+#[test]
+fn every_module_says_what_it_promises() {
+    for (name, text) in sources() {
+        assert!(text.starts_with("//! "), "{name} starts with its purpose");
+        let is_substantial = code(&text).lines().count() > 80;
+        let says = text.contains("Promise:") || name.starts_with("command/") || name == "lib.rs" || name.ends_with("tests.rs");
+        assert!(!is_substantial || says || name.ends_with("conformance.rs"), "{name} says what it promises");
+    }
+}
+
+#[test]
+fn the_readme_lists_every_command_and_every_setting() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+    for command in octostore::command::COMMANDS {
+        let name = command.name.to_ascii_uppercase();
+        for syntax in std::iter::once(command).chain(command.subcommands()) {
+            if syntax.subcommands().is_empty() {
+                let words = syntax.name.to_ascii_uppercase().replace('|', " ");
+                let row = format!("`{}`", format!("{words} {}", syntax.syntax).trim_end());
+                assert!(readme.contains(&row.replace('|', "\\|")), "README.md lists {row}");
+            }
+        }
+        assert!(readme.contains(&name));
+    }
+    for option in octostore::config::OPTIONS {
+        let row = format!("| `--{}` | `{}` |", option.name, option.default);
+        assert!(readme.contains(&row), "README.md has a row that starts with {row}");
+    }
+}

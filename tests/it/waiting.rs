@@ -1,0 +1,142 @@
+//! Waiting over sockets: order, waiters that vanish, connections that end.
+
+use super::wire::{Client, TestServer, until};
+
+fn token(reply: &str) -> i64 {
+    reply.strip_prefix(':').unwrap_or_else(|| panic!("not granted: {reply}")).parse().expect("a number")
+}
+
+/// Clients that queue for `k`, in this order.
+fn queue(server: &TestServer, names: impl Iterator<Item = String>) -> Vec<(String, Client)> {
+    let already = server.engine.census().waiting();
+    let queued = names.enumerate().map(|(n, name)| {
+        let mut client = server.connect();
+        client.send(&["LOCK", "k", &name, "WAIT", "600000"]);
+        server.until_waiting(already + n as u64 + 1);
+        (name, client)
+    });
+    queued.collect()
+}
+
+#[test]
+fn five_hundred_waiters_finish_in_the_order_they_came() {
+    let server = TestServer::real(&[]);
+    let mut first = server.connect();
+    let mut last = token(&first.line("LOCK k first"));
+    let waiters = queue(&server, (0..500).map(|n| format!("w{n}")));
+    assert_eq!(first.line("UNLOCK k first"), ":1");
+    for (name, mut client) in waiters {
+        let next = token(&client.reply());
+        assert_eq!(next, last + 1, "nobody came between");
+        last = next;
+        assert_eq!(client.call(&["UNLOCK", "k", &name]), ":1");
+    }
+    assert_eq!(server.engine.census().leases(), 0);
+    assert_eq!(server.engine.deadlines(), 0);
+}
+
+#[test]
+fn waiters_that_vanish_delay_nobody() {
+    let server = TestServer::real(&[]);
+    let mut first = server.connect();
+    let held = token(&first.line("LOCK k first"));
+    let mut waiters = queue(&server, (0..20).map(|n| format!("w{n}")));
+    // Every second one goes away: closed, or reset with data on the way.
+    let mut left = Vec::new();
+    for (n, (name, mut client)) in waiters.drain(..).enumerate() {
+        match n % 4 {
+            0 => drop(client),
+            2 => {
+                client.send(&["PING"]);
+                let socket = socket_of(&client);
+                socket.set_zero_linger().expect("a socket option");
+                drop(client);
+            }
+            _ => left.push((name, client)),
+        }
+    }
+    server.until_waiting(10);
+    assert_eq!(first.line("UNLOCK k first"), ":1");
+    for (n, (name, mut client)) in left.into_iter().enumerate() {
+        assert_eq!(token(&client.reply()), held + 1 + n as i64, "those who left took no grant");
+        assert_eq!(client.call(&["UNLOCK", "k", &name]), ":1");
+    }
+}
+
+/// A handle whose options reach the client's socket.
+fn socket_of(client: &Client) -> tokio::net::TcpSocket {
+    tokio::net::TcpSocket::from_std_stream(client.stream().try_clone().expect("a handle"))
+}
+
+#[test]
+fn a_half_closed_waiter_counts_as_gone() {
+    let server = TestServer::real(&[]);
+    let mut first = server.connect();
+    first.line("LOCK k first");
+    let waiters = queue(&server, ["half".to_owned()].into_iter());
+    waiters[0].1.stream().shutdown(std::net::Shutdown::Write).expect("a half-closed socket");
+    server.until_waiting(0);
+    assert_eq!(first.line("UNLOCK k first"), ":1");
+    assert_eq!(first.line("LOCK k next"), ":2", "the one that left was granted nothing");
+}
+
+#[test]
+fn a_connections_locks_end_with_it() {
+    let server = TestServer::real(&[]);
+    let mut holder = server.connect();
+    holder.line("LOCK a me CONN");
+    holder.line("LOCK b me CONN EX 3000");
+    holder.line("LOCK c me");
+    let mut next = server.connect();
+    assert_eq!(next.line("LOCK a you"), "(nil)");
+    next.send(&["LOCK", "a", "you", "WAIT", "60000"]);
+    server.until_waiting(1);
+    drop(holder);
+    assert_eq!(next.reply(), ":4");
+    assert_eq!(next.line("LOCK b you"), ":5");
+    assert_eq!(next.line("LOCK c you"), "(nil)", "this one was not bound to the connection");
+}
+
+#[test]
+fn an_expiry_grants_the_next_without_anyone_looking() {
+    let server = TestServer::real(&[]);
+    let mut holder = server.connect();
+    holder.line("LOCK k a PX 20");
+    let mut waiters = queue(&server, ["b".to_owned(), "c".to_owned()].into_iter());
+    assert_eq!(waiters[0].1.reply(), ":2");
+    assert_eq!(holder.line("UNLOCK k a"), ":0", "the late holder is told");
+    assert_eq!(waiters[0].1.line("RENEW k b PX 10"), ":1");
+    assert_eq!(waiters[1].1.reply(), ":3");
+}
+
+#[test]
+fn a_timeout_answers_null_and_the_connection_goes_on() {
+    let server = TestServer::real(&[]);
+    let mut holder = server.connect();
+    holder.line("LOCK k a");
+    let mut waiter = server.connect();
+    // Requests behind a waiting one are answered after it.
+    waiter.send_bytes(b"LOCK k b WAIT 10\r\nPING\r\n");
+    assert_eq!(waiter.reply(), "(nil)");
+    assert_eq!(waiter.reply(), "+PONG");
+    assert_eq!(server.engine.census().waiting(), 0);
+}
+
+#[test]
+fn a_killed_waiter_and_a_stopped_server_leave_no_one_hanging() {
+    let server = TestServer::real(&[]);
+    let mut holder = server.connect();
+    holder.line("LOCK k a");
+    let mut waiters = queue(&server, ["b".to_owned(), "c".to_owned()].into_iter());
+    let list = holder.line("CLIENT LIST");
+    let line = list.split("\\n").find(|line| line.contains("flags=b")).expect("a waiting client").to_owned();
+    let id = line.split("id=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an id").to_owned();
+    assert_eq!(holder.call(&["CLIENT", "KILL", "ID", &id]), ":1");
+    server.until_waiting(1);
+    let killed = waiters.iter_mut().map(|(_, client)| client).next().expect("two waiters");
+    assert_eq!(killed.reply(), "(closed)");
+    let engine = std::sync::Arc::clone(&server.engine);
+    server.stop();
+    until(|| engine.census().waiting() == 0);
+    assert_eq!(waiters[1].1.reply(), "(closed)");
+}
