@@ -5,10 +5,29 @@
 //!
 //! | module | what lives there | what is absent |
 //! |---|---|---|
-//! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
-//! | [`engine`] | the lock manager: table, expiry, sessions, waiters, recovery | protocols, storage, the rules of locks |
-//! | [`journal`] | records, backends (SQLite, memory), what recovery reads back | who holds what, clocks, async |
 //! | [`lock`] | leases, the FIFO queue, the transition function | IO, clocks, threads, other modules |
+//! | [`journal`] | records, group commit, backends (SQLite, memory), what recovery reads back | who holds what, clocks, async runtimes |
+//! | [`engine`] | the lock manager: table, expiry, sessions, waiters, recovery | protocols, storage, the rules of locks |
+//! | [`command`] | the table of commands, one file per verb | wire formats, sockets, storage, the rules of locks |
+//! | [`reply`] | what a command answers, in no protocol | bytes |
+//! | [`resp`] | scanning, encoding, connections, the listener | what commands mean |
+//! | [`config`] | flags, variables and file become a checked configuration | defaults that are not in its table |
+//! | [`server`] | the composition root: open, recover, bind, serve, drain | everything that could be decided elsewhere |
+//! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
+//!
+//! A request goes `resp` → `command` → `engine` → `lock` in one synchronous call under the guard of one lock; what changed
+//! goes into the journal's queue under the same guard. The reply waits in the connection's buffer until the journal says
+//! that everything it depends on is synced; then all replies of a batch leave in one write.
+//!
+//! What holds everywhere:
+//!
+//! * Nobody is told anything that is not yet durable, refusals and reads included.
+//! * Fencing tokens are one counter that never goes back and never comes from a clock.
+//! * A lease never ends early: deadlines are on the boot-time clock; wall time is for display.
+//! * A free lock costs nothing: no entry, no row, no timer.
+//! * A waiter that is gone is granted nothing, and costs those behind it nothing.
+//! * A failed commit is never an OK.
+//! * No guard covers IO or an `.await`.
 
 pub mod clock;
 pub mod command;

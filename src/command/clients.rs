@@ -346,6 +346,9 @@ fn known_kind(word: &[u8]) -> Result<String, CommandError> {
     }
 }
 
+/// Whether CLIENT KILL means this connection.
+type Filter = Box<dyn Fn(&ClientInfo) -> bool>;
+
 fn kill(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let own = context.client.info().id;
     let now = context.access.engine().clock().now();
@@ -358,7 +361,7 @@ fn kill(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
         return Ok(Reply::OK);
     }
     let mut skip_me = true;
-    let mut wanted: Vec<Box<dyn Fn(&ClientInfo) -> bool>> = Vec::new();
+    let mut wanted: Vec<Filter> = Vec::new();
     let mut options = words.options(2);
     while let Some(word) = options.next_word() {
         let value = options.value()?.to_vec();

@@ -33,6 +33,7 @@ use deadlines::Deadlines;
 use events::Events;
 pub use events::{Event, EventKind};
 pub use expiry::Expiry;
+use recovery::Progress;
 use sessions::Sessions;
 use table::{NameHash, Table};
 use tokens::Tokens;
@@ -103,7 +104,11 @@ impl Engine {
         config: EngineConfig,
     ) -> Result<Arc<Engine>, JournalError> {
         let mut found = Vec::new();
-        let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| found.push(record))?;
+        let mut progress = Progress::new(&clock);
+        let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| {
+            found.push(record);
+            progress.note(found.len());
+        })?;
         let core = Arc::new(Core {
             table: RwLock::new(Table::new(0)),
             hash: NameHash::default(),

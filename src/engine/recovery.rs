@@ -1,12 +1,46 @@
 //! Recovery: the table as the journal has it, at the start and after a failed commit.
 //!
 //! Promise: states that no server of ours could have left are refused. After a failure tokens go on from the last one
-//! taken, so none is issued twice. Absent: storage.
+//! taken, so none is issued twice. A long recovery says how far it is, every second. Absent: storage.
 
 use super::table::Table;
 use super::{Core, Verdict};
+use crate::clock::Clock;
 use crate::journal::{Backend, JournalError, Record, StoredLease};
-use crate::lock::{LockName, Slot};
+use crate::lock::{LockName, Slot, Timestamp, Ttl};
+
+/// Records read between two looks at the clock.
+const RECORDS_PER_LOOK: usize = 4096;
+/// Time between two lines of progress.
+const PROGRESS_MS: u64 = 1000;
+
+/// Tells the operator how far recovery is.
+pub(super) struct Progress<'a> {
+    clock: &'a Clock,
+    next_line: Timestamp,
+}
+
+impl Progress<'_> {
+    pub(super) fn new(clock: &Clock) -> Progress<'_> {
+        Progress { clock, next_line: Progress::line_after(clock.now()) }
+    }
+
+    /// Notes that so many records have been read in all.
+    pub(super) fn note(&mut self, records: usize) {
+        if !records.is_multiple_of(RECORDS_PER_LOOK) {
+            return;
+        }
+        let now = self.clock.now();
+        if now >= self.next_line {
+            self.next_line = Progress::line_after(now);
+            tracing::info!("recovering: {records} records read so far");
+        }
+    }
+
+    fn line_after(now: Timestamp) -> Timestamp {
+        now.after(Ttl::from_millis(PROGRESS_MS).ok())
+    }
+}
 
 impl Core {
     /// Puts recovered records into an empty table. Refuses states that no server of ours could have left.

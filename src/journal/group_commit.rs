@@ -344,6 +344,7 @@ impl Writer {
 
     /// Fails what is in flight, then rebuilds from what is durable until that works.
     fn recover(&mut self, first: u64, error: JournalError) {
+        tracing::error!(%error, "a commit failed; nothing can be locked or released until storage works again");
         let (last, epoch) = {
             let mut queue = lock(&self.shared.queue);
             queue.down = Some(error);
@@ -361,9 +362,15 @@ impl Writer {
                 Ok(()) => {
                     queue.down = None;
                     self.shared.is_down.store(false, Ordering::Release);
+                    tracing::info!("storage works again; every lock is as it was last committed");
                     return;
                 }
-                Err(error) => queue.down = Some(error),
+                Err(error) => {
+                    if queue.down.as_ref() != Some(&error) {
+                        tracing::error!(%error, "storage still fails");
+                    }
+                    queue.down = Some(error);
+                }
             }
             let (queue, _) = self
                 .shared

@@ -19,7 +19,8 @@ fn each_protocol(check: impl Fn(&TestServer, redis::Connection, u8)) {
 #[test]
 fn a_lock_is_taken_fenced_renewed_and_given_back() {
     each_protocol(|_, mut connection, _| {
-        let token: Option<i64> = redis::cmd("LOCK").arg("job").arg("me").arg("EX").arg(30).query(&mut connection).unwrap();
+        let token: Option<i64> =
+            redis::cmd("LOCK").arg("job").arg("me").arg("EX").arg(30).query(&mut connection).unwrap();
         let token = token.expect("free before");
         let other: Option<i64> = redis::cmd("LOCK").arg("job").arg("you").query(&mut connection).unwrap();
         assert_eq!(other, None);
@@ -27,7 +28,8 @@ fn a_lock_is_taken_fenced_renewed_and_given_back() {
         assert_eq!(again, Some(token), "asking again keeps the token");
         let holds: bool = redis::cmd("FENCE").arg("job").arg(token).query(&mut connection).unwrap();
         assert!(holds);
-        let renewed: i64 = redis::cmd("RENEW").arg("job").arg("me").arg("PX").arg(5000).query(&mut connection).unwrap();
+        let renewed: i64 =
+            redis::cmd("RENEW").arg("job").arg("me").arg("PX").arg(5000).query(&mut connection).unwrap();
         assert_eq!(renewed, 1);
         let left: i64 = redis::cmd("PTTL").arg("job").query(&mut connection).unwrap();
         assert!((1..=5000).contains(&left), "{left}");
@@ -42,7 +44,8 @@ fn a_lock_is_taken_fenced_renewed_and_given_back() {
 #[test]
 fn maps_come_in_the_clients_protocol() {
     each_protocol(|_, mut connection, protocol| {
-        let _: i64 = redis::cmd("LOCK").arg("k").arg("me").arg("META").arg("why").query(&mut connection).unwrap();
+        let _: i64 =
+            redis::cmd("LOCK").arg("k").arg("me").arg("META").arg("why").query(&mut connection).unwrap();
         let info: Value = redis::cmd("LOCKINFO").arg("k").query(&mut connection).unwrap();
         assert_eq!(matches!(info, Value::Map(_)), protocol == 3, "{info:?}");
         let info: std::collections::HashMap<String, Value> = redis::from_redis_value(info).unwrap();
@@ -55,8 +58,14 @@ fn maps_come_in_the_clients_protocol() {
 #[test]
 fn the_set_nx_idiom_and_lock_keep_each_other_out() {
     each_protocol(|_, mut connection, _| {
-        let set: Option<String> =
-            redis::cmd("SET").arg("k").arg("old").arg("NX").arg("PX").arg(30_000).query(&mut connection).unwrap();
+        let set: Option<String> = redis::cmd("SET")
+            .arg("k")
+            .arg("old")
+            .arg("NX")
+            .arg("PX")
+            .arg(30_000)
+            .query(&mut connection)
+            .unwrap();
         assert_eq!(set.as_deref(), Some("OK"));
         let lock: Option<i64> = redis::cmd("LOCK").arg("k").arg("new").query(&mut connection).unwrap();
         assert_eq!(lock, None);
@@ -66,7 +75,8 @@ fn the_set_nx_idiom_and_lock_keep_each_other_out() {
         assert_eq!(deleted, 1);
         let lock: Option<i64> = redis::cmd("LOCK").arg("k").arg("new").query(&mut connection).unwrap();
         assert!(lock.expect("free now") > token);
-        let set: Option<String> = redis::cmd("SET").arg("k").arg("old").arg("NX").query(&mut connection).unwrap();
+        let set: Option<String> =
+            redis::cmd("SET").arg("k").arg("old").arg("NX").query(&mut connection).unwrap();
         assert_eq!(set, None);
     });
 }
@@ -76,9 +86,15 @@ fn a_transaction_and_a_pipeline_answer_in_order() {
     each_protocol(|_, mut connection, _| {
         let (first, second, released): (i64, i64, i64) = redis::pipe()
             .atomic()
-            .cmd("LOCK").arg("a").arg("me")
-            .cmd("LOCK").arg("b").arg("me")
-            .cmd("UNLOCK").arg("a").arg("me")
+            .cmd("LOCK")
+            .arg("a")
+            .arg("me")
+            .cmd("LOCK")
+            .arg("b")
+            .arg("me")
+            .cmd("UNLOCK")
+            .arg("a")
+            .arg("me")
             .query(&mut connection)
             .unwrap();
         assert!(second > first);
@@ -114,8 +130,14 @@ async fn an_async_client_waits_its_turn() {
         let mut waiter = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
         let first: i64 = redis::cmd("LOCK").arg("k").arg("a").query_async(&mut holder).await.unwrap();
         let waiting = tokio::spawn(async move {
-            let token: Option<i64> =
-                redis::cmd("LOCK").arg("k").arg("b").arg("WAIT").arg(60_000).query_async(&mut waiter).await.unwrap();
+            let token: Option<i64> = redis::cmd("LOCK")
+                .arg("k")
+                .arg("b")
+                .arg("WAIT")
+                .arg(60_000)
+                .query_async(&mut waiter)
+                .await
+                .unwrap();
             token
         });
         while server.engine.census().waiting() == 0 {
@@ -135,7 +157,8 @@ fn a_subscriber_hears_what_happens_to_a_lock() {
         pubsub.subscribe("__lock__:k").unwrap();
         let token: i64 = redis::cmd("LOCK").arg("k").arg("secret").query(&mut connection).unwrap();
         let _: i64 = redis::cmd("UNLOCK").arg("k").arg("secret").query(&mut connection).unwrap();
-        let heard: Vec<String> = (0..2).map(|_| pubsub.get_message().unwrap().get_payload().unwrap()).collect();
+        let heard: Vec<String> =
+            (0..2).map(|_| pubsub.get_message().unwrap().get_payload().unwrap()).collect();
         assert_eq!(heard, [format!("acquired {token}"), format!("released {token}")]);
     });
 }

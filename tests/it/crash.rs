@@ -47,7 +47,13 @@ struct Knowledge {
 }
 
 /// Takes and releases locks, several requests at once, until the server dies.
-fn load(addr: SocketAddr, client: u64, seed: u64, mut known: Knowledge, acknowledged: &AtomicU64) -> Knowledge {
+fn load(
+    addr: SocketAddr,
+    client: u64,
+    seed: u64,
+    mut known: Knowledge,
+    acknowledged: &AtomicU64,
+) -> Knowledge {
     let mut random = Random(seed);
     let Ok(mut stream) = TcpStream::connect(addr) else { return known };
     let Ok(reading) = stream.try_clone() else { return known };
@@ -71,7 +77,12 @@ fn load(addr: SocketAddr, client: u64, seed: u64, mut known: Knowledge, acknowle
                 if !replies.read_line(&mut line).is_ok_and(|length| length > 0 && line.ends_with('\n')) {
                     break;
                 }
-                let n: i64 = line.trim().strip_prefix(':').unwrap_or_else(|| panic!("{line}")).parse().expect("a number");
+                let n: i64 = line
+                    .trim()
+                    .strip_prefix(':')
+                    .unwrap_or_else(|| panic!("{line}"))
+                    .parse()
+                    .expect("a number");
                 let now = match known.keys.get(key).copied().unwrap_or_default() {
                     Known::Free => {
                         known.tokens.push(n);
@@ -143,7 +154,8 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
             .drain(..)
             .enumerate()
             .map(|(client, known)| {
-                let (addr, seed, acknowledged) = (server.addr, random.below(u64::MAX), Arc::clone(&acknowledged));
+                let (addr, seed, acknowledged) =
+                    (server.addr, random.below(u64::MAX), Arc::clone(&acknowledged));
                 std::thread::spawn(move || load(addr, client as u64, seed, known, &acknowledged))
             })
             .collect();

@@ -24,7 +24,12 @@ fn what_is_no_request_is_answered_and_closed() {
     ] {
         let mut client = server.connect();
         client.send_bytes(bytes);
-        assert_eq!(String::from_utf8_lossy(&client.rest()), expected, "{:?}", bytes.escape_ascii().to_string());
+        assert_eq!(
+            String::from_utf8_lossy(&client.rest()),
+            expected,
+            "{:?}",
+            bytes.escape_ascii().to_string()
+        );
     }
     answers(&server);
 }
@@ -91,7 +96,7 @@ fn errors_leave_the_connection_as_it_was() {
 #[test]
 fn a_client_that_reads_no_replies_is_dropped_and_costs_little() {
     let server = TestServer::real(&["--output-stall-ms", "50"]);
-    let mut deaf = server.connect();
+    let deaf = server.connect();
     let request = encode(&["ECHO", &"x".repeat(8000)]);
     deaf.stream().set_write_timeout(Some(Duration::from_millis(5))).expect("a socket option");
     // The server stops reading long before it would run out of memory; then it closes.
@@ -99,7 +104,9 @@ fn a_client_that_reads_no_replies_is_dropped_and_costs_little() {
         match deaf.stream().write_all(&request) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(error) => break assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)),
+            Err(error) => {
+                break assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe));
+            }
         }
     }
     answers(&server);

@@ -149,7 +149,10 @@ fn it_names_what_keeps_it_from_starting() {
     std::fs::write(&garbage, [7; 100_000]).unwrap();
     let newer = dir.path().join("newer.db");
     Process::start(&newer, &[]).kill();
-    rusqlite::Connection::open(&newer).unwrap().execute_batch("UPDATE octostore SET schema_version = 99").unwrap();
+    rusqlite::Connection::open(&newer)
+        .unwrap()
+        .execute_batch("UPDATE octostore SET schema_version = 99")
+        .unwrap();
     let busy = dir.path().join("busy.db");
     Process::start(&busy, &[]).kill();
     let holder = rusqlite::Connection::open(&busy).unwrap();
@@ -176,10 +179,8 @@ fn it_names_what_keeps_it_from_starting() {
 #[test]
 fn variables_configure_it_and_flags_win() {
     let dir = tempfile::tempdir().unwrap();
-    let output = command(&dir.path().join("db"))
-        .env("OCTOSTORE_LOCKS_MAX", "none")
-        .output()
-        .expect("the program");
+    let output =
+        command(&dir.path().join("db")).env("OCTOSTORE_LOCKS_MAX", "none").output().expect("the program");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("--locks-max (from OCTOSTORE_LOCKS_MAX)"), "{said}");
     let help = command(Path::new("x")).arg("--help").output().expect("the program");
@@ -190,7 +191,8 @@ fn variables_configure_it_and_flags_win() {
 /// Locks and releases that many names: `OCTOSTORE_TEST_NAMES=1000000 cargo test --release names_leave`.
 #[test]
 fn names_leave_nothing_behind() {
-    let names: usize = std::env::var("OCTOSTORE_TEST_NAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    let names: usize =
+        std::env::var("OCTOSTORE_TEST_NAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
     let server = Process::start(&data, &[]);

@@ -37,10 +37,36 @@ fn every_script_is_answered_as_written() {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
+/// What the README shows is what redis-cli prints on a new database.
+#[test]
+fn the_session_in_the_readme_is_answered_as_printed() {
+    let readme = include_str!("../../README.md");
+    let session = readme.split("```console\n").nth(1).and_then(|rest| rest.split("```").next());
+    let server = TestServer::manual(&[]);
+    let mut client = server.connect();
+    let mut lines = session.expect("a session").lines();
+    let mut asked = 0;
+    while let Some(line) = lines.next() {
+        let request = line.strip_prefix("127.0.0.1:7379> ").expect("a request");
+        let reply = client.line(request);
+        let printed = match reply.strip_prefix(':') {
+            Some(number) => format!("(integer) {number}"),
+            None => reply,
+        };
+        assert_eq!(lines.next(), Some(&*printed), "{request}");
+        asked += 1;
+    }
+    assert!(asked >= 8, "the session is there");
+}
+
 /// The script with the replies that the server gives now.
 fn run(script: &str) -> String {
-    let flags: Vec<&str> =
-        script.lines().find_map(|line| line.strip_prefix("flags ")).unwrap_or("").split_whitespace().collect();
+    let flags: Vec<&str> = script
+        .lines()
+        .find_map(|line| line.strip_prefix("flags "))
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
     let server = TestServer::manual(&flags);
     let mut clients: BTreeMap<String, Client> = BTreeMap::new();
     let mut secrets: Vec<String> = Vec::new();
@@ -48,7 +74,9 @@ fn run(script: &str) -> String {
     let mut answered = String::new();
     for line in script.lines() {
         let is_kept = line.is_empty() || line.starts_with(['#']) || line.starts_with("flags ");
-        let sent = line.split_once("> ").filter(|(name, _)| name.trim_end_matches('>').chars().all(char::is_alphanumeric));
+        let sent = line
+            .split_once("> ")
+            .filter(|(name, _)| name.trim_end_matches('>').chars().all(char::is_alphanumeric));
         if is_kept {
             let _ = writeln!(answered, "{line}");
         } else if let Some(millis) = line.strip_prefix("advance ") {

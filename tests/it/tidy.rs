@@ -42,7 +42,8 @@ fn modules_import_only_what_they_may() {
         ("resp", &["command", "reply", "engine", "journal"]),
         ("config", &["command", "journal", "lock", "resp"]),
     ];
-    let modules = ["lock", "reply", "clock", "journal", "engine", "command", "resp", "http", "config", "server"];
+    let modules =
+        ["lock", "reply", "clock", "journal", "engine", "command", "resp", "http", "config", "server"];
     for (name, text) in sources() {
         let own = name.split(['/', '.']).next().unwrap_or("").to_owned();
         let Some((_, may)) = allowed.iter().find(|(module, _)| *module == own) else { continue };
@@ -76,7 +77,9 @@ fn a_dependency_is_named_in_one_place() {
 #[test]
 fn the_pure_core_has_no_clock_no_io_and_no_threads() {
     for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("lock/")) {
-        for word in ["std::time", "std::io", "std::fs", "std::thread", "std::net", "tokio", "tracing", "async "] {
+        for word in
+            ["std::time", "std::io", "std::fs", "std::thread", "std::net", "tokio", "tracing", "async "]
+        {
             assert!(!code(text).contains(word), "{name} has {word}");
         }
     }
@@ -87,14 +90,18 @@ fn every_module_says_what_it_promises() {
     for (name, text) in sources() {
         assert!(text.starts_with("//! "), "{name} starts with its purpose");
         let is_substantial = code(&text).lines().count() > 80;
-        let says = text.contains("Promise:") || name.starts_with("command/") || name == "lib.rs" || name.ends_with("tests.rs");
+        let says = text.contains("Promise:")
+            || name.starts_with("command/")
+            || name == "lib.rs"
+            || name.ends_with("tests.rs");
         assert!(!is_substantial || says || name.ends_with("conformance.rs"), "{name} says what it promises");
     }
 }
 
 #[test]
 fn the_readme_lists_every_command_and_every_setting() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
     for command in octostore::command::COMMANDS {
         let name = command.name.to_ascii_uppercase();
         for syntax in std::iter::once(command).chain(command.subcommands()) {
@@ -107,7 +114,11 @@ fn the_readme_lists_every_command_and_every_setting() {
         assert!(readme.contains(&name));
     }
     for option in octostore::config::OPTIONS {
-        let row = format!("| `--{}` | `{}` |", option.name, option.default);
+        let default = match option.default {
+            "" => String::new(),
+            default => format!("`{default}` "),
+        };
+        let row = format!("| `--{}` | {default}|", option.name);
         assert!(readme.contains(&row), "README.md has a row that starts with {row}");
     }
 }
