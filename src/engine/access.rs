@@ -281,8 +281,12 @@ impl Engine {
             }
             core.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
             let next = guarded.slot.next_deadline();
-            core.deadlines.rearm(guarded.hash, *guarded.armed, next);
-            *guarded.armed = next;
+            // A deadline that moved away is looked at when the earlier one comes: most leases are renewed more often
+            // than that.
+            if next < *guarded.armed || *guarded.armed <= now || next == Timestamp::NEVER {
+                core.deadlines.rearm(guarded.hash, *guarded.armed, next);
+                *guarded.armed = next;
+            }
             Ok((look(outcome, guarded.slot, now), guarded.last_change()))
         })
     }

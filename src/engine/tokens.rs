@@ -11,7 +11,7 @@ use crate::journal::{Journal, Record, Seq};
 use crate::lock::{FencingToken, TOKEN_MAX};
 
 /// Tokens reserved at once; a crash skips at most so many.
-const BLOCK: i64 = 4096;
+const BLOCK: i64 = 32_768;
 
 pub(super) struct Tokens {
     last: AtomicI64,

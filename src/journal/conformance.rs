@@ -86,8 +86,8 @@ fn what_is_committed_is_loaded_again_to_the_last_field() {
             Record::Granted(full_lease(2)),
         ];
         state(backend.as_mut(), BOOT, ms(0));
-        backend.commit(&all).unwrap();
-        backend.commit(&[Record::TokensReserved(4096)]).unwrap();
+        backend.commit(all.clone()).unwrap();
+        backend.commit(vec![Record::TokensReserved(4096)]).unwrap();
         backend.maintain().unwrap();
         let taken = std::mem::replace(backend, Box::new(MemoryBackend::default()));
         *backend = reopen(taken);
@@ -108,7 +108,7 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
         let ended = |token| Record::Ended(FencingToken::new(token).unwrap());
         state(backend.as_mut(), BOOT, ms(0));
         backend
-            .commit(&[
+            .commit(vec![
                 Record::Granted(lease("k", 1)),
                 Record::Granted(lease("k", 2)),
                 Record::Renewed(renewed(2, 40_000)),
@@ -120,7 +120,7 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
                 Record::TokensReserved(10),
             ])
             .unwrap();
-        backend.commit(&[ended(3), ended(9), Record::Renewed(renewed(2, 50_000))]).unwrap();
+        backend.commit(vec![ended(3), ended(9), Record::Renewed(renewed(2, 50_000))]).unwrap();
         let (records, loaded) = state(backend.as_mut(), BOOT, ms(0));
         assert_eq!(records, vec![Record::Granted(renewed(2, 50_000))]);
         assert_eq!(loaded.tokens_reserved, 20, "the mark never goes back");
@@ -135,7 +135,7 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
         let delay = Delay { until: ms(900_000), length: Ttl::from_millis(50).unwrap() };
         state(backend.as_mut(), BOOT, ms(0));
         backend
-            .commit(&[
+            .commit(vec![
                 Record::SessionOpened(session(5)),
                 Record::DelayStarted(name("resting"), delay),
                 Record::Granted(lease("plain", 1)),
@@ -190,10 +190,19 @@ fn rows_that_make_no_lease_are_damage_not_a_panic() {
     {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(BOOT, ms(0), &mut |_| {}).unwrap();
-        backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
-        sqlite::run_sql(&path, &format!("UPDATE grants SET {column} = {value}"));
+        backend.commit(vec![Record::Granted(lease("k", 1))]).unwrap();
+        while backend.maintain().unwrap() {}
+        sqlite::run_sql(&path, &format!("UPDATE held SET {column} = {value}"));
         let result = backend.load(BOOT, ms(0), &mut |_| {});
         assert!(matches!(result, Err(JournalError::Corrupt { .. })), "{column}: {result:?}");
-        sqlite::run_sql(&path, "DELETE FROM grants");
+        sqlite::run_sql(&path, "DELETE FROM held");
+    }
+    for text in ["", "nonsense", "{}", "[[1]]", "[null]", "[[1, 0, [], \"me\"]]", "[-1.5]"] {
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(BOOT, ms(0), &mut |_| {}).unwrap();
+        sqlite::run_sql(&path, &format!("INSERT INTO changes VALUES (1, '{text}')"));
+        let result = backend.load(BOOT, ms(0), &mut |_| {});
+        assert!(matches!(result, Err(JournalError::Corrupt { .. })), "{text}: {result:?}");
+        sqlite::run_sql(&path, "DELETE FROM changes");
     }
 }

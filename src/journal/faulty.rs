@@ -96,20 +96,21 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.inner.load(boot, now, each)
     }
 
-    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
         self.faults.state().held = true;
         self.faults.changed.notify_all();
         self.faults.wait_while(|state| state.hold);
         self.faults.state().held = false;
         self.check()?;
+        let records = batch.len();
         if !self.faults.state().lose {
             self.inner.commit(batch)?;
         }
-        self.faults.state().batch_sizes.push(batch.len());
+        self.faults.state().batch_sizes.push(records);
         Ok(())
     }
 
-    fn maintain(&mut self) -> Result<(), JournalError> {
+    fn maintain(&mut self) -> Result<bool, JournalError> {
         self.check()?;
         self.inner.maintain()
     }

@@ -53,6 +53,8 @@ pub type Rebuild = Box<dyn FnMut(&mut dyn Backend, u64) -> Result<(), JournalErr
 /// First pause between two tries to recover from a failed commit; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Without anything to commit for so long, the backend does its housekeeping.
+const IDLE_AFTER: Duration = Duration::from_millis(50);
 /// Failures remembered for barriers that are still to be asked about; far more than can be in flight.
 const FAILURES_MAX: usize = 1024;
 
@@ -122,15 +124,19 @@ impl Journal {
             Durability::Interval(interval) => interval,
             Durability::Always | Durability::Memory => Duration::ZERO,
         };
-        let writer = Writer { shared: Arc::clone(&shared), backend, rebuild, interval };
+        let writer =
+            Writer { shared: Arc::clone(&shared), backend, rebuild, interval, has_housekeeping: false };
         let thread = std::thread::Builder::new().name("octostore-journal".into()).spawn(|| writer.run())?;
         Ok(Journal { shared, durability, writer: Mutex::new(Some(thread)) })
     }
 
     /// Enqueues records; does not block on storage. Call it under the guard of what the records describe.
     ///
-    /// Fails while the backend is down, and for a state of an earlier epoch.
+    /// Fails while the backend is down, and for a state of an earlier epoch. Without durability nothing is kept.
     pub fn append(&self, epoch: u64, records: impl IntoIterator<Item = Record>) -> Result<Seq, JournalError> {
+        if self.durability == Durability::Memory {
+            return Ok(Seq(0));
+        }
         let mut queue = lock(&self.shared.queue);
         if let Some(error) = &queue.down {
             return Err(error.clone());
@@ -300,16 +306,20 @@ struct Writer {
     backend: Box<dyn Backend>,
     rebuild: Rebuild,
     interval: Duration,
+    /// The backend may have some.
+    has_housekeeping: bool,
 }
 
 impl Writer {
     fn run(mut self) {
         while let Some((batch, last)) = self.next_batch() {
-            let first = last + 1 - batch.len() as u64;
-            match self.backend.commit(&batch) {
+            let records = batch.len() as u64;
+            let first = last + 1 - records;
+            self.has_housekeeping = true;
+            match self.backend.commit(batch) {
                 Ok(()) => {
                     self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                    self.shared.committed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                    self.shared.committed.fetch_add(records, Ordering::Relaxed);
                     self.shared.settle(last, None);
                 }
                 Err(error) => self.recover(first, error),
@@ -320,14 +330,21 @@ impl Writer {
     /// Waits for records, and takes all there are; `None` when the journal is closed and empty.
     fn next_batch(&mut self) -> Option<(Vec<Record>, u64)> {
         let mut queue = lock(&self.shared.queue);
-        if queue.pending.is_empty() && !queue.closing {
-            drop(queue);
-            // A failed checkpoint loses nothing and is tried again; a failing disk shows at the next commit.
-            let _ = self.backend.maintain();
-            queue = lock(&self.shared.queue);
-        }
         while queue.pending.is_empty() && !queue.closing {
-            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let changed = &self.shared.changed;
+            if !self.has_housekeeping {
+                queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let is_idle = |queue: &mut Queue| queue.pending.is_empty() && !queue.closing;
+            let waited = changed.wait_timeout_while(queue, IDLE_AFTER, is_idle);
+            let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            drop(waited);
+            if timeout.timed_out() {
+                // A failure loses nothing and is tried again; a failing disk shows at the next commit.
+                self.has_housekeeping = self.backend.maintain().unwrap_or(false);
+            }
+            queue = lock(&self.shared.queue);
         }
         if !self.interval.is_zero() && !queue.closing {
             let waited = self.shared.changed.wait_timeout_while(queue, self.interval, |queue| !queue.closing);
@@ -339,7 +356,8 @@ impl Writer {
         if queue.pending.is_empty() {
             return None;
         }
-        Some((std::mem::take(&mut queue.pending), queue.last))
+        let room = Vec::with_capacity(queue.pending.len());
+        Some((std::mem::replace(&mut queue.pending, room), queue.last))
     }
 
     /// Fails what is in flight, then rebuilds from what is durable until that works.

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{LeaseNet, Net};
 use super::{Backend, JournalError, Loaded, Record, SessionRecord, StoredLease};
 use crate::lock::{Delay, FencingToken, LockName, SessionId, Timestamp};
 
@@ -45,32 +44,24 @@ impl Backend for MemoryBackend {
         Ok(Loaded { tokens_reserved: self.tokens_reserved, rebooted })
     }
 
-    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
-        fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
-            match value {
-                Some(value) => drop(map.insert(key, value)),
-                None => drop(map.remove(&key)),
+    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+        for record in batch {
+            match record {
+                Record::Granted(stored) | Record::Renewed(stored) => {
+                    self.leases.insert(stored.lease.token, stored);
+                }
+                Record::Ended(token) => drop(self.leases.remove(&token)),
+                Record::DelayStarted(name, delay) => drop(self.delays.insert(name, delay)),
+                Record::DelayEnded(name) => drop(self.delays.remove(&name)),
+                Record::SessionOpened(session) => drop(self.sessions.insert(session.id, session)),
+                Record::SessionEnded(id) => drop(self.sessions.remove(&id)),
+                Record::TokensReserved(upto) => self.tokens_reserved = self.tokens_reserved.max(upto),
             }
         }
-        let net = Net::of(batch);
-        for (token, lease) in net.leases {
-            let stored = match lease {
-                LeaseNet::Granted(stored) | LeaseNet::Renewed(stored) => Some(stored.clone()),
-                LeaseNet::Ended => None,
-            };
-            put(&mut self.leases, token, stored);
-        }
-        for (name, delay) in net.delays {
-            put(&mut self.delays, name.clone(), delay);
-        }
-        for (id, session) in net.sessions {
-            put(&mut self.sessions, id, session.cloned());
-        }
-        self.tokens_reserved = self.tokens_reserved.max(net.tokens_reserved.unwrap_or(0));
         Ok(())
     }
 
-    fn maintain(&mut self) -> Result<(), JournalError> {
-        Ok(())
+    fn maintain(&mut self) -> Result<bool, JournalError> {
+        Ok(false)
     }
 }

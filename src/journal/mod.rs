@@ -48,8 +48,8 @@ pub trait Backend: Send {
     ) -> Result<Loaded, JournalError>;
 
     /// Makes a batch durable, as a whole; returns only then. After an error nothing of it is kept.
-    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError>;
+    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError>;
 
-    /// Housekeeping, called when nothing waits for a commit.
-    fn maintain(&mut self) -> Result<(), JournalError>;
+    /// A step of housekeeping, called when nothing was to be committed for a while. Whether there is more to do.
+    fn maintain(&mut self) -> Result<bool, JournalError>;
 }

@@ -1,9 +1,6 @@
-//! What the journal keeps, as absolute states, and what a batch of them comes to.
+//! What the journal keeps, as absolute states.
 //!
-//! Promise: applying a batch twice is applying it once; a lease that was granted and ended within one batch
-//! comes to nothing.
-
-use std::collections::BTreeMap;
+//! Promise: applying a batch twice is applying it once.
 
 use crate::lock::{Delay, FencingToken, Lease, LockName, SessionId, Timestamp, Ttl};
 
@@ -50,71 +47,9 @@ pub enum Record {
     TokensReserved(i64),
 }
 
-/// What becomes of a lease in a batch.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum LeaseNet<'a> {
-    /// It is new.
-    Granted(&'a StoredLease),
-    /// It was there before.
-    Renewed(&'a StoredLease),
-    /// It was there before, and is over.
-    Ended,
-}
-
-/// What a batch comes to: the last state of everything it names.
-#[derive(Debug, Default)]
-pub(super) struct Net<'a> {
-    /// By token. Absent: granted and ended within the batch.
-    pub(super) leases: BTreeMap<FencingToken, LeaseNet<'a>>,
-    pub(super) delays: BTreeMap<&'a LockName, Option<Delay>>,
-    pub(super) sessions: BTreeMap<SessionId, Option<&'a SessionRecord>>,
-    pub(super) tokens_reserved: Option<i64>,
-}
-
-impl<'a> Net<'a> {
-    pub(super) fn of(batch: &'a [Record]) -> Net<'a> {
-        let mut net = Net::default();
-        for record in batch {
-            match record {
-                Record::Granted(stored) => {
-                    net.leases.insert(stored.lease.token, LeaseNet::Granted(stored));
-                }
-                Record::Renewed(stored) => {
-                    let token = stored.lease.token;
-                    let is_new = matches!(net.leases.get(&token), Some(LeaseNet::Granted(_)));
-                    let renewed = if is_new { LeaseNet::Granted(stored) } else { LeaseNet::Renewed(stored) };
-                    net.leases.insert(token, renewed);
-                }
-                Record::Ended(token) => {
-                    if let Some(LeaseNet::Granted(_)) = net.leases.insert(*token, LeaseNet::Ended) {
-                        net.leases.remove(token);
-                    }
-                }
-                Record::DelayStarted(name, delay) => {
-                    net.delays.insert(name, Some(*delay));
-                }
-                Record::DelayEnded(name) => {
-                    net.delays.insert(name, None);
-                }
-                Record::SessionOpened(session) => {
-                    net.sessions.insert(session.id, Some(session));
-                }
-                Record::SessionEnded(id) => {
-                    net.sessions.insert(*id, None);
-                }
-                Record::TokensReserved(upto) => {
-                    net.tokens_reserved = net.tokens_reserved.max(Some(*upto));
-                }
-            }
-        }
-        net
-    }
-
-    /// Whether the state after the batch is the state before it.
-    pub(super) fn is_empty(&self) -> bool {
-        self.leases.is_empty()
-            && self.delays.is_empty()
-            && self.sessions.is_empty()
-            && self.tokens_reserved.is_none()
+impl Record {
+    /// Whether it is about a lease.
+    pub fn is_of_a_lease(&self) -> bool {
+        matches!(self, Record::Granted(_) | Record::Renewed(_) | Record::Ended(_))
     }
 }

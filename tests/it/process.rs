@@ -228,7 +228,7 @@ fn names_leave_nothing_behind() {
     let rows = |table: &str| -> i64 {
         reader.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((rows("grants"), rows("renewals"), rows("delays"), rows("sessions")), (0, 0, 0, 0));
+    assert_eq!((rows("leases"), rows("held"), rows("delays"), rows("sessions")), (0, 0, 0, 0));
     println!("resident after {} names: {before} bytes, after {names}: {after}", names / 10);
     // The allocator keeps a little; a leak of as much as a name's bytes would show.
     assert!(after < before + 16 * names as i64 + (4 << 20), "resident memory grew from {before} to {after}");

@@ -1,0 +1,123 @@
+//! What happened to leases in one commit, as one JSON text: a row of the table `changes`.
+//!
+//! Promise: any SQLite tool can read it; a text that is not ours is damage, not a panic. An element is a lease as it is now (an
+//! array of the columns of `held`) or, for one that is over, its token. Keys and owners are strings, or arrays of
+//! bytes where they are no text. Absent: SQL.
+
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::rows::{Bytes, LeaseColumns, damaged, lease_from, mode_name, session_text};
+use crate::journal::{JournalError, StoredLease};
+use crate::lock::Ttl;
+
+/// Collects the changes of one commit.
+pub(super) struct ChangesText(Vec<u8>);
+
+impl ChangesText {
+    pub(super) fn with_capacity(bytes: usize) -> ChangesText {
+        let mut text = Vec::with_capacity(bytes);
+        text.push(b'[');
+        ChangesText(text)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    pub(super) fn lease(&mut self, stored: &StoredLease) {
+        let StoredLease { name, lease } = stored;
+        let extra = lease.extra.as_deref();
+        let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
+        self.push(&(
+            lease.token.get(),
+            name.database(),
+            Text(name.key()),
+            Text(lease.owner.as_bytes()),
+            mode_name(lease.mode),
+            lease.mode.capacity(),
+            millis(lease.ttl),
+            lease.deadline.to_stored(),
+            lease.granted_at.to_stored(),
+            lease.renewals,
+            millis(extra.and_then(|extra| extra.max_hold)),
+            millis(extra.and_then(|extra| extra.delay)),
+            lease.session().map(session_text),
+            lease.meta(),
+            lease.origin.as_ref().map(|origin| origin.addr.as_str()),
+            lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
+        ));
+    }
+
+    pub(super) fn ended(&mut self, token: i64) {
+        self.push(&token);
+    }
+
+    fn push(&mut self, change: &impl Serialize) {
+        if !self.is_empty() {
+            self.0.push(b',');
+        }
+        serde_json::to_writer(&mut self.0, change).unwrap_or_else(|_| unreachable!("a Vec takes all"));
+    }
+
+    pub(super) fn into_text(mut self) -> String {
+        self.0.push(b']');
+        String::from_utf8(self.0).unwrap_or_else(|_| unreachable!("JSON is UTF-8"))
+    }
+}
+
+struct Text<'a>(&'a [u8]);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(self.0) {
+            // SQLite's JSON functions end a text at NUL.
+            Ok(text) if !self.0.contains(&0) => serializer.serialize_str(text),
+            _ => serializer.collect_seq(self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct TextOrBytes;
+        impl<'de> Visitor<'de> for TextOrBytes {
+            type Value = Bytes;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or an array of bytes")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
+                Ok(Bytes(text.as_bytes().to_vec()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Bytes, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = items.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Bytes(bytes))
+            }
+        }
+        deserializer.deserialize_any(TextOrBytes)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Change {
+    Ended(i64),
+    Lease(Box<LeaseColumns>),
+}
+
+/// Passes every change in a text to `each`: the token, and the lease unless it is over.
+pub(super) fn read(text: &str, mut each: impl FnMut(i64, Option<StoredLease>)) -> Result<(), JournalError> {
+    for change in serde_json::from_str::<Vec<Change>>(text).map_err(damaged)? {
+        match change {
+            Change::Ended(token) => each(token, None),
+            Change::Lease(columns) => {
+                let stored = lease_from(*columns)?;
+                each(stored.lease.token.get(), Some(stored));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Checkpoints: pages move from the write-ahead log into the database file, beside the commits.
+//!
+//! Promise: the log has its working length from the start and is written over, never cut and seldom lengthened, because a sync
+//! of overwritten blocks is much cheaper than one of new blocks. Absent: what the pages hold.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+
+use super::fault;
+use crate::journal::JournalError;
+
+/// Pages in the write-ahead log at which a checkpoint is due (4 MiB).
+const CHECKPOINT_PAGES: usize = 1024;
+/// The log is this long from the start.
+const LOG_BYTES: u64 = 8 << 20;
+
+/// Fills the log with zeros, which SQLite takes for the end of what is valid, up to its working length.
+pub(super) fn lengthen_log(database: &Path) -> io::Result<()> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    let mut log = OpenOptions::new().append(true).create(true).open(path)?;
+    let missing = LOG_BYTES.saturating_sub(log.metadata()?.len());
+    io::copy(&mut io::repeat(0).take(missing), &mut log)?;
+    log.sync_all()
+}
+
+/// Moves pages from the log into the database file, beside the commits.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    /// Pages in the log after the last commit.
+    pages: Arc<AtomicUsize>,
+    /// Asks the thread for a checkpoint; dropped to end it.
+    ask: Option<SyncSender<()>>,
+    /// The thread has moved most pages; the few that came meanwhile are for the next commit to move.
+    is_moved: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpoints {
+    pub(super) fn start(database: &Path, db: &mut Connection) -> Result<Checkpoints, JournalError> {
+        let pages = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&pages);
+        // Also turns SQLite's own checkpoints, which would run inside a commit, off.
+        db.wal_hook(Some(move |_: &mut Wal, pages: i32| {
+            seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))
+        .map_err(|error| fault("watch the write-ahead log", &error))?;
+        let own = Connection::open(database).map_err(|error| fault("open the database", &error))?;
+        let (ask, asked) = sync_channel(1);
+        let is_moved = Arc::new(AtomicBool::new(false));
+        let moved = Arc::clone(&is_moved);
+        let thread = std::thread::Builder::new()
+            .name("octostore-ckpt".into())
+            .spawn(move || {
+                for () in asked {
+                    // What fails here is tried again at the next commit, which then says so.
+                    let _ = checkpoint(&own);
+                    moved.store(true, Ordering::Release);
+                }
+            })
+            .map_err(|error| JournalError::Io { what: format!("cannot start a thread: {error}") })?;
+        Ok(Checkpoints { pages, ask: Some(ask), is_moved, thread: Some(thread) })
+    }
+
+    /// Call after each commit.
+    pub(super) fn after_commit(&self, db: &Connection) {
+        if self.is_moved.swap(false, Ordering::AcqRel) {
+            // The rest is small. Once all pages are moved the log is written from its start again. A failure loses
+            // nothing: the pages stay in the log.
+            let _ = checkpoint(db);
+        } else if self.pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES
+            && let Some(ask) = &self.ask
+        {
+            // Full: it has been asked already.
+            let _ = ask.try_send(());
+        }
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.ask = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn checkpoint(db: &Connection) -> rusqlite::Result<()> {
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}

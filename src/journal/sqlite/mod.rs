@@ -1,0 +1,446 @@
+//! The default backend: one SQLite file, readable with any SQLite tool while the server runs.
+//!
+//! Promise: `commit` returns after the write-ahead log is synced. What happens to leases in one commit is one row of the table
+//! `changes`, so that a commit writes few pages, whatever it holds; rows move on into the table `held` later, the last state
+//! of each lease only. The view `leases` shows the sum of both. This folder is the only place that names rusqlite.
+//! Absent: an index on names (the table in memory has it).
+
+mod backlog;
+mod changes;
+mod checkpoints;
+mod rows;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+
+use self::backlog::{Backlog, Change};
+use self::changes::ChangesText;
+use self::checkpoints::{Checkpoints, lengthen_log};
+use super::lock_file::LockFile;
+use super::{Backend, JournalError, Loaded, Record};
+use crate::lock::{Delay, Timestamp};
+
+const SCHEMA_VERSION: i64 = 1;
+/// Marks the file as ours ("octo"), for `file` and for refusing what is not.
+const APPLICATION_ID: i64 = 0x6f63_746f;
+/// How long another process may keep the database locked before that is an error.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+const SCHEMA: &str = "
+CREATE TABLE octostore (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    schema_version INTEGER NOT NULL,
+    tokens_reserved INTEGER NOT NULL,
+    boot_id TEXT
+) STRICT;
+CREATE TABLE held (
+    token INTEGER PRIMARY KEY,
+    db INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    owner BLOB NOT NULL,
+    mode TEXT NOT NULL,
+    capacity INTEGER,
+    ttl_ms INTEGER,
+    deadline_ns INTEGER,
+    granted_ns INTEGER NOT NULL,
+    renewals INTEGER NOT NULL,
+    max_hold_ms INTEGER,
+    delay_ms INTEGER,
+    session TEXT,
+    meta TEXT,
+    addr TEXT,
+    client_name TEXT
+) STRICT;
+CREATE TABLE changes (
+    row INTEGER PRIMARY KEY,
+    leases TEXT NOT NULL
+) STRICT;
+CREATE VIEW leases AS
+    WITH change AS (
+        SELECT iif(c.type = 'integer', c.value, json_extract(c.value, '$[0]')) AS token,
+            iif(c.type = 'integer', NULL, c.value) AS lease, changes.row * 1000000 + c.key AS place
+        FROM changes, json_each(changes.leases) c),
+    last AS (SELECT token, lease, max(place) FROM change GROUP BY token)
+    SELECT * FROM held WHERE token NOT IN (SELECT token FROM last)
+    UNION ALL
+    SELECT token,
+        json_extract(lease, '$[1]'), CAST(json_extract(lease, '$[2]') AS BLOB),
+        CAST(json_extract(lease, '$[3]') AS BLOB), json_extract(lease, '$[4]'), json_extract(lease,
+        '$[5]'), json_extract(lease, '$[6]'), json_extract(lease, '$[7]'), json_extract(lease,
+        '$[8]'), json_extract(lease, '$[9]'), json_extract(lease, '$[10]'), json_extract(lease,
+        '$[11]'), json_extract(lease, '$[12]'), json_extract(lease, '$[13]'), json_extract(lease,
+        '$[14]'), json_extract(lease, '$[15]')
+    FROM last WHERE lease IS NOT NULL;
+CREATE TABLE delays (
+    db INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    until_ns INTEGER NOT NULL,
+    length_ms INTEGER NOT NULL,
+    PRIMARY KEY (db, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    ttl_ms INTEGER,
+    deadline_ns INTEGER
+) STRICT, WITHOUT ROWID;
+";
+
+/// Changes in `changes` from which on they move into `held`.
+const BACKLOG_CHANGES_MAX: usize = 131_072;
+/// The same in bytes.
+const BACKLOG_BYTES_MAX: usize = 32 << 20;
+/// Leases that a commit moves at least, when it moves any.
+const SWEEP_MIN: usize = 16;
+/// Rows that a commit removes at most; it adds one.
+const ROWS_PER_COMMIT: usize = 4;
+/// Leases and rows moved in one step when nothing else is to be done.
+const CHANGES_PER_STEP: usize = 2_048;
+const ROWS_PER_STEP: usize = 256;
+
+/// Pages of the database kept in memory, in KiB.
+const CACHE_KIB: i64 = 65_536;
+
+/// Moves every deadline to its full TTL from ?1; a NULL TTL stays without an end.
+const REBASE: &str = "
+UPDATE held SET granted_ns = ?1, deadline_ns = CASE
+    WHEN ttl_ms IS NULL AND max_hold_ms IS NULL THEN NULL
+    ELSE ?1 + 1000000 * min(coalesce(ttl_ms, max_hold_ms), coalesce(max_hold_ms, ttl_ms)) END;
+UPDATE delays SET until_ns = ?1 + 1000000 * length_ms;
+UPDATE sessions SET deadline_ns = ?1 + 1000000 * ttl_ms;
+";
+
+/// An open database file.
+#[derive(Debug)]
+pub struct SqliteBackend {
+    db: Connection,
+    backlog: Backlog,
+    backlog_changes_max: usize,
+    /// Room for the text of the next commit, by the last one.
+    text_bytes: usize,
+    checkpoints: Checkpoints,
+    /// Dropped after the database is closed.
+    lock_file: LockFile,
+}
+
+impl SqliteBackend {
+    /// Opens the database at `path`, or makes it. Fails on files that are damaged, foreign, newer, or in use by another
+    /// server.
+    pub fn open(path: &Path) -> Result<SqliteBackend, JournalError> {
+        let lock_file = LockFile::acquire(path)?;
+        let mut db = Connection::open(path).map_err(|error| fault("open the database", &error))?;
+        prepare(&mut db)?;
+        lengthen_log(path).map_err(|error| JournalError::Io {
+            what: format!("cannot lengthen the write-ahead log: {error}"),
+        })?;
+        let checkpoints = Checkpoints::start(path, &mut db)?;
+        Ok(SqliteBackend {
+            db,
+            backlog: Backlog::default(),
+            text_bytes: 0,
+            backlog_changes_max: BACKLOG_CHANGES_MAX,
+            checkpoints,
+            lock_file,
+        })
+    }
+}
+
+/// Sets and checks every pragma, and makes the tables.
+fn prepare(db: &mut Connection) -> Result<(), JournalError> {
+    let check = |error| fault("prepare the database", &error);
+    db.busy_timeout(BUSY_TIMEOUT).map_err(check)?;
+    db.set_prepared_statement_cache_capacity(32);
+    let application: i64 = db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(check)?;
+    let tables: i64 =
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(check)?;
+    if tables > 0 && application != APPLICATION_ID {
+        return Err(JournalError::Foreign);
+    }
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(check)?;
+    if mode != "wal" {
+        return Err(JournalError::Io { what: format!("the file system allows no write-ahead log ({mode})") });
+    }
+    // FULL syncs the log at every commit: what is acknowledged survives power loss.
+    db.execute_batch("PRAGMA synchronous = FULL; PRAGMA locking_mode = NORMAL; PRAGMA foreign_keys = OFF")
+        .map_err(check)?;
+    db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(check)?;
+    if tables == 0 {
+        let making = db.transaction().map_err(check)?;
+        making.execute_batch(SCHEMA).map_err(check)?;
+        making.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}")).map_err(check)?;
+        making.execute("INSERT INTO octostore VALUES (1, ?1, 0, NULL)", [SCHEMA_VERSION]).map_err(check)?;
+        making.commit().map_err(check)?;
+    }
+    let found: Option<i64> = db
+        .query_row("SELECT schema_version FROM octostore", [], |row| row.get(0))
+        .optional()
+        .map_err(check)?;
+    match found {
+        Some(SCHEMA_VERSION) => Ok(()),
+        Some(found) if found > SCHEMA_VERSION => Err(JournalError::Newer { found, known: SCHEMA_VERSION }),
+        found => Err(JournalError::Corrupt { what: format!("schema version {found:?}") }),
+    }
+}
+
+impl Backend for SqliteBackend {
+    fn load(
+        &mut self,
+        boot: Option<&str>,
+        now: Timestamp,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<Loaded, JournalError> {
+        let check = |error| fault("read the database", &error);
+        let reading = self.db.transaction().map_err(check)?;
+        let (tokens_reserved, stored_boot): (i64, Option<String>) = reading
+            .query_row("SELECT tokens_reserved, boot_id FROM octostore", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .map_err(check)?;
+        let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
+        settle_all(&reading)?;
+        if rebooted {
+            for statement in REBASE.split_inclusive(';').filter(|text| !text.trim().is_empty()) {
+                reading.execute(statement, [now.to_stored()]).map_err(check)?;
+            }
+            reading.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
+        }
+        {
+            let mut rows =
+                reading.prepare("SELECT id, name, ttl_ms, deadline_ns FROM sessions").map_err(check)?;
+            let mut rows = rows.query([]).map_err(check)?;
+            while let Some(row) = rows.next().map_err(check)? {
+                each(Record::SessionOpened(rows::session_from(row)?));
+            }
+            let mut rows =
+                reading.prepare("SELECT db, key, until_ns, length_ms FROM delays").map_err(check)?;
+            let mut rows = rows.query([]).map_err(check)?;
+            while let Some(row) = rows.next().map_err(check)? {
+                let length = rows::ttl_from(rows::column(row, 3)?)?
+                    .ok_or_else(|| rows::damaged("a delay without a length"))?;
+                let until = Timestamp::from_stored(Some(rows::column(row, 2)?));
+                each(Record::DelayStarted(rows::name_from(row, 0, 1)?, Delay { until, length }));
+            }
+            let mut rows = reading.prepare("SELECT * FROM held ORDER BY token").map_err(check)?;
+            let mut rows = rows.query([]).map_err(check)?;
+            while let Some(row) = rows.next().map_err(check)? {
+                each(Record::Granted(rows::lease_from_row(row)?));
+            }
+        }
+        reading.commit().map_err(check)?;
+        self.backlog = Backlog::default();
+        let tokens_reserved = tokens_reserved.max(self.lock_file.tokens_reserved());
+        Ok(Loaded { tokens_reserved, rebooted })
+    }
+
+    fn commit(&mut self, mut batch: Vec<Record>) -> Result<(), JournalError> {
+        let failed = |error| fault("commit", &error);
+        let records = batch.len();
+        let others: Vec<Record> = batch.extract_if(.., |record| !record.is_of_a_lease()).collect();
+        let mut text = ChangesText::with_capacity(self.text_bytes);
+        let row = self.backlog.add(batch, |change| match change {
+            Change::Lease(stored) => text.lease(stored),
+            Change::Ended(token) => text.ended(token),
+        });
+        if row.is_none() && others.is_empty() {
+            return Ok(());
+        }
+        let writing = self.db.transaction().map_err(|error| fault("begin a commit", &error))?;
+        let mut tokens_reserved = None;
+        for record in &others {
+            match record {
+                Record::DelayStarted(name, delay) => rows::put_delay(&writing, name, Some(*delay)),
+                Record::DelayEnded(name) => rows::put_delay(&writing, name, None),
+                Record::SessionOpened(session) => rows::put_session(&writing, session),
+                Record::SessionEnded(id) => rows::remove_session(&writing, *id),
+                Record::TokensReserved(upto) => {
+                    tokens_reserved = tokens_reserved.max(Some(*upto));
+                    rows::reserve_tokens(&writing, *upto)
+                }
+                Record::Granted(_) | Record::Renewed(_) | Record::Ended(_) => Ok(()),
+            }
+            .map_err(failed)?;
+        }
+        if let Some(row) = row {
+            let text = text.into_text();
+            self.text_bytes = text.len() + text.len() / 4;
+            self.backlog.weigh_newest(text.len());
+            rows::put_changes(&writing, row, &text).map_err(failed)?;
+        }
+        let is_full =
+            self.backlog.changes() > self.backlog_changes_max || self.backlog.bytes() > BACKLOG_BYTES_MAX;
+        if is_full || self.backlog.is_sweeping() {
+            // As fast as changes arrive, so that the backlog stays below twice its size.
+            sweep(&mut self.backlog, &writing, records + SWEEP_MIN).map_err(failed)?;
+        }
+        forget_settled(&mut self.backlog, &writing, ROWS_PER_COMMIT).map_err(failed)?;
+        writing.commit().map_err(failed)?;
+        self.checkpoints.after_commit(&self.db);
+        tokens_reserved.map_or(Ok(()), |upto| self.lock_file.reserve(upto))
+    }
+
+    fn maintain(&mut self) -> Result<bool, JournalError> {
+        let failed = |error| fault("move changes", &error);
+        if !self.backlog.is_empty() {
+            let moving = self.db.transaction().map_err(failed)?;
+            sweep(&mut self.backlog, &moving, CHANGES_PER_STEP).map_err(failed)?;
+            forget_settled(&mut self.backlog, &moving, ROWS_PER_STEP).map_err(failed)?;
+            moving.commit().map_err(failed)?;
+            self.checkpoints.after_commit(&self.db);
+        }
+        Ok(!self.backlog.is_empty())
+    }
+}
+
+/// Moves changes of up to `most` leases into `held`.
+fn sweep(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqlite::Result<()> {
+    backlog.sweep(most, |change| match change {
+        Change::Lease(stored) => rows::put_lease(db, stored),
+        Change::Ended(token) => rows::remove_lease(db, token),
+    })
+}
+
+/// Removes rows of `changes` that have moved.
+fn forget_settled(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqlite::Result<()> {
+    backlog.forget_settled(most).map_or(Ok(()), |row| rows::remove_changes(db, row))
+}
+
+/// Moves all changes that an earlier process left into `held`.
+fn settle_all(db: &Connection) -> Result<(), JournalError> {
+    let check = |error| fault("read the database", &error);
+    let mut last = HashMap::new();
+    let mut changes = db.prepare("SELECT leases FROM changes ORDER BY row").map_err(check)?;
+    let mut found = changes.query([]).map_err(check)?;
+    while let Some(row) = found.next().map_err(check)? {
+        let text: String = rows::column(row, 0)?;
+        changes::read(&text, |token, lease| drop(last.insert(token, lease)))?;
+    }
+    for (token, lease) in last {
+        match lease {
+            Some(lease) => rows::put_lease(db, &lease),
+            None => rows::remove_lease(db, token),
+        }
+        .map_err(check)?;
+    }
+    db.execute("DELETE FROM changes", []).map_err(check)?;
+    Ok(())
+}
+
+fn fault(doing: &str, error: &rusqlite::Error) -> JournalError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => JournalError::Full,
+        Some(ErrorCode::ReadOnly) => JournalError::ReadOnly,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Locked,
+        Some(ErrorCode::DatabaseCorrupt) => rows::damaged(error),
+        Some(ErrorCode::NotADatabase) => JournalError::Foreign,
+        _ => JournalError::Io { what: format!("cannot {doing}: {error}") },
+    }
+}
+
+/// Changes a database behind the server's back.
+#[cfg(test)]
+pub(super) fn run_sql(path: &Path, sql: &str) {
+    Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::journal::StoredLease;
+    use crate::lock::{FencingToken, Lease, LockName, Mode, Owner};
+
+    fn lease(token: i64, deadline: u64) -> StoredLease {
+        let lease = Lease {
+            owner: Owner::new(if token % 3 == 0 { b"\0\xff" } else { "w\"\u{1F512}".as_bytes() }).unwrap(),
+            token: FencingToken::new(token).unwrap(),
+            mode: Mode::Exclusive,
+            ttl: None,
+            deadline: Timestamp::from_nanos(deadline),
+            granted_at: Timestamp::from_nanos(1),
+            renewals: 0,
+            origin: None,
+            extra: None,
+        };
+        StoredLease { name: LockName::new(0, token.to_string().as_bytes()).unwrap(), lease }
+    }
+
+    /// Token, key, owner and deadline of every row of the view.
+    fn view(path: &Path) -> Vec<(i64, Vec<u8>, i64)> {
+        let db = Connection::open(path).unwrap();
+        let mut rows = db.prepare("SELECT token, key, deadline_ns FROM leases ORDER BY token").unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn the_view_and_a_restart_show_the_same_wherever_the_changes_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut random = 1u64;
+        let mut below = |bound: usize| {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (random >> 33) as usize % bound
+        };
+        let mut expected: BTreeMap<i64, StoredLease> = BTreeMap::new();
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.backlog_changes_max = 20;
+        let mut next = 8;
+        for step in 0..400 {
+            let mut batch = Vec::new();
+            for _ in 0..below(8) {
+                let known = expected.keys().nth(below(expected.len().max(1))).copied();
+                match (below(3), known) {
+                    (1, Some(token)) => {
+                        let stored = lease(token, step);
+                        batch.push(Record::Renewed(stored.clone()));
+                        expected.insert(token, stored);
+                    }
+                    (2, Some(token)) => {
+                        batch.push(Record::Ended(FencingToken::new(token).unwrap()));
+                        expected.remove(&token);
+                    }
+                    _ => {
+                        // Requests that run at the same time may be recorded in another order than that of
+                        // their tokens.
+                        let token = next ^ 7;
+                        let stored = lease(token, step);
+                        batch.push(Record::Granted(stored.clone()));
+                        expected.insert(token, stored);
+                        next += 1;
+                    }
+                }
+            }
+            backend.commit(batch).unwrap();
+            assert!(backend.backlog.changes() <= 200);
+            match below(40) {
+                0 => {
+                    backend.maintain().unwrap();
+                }
+                1 => {
+                    drop(backend);
+                    backend = SqliteBackend::open(&path).unwrap();
+                    let mut found = Vec::new();
+                    backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+                    let all: Vec<_> = expected.values().cloned().map(Record::Granted).collect();
+                    assert_eq!(found, all, "step {step}");
+                    backend.backlog_changes_max = 20;
+                }
+                _ => {}
+            }
+            let shown: Vec<_> = expected
+                .values()
+                .map(|StoredLease { name, lease }| {
+                    (lease.token.get(), name.key().to_vec(), lease.deadline.to_stored().unwrap())
+                })
+                .collect();
+            assert_eq!(view(&path), shown, "step {step}");
+        }
+        while backend.maintain().unwrap() {}
+        assert_eq!((backend.backlog.changes(), backend.backlog.bytes()), (0, 0));
+    }
+}

@@ -1,0 +1,211 @@
+//! Rows and what they stand for.
+//!
+//! Promise: what was written is read again to the last field; a row that makes no lease is damage, not a panic.
+//! Absent: transactions, and which rows are written when.
+
+use std::sync::Arc;
+
+use rusqlite::types::{FromSql, FromSqlResult, ValueRef};
+use rusqlite::{Connection, Row, params};
+
+use super::fault;
+use crate::journal::{JournalError, SessionRecord, StoredLease};
+use crate::lock::{
+    Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
+};
+
+/// Writes a lease into the table `held`.
+pub(super) fn put_lease(db: &Connection, stored: &StoredLease) -> rusqlite::Result<()> {
+    let StoredLease { name, lease } = stored;
+    let extra = lease.extra.as_deref();
+    let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)",
+    )?
+    .execute(params![
+        lease.token.get(),
+        name.database(),
+        name.key(),
+        lease.owner.as_bytes(),
+        mode_name(lease.mode),
+        lease.mode.capacity(),
+        millis(lease.ttl),
+        lease.deadline.to_stored(),
+        lease.granted_at.to_stored(),
+        lease.renewals,
+        millis(extra.and_then(|extra| extra.max_hold)),
+        millis(extra.and_then(|extra| extra.delay)),
+        lease.session().map(session_text),
+        lease.meta(),
+        lease.origin.as_ref().map(|origin| origin.addr.as_str()),
+        lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
+    ])?;
+    Ok(())
+}
+
+/// Removes a lease from the table `held`, if it is there.
+pub(super) fn remove_lease(db: &Connection, token: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM held WHERE token = ?1")?.execute([token])?;
+    Ok(())
+}
+
+/// Writes what happened to leases in one commit.
+pub(super) fn put_changes(db: &Connection, row: i64, text: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO changes VALUES (?1, ?2)")?.execute(params![row, text])?;
+    Ok(())
+}
+
+/// Removes the rows of `changes` up to this one.
+pub(super) fn remove_changes(db: &Connection, row: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM changes WHERE row <= ?1")?.execute([row])?;
+    Ok(())
+}
+
+/// Moves the mark under which tokens may be issued; never back.
+pub(super) fn reserve_tokens(db: &Connection, upto: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE octostore SET tokens_reserved = max(tokens_reserved, ?1)")?.execute([upto])?;
+    Ok(())
+}
+
+/// Writes a delay, or that there is none.
+pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) -> rusqlite::Result<()> {
+    match delay {
+        Some(delay) => {
+            db.prepare_cached("INSERT OR REPLACE INTO delays VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+                name.database(),
+                name.key(),
+                delay.until.to_stored(),
+                delay.length.as_millis()
+            ])?
+        }
+        None => db
+            .prepare_cached("DELETE FROM delays WHERE db = ?1 AND key = ?2")?
+            .execute(params![name.database(), name.key()])?,
+    };
+    Ok(())
+}
+
+/// Writes a session.
+pub(super) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        session_text(session.id),
+        session.name,
+        session.ttl.map(Ttl::as_millis),
+        session.deadline.to_stored(),
+    ])?;
+    Ok(())
+}
+
+/// Removes a session.
+pub(super) fn remove_session(db: &Connection, id: SessionId) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([session_text(id)])?;
+    Ok(())
+}
+
+pub(super) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "exclusive",
+        Mode::Shared => "shared",
+        Mode::Limit(_) => "limit",
+    }
+}
+
+pub(super) fn session_text(id: SessionId) -> String {
+    format!("{:032x}", id.0)
+}
+
+pub(super) fn column<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T, JournalError> {
+    row.get(index).map_err(|error| fault("read a row", &error))
+}
+
+pub(super) fn damaged(what: impl ToString) -> JournalError {
+    JournalError::Corrupt { what: what.to_string() }
+}
+
+pub(super) fn ttl_from(millis: Option<i64>) -> Result<Option<Ttl>, JournalError> {
+    millis.map(|millis| Ttl::from_millis(u64::try_from(millis).unwrap_or(0)).map_err(damaged)).transpose()
+}
+
+pub(super) fn session_id_from(text: &str) -> Result<SessionId, JournalError> {
+    u128::from_str_radix(text, 16).map(SessionId).map_err(|_| damaged("a session id that is not hexadecimal"))
+}
+
+pub(super) fn name_from(row: &Row<'_>, database: usize, key: usize) -> Result<LockName, JournalError> {
+    LockName::new(column(row, database)?, &column::<Vec<u8>>(row, key)?).map_err(damaged)
+}
+
+pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError> {
+    Ok(SessionRecord {
+        id: session_id_from(&column::<String>(row, 0)?)?,
+        name: column(row, 1)?,
+        ttl: ttl_from(column(row, 2)?)?,
+        deadline: Timestamp::from_stored(column(row, 3)?),
+    })
+}
+
+/// The columns of `held`, as rows and as JSON have them: token, db, key, owner, mode, capacity, ttl_ms, deadline_ns,
+/// granted_ns, renewals, max_hold_ms, delay_ms, session, meta, addr, client_name.
+pub(super) type LeaseColumns = (
+    i64,
+    u8,
+    Bytes,
+    Bytes,
+    String,
+    Option<u32>,
+    Option<i64>,
+    Option<i64>,
+    i64,
+    u32,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+/// A key or an owner.
+#[derive(Debug)]
+pub(super) struct Bytes(pub(super) Vec<u8>);
+
+impl FromSql for Bytes {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Bytes> {
+        value.as_blob().map(|bytes| Bytes(bytes.to_vec()))
+    }
+}
+
+pub(super) fn lease_from_row(row: &Row<'_>) -> Result<StoredLease, JournalError> {
+    lease_from(LeaseColumns::try_from(row).map_err(|error| fault("read a row", &error))?)
+}
+
+pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalError> {
+    let (token, database, key, owner, mode, capacity, ttl, deadline, granted, renewals, ..) = &columns;
+    let (.., max_hold, delay, session, meta, addr, client_name) = &columns;
+    let mode = match mode.as_str() {
+        "exclusive" => Mode::Exclusive,
+        "shared" => Mode::Shared,
+        "limit" => Mode::limit(capacity.unwrap_or(0)).map_err(damaged)?,
+        other => return Err(damaged(format!("a lease of mode {other:?}"))),
+    };
+    let extra = LeaseExtra {
+        max_hold: ttl_from(*max_hold)?,
+        delay: ttl_from(*delay)?,
+        session: session.as_deref().map(session_id_from).transpose()?,
+        meta: meta.clone().map(String::into_boxed_str),
+    };
+    let origin = addr
+        .clone()
+        .map(|addr| Arc::new(Origin { addr, client_name: client_name.clone().unwrap_or_default() }));
+    let lease = Lease {
+        owner: Owner::new(&owner.0).map_err(damaged)?,
+        token: FencingToken::new(*token).map_err(damaged)?,
+        mode,
+        ttl: ttl_from(*ttl)?,
+        deadline: Timestamp::from_stored(*deadline),
+        granted_at: Timestamp::from_stored(Some(*granted)),
+        renewals: *renewals,
+        origin,
+        extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
+    };
+    Ok(StoredLease { name: LockName::new(*database, &key.0).map_err(damaged)?, lease })
+}
