@@ -25,7 +25,7 @@ mod tests;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::clock::Clock;
-use crate::journal::{Backend, Durability, Journal, JournalError, OutcomeUnknown, Seq};
+use crate::journal::{Backend, Batch, Durability, Journal, JournalError, OutcomeUnknown, Seq};
 use crate::lock::{Op, Timestamp};
 pub use access::{Access, Acquired};
 pub use census::Census;
@@ -149,6 +149,12 @@ impl Engine {
             Durability::Interval(_) => self.journal().synced(self.core.tokens.reservation()).await,
             Durability::Memory => Ok(()),
         }
+    }
+
+    /// To be held while the requests of one client are run, and dropped before their barrier: what they changed is
+    /// committed then. Dropping it may block for one commit; not while an [`Access`] is alone.
+    pub fn batch(&self) -> Batch<'_> {
+        self.journal().batch()
     }
 
     /// The clock everything here goes by.

@@ -3,6 +3,7 @@
 //! Promise: without a command it does what the backend inside does.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use super::{Backend, JournalError, Loaded, Record};
 use crate::lock::Timestamp;
@@ -21,6 +22,7 @@ struct State {
     hold: bool,
     held: bool,
     batch_sizes: Vec<usize>,
+    committed_by: Vec<ThreadId>,
 }
 
 impl Faults {
@@ -65,6 +67,11 @@ impl Faults {
     pub fn batch_sizes(&self) -> Vec<usize> {
         self.state().batch_sizes.clone()
     }
+
+    /// The thread on which each successful commit was made.
+    pub fn committed_by(&self) -> Vec<ThreadId> {
+        self.state().committed_by.clone()
+    }
 }
 
 /// A backend under the command of [`Faults`].
@@ -106,7 +113,9 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         if !self.faults.state().lose {
             self.inner.commit(batch)?;
         }
-        self.faults.state().batch_sizes.push(records);
+        let mut state = self.faults.state();
+        state.batch_sizes.push(records);
+        state.committed_by.push(std::thread::current().id());
         Ok(())
     }
 

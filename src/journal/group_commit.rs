@@ -3,12 +3,14 @@
 //! Promise: sequence numbers are assigned in the order of enqueueing; when one is durable, so are all before it; a
 //! barrier that answers `Ok` stands on synced storage (unless the durability mode says otherwise, and then
 //! it says so). After a failed commit nothing is accepted until the state was rebuilt from what is durable.
+//! A thread commits for all who wait; a client that is alone has its commit made on the thread that executed
+//! its requests, which spares two hand-overs.
 //! Absent: what records mean, async runtimes (barriers are plain futures).
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -62,10 +64,11 @@ const FAILURES_MAX: usize = 1024;
 pub struct Journal {
     shared: Arc<Shared>,
     durability: Durability,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
+    writer: Mutex<Writer>,
     queue: Mutex<Queue>,
     /// Something was enqueued, a group was closed, or the journal is closing.
     changed: Condvar,
@@ -75,8 +78,18 @@ struct Shared {
     /// Whether `Queue::down` is set, for a check without the lock.
     is_down: AtomicBool,
     barriers: Mutex<Barriers>,
+    /// Batches of requests that are being executed; each sees to its commit at its end.
+    executing: AtomicUsize,
+    /// Nobody waits, and at most one did for the last commit.
+    is_quiet: AtomicBool,
     commits: AtomicU64,
     committed: AtomicU64,
+}
+
+/// Who has it locked commits. Lock it before the queue.
+struct Writer {
+    backend: Box<dyn Backend>,
+    rebuild: Rebuild,
 }
 
 #[derive(Default)]
@@ -87,6 +100,8 @@ struct Queue {
     epoch: u64,
     open_groups: u32,
     down: Option<JournalError>,
+    /// The backend may have some.
+    has_housekeeping: bool,
     closing: bool,
 }
 
@@ -111,12 +126,15 @@ impl Journal {
         rebuild: Rebuild,
     ) -> std::io::Result<Journal> {
         let shared = Arc::new(Shared {
+            writer: Mutex::new(Writer { backend, rebuild }),
             queue: Mutex::default(),
             changed: Condvar::new(),
             settled: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
             barriers: Mutex::default(),
+            executing: AtomicUsize::new(0),
+            is_quiet: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             committed: AtomicU64::new(0),
         });
@@ -124,10 +142,10 @@ impl Journal {
             Durability::Interval(interval) => interval,
             Durability::Always | Durability::Memory => Duration::ZERO,
         };
-        let writer =
-            Writer { shared: Arc::clone(&shared), backend, rebuild, interval, has_housekeeping: false };
-        let thread = std::thread::Builder::new().name("octostore-journal".into()).spawn(|| writer.run())?;
-        Ok(Journal { shared, durability, writer: Mutex::new(Some(thread)) })
+        let own = Arc::clone(&shared);
+        let thread =
+            std::thread::Builder::new().name("octostore-journal".into()).spawn(move || own.run(interval))?;
+        Ok(Journal { shared, durability, thread: Mutex::new(Some(thread)) })
     }
 
     /// Enqueues records; does not block on storage. Call it under the guard of what the records describe.
@@ -150,10 +168,18 @@ impl Journal {
         queue.last += (queue.pending.len() - before) as u64;
         let seq = Seq(queue.last);
         drop(queue);
-        if was_empty {
+        // Whoever executes a batch looks at the queue at its end.
+        if was_empty && self.shared.executing.load(Ordering::SeqCst) == 0 {
             self.shared.changed.notify_one();
         }
         Ok(seq)
+    }
+
+    /// To be held while requests of one client are executed, and dropped when no guard is held any more: sees to it that
+    /// what they appended is committed. Dropping it may block for one commit.
+    pub fn batch(&self) -> Batch<'_> {
+        self.shared.executing.fetch_add(1, Ordering::SeqCst);
+        Batch { journal: self }
     }
 
     /// Until the returned value is dropped, what is appended lands in one commit. Keep it short.
@@ -208,7 +234,7 @@ impl Journal {
     pub fn close(&self) {
         lock(&self.shared.queue).closing = true;
         self.shared.changed.notify_all();
-        if let Some(thread) = lock(&self.writer).take() {
+        if let Some(thread) = lock(&self.thread).take() {
             // A panic of the thread has been printed already, and there is nothing left to commit with.
             let _ = thread.join();
         }
@@ -230,6 +256,31 @@ impl Drop for Group<'_> {
     fn drop(&mut self) {
         lock(&self.shared.queue).open_groups -= 1;
         self.shared.changed.notify_one();
+    }
+}
+
+/// Requests that are being executed, see [`Journal::batch`].
+pub struct Batch<'a> {
+    journal: &'a Journal,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let shared = &self.journal.shared;
+        let others = shared.executing.fetch_sub(1, Ordering::SeqCst) - 1;
+        let queue = lock(&shared.queue);
+        if queue.pending.is_empty() {
+            return;
+        }
+        let is_alone = others == 0
+            && queue.open_groups == 0
+            && self.journal.durability == Durability::Always
+            && shared.is_quiet.load(Ordering::Acquire);
+        drop(queue);
+        match shared.writer.try_lock() {
+            Ok(mut writer) if is_alone => shared.commit_pending(&mut writer),
+            _ => shared.changed.notify_one(),
+        }
     }
 }
 
@@ -258,6 +309,7 @@ impl Shared {
         self.settled.store(last, Ordering::Release);
         let later = barriers.parked.split_off(&(last + 1, 0));
         let woken = std::mem::replace(&mut barriers.parked, later);
+        self.is_quiet.store(woken.len() <= 1 && barriers.parked.is_empty(), Ordering::Release);
         drop(barriers);
         woken.into_values().for_each(Waker::wake);
     }
@@ -286,6 +338,9 @@ impl Future for Barrier<'_> {
         // Under the lock that `settle` takes: either it sees this waker, or this sees its number.
         if self.shared.settled.load(Ordering::Acquire) < self.seq.0 {
             barriers.parked.insert((self.seq.0, id), context.waker().clone());
+            if barriers.parked.len() > 1 {
+                self.shared.is_quiet.store(false, Ordering::Release);
+            }
             return Poll::Pending;
         }
         drop(barriers);
@@ -301,85 +356,105 @@ impl Drop for Barrier<'_> {
     }
 }
 
-struct Writer {
-    shared: Arc<Shared>,
-    backend: Box<dyn Backend>,
-    rebuild: Rebuild,
-    interval: Duration,
-    /// The backend may have some.
-    has_housekeeping: bool,
-}
-
-impl Writer {
-    fn run(mut self) {
-        while let Some((batch, last)) = self.next_batch() {
-            let records = batch.len() as u64;
-            let first = last + 1 - records;
-            self.has_housekeeping = true;
-            match self.backend.commit(batch) {
-                Ok(()) => {
-                    self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                    self.shared.committed.fetch_add(records, Ordering::Relaxed);
-                    self.shared.settle(last, None);
-                }
-                Err(error) => self.recover(first, error),
+impl Shared {
+    /// The commit thread.
+    fn run(&self, interval: Duration) {
+        while self.wait_for_work(interval) {
+            let mut writer = lock(&self.writer);
+            self.commit_pending(&mut writer);
+            if self.is_down.load(Ordering::Acquire) {
+                self.recover(&mut writer);
             }
         }
     }
 
-    /// Waits for records, and takes all there are; `None` when the journal is closed and empty.
-    fn next_batch(&mut self) -> Option<(Vec<Record>, u64)> {
-        let mut queue = lock(&self.shared.queue);
-        while queue.pending.is_empty() && !queue.closing {
-            let changed = &self.shared.changed;
-            if !self.has_housekeeping {
-                queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
+    /// Waits for records, or for a failure to recover from; `false` when the journal is closed and empty.
+    fn wait_for_work(&self, interval: Duration) -> bool {
+        let is_idle = |queue: &mut Queue| queue.pending.is_empty() && !queue.closing && queue.down.is_none();
+        loop {
+            let seen = self.commits.load(Ordering::Relaxed);
+            let mut queue = lock(&self.queue);
+            queue = if queue.has_housekeeping {
+                let waited = self.changed.wait_timeout_while(queue, IDLE_AFTER, is_idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                let is_still = |queue: &mut Queue| is_idle(queue) && !queue.has_housekeeping;
+                self.changed.wait_while(queue, is_still).unwrap_or_else(PoisonError::into_inner)
+            };
+            if !is_idle(&mut queue) {
+                break;
             }
-            let is_idle = |queue: &mut Queue| queue.pending.is_empty() && !queue.closing;
-            let waited = changed.wait_timeout_while(queue, IDLE_AFTER, is_idle);
-            let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            drop(waited);
-            if timeout.timed_out() {
+            let was_idle = queue.has_housekeeping && self.commits.load(Ordering::Relaxed) == seen;
+            drop(queue);
+            if was_idle {
+                let mut writer = lock(&self.writer);
                 // A failure loses nothing and is tried again; a failing disk shows at the next commit.
-                self.has_housekeeping = self.backend.maintain().unwrap_or(false);
+                let has_more = writer.backend.maintain().unwrap_or(false);
+                lock(&self.queue).has_housekeeping = has_more;
             }
-            queue = lock(&self.shared.queue);
         }
-        if !self.interval.is_zero() && !queue.closing {
-            let waited = self.shared.changed.wait_timeout_while(queue, self.interval, |queue| !queue.closing);
+        let mut queue = lock(&self.queue);
+        if !interval.is_zero() && !queue.closing {
+            let waited = self.changed.wait_timeout_while(queue, interval, |queue| !queue.closing);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         while queue.open_groups > 0 {
-            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        if queue.pending.is_empty() {
-            return None;
-        }
-        let room = Vec::with_capacity(queue.pending.len());
-        Some((std::mem::replace(&mut queue.pending, room), queue.last))
+        !(queue.closing && queue.pending.is_empty())
     }
 
-    /// Fails what is in flight, then rebuilds from what is durable until that works.
-    fn recover(&mut self, first: u64, error: JournalError) {
+    /// Commits all there is, unless a group is open.
+    fn commit_pending(&self, writer: &mut Writer) {
+        let (batch, last) = {
+            let mut queue = lock(&self.queue);
+            if queue.pending.is_empty() || queue.open_groups > 0 {
+                return;
+            }
+            if !std::mem::replace(&mut queue.has_housekeeping, true) {
+                // The commit thread is to look after it when all is quiet.
+                self.changed.notify_one();
+            }
+            let room = Vec::with_capacity(queue.pending.len());
+            (std::mem::replace(&mut queue.pending, room), queue.last)
+        };
+        let records = batch.len() as u64;
+        match writer.backend.commit(batch) {
+            Ok(()) => {
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                self.committed.fetch_add(records, Ordering::Relaxed);
+                self.settle(last, None);
+            }
+            Err(error) => self.fail(last + 1 - records, error),
+        }
+    }
+
+    /// Fails what is in flight; the commit thread will recover.
+    fn fail(&self, first: u64, error: JournalError) {
         tracing::error!(%error, "a commit failed; nothing can be locked or released until storage works again");
-        let (last, epoch) = {
-            let mut queue = lock(&self.shared.queue);
+        let last = {
+            let mut queue = lock(&self.queue);
             queue.down = Some(error);
-            self.shared.is_down.store(true, Ordering::Release);
+            self.is_down.store(true, Ordering::Release);
             queue.pending.clear();
             queue.epoch += 1;
-            (queue.last, queue.epoch)
+            queue.last
         };
-        self.shared.settle(last, Some(first));
+        self.settle(last, Some(first));
+        self.changed.notify_all();
+    }
+
+    /// Rebuilds from what is durable until that works.
+    fn recover(&self, writer: &mut Writer) {
+        let epoch = lock(&self.queue).epoch;
         let mut pause = RETRY_MIN;
         loop {
-            let outcome = (self.rebuild)(self.backend.as_mut(), epoch);
-            let mut queue = lock(&self.shared.queue);
+            let outcome = (writer.rebuild)(writer.backend.as_mut(), epoch);
+            let mut queue = lock(&self.queue);
             match outcome {
                 Ok(()) => {
                     queue.down = None;
-                    self.shared.is_down.store(false, Ordering::Release);
+                    self.is_down.store(false, Ordering::Release);
                     tracing::info!("storage works again; every lock is as it was last committed");
                     return;
                 }
@@ -391,7 +466,6 @@ impl Writer {
                 }
             }
             let (queue, _) = self
-                .shared
                 .changed
                 .wait_timeout_while(queue, pause, |queue| !queue.closing)
                 .unwrap_or_else(PoisonError::into_inner);
@@ -525,6 +599,40 @@ mod tests {
         };
         assert_eq!(block_on(journal.barrier(seq)), Ok(()));
         assert_eq!(block_on(journal.barrier(lost)), Err(OutcomeUnknown), "also when asked late");
+    }
+
+    #[test]
+    fn a_client_that_is_alone_commits_on_its_own_thread() {
+        let (journal, faults, rebuilt) = start(Durability::Always);
+        let seq = journal.append(0, [session(1)]).unwrap();
+        block_on(journal.barrier(seq)).unwrap();
+        let alone = |id| {
+            let batch = journal.batch();
+            let seq = journal.append(0, [session(id)]).unwrap();
+            drop(batch);
+            seq
+        };
+        for id in 2..100 {
+            assert_eq!(block_on(journal.barrier(alone(id))), Ok(()));
+        }
+        // Not all: the commit thread may be about its housekeeping.
+        assert!(faults.committed_by().contains(&std::thread::current().id()));
+        faults.fail_with(Some(JournalError::Full));
+        assert_eq!(block_on(journal.barrier(alone(100))), Err(OutcomeUnknown));
+        faults.fail_with(None);
+        assert_eq!(rebuilt.recv(), Ok((1, (1..100).collect())));
+    }
+
+    #[test]
+    fn several_batches_at_once_are_left_to_the_commit_thread() {
+        let (journal, faults, _) = start(Durability::Always);
+        let (one, two) = (journal.batch(), journal.batch());
+        journal.append(0, [session(1)]).unwrap();
+        let seq = journal.append(0, [session(2)]).unwrap();
+        drop(one);
+        drop(two);
+        assert_eq!(block_on(journal.barrier(seq)), Ok(()));
+        assert_eq!(faults.batch_sizes(), [2]);
     }
 
     #[test]
