@@ -4,15 +4,18 @@
 //! grant, or is renewed again and again, costs no row there, and no memory here. They move in the order of tokens, which is
 //! that of `held`, so that neighbours share a page. Absent: SQL, and what is written when.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::journal::{Record, StoredLease};
 
 /// The backlog of an open database.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// What the changes to a lease come to, by token. Absent: nothing.
-    pending: BTreeMap<i64, Pending>,
+    /// Where what the changes to a lease come to is in `pending`, by token. Absent: they come to nothing.
+    by_token: BTreeMap<i64, usize>,
+    pending: Vec<Pending>,
+    /// Unused places in `pending`.
+    unused: Vec<usize>,
     rows: VecDeque<Row>,
     last_row: i64,
     /// Changes in all rows.
@@ -35,22 +38,20 @@ struct Row {
 struct Pending {
     /// The row of the last change.
     row: i64,
-    /// The row of the first one.
-    first_row: i64,
     /// The table `held` has the lease.
     is_held: bool,
-    /// The row of the last change names it already.
-    is_told: bool,
     /// How it is now; `None`: over.
     lease: Option<StoredLease>,
 }
 
 /// A walk over all that is pending. What changes meanwhile is left to the next one.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Sweep {
     upto_row: i64,
     next_token: i64,
     last_token: i64,
+    /// How many leases were pending when it began.
+    leases: usize,
 }
 
 /// What a lease has come to.
@@ -67,47 +68,45 @@ impl Backlog {
     pub(super) fn add(&mut self, batch: Vec<Record>, mut each: impl FnMut(Change<'_>)) -> Option<i64> {
         let row = self.last_row + 1;
         let mut changes = 0;
-        let mut tokens = Vec::with_capacity(batch.len());
+        let ended: HashSet<i64> = batch
+            .iter()
+            .filter_map(|record| if let Record::Ended(token) = record { Some(token.get()) } else { None })
+            .collect();
+        let is_over = |token| !ended.is_empty() && ended.contains(&token);
+        // Granted and over within this batch: nobody needs to know.
+        let mut never = HashSet::new();
         for record in batch {
             match record {
                 Record::Granted(stored) => {
                     let token = stored.lease.token.get();
-                    let lease = Some(stored);
-                    let granted = Pending { row, first_row: row, is_held: false, is_told: false, lease };
-                    self.pending.insert(token, granted);
-                    tokens.push(token);
+                    if is_over(token) {
+                        never.insert(token);
+                        continue;
+                    }
+                    changes += 1;
+                    each(Change::Lease(&stored));
+                    let place = self.put(Pending { row, is_held: false, lease: Some(stored) });
+                    self.by_token.insert(token, place);
                 }
                 Record::Renewed(stored) => {
                     let token = stored.lease.token.get();
-                    self.change(token, row).lease = Some(stored);
-                    tokens.push(token);
+                    if is_over(token) {
+                        continue;
+                    }
+                    changes += 1;
+                    each(Change::Lease(&stored));
+                    self.change(token, row, Some(stored));
                 }
                 Record::Ended(token) => {
                     let token = token.get();
-                    let pending = self.change(token, row);
-                    pending.lease = None;
-                    let (is_held, is_new) = (pending.is_held, pending.first_row == row);
-                    if !is_held {
-                        self.pending.remove(&token);
+                    if never.contains(&token) {
+                        continue;
                     }
-                    // Granted and over within this batch: nobody needs to know.
-                    if is_held || !is_new {
-                        changes += 1;
-                        each(Change::Ended(token));
-                    }
+                    changes += 1;
+                    each(Change::Ended(token));
+                    self.change(token, row, None);
                 }
                 _ => {}
-            }
-        }
-        for token in tokens {
-            if let Some(Pending { row: changed, is_told, lease: Some(lease), .. }) =
-                self.pending.get_mut(&token)
-                && *changed == row
-                && !*is_told
-            {
-                *is_told = true;
-                changes += 1;
-                each(Change::Lease(lease));
             }
         }
         if changes == 0 {
@@ -119,13 +118,38 @@ impl Backlog {
         Some(row)
     }
 
-    fn change(&mut self, token: i64, row: i64) -> &mut Pending {
-        let unknown = Pending { row, first_row: row, is_held: true, is_told: false, lease: None };
-        let pending = self.pending.entry(token).or_insert(unknown);
-        if pending.row != row {
-            (pending.row, pending.is_told) = (row, false);
+    fn change(&mut self, token: i64, row: i64, lease: Option<StoredLease>) {
+        match self.by_token.get(&token) {
+            // It never reached `held`, and never will.
+            Some(place) if lease.is_none() && !self.pending[*place].is_held => self.remove(token),
+            Some(place) => {
+                let pending = &mut self.pending[*place];
+                (pending.row, pending.lease) = (row, lease);
+            }
+            None => {
+                let place = self.put(Pending { row, is_held: true, lease });
+                self.by_token.insert(token, place);
+            }
         }
-        pending
+    }
+
+    fn put(&mut self, pending: Pending) -> usize {
+        if let Some(place) = self.unused.pop() {
+            self.pending[place] = pending;
+            return place;
+        }
+        self.pending.push(pending);
+        self.pending.len() - 1
+    }
+
+    fn remove(&mut self, token: i64) {
+        let Some(place) = self.by_token.remove(&token) else { return };
+        self.pending[place].lease = None;
+        self.unused.push(place);
+        if self.by_token.is_empty() {
+            // After a peak: the memory goes back.
+            (self.pending, self.unused) = Default::default();
+        }
     }
 
     /// Notes how long the text of the newest row is.
@@ -151,9 +175,9 @@ impl Backlog {
         self.rows.is_empty()
     }
 
-    /// Whether a sweep has begun that is not through yet.
-    pub(super) fn is_sweeping(&self) -> bool {
-        self.sweep.is_some()
+    /// How many leases were pending when the sweep began that is not through yet.
+    pub(super) fn sweeping(&self) -> Option<usize> {
+        self.sweep.map(|sweep| sweep.leases)
     }
 
     /// Goes on with the sweep, or begins one: looks at up to `most` leases; `each` gets what `held` has to learn.
@@ -162,17 +186,23 @@ impl Backlog {
         most: usize,
         mut each: impl FnMut(Change<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let last_token = self.pending.last_key_value().map_or(i64::MIN, |(token, _)| *token);
-        let begun = Sweep { upto_row: self.last_row, next_token: i64::MIN, last_token };
-        let Sweep { upto_row, next_token, last_token } = self.sweep.take().unwrap_or(begun);
+        let begun = || Sweep {
+            upto_row: self.last_row,
+            next_token: i64::MIN,
+            last_token: self.by_token.last_key_value().map_or(i64::MIN, |(token, _)| *token),
+            leases: self.by_token.len(),
+        };
+        let sweep = self.sweep.take().unwrap_or_else(begun);
         let mut settled = Vec::new();
         let mut stopped_at = None;
-        for (looked_at, (token, pending)) in self.pending.range(next_token..=last_token).enumerate() {
+        let leases = self.by_token.range(sweep.next_token..=sweep.last_token);
+        for (looked_at, (token, place)) in leases.enumerate() {
             if looked_at == most {
                 stopped_at = Some(*token);
                 break;
             }
-            if pending.row > upto_row {
+            let pending = &self.pending[*place];
+            if pending.row > sweep.upto_row {
                 continue;
             }
             match &pending.lease {
@@ -182,11 +212,11 @@ impl Backlog {
             settled.push(*token);
         }
         for token in settled {
-            self.pending.remove(&token);
+            self.remove(token);
         }
         match stopped_at {
-            Some(next_token) => self.sweep = Some(Sweep { upto_row, next_token, last_token }),
-            None => self.settled_row = upto_row,
+            Some(next_token) => self.sweep = Some(Sweep { next_token, ..sweep }),
+            None => self.settled_row = sweep.upto_row,
         }
         Ok(())
     }

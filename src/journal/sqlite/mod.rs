@@ -10,7 +10,7 @@ mod changes;
 mod checkpoints;
 mod rows;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -90,9 +90,9 @@ CREATE TABLE sessions (
 ";
 
 /// Changes in `changes` from which on they move into `held`.
-const BACKLOG_CHANGES_MAX: usize = 131_072;
+const BACKLOG_CHANGES_MAX: usize = 262_144;
 /// The same in bytes.
-const BACKLOG_BYTES_MAX: usize = 32 << 20;
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Leases that a commit moves at least, when it moves any.
 const SWEEP_MIN: usize = 16;
 /// Rows that a commit removes at most; it adds one.
@@ -271,9 +271,11 @@ impl Backend for SqliteBackend {
         }
         let is_full =
             self.backlog.changes() > self.backlog_changes_max || self.backlog.bytes() > BACKLOG_BYTES_MAX;
-        if is_full || self.backlog.is_sweeping() {
-            // As fast as changes arrive, so that the backlog stays below twice its size.
-            sweep(&mut self.backlog, &writing, records + SWEEP_MIN).map_err(failed)?;
+        if let Some(leases) = self.backlog.sweeping().or(is_full.then_some(0)) {
+            // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
+            // meanwhile need not be written.
+            let share = records * leases / self.backlog_changes_max;
+            sweep(&mut self.backlog, &writing, share + SWEEP_MIN).map_err(failed)?;
         }
         forget_settled(&mut self.backlog, &writing, ROWS_PER_COMMIT).map_err(failed)?;
         writing.commit().map_err(failed)?;
@@ -296,9 +298,10 @@ impl Backend for SqliteBackend {
 
 /// Moves changes of up to `most` leases into `held`.
 fn sweep(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqlite::Result<()> {
+    let mut held = rows::Held::of(db)?;
     backlog.sweep(most, |change| match change {
-        Change::Lease(stored) => rows::put_lease(db, stored),
-        Change::Ended(token) => rows::remove_lease(db, token),
+        Change::Lease(stored) => held.put(stored),
+        Change::Ended(token) => held.remove(token),
     })
 }
 
@@ -310,17 +313,18 @@ fn forget_settled(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqli
 /// Moves all changes that an earlier process left into `held`.
 fn settle_all(db: &Connection) -> Result<(), JournalError> {
     let check = |error| fault("read the database", &error);
-    let mut last = HashMap::new();
+    let mut last = BTreeMap::new();
     let mut changes = db.prepare("SELECT leases FROM changes ORDER BY row").map_err(check)?;
     let mut found = changes.query([]).map_err(check)?;
     while let Some(row) = found.next().map_err(check)? {
         let text: String = rows::column(row, 0)?;
         changes::read(&text, |token, lease| drop(last.insert(token, lease)))?;
     }
+    let mut held = rows::Held::of(db).map_err(check)?;
     for (token, lease) in last {
         match lease {
-            Some(lease) => rows::put_lease(db, &lease),
-            None => rows::remove_lease(db, token),
+            Some(lease) => held.put(&lease),
+            None => held.remove(token),
         }
         .map_err(check)?;
     }

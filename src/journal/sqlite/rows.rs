@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rusqlite::types::{FromSql, FromSqlResult, ValueRef};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{CachedStatement, Connection, Row, params};
 
 use super::fault;
 use crate::journal::{JournalError, SessionRecord, StoredLease};
@@ -14,39 +14,52 @@ use crate::lock::{
     Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
 };
 
-/// Writes a lease into the table `held`.
-pub(super) fn put_lease(db: &Connection, stored: &StoredLease) -> rusqlite::Result<()> {
-    let StoredLease { name, lease } = stored;
-    let extra = lease.extra.as_deref();
-    let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
-    db.prepare_cached(
-        "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)",
-    )?
-    .execute(params![
-        lease.token.get(),
-        name.database(),
-        name.key(),
-        lease.owner.as_bytes(),
-        mode_name(lease.mode),
-        lease.mode.capacity(),
-        millis(lease.ttl),
-        lease.deadline.to_stored(),
-        lease.granted_at.to_stored(),
-        lease.renewals,
-        millis(extra.and_then(|extra| extra.max_hold)),
-        millis(extra.and_then(|extra| extra.delay)),
-        lease.session().map(session_text),
-        lease.meta(),
-        lease.origin.as_ref().map(|origin| origin.addr.as_str()),
-        lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
-    ])?;
-    Ok(())
+/// The table `held`.
+pub(super) struct Held<'db> {
+    put: CachedStatement<'db>,
+    remove: CachedStatement<'db>,
 }
 
-/// Removes a lease from the table `held`, if it is there.
-pub(super) fn remove_lease(db: &Connection, token: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM held WHERE token = ?1")?.execute([token])?;
-    Ok(())
+impl Held<'_> {
+    pub(super) fn of(db: &Connection) -> rusqlite::Result<Held<'_>> {
+        Ok(Held {
+            put: db.prepare_cached(
+                "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)",
+            )?,
+            remove: db.prepare_cached("DELETE FROM held WHERE token = ?1")?,
+        })
+    }
+
+    /// Writes a lease.
+    pub(super) fn put(&mut self, StoredLease { name, lease }: &StoredLease) -> rusqlite::Result<()> {
+        let extra = lease.extra.as_deref();
+        let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
+        self.put.execute(params![
+            lease.token.get(),
+            name.database(),
+            name.key(),
+            lease.owner.as_bytes(),
+            mode_name(lease.mode),
+            lease.mode.capacity(),
+            millis(lease.ttl),
+            lease.deadline.to_stored(),
+            lease.granted_at.to_stored(),
+            lease.renewals,
+            millis(extra.and_then(|extra| extra.max_hold)),
+            millis(extra.and_then(|extra| extra.delay)),
+            lease.session().map(session_text),
+            lease.meta(),
+            lease.origin.as_ref().map(|origin| origin.addr.as_str()),
+            lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
+        ])?;
+        Ok(())
+    }
+
+    /// Removes a lease, if it is there.
+    pub(super) fn remove(&mut self, token: i64) -> rusqlite::Result<()> {
+        self.remove.execute([token])?;
+        Ok(())
+    }
 }
 
 /// Writes what happened to leases in one commit.
