@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLockWriteGuard};
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
-use crate::journal::{Group, Journal, JournalError, Record, Seq, SessionRecord, StoredLease};
+use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, SessionRecord, StoredLease};
 use crate::lock::{
     self, Effect, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp, Ttl, WaiterId,
 };
@@ -332,32 +332,32 @@ impl Engine {
         if effects.is_empty() {
             return Ok(outcome);
         }
-        let records = effects.iter().filter_map(|effect| record_of(name, effect));
-        // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
-        // first whether the journal is down, and it stays down until this table is replaced.
-        let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
-        guarded.changed_by(seq);
-        core.watches.changed(guarded.hash);
+        let mut records = Vec::with_capacity(effects.len());
+        let mut events = Vec::new();
+        let mut verdicts = Vec::new();
         for effect in effects {
             core.census.count(&effect);
-            if core.events.is_heard()
-                && let Some((kind, lease)) = event_of(&effect)
-            {
-                let (name, token, deadline) = (name.clone(), lease.token, lease.deadline);
-                core.events.push(seq, Event { name, kind, token, deadline });
+            if core.events.is_heard() {
+                events.extend(event_of(name, &effect));
             }
             match effect {
                 Effect::Granted { lease, waiter } => {
                     if let Some(session) = lease.session() {
                         core.sessions.attach(session, name);
                     }
-                    if let Some(waiter) = waiter
-                        && !core.waiters.tell(waiter, Verdict::Granted(lease.token, seq))
-                    {
-                        undelivered.push_back(Op::Release { owner: lease.owner, token: Some(lease.token) });
-                    }
+                    verdicts
+                        .extend(waiter.map(|waiter| (waiter, Verdict::Granted(lease.token, Seq::default()))));
+                    records.push(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })));
                 }
-                Effect::Ended { lease, .. } => self.detach(lease.session(), name, guarded.slot),
+                Effect::Renewed { token, deadline, renewals } => {
+                    records.push(Record::Renewed(Renewal { token, deadline, renewals }));
+                }
+                Effect::Ended { lease, .. } => {
+                    self.detach(lease.session(), name, guarded.slot);
+                    records.push(Record::Ended(lease.token));
+                }
+                Effect::DelayStarted(delay) => records.push(Record::DelayStarted(name.clone(), delay)),
+                Effect::DelayEnded => records.push(Record::DelayEnded(name.clone())),
                 Effect::Joined { session, .. } => {
                     if let Some(session) = session {
                         core.sessions.attach(session, name);
@@ -369,10 +369,26 @@ impl Engine {
                         Left::SessionEnded => Verdict::SessionEnded,
                         Left::Replaced => Verdict::Replaced,
                     };
-                    core.waiters.tell(waiter, verdict);
+                    verdicts.push((waiter, verdict));
                     self.detach(session, name, guarded.slot);
                 }
-                Effect::Renewed { .. } | Effect::DelayStarted(_) | Effect::DelayEnded => {}
+            }
+        }
+        // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
+        // first whether the journal is down, and it stays down until this table is replaced.
+        let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
+        guarded.changed_by(seq);
+        core.watches.changed(guarded.hash);
+        events.into_iter().for_each(|event| core.events.push(seq, event));
+        for (waiter, verdict) in verdicts {
+            let Verdict::Granted(token, _) = verdict else {
+                core.waiters.tell(waiter, verdict);
+                continue;
+            };
+            if !core.waiters.tell(waiter, Verdict::Granted(token, seq))
+                && let Some(lease) = guarded.slot.lease(token)
+            {
+                undelivered.push_back(Op::Release { owner: lease.owner.clone(), token: Some(token) });
             }
         }
         Ok(outcome)
@@ -408,30 +424,19 @@ impl lock::Env for EngineEnv<'_> {
     }
 }
 
-fn record_of(name: &LockName, effect: &Effect) -> Option<Record> {
-    let stored = |lease: &lock::Lease| StoredLease { name: name.clone(), lease: lease.clone() };
-    match effect {
-        Effect::Granted { lease, .. } => Some(Record::Granted(stored(lease))),
-        Effect::Renewed { lease } => Some(Record::Renewed(stored(lease))),
-        Effect::Ended { lease, .. } => Some(Record::Ended(lease.token)),
-        Effect::DelayStarted(delay) => Some(Record::DelayStarted(name.clone(), *delay)),
-        Effect::DelayEnded => Some(Record::DelayEnded(name.clone())),
-        Effect::Joined { .. } | Effect::WaiterLeft { .. } => None,
-    }
-}
-
-fn event_of(effect: &Effect) -> Option<(EventKind, &lock::Lease)> {
-    match effect {
-        Effect::Granted { lease, .. } => Some((EventKind::Acquired, lease)),
-        Effect::Renewed { lease } => Some((EventKind::Renewed, lease)),
+fn event_of(name: &LockName, effect: &Effect) -> Option<Event> {
+    let (kind, token, deadline) = match effect {
+        Effect::Granted { lease, .. } => (EventKind::Acquired, lease.token, lease.deadline),
+        Effect::Renewed { token, deadline, .. } => (EventKind::Renewed, *token, *deadline),
         Effect::Ended { lease, how } => {
             let kind = match how {
                 End::Released | End::Session { .. } => EventKind::Released,
                 End::Expired => EventKind::Expired,
                 End::Forced | End::Replaced => EventKind::Forced,
             };
-            Some((kind, lease))
+            (kind, lease.token, lease.deadline)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(Event { name: name.clone(), kind, token, deadline })
 }

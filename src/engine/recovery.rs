@@ -54,7 +54,8 @@ impl Core {
                 Record::DelayStarted(name, delay) => {
                     self.restore_into(table, &name, |slot| slot.restore_delay(delay));
                 }
-                Record::Granted(StoredLease { name, lease }) => {
+                Record::Granted(stored) => {
+                    let StoredLease { name, lease } = *stored;
                     let session = lease.session();
                     let fits = self.restore_into(table, &name, |slot| {
                         let mixes = slot.newest().is_none_or(|held| held.mode.mixes_with(lease.mode));

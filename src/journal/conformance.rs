@@ -19,7 +19,7 @@ fn ttl(millis: u64) -> Option<Ttl> {
     Some(Ttl::from_millis(millis).unwrap())
 }
 
-fn lease(key: &str, token: i64) -> StoredLease {
+fn lease(key: &str, token: i64) -> Box<StoredLease> {
     let lease = Lease {
         owner: Owner::new(b"\0binary\xff").unwrap(),
         token: FencingToken::new(token).unwrap(),
@@ -31,10 +31,10 @@ fn lease(key: &str, token: i64) -> StoredLease {
         origin: None,
         extra: None,
     };
-    StoredLease { name: name(key), lease }
+    Box::new(StoredLease { name: name(key), lease })
 }
 
-fn full_lease(token: i64) -> StoredLease {
+fn full_lease(token: i64) -> Box<StoredLease> {
     let mut stored = lease("full", token);
     stored.lease.mode = Mode::limit(7).unwrap();
     stored.lease.renewals = 4;
@@ -100,10 +100,9 @@ fn what_is_committed_is_loaded_again_to_the_last_field() {
 #[test]
 fn the_last_state_counts_within_a_batch_and_across_batches() {
     every_backend(|backend, _| {
-        let renewed = |token, deadline| {
-            let mut stored = lease("k", token);
-            stored.lease.deadline = ms(deadline);
-            stored
+        let renewed = |token, deadline, renewals| {
+            let token = FencingToken::new(token).unwrap();
+            Record::Renewed(Renewal { token, deadline: ms(deadline), renewals })
         };
         let ended = |token| Record::Ended(FencingToken::new(token).unwrap());
         state(backend.as_mut(), BOOT, ms(0));
@@ -111,7 +110,7 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
             .commit(vec![
                 Record::Granted(lease("k", 1)),
                 Record::Granted(lease("k", 2)),
-                Record::Renewed(renewed(2, 40_000)),
+                renewed(2, 40_000, 1),
                 ended(1),
                 Record::Granted(lease("k", 3)),
                 Record::SessionOpened(session(1)),
@@ -120,9 +119,11 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
                 Record::TokensReserved(10),
             ])
             .unwrap();
-        backend.commit(vec![ended(3), ended(9), Record::Renewed(renewed(2, 50_000))]).unwrap();
+        backend.commit(vec![ended(3), ended(9), renewed(2, 50_000, 2)]).unwrap();
         let (records, loaded) = state(backend.as_mut(), BOOT, ms(0));
-        assert_eq!(records, vec![Record::Granted(renewed(2, 50_000))]);
+        let mut second = lease("k", 2);
+        (second.lease.deadline, second.lease.renewals) = (ms(50_000), 2);
+        assert_eq!(records, vec![Record::Granted(second)]);
         assert_eq!(loaded.tokens_reserved, 20, "the mark never goes back");
     });
 }

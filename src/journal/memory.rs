@@ -10,7 +10,7 @@ use crate::lock::{Delay, FencingToken, LockName, SessionId, Timestamp};
 /// State in memory.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
-    leases: BTreeMap<FencingToken, StoredLease>,
+    leases: BTreeMap<FencingToken, Box<StoredLease>>,
     delays: BTreeMap<LockName, Delay>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     tokens_reserved: i64,
@@ -47,8 +47,11 @@ impl Backend for MemoryBackend {
     fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
         for record in batch {
             match record {
-                Record::Granted(stored) | Record::Renewed(stored) => {
-                    self.leases.insert(stored.lease.token, stored);
+                Record::Granted(stored) => drop(self.leases.insert(stored.lease.token, stored)),
+                Record::Renewed(renewal) => {
+                    if let Some(stored) = self.leases.get_mut(&renewal.token) {
+                        renewal.apply_to(&mut stored.lease);
+                    }
                 }
                 Record::Ended(token) => drop(self.leases.remove(&token)),
                 Record::DelayStarted(name, delay) => drop(self.delays.insert(name, delay)),

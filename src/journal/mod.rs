@@ -18,7 +18,7 @@ pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
 pub use group_commit::{Barrier, Batch, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq};
 pub use memory::MemoryBackend;
-pub use record::{Record, SessionRecord, StoredLease};
+pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::SqliteBackend;
 
 use crate::lock::Timestamp;

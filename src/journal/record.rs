@@ -13,6 +13,24 @@ pub struct StoredLease {
     pub lease: Lease,
 }
 
+/// What changes in a lease when it is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// The lease.
+    pub token: FencingToken,
+    /// When it ends now.
+    pub deadline: Timestamp,
+    /// How often its deadline was moved so far.
+    pub renewals: u32,
+}
+
+impl Renewal {
+    /// Makes it so.
+    pub fn apply_to(self, lease: &mut Lease) {
+        (lease.deadline, lease.renewals) = (self.deadline, self.renewals);
+    }
+}
+
 /// A session as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
@@ -30,9 +48,9 @@ pub struct SessionRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// A new lease; its token was never in a record before.
-    Granted(StoredLease),
-    /// A lease as it is now.
-    Renewed(StoredLease),
+    Granted(Box<StoredLease>),
+    /// A lease has moved its deadline.
+    Renewed(Renewal),
     /// The lease with this token is over.
     Ended(FencingToken),
     /// A lock rests.

@@ -187,8 +187,12 @@ pub enum Effect {
     },
     /// A lease changed its deadline.
     Renewed {
-        /// The lease as it is now.
-        lease: Lease,
+        /// Which one.
+        token: FencingToken,
+        /// When it ends now.
+        deadline: Timestamp,
+        /// How often its deadline was moved so far.
+        renewals: u32,
     },
     /// A lease is over.
     Ended {
@@ -449,9 +453,9 @@ impl<E: Env> Step<'_, E> {
         let renewed = self.slot.update_holder(token, |lease| {
             lease.deadline = deadline;
             lease.renewals = lease.renewals.saturating_add(1);
-            lease.clone()
+            lease.renewals
         });
-        self.effects.extend(renewed.map(|lease| Effect::Renewed { lease }));
+        self.effects.extend(renewed.map(|renewals| Effect::Renewed { token, deadline, renewals }));
     }
 
     fn end(&mut self, token: FencingToken, how: End) {

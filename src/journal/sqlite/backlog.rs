@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use crate::journal::{Record, StoredLease};
+use super::changes::ChangesText;
+use crate::journal::{Record, Renewal, StoredLease};
 
 /// The backlog of an open database.
 #[derive(Debug, Default)]
@@ -38,10 +39,32 @@ struct Row {
 struct Pending {
     /// The row of the last change.
     row: i64,
-    /// The table `held` has the lease.
-    is_held: bool,
-    /// How it is now; `None`: over.
-    lease: Option<StoredLease>,
+    change: Change,
+}
+
+/// What a lease has come to.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// The table `held` does not have it.
+    Granted(Box<StoredLease>),
+    /// The table `held` has it with an earlier deadline.
+    Renewed(Renewal),
+    /// The table `held` has it, and it is over.
+    Ended,
+}
+
+impl Change {
+    /// What a lease comes to by one record more. `None`: nothing, it never reached `held`.
+    pub(super) fn followed_by(self, next: Change) -> Option<Change> {
+        match (self, next) {
+            (Change::Granted(mut stored), Change::Renewed(renewal)) => {
+                renewal.apply_to(&mut stored.lease);
+                Some(Change::Granted(stored))
+            }
+            (Change::Granted(_), Change::Ended) => None,
+            (_, next) => Some(next),
+        }
+    }
 }
 
 /// A walk over all that is pending. What changes meanwhile is left to the next one.
@@ -54,18 +77,10 @@ struct Sweep {
     leases: usize,
 }
 
-/// What a lease has come to.
-pub(super) enum Change<'a> {
-    /// It is like this.
-    Lease(&'a StoredLease),
-    /// The lease with this token is over.
-    Ended(i64),
-}
-
 impl Backlog {
-    /// Adds a row with what a batch does to leases, unless that comes to nothing: `each` gets its content, and its number
+    /// Adds a row with what a batch does to leases, unless that comes to nothing: `text` gets its content, and its number
     /// is answered. Should the row not become durable, the backlog is of no use any more.
-    pub(super) fn add(&mut self, batch: Vec<Record>, mut each: impl FnMut(Change<'_>)) -> Option<i64> {
+    pub(super) fn add(&mut self, batch: Vec<Record>, text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
         let mut changes = 0;
         let ended: HashSet<i64> = batch
@@ -76,38 +91,25 @@ impl Backlog {
         // Granted and over within this batch: nobody needs to know.
         let mut never = HashSet::new();
         for record in batch {
-            match record {
-                Record::Granted(stored) => {
-                    let token = stored.lease.token.get();
-                    if is_over(token) {
-                        never.insert(token);
-                        continue;
-                    }
-                    changes += 1;
-                    each(Change::Lease(&stored));
-                    let place = self.put(Pending { row, is_held: false, lease: Some(stored) });
-                    self.by_token.insert(token, place);
+            let (token, change) = match record {
+                Record::Granted(stored) => (stored.lease.token.get(), Change::Granted(stored)),
+                Record::Renewed(renewal) => (renewal.token.get(), Change::Renewed(renewal)),
+                Record::Ended(token) => (token.get(), Change::Ended),
+                _ => continue,
+            };
+            match &change {
+                Change::Granted(_) if is_over(token) => {
+                    never.insert(token);
+                    continue;
                 }
-                Record::Renewed(stored) => {
-                    let token = stored.lease.token.get();
-                    if is_over(token) {
-                        continue;
-                    }
-                    changes += 1;
-                    each(Change::Lease(&stored));
-                    self.change(token, row, Some(stored));
-                }
-                Record::Ended(token) => {
-                    let token = token.get();
-                    if never.contains(&token) {
-                        continue;
-                    }
-                    changes += 1;
-                    each(Change::Ended(token));
-                    self.change(token, row, None);
-                }
-                _ => {}
+                Change::Renewed(_) if is_over(token) => continue,
+                Change::Ended if never.contains(&token) => continue,
+                Change::Granted(stored) => text.granted(stored),
+                Change::Renewed(renewal) => text.renewed(renewal),
+                Change::Ended => text.ended(token),
             }
+            changes += 1;
+            self.change(token, row, change);
         }
         if changes == 0 {
             return None;
@@ -118,18 +120,17 @@ impl Backlog {
         Some(row)
     }
 
-    fn change(&mut self, token: i64, row: i64, lease: Option<StoredLease>) {
-        match self.by_token.get(&token) {
-            // It never reached `held`, and never will.
-            Some(place) if lease.is_none() && !self.pending[*place].is_held => self.remove(token),
-            Some(place) => {
-                let pending = &mut self.pending[*place];
-                (pending.row, pending.lease) = (row, lease);
-            }
-            None => {
-                let place = self.put(Pending { row, is_held: true, lease });
-                self.by_token.insert(token, place);
-            }
+    fn change(&mut self, token: i64, row: i64, next: Change) {
+        let Some(place) = self.by_token.get(&token) else {
+            let place = self.put(Pending { row, change: next });
+            self.by_token.insert(token, place);
+            return;
+        };
+        let pending = &mut self.pending[*place];
+        pending.row = row;
+        match std::mem::replace(&mut pending.change, Change::Ended).followed_by(next) {
+            Some(change) => pending.change = change,
+            None => self.remove(token),
         }
     }
 
@@ -144,7 +145,7 @@ impl Backlog {
 
     fn remove(&mut self, token: i64) {
         let Some(place) = self.by_token.remove(&token) else { return };
-        self.pending[place].lease = None;
+        self.pending[place].change = Change::Ended;
         self.unused.push(place);
         if self.by_token.is_empty() {
             // After a peak: the memory goes back.
@@ -184,7 +185,7 @@ impl Backlog {
     pub(super) fn sweep<E>(
         &mut self,
         most: usize,
-        mut each: impl FnMut(Change<'_>) -> Result<(), E>,
+        mut each: impl FnMut(i64, &Change) -> Result<(), E>,
     ) -> Result<(), E> {
         let begun = || Sweep {
             upto_row: self.last_row,
@@ -202,13 +203,11 @@ impl Backlog {
                 break;
             }
             let pending = &self.pending[*place];
-            if pending.row > sweep.upto_row {
+            // What changed since is for the next sweep, but rows of this one may have the only word of a grant.
+            if pending.row > sweep.upto_row && !matches!(pending.change, Change::Granted(_)) {
                 continue;
             }
-            match &pending.lease {
-                Some(lease) => each(Change::Lease(lease))?,
-                None => each(Change::Ended(*token))?,
-            }
+            each(*token, &pending.change)?;
             settled.push(*token);
         }
         for token in settled {

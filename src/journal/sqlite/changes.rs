@@ -1,15 +1,16 @@
 //! What happened to leases in one commit, as one JSON text: a row of the table `changes`.
 //!
-//! Promise: any SQLite tool can read it; a text that is not ours is damage, not a panic. An element is a lease as it is now (an
-//! array of the columns of `held`) or, for one that is over, its token. Keys and owners are strings, or arrays of
-//! bytes where they are no text. Absent: SQL.
+//! Promise: any SQLite tool can read it; a text that is not ours is damage, not a panic. An element is a new lease (an array
+//! of the columns of `held`), a renewal (token, deadline_ns, renewals) or, for a lease that is over, its token. Keys and
+//! owners are strings, or arrays of bytes where they are no text. Absent: SQL.
 
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::backlog::Change;
 use super::rows::{Bytes, LeaseColumns, damaged, lease_from, mode_name, session_text};
-use crate::journal::{JournalError, StoredLease};
-use crate::lock::Ttl;
+use crate::journal::{JournalError, Renewal, StoredLease};
+use crate::lock::{FencingToken, Timestamp, Ttl};
 
 /// Collects the changes of one commit.
 pub(super) struct ChangesText(Vec<u8>);
@@ -25,7 +26,7 @@ impl ChangesText {
         self.0.len() == 1
     }
 
-    pub(super) fn lease(&mut self, stored: &StoredLease) {
+    pub(super) fn granted(&mut self, stored: &StoredLease) {
         let StoredLease { name, lease } = stored;
         let extra = lease.extra.as_deref();
         let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
@@ -47,6 +48,10 @@ impl ChangesText {
             lease.origin.as_ref().map(|origin| origin.addr.as_str()),
             lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
         ));
+    }
+
+    pub(super) fn renewed(&mut self, renewal: &Renewal) {
+        self.push(&(renewal.token.get(), renewal.deadline.to_stored(), renewal.renewals));
     }
 
     pub(super) fn ended(&mut self, token: i64) {
@@ -103,19 +108,28 @@ impl<'de> Deserialize<'de> for Bytes {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Change {
+enum Element {
     Ended(i64),
-    Lease(Box<LeaseColumns>),
+    Renewed(i64, Option<i64>, u32),
+    Granted(Box<LeaseColumns>),
 }
 
-/// Passes every change in a text to `each`: the token, and the lease unless it is over.
-pub(super) fn read(text: &str, mut each: impl FnMut(i64, Option<StoredLease>)) -> Result<(), JournalError> {
-    for change in serde_json::from_str::<Vec<Change>>(text).map_err(damaged)? {
-        match change {
-            Change::Ended(token) => each(token, None),
-            Change::Lease(columns) => {
+/// Passes every change in a text to `each`, with its token.
+pub(super) fn read(text: &str, mut each: impl FnMut(i64, Change)) -> Result<(), JournalError> {
+    for element in serde_json::from_str::<Vec<Element>>(text).map_err(damaged)? {
+        match element {
+            Element::Ended(token) => each(token, Change::Ended),
+            Element::Renewed(token, deadline, renewals) => {
+                let renewal = Renewal {
+                    token: FencingToken::new(token).map_err(damaged)?,
+                    deadline: Timestamp::from_stored(deadline),
+                    renewals,
+                };
+                each(token, Change::Renewed(renewal));
+            }
+            Element::Granted(columns) => {
                 let stored = lease_from(*columns)?;
-                each(stored.lease.token.get(), Some(stored));
+                each(stored.lease.token.get(), Change::Granted(Box::new(stored)));
             }
         }
     }

@@ -60,20 +60,29 @@ CREATE TABLE changes (
 ) STRICT;
 CREATE VIEW leases AS
     WITH change AS (
-        SELECT iif(c.type = 'integer', c.value, json_extract(c.value, '$[0]')) AS token,
-            iif(c.type = 'integer', NULL, c.value) AS lease, changes.row * 1000000 + c.key AS place
+        SELECT iif(c.type = 'array', json_extract(c.value, '$[0]'), c.value) AS token, c.value,
+            iif(c.type = 'array', json_array_length(c.value), 0) AS length, changes.row * 1000000 + c.key AS place
         FROM changes, json_each(changes.leases) c),
-    last AS (SELECT token, lease, max(place) FROM change GROUP BY token)
-    SELECT * FROM held WHERE token NOT IN (SELECT token FROM last)
-    UNION ALL
-    SELECT token,
-        json_extract(lease, '$[1]'), CAST(json_extract(lease, '$[2]') AS BLOB),
-        CAST(json_extract(lease, '$[3]') AS BLOB), json_extract(lease, '$[4]'), json_extract(lease,
-        '$[5]'), json_extract(lease, '$[6]'), json_extract(lease, '$[7]'), json_extract(lease,
-        '$[8]'), json_extract(lease, '$[9]'), json_extract(lease, '$[10]'), json_extract(lease,
-        '$[11]'), json_extract(lease, '$[12]'), json_extract(lease, '$[13]'), json_extract(lease,
-        '$[14]'), json_extract(lease, '$[15]')
-    FROM last WHERE lease IS NOT NULL;
+    renewed AS (
+        SELECT token, json_extract(value, '$[1]') AS deadline_ns, json_extract(value, '$[2]') AS renewals, max(place)
+        FROM change WHERE length = 3 GROUP BY token),
+    lease AS (
+        SELECT * FROM held WHERE token NOT IN (SELECT token FROM change WHERE length > 3)
+        UNION ALL
+        SELECT
+            json_extract(value, '$[0]'), json_extract(value, '$[1]'), CAST(json_extract(value,
+            '$[2]') AS BLOB), CAST(json_extract(value, '$[3]') AS BLOB), json_extract(value,
+            '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value,
+            '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value,
+            '$[10]'), json_extract(value, '$[11]'), json_extract(value, '$[12]'),
+            json_extract(value, '$[13]'), json_extract(value, '$[14]'), json_extract(value, '$[15]')
+        FROM change WHERE length > 3)
+    SELECT
+        l.token, l.db, l.key, l.owner, l.mode, l.capacity, l.ttl_ms, iif(r.token IS NULL,
+        l.deadline_ns, r.deadline_ns) AS deadline_ns, l.granted_ns, coalesce(r.renewals, l.renewals)
+        AS renewals, l.max_hold_ms, l.delay_ms, l.session, l.meta, l.addr, l.client_name
+    FROM lease l LEFT JOIN renewed r ON r.token = l.token
+    WHERE l.token NOT IN (SELECT token FROM change WHERE length = 0);
 CREATE TABLE delays (
     db INTEGER NOT NULL,
     key BLOB NOT NULL,
@@ -226,7 +235,7 @@ impl Backend for SqliteBackend {
             let mut rows = reading.prepare("SELECT * FROM held ORDER BY token").map_err(check)?;
             let mut rows = rows.query([]).map_err(check)?;
             while let Some(row) = rows.next().map_err(check)? {
-                each(Record::Granted(rows::lease_from_row(row)?));
+                each(Record::Granted(Box::new(rows::lease_from_row(row)?)));
             }
         }
         reading.commit().map_err(check)?;
@@ -240,10 +249,7 @@ impl Backend for SqliteBackend {
         let records = batch.len();
         let others: Vec<Record> = batch.extract_if(.., |record| !record.is_of_a_lease()).collect();
         let mut text = ChangesText::with_capacity(self.text_bytes);
-        let row = self.backlog.add(batch, |change| match change {
-            Change::Lease(stored) => text.lease(stored),
-            Change::Ended(token) => text.ended(token),
-        });
+        let row = self.backlog.add(batch, &mut text);
         if row.is_none() && others.is_empty() {
             return Ok(());
         }
@@ -299,10 +305,7 @@ impl Backend for SqliteBackend {
 /// Moves changes of up to `most` leases into `held`.
 fn sweep(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqlite::Result<()> {
     let mut held = rows::Held::of(db)?;
-    backlog.sweep(most, |change| match change {
-        Change::Lease(stored) => held.put(stored),
-        Change::Ended(token) => held.remove(token),
-    })
+    backlog.sweep(most, |token, change| held.write(token, change))
 }
 
 /// Removes rows of `changes` that have moved.
@@ -313,20 +316,23 @@ fn forget_settled(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqli
 /// Moves all changes that an earlier process left into `held`.
 fn settle_all(db: &Connection) -> Result<(), JournalError> {
     let check = |error| fault("read the database", &error);
-    let mut last = BTreeMap::new();
+    let mut pending: BTreeMap<i64, Change> = BTreeMap::new();
     let mut changes = db.prepare("SELECT leases FROM changes ORDER BY row").map_err(check)?;
     let mut found = changes.query([]).map_err(check)?;
     while let Some(row) = found.next().map_err(check)? {
         let text: String = rows::column(row, 0)?;
-        changes::read(&text, |token, lease| drop(last.insert(token, lease)))?;
+        changes::read(&text, |token, change| {
+            // A grant that is here may be in `held` as well, so its end is not forgotten.
+            let change = match (pending.remove(&token), change) {
+                (None, change) | (Some(_), change @ Change::Ended) => Some(change),
+                (Some(first), change) => first.followed_by(change),
+            };
+            pending.extend(change.map(|change| (token, change)));
+        })?;
     }
     let mut held = rows::Held::of(db).map_err(check)?;
-    for (token, lease) in last {
-        match lease {
-            Some(lease) => held.put(&lease),
-            None => held.remove(token),
-        }
-        .map_err(check)?;
+    for (token, change) in &pending {
+        held.write(*token, change).map_err(check)?;
     }
     db.execute("DELETE FROM changes", []).map_err(check)?;
     Ok(())
@@ -354,10 +360,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::journal::StoredLease;
+    use crate::journal::{Renewal, StoredLease};
     use crate::lock::{FencingToken, Lease, LockName, Mode, Owner};
 
-    fn lease(token: i64, deadline: u64) -> StoredLease {
+    fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
         let lease = Lease {
             owner: Owner::new(if token % 3 == 0 { b"\0\xff" } else { "w\"\u{1F512}".as_bytes() }).unwrap(),
             token: FencingToken::new(token).unwrap(),
@@ -369,7 +375,7 @@ mod tests {
             origin: None,
             extra: None,
         };
-        StoredLease { name: LockName::new(0, token.to_string().as_bytes()).unwrap(), lease }
+        Box::new(StoredLease { name: LockName::new(0, token.to_string().as_bytes()).unwrap(), lease })
     }
 
     /// Token, key, owner and deadline of every row of the view.
@@ -389,7 +395,7 @@ mod tests {
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             (random >> 33) as usize % bound
         };
-        let mut expected: BTreeMap<i64, StoredLease> = BTreeMap::new();
+        let mut expected: BTreeMap<i64, Box<StoredLease>> = BTreeMap::new();
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
         backend.backlog_changes_max = 20;
@@ -400,9 +406,14 @@ mod tests {
                 let known = expected.keys().nth(below(expected.len().max(1))).copied();
                 match (below(3), known) {
                     (1, Some(token)) => {
-                        let stored = lease(token, step);
-                        batch.push(Record::Renewed(stored.clone()));
-                        expected.insert(token, stored);
+                        let stored = expected.get_mut(&token).unwrap();
+                        let renewal = Renewal {
+                            token: stored.lease.token,
+                            deadline: Timestamp::from_nanos(step),
+                            renewals: stored.lease.renewals + 1,
+                        };
+                        batch.push(Record::Renewed(renewal));
+                        renewal.apply_to(&mut stored.lease);
                     }
                     (2, Some(token)) => {
                         batch.push(Record::Ended(FencingToken::new(token).unwrap()));
@@ -438,7 +449,8 @@ mod tests {
             }
             let shown: Vec<_> = expected
                 .values()
-                .map(|StoredLease { name, lease }| {
+                .map(|stored| {
+                    let StoredLease { name, lease } = &**stored;
                     (lease.token.get(), name.key().to_vec(), lease.deadline.to_stored().unwrap())
                 })
                 .collect();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rusqlite::types::{FromSql, FromSqlResult, ValueRef};
 use rusqlite::{CachedStatement, Connection, Row, params};
 
+use super::backlog::Change;
 use super::fault;
 use crate::journal::{JournalError, SessionRecord, StoredLease};
 use crate::lock::{
@@ -17,6 +18,7 @@ use crate::lock::{
 /// The table `held`.
 pub(super) struct Held<'db> {
     put: CachedStatement<'db>,
+    renew: CachedStatement<'db>,
     remove: CachedStatement<'db>,
 }
 
@@ -26,12 +28,26 @@ impl Held<'_> {
             put: db.prepare_cached(
                 "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)",
             )?,
+            renew: db.prepare_cached("UPDATE held SET deadline_ns = ?2, renewals = ?3 WHERE token = ?1")?,
             remove: db.prepare_cached("DELETE FROM held WHERE token = ?1")?,
         })
     }
 
-    /// Writes a lease.
-    pub(super) fn put(&mut self, StoredLease { name, lease }: &StoredLease) -> rusqlite::Result<()> {
+    /// Writes what a lease has come to.
+    pub(super) fn write(&mut self, token: i64, change: &Change) -> rusqlite::Result<()> {
+        match change {
+            Change::Granted(stored) => self.put(stored)?,
+            Change::Renewed(renewal) => {
+                self.renew.execute(params![token, renewal.deadline.to_stored(), renewal.renewals])?;
+            }
+            Change::Ended => {
+                self.remove.execute([token])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, StoredLease { name, lease }: &StoredLease) -> rusqlite::Result<()> {
         let extra = lease.extra.as_deref();
         let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
         self.put.execute(params![
@@ -52,12 +68,6 @@ impl Held<'_> {
             lease.origin.as_ref().map(|origin| origin.addr.as_str()),
             lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
         ])?;
-        Ok(())
-    }
-
-    /// Removes a lease, if it is there.
-    pub(super) fn remove(&mut self, token: i64) -> rusqlite::Result<()> {
-        self.remove.execute([token])?;
         Ok(())
     }
 }
