@@ -57,6 +57,8 @@ const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// Without anything to commit for so long, the backend does its housekeeping.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
+/// Turns that others get before a commit, when several waited for the last one.
+const TURNS_FOR_OTHERS: usize = 5;
 /// Failures remembered for barriers that are still to be asked about; far more than can be in flight.
 const FAILURES_MAX: usize = 1024;
 
@@ -82,6 +84,8 @@ struct Shared {
     executing: AtomicUsize,
     /// Nobody waits, and at most one did for the last commit.
     is_quiet: AtomicBool,
+    /// How many waited for the last commit.
+    woken: AtomicUsize,
     commits: AtomicU64,
     committed: AtomicU64,
 }
@@ -135,6 +139,7 @@ impl Journal {
             barriers: Mutex::default(),
             executing: AtomicUsize::new(0),
             is_quiet: AtomicBool::new(false),
+            woken: AtomicUsize::new(0),
             commits: AtomicU64::new(0),
             committed: AtomicU64::new(0),
         });
@@ -309,6 +314,7 @@ impl Shared {
         self.settled.store(last, Ordering::Release);
         let later = barriers.parked.split_off(&(last + 1, 0));
         let woken = std::mem::replace(&mut barriers.parked, later);
+        self.woken.store(woken.len(), Ordering::Relaxed);
         self.is_quiet.store(woken.len() <= 1 && barriers.parked.is_empty(), Ordering::Release);
         drop(barriers);
         woken.into_values().for_each(Waker::wake);
@@ -360,6 +366,7 @@ impl Shared {
     /// The commit thread.
     fn run(&self, interval: Duration) {
         while self.wait_for_work(interval) {
+            self.let_others_join();
             let mut writer = lock(&self.writer);
             self.commit_pending(&mut writer);
             if self.is_down.load(Ordering::Acquire) {
@@ -402,6 +409,20 @@ impl Shared {
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         !(queue.closing && queue.pending.is_empty())
+    }
+
+    /// Those whom the last commit answered are about to ask again: a few turns for them make the next one fuller.
+    fn let_others_join(&self) {
+        let woken = self.woken.load(Ordering::Relaxed);
+        if woken <= 1 {
+            return;
+        }
+        for _ in 0..TURNS_FOR_OTHERS {
+            if lock(&self.barriers).parked.len() * 4 >= woken * 3 {
+                break;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Commits all there is, unless a group is open.
