@@ -1,5 +1,6 @@
 //! The octostore server. Everything is in the library; this turns arguments into an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use octostore::config::{Config, ConfigError};
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
     let served = tokio::runtime::Builder::new_multi_thread().enable_all().build().map(|runtime| {
         runtime.block_on(async {
             let server = Server::start(&config).await?;
-            println!("{}", server.banner());
+            // Nobody may be there to read it; that is no reason not to serve.
+            let _ = writeln!(std::io::stdout(), "{}", server.banner());
             server.run(octostore::server::asked_to_stop()).await;
             Ok::<(), octostore::server::StartError>(())
         })

@@ -177,6 +177,21 @@ fn it_names_what_keeps_it_from_starting() {
 }
 
 #[test]
+fn it_serves_even_if_nobody_reads_what_it_prints() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (nobody, stdout) = std::io::pipe().unwrap();
+    drop(nobody);
+    let mut command = command(&dir.path().join("octostore.db"));
+    let mut child = command.args(["--listen", &port]).stdout(stdout).spawn().expect("the program");
+    super::wire::until(|| std::net::TcpStream::connect(&port).is_ok());
+    let answer = Client::connect(port.parse().unwrap()).line("PING");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(answer, "+PONG");
+}
+
+#[test]
 fn variables_configure_it_and_flags_win() {
     let dir = tempfile::tempdir().unwrap();
     let output =

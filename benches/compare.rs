@@ -1,0 +1,269 @@
+//! octostore against its peers, in turns, as ratios.
+//!
+//! `cargo bench --bench compare` runs everything; `-- cycle`, `-- contention` and so on only what has this in its name.
+//! `BENCH_SECONDS` (1) is the length of one turn, `BENCH_ROUNDS` (5) the number of turns of each side. Peers that are not
+//! installed are skipped, and it says so.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Idiom, Load, Peer, cycles, encode, key, median, owner, seconds};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+fn main() {
+    support::serve_ones_if_asked();
+    support::raise_file_limit();
+    let filter: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let is_wanted = |name: &str| filter.is_empty() || filter.iter().any(|word| name.contains(word.as_str()));
+    println!("{:<58} {:>12} {:>12} {:>7} {:>7}", "", "octostore", "peer", "ratio", "wanted");
+    for (name, flags, peer, connections, pipeline, wanted) in CYCLES {
+        if is_wanted(name) {
+            compare_cycles(name, flags, *peer, *connections, *pipeline, *wanted);
+        }
+    }
+    let others: &[(&str, fn())] = &[
+        ("contention on one key", contention),
+        ("memory per held lock", memory_per_lock),
+        ("recovery of 1 million leases", recovery),
+        ("expiry of 1 million leases within a second", expiry_storm),
+    ];
+    for (name, run) in others {
+        if is_wanted(name) {
+            run();
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Against {
+    RedisAlways,
+    RedisNone,
+    Ones,
+}
+
+const DURABLE: &[&str] = &[];
+const MEMORY: &[&str] = &["--durability", "memory"];
+
+type Comparison = (&'static str, &'static [&'static str], Against, u64, u64, f64);
+
+const CYCLES: &[Comparison] = &[
+    ("durable cycle, c=50 P=1, Redis always", DURABLE, Against::RedisAlways, 50, 1, 1.3),
+    ("durable cycle, c=50 P=16, Redis always", DURABLE, Against::RedisAlways, 50, 16, 2.5),
+    ("durable cycle, c=50 P=16, Redis no persistence", DURABLE, Against::RedisNone, 50, 16, 1.1),
+    ("durable cycle, c=1 P=1, Redis always", DURABLE, Against::RedisAlways, 1, 1, 1.1),
+    ("memory cycle, c=50 P=1, Redis no persistence", MEMORY, Against::RedisNone, 50, 1, 1.1),
+    ("memory cycle, c=50 P=16, Redis no persistence", MEMORY, Against::RedisNone, 50, 16, 2.0),
+    ("memory cycle, c=50 P=1, `:1` to everything", MEMORY, Against::Ones, 50, 1, 0.75),
+    ("memory cycle, c=50 P=16, `:1` to everything", MEMORY, Against::Ones, 50, 16, 0.75),
+];
+
+fn rounds() -> usize {
+    std::env::var("BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+}
+
+fn compare_cycles(
+    name: &str,
+    flags: &[&str],
+    against: Against,
+    connections: u64,
+    pipeline: u64,
+    wanted: f64,
+) {
+    let peer = match against {
+        Against::RedisAlways => Peer::redis(true),
+        Against::RedisNone => Peer::redis(false),
+        Against::Ones => Some(Peer::ones()),
+    };
+    let Some(peer) = peer else { return println!("{name:<58} skipped: redis-server is not installed") };
+    let its = if matches!(against, Against::Ones) { Idiom::Native } else { Idiom::of_redis(&peer) };
+    let own = Peer::octostore(flags);
+    let load = Load { connections, pipeline, time: seconds(1.0) };
+    let (mut owns, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds() {
+        let ours = cycles(own.addr, &Idiom::Native, load).cycles_per_s;
+        let theirs = cycles(peer.addr, &its, load).cycles_per_s;
+        owns.push(ours);
+        peers.push(theirs);
+        ratios.push(ours / theirs);
+    }
+    report(name, median(owns), median(peers), median(ratios), wanted);
+}
+
+fn report(name: &str, own: f64, peer: f64, ratio: f64, wanted: f64) {
+    println!("{name:<58} {own:>12.0} {peer:>12.0} {ratio:>7.2} {wanted:>7.2}");
+}
+
+/// What the waiting of many clients for one key comes to.
+struct Contention {
+    per_s: f64,
+    /// Jain's index of the grants of each client: 1 is perfectly even.
+    fairness: f64,
+    p99_over_mean: f64,
+}
+
+const CONTENDERS: usize = 50;
+
+/// 50 clients on one key: waiting in line on the server, against asking again every millisecond.
+fn contention() {
+    let name = "hand-offs, 50 clients on one key, Redis always polled";
+    let Some(peer) = Peer::redis(true) else {
+        return println!("{name:<58} skipped: redis-server is not installed");
+    };
+    let its = Idiom::of_redis(&peer);
+    let own = Peer::octostore(DURABLE);
+    let (mut owns, mut peers) = (Vec::new(), Vec::new());
+    for _ in 0..rounds() {
+        owns.push(contend(own.addr, &Idiom::Native));
+        peers.push(contend(peer.addr, &its));
+    }
+    let of = |all: &[Contention], value: fn(&Contention) -> f64| median(all.iter().map(value).collect());
+    let ratio = owns.iter().zip(&peers).map(|(own, peer)| own.per_s / peer.per_s).collect();
+    report(name, of(&owns, |c| c.per_s), of(&peers, |c| c.per_s), median(ratio), 2.0);
+    let (own, peer) = (of(&owns, |c| c.fairness), of(&peers, |c| c.fairness));
+    println!("{:<58} {own:>12.3} {peer:>12.3} {:>7} {:>7}", "  fairness (Jain)", "", "≥ 0.99");
+    let (own, peer) = (of(&owns, |c| c.p99_over_mean), of(&peers, |c| c.p99_over_mean));
+    println!("{:<58} {own:>12.2} {peer:>12.2} {:>7} {:>7}", "  p99 wait / mean wait", "", "≤ 2");
+}
+
+fn contend(addr: std::net::SocketAddr, idiom: &Idiom) -> Contention {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let started = Instant::now();
+        let end = started + seconds(1.0);
+        let tasks: Vec<_> =
+            (0..CONTENDERS).map(|n| tokio::spawn(contender(addr, idiom.clone(), n as u64, end))).collect();
+        let mut waits: Vec<Vec<f64>> = Vec::new();
+        for task in tasks {
+            waits.push(task.await.unwrap());
+        }
+        let elapsed = started.elapsed().as_secs_f64();
+        let counts: Vec<f64> = waits.iter().map(|waits| waits.len() as f64).collect();
+        let (sum, squares) =
+            (counts.iter().sum::<f64>(), counts.iter().map(|count| count * count).sum::<f64>());
+        let mut all: Vec<f64> = waits.into_iter().flatten().collect();
+        all.sort_by(f64::total_cmp);
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        Contention {
+            per_s: sum / elapsed,
+            fairness: sum * sum / (CONTENDERS as f64 * squares),
+            p99_over_mean: all[all.len() * 99 / 100] / mean,
+        }
+    })
+}
+
+async fn contender(addr: std::net::SocketAddr, idiom: Idiom, n: u64, end: Instant) -> Vec<f64> {
+    let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut stream = BufReader::new(stream);
+    let (key, owner) = (key(0), owner(n));
+    let take = match idiom {
+        Idiom::Native => encode(&["LOCK", &key, &owner, "PX", "30000", "WAIT", "60000"]),
+        Idiom::Redis(_) => idiom.take(&key, &owner),
+    };
+    let give_back = idiom.give_back(&key, &owner);
+    let mut waits = Vec::new();
+    let mut line = String::new();
+    while Instant::now() < end {
+        let asked = Instant::now();
+        loop {
+            stream.get_mut().write_all(&take).await.unwrap();
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+            if !line.starts_with("$-1") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if Instant::now() > end {
+                return waits;
+            }
+        }
+        waits.push(asked.elapsed().as_secs_f64());
+        stream.get_mut().write_all(&give_back).await.unwrap();
+        line.clear();
+        stream.read_line(&mut line).await.unwrap();
+        assert!(line.starts_with(":1"), "{line}");
+    }
+    waits
+}
+
+const MANY: u64 = 1_000_000;
+
+fn per_lock(peer: &Peer, fill: impl FnOnce(&Peer)) -> f64 {
+    let before = peer.resident();
+    fill(peer);
+    // Until the server has done what it puts off.
+    let mut resident = peer.resident();
+    for _ in 0..60 {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = peer.resident();
+        if now == resident {
+            break;
+        }
+        resident = now;
+    }
+    (resident - before) as f64 / MANY as f64
+}
+
+/// Resident bytes of a held lock: 16-byte key, 30-byte owner, a TTL.
+fn memory_per_lock() {
+    let own = Peer::octostore(DURABLE);
+    let ours = per_lock(&own, |peer| peer.connect().take_locks(0, MANY, |_| 3_600_000));
+    let name = "resident bytes per held lock";
+    let Some(peer) = Peer::redis(false) else {
+        return println!("{name:<58} {ours:>12.0} skipped: redis-server is not installed");
+    };
+    let theirs = per_lock(&peer, |peer| {
+        let mut line = peer.connect();
+        for first in (0..MANY).step_by(1000) {
+            let mut bytes = Vec::new();
+            for n in first..first + 1000 {
+                bytes.extend(encode(&["SET", &key(n), &owner(n), "NX", "PX", "3600000"]));
+            }
+            line.send(&bytes);
+            line.replies(1000);
+        }
+    });
+    report(name, ours, theirs, ours / theirs, 1.0);
+}
+
+/// From the start of the process until it listens, after `kill -9` with a million leases.
+fn recovery() {
+    let name = "ms to recover 1 million leases after kill -9";
+    let own = Peer::octostore(DURABLE);
+    own.connect().take_locks(0, MANY, |_| 3_600_000);
+    let mut dir = own.kill();
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let started = Instant::now();
+        let own = Peer::octostore_in(dir, DURABLE);
+        times.push(started.elapsed().as_secs_f64() * 1000.0);
+        assert_eq!(own.connect().ask(&["DBSIZE"]), format!(":{MANY}"));
+        dir = own.kill();
+    }
+    let (first, own) = (times[0], median(times));
+    println!("{name:<58} {own:>12.0} {:>12} {:>7} {:>7}", "", "", "≤ 2000");
+    println!("{:<58} {first:>12.0}", "  the first time, with the backlog of the crash");
+}
+
+/// p99 of other clients while a million leases end within one second.
+fn expiry_storm() {
+    let name = "p99 µs of a cycle load while 1 million leases expire";
+    let own = Peer::octostore(DURABLE);
+    let load = |time| Load { connections: 16, pipeline: 1, time };
+    let quiet = cycles(own.addr, &Idiom::Native, load(Duration::from_secs(3))).percentile_us(99);
+    let started = Instant::now();
+    // Enough to take them all, and then some.
+    let storm_at = Duration::from_secs(20);
+    own.connect().take_locks(0, MANY, |n| {
+        let at = storm_at + Duration::from_micros(n * 1_000_000 / MANY);
+        at.saturating_sub(started.elapsed()).as_millis() as u64
+    });
+    let left = storm_at.saturating_sub(started.elapsed());
+    assert!(left > Duration::from_millis(500), "taking them took too long: {:?}", started.elapsed());
+    std::thread::sleep(left - Duration::from_millis(200));
+    let storm = cycles(own.addr, &Idiom::Native, load(Duration::from_millis(1500))).percentile_us(99);
+    assert_eq!(own.connect().ask(&["DBSIZE"]), ":0", "all have ended");
+    report(name, f64::from(storm), f64::from(quiet), f64::from(storm) / f64::from(quiet), 3.0);
+}

@@ -1,0 +1,350 @@
+//! What the benches share: servers of their own, a load that costs little, and sums.
+//!
+//! Promise: every server has a port and a folder of its own and ends with the bench. Absent: what is measured.
+#![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A server in a process of its own.
+pub struct Peer {
+    child: Child,
+    pub addr: SocketAddr,
+    pub dir: tempfile::TempDir,
+    pub name: &'static str,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Peer {
+    /// octostore with these flags.
+    pub fn octostore(flags: &[&str]) -> Peer {
+        Peer::octostore_in(tempfile::tempdir().unwrap(), flags)
+    }
+
+    /// octostore on the data of a folder.
+    pub fn octostore_in(dir: tempfile::TempDir, flags: &[&str]) -> Peer {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_octostore"))
+            .args(["--listen", "127.0.0.1:0", "--log", "error", "--connections-max", "20000"])
+            .arg("--data")
+            .arg(dir.path().join("octostore.db"))
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("octostore starts");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let addr = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.trim().strip_prefix("redis")?.trim().parse().ok())
+            .expect("octostore says where it listens");
+        Peer { child, addr, dir, name: "octostore" }
+    }
+
+    /// Redis with `appendfsync always`, or with no persistence at all. `None` if it is not installed.
+    pub fn redis(is_durable: bool) -> Option<Peer> {
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let append = if is_durable { "yes" } else { "no" };
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--save", "", "--appendonly", append])
+            .args(["--appendfsync", "always", "--maxclients", "20000", "--dir"])
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .ok()?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let name = if is_durable { "Redis, appendfsync always" } else { "Redis, no persistence" };
+        let peer = Peer { child, addr, dir, name };
+        for _ in 0..500 {
+            if TcpStream::connect(addr).is_ok() {
+                return Some(peer);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server does not listen");
+    }
+
+    /// A server that answers `:1` to every line `*3` of a request's start without looking at the rest: what a socket costs.
+    pub fn ones() -> Peer {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg(SERVE_ONES)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.trim().parse().unwrap();
+        Peer { child, addr, dir: tempfile::tempdir().unwrap(), name: "`:1` to everything" }
+    }
+
+    /// Ends it as `kill -9` does, and keeps its data.
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
+    /// Resident bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn connect(&self) -> Line {
+        let stream = TcpStream::connect(self.addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Line(BufReader::with_capacity(1 << 20, stream))
+    }
+}
+
+const SERVE_ONES: &str = "serve-ones";
+
+/// Call first thing in `main`: serves [`Peer::ones`] if this process was started for that.
+pub fn serve_ones_if_asked() {
+    if std::env::args().nth(1).as_deref() != Some(SERVE_ONES) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            tokio::spawn(async move {
+                let mut input = vec![0; 64 << 10];
+                let mut output = Vec::new();
+                while let Ok(read @ 1..) = stream.read(&mut input).await {
+                    output.clear();
+                    let requests = input[..read].iter().filter(|byte| **byte == b'*').count();
+                    (0..requests).for_each(|_| output.extend_from_slice(b":1\r\n"));
+                    if stream.write_all(&output).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// A blocking connection for set-up and for few requests.
+pub struct Line(BufReader<TcpStream>);
+
+impl Line {
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Reads so many replies of one line each; the last one.
+    pub fn replies(&mut self, count: usize) -> String {
+        let mut line = String::new();
+        for _ in 0..count {
+            line.clear();
+            self.0.read_line(&mut line).unwrap();
+            assert!(!line.starts_with('-'), "{line}");
+        }
+        line
+    }
+
+    pub fn ask(&mut self, words: &[&str]) -> String {
+        self.send(&encode(words));
+        self.replies(1).trim_end().to_owned()
+    }
+
+    /// A bulk reply.
+    pub fn ask_text(&mut self, words: &[&str]) -> String {
+        let head = self.ask(words);
+        let length: usize = head[1..].parse().unwrap();
+        let mut bytes = vec![0; length + 2];
+        self.0.read_exact(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Takes locks `first..first + count`, a thousand requests at once. `px` gives each one's TTL in milliseconds.
+    pub fn take_locks(&mut self, first: u64, count: u64, px: impl Fn(u64) -> u64) {
+        let mut taken = first;
+        while taken < first + count {
+            let some = (first + count - taken).min(1000);
+            let mut bytes = Vec::new();
+            for n in taken..taken + some {
+                let (key, owner, px) = (key(n), owner(n), px(n).to_string());
+                bytes.extend_from_slice(&encode(&["LOCK", &key, &owner, "PX", &px]));
+            }
+            self.send(&bytes);
+            self.replies(some as usize);
+            taken += some;
+        }
+    }
+}
+
+/// 16 bytes.
+pub fn key(n: u64) -> String {
+    format!("lock:{n:011}")
+}
+
+/// 30 bytes.
+pub fn owner(n: u64) -> String {
+    format!("owner:{n:024}")
+}
+
+pub fn encode(words: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+    bytes
+}
+
+/// The documented compare-and-delete of Redis' lock idiom.
+pub const COMPARE_AND_DELETE: &str =
+    "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else return 0 end";
+
+/// How a lock is taken and given back.
+#[derive(Clone)]
+pub enum Idiom {
+    Native,
+    /// SET NX PX, and the script by its hash.
+    Redis(String),
+}
+
+impl Idiom {
+    pub fn of_redis(peer: &Peer) -> Idiom {
+        Idiom::Redis(peer.connect().ask_text(&["SCRIPT", "LOAD", COMPARE_AND_DELETE]).trim_end().to_owned())
+    }
+
+    pub fn take(&self, key: &str, owner: &str) -> Vec<u8> {
+        match self {
+            Idiom::Native => encode(&["LOCK", key, owner, "PX", "30000"]),
+            Idiom::Redis(_) => encode(&["SET", key, owner, "NX", "PX", "30000"]),
+        }
+    }
+
+    pub fn give_back(&self, key: &str, owner: &str) -> Vec<u8> {
+        match self {
+            Idiom::Native => encode(&["UNLOCK", key, owner]),
+            Idiom::Redis(hash) => encode(&["EVALSHA", hash, "1", key, owner]),
+        }
+    }
+}
+
+/// How much at once, and for how long.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub connections: u64,
+    pub pipeline: u64,
+    pub time: Duration,
+}
+
+/// What a load came to.
+pub struct Outcome {
+    pub cycles_per_s: f64,
+    /// Of single batches (one direction), in microseconds, sorted.
+    pub latencies_us: Vec<u32>,
+}
+
+impl Outcome {
+    pub fn percentile_us(&self, percent: usize) -> u32 {
+        let last = self.latencies_us.len().saturating_sub(1);
+        self.latencies_us.get(last * percent / 100).copied().unwrap_or(0)
+    }
+}
+
+/// Every connection takes `pipeline` locks of its own, then gives them back, again and again.
+pub fn cycles(addr: SocketAddr, idiom: &Idiom, load: Load) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut clients = Vec::new();
+        for connection in 0..load.connections {
+            let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (mut take, mut give_back) = (Vec::new(), Vec::new());
+            for n in 0..load.pipeline {
+                let n = 1_000_000_000 + connection * 1000 + n;
+                take.extend(idiom.take(&key(n), &owner(n)));
+                give_back.extend(idiom.give_back(&key(n), &owner(n)));
+            }
+            clients.push((stream, take, give_back));
+        }
+        let started = Instant::now();
+        let tasks: Vec<_> = clients
+            .into_iter()
+            .map(|(stream, take, give_back)| {
+                tokio::spawn(client(stream, take, give_back, load.pipeline as usize, started + load.time))
+            })
+            .collect();
+        let mut latencies_us = Vec::new();
+        for task in tasks {
+            latencies_us.extend(task.await.unwrap());
+        }
+        let cycles = latencies_us.len() as u64 / 2 * load.pipeline;
+        let cycles_per_s = cycles as f64 / started.elapsed().as_secs_f64();
+        latencies_us.sort_unstable();
+        Outcome { cycles_per_s, latencies_us }
+    })
+}
+
+async fn client(
+    mut stream: tokio::net::TcpStream,
+    take: Vec<u8>,
+    give_back: Vec<u8>,
+    replies: usize,
+    end: Instant,
+) -> Vec<u32> {
+    let mut input = vec![0; 64 << 10];
+    let mut latencies_us = Vec::new();
+    while Instant::now() < end {
+        for request in [&take, &give_back] {
+            let sent = Instant::now();
+            stream.write_all(request).await.unwrap();
+            let mut missing = replies;
+            while missing > 0 {
+                let read = stream.read(&mut input).await.unwrap();
+                assert!(read > 0, "the server closed the connection");
+                for line in input[..read].split_inclusive(|byte| *byte == b'\n') {
+                    assert!(!matches!(line[0], b'-' | b'$'), "{}", line.escape_ascii());
+                    missing -= usize::from(line.ends_with(b"\n"));
+                }
+            }
+            latencies_us.push(sent.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
+        }
+    }
+    latencies_us
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Bytes of a database and what is beside it.
+pub fn bytes_in(dir: &Path) -> u64 {
+    std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// Asks the system for as many open files as it allows.
+pub fn raise_file_limit() {
+    octostore::server::raise_file_limit(20_000);
+}
+
+/// How long to measure, from the variable BENCH_SECONDS.
+pub fn seconds(default: f64) -> Duration {
+    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    Duration::from_secs_f64(seconds)
+}
