@@ -266,8 +266,9 @@ impl Engine {
         look: &impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<(R, Seq), Retry> {
         let core = &*self.core;
-        self.check_up()?;
         table.with_slot(core.hash.of(name), name, |mut guarded| {
+            // Under the guard: what was changed here before the journal went down is not to be seen.
+            self.check_up()?;
             let now = core.clock.now();
             if core.sessions.is_any_due(now) && !matches!(op, Op::EndSession { .. }) {
                 return Err(Retry::AfterSessions);
@@ -349,8 +350,8 @@ impl Engine {
                         .extend(waiter.map(|waiter| (waiter, Verdict::Granted(lease.token, Seq::default()))));
                     records.push(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })));
                 }
-                Effect::Renewed { token, deadline, renewals } => {
-                    records.push(Record::Renewed(Renewal { token, deadline, renewals }));
+                Effect::Renewed { token, deadline, lasts, renewals } => {
+                    records.push(Record::Renewed(Renewal { token, deadline, lasts, renewals }));
                 }
                 Effect::Ended { lease, .. } => {
                     self.detach(lease.session(), name, guarded.slot);
@@ -388,7 +389,7 @@ impl Engine {
             if !core.waiters.tell(waiter, Verdict::Granted(token, seq))
                 && let Some(lease) = guarded.slot.lease(token)
             {
-                undelivered.push_back(Op::Release { owner: lease.owner.clone(), token: Some(token) });
+                undelivered.push_back(Op::GiveBack { owner: lease.owner.clone(), token });
             }
         }
         Ok(outcome)

@@ -137,6 +137,19 @@ async fn a_waiter_that_left_delays_nobody_and_a_grant_nobody_saw_passes_on() {
 }
 
 #[tokio::test]
+async fn a_grant_that_the_owner_learned_of_elsewhere_is_not_given_back() {
+    let engine = memory(&Clock::manual());
+    take(&engine, "k", request("a")).unwrap();
+    let unseen = queue(&engine, "k", "b");
+    release(&engine, "k", "a");
+    // The connection of "b" is gone, and "b" asks again over another one.
+    let token = take(&engine, "k", request("b")).unwrap();
+    drop(unseen);
+    assert_eq!(take(&engine, "k", request("c")), None, "it is still held");
+    assert_eq!(take(&engine, "k", request("b")), Some(token));
+}
+
+#[tokio::test]
 async fn expiry_wakes_the_next_in_line_and_timeouts_are_told() {
     let clock = Clock::manual();
     let engine = memory(&clock);

@@ -109,9 +109,10 @@ impl Parked {
         }
     }
 
-    /// Gives a grant back that was received and cannot be passed on.
+    /// Gives a grant back that was received and cannot be passed on. If the same owner has asked again elsewhere and was
+    /// told of the grant there, it stays.
     pub fn give_back(&self, token: FencingToken) {
-        let op = Op::Release { owner: self.owner.clone(), token: Some(token) };
+        let op = Op::GiveBack { owner: self.owner.clone(), token };
         // If the journal is down the lease stays until its deadline, as for any holder that is gone.
         let _ = self.engine.access().submit(&self.name, &op);
     }

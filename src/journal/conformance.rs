@@ -26,9 +26,11 @@ fn lease(key: &str, token: i64) -> Box<StoredLease> {
         mode: Mode::Exclusive,
         ttl: ttl(30_000),
         deadline: ms(31_000),
+        lasts: ttl(30_000),
         granted_at: ms(1_000),
         renewals: 0,
         origin: None,
+        is_unclaimed: false,
         extra: None,
     };
     Box::new(StoredLease { name: name(key), lease })
@@ -102,7 +104,7 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
     every_backend(|backend, _| {
         let renewed = |token, deadline, renewals| {
             let token = FencingToken::new(token).unwrap();
-            Record::Renewed(Renewal { token, deadline: ms(deadline), renewals })
+            Record::Renewed(Renewal { token, deadline: ms(deadline), lasts: ttl(deadline), renewals })
         };
         let ended = |token| Record::Ended(FencingToken::new(token).unwrap());
         state(backend.as_mut(), BOOT, ms(0));
@@ -122,7 +124,7 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
         backend.commit(vec![ended(3), ended(9), renewed(2, 50_000, 2)]).unwrap();
         let (records, loaded) = state(backend.as_mut(), BOOT, ms(0));
         let mut second = lease("k", 2);
-        (second.lease.deadline, second.lease.renewals) = (ms(50_000), 2);
+        (second.lease.deadline, second.lease.lasts, second.lease.renewals) = (ms(50_000), ttl(50_000), 2);
         assert_eq!(records, vec![Record::Granted(second)]);
         assert_eq!(loaded.tokens_reserved, 20, "the mark never goes back");
     });
@@ -132,7 +134,15 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
 fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
     every_backend(|backend, _| {
         let mut endless = lease("endless", 3);
-        (endless.lease.ttl, endless.lease.deadline) = (None, Timestamp::NEVER);
+        (endless.lease.ttl, endless.lease.lasts, endless.lease.deadline) = (None, None, Timestamp::NEVER);
+        // What was granted for 30 s and then renewed for 90 s, or without an end, and the reverse.
+        let renewed = |token, lasts: Option<Ttl>| {
+            let token = FencingToken::new(token).unwrap();
+            let deadline = ms(2_000).after(lasts);
+            Record::Renewed(Renewal { token, deadline, lasts, renewals: 1 })
+        };
+        let mut ended = endless.clone();
+        ended.lease.token = FencingToken::new(6).unwrap();
         let delay = Delay { until: ms(900_000), length: Ttl::from_millis(50).unwrap() };
         state(backend.as_mut(), BOOT, ms(0));
         backend
@@ -142,8 +152,12 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
                 Record::Granted(lease("plain", 1)),
                 Record::Granted(full_lease(2)),
                 Record::Granted(endless),
+                Record::Granted(lease("longer", 4)),
+                Record::Granted(lease("for ever", 5)),
+                Record::Granted(ended),
             ])
             .unwrap();
+        backend.commit(vec![renewed(4, ttl(90_000)), renewed(5, None), renewed(6, ttl(70_000))]).unwrap();
         for (now, rebooted) in [(10, true), (20, false)] {
             let (records, loaded) = state(backend.as_mut(), Some("boot-2"), ms(now));
             assert_eq!(loaded.rebooted, rebooted);
@@ -156,7 +170,10 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
                     other => panic!("not a state: {other:?}"),
                 })
                 .collect();
-            assert_eq!(deadlines, [ms(10_010), ms(60), ms(30_010), ms(20_010), Timestamp::NEVER]);
+            let never = Timestamp::NEVER;
+            let granted = [ms(30_010), ms(20_010), never, ms(90_010), never, ms(70_010)];
+            assert_eq!(deadlines[..2], [ms(10_010), ms(60)]);
+            assert_eq!(deadlines[2..], granted);
         }
         assert!(state(backend.as_mut(), None, ms(0)).1.rebooted, "an unknown boot is another boot");
     });
@@ -187,7 +204,7 @@ fn rows_that_make_no_lease_are_damage_not_a_panic() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     for (column, value) in
-        [("token", "-1"), ("db", "99"), ("key", "x''"), ("mode", "'odd'"), ("ttl_ms", "-5")]
+        [("token", "-1"), ("db", "99"), ("key", "x''"), ("holders_max", "0"), ("ttl_ms", "-5")]
     {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(BOOT, ms(0), &mut |_| {}).unwrap();

@@ -395,8 +395,11 @@ impl Shared {
             drop(queue);
             if was_idle {
                 let mut writer = lock(&self.writer);
-                // A failure loses nothing and is tried again; a failing disk shows at the next commit.
-                let has_more = writer.backend.maintain().unwrap_or(false);
+                // A failure changes nothing and is tried again after the next commit.
+                let has_more = writer.backend.maintain().unwrap_or_else(|error| {
+                    tracing::warn!(%error, "housekeeping of the database failed; nothing is lost, it is tried again");
+                    false
+                });
                 lock(&self.queue).has_housekeeping = has_more;
             }
         }

@@ -1,7 +1,8 @@
 //! The file beside a database that only one server can hold, and that remembers how far tokens have gone.
 //!
-//! Promise: while a [`LockFile`] lives no other process gets one of the same path. The tokens it remembers keep an old
-//! copy of the database, put back in place, from issuing tokens again. Absent: the database.
+//! Promise: while a [`LockFile`] lives no other process gets one of the same path; on Linux, none of the same database under
+//! any path, even if somebody removes the lock file. The tokens it remembers keep an old copy of the database, put back in
+//! place, from issuing tokens again. Absent: what is in the database.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,6 +14,8 @@ use super::JournalError;
 #[derive(Debug)]
 pub(super) struct LockFile {
     file: File,
+    /// The database itself, locked for good measure.
+    _database: Option<File>,
     path: PathBuf,
     tokens_reserved: i64,
 }
@@ -29,6 +32,28 @@ fn field<T: std::str::FromStr>(text: &str, name: &str) -> Option<T> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
+fn lock(file: &File, path: &Path, text: &str) -> Result<(), JournalError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(JournalError::InUse { process: field(text, "process") })
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(fault("lock", path, &error)),
+    }
+}
+
+/// Locks the database as a file. Only where this is independent of the locks that SQLite takes on parts of it. The file
+/// must stay open for as long as SQLite has it open, as closing it would drop SQLite's locks.
+fn lock_database(path: &Path, text: &str) -> Result<Option<File>, JournalError> {
+    if cfg!(not(target_os = "linux")) {
+        return Ok(None);
+    }
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let file = opened.map_err(|error| fault("open", path, &error))?;
+    lock(&file, path, text)?;
+    Ok(Some(file))
+}
+
 impl LockFile {
     /// Takes the file beside `database`: its name with `.lock` behind it.
     pub(super) fn acquire(database: &Path) -> Result<LockFile, JournalError> {
@@ -40,15 +65,10 @@ impl LockFile {
         let mut text = String::new();
         // What cannot be read as text remembers nothing; a lock file is not worth refusing to start for.
         let _ = file.read_to_string(&mut text);
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(JournalError::InUse { process: field(&text, "process") });
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(fault("lock", &path, &error)),
-        }
+        lock(&file, &path, &text)?;
+        let database = lock_database(database, &text)?;
         let tokens_reserved = field(&text, "tokens_reserved").unwrap_or(0);
-        let mut lock_file = LockFile { file, path, tokens_reserved };
+        let mut lock_file = LockFile { file, _database: database, path, tokens_reserved };
         lock_file.write()?;
         Ok(lock_file)
     }
@@ -95,6 +115,16 @@ mod tests {
         held.reserve(17).unwrap();
         drop(held);
         assert_eq!(LockFile::acquire(&database).unwrap().tokens_reserved(), 4096);
+        let held = LockFile::acquire(&database).unwrap();
+        std::fs::remove_file(dir.path().join("db.lock")).unwrap();
+        if cfg!(target_os = "linux") {
+            let refused = LockFile::acquire(&database).unwrap_err();
+            assert!(
+                matches!(refused, JournalError::InUse { .. }),
+                "the database itself is locked: {refused}"
+            );
+        }
+        drop(held);
         std::fs::write(dir.path().join("db.lock"), b"\xff\xfe").unwrap();
         assert_eq!(LockFile::acquire(&database).unwrap().tokens_reserved(), 0);
     }

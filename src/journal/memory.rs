@@ -27,8 +27,7 @@ impl Backend for MemoryBackend {
         let rebooted = boot.is_none() || self.boot.as_deref() != boot;
         if rebooted {
             for stored in self.leases.values_mut() {
-                stored.lease.granted_at = now;
-                stored.lease.deadline = now.after(stored.lease.ttl).min(stored.lease.hold_until());
+                stored.lease.restart(now);
             }
             for delay in self.delays.values_mut() {
                 delay.until = now.after(Some(delay.length));

@@ -50,6 +50,7 @@ pub trait Backend: Send {
     /// Makes a batch durable, as a whole; returns only then. After an error nothing of it is kept.
     fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError>;
 
-    /// A step of housekeeping, called when nothing was to be committed for a while. Whether there is more to do.
+    /// A step of housekeeping, called when nothing was to be committed for a while. Whether there is more to do. After an
+    /// error everything is as before, and commits go on.
     fn maintain(&mut self) -> Result<bool, JournalError>;
 }

@@ -20,6 +20,8 @@ pub struct Renewal {
     pub token: FencingToken,
     /// When it ends now.
     pub deadline: Timestamp,
+    /// The TTL by which that was set.
+    pub lasts: Option<Ttl>,
     /// How often its deadline was moved so far.
     pub renewals: u32,
 }
@@ -27,7 +29,7 @@ pub struct Renewal {
 impl Renewal {
     /// Makes it so.
     pub fn apply_to(self, lease: &mut Lease) {
-        (lease.deadline, lease.renewals) = (self.deadline, self.renewals);
+        (lease.deadline, lease.lasts, lease.renewals) = (self.deadline, self.lasts, self.renewals);
     }
 }
 

@@ -51,12 +51,16 @@ pub struct Lease {
     pub ttl: Option<Ttl>,
     /// From this time on the lease is over, for every reader.
     pub deadline: Timestamp,
+    /// The TTL by which the deadline was last set: what is left of the lease is never more.
+    pub lasts: Option<Ttl>,
     /// When it was granted.
     pub granted_at: Timestamp,
     /// How often its deadline was moved since.
     pub renewals: u32,
     /// Who asked for it.
     pub origin: Option<Arc<Origin>>,
+    /// It was granted to a waiter, and nobody has shown yet that the owner knows of it. Not kept beyond the process.
+    pub is_unclaimed: bool,
     /// What most leases do not have.
     pub extra: Option<Box<LeaseExtra>>,
 }
@@ -88,9 +92,11 @@ impl Lease {
             mode: request.mode,
             ttl: request.ttl,
             deadline: Timestamp::NEVER,
+            lasts: request.ttl,
             granted_at: now,
             renewals: 0,
             origin: request.origin.clone(),
+            is_unclaimed: false,
             extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
         };
         lease.deadline = lease.clip(now.after(request.ttl));
@@ -118,6 +124,12 @@ impl Lease {
             Some(max_hold) => self.granted_at.after(Some(max_hold)),
             None => Timestamp::NEVER,
         }
+    }
+
+    /// Gives it its full length again from `now`, because the clock that it was granted by is gone.
+    pub fn restart(&mut self, now: Timestamp) {
+        self.granted_at = now;
+        self.deadline = self.clip(now.after(self.lasts));
     }
 
     /// `deadline`, or the end of MAXHOLD if that is earlier.
@@ -286,7 +298,7 @@ impl Slot {
 
     /// Puts a recovered lease back. Its token and owner must not be present, its mode must mix.
     pub fn restore(&mut self, lease: Lease) {
-        self.add_holder(lease);
+        self.add_holder(Lease { is_unclaimed: false, ..lease });
     }
 
     /// Puts a recovered delay back.

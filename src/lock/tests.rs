@@ -93,6 +93,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         "unlock" => Op::Release { owner: request.owner, token },
         "renew" => Op::Renew { owner: request.owner, ttl: request.ttl, token },
         "renew-same" => Op::Renew { owner: request.owner, ttl: None, token },
+        "give-back" => Op::GiveBack { owner: request.owner, token: token.unwrap() },
         "force" => Op::Force,
         "end-session" => Op::EndSession { session: SessionId(who.parse().unwrap()), clean: false },
         "close-session" => Op::EndSession { session: SessionId(who.parse().unwrap()), clean: true },
@@ -237,6 +238,52 @@ fn a_retried_wait_keeps_its_place() {
          4 lock b             => held
          5 unlock a           => released 1; grant 2 to waiter 3",
     );
+}
+
+#[test]
+fn a_grant_that_reached_nobody_is_given_back_unless_its_owner_learned_of_it() {
+    check(
+        "0 lock a             => granted 1
+         1 lock b wait=1:1000 => queued
+         2 unlock a           => released 1; grant 2 to waiter 1
+         3 give-back b token=1 => not-held
+         3 give-back b token=2 => released 1
+         4 lock a             => granted 3
+         5 lock b wait=2:1000 => queued
+         6 unlock a           => released 1; grant 4 to waiter 2
+         7 lock b ttl=1       => still 4
+         8 give-back b token=4 => not-held
+         9 unlock b           => released 1
+         10 lock a            => granted 5
+         10 give-back a token=5 => not-held
+         11 lock b wait=3:1000 => queued
+         12 unlock a          => released 1; grant 6 to waiter 3
+         13 renew b           => until 113
+         14 give-back b token=6 => not-held",
+    );
+}
+
+#[test]
+fn a_lease_remembers_the_length_it_was_last_given() {
+    let (mut slot, mut world) = (Slot::default(), World::default());
+    for (ask, lasts) in [
+        ("0 lock a ttl=100", ttl(100)),
+        ("1 renew a ttl=300", ttl(300)),
+        ("2 lock a ttl=50", ttl(300)),
+        ("3 lock a ttl=400", ttl(400)),
+        ("4 expire x ttl=70", ttl(70)),
+        ("5 set b keepttl", ttl(70)),
+        ("6 set b ttl=80", ttl(80)),
+        ("7 renew-same b", ttl(100)),
+        ("8 expire x ttl=none", None),
+    ] {
+        step(&mut slot, &mut world, ask);
+        let lease = slot.newest().unwrap();
+        assert_eq!(lease.lasts, lasts, "after {ask}");
+        let mut restarted = lease.clone();
+        restarted.restart(ms(5000));
+        assert!(restarted.deadline == ms(5000).after(lasts), "after {ask}");
+    }
 }
 
 #[test]

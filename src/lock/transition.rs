@@ -34,6 +34,13 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
+    /// Give back what was granted to a waiter and reached nobody, unless the owner has learned of it meanwhile.
+    GiveBack {
+        /// Who holds it.
+        owner: Owner,
+        /// The acquisition.
+        token: FencingToken,
+    },
     /// Move the deadline to a TTL from now; may shorten.
     Renew {
         /// Who holds it.
@@ -191,6 +198,8 @@ pub enum Effect {
         token: FencingToken,
         /// When it ends now.
         deadline: Timestamp,
+        /// The TTL by which that was set.
+        lasts: Option<Ttl>,
         /// How often its deadline was moved so far.
         renewals: u32,
     },
@@ -258,9 +267,19 @@ impl<E: Env> Step<'_, E> {
                     Outcome::Released(1)
                 }
             },
+            Op::GiveBack { owner, token } => match self.slot.lease_of(owner) {
+                Some(lease) if lease.token == *token && lease.is_unclaimed => {
+                    self.end(*token, End::Released);
+                    Outcome::Released(1)
+                }
+                _ => Outcome::NotHeld,
+            },
             Op::Renew { owner, ttl, token } => match self.held(owner, *token) {
                 None => Outcome::NotHeld,
-                Some(token) => self.renew(token, |lease| ttl.or(lease.ttl)),
+                Some(token) => {
+                    self.claim(token);
+                    self.renew(token, |lease| ttl.or(lease.ttl))
+                }
             },
             Op::Force => Outcome::Released(self.end_all(End::Forced)),
             Op::EndSession { session, clean } => self.end_session(*session, *clean),
@@ -302,10 +321,11 @@ impl<E: Env> Step<'_, E> {
             if lease.mode != request.mode {
                 return Outcome::Refused(Refusal::OtherMode(lease.mode));
             }
-            let token = lease.token;
-            let deadline = lease.clip(self.now.after(request.ttl)).max(lease.deadline);
-            if deadline != lease.deadline {
-                self.move_deadline(token, deadline);
+            let (token, was) = (lease.token, lease.deadline);
+            let deadline = lease.clip(self.now.after(request.ttl));
+            self.claim(token);
+            if deadline > was {
+                self.move_deadline(token, deadline, request.ttl);
             }
             return Outcome::Granted { token, reentrant: true };
         }
@@ -389,7 +409,7 @@ impl<E: Env> Step<'_, E> {
             return Outcome::Refused(Refusal::Delayed(delay));
         }
         let kept = match self.slot.newest() {
-            Some(lease) if keep_ttl => Some((lease.ttl, lease.deadline)),
+            Some(lease) if keep_ttl => Some((lease.ttl, lease.lasts, lease.deadline)),
             _ => None,
         };
         // The holder's own SET is a renewal: a new token would fence off a holder that never lost the lock.
@@ -398,6 +418,7 @@ impl<E: Env> Step<'_, E> {
             && lease.owner == request.owner
         {
             let token = lease.token;
+            self.claim(token);
             if !keep_ttl {
                 self.renew(token, |_| request.ttl);
             }
@@ -412,8 +433,8 @@ impl<E: Env> Step<'_, E> {
         }
         let token = self.env.take_token();
         let mut lease = Lease::grant(request, token, self.now);
-        if let Some((ttl, deadline)) = kept {
-            (lease.ttl, lease.deadline) = (ttl, deadline);
+        if let Some(kept) = kept {
+            (lease.ttl, lease.lasts, lease.deadline) = kept;
         }
         self.hold(lease, None);
         Outcome::Granted { token, reentrant: false }
@@ -442,20 +463,26 @@ impl<E: Env> Step<'_, E> {
         match self.slot.lease(token) {
             None => Outcome::NotHeld,
             Some(lease) => {
-                let deadline = lease.clip(self.now.after(ttl(lease)));
-                self.move_deadline(token, deadline);
+                let ttl = ttl(lease);
+                let deadline = lease.clip(self.now.after(ttl));
+                self.move_deadline(token, deadline, ttl);
                 Outcome::Renewed { deadline }
             }
         }
     }
 
-    fn move_deadline(&mut self, token: FencingToken, deadline: Timestamp) {
+    /// The owner knows of its lease: from here on only the owner gives it back.
+    fn claim(&mut self, token: FencingToken) {
+        let _ = self.slot.update_holder(token, |lease| lease.is_unclaimed = false);
+    }
+
+    fn move_deadline(&mut self, token: FencingToken, deadline: Timestamp, lasts: Option<Ttl>) {
         let renewed = self.slot.update_holder(token, |lease| {
-            lease.deadline = deadline;
+            (lease.deadline, lease.lasts) = (deadline, lasts);
             lease.renewals = lease.renewals.saturating_add(1);
             lease.renewals
         });
-        self.effects.extend(renewed.map(|renewals| Effect::Renewed { token, deadline, renewals }));
+        self.effects.extend(renewed.map(|renewals| Effect::Renewed { token, deadline, lasts, renewals }));
     }
 
     fn end(&mut self, token: FencingToken, how: End) {
@@ -523,7 +550,8 @@ impl<E: Env> Step<'_, E> {
 
     fn grant(&mut self, request: &Request, waiter: Option<WaiterId>) -> FencingToken {
         let token = self.env.take_token();
-        self.hold(Lease::grant(request, token, self.now), waiter);
+        let lease = Lease { is_unclaimed: waiter.is_some(), ..Lease::grant(request, token, self.now) };
+        self.hold(lease, waiter);
         token
     }
 

@@ -138,6 +138,27 @@ fn a_restart_issues_no_token_twice_even_when_nothing_is_held_or_the_data_is_an_o
 }
 
 #[test]
+fn one_server_serves_a_database_whatever_its_file_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let link = dir.path().join("link.db");
+    let server = Process::start(&data, &[]);
+    std::os::unix::fs::symlink(&data, &link).unwrap();
+    let (code, said) = refused(&link, &[]);
+    assert!(code == Some(1) && said.contains("another server"), "{said}");
+    if cfg!(target_os = "linux") {
+        let hard = dir.path().join("hard.db");
+        std::fs::hard_link(&data, &hard).unwrap();
+        let (code, said) = refused(&hard, &[]);
+        assert!(code == Some(1) && said.contains("another server"), "{said}");
+    }
+    drop(server);
+    std::fs::remove_file(&data).unwrap();
+    let (code, said) = refused(&link, &[]);
+    assert!(code == Some(1) && said.contains("a link to nothing"), "{said}");
+}
+
+#[test]
 fn it_names_what_keeps_it_from_starting() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");

@@ -77,9 +77,25 @@ struct Sweep {
     leases: usize,
 }
 
+/// A step of moving, see [`Backlog::plan`].
+pub(super) struct Move {
+    settled: Vec<i64>,
+    sweep: Option<Sweep>,
+    settled_row: i64,
+    rows: usize,
+    last_row: Option<i64>,
+}
+
+impl Move {
+    /// All rows up to this one are to be removed.
+    pub(super) fn last_row(&self) -> Option<i64> {
+        self.last_row
+    }
+}
+
 impl Backlog {
     /// Adds a row with what a batch does to leases, unless that comes to nothing: `text` gets its content, and its number
-    /// is answered. Should the row not become durable, the backlog is of no use any more.
+    /// is answered. Should the row not become durable, the backlog is of no use any more, and the state is to be loaded again.
     pub(super) fn add(&mut self, batch: Vec<Record>, text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
         let mut changes = 0;
@@ -181,57 +197,61 @@ impl Backlog {
         self.sweep.map(|sweep| sweep.leases)
     }
 
-    /// Goes on with the sweep, or begins one: looks at up to `most` leases; `each` gets what `held` has to learn.
-    pub(super) fn sweep<E>(
-        &mut self,
-        most: usize,
+    /// Goes on with the sweep, or begins one: looks at up to `leases` of them, none if that is `None`, and `each` gets what
+    /// `held` has to learn. Then up to `rows` of the oldest that have nothing left to say can be removed. Nothing changes
+    /// here before [`Backlog::moved`]: only then is it durable.
+    pub(super) fn plan<E>(
+        &self,
+        leases: Option<usize>,
+        rows: usize,
         mut each: impl FnMut(i64, &Change) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let begun = || Sweep {
-            upto_row: self.last_row,
-            next_token: i64::MIN,
-            last_token: self.by_token.last_key_value().map_or(i64::MIN, |(token, _)| *token),
-            leases: self.by_token.len(),
+    ) -> Result<Move, E> {
+        let mut plan = Move {
+            settled: Vec::new(),
+            sweep: self.sweep,
+            settled_row: self.settled_row,
+            rows: 0,
+            last_row: None,
         };
-        let sweep = self.sweep.take().unwrap_or_else(begun);
-        let mut settled = Vec::new();
-        let mut stopped_at = None;
-        let leases = self.by_token.range(sweep.next_token..=sweep.last_token);
-        for (looked_at, (token, place)) in leases.enumerate() {
-            if looked_at == most {
-                stopped_at = Some(*token);
-                break;
+        if let Some(most) = leases {
+            let begun = || Sweep {
+                upto_row: self.last_row,
+                next_token: i64::MIN,
+                last_token: self.by_token.last_key_value().map_or(i64::MIN, |(token, _)| *token),
+                leases: self.by_token.len(),
+            };
+            let sweep = self.sweep.unwrap_or_else(begun);
+            (plan.sweep, plan.settled_row) = (None, sweep.upto_row);
+            let pending = self.by_token.range(sweep.next_token..=sweep.last_token);
+            for (looked_at, (token, place)) in pending.enumerate() {
+                if looked_at == most {
+                    plan.sweep = Some(Sweep { next_token: *token, ..sweep });
+                    plan.settled_row = self.settled_row;
+                    break;
+                }
+                let pending = &self.pending[*place];
+                // What changed since is for the next sweep, but rows of this one may have the only word of a grant.
+                if pending.row > sweep.upto_row && !matches!(pending.change, Change::Granted(_)) {
+                    continue;
+                }
+                each(*token, &pending.change)?;
+                plan.settled.push(*token);
             }
-            let pending = &self.pending[*place];
-            // What changed since is for the next sweep, but rows of this one may have the only word of a grant.
-            if pending.row > sweep.upto_row && !matches!(pending.change, Change::Granted(_)) {
-                continue;
-            }
-            each(*token, &pending.change)?;
-            settled.push(*token);
         }
-        for token in settled {
-            self.remove(token);
+        let silent = self.rows.iter().take(rows).take_while(|row| row.number <= plan.settled_row);
+        for row in silent {
+            (plan.rows, plan.last_row) = (plan.rows + 1, Some(row.number));
         }
-        match stopped_at {
-            Some(next_token) => self.sweep = Some(Sweep { next_token, ..sweep }),
-            None => self.settled_row = sweep.upto_row,
-        }
-        Ok(())
+        Ok(plan)
     }
 
-    /// Forgets up to `most` of the oldest rows that have nothing left to say. Answers the number of the last of them.
-    pub(super) fn forget_settled(&mut self, most: usize) -> Option<i64> {
-        let mut last = None;
-        for _ in 0..most {
-            if self.rows.front().is_none_or(|row| row.number > self.settled_row) {
-                break;
-            }
-            let row = self.rows.pop_front()?;
+    /// Notes that what was planned is durable. Between the two nothing else may change.
+    pub(super) fn moved(&mut self, plan: Move) {
+        plan.settled.into_iter().for_each(|token| self.remove(token));
+        (self.sweep, self.settled_row) = (plan.sweep, plan.settled_row);
+        for row in self.rows.drain(..plan.rows) {
             self.changes -= row.changes;
             self.bytes -= row.bytes;
-            last = Some(row.number);
         }
-        last
     }
 }

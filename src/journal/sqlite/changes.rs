@@ -1,14 +1,14 @@
 //! What happened to leases in one commit, as one JSON text: a row of the table `changes`.
 //!
 //! Promise: any SQLite tool can read it; a text that is not ours is damage, not a panic. An element is a new lease (an array
-//! of the columns of `held`), a renewal (token, deadline_ns, renewals) or, for a lease that is over, its token. Keys and
+//! of the columns of `held`), a renewal (token, deadline_ns, lasts_ms, renewals) or, for a lease that is over, its token. Keys and
 //! owners are strings, or arrays of bytes where they are no text. Absent: SQL.
 
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::backlog::Change;
-use super::rows::{Bytes, LeaseColumns, damaged, lease_from, mode_name, session_text};
+use super::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
 use crate::journal::{JournalError, Renewal, StoredLease};
 use crate::lock::{FencingToken, Timestamp, Ttl};
 
@@ -35,9 +35,9 @@ impl ChangesText {
             name.database(),
             Text(name.key()),
             Text(lease.owner.as_bytes()),
-            mode_name(lease.mode),
             lease.mode.capacity(),
             millis(lease.ttl),
+            millis(lease.lasts),
             lease.deadline.to_stored(),
             lease.granted_at.to_stored(),
             lease.renewals,
@@ -51,7 +51,8 @@ impl ChangesText {
     }
 
     pub(super) fn renewed(&mut self, renewal: &Renewal) {
-        self.push(&(renewal.token.get(), renewal.deadline.to_stored(), renewal.renewals));
+        let lasts = renewal.lasts.map(Ttl::as_millis);
+        self.push(&(renewal.token.get(), renewal.deadline.to_stored(), lasts, renewal.renewals));
     }
 
     pub(super) fn ended(&mut self, token: i64) {
@@ -110,7 +111,7 @@ impl<'de> Deserialize<'de> for Bytes {
 #[serde(untagged)]
 enum Element {
     Ended(i64),
-    Renewed(i64, Option<i64>, u32),
+    Renewed(i64, Option<i64>, Option<i64>, u32),
     Granted(Box<LeaseColumns>),
 }
 
@@ -119,10 +120,11 @@ pub(super) fn read(text: &str, mut each: impl FnMut(i64, Change)) -> Result<(), 
     for element in serde_json::from_str::<Vec<Element>>(text).map_err(damaged)? {
         match element {
             Element::Ended(token) => each(token, Change::Ended),
-            Element::Renewed(token, deadline, renewals) => {
+            Element::Renewed(token, deadline, lasts, renewals) => {
                 let renewal = Renewal {
                     token: FencingToken::new(token).map_err(damaged)?,
                     deadline: Timestamp::from_stored(deadline),
+                    lasts: ttl_from(lasts)?,
                     renewals,
                 };
                 each(token, Change::Renewed(renewal));

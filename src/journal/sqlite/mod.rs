@@ -11,12 +11,12 @@ mod checkpoints;
 mod rows;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use self::backlog::{Backlog, Change};
+use self::backlog::{Backlog, Change, Move};
 use self::changes::ChangesText;
 use self::checkpoints::{Checkpoints, lengthen_log};
 use super::lock_file::LockFile;
@@ -41,9 +41,9 @@ CREATE TABLE held (
     db INTEGER NOT NULL,
     key BLOB NOT NULL,
     owner BLOB NOT NULL,
-    mode TEXT NOT NULL,
-    capacity INTEGER,
+    holders_max INTEGER, -- 1: exclusive; NULL: shared
     ttl_ms INTEGER,
+    lasts_ms INTEGER, -- the TTL by which the deadline was last set
     deadline_ns INTEGER,
     granted_ns INTEGER NOT NULL,
     renewals INTEGER NOT NULL,
@@ -61,13 +61,14 @@ CREATE TABLE changes (
 CREATE VIEW leases AS
     WITH change AS (
         SELECT iif(c.type = 'array', json_extract(c.value, '$[0]'), c.value) AS token, c.value,
-            iif(c.type = 'array', json_array_length(c.value), 0) AS length, changes.row * 1000000 + c.key AS place
+            iif(c.type = 'array', json_array_length(c.value), 0) AS length, changes.row * 16777216 + c.key AS place
         FROM changes, json_each(changes.leases) c),
     renewed AS (
-        SELECT token, json_extract(value, '$[1]') AS deadline_ns, json_extract(value, '$[2]') AS renewals, max(place)
-        FROM change WHERE length = 3 GROUP BY token),
+        SELECT token, json_extract(value, '$[1]') AS deadline_ns, json_extract(value, '$[2]') AS lasts_ms,
+            json_extract(value, '$[3]') AS renewals, max(place)
+        FROM change WHERE length = 4 GROUP BY token),
     lease AS (
-        SELECT * FROM held WHERE token NOT IN (SELECT token FROM change WHERE length > 3)
+        SELECT * FROM held WHERE token NOT IN (SELECT token FROM change WHERE length > 4)
         UNION ALL
         SELECT
             json_extract(value, '$[0]'), json_extract(value, '$[1]'), CAST(json_extract(value,
@@ -76,11 +77,13 @@ CREATE VIEW leases AS
             '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value,
             '$[10]'), json_extract(value, '$[11]'), json_extract(value, '$[12]'),
             json_extract(value, '$[13]'), json_extract(value, '$[14]'), json_extract(value, '$[15]')
-        FROM change WHERE length > 3)
+        FROM change WHERE length > 4)
     SELECT
-        l.token, l.db, l.key, l.owner, l.mode, l.capacity, l.ttl_ms, iif(r.token IS NULL,
-        l.deadline_ns, r.deadline_ns) AS deadline_ns, l.granted_ns, coalesce(r.renewals, l.renewals)
-        AS renewals, l.max_hold_ms, l.delay_ms, l.session, l.meta, l.addr, l.client_name
+        l.token, l.db, l.key, l.owner, l.holders_max, l.ttl_ms,
+        iif(r.token IS NULL, l.lasts_ms, r.lasts_ms) AS lasts_ms,
+        iif(r.token IS NULL, l.deadline_ns, r.deadline_ns) AS deadline_ns, l.granted_ns,
+        coalesce(r.renewals, l.renewals) AS renewals,
+        l.max_hold_ms, l.delay_ms, l.session, l.meta, l.addr, l.client_name
     FROM lease l LEFT JOIN renewed r ON r.token = l.token
     WHERE l.token NOT IN (SELECT token FROM change WHERE length = 0);
 CREATE TABLE delays (
@@ -113,11 +116,11 @@ const ROWS_PER_STEP: usize = 256;
 /// Pages of the database kept in memory, in KiB.
 const CACHE_KIB: i64 = 65_536;
 
-/// Moves every deadline to its full TTL from ?1; a NULL TTL stays without an end.
+/// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
 const REBASE: &str = "
 UPDATE held SET granted_ns = ?1, deadline_ns = CASE
-    WHEN ttl_ms IS NULL AND max_hold_ms IS NULL THEN NULL
-    ELSE ?1 + 1000000 * min(coalesce(ttl_ms, max_hold_ms), coalesce(max_hold_ms, ttl_ms)) END;
+    WHEN lasts_ms IS NULL AND max_hold_ms IS NULL THEN NULL
+    ELSE ?1 + 1000000 * min(coalesce(lasts_ms, max_hold_ms), coalesce(max_hold_ms, lasts_ms)) END;
 UPDATE delays SET until_ns = ?1 + 1000000 * length_ms;
 UPDATE sessions SET deadline_ns = ?1 + 1000000 * ttl_ms;
 ";
@@ -139,6 +142,7 @@ impl SqliteBackend {
     /// Opens the database at `path`, or makes it. Fails on files that are damaged, foreign, newer, or in use by another
     /// server.
     pub fn open(path: &Path) -> Result<SqliteBackend, JournalError> {
+        let path = &real(path)?;
         let lock_file = LockFile::acquire(path)?;
         let mut db = Connection::open(path).map_err(|error| fault("open the database", &error))?;
         prepare(&mut db)?;
@@ -154,6 +158,22 @@ impl SqliteBackend {
             checkpoints,
             lock_file,
         })
+    }
+}
+
+/// The file that a path leads to, through links, so that two paths to one file are one.
+fn real(path: &Path) -> Result<PathBuf, JournalError> {
+    match std::fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Nothing is there yet, or a link to nothing: its target would get a lock file under another name.
+            if path.is_symlink() {
+                let what = format!("{} is a link to nothing", path.display());
+                return Err(JournalError::Io { what });
+            }
+            Ok(path.to_owned())
+        }
+        Err(error) => Err(JournalError::Io { what: format!("cannot open {}: {error}", path.display()) }),
     }
 }
 
@@ -253,18 +273,20 @@ impl Backend for SqliteBackend {
         if row.is_none() && others.is_empty() {
             return Ok(());
         }
+        let reserved = others.iter().filter_map(|record| match record {
+            Record::TokensReserved(upto) => Some(*upto),
+            _ => None,
+        });
+        // Ahead of the database: should that fail, some tokens are never used.
+        reserved.max().map_or(Ok(()), |upto| self.lock_file.reserve(upto))?;
         let writing = self.db.transaction().map_err(|error| fault("begin a commit", &error))?;
-        let mut tokens_reserved = None;
         for record in &others {
             match record {
                 Record::DelayStarted(name, delay) => rows::put_delay(&writing, name, Some(*delay)),
                 Record::DelayEnded(name) => rows::put_delay(&writing, name, None),
                 Record::SessionOpened(session) => rows::put_session(&writing, session),
                 Record::SessionEnded(id) => rows::remove_session(&writing, *id),
-                Record::TokensReserved(upto) => {
-                    tokens_reserved = tokens_reserved.max(Some(*upto));
-                    rows::reserve_tokens(&writing, *upto)
-                }
+                Record::TokensReserved(upto) => rows::reserve_tokens(&writing, *upto),
                 Record::Granted(_) | Record::Renewed(_) | Record::Ended(_) => Ok(()),
             }
             .map_err(failed)?;
@@ -277,40 +299,42 @@ impl Backend for SqliteBackend {
         }
         let is_full =
             self.backlog.changes() > self.backlog_changes_max || self.backlog.bytes() > BACKLOG_BYTES_MAX;
-        if let Some(leases) = self.backlog.sweeping().or(is_full.then_some(0)) {
-            // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
-            // meanwhile need not be written.
-            let share = records * leases / self.backlog_changes_max;
-            sweep(&mut self.backlog, &writing, share + SWEEP_MIN).map_err(failed)?;
-        }
-        forget_settled(&mut self.backlog, &writing, ROWS_PER_COMMIT).map_err(failed)?;
+        let sweeping = self.backlog.sweeping().or(is_full.then_some(0));
+        // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
+        // meanwhile need not be written.
+        let share = sweeping.map(|leases| records * leases / self.backlog_changes_max + SWEEP_MIN);
+        let moved = move_changes(&self.backlog, &writing, share, ROWS_PER_COMMIT).map_err(failed)?;
         writing.commit().map_err(failed)?;
+        self.backlog.moved(moved);
         self.checkpoints.after_commit(&self.db);
-        tokens_reserved.map_or(Ok(()), |upto| self.lock_file.reserve(upto))
+        Ok(())
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {
         let failed = |error| fault("move changes", &error);
         if !self.backlog.is_empty() {
             let moving = self.db.transaction().map_err(failed)?;
-            sweep(&mut self.backlog, &moving, CHANGES_PER_STEP).map_err(failed)?;
-            forget_settled(&mut self.backlog, &moving, ROWS_PER_STEP).map_err(failed)?;
+            let moved = move_changes(&self.backlog, &moving, Some(CHANGES_PER_STEP), ROWS_PER_STEP);
+            let moved = moved.map_err(failed)?;
             moving.commit().map_err(failed)?;
+            self.backlog.moved(moved);
             self.checkpoints.after_commit(&self.db);
         }
         Ok(!self.backlog.is_empty())
     }
 }
 
-/// Moves changes of up to `most` leases into `held`.
-fn sweep(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqlite::Result<()> {
+/// Moves changes of up to `leases` leases into `held`, and removes up to `rows` rows of `changes` that have moved.
+fn move_changes(
+    backlog: &Backlog,
+    db: &Connection,
+    leases: Option<usize>,
+    rows: usize,
+) -> rusqlite::Result<Move> {
     let mut held = rows::Held::of(db)?;
-    backlog.sweep(most, |token, change| held.write(token, change))
-}
-
-/// Removes rows of `changes` that have moved.
-fn forget_settled(backlog: &mut Backlog, db: &Connection, most: usize) -> rusqlite::Result<()> {
-    backlog.forget_settled(most).map_or(Ok(()), |row| rows::remove_changes(db, row))
+    let plan = backlog.plan(leases, rows, |token, change| held.write(token, change))?;
+    plan.last_row().map_or(Ok(()), |row| rows::remove_changes(db, row))?;
+    Ok(plan)
 }
 
 /// Moves all changes that an earlier process left into `held`.
@@ -361,7 +385,37 @@ mod tests {
 
     use super::*;
     use crate::journal::{Renewal, StoredLease};
-    use crate::lock::{FencingToken, Lease, LockName, Mode, Owner};
+    use crate::lock::{FencingToken, Lease, LockName, Mode, Owner, Ttl};
+
+    #[test]
+    fn housekeeping_that_fails_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        let granted: Vec<_> = (1..6000).map(|token| Record::Granted(lease(token, 7))).collect();
+        for batch in granted.chunks(1000) {
+            backend.commit(batch.to_vec()).unwrap();
+        }
+        // No page more for the file: as a full disk.
+        let pages: i64 = backend.db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        backend.db.pragma_update(None, "max_page_count", pages).unwrap();
+        let mut steps = 0;
+        let failure = loop {
+            match backend.maintain() {
+                Ok(true) => steps += 1,
+                end => break end,
+            }
+        };
+        assert_eq!(failure, Err(JournalError::Full), "after {steps} steps");
+        backend.db.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        while backend.maintain().unwrap() {}
+        drop(backend);
+        let mut found = Vec::new();
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+        assert!(found == granted, "{} of {}", found.len(), granted.len());
+    }
 
     fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
         let lease = Lease {
@@ -369,6 +423,8 @@ mod tests {
             token: FencingToken::new(token).unwrap(),
             mode: Mode::Exclusive,
             ttl: None,
+            lasts: None,
+            is_unclaimed: false,
             deadline: Timestamp::from_nanos(deadline),
             granted_at: Timestamp::from_nanos(1),
             renewals: 0,
@@ -378,10 +434,10 @@ mod tests {
         Box::new(StoredLease { name: LockName::new(0, token.to_string().as_bytes()).unwrap(), lease })
     }
 
-    /// Token, key, owner and deadline of every row of the view.
-    fn view(path: &Path) -> Vec<(i64, Vec<u8>, i64)> {
+    /// Token, deadline and last TTL of every row of the view.
+    fn view(path: &Path) -> Vec<(i64, i64, Option<u32>)> {
         let db = Connection::open(path).unwrap();
-        let mut rows = db.prepare("SELECT token, key, deadline_ns FROM leases ORDER BY token").unwrap();
+        let mut rows = db.prepare("SELECT token, deadline_ns, lasts_ms FROM leases ORDER BY token").unwrap();
         let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
         rows.map(Result::unwrap).collect()
     }
@@ -410,6 +466,7 @@ mod tests {
                         let renewal = Renewal {
                             token: stored.lease.token,
                             deadline: Timestamp::from_nanos(step),
+                            lasts: Ttl::from_millis(step + 1).ok(),
                             renewals: stored.lease.renewals + 1,
                         };
                         batch.push(Record::Renewed(renewal));
@@ -450,8 +507,9 @@ mod tests {
             let shown: Vec<_> = expected
                 .values()
                 .map(|stored| {
-                    let StoredLease { name, lease } = &**stored;
-                    (lease.token.get(), name.key().to_vec(), lease.deadline.to_stored().unwrap())
+                    let lease = &stored.lease;
+                    let deadline = lease.deadline.to_stored().unwrap();
+                    (lease.token.get(), deadline, lease.lasts.map(Ttl::as_millis))
                 })
                 .collect();
             assert_eq!(view(&path), shown, "step {step}");

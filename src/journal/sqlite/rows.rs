@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, Row, params};
 
 use super::backlog::Change;
 use super::fault;
-use crate::journal::{JournalError, SessionRecord, StoredLease};
+use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
 use crate::lock::{
     Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
 };
@@ -28,7 +28,9 @@ impl Held<'_> {
             put: db.prepare_cached(
                 "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)",
             )?,
-            renew: db.prepare_cached("UPDATE held SET deadline_ns = ?2, renewals = ?3 WHERE token = ?1")?,
+            renew: db.prepare_cached(
+                "UPDATE held SET deadline_ns = ?2, lasts_ms = ?3, renewals = ?4 WHERE token = ?1",
+            )?,
             remove: db.prepare_cached("DELETE FROM held WHERE token = ?1")?,
         })
     }
@@ -38,7 +40,13 @@ impl Held<'_> {
         match change {
             Change::Granted(stored) => self.put(stored)?,
             Change::Renewed(renewal) => {
-                self.renew.execute(params![token, renewal.deadline.to_stored(), renewal.renewals])?;
+                let Renewal { deadline, lasts, renewals, .. } = renewal;
+                self.renew.execute(params![
+                    token,
+                    deadline.to_stored(),
+                    lasts.map(Ttl::as_millis),
+                    renewals
+                ])?;
             }
             Change::Ended => {
                 self.remove.execute([token])?;
@@ -55,9 +63,9 @@ impl Held<'_> {
             name.database(),
             name.key(),
             lease.owner.as_bytes(),
-            mode_name(lease.mode),
             lease.mode.capacity(),
             millis(lease.ttl),
+            millis(lease.lasts),
             lease.deadline.to_stored(),
             lease.granted_at.to_stored(),
             lease.renewals,
@@ -125,14 +133,6 @@ pub(super) fn remove_session(db: &Connection, id: SessionId) -> rusqlite::Result
     Ok(())
 }
 
-pub(super) fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Exclusive => "exclusive",
-        Mode::Shared => "shared",
-        Mode::Limit(_) => "limit",
-    }
-}
-
 pub(super) fn session_text(id: SessionId) -> String {
     format!("{:032x}", id.0)
 }
@@ -166,15 +166,15 @@ pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError>
     })
 }
 
-/// The columns of `held`, as rows and as JSON have them: token, db, key, owner, mode, capacity, ttl_ms, deadline_ns,
-/// granted_ns, renewals, max_hold_ms, delay_ms, session, meta, addr, client_name.
+/// The columns of `held`, as rows and as JSON have them: token, db, key, owner, holders_max, ttl_ms, lasts_ms,
+/// deadline_ns, granted_ns, renewals, max_hold_ms, delay_ms, session, meta, addr, client_name.
 pub(super) type LeaseColumns = (
     i64,
     u8,
     Bytes,
     Bytes,
-    String,
     Option<u32>,
+    Option<i64>,
     Option<i64>,
     Option<i64>,
     i64,
@@ -202,14 +202,9 @@ pub(super) fn lease_from_row(row: &Row<'_>) -> Result<StoredLease, JournalError>
 }
 
 pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalError> {
-    let (token, database, key, owner, mode, capacity, ttl, deadline, granted, renewals, ..) = &columns;
+    let (token, database, key, owner, holders_max, ttl, lasts, deadline, granted, renewals, ..) = &columns;
     let (.., max_hold, delay, session, meta, addr, client_name) = &columns;
-    let mode = match mode.as_str() {
-        "exclusive" => Mode::Exclusive,
-        "shared" => Mode::Shared,
-        "limit" => Mode::limit(capacity.unwrap_or(0)).map_err(damaged)?,
-        other => return Err(damaged(format!("a lease of mode {other:?}"))),
-    };
+    let mode = holders_max.map_or(Ok(Mode::Shared), Mode::limit).map_err(damaged)?;
     let extra = LeaseExtra {
         max_hold: ttl_from(*max_hold)?,
         delay: ttl_from(*delay)?,
@@ -224,10 +219,12 @@ pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalEr
         token: FencingToken::new(*token).map_err(damaged)?,
         mode,
         ttl: ttl_from(*ttl)?,
+        lasts: ttl_from(*lasts)?,
         deadline: Timestamp::from_stored(*deadline),
         granted_at: Timestamp::from_stored(Some(*granted)),
         renewals: *renewals,
         origin,
+        is_unclaimed: false,
         extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
     };
     Ok(StoredLease { name: LockName::new(*database, &key.0).map_err(damaged)?, lease })
