@@ -29,6 +29,7 @@ impl Store {
         let config = EngineConfig {
             durability,
             locks_max: 10_000_000,
+            sessions_max: 100_000,
             waiters_per_lock_max: 100_000,
             token_floor: 0,
             boot: clock::boot_id(),
@@ -152,17 +153,7 @@ fn fencing_token_generation(c: &mut Criterion) {
 
 fn lease(token: i64) -> Record {
     let request = request("bench-owner-0123456789");
-    let lease = Lease {
-        owner: request.owner,
-        token: FencingToken::new(token).unwrap(),
-        mode: request.mode,
-        ttl: request.ttl,
-        deadline: Timestamp::from_nanos(30_000_000_000),
-        granted_at: Timestamp::from_nanos(1),
-        renewals: 0,
-        origin: None,
-        extra: None,
-    };
+    let lease = Lease::grant(&request, FencingToken::new(token).unwrap(), Timestamp::from_nanos(1));
     Record::Granted(Box::new(StoredLease { name: name(token as usize), lease }))
 }
 

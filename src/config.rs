@@ -87,8 +87,16 @@ pub static OPTIONS: &[Opt] = &[
         "locks-max",
         "N",
         "10000000",
-        "Leases held at once; beyond it only renewing and releasing works",
+        "Leases held and lock-delays running at once; beyond it only renewing and releasing works",
     ),
+    opt(
+        LIMIT,
+        "sessions-max",
+        "N",
+        "100000",
+        "Sessions open at once, one for each connection that uses CONN included",
+    ),
+    opt(LIMIT, "ttl-ms-max", "MS", "2592000000", "Longest TTL, MAXHOLD or DELAY; at most 30 days"),
     opt(LIMIT, "waiters-per-lock-max", "N", "100000", "Requests that queue for one lock"),
     opt(LIMIT, "connections-max", "N", "10000", "Connections at once"),
     opt(LIMIT, "key-bytes-max", "BYTES", "1024", "Longest key"),
@@ -123,6 +131,8 @@ pub struct Config {
     pub token_floor: i64,
     /// Leases held at once.
     pub locks_max: u64,
+    /// Sessions open at once.
+    pub sessions_max: usize,
     /// Requests that queue for one lock.
     pub waiters_per_lock_max: usize,
     /// What connections may do.
@@ -322,8 +332,10 @@ impl Config {
             output_stall: Duration::from_millis(said.number("output-stall-ms", 10, 3_600_000)?),
             scan,
         };
-        let ttl_ms_default = said.number("ttl-ms-default", 1, u64::from(TTL_MS_MAX))?;
+        let ttl_ms_max = said.number("ttl-ms-max", 1, u64::from(TTL_MS_MAX))?;
+        let ttl_ms_default = said.number("ttl-ms-default", 1, ttl_ms_max)?;
         let limits = Limits {
+            ttl_ms_max: u32::try_from(ttl_ms_max).unwrap_or(TTL_MS_MAX),
             ttl_ms_default: u32::try_from(ttl_ms_default).unwrap_or(TTL_MS_MAX),
             key_bytes_max: said.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
             owner_bytes_max: said.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
@@ -339,6 +351,7 @@ impl Config {
             durability,
             token_floor: i64::try_from(said.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?).unwrap_or(0),
             locks_max: said.number("locks-max", 1, u64::from(u32::MAX))?,
+            sessions_max: said.size("sessions-max", 1, u64::from(u32::MAX))?,
             waiters_per_lock_max: said.size("waiters-per-lock-max", 1, 1 << 30)?,
             listener,
             limits,

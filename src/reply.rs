@@ -42,6 +42,21 @@ impl Reply {
         Reply::Bulk(text.as_ref().to_vec())
     }
 
+    /// About how many bytes of memory it takes.
+    pub fn size(&self) -> usize {
+        size_of::<Reply>()
+            + match self {
+                Reply::Bulk(bytes) => bytes.len(),
+                Reply::Text(text) => text.len(),
+                Reply::Error(text) => text.len(),
+                Reply::Array(parts) | Reply::Set(parts) | Reply::Push(parts) | Reply::Sequence(parts) => {
+                    parts.iter().map(Reply::size).sum()
+                }
+                Reply::Map(pairs) => pairs.iter().map(|(key, value)| key.size() + value.size()).sum(),
+                Reply::Simple(_) | Reply::Integer(_) | Reply::Null | Reply::NullArray => 0,
+            }
+    }
+
     /// A count.
     pub fn count(n: usize) -> Reply {
         Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX))

@@ -66,6 +66,21 @@ impl Server {
 
     /// [`Server::start`] under a clock of the caller's.
     pub async fn start_on(config: &Config, clock: Clock) -> Result<Server, StartError> {
+        let open = || -> Result<Box<dyn Backend>, JournalError> {
+            Ok(match config.durability {
+                Durability::Memory => Box::new(MemoryBackend::default()),
+                _ => Box::new(SqliteBackend::open(&config.data)?),
+            })
+        };
+        Server::start_with(config, clock, open).await
+    }
+
+    /// [`Server::start_on`] a backend of the caller's.
+    pub async fn start_with(
+        config: &Config,
+        clock: Clock,
+        open: impl FnOnce() -> Result<Box<dyn Backend>, JournalError>,
+    ) -> Result<Server, StartError> {
         let bind = |error| StartError::Bind(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
@@ -74,13 +89,11 @@ impl Server {
             _ => config.data.display().to_string(),
         };
         let journal = |error| StartError::Journal(data.clone(), error);
-        let backend: Box<dyn Backend> = match config.durability {
-            Durability::Memory => Box::new(MemoryBackend::default()),
-            _ => Box::new(SqliteBackend::open(&config.data).map_err(journal)?),
-        };
+        let backend = open().map_err(journal)?;
         let engine_config = EngineConfig {
             durability: config.durability,
             locks_max: config.locks_max,
+            sessions_max: config.sessions_max,
             waiters_per_lock_max: config.waiters_per_lock_max,
             token_floor: config.token_floor,
             boot: clock::boot_id(),

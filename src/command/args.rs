@@ -3,7 +3,7 @@
 //! Promise: reading words allocates nothing; numbers are read as Redis reads them. Absent: what the words mean.
 
 use super::CommandError;
-use crate::lock::{FencingToken, SessionId, Ttl};
+use crate::lock::{FencingToken, SessionId};
 
 /// Where a word lies in a buffer: start and end.
 pub type Span = (u32, u32);
@@ -130,16 +130,6 @@ pub(super) fn integer(word: &[u8]) -> Result<i64, CommandError> {
     };
     let text = std::str::from_utf8(word).ok().filter(|_| is_plain);
     text.and_then(|text| text.parse().ok()).ok_or(CommandError::NOT_AN_INTEGER)
-}
-
-/// A TTL in seconds or milliseconds, for the command `name`.
-pub(super) fn ttl(word: &[u8], unit_ms: i64, name: &str) -> Result<Ttl, CommandError> {
-    let amount = integer(word)?;
-    if amount <= 0 {
-        return Err(CommandError::expire_time(name));
-    }
-    let millis = amount.checked_mul(unit_ms).ok_or_else(|| CommandError::expire_time(name))?;
-    Ttl::from_millis(millis as u64).map_err(CommandError::from)
 }
 
 /// A fencing token; `None` for a number that no token can be, which therefore is nobody's.

@@ -57,6 +57,8 @@ pub struct Client {
     connection_session: Option<SessionId>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
+    /// The request that is carried out said that the next one is to be skipped.
+    skips_next: bool,
     last_command: &'static str,
 }
 
@@ -76,6 +78,7 @@ impl Client {
             connection_session: None,
             origin: None,
             replies: Replies::On,
+            skips_next: false,
             last_command: "NULL",
         }
     }
@@ -145,6 +148,7 @@ impl Client {
     /// Carries a request out. `service` is the one it was made with, passed along to spare a count of references.
     pub fn execute(&mut self, service: &Arc<Service>, words: Args<'_>) -> Executed {
         let replies = self.replies;
+        self.skips_next = false;
         let access = service.engine.access();
         let mut context = Context {
             service,
@@ -157,7 +161,7 @@ impl Client {
         let reply = context.run(words).unwrap_or_else(Reply::from);
         let Context { seq, parked, closes, .. } = context;
         let is_silent = self.replies != Replies::On;
-        if (replies, self.replies) == (Replies::Skip, Replies::Skip) {
+        if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
         let next = match parked {
@@ -172,9 +176,11 @@ impl Client {
         self.replies = match word {
             word if args::is(word, "on") => Replies::On,
             word if args::is(word, "off") => Replies::Off,
+            word if args::is(word, "skip") && self.replies == Replies::Off => Replies::Off,
             word if args::is(word, "skip") => Replies::Skip,
             _ => return Err(CommandError::SYNTAX),
         };
+        self.skips_next = self.replies == Replies::Skip;
         Ok(Reply::OK)
     }
 
@@ -207,8 +213,7 @@ impl Drop for Client {
         self.watch = None;
         self.subscriptions.clear(&self.service, self.info.id);
         if let Some(id) = self.connection_session {
-            // If the journal is down, the session ends when the server is started again.
-            let _ = self.service.engine.access().close_session(id, false);
+            self.service.engine.connection_is_gone(id);
         }
         self.service.clients.remove(self.info.id);
     }
@@ -218,7 +223,12 @@ impl Context<'_> {
     /// The session that ends with this connection.
     pub(super) fn connection_session(&mut self) -> Result<SessionId, CommandError> {
         if let Some(id) = self.client.connection_session {
-            return Ok(id);
+            if self.access.has_session(id) {
+                return Ok(id);
+            }
+            // The commit that opened it failed.
+            self.client.connection_session = None;
+            self.access.forget_connection(id);
         }
         let id = self.look(self.access.open_session("", None))?;
         self.client.connection_session = Some(id);

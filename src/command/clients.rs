@@ -311,10 +311,8 @@ fn list(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
         } else if args::is(word, "id") && ids.is_none() {
             let mut wanted = Vec::new();
             while let Some(id) = options.next_word() {
-                wanted.push(
-                    u64::try_from(args::integer(id)?)
-                        .map_err(|_| CommandError::fixed("ERR Invalid client ID"))?,
-                );
+                let id = args::integer(id).ok().and_then(|id| u64::try_from(id).ok());
+                wanted.push(id.ok_or(CommandError::fixed("ERR Invalid client ID"))?);
             }
             ids = Some(wanted).filter(|ids| !ids.is_empty());
             if ids.is_none() {

@@ -1,6 +1,7 @@
 //! `CONFIG GET pattern ...`
 
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, glob};
+use super::glob::Glob;
+use super::{Args, Command, CommandError, Context, Flags, Group, Run};
 use crate::reply::Reply;
 
 pub(super) const CONFIG: Command = Command {
@@ -24,9 +25,10 @@ pub(super) const CONFIG: Command = Command {
 };
 
 fn get(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let is_wanted = |name: &str| {
-        words.from(2).any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
-    };
+    let patterns: Result<Vec<Glob>, _> =
+        words.from(2).map(|pattern| Glob::new(&pattern.to_ascii_lowercase())).collect();
+    let patterns = patterns?;
+    let is_wanted = |name: &str| patterns.iter().any(|pattern| pattern.matches(name.as_bytes()));
     let found = context.service.settings.iter().filter(|(name, _)| is_wanted(name));
     Ok(Reply::Map(found.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect()))
 }

@@ -105,15 +105,14 @@ fn hello(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErr
     };
     let (mut credentials, mut name) = (None, None);
     while let Some(word) = options.next_word() {
+        let wrong =
+            |_| CommandError::new(format!("ERR Syntax error in HELLO option '{}'", word.escape_ascii()));
         if args::is(word, "auth") {
-            credentials = Some((options.value()?, options.value()?));
+            credentials = Some((options.value().map_err(wrong)?, options.value().map_err(wrong)?));
         } else if args::is(word, "setname") {
-            name = Some(super::clients::valid_name(options.value()?)?);
+            name = Some(super::clients::valid_name(options.value().map_err(wrong)?)?);
         } else {
-            return Err(CommandError::new(format!(
-                "ERR Syntax error in HELLO option '{}'",
-                word.escape_ascii()
-            )));
+            return Err(wrong(CommandError::SYNTAX));
         }
     }
     if let Some((user, password)) = credentials {
@@ -155,7 +154,7 @@ fn ping(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
 }
 
 fn select(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let index = args::integer(words.word(1)).map_err(|_| CommandError::fixed("ERR invalid DB index"))?;
+    let index = args::integer(words.word(1))?;
     match u8::try_from(index) {
         Ok(index) if index < DATABASES => {
             context.client.select(index);

@@ -1,6 +1,7 @@
 //! `COMMAND COUNT | INFO | DOCS | LIST`, and `HELP` of every command that has subcommands: all from the table.
 
-use super::{Args, COMMANDS, Command, CommandError, Context, Flags, Group, Run, args, glob};
+use super::glob::Glob;
+use super::{Args, COMMANDS, Command, CommandError, Context, Flags, Group, Run, args};
 use crate::reply::Reply;
 
 const fn subcommand(
@@ -68,7 +69,7 @@ fn info(_: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     if words.len() <= 2 {
         return Ok(Reply::Array(COMMANDS.iter().map(describe).collect()));
     }
-    let found = words.from(2).map(|name| by_full_name(name).map_or(Reply::NullArray, describe));
+    let found = words.from(2).map(|name| by_full_name(name).map_or(Reply::Null, describe));
     Ok(Reply::Array(found.collect()))
 }
 
@@ -160,8 +161,9 @@ fn list(_: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
         }
         _ => return Err(CommandError::SYNTAX),
     };
+    let pattern = Glob::new(&pattern)?;
     let names = COMMANDS.iter().map(|command| command.name);
-    Ok(Reply::Array(names.filter(|name| glob::matches(&pattern, name.as_bytes())).map(bulk).collect()))
+    Ok(Reply::Array(names.filter(|name| pattern.matches(name.as_bytes())).map(bulk).collect()))
 }
 
 /// The lines of `HELP`.

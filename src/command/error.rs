@@ -63,6 +63,9 @@ impl From<Unavailable> for CommandError {
             Unavailable::LocksMax => CommandError::fixed(
                 "OOM as many locks are held as --locks-max allows; held locks can still be renewed and released",
             ),
+            Unavailable::SessionsMax => {
+                CommandError::fixed("OOM as many sessions are open as --sessions-max allows")
+            }
             Unavailable::WaitersMax => CommandError::fixed(
                 "OOM as many requests wait for this lock as --waiters-per-lock-max allows",
             ),

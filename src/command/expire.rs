@@ -3,7 +3,7 @@
 //! On the lease of a key, whoever owns it, as in Redis.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, name_or_none};
-use crate::lock::{LockName, Op, Outcome, Ttl};
+use crate::lock::{LockName, Op, Outcome};
 use crate::reply::Reply;
 
 const fn command(
@@ -86,8 +86,6 @@ fn expire(
     command: &str,
 ) -> Result<Reply, CommandError> {
     let name = name_or_none(context, words.word(1))?;
-    let amount = args::integer(words.word(2))?;
-    let millis = amount.checked_mul(unit_ms).ok_or_else(|| CommandError::expire_time(command))?;
     let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
     for word in words.from(3) {
         let flags = [("nx", &mut nx), ("xx", &mut xx), ("gt", &mut gt), ("lt", &mut lt)];
@@ -107,10 +105,12 @@ fn expire(
     if gt && lt {
         return Err(CommandError::fixed("ERR GT and LT options at the same time are not compatible"));
     }
+    let amount = args::integer(words.word(2))?;
+    let millis = amount.checked_mul(unit_ms).ok_or_else(|| CommandError::expire_time(command))?;
     // A time that has passed releases the key.
     let op = match u64::try_from(millis) {
         Err(_) | Ok(0) => Op::Delete { if_owner: None },
-        Ok(millis) => Op::SetTtl { ttl: Some(Ttl::from_millis(millis)?) },
+        Ok(millis) => Op::SetTtl { ttl: Some(context.ttl_of(millis)?) },
     };
     let Some(name) = name else { return Ok(Reply::Integer(0)) };
     if !(nx || xx || gt || lt) {

@@ -1,6 +1,7 @@
 //! `EXISTS key ...`, `TYPE key`, `KEYS pattern`, `DBSIZE`
 
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, glob, name_or_none};
+use super::glob::Glob;
+use super::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none};
 use crate::lock::{Mode, Slot};
 use crate::reply::Reply;
 
@@ -80,9 +81,10 @@ fn exists(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn keys(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    let pattern = Glob::new(words.word(1))?;
     let scan = context.access.scan(context.client.database(), 0, usize::MAX);
     let (names, _, seq) = scan?;
     context.seq = context.seq.max(seq);
-    let fitting = names.iter().filter(|name| glob::matches(words.word(1), name.key()));
+    let fitting = names.iter().filter(|name| pattern.matches(name.key()));
     Ok(Reply::Array(fitting.map(|name| Reply::bulk(name.key())).collect()))
 }

@@ -41,9 +41,9 @@ fn parse(context: &Context<'_>, words: Args<'_>) -> Result<Options, CommandError
     while let Some(word) = options.next_word() {
         let is = |name| args::is(word, name);
         if is("ex") && found.ttl.is_none() {
-            found.ttl = Some(args::ttl(options.value()?, 1000, "lock")?);
+            found.ttl = Some(context.ttl(options.value()?, 1000, "lock")?);
         } else if is("px") && found.ttl.is_none() {
-            found.ttl = Some(args::ttl(options.value()?, 1, "lock")?);
+            found.ttl = Some(context.ttl(options.value()?, 1, "lock")?);
         } else if is("wait") && found.wait.is_none() {
             let millis = u64::try_from(options.integer()?)
                 .map_err(|_| CommandError::fixed("ERR WAIT is 0 or more milliseconds"))?;
@@ -55,12 +55,12 @@ fn parse(context: &Context<'_>, words: Args<'_>) -> Result<Options, CommandError
                 .map_err(|_| CommandError::fixed("ERR LIMIT is 1 to 4294967295 holders"))?;
             found.mode = Some(Mode::limit(n)?);
         } else if is("maxhold") && found.max_hold.is_none() {
-            found.max_hold = Some(args::ttl(options.value()?, 1, "lock")?);
+            found.max_hold = Some(context.ttl(options.value()?, 1, "lock")?);
         } else if is("delay") && found.delay.is_none() {
             let word = options.value()?;
             // No delay, said explicitly.
             if args::integer(word)? != 0 {
-                found.delay = Some(args::ttl(word, 1, "lock")?);
+                found.delay = Some(context.ttl(word, 1, "lock")?);
             }
         } else if is("session") && found.session.is_none() && !found.conn {
             let id = args::session_id(options.value()?);

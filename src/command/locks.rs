@@ -2,7 +2,8 @@
 //!
 //! The next cursor and keys that are held. Every key held through the whole scan is returned.
 
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, glob, keys};
+use super::glob::Glob;
+use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, keys};
 use crate::lock::LockName;
 use crate::reply::Reply;
 
@@ -29,18 +30,19 @@ pub(super) const SCAN: Command = Command {
 };
 
 /// Keys looked at for one call, whatever COUNT says.
-const COUNT_MAX: i64 = 10_000;
+const COUNT_MAX: i64 = 1_000;
 const COUNT_DEFAULT: usize = 10;
 
 fn run(context: &mut Context<'_>, words: Args<'_>, has_type: bool) -> Result<Reply, CommandError> {
-    let cursor = std::str::from_utf8(words.word(1)).ok().and_then(|text| text.parse::<u64>().ok());
-    let cursor =
-        cursor.filter(|cursor| *cursor < 1 << 48).ok_or(CommandError::fixed("ERR invalid cursor"))?;
+    let cursor = std::str::from_utf8(words.word(1)).ok().and_then(|text| text.parse::<i128>().ok());
+    let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
+    // No scan answers a larger cursor, or a negative one: nothing is behind them.
+    let cursor = u64::try_from(cursor).unwrap_or(u64::MAX).min((1 << 48) - 1);
     let (mut pattern, mut count, mut kind) = (None, COUNT_DEFAULT, None);
     let mut options = words.options(2);
     while let Some(word) = options.next_word() {
         if args::is(word, "match") {
-            pattern = Some(options.value()?);
+            pattern = Some(Glob::new(options.value()?)?);
         } else if args::is(word, "count") {
             let wanted = options.integer()?;
             if wanted < 1 {
@@ -61,7 +63,7 @@ fn run(context: &mut Context<'_>, words: Args<'_>, has_type: bool) -> Result<Rep
     };
     let mut found = Vec::new();
     for name in names {
-        let fits = pattern.is_none_or(|pattern| glob::matches(pattern, name.key()));
+        let fits = pattern.as_ref().is_none_or(|pattern| pattern.matches(name.key()));
         if fits && (kind.is_none() || is_of_kind(context, &name, kind)?) {
             found.push(Reply::bulk(name.key()));
         }

@@ -37,7 +37,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::engine::{Access, Engine, Parked, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner};
+use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
 use crate::reply::Reply;
 pub use args::{Args, OwnedArgs, Span};
 pub use auth::Password;
@@ -286,6 +286,8 @@ pub struct About {
 /// What requests may ask for.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// Longest TTL, in milliseconds; at most [`TTL_MS_MAX`].
+    pub ttl_ms_max: u32,
     /// The TTL of a LOCK that names none, in milliseconds.
     pub ttl_ms_default: u32,
     /// Longest key, in bytes; at most [`KEY_BYTES_MAX`].
@@ -305,6 +307,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
+            ttl_ms_max: TTL_MS_MAX,
             ttl_ms_default: 30_000,
             key_bytes_max: KEY_BYTES_MAX,
             owner_bytes_max: OWNER_BYTES_MAX,
@@ -372,6 +375,20 @@ impl Context<'_> {
             return Err(CommandError::new(format!("ERR a key has 1 to {max} bytes")));
         }
         Ok(LockName::new(self.client.database(), key)?)
+    }
+
+    /// A TTL in seconds or milliseconds, for the command `name`.
+    fn ttl(&self, word: &[u8], unit_ms: u64, name: &str) -> Result<Ttl, CommandError> {
+        let amount = u64::try_from(args::integer(word)?).ok().filter(|amount| *amount > 0);
+        let millis = amount.and_then(|amount| amount.checked_mul(unit_ms));
+        self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?)
+    }
+
+    /// A TTL of so many milliseconds.
+    fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
+        let max = self.service.limits.ttl_ms_max;
+        let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
+        ttl.ok_or_else(|| CommandError::new(format!("ERR a TTL is 1 to {max} milliseconds")))
     }
 
     /// An owner.

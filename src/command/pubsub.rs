@@ -6,7 +6,8 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Args, ClientInfo, Command, CommandError, Context, Flags, Group, Run, Service, glob};
+use super::glob::Glob;
+use super::{Args, ClientInfo, Command, CommandError, Context, Flags, Group, Run, Service};
 use crate::engine::{Engine, Event};
 use crate::reply::Reply;
 
@@ -22,6 +23,8 @@ pub struct Hub {
 struct Topics {
     channels: HashMap<Arc<[u8]>, Subscribers>,
     patterns: HashMap<Arc<[u8]>, Subscribers>,
+    /// The patterns, ready to be matched.
+    globs: HashMap<Arc<[u8]>, Glob>,
 }
 
 #[derive(Clone)]
@@ -104,7 +107,7 @@ impl Hub {
             sent += 1;
         }
         for (pattern, subscribers) in &topics.patterns {
-            if glob::matches(pattern, channel) {
+            if topics.globs.get(pattern).is_some_and(|glob| glob.matches(channel)) {
                 for mailbox in subscribers.values() {
                     mailbox.push(Message { pattern: Some(Arc::clone(pattern)), ..message.clone() });
                     sent += 1;
@@ -203,6 +206,9 @@ fn leave(service: &Service, kind: Kind, client: u64, topic: &Arc<[u8]>) {
         subscribers.remove(&client);
         if subscribers.is_empty() {
             all.remove(topic);
+            if kind == Kind::Pattern {
+                topics.globs.remove(topic);
+            }
         }
         service.engine.listen(false);
     }
@@ -298,15 +304,22 @@ fn subscribe(context: &mut Context<'_>, words: Args<'_>, kind: Kind) -> Result<R
             limits.subscriptions_max
         )));
     }
+    let globs = match kind {
+        Kind::Channel => Vec::new(),
+        Kind::Pattern => words.from(1).map(Glob::new).collect::<Result<Vec<_>, _>>()?,
+    };
     let mailbox = Arc::clone(subscriptions.mailbox.get_or_insert_with(|| {
         let bytes_max = limits.subscriber_bytes_max;
         Arc::new(Mailbox { queue: Mutex::default(), bytes_max, info: Arc::clone(&info) })
     }));
     let mut confirmations = Vec::new();
+    let mut globs = globs.into_iter();
     for topic in words.from(1) {
         let shared: Arc<[u8]> = topic.into();
+        let glob = globs.next();
         if kind.own(subscriptions).insert(Arc::clone(&shared)) {
             let mut topics = service.hub.topics();
+            topics.globs.extend(glob.map(|glob| (Arc::clone(&shared), glob)));
             kind.all(&mut topics).entry(shared).or_default().insert(info.id, Arc::clone(&mailbox));
             service.engine.listen(true);
         }

@@ -24,9 +24,9 @@ fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
     let mut options = words.options(3);
     while let Some(word) = options.next_word() {
         if args::is(word, "ex") && ttl.is_none() {
-            ttl = Some(args::ttl(options.value()?, 1000, "renew")?);
+            ttl = Some(context.ttl(options.value()?, 1000, "renew")?);
         } else if args::is(word, "px") && ttl.is_none() {
-            ttl = Some(args::ttl(options.value()?, 1, "renew")?);
+            ttl = Some(context.ttl(options.value()?, 1, "renew")?);
         } else if args::is(word, "token") && token.is_none() {
             token = Some(args::token(options.value()?)?);
         } else {

@@ -69,9 +69,9 @@ fn open(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
     let mut options = words.options(2);
     while let Some(word) = options.next_word() {
         if args::is(word, "ex") && ttl.is_none() {
-            ttl = Some(args::ttl(options.value()?, 1000, "session|open")?);
+            ttl = Some(context.ttl(options.value()?, 1000, "session|open")?);
         } else if args::is(word, "px") && ttl.is_none() {
-            ttl = Some(args::ttl(options.value()?, 1, "session|open")?);
+            ttl = Some(context.ttl(options.value()?, 1, "session|open")?);
         } else if args::is(word, "name") && name.is_none() {
             let text = std::str::from_utf8(options.value()?).ok();
             let text = text.filter(|text| text.len() <= NAME_BYTES_MAX);

@@ -51,37 +51,36 @@ struct Wanted {
 fn parse(context: &Context<'_>, words: Args<'_>) -> Result<Wanted, CommandError> {
     let mut wanted =
         Wanted { condition: SetCondition::Always, impossible: false, get: false, ends: Ends::Never };
-    let (mut has_condition, mut has_end) = (false, false);
+    // As in Redis, the same option may come again, another of its kind not.
+    let (mut condition, mut end) = (None, None);
+    let may = |kind: &mut Option<&'static str>, name| *kind.get_or_insert(name) == name;
     let mut options = words.options(3);
     while let Some(word) = options.next_word() {
         let is = |name| args::is(word, name);
-        if is("get") && !wanted.get {
+        if is("get") {
             wanted.get = true;
-        } else if !has_condition && (is("nx") || is("xx") || is("ifeq")) {
-            has_condition = true;
-            wanted.condition = if is("nx") {
-                SetCondition::IfFree
-            } else if is("xx") {
-                SetCondition::IfHeld
-            } else {
-                match Owner::new(options.value()?) {
-                    Ok(owner) => SetCondition::IfOwner(owner),
-                    Err(_) => {
-                        wanted.impossible = true;
-                        SetCondition::IfHeld
-                    }
+        } else if is("nx") && may(&mut condition, "nx") {
+            wanted.condition = SetCondition::IfFree;
+        } else if is("xx") && may(&mut condition, "xx") {
+            wanted.condition = SetCondition::IfHeld;
+        } else if is("ifeq") && condition.replace("ifeq").is_none() {
+            wanted.condition = match Owner::new(options.value()?) {
+                Ok(owner) => SetCondition::IfOwner(owner),
+                Err(_) => {
+                    wanted.impossible = true;
+                    SetCondition::IfHeld
                 }
             };
-        } else if !has_end && is("keepttl") {
-            (has_end, wanted.ends) = (true, Ends::As);
-        } else if !has_end && (is("ex") || is("px")) {
-            has_end = true;
-            let unit = if is("ex") { 1000 } else { 1 };
-            wanted.ends = Ends::After(args::ttl(options.value()?, unit, "set")?);
-        } else if !has_end && (is("exat") || is("pxat")) {
-            has_end = true;
-            let unit = if is("exat") { 1000 } else { 1 };
-            wanted.ends = until(context, options.integer()?, unit)?;
+        } else if is("keepttl") && may(&mut end, "keepttl") {
+            wanted.ends = Ends::As;
+        } else if is("ex") && may(&mut end, "ex") {
+            wanted.ends = Ends::After(context.ttl(options.value()?, 1000, "set")?);
+        } else if is("px") && may(&mut end, "px") {
+            wanted.ends = Ends::After(context.ttl(options.value()?, 1, "set")?);
+        } else if is("exat") && may(&mut end, "exat") {
+            wanted.ends = until(context, options.integer()?, 1000)?;
+        } else if is("pxat") && may(&mut end, "pxat") {
+            wanted.ends = until(context, options.integer()?, 1)?;
         } else {
             return Err(CommandError::SYNTAX);
         }
@@ -95,7 +94,7 @@ fn until(context: &Context<'_>, at: i64, unit_ms: i64) -> Result<Ends, CommandEr
     let at = at.ok_or_else(|| CommandError::expire_time("set"))? as u64;
     match at.saturating_sub(context.access.engine().clock().wall_millis()) {
         0 => Ok(Ends::Past),
-        left => Ok(Ends::After(Ttl::from_millis(left)?)),
+        left => Ok(Ends::After(context.ttl_of(left)?)),
     }
 }
 

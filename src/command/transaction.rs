@@ -105,6 +105,8 @@ fn watch(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErr
     Ok(Reply::OK)
 }
 
+/// Bytes of replies from which on an EXEC carries out only what changes something.
+const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Keys that one connection may watch.
 const WATCHED_MAX: usize = 10_000;
 
@@ -118,13 +120,22 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     }
     context.atomically(|context| {
         if let Some(watch) = &watch
-            && watch.is_broken(context.access)?
+            && context.look(watch.is_broken(context.access))?
         {
             return Ok(Reply::NullArray);
         }
         let mut replies = Vec::with_capacity(transaction.queued.len());
+        let mut bytes = 0;
         for (command, words) in &transaction.queued {
-            replies.push(context.call(command, words.as_args()).unwrap_or_else(Reply::from));
+            let reply = match bytes > REPLY_BYTES_MAX && !command.is(Flags::WRITE) {
+                true => Err(CommandError::new(format!(
+                    "ERR the replies before this one have more than {REPLY_BYTES_MAX} bytes; it was not run"
+                ))),
+                false => context.call(command, words.as_args()),
+            };
+            let reply = reply.unwrap_or_else(Reply::from);
+            bytes += reply.size();
+            replies.push(reply);
         }
         Ok(Reply::Array(replies))
     })

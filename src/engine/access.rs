@@ -169,8 +169,8 @@ impl<'a> Access<'a> {
         Ok((self.engine.core.census.keys(database), self.engine.journal().last()))
     }
 
-    /// Opens a session that ends `ttl` after its last keepalive; `None`: when it is closed, or at the latest
-    /// when the server stops, as befits the session of a connection.
+    /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
+    /// the latest when the server stops, as befits the session of a connection.
     pub fn open_session(&self, name: &str, ttl: Option<Ttl>) -> Result<(SessionId, Seq), Unavailable> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|error| {
@@ -178,8 +178,18 @@ impl<'a> Access<'a> {
         })?;
         let id = SessionId(u128::from_ne_bytes(bytes));
         let deadline = self.engine.core.clock.now().after(ttl);
-        let seq = self.put_session(SessionRecord { id, name: name.to_owned(), ttl, deadline })?;
-        Ok((id, seq))
+        let sessions = &self.engine.core.sessions;
+        if sessions.len() >= self.engine.core.config.sessions_max {
+            return Err(Unavailable::SessionsMax);
+        }
+        if ttl.is_none() {
+            sessions.connection(id, true);
+        }
+        let opened = self.put_session(SessionRecord { id, name: name.to_owned(), ttl, deadline });
+        if ttl.is_none() && opened.is_err() {
+            sessions.connection(id, false);
+        }
+        Ok((id, opened?))
     }
 
     /// Moves the end of a session to its TTL from now. Answers when it ends.
@@ -191,6 +201,16 @@ impl<'a> Access<'a> {
         let deadline = record.deadline;
         let seq = self.put_session(record)?;
         Ok((deadline, seq))
+    }
+
+    /// Notes that the connection of a session that is no more opens another one.
+    pub fn forget_connection(&self, id: SessionId) {
+        self.engine.core.sessions.connection(id, false);
+    }
+
+    /// Whether a session is there.
+    pub fn has_session(&self, id: SessionId) -> bool {
+        self.engine.core.sessions.get(id, |_| ()).is_some()
     }
 
     /// What is known of a session, and how many locks it has.
@@ -296,7 +316,7 @@ impl Engine {
     fn admit(&self, op: &Op, slot: &Slot) -> Result<(), Unavailable> {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(()) };
         if slot.lease_of(&request.owner).is_none() {
-            if self.core.census.leases() >= self.core.config.locks_max {
+            if self.core.census.kept() >= self.core.config.locks_max {
                 return Err(Unavailable::LocksMax);
             }
             if self.core.tokens.are_exhausted() {
@@ -357,7 +377,7 @@ impl Engine {
                     self.detach(lease.session(), name, guarded.slot);
                     records.push(Record::Ended(lease.token));
                 }
-                Effect::DelayStarted(delay) => records.push(Record::DelayStarted(name.clone(), delay)),
+                Effect::DelayStarted { delay, .. } => records.push(Record::DelayStarted(name.clone(), delay)),
                 Effect::DelayEnded => records.push(Record::DelayEnded(name.clone())),
                 Effect::Joined { session, .. } => {
                     if let Some(session) = session {

@@ -10,6 +10,7 @@ use crate::lock::{DATABASES, Effect, End, Left};
 #[derive(Debug, Default)]
 pub struct Census {
     leases: AtomicI64,
+    delays: AtomicI64,
     keys: [AtomicI64; DATABASES as usize],
     waiting: AtomicI64,
     /// Grants of a lock to an owner that did not hold it.
@@ -36,6 +37,11 @@ impl Census {
     /// Leases held; those that have ended and were not swept yet included.
     pub fn leases(&self) -> u64 {
         positive(&self.leases)
+    }
+
+    /// Leases held and lock-delays running: what the limit of locks is about.
+    pub fn kept(&self) -> u64 {
+        self.leases() + positive(&self.delays)
     }
 
     /// Locks of a database that are held.
@@ -88,16 +94,27 @@ impl Census {
                 }
                 &self.wait_timeouts
             }
-            Effect::DelayStarted(_) | Effect::DelayEnded => return,
+            Effect::DelayStarted { is_first, .. } => {
+                self.delays.fetch_add(i64::from(*is_first), Ordering::Relaxed);
+                return;
+            }
+            Effect::DelayEnded => {
+                self.delays.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
         };
         total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn delay_restored(&self) {
+        self.delays.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Nothing is held and nobody waits; totals stay.
     pub(super) fn clear(&self) {
         self.keys
             .iter()
-            .chain([&self.leases, &self.waiting])
+            .chain([&self.leases, &self.delays, &self.waiting])
             .for_each(|count| count.store(0, Ordering::Relaxed));
     }
 }

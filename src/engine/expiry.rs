@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::Engine;
 
+/// Pause while the journal is down: what is due stays due until it is up.
+const DOWN_PAUSE: Duration = Duration::from_millis(50);
 /// Longest sleep. A deadline further away than this wakes nobody when it is armed.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -31,7 +33,10 @@ impl Expiry {
                 alarm.set(u64::MAX);
                 let next = engine.expire_due();
                 let now = engine.core.clock.now().as_nanos();
-                let sleep = Duration::from_nanos(next.as_nanos().saturating_sub(now)).min(SLEEP_MAX);
+                let mut sleep = Duration::from_nanos(next.as_nanos().saturating_sub(now)).min(SLEEP_MAX);
+                if engine.journal_down().is_some() {
+                    sleep = sleep.max(DOWN_PAUSE);
+                }
                 alarm.set(now + sleep.as_nanos() as u64);
                 if !sleep.is_zero() {
                     std::thread::park_timeout(sleep);

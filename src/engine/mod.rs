@@ -22,11 +22,12 @@ mod watches;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::clock::Clock;
 use crate::journal::{Backend, Batch, Durability, Journal, JournalError, OutcomeUnknown, Seq};
-use crate::lock::{Op, Timestamp};
+use crate::lock::{Op, SessionId, Timestamp};
 pub use access::{Access, Acquired};
 pub use census::Census;
 use deadlines::Deadlines;
@@ -50,8 +51,10 @@ const EXPIRIES_PER_STEP: usize = 256;
 pub struct EngineConfig {
     /// When replies may leave.
     pub durability: Durability,
-    /// Leases held at once; beyond it nothing new is granted.
+    /// Leases held and lock-delays running at once; beyond it nothing new is granted.
     pub locks_max: u64,
+    /// Sessions open at once, those of connections included.
+    pub sessions_max: usize,
     /// Requests that may queue for one lock.
     pub waiters_per_lock_max: usize,
     /// Tokens start above this, for a database restored from an old backup.
@@ -69,6 +72,8 @@ pub enum Unavailable {
     LocksMax,
     /// As many requests queue for this lock as may.
     WaitersMax,
+    /// As many sessions are open as may.
+    SessionsMax,
     /// The session has ended, or never was.
     NoSession,
     /// No fencing token is left.
@@ -133,7 +138,7 @@ impl Engine {
         let cell = OnceLock::new();
         cell.get_or_init(|| journal);
         let engine = Arc::new(Engine { core, journal: Arc::new(cell) });
-        engine.close_orphans();
+        engine.close_orphans()?;
         Ok(engine)
     }
 
@@ -197,6 +202,7 @@ impl Engine {
         let access = self.access();
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
         let _ = access.end_due_sessions();
+        let _ = self.close_orphans();
         for hash in self.core.deadlines.due(self.core.clock.now(), EXPIRIES_PER_STEP) {
             let names = self.core.read().names(hash);
             for name in names {
@@ -215,11 +221,28 @@ impl Engine {
         self.journal().down().map_or(Ok(()), |error| Err(Unavailable::Journal(error)))
     }
 
-    /// Sessions without a TTL belong to connections, and those ended with the process before this one.
-    fn close_orphans(self: &Arc<Self>) {
-        for id in self.core.sessions.without_ttl() {
-            let _ = self.access().close_session(id, false);
+    /// Ends the session of a connection that is gone. If the journal is down, that happens once it is up.
+    pub fn connection_is_gone(self: &Arc<Self>, id: SessionId) {
+        self.core.sessions.connection(id, false);
+        if self.access().close_session(id, false).is_err() {
+            self.core.sessions.has_orphans.store(true, Ordering::Release);
         }
+    }
+
+    /// Sessions without a TTL belong to connections: ends those whose connection is gone, be it that it ended with the
+    /// process before this one, or that a failed commit took their end back.
+    fn close_orphans(self: &Arc<Self>) -> Result<(), JournalError> {
+        let sessions = &self.core.sessions;
+        if self.journal_down().is_some() || !sessions.has_orphans.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        for id in sessions.orphans() {
+            if let Err(Unavailable::Journal(error)) = self.access().close_session(id, false) {
+                sessions.has_orphans.store(true, Ordering::Release);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,8 @@
 //! Promise: states that no server of ours could have left are refused. After a failure tokens go on from the last one
 //! taken, so none is issued twice. A long recovery says how far it is, every second. Absent: storage.
 
+use std::sync::atomic::Ordering;
+
 use super::table::Table;
 use super::{Core, Verdict};
 use crate::clock::Clock;
@@ -53,6 +55,7 @@ impl Core {
                 Record::SessionOpened(session) => self.sessions.put(session),
                 Record::DelayStarted(name, delay) => {
                     self.restore_into(table, &name, |slot| slot.restore_delay(delay));
+                    self.census.delay_restored();
                 }
                 Record::Granted(stored) => {
                     let StoredLease { name, lease } = *stored;
@@ -93,8 +96,10 @@ impl Core {
         })
     }
 
-    /// After a failed commit: replaces the table by what is durable. Waiters are told to ask again.
+    /// After a failed commit: replaces the table by what is durable. Waiters are told to ask again, and at once: nobody knows
+    /// how long it takes until this succeeds, and nobody can join a queue meanwhile.
     pub(super) fn rebuild(&self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {
+        self.waiters.tell_all(Verdict::Unavailable);
         let mut found = Vec::new();
         backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
         // Writing must work again, too.
@@ -106,7 +111,7 @@ impl Core {
         *table = fresh;
         drop(table);
         self.watches.all_changed();
-        self.waiters.tell_all(Verdict::Unavailable);
+        self.sessions.has_orphans.store(true, Ordering::Release);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! operation can ask before it looks at a lock. Absent: the locks themselves, the journal, clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::journal::SessionRecord;
@@ -14,10 +14,14 @@ use crate::lock::{LockName, SessionId, Timestamp};
 pub(super) struct Sessions {
     book: Mutex<Book>,
     next_deadline: AtomicU64,
+    /// There may be sessions of connections that are gone.
+    pub(super) has_orphans: AtomicBool,
 }
 
 #[derive(Default)]
 pub(super) struct Book {
+    /// The sessions of the connections that are there.
+    connections: BTreeSet<SessionId>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     deadlines: BTreeSet<(Timestamp, SessionId)>,
 }
@@ -30,7 +34,9 @@ pub(super) struct Session {
 
 impl Sessions {
     pub(super) fn new() -> Sessions {
-        Sessions { book: Mutex::default(), next_deadline: AtomicU64::new(u64::MAX) }
+        let (book, next_deadline) = (Mutex::default(), AtomicU64::new(u64::MAX));
+        // Connections ended with the process before this one.
+        Sessions { book, next_deadline, has_orphans: AtomicBool::new(true) }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -95,13 +101,22 @@ impl Sessions {
         }
     }
 
-    pub(super) fn without_ttl(&self) -> Vec<SessionId> {
+    /// Notes that the connection of a session without a TTL is there, or gone.
+    pub(super) fn connection(&self, id: SessionId, is_there: bool) {
+        let mut book = self.book();
+        if is_there {
+            book.connections.insert(id);
+        } else {
+            book.connections.remove(&id);
+        }
+    }
+
+    /// Sessions without a TTL whose connection is gone.
+    pub(super) fn orphans(&self) -> Vec<SessionId> {
         let book = self.book();
-        book.sessions
-            .values()
-            .filter(|session| session.record.ttl.is_none())
-            .map(|session| session.record.id)
-            .collect()
+        let ids = book.sessions.values().filter(|session| session.record.ttl.is_none());
+        let ids = ids.map(|session| session.record.id);
+        ids.filter(|id| !book.connections.contains(id)).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -109,7 +124,8 @@ impl Sessions {
     }
 
     pub(super) fn clear(&self) {
-        *self.book() = Book::default();
+        let mut book = self.book();
+        *book = Book { connections: std::mem::take(&mut book.connections), ..Book::default() };
         self.next_deadline.store(u64::MAX, Ordering::Release);
     }
 }

@@ -11,6 +11,7 @@ fn config() -> EngineConfig {
     EngineConfig {
         durability: Durability::Always,
         locks_max: 1_000_000,
+        sessions_max: 100,
         waiters_per_lock_max: 1000,
         token_floor: 0,
         boot,
@@ -272,6 +273,28 @@ async fn at_the_limit_nothing_new_is_granted_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn sessions_and_running_delays_have_a_limit_too() {
+    let config = EngineConfig { locks_max: 2, sessions_max: 1, ..config() };
+    let clock = Clock::manual();
+    let engine = Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config).unwrap();
+    let (id, _) = engine.access().open_session("s", Ttl::from_millis(100).ok()).unwrap();
+    assert_eq!(engine.access().open_session("t", None), Err(Unavailable::SessionsMax));
+    engine.access().close_session(id, true).unwrap();
+    engine.access().open_session("t", None).unwrap();
+    let delayed = || Request { delay: Ttl::from_millis(5000).ok(), ..request("a") };
+    for key in ["a", "b"] {
+        take(&engine, key, delayed()).unwrap();
+        engine.access().submit(&name(key), &Op::Force).unwrap();
+    }
+    let more = Op::Acquire { request: request("a"), wait: None };
+    assert_eq!(engine.access().submit(&name("c"), &more), Err(Unavailable::LocksMax));
+    clock.advance_millis(5000);
+    engine.expire_due();
+    assert!(take(&engine, "c", request("a")).is_some());
+    assert_eq!(engine.census().kept(), 1);
+}
+
+#[tokio::test]
 async fn a_failed_commit_is_taken_back_and_service_resumes() {
     let faults = Arc::new(Faults::default());
     let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
@@ -328,13 +351,13 @@ async fn a_watch_breaks_when_a_lock_changes_or_expires() {
     };
     let (first, unrelated) = (watch("k"), watch("other"));
     take(&engine, "k", request("a")).unwrap();
-    assert!(first.is_broken(&engine.access()).unwrap());
+    assert!(first.is_broken(&engine.access()).unwrap().0);
     let second = watch("k");
     assert_eq!(take(&engine, "k", request("b")), None, "a refusal changes nothing");
-    assert!(!second.is_broken(&engine.access()).unwrap());
+    assert!(!second.is_broken(&engine.access()).unwrap().0);
     clock.advance_millis(1000);
-    assert!(second.is_broken(&engine.alone()).unwrap(), "expired, and nobody swept");
-    assert!(!unrelated.is_broken(&engine.access()).unwrap());
+    assert!(second.is_broken(&engine.alone()).unwrap().0, "expired, and nobody swept");
+    assert!(!unrelated.is_broken(&engine.access()).unwrap().0);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, Engine, Unavailable};
+use crate::journal::Seq;
 use crate::lock::{LockName, Op};
 
 #[derive(Default)]
@@ -73,11 +74,12 @@ impl Watch {
     }
 
     /// Whether one of them changed. A lease that has ended meanwhile is a change.
-    pub fn is_broken(&self, access: &Access<'_>) -> Result<bool, Unavailable> {
+    pub fn is_broken(&self, access: &Access<'_>) -> Result<(bool, Seq), Unavailable> {
+        let mut last = Seq::default();
         for (_, name) in &self.watched {
-            access.submit(name, &Op::Settle)?;
+            last = last.max(access.submit(name, &Op::Settle)?.1);
         }
-        Ok(self.is_broken.load(Ordering::SeqCst))
+        Ok((self.is_broken.load(Ordering::SeqCst), last))
     }
 }
 

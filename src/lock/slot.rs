@@ -79,7 +79,8 @@ pub struct LeaseExtra {
 }
 
 impl Lease {
-    pub(super) fn grant(request: &Request, token: FencingToken, now: Timestamp) -> Lease {
+    /// The lease by which a request is granted.
+    pub fn grant(request: &Request, token: FencingToken, now: Timestamp) -> Lease {
         let extra = LeaseExtra {
             max_hold: request.max_hold,
             delay: request.delay,

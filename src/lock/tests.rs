@@ -138,7 +138,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
             Effect::WaiterLeft { waiter, why, .. } => {
                 said += &format!("; waiter {} {why:?}", waiter.0).to_lowercase();
             }
-            Effect::DelayStarted(delay) => {
+            Effect::DelayStarted { delay, .. } => {
                 said += &format!("; delay until {}", delay.until.as_nanos() / 1_000_000);
             }
             Effect::DelayEnded => said += "; delay over",

@@ -211,7 +211,12 @@ pub enum Effect {
         how: End,
     },
     /// Nobody is granted the lock until this is over.
-    DelayStarted(Delay),
+    DelayStarted {
+        /// The delay.
+        delay: Delay,
+        /// None was running, that this one prolongs.
+        is_first: bool,
+    },
     /// The delay is over.
     DelayEnded,
     /// A request joined the queue.
@@ -491,10 +496,10 @@ impl<E: Env> Step<'_, E> {
             // An expiry that is noticed late started its delay when the lease ended.
             let from = if how == End::Expired { lease.deadline } else { self.now };
             let delay = Delay { until: from.after(Some(length)), length };
-            let longer = self.slot.delay().is_none_or(|running| running.until < delay.until);
-            if longer {
+            let running = self.slot.delay();
+            if running.is_none_or(|running| running.until < delay.until) {
                 self.slot.busy_mut().delay = Some(delay);
-                self.effects.push(Effect::DelayStarted(delay));
+                self.effects.push(Effect::DelayStarted { delay, is_first: running.is_none() });
             }
         }
         self.effects.push(Effect::Ended { lease, how });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -27,6 +27,10 @@ const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// How often a waiter with a full input buffer is looked after.
 const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
+
+/// How long, and how often, input is read and thrown away after the last word to a client.
+const HANG_UP_TIME: Duration = Duration::from_secs(1);
+const HANG_UP_READS: usize = 64;
 
 /// Why a connection ends, if there is something to say.
 enum End {
@@ -46,8 +50,13 @@ impl From<io::Error> for End {
 enum Then {
     Read,
     Continue,
-    Wait { parked: Parked, is_answered: bool },
+    Wait {
+        parked: Parked,
+        is_answered: bool,
+    },
     Close,
+    /// What the client sends cannot be understood any more.
+    HangUp,
 }
 
 pub(super) struct Connection {
@@ -114,6 +123,7 @@ impl Connection {
                     self.wait(parked, is_answered).await?;
                 }
                 Then::Close => return Ok(()),
+                Then::HangUp => return self.hang_up().await,
             }
         }
     }
@@ -136,7 +146,7 @@ impl Connection {
                 }
                 Err(error) => {
                     self.answer(&Reply::Error(format!("ERR {error}").into()), Seq::default());
-                    break Then::Close;
+                    break Then::HangUp;
                 }
             };
             let args = self.scanner.args(&self.input[done..done + length]);
@@ -162,6 +172,23 @@ impl Connection {
         };
         self.input.advance(done);
         then
+    }
+
+    /// Ends the connection in such a way that the other side can read why: closed with input unread, the system would reset
+    /// it, and take the reply away.
+    async fn hang_up(&mut self) -> Result<(), End> {
+        self.stream.shutdown().await?;
+        let drained = async {
+            for _ in 0..HANG_UP_READS {
+                self.input.clear();
+                self.input.reserve(READ_BYTES_MAX);
+                if self.stream.read_buf(&mut self.input).await? == 0 {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        timeout(HANG_UP_TIME, drained).await.unwrap_or(Ok(()))
     }
 
     fn answer(&mut self, reply: &Reply, seq: Seq) {

@@ -35,6 +35,35 @@ fn what_is_no_request_is_answered_and_closed() {
 }
 
 #[test]
+fn the_reason_is_heard_even_if_much_was_sent_behind_the_fault() {
+    let server = TestServer::real(&[]);
+    for _ in 0..20 {
+        let mut client = server.connect();
+        let mut bytes = b"*1\r\n$x\r\n".to_vec();
+        bytes.extend([b'1'; 200_000]);
+        client.send_bytes(&bytes);
+        assert_eq!(client.reply(), "-ERR Protocol error: invalid bulk length");
+        assert_eq!(client.reply(), "(closed)");
+    }
+}
+
+#[test]
+fn a_transaction_cannot_ask_for_more_than_memory_holds() {
+    let server = TestServer::real(&[]);
+    let mut client = server.connect();
+    client.line("MULTI");
+    for _ in 0..1000 {
+        client.send(&["COMMAND", "DOCS"]);
+    }
+    client.send(&["LOCK", "k", "me"]);
+    (0..1001).for_each(|_| assert_eq!(client.reply(), "+QUEUED"));
+    let replies = client.line("EXEC");
+    assert!(replies.len() < 64 << 20, "{}", replies.len());
+    assert!(replies.contains("it was not run"));
+    assert!(replies.ends_with("\n  :1"), "what changes something is done");
+}
+
+#[test]
 fn every_prefix_and_every_bit_flip_of_a_request_is_survived() {
     let server = TestServer::real(&[]);
     let request = encode(&["LOCK", "key", "owner", "PX", "1000", "WAIT", "0", "META", "text"]);
@@ -83,7 +112,7 @@ fn errors_leave_the_connection_as_it_was() {
         vec!["\r\n-ERR forged", "x\r\n+OK"],
         vec!["SELECT", "16"],
         vec!["SESSION", "OPEN", "EX", "0"],
-        vec!["LOCKS", "-1"],
+        vec!["LOCKS", "x"],
         vec!["LOCKS", "0", "COUNT", "0"],
     ] {
         let reply = client.call(&words);

@@ -98,6 +98,38 @@ fn a_connections_locks_end_with_it() {
 }
 
 #[test]
+fn a_connections_locks_end_with_it_even_if_storage_fails_meanwhile() {
+    let faults = std::sync::Arc::new(octostore::journal::Faults::default());
+    let server = TestServer::on(faults.clone());
+    let mut holder = server.connect();
+    assert_eq!(holder.line("LOCK a me CONN"), ":1");
+    let mut other = server.connect();
+    other.send(&["LOCK", "a", "you", "WAIT", "600000"]);
+    server.until_waiting(1);
+    let mut behind = server.connect();
+    behind.send(&["LOCK", "a", "them", "WAIT", "600000"]);
+    server.until_waiting(2);
+    faults.fail_with(Some(octostore::journal::JournalError::Full));
+    // The connection ends; that its locks end with it cannot be kept.
+    drop(holder);
+    assert!(other.reply().starts_with("-UNKNOWN"), "the grant that followed is not durable");
+    let told = behind.reply();
+    assert!(told.starts_with("-MISCONF the journal failed while this request waited"), "{told}");
+    assert!(other.line("LOCK b you").starts_with("-MISCONF"));
+    faults.fail_with(None);
+    until(|| server.engine.journal_down().is_none());
+    let next = token(&other.line("LOCK a you WAIT 60000"));
+    assert_eq!(token(&other.line("LOCK b you CONN")), next + 1);
+    // A session that was opened by a commit that failed is no session.
+    let mut third = server.connect();
+    faults.fail_with(Some(octostore::journal::JournalError::Full));
+    assert!(third.line("LOCK c third CONN").starts_with("-UNKNOWN"));
+    faults.fail_with(None);
+    until(|| server.engine.journal_down().is_none());
+    assert!(third.line("LOCK c third CONN").starts_with(':'));
+}
+
+#[test]
 fn an_expiry_grants_the_next_without_anyone_looking() {
     let server = TestServer::real(&[]);
     let mut holder = server.connect();

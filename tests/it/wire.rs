@@ -8,6 +8,7 @@ use std::time::Duration;
 use octostore::clock::Clock;
 use octostore::config::Config;
 use octostore::engine::Engine;
+use octostore::journal::{Faults, FaultyBackend, MemoryBackend};
 use octostore::server::Server;
 use tokio::sync::oneshot;
 
@@ -31,9 +32,18 @@ impl TestServer {
         TestServer::start(flags, Clock::system())
     }
 
+    /// In memory and in real time, with storage that fails on command.
+    pub(crate) fn on(faults: Arc<Faults>) -> TestServer {
+        TestServer::start_on(&["--durability", "always"], Clock::system(), Some(faults))
+    }
+
     fn start(flags: &[&str], clock: Clock) -> TestServer {
+        TestServer::start_on(flags, clock, None)
+    }
+
+    fn start_on(flags: &[&str], clock: Clock, faults: Option<Arc<Faults>>) -> TestServer {
         let mut all = vec!["--listen", "127.0.0.1:0"];
-        if !flags.contains(&"--data") {
+        if !flags.contains(&"--data") && faults.is_none() {
             all.extend(["--durability", "memory"]);
         }
         all.extend(flags);
@@ -44,7 +54,14 @@ impl TestServer {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let server = Server::start_on(&config, clock_of_server).await.expect("a server");
+                let server = match faults {
+                    None => Server::start_on(&config, clock_of_server).await,
+                    Some(faults) => {
+                        let backend = FaultyBackend::new(MemoryBackend::default(), faults);
+                        Server::start_with(&config, clock_of_server, || Ok(Box::new(backend))).await
+                    }
+                }
+                .expect("a server");
                 started.send((server.address(), Arc::clone(server.engine()))).expect("a test that waits");
                 // A test that is gone wants the end, too.
                 server.run(async { stopped.await.unwrap_or(()) }).await;
