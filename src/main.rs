@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use octostore::config::{Config, ConfigError};
 use octostore::server::Server;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let config = match Config::read(std::env::args_os()) {
         Ok(config) => config,

@@ -114,7 +114,7 @@ const CHANGES_PER_STEP: usize = 2_048;
 const ROWS_PER_STEP: usize = 256;
 
 /// Pages of the database kept in memory, in KiB.
-const CACHE_KIB: i64 = 65_536;
+const CACHE_KIB: i64 = 8_192;
 
 /// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
 const REBASE: &str = "
@@ -319,6 +319,10 @@ impl Backend for SqliteBackend {
             moving.commit().map_err(failed)?;
             self.backlog.moved(moved);
             self.checkpoints.after_commit(&self.db);
+            if self.backlog.is_empty() {
+                // All is quiet: what a burst took goes back to the system.
+                self.db.execute_batch("PRAGMA shrink_memory").map_err(failed)?;
+            }
         }
         Ok(!self.backlog.is_empty())
     }
