@@ -11,7 +11,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use octostore::clock::{self, Clock};
 use octostore::engine::{Acquired, Engine, EngineConfig, Verdict};
 use octostore::journal::{Backend, Durability, MemoryBackend, Record, Seq, SqliteBackend, StoredLease};
-use octostore::lock::{FencingToken, Lease, LockName, Mode, Op, Outcome, Owner, Request, Timestamp, Ttl};
+use octostore::lock::{FencingToken, Lease, LockName, Op, Outcome, Owner, Request, Timestamp, Ttl};
 
 struct Store {
     engine: Arc<Engine>,
@@ -74,16 +74,8 @@ fn name(n: usize) -> LockName {
 }
 
 fn request(owner: &str) -> Request {
-    Request {
-        owner: Owner::new(owner.as_bytes()).unwrap(),
-        mode: Mode::Exclusive,
-        ttl: Some(Ttl::from_millis(30_000).unwrap()),
-        max_hold: None,
-        delay: None,
-        session: None,
-        meta: None,
-        origin: None,
-    }
+    let owner = Owner::new(owner.as_bytes()).unwrap();
+    Request::exclusive(owner, Some(Ttl::from_millis(30_000).unwrap()))
 }
 
 fn acquire() -> Op {

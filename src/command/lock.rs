@@ -93,14 +93,13 @@ fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
         (ttl, _) => ttl.or(Ttl::from_millis(u64::from(context.service.limits.ttl_ms_default)).ok()),
     };
     let request = Request {
-        owner,
         mode: found.mode.unwrap_or(Mode::Exclusive),
-        ttl,
         max_hold: found.max_hold,
         delay: found.delay,
         session,
         meta: found.meta,
         origin: Some(context.client.origin()),
+        ..Request::exclusive(owner, ttl)
     };
     let access = context.access;
     let wait = found.wait.unwrap_or(0);

@@ -4,7 +4,7 @@
 //! holder's own SET keeps it. OK, or Null if the condition does not hold or a lock-delay runs.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, get};
-use crate::lock::{LockName, Mode, Op, Outcome, Owner, Request, SetCondition, Ttl};
+use crate::lock::{LockName, Op, Outcome, Owner, Request, SetCondition, Ttl};
 use crate::reply::Reply;
 
 pub(super) const SET: Command = Command {
@@ -133,16 +133,7 @@ fn put(
         Ends::After(ttl) => Some(ttl),
         Ends::Never | Ends::As | Ends::Past => None,
     };
-    let request = Request {
-        owner,
-        mode: Mode::Exclusive,
-        ttl,
-        max_hold: None,
-        delay: None,
-        session: None,
-        meta: None,
-        origin: Some(context.client.origin()),
-    };
+    let request = Request { origin: Some(context.client.origin()), ..Request::exclusive(owner, ttl) };
     let op =
         Op::Set { request, condition: wanted.condition.clone(), keep_ttl: matches!(wanted.ends, Ends::As) };
     match context.look(context.access.submit(name, &op))? {

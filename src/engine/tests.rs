@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, SqliteBackend};
-use crate::lock::{LockName, Mode, Outcome, Owner, Request, Ttl};
+use crate::lock::{LockName, Outcome, Owner, Request, Ttl};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());
@@ -36,16 +36,7 @@ fn owner(text: &str) -> Owner {
 }
 
 fn request(who: &str) -> Request {
-    Request {
-        owner: owner(who),
-        mode: Mode::Exclusive,
-        ttl: Some(Ttl::from_millis(1000).unwrap()),
-        max_hold: None,
-        delay: None,
-        session: None,
-        meta: None,
-        origin: None,
-    }
+    Request::exclusive(owner(who), Ttl::from_millis(1000).ok())
 }
 
 /// Takes a lock without waiting; the token, if it was granted.

@@ -45,7 +45,10 @@ fn full_lease(token: i64) -> Box<StoredLease> {
     stored.lease.extra = Some(Box::new(LeaseExtra {
         max_hold: ttl(20_000),
         delay: ttl(5),
+        delays_after_release: true,
         session: Some(SessionId(u128::MAX - 1)),
+        counted_by: Some(SessionId(3)),
+        account: Some("alice".into()),
         meta: Some("nightly job".into()),
     }));
     stored

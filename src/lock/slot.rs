@@ -30,12 +30,37 @@ pub struct Request {
     pub max_hold: Option<Ttl>,
     /// After an unclean end nobody is granted the lock for this long.
     pub delay: Option<Ttl>,
+    /// The delay is due after a clean end, too.
+    pub delays_after_release: bool,
     /// The lease ends with this session.
     pub session: Option<SessionId>,
+    /// This session counts the lease as its own, and does not end it.
+    pub counted_by: Option<SessionId>,
+    /// Whose quota of leases it counts toward.
+    pub account: Option<Box<str>>,
     /// Free text for people.
     pub meta: Option<Box<str>>,
     /// Who asked.
     pub origin: Option<Arc<Origin>>,
+}
+
+impl Request {
+    /// A request for the whole lock, without anything that most do without.
+    pub fn exclusive(owner: Owner, ttl: Option<Ttl>) -> Request {
+        Request {
+            owner,
+            mode: Mode::Exclusive,
+            ttl,
+            max_hold: None,
+            delay: None,
+            delays_after_release: false,
+            session: None,
+            counted_by: None,
+            account: None,
+            meta: None,
+            origin: None,
+        }
+    }
 }
 
 /// A grant that lasts until its deadline, unless it is renewed, released or forced.
@@ -72,8 +97,14 @@ pub struct LeaseExtra {
     pub max_hold: Option<Ttl>,
     /// The lock-delay after an unclean end.
     pub delay: Option<Ttl>,
+    /// The lock-delay is due after a clean end, too.
+    pub delays_after_release: bool,
     /// The session it ends with.
     pub session: Option<SessionId>,
+    /// The session that counts it as its own, and does not end it.
+    pub counted_by: Option<SessionId>,
+    /// Whose quota of leases it counts toward.
+    pub account: Option<Box<str>>,
     /// Free text for people.
     pub meta: Option<Box<str>>,
 }
@@ -84,7 +115,10 @@ impl Lease {
         let extra = LeaseExtra {
             max_hold: request.max_hold,
             delay: request.delay,
+            delays_after_release: request.delays_after_release,
             session: request.session,
+            counted_by: request.counted_by,
+            account: request.account.clone(),
             meta: request.meta.clone(),
         };
         let mut lease = Lease {
@@ -109,9 +143,20 @@ impl Lease {
         self.extra.as_ref().and_then(|extra| extra.session)
     }
 
-    /// The lock-delay after an unclean end.
-    pub fn delay(&self) -> Option<Ttl> {
-        self.extra.as_ref().and_then(|extra| extra.delay)
+    /// The session that counts it as its own, and does not end it.
+    pub fn counted_by(&self) -> Option<SessionId> {
+        self.extra.as_ref().and_then(|extra| extra.counted_by)
+    }
+
+    /// Whose quota of leases it counts toward.
+    pub fn account(&self) -> Option<&str> {
+        self.extra.as_ref().and_then(|extra| extra.account.as_deref())
+    }
+
+    /// The lock-delay that is due after its end.
+    pub(super) fn delay_after(&self, is_unclean: bool) -> Option<Ttl> {
+        let extra = self.extra.as_ref()?;
+        extra.delay.filter(|_| is_unclean || extra.delays_after_release)
     }
 
     /// Free text for people.

@@ -34,16 +34,7 @@ fn owner(name: &str) -> Owner {
 }
 
 fn request(name: &str) -> Request {
-    Request {
-        owner: owner(name),
-        mode: Mode::Exclusive,
-        ttl: ttl(100),
-        max_hold: None,
-        delay: None,
-        session: None,
-        meta: None,
-        origin: None,
-    }
+    Request::exclusive(owner(name), ttl(100))
 }
 
 /// Runs a script against one lock and compares what it says.
@@ -84,6 +75,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
             "nx" => condition = SetCondition::IfFree,
             "xx" => condition = SetCondition::IfHeld,
             "if" => condition = SetCondition::IfOwner(owner(value)),
+            "delay-always" => request.delays_after_release = true,
             "keepttl" => keep_ttl = true,
             _ => panic!("unknown word {word}"),
         }
@@ -353,6 +345,19 @@ fn the_delay_follows_unclean_ends_only() {
          163 lock a delay=20     => granted 4
          164 force               => released 1; delay until 184; forced 4
          184 lock c              => granted 5; delay over",
+    );
+}
+
+#[test]
+fn a_delay_that_is_due_always_follows_clean_ends_too() {
+    check(
+        "0   lock a delay=50 delay-always           => granted 1
+         10  unlock a                               => released 1; delay until 60
+         11  lock a                                 => delayed
+         60  lock a session=7 delay=5 delay-always  => granted 2; delay over
+         61  close-session 7                        => released 1; delay until 66; session { clean: true } 2
+         66  lock a delay=5 delay-always            => granted 3; delay over
+         67  set b                                  => granted 4; replaced 3",
     );
 }
 

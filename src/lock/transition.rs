@@ -163,7 +163,7 @@ pub enum End {
 }
 
 impl End {
-    /// Whether the lock-delay is due: the holder may not know that it lost the lock.
+    /// Whether the holder may not know that it lost the lock, so that a lock-delay is due.
     fn is_unclean(self) -> bool {
         matches!(self, End::Expired | End::Forced | End::Session { clean: false })
     }
@@ -492,7 +492,9 @@ impl<E: Env> Step<'_, E> {
 
     fn end(&mut self, token: FencingToken, how: End) {
         let Some(lease) = self.slot.remove_holder(token) else { return };
-        if let Some(length) = lease.delay().filter(|_| how.is_unclean()) {
+        // A SET hands the lock over at that instant: nothing can rest between.
+        let delay = lease.delay_after(how.is_unclean()).filter(|_| how != End::Replaced);
+        if let Some(length) = delay {
             // An expiry that is noticed late started its delay when the lease ended.
             let from = if how == End::Expired { lease.deadline } else { self.now };
             let delay = Delay { until: from.after(Some(length)), length };

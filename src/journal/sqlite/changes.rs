@@ -30,7 +30,7 @@ impl ChangesText {
         let StoredLease { name, lease } = stored;
         let extra = lease.extra.as_deref();
         let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
-        self.push(&(
+        self.push(&GrantedColumns(
             lease.token.get(),
             name.database(),
             Text(name.key()),
@@ -43,7 +43,10 @@ impl ChangesText {
             lease.renewals,
             millis(extra.and_then(|extra| extra.max_hold)),
             millis(extra.and_then(|extra| extra.delay)),
+            u8::from(extra.is_some_and(|extra| extra.delays_after_release)),
             lease.session().map(session_text),
+            lease.counted_by().map(session_text),
+            lease.account(),
             lease.meta(),
             lease.origin.as_ref().map(|origin| origin.addr.as_str()),
             lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
@@ -71,6 +74,30 @@ impl ChangesText {
         String::from_utf8(self.0).unwrap_or_else(|_| unreachable!("JSON is UTF-8"))
     }
 }
+
+/// [`LeaseColumns`] on their way out.
+#[derive(Serialize)]
+struct GrantedColumns<'a>(
+    i64,
+    u8,
+    Text<'a>,
+    Text<'a>,
+    Option<u32>,
+    Option<u32>,
+    Option<u32>,
+    Option<i64>,
+    Option<i64>,
+    u32,
+    Option<u32>,
+    Option<u32>,
+    u8,
+    Option<String>,
+    Option<String>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<&'a str>,
+);
 
 struct Text<'a>(&'a [u8]);
 

@@ -49,7 +49,10 @@ CREATE TABLE held (
     renewals INTEGER NOT NULL,
     max_hold_ms INTEGER,
     delay_ms INTEGER,
+    delay_always INTEGER NOT NULL, -- 1: the delay is due after a clean end, too
     session TEXT,
+    counted_by TEXT,
+    account TEXT,
     meta TEXT,
     addr TEXT,
     client_name TEXT
@@ -76,14 +79,15 @@ CREATE VIEW leases AS
             '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value,
             '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value,
             '$[10]'), json_extract(value, '$[11]'), json_extract(value, '$[12]'),
-            json_extract(value, '$[13]'), json_extract(value, '$[14]'), json_extract(value, '$[15]')
+            json_extract(value, '$[13]'), json_extract(value, '$[14]'), json_extract(value, '$[15]'),
+            json_extract(value, '$[16]'), json_extract(value, '$[17]'), json_extract(value, '$[18]')
         FROM change WHERE length > 4)
     SELECT
         l.token, l.db, l.key, l.owner, l.holders_max, l.ttl_ms,
         iif(r.token IS NULL, l.lasts_ms, r.lasts_ms) AS lasts_ms,
         iif(r.token IS NULL, l.deadline_ns, r.deadline_ns) AS deadline_ns, l.granted_ns,
         coalesce(r.renewals, l.renewals) AS renewals,
-        l.max_hold_ms, l.delay_ms, l.session, l.meta, l.addr, l.client_name
+        l.max_hold_ms, l.delay_ms, l.delay_always, l.session, l.counted_by, l.account, l.meta, l.addr, l.client_name
     FROM lease l LEFT JOIN renewed r ON r.token = l.token
     WHERE l.token NOT IN (SELECT token FROM change WHERE length = 0);
 CREATE TABLE delays (

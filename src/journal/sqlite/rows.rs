@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::types::{FromSql, FromSqlResult, ValueRef};
 use rusqlite::{CachedStatement, Connection, Row, params};
+use serde::Deserialize;
 
 use super::backlog::Change;
 use super::fault;
@@ -26,7 +27,7 @@ impl Held<'_> {
     pub(super) fn of(db: &Connection) -> rusqlite::Result<Held<'_>> {
         Ok(Held {
             put: db.prepare_cached(
-                "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)",
+                "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
             )?,
             renew: db.prepare_cached(
                 "UPDATE held SET deadline_ns = ?2, lasts_ms = ?3, renewals = ?4 WHERE token = ?1",
@@ -71,7 +72,10 @@ impl Held<'_> {
             lease.renewals,
             millis(extra.and_then(|extra| extra.max_hold)),
             millis(extra.and_then(|extra| extra.delay)),
+            extra.is_some_and(|extra| extra.delays_after_release),
             lease.session().map(session_text),
+            lease.counted_by().map(session_text),
+            lease.account(),
             lease.meta(),
             lease.origin.as_ref().map(|origin| origin.addr.as_str()),
             lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
@@ -166,25 +170,28 @@ pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError>
     })
 }
 
-/// The columns of `held`, as rows and as JSON have them: token, db, key, owner, holders_max, ttl_ms, lasts_ms,
-/// deadline_ns, granted_ns, renewals, max_hold_ms, delay_ms, session, meta, addr, client_name.
-pub(super) type LeaseColumns = (
-    i64,
-    u8,
-    Bytes,
-    Bytes,
-    Option<u32>,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-    i64,
-    u32,
-    Option<i64>,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
+/// The columns of `held`, as rows and as JSON have them, in this order.
+#[derive(Debug, Deserialize)]
+pub(super) struct LeaseColumns(
+    i64,            // token
+    u8,             // db
+    Bytes,          // key
+    Bytes,          // owner
+    Option<u32>,    // holders_max
+    Option<i64>,    // ttl_ms
+    Option<i64>,    // lasts_ms
+    Option<i64>,    // deadline_ns
+    i64,            // granted_ns
+    u32,            // renewals
+    Option<i64>,    // max_hold_ms
+    Option<i64>,    // delay_ms
+    u8,             // delay_always
+    Option<String>, // session
+    Option<String>, // counted_by
+    Option<String>, // account
+    Option<String>, // meta
+    Option<String>, // addr
+    Option<String>, // client_name
 );
 
 /// A key or an owner.
@@ -198,34 +205,74 @@ impl FromSql for Bytes {
 }
 
 pub(super) fn lease_from_row(row: &Row<'_>) -> Result<StoredLease, JournalError> {
-    lease_from(LeaseColumns::try_from(row).map_err(|error| fault("read a row", &error))?)
+    lease_from(LeaseColumns(
+        column(row, 0)?,
+        column(row, 1)?,
+        column(row, 2)?,
+        column(row, 3)?,
+        column(row, 4)?,
+        column(row, 5)?,
+        column(row, 6)?,
+        column(row, 7)?,
+        column(row, 8)?,
+        column(row, 9)?,
+        column(row, 10)?,
+        column(row, 11)?,
+        column(row, 12)?,
+        column(row, 13)?,
+        column(row, 14)?,
+        column(row, 15)?,
+        column(row, 16)?,
+        column(row, 17)?,
+        column(row, 18)?,
+    ))
 }
 
 pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalError> {
-    let (token, database, key, owner, holders_max, ttl, lasts, deadline, granted, renewals, ..) = &columns;
-    let (.., max_hold, delay, session, meta, addr, client_name) = &columns;
-    let mode = holders_max.map_or(Ok(Mode::Shared), Mode::limit).map_err(damaged)?;
+    let LeaseColumns(
+        token,
+        database,
+        key,
+        owner,
+        holders_max,
+        ttl,
+        lasts,
+        deadline,
+        granted,
+        renewals,
+        max_hold,
+        delay,
+        delay_always,
+        session,
+        counted_by,
+        account,
+        meta,
+        addr,
+        client_name,
+    ) = columns;
+    let id = |text: Option<String>| text.as_deref().map(session_id_from).transpose();
     let extra = LeaseExtra {
-        max_hold: ttl_from(*max_hold)?,
-        delay: ttl_from(*delay)?,
-        session: session.as_deref().map(session_id_from).transpose()?,
-        meta: meta.clone().map(String::into_boxed_str),
+        max_hold: ttl_from(max_hold)?,
+        delay: ttl_from(delay)?,
+        delays_after_release: delay_always != 0,
+        session: id(session)?,
+        counted_by: id(counted_by)?,
+        account: account.map(String::into_boxed_str),
+        meta: meta.map(String::into_boxed_str),
     };
-    let origin = addr
-        .clone()
-        .map(|addr| Arc::new(Origin { addr, client_name: client_name.clone().unwrap_or_default() }));
+    let origin = addr.map(|addr| Arc::new(Origin { addr, client_name: client_name.unwrap_or_default() }));
     let lease = Lease {
         owner: Owner::new(&owner.0).map_err(damaged)?,
-        token: FencingToken::new(*token).map_err(damaged)?,
-        mode,
-        ttl: ttl_from(*ttl)?,
-        lasts: ttl_from(*lasts)?,
-        deadline: Timestamp::from_stored(*deadline),
-        granted_at: Timestamp::from_stored(Some(*granted)),
-        renewals: *renewals,
+        token: FencingToken::new(token).map_err(damaged)?,
+        mode: holders_max.map_or(Ok(Mode::Shared), Mode::limit).map_err(damaged)?,
+        ttl: ttl_from(ttl)?,
+        deadline: Timestamp::from_stored(deadline),
+        lasts: ttl_from(lasts)?,
+        granted_at: Timestamp::from_stored(Some(granted)),
+        renewals,
         origin,
         is_unclaimed: false,
         extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
     };
-    Ok(StoredLease { name: LockName::new(*database, &key.0).map_err(damaged)?, lease })
+    Ok(StoredLease { name: LockName::new(database, &key.0).map_err(damaged)?, lease })
 }
