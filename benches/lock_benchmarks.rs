@@ -31,6 +31,7 @@ impl Store {
             locks_max: 10_000_000,
             sessions_max: 100_000,
             waiters_per_lock_max: 100_000,
+            leases_per_account_max: 100,
             token_floor: 0,
             boot: clock::boot_id(),
         };

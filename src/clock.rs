@@ -4,11 +4,17 @@
 //! wall clock does not move it. Absent: any use of wall time but for display.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::lock::Timestamp;
+
+const NANOS_PER_MS: u64 = 1_000_000;
+
+/// How far the wall clock was ahead of the boot-time clock when somebody last looked, in nanoseconds. Kept while it is right to
+/// the millisecond, so that one deadline is always shown as the same time.
+static WALL_AHEAD: AtomicI64 = AtomicI64::new(i64::MIN);
 
 /// Time, real or made by a test. Cloning gives a handle to the same clock.
 #[derive(Debug, Clone)]
@@ -48,19 +54,38 @@ impl Clock {
     /// Milliseconds since 1970 by the wall clock: for display, and for times that a client gave as such.
     pub fn wall_millis(&self) -> u64 {
         match &self.0 {
-            Source::System => {
-                let time = clock_gettime(ClockId::Realtime);
-                u64::try_from(time.tv_sec).unwrap_or(0) * 1000
-                    + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
-            }
+            Source::System => nanos_of(ClockId::Realtime) / NANOS_PER_MS,
             Source::Manual(manual) => manual.wall_millis.load(Ordering::SeqCst),
         }
+    }
+
+    /// The wall time at which `time` is, or was, in nanoseconds since 1970; for display. `None` for [`Timestamp::NEVER`].
+    pub fn wall_nanos_of(&self, time: Timestamp) -> Option<i64> {
+        let ahead = match &self.0 {
+            Source::System => {
+                let boot = i64::try_from(boot_nanos()).unwrap_or(i64::MAX);
+                let wall = i64::try_from(nanos_of(ClockId::Realtime)).unwrap_or(i64::MAX);
+                let (ahead, kept) = (wall.saturating_sub(boot), WALL_AHEAD.load(Ordering::Relaxed));
+                if ahead.abs_diff(kept) <= NANOS_PER_MS {
+                    kept
+                } else {
+                    WALL_AHEAD.store(ahead, Ordering::Relaxed);
+                    ahead
+                }
+            }
+            Source::Manual(manual) => {
+                let wall = manual.wall_millis.load(Ordering::SeqCst).saturating_mul(NANOS_PER_MS);
+                let boot = manual.boot_nanos.load(Ordering::SeqCst);
+                i64::try_from(wall).unwrap_or(i64::MAX).saturating_sub_unsigned(boot)
+            }
+        };
+        time.to_stored().map(|nanos| nanos.saturating_add(ahead))
     }
 
     /// Moves a manual clock on; both of its times. No effect on the system's.
     pub fn advance_millis(&self, millis: u64) {
         if let Source::Manual(manual) = &self.0 {
-            manual.boot_nanos.fetch_add(millis * 1_000_000, Ordering::SeqCst);
+            manual.boot_nanos.fetch_add(millis * NANOS_PER_MS, Ordering::SeqCst);
             manual.wall_millis.fetch_add(millis, Ordering::SeqCst);
         }
     }
@@ -79,6 +104,10 @@ fn boot_nanos() -> u64 {
     let clock = ClockId::Boottime;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let clock = ClockId::Monotonic;
+    nanos_of(clock)
+}
+
+fn nanos_of(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
@@ -103,5 +132,10 @@ mod tests {
         manual.step_wall_to(1_000_000);
         assert_eq!(manual.now(), Timestamp::from_nanos(5_000_000));
         assert_eq!(manual.clone().wall_millis(), 1_000_000);
+        let second = Timestamp::from_nanos(6_000_000);
+        assert_eq!(manual.wall_nanos_of(second), Some(1_000_001_000_000));
+        assert_eq!(manual.wall_nanos_of(Timestamp::NEVER), None);
+        let shown = clock.wall_nanos_of(first);
+        assert_eq!((shown, clock.wall_nanos_of(Timestamp::NEVER)), (clock.wall_nanos_of(first), None));
     }
 }

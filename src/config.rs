@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::command::{Limits, Password};
+use crate::http::{HttpConfig, Secret, UserConfig, UsersConfig};
 use crate::journal::Durability;
 use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
 use crate::resp::{ListenerLimits, ScanLimits};
@@ -41,6 +43,7 @@ const fn opt(
 }
 
 const SERVE: &str = "Serving";
+const HTTP: &str = "HTTP";
 const KEEP: &str = "Keeping";
 const LIMIT: &str = "Limits";
 
@@ -65,6 +68,25 @@ pub static OPTIONS: &[Opt] = &[
         "Close connections that read none of their replies for so long",
     ),
     opt(SERVE, "log", "LEVEL", "info", "What is logged to stderr: error, warn, info, debug or trace"),
+    opt(HTTP, "http", "ADDR:PORT", "127.0.0.1:7380", "Where HTTP clients connect; off: nowhere"),
+    opt(
+        HTTP,
+        "http-tokens",
+        "FILE",
+        "",
+        "Users, a line each: user:token, or user:token and a namespace for the names of its locks",
+    ),
+    opt(HTTP, "http-token", "USER:TOKEN", "", "One user; better put it into a variable or a file"),
+    opt(HTTP, "http-admin-key", "KEY", "", "What operators must give; better put it into a file"),
+    opt(HTTP, "http-admin-key-file", "FILE", "", "A file whose first line is the operators' key"),
+    opt(
+        HTTP,
+        "http-allow-origin",
+        "ORIGINS",
+        "",
+        "Origins of web pages whose scripts may read answers, with commas between",
+    ),
+    opt(HTTP, "http-locks-per-user-max", "N", "100", "Locks that one user holds at once"),
     opt(KEEP, "data", "FILE", "./octostore.db", "The database file"),
     opt(
         KEEP,
@@ -123,6 +145,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What they must know.
     pub password: Option<Password>,
+    /// Where HTTP clients connect; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// What they may do.
+    pub http_adapter: HttpConfig,
     /// The database file.
     pub data: PathBuf,
     /// When replies may leave.
@@ -176,7 +202,7 @@ impl Opt {
     }
 
     fn is_secret(&self) -> bool {
-        self.name == "requirepass"
+        ["requirepass", "http-token", "http-admin-key"].contains(&self.name)
     }
 }
 
@@ -300,6 +326,7 @@ impl Config {
                 ),
             ));
         }
+        let http = http_address(said, is_open)?;
         let interval = Duration::from_millis(said.number("commit-interval-ms", 1, 60_000)?);
         let durability = match said.text("durability") {
             Some("always") => Durability::Always,
@@ -344,9 +371,18 @@ impl Config {
             subscriber_bytes_max: said.size("subscriber-bytes-max", 1024, 1 << 30)?,
             subscriptions_max: said.size("subscriptions-max", 1, 1 << 20)?,
         };
+        let http_adapter = HttpConfig {
+            users: users(said)?,
+            origins: origins(said)?,
+            locks_per_user_max: said.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
+            connections_max: listener.connections_max,
+            output_stall: listener.output_stall,
+        };
         Ok(Config {
             listen,
             password,
+            http,
+            http_adapter,
             data: PathBuf::from(said.text("data").unwrap_or("./octostore.db")),
             durability,
             token_floor: i64::try_from(said.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?).unwrap_or(0),
@@ -380,21 +416,99 @@ fn address(said: &Settings, name: &'static str) -> Result<SocketAddr, ConfigErro
     }
 }
 
-fn password(said: &Settings) -> Result<Option<Password>, ConfigError> {
-    let direct = said.text("requirepass").map(str::to_owned);
-    let Some(path) = said.text("requirepass-file") else {
-        return Ok(direct.as_deref().and_then(Password::new));
-    };
+/// A secret given as such, or as a file with it in the first line.
+fn secret(said: &Settings, name: &'static str, file: &'static str) -> Result<Option<String>, ConfigError> {
+    let direct = said.text(name).map(str::to_owned);
+    let Some(path) = said.text(file) else { return Ok(direct) };
     if direct.is_some() {
-        return Err(said.fault("requirepass-file", "--requirepass is set, too; choose one"));
+        return Err(said.fault(file, format!("--{name} is set, too; choose one")));
     }
     let text = std::fs::read_to_string(path)
-        .map_err(|error| said.fault("requirepass-file", format!("cannot read {path}: {error}")))?;
-    let line = text.lines().next().unwrap_or("").trim_end();
-    match Password::new(line) {
-        Some(password) => Ok(Some(password)),
-        None => Err(said.fault("requirepass-file", format!("the first line of {path} is empty"))),
+        .map_err(|error| said.fault(file, format!("cannot read {path}: {error}")))?;
+    match text.lines().next().unwrap_or("").trim_end() {
+        "" => Err(said.fault(file, format!("the first line of {path} is empty"))),
+        line => Ok(Some(line.to_owned())),
     }
+}
+
+fn password(said: &Settings) -> Result<Option<Password>, ConfigError> {
+    Ok(secret(said, "requirepass", "requirepass-file")?.as_deref().and_then(Password::new))
+}
+
+/// Where to serve HTTP. Beyond loopback only with credentials.
+fn http_address(said: &Settings, is_open: bool) -> Result<Option<SocketAddr>, ConfigError> {
+    if said.text("http").is_none_or(|text| text == "off") {
+        return Ok(None);
+    }
+    let address = address(said, "http")?;
+    let is_protected = ["http-tokens", "http-token", "requirepass", "requirepass-file"]
+        .into_iter()
+        .any(|name| said.text(name).is_some());
+    if !is_protected && !address.ip().is_loopback() && !is_open {
+        return Err(said.fault(
+            "http",
+            format!(
+                "{address} can be reached from other machines, and nobody has a token; set --http-tokens, or \
+                 --allow-no-password if everyone who can connect may take every lock"
+            ),
+        ));
+    }
+    Ok(Some(address))
+}
+
+/// Who may use HTTP. Without users, whoever knows the password that Redis clients must give, if there is one.
+fn users(said: &Settings) -> Result<UsersConfig, ConfigError> {
+    let mut users = Vec::new();
+    if let Some(line) = said.text("http-token") {
+        let user = UserConfig::parse(line);
+        users.push(user.map_err(|problem| said.fault("http-token", format!("what was given {problem}")))?);
+    }
+    if let Some(path) = said.text("http-tokens") {
+        let fault = |problem: String| said.fault("http-tokens", problem);
+        let unreadable = |error| fault(format!("cannot read {path}: {error}"));
+        let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(fault(format!(
+                "others may read or change {path} (its mode is {:o}); run chmod 600 on it",
+                mode & 0o777
+            )));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let user = UserConfig::parse(line);
+            users.push(user.map_err(|problem| fault(format!("line {} of {path} {problem}", number + 1)))?);
+        }
+        if users.is_empty() {
+            return Err(fault(format!("{path} has no user")));
+        }
+    }
+    if let Some(twice) = users.iter().enumerate().find_map(|(n, user)| {
+        users[..n].iter().find(|other| {
+            other.token == user.token || (other.name == user.name && other.namespace != user.namespace)
+        })
+    }) {
+        let name = &twice.name;
+        let problem = format!("the token of {name} is given twice, or {name} has two namespaces");
+        return Err(said.fault("http-tokens", problem));
+    }
+    let local_token = secret(said, "requirepass", "requirepass-file")?.as_deref().and_then(Secret::new);
+    let admin_key = secret(said, "http-admin-key", "http-admin-key-file")?.as_deref().and_then(Secret::new);
+    Ok(UsersConfig { users, local_token, admin_key })
+}
+
+fn origins(said: &Settings) -> Result<Vec<String>, ConfigError> {
+    let text = said.text("http-allow-origin").unwrap_or("");
+    let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    origins
+        .map(|origin| match origin.split_once("://") {
+            Some((_, host)) if !host.is_empty() && !host.contains('/') => Ok(origin.to_owned()),
+            _ => Err(said.fault("http-allow-origin", format!("{origin:?} is not scheme://host[:port]"))),
+        })
+        .collect()
 }
 
 fn read_file(path: &str, said: &mut BTreeMap<&'static str, Said>) -> Result<(), ConfigError> {

@@ -11,6 +11,8 @@
 //! | [`command`] | the table of commands, one file per verb | wire formats, sockets, storage, the rules of locks |
 //! | [`reply`] | what a command answers, in no protocol | bytes |
 //! | [`resp`] | scanning, encoding, connections, the listener | what commands mean |
+//! | [`http`] | the HTTP adapter: routes, JSON, event streams, metrics as text | what locks do, RESP, storage |
+//! | [`metrics`] | counters and histograms | names, labels, clocks |
 //! | [`config`] | flags, variables and file become a checked configuration | defaults that are not in its table |
 //! | [`server`] | the composition root: open, recover, bind, serve, drain | everything that could be decided elsewhere |
 //! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
@@ -33,8 +35,10 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod engine;
+pub mod http;
 pub mod journal;
 pub mod lock;
+pub mod metrics;
 pub mod reply;
 pub mod resp;
 pub mod server;

@@ -11,19 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::clock::{self, Clock};
-use crate::command::{About, Clients, Hub, Service};
+use crate::command::{self, About, Clients, Hub, Service};
 use crate::config::Config;
 use crate::engine::{Engine, EngineConfig, Expiry};
+use crate::http::{self, Adapter};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
+use crate::lock::DATABASES;
+use crate::metrics::ServerMetrics;
 use crate::resp::{self, ListenerLimits};
 
 /// Why a server does not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The address cannot be listened on.
-    Bind(SocketAddr, io::Error),
+    /// The address, of this setting, cannot be listened on.
+    Bind(&'static str, SocketAddr, io::Error),
     /// The data cannot be used.
     Journal(String, JournalError),
     /// The system refuses a thread.
@@ -33,13 +37,15 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Bind(addr, error) if error.kind() == io::ErrorKind::AddrInUse => {
+            StartError::Bind(setting, addr, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
-                    "cannot listen on {addr}: the port is in use; stop that program, or choose another --listen"
+                    "cannot listen on {addr}: the port is in use; stop that program, or choose another --{setting}"
                 )
             }
-            StartError::Bind(addr, error) => write!(f, "cannot listen on {addr}: {error}; see --listen"),
+            StartError::Bind(setting, addr, error) => {
+                write!(f, "cannot listen on {addr}: {error}; see --{setting}")
+            }
             StartError::Journal(data, error) => write!(f, "cannot use {data}: {error}"),
             StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -55,7 +61,24 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: ListenerLimits,
+    http: Option<HttpSide>,
     _expiry: Expiry,
+}
+
+struct HttpSide {
+    adapter: Arc<Adapter>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Lock events passed on before those who listen get a turn: fewer than an HTTP reader may be behind.
+const EVENTS_PER_TURN: usize = 32;
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Bind(setting, address, error);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 impl Server {
@@ -81,20 +104,27 @@ impl Server {
         clock: Clock,
         open: impl FnOnce() -> Result<Box<dyn Backend>, JournalError>,
     ) -> Result<Server, StartError> {
-        let bind = |error| StartError::Bind(config.listen, error);
-        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
+        let (listener, address) = bind("listen", config.listen).await?;
+        let http = match config.http {
+            Some(address) => Some(bind("http", address).await?),
+            None => None,
+        };
         let data = match config.durability {
             Durability::Memory => "memory".to_owned(),
             _ => config.data.display().to_string(),
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
+        let is_alone = |address: SocketAddr| address.ip().is_loopback();
+        if config.password.is_none() && !(is_alone(config.listen) && config.http.is_none_or(is_alone)) {
+            tracing::warn!("other machines can reach this server, and Redis clients need no password");
+        }
         let engine_config = EngineConfig {
             durability: config.durability,
             locks_max: config.locks_max,
             sessions_max: config.sessions_max,
             waiters_per_lock_max: config.waiters_per_lock_max,
+            leases_per_account_max: config.http_adapter.locks_per_user_max,
             token_floor: config.token_floor,
             boot: clock::boot_id(),
         };
@@ -102,6 +132,12 @@ impl Server {
         let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
         let about = About { port: address.port(), data, durability: config.durability_name(), started };
+        let metrics = Arc::new(ServerMetrics::of(command::names()));
+        let file = (config.durability != Durability::Memory).then(|| config.data.clone());
+        let http = http.map(|(listener, address)| {
+            let adapter = Adapter::new(&engine, config.http_adapter.clone(), &metrics, file);
+            HttpSide { adapter, listener, address }
+        });
         let service = Arc::new(Service {
             engine: Arc::clone(&engine),
             limits: config.limits.clone(),
@@ -110,14 +146,21 @@ impl Server {
             hub: Hub::default(),
             settings: config.settings.clone(),
             about,
+            metrics,
             commands_run: AtomicU64::new(0),
         });
-        Ok(Server { engine, service, listener, address, limits: config.listener.clone(), _expiry: expiry })
+        let limits = config.listener.clone();
+        Ok(Server { engine, service, listener, address, limits, http, _expiry: expiry })
     }
 
     /// Where Redis clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where HTTP clients connect; `None`: nowhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
     }
 
     /// The lock manager.
@@ -128,7 +171,8 @@ impl Server {
     /// What to tell whoever started it.
     pub fn banner(&self) -> String {
         let about = &self.service.about;
-        let recovered = match self.engine.census().leases() {
+        let census = self.engine.census();
+        let recovered = match (0..DATABASES).map(|database| census.keys(database)).sum::<u64>() {
             1 => "1 lock recovered".to_owned(),
             locks => format!("{locks} locks recovered"),
         };
@@ -136,9 +180,18 @@ impl Server {
             "memory" => "in memory only: a restart forgets all locks".to_owned(),
             mode => format!("{} ({recovered}), durability {mode}", about.data),
         };
-        let (address, port) = (self.address, self.address.port());
+        let address = self.address;
+        let mut try_it = "redis-cli".to_owned();
+        if !matches!(address.ip().to_string().as_str(), "127.0.0.1" | "0.0.0.0" | "::") {
+            try_it.push_str(&format!(" -h {}", address.ip()));
+        }
+        try_it.push_str(&format!(" -p {}", address.port()));
+        if self.service.password.is_some() {
+            try_it.push_str(" --askpass");
+        }
+        let http = self.http_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
         format!(
-            "octostore {}\n  redis  {address}\n  data   {kept}\n  try    redis-cli -p {port} LOCK demo me EX 30",
+            "octostore {}\n  redis  {address}\n  http   {http}\n  data   {kept}\n  try    {try_it} LOCK demo me EX 30",
             env!("CARGO_PKG_VERSION"),
         )
     }
@@ -146,18 +199,46 @@ impl Server {
     /// Serves until `shutdown`, then finishes what was received and closes the data.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let events = {
-            let service = Arc::clone(&self.service);
-            tokio::spawn(async move { service.hub.pass_events_on(&service.engine).await })
+            let (service, adapter) =
+                (Arc::clone(&self.service), self.http.as_ref().map(|http| Arc::clone(&http.adapter)));
+            tokio::spawn(async move {
+                loop {
+                    for some in service.engine.next_events().await.chunks(EVENTS_PER_TURN) {
+                        for event in some {
+                            service.hub.tell(event);
+                            adapter.iter().for_each(|adapter| adapter.tell(event));
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
         };
-        resp::listen(self.listener, self.service, self.limits, shutdown).await;
+        let (stop, stopped) = watch::channel(());
+        let redis = resp::listen(self.listener, self.service, self.limits, asked(stopped.clone()));
+        let http = async {
+            if let Some(http) = self.http {
+                http::serve(http.listener, http.adapter, asked(stopped)).await;
+            }
+        };
+        tokio::join!(redis, http, async {
+            shutdown.await;
+            drop(stop);
+        });
         events.abort();
         drop(self._expiry);
         let engine = self.engine;
         // Commits what is left: blocking, but nothing else is to be done any more.
         if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
             tracing::error!(%error, "the data was not closed cleanly; the next start recovers it");
+            return;
         }
+        tracing::info!("stopped");
     }
+}
+
+/// Completes when the other side of the channel is gone.
+async fn asked(mut stopped: watch::Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
 }
 
 /// Completes when the process is told to end, by SIGTERM or Ctrl-C.
@@ -188,6 +269,11 @@ pub fn log_to_stderr(level: tracing::Level) {
         .with_ansi(is_terminal)
         .with_target(false)
         .try_init();
+}
+
+/// Makes the files that the process creates its user's only: they name owners and sessions, which are secrets.
+pub fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 /// Files that the server needs beside connections.

@@ -139,7 +139,13 @@ pub(super) fn token(word: &[u8]) -> Result<Option<FencingToken>, CommandError> {
 
 /// A session id as SESSION OPEN answered it; `None` for what cannot be one.
 pub(super) fn session_id(word: &[u8]) -> Option<SessionId> {
-    let text = std::str::from_utf8(word).ok().filter(|text| text.len() == 32)?;
+    // With hyphens, as HTTP shows it, or without.
+    let text = match word.len() {
+        36 => word.iter().copied().filter(|byte| *byte != b'-').collect(),
+        _ => word.to_vec(),
+    };
+    let is_hexadecimal = text.len() == 32 && text.iter().all(u8::is_ascii_hexdigit);
+    let text = std::str::from_utf8(&text).ok().filter(|_| is_hexadecimal)?;
     u128::from_str_radix(text, 16).ok().map(SessionId)
 }
 

@@ -24,6 +24,8 @@ pub struct Executed {
     pub seq: Seq,
     /// How the connection goes on.
     pub next: Next,
+    /// The name of the command; empty if there is none of that name.
+    pub command: &'static str,
 }
 
 /// How a connection goes on after a request.
@@ -59,6 +61,8 @@ pub struct Client {
     replies: Replies,
     /// The request that is carried out said that the next one is to be skipped.
     skips_next: bool,
+    /// The one that is carried out.
+    command: &'static str,
     last_command: &'static str,
 }
 
@@ -79,6 +83,7 @@ impl Client {
             origin: None,
             replies: Replies::On,
             skips_next: false,
+            command: "",
             last_command: "NULL",
         }
     }
@@ -149,6 +154,7 @@ impl Client {
     pub fn execute(&mut self, service: &Arc<Service>, words: Args<'_>) -> Executed {
         let replies = self.replies;
         self.skips_next = false;
+        self.command = "";
         let access = service.engine.access();
         let mut context = Context {
             service,
@@ -169,7 +175,10 @@ impl Client {
             None if closes => Next::Close,
             None => Next::Request,
         };
-        Executed { reply: (!is_silent).then_some(reply), seq, next }
+        if !self.command.is_empty() {
+            self.last_command = self.command;
+        }
+        Executed { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
     }
 
     pub(super) fn set_replies(&mut self, word: &[u8]) -> Result<Reply, CommandError> {
@@ -230,7 +239,7 @@ impl Context<'_> {
             self.client.connection_session = None;
             self.access.forget_connection(id);
         }
-        let id = self.look(self.access.open_session("", None))?;
+        let id = self.look(self.access.open_session("", None, None))?;
         self.client.connection_session = Some(id);
         Ok(id)
     }
@@ -242,7 +251,7 @@ impl Context<'_> {
             transaction.is_broken = true;
         }
         let command = found?;
-        self.client.last_command = command.name;
+        self.client.command = command.name;
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
         }

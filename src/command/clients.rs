@@ -18,7 +18,6 @@ use crate::reply::Reply;
 pub struct Clients {
     last_id: AtomicU64,
     connected: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
-    refused: AtomicU64,
 }
 
 /// What others may know of a connection.
@@ -85,21 +84,6 @@ impl Clients {
     /// Whether nobody is connected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Connections accepted since the start.
-    pub fn accepted(&self) -> u64 {
-        self.last_id.load(Ordering::Relaxed)
-    }
-
-    /// Connections turned away at the limit since the start.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Counts a connection turned away.
-    pub fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -69,6 +69,9 @@ impl From<Unavailable> for CommandError {
             Unavailable::WaitersMax => CommandError::fixed(
                 "OOM as many requests wait for this lock as --waiters-per-lock-max allows",
             ),
+            Unavailable::AccountMax => {
+                CommandError::fixed("OOM as many leases count toward the account as may")
+            }
             Unavailable::NoSession => {
                 CommandError::fixed("NOSESSION the session has ended, or there never was one with this id")
             }

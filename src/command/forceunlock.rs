@@ -20,7 +20,7 @@ pub(super) const FORCEUNLOCK: Command = Command {
 fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(words.word(1))?;
     match context.look(context.access.submit(&name, &Op::Force))? {
-        Outcome::Released(holders) => {
+        Outcome::Released(holders) if holders > 0 => {
             tracing::warn!(lock = ?name, holders, by = %context.client.info().addr, "lock forced");
             Ok(Reply::Integer(i64::from(holders)))
         }

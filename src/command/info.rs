@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, args};
 use crate::lock::DATABASES;
+use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 
 pub(super) const INFO: Command = Command {
@@ -82,13 +83,6 @@ fn memory(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "maxmemory_policy:noeviction\r\n")
 }
 
-/// Resident memory of this process, where the system tells.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
-}
-
 fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let engine = context.access.engine();
     let about = &context.service.about;
@@ -98,7 +92,11 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "data:{}\r\n", about.data)?;
     match engine.journal_down() {
         None => write!(out, "journal:up\r\n")?,
-        Some(error) => write!(out, "journal:down ({error})\r\n")?,
+        Some(error) => {
+            // Clients take commas for the ends of fields.
+            let why = error.to_string().replace([',', '='], ";");
+            write!(out, "journal:down\r\njournal_error:{why}\r\n")?;
+        }
     }
     write!(out, "commits:{commits}\r\n")?;
     write!(out, "committed_records:{records}\r\n")
@@ -108,8 +106,8 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let service = context.service;
     let census = context.access.engine().census();
     let (channels, patterns) = service.hub.counts();
-    write!(out, "total_connections_received:{}\r\n", service.clients.accepted())?;
-    write!(out, "rejected_connections:{}\r\n", service.clients.refused())?;
+    write!(out, "total_connections_received:{}\r\n", service.metrics.redis.opened())?;
+    write!(out, "rejected_connections:{}\r\n", service.metrics.redis.refused())?;
     write!(out, "total_commands_processed:{}\r\n", service.commands_run.load(Ordering::Relaxed))?;
     write!(out, "expired_keys:{}\r\n", census.expiries.load(Ordering::Relaxed))?;
     write!(out, "evicted_keys:0\r\n")?;
@@ -130,8 +128,11 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "sessions:{}\r\n", engine.sessions())?;
     for (name, total) in [
         ("grants", &census.grants),
+        ("repeats", &census.repeats),
+        ("refusals", &census.refusals),
         ("renewals", &census.renewals),
         ("releases", &census.releases),
+        ("session_ends", &census.session_ends),
         ("expiries", &census.expiries),
         ("forced", &census.forced),
         ("waits", &census.waits),

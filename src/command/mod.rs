@@ -38,6 +38,7 @@ use std::sync::{Arc, LazyLock};
 use crate::engine::{Access, Engine, Parked, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use crate::metrics::ServerMetrics;
 use crate::reply::Reply;
 pub use args::{Args, OwnedArgs, Span};
 pub use auth::Password;
@@ -216,6 +217,14 @@ pub static COMMANDS: &[Command] = &[
 static BY_NAME: LazyLock<HashMap<&'static [u8], &'static Command>> =
     LazyLock::new(|| COMMANDS.iter().map(|command| (command.name.as_bytes(), command)).collect());
 
+/// The names of all commands, and of their subcommands.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    COMMANDS
+        .iter()
+        .flat_map(|command| std::iter::once(command).chain(command.subcommands()))
+        .map(|it| it.name)
+}
+
 impl Command {
     /// The command of a name, in any case.
     pub fn find(name: &[u8]) -> Option<&'static Command> {
@@ -266,6 +275,8 @@ pub struct Service {
     pub settings: Vec<(&'static str, String)>,
     /// What `INFO` and `HELLO` say of the server itself.
     pub about: About,
+    /// What is measured.
+    pub metrics: Arc<ServerMetrics>,
     /// Commands carried out since the start.
     pub commands_run: AtomicU64,
 }

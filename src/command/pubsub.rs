@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::glob::Glob;
 use super::{Args, ClientInfo, Command, CommandError, Context, Flags, Group, Run, Service};
-use crate::engine::{Engine, Event};
+use crate::engine::Event;
 use crate::reply::Reply;
 
 type Subscribers = HashMap<u64, Arc<Mailbox>>;
@@ -117,16 +117,10 @@ impl Hub {
         sent
     }
 
-    /// Passes lock events on, for as long as it is polled.
-    pub async fn pass_events_on(&self, engine: &Engine) {
-        loop {
-            for event in engine.next_events().await {
-                self.publish(
-                    &channel_of(&event),
-                    format!("{} {}", event.kind.as_str(), event.token.get()).as_bytes(),
-                );
-            }
-        }
+    /// Passes a lock event on.
+    pub fn tell(&self, event: &Event) {
+        let text = format!("{} {}", event.kind.as_str(), event.token.get());
+        self.publish(&channel_of(event), text.as_bytes());
     }
 
     /// How many channels and patterns somebody listens to.

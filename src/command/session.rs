@@ -86,7 +86,7 @@ fn open(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
         Some(ttl) => ttl,
         None => Ttl::from_millis(u64::from(context.service.limits.ttl_ms_default))?,
     };
-    let id = context.look(context.access.open_session(name.unwrap_or(""), Some(ttl)))?;
+    let id = context.look(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
     Ok(Reply::bulk(session_text(id)))
 }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLockWriteGuard};
 
+use super::sessions::Session;
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
@@ -36,6 +37,7 @@ pub enum Acquired {
 
 enum Retry {
     AfterSessions,
+    AfterExpiry,
     Never(Unavailable),
 }
 
@@ -78,7 +80,7 @@ impl<'a> Access<'a> {
 
     /// Runs one operation.
     pub fn submit(&self, name: &LockName, op: &Op) -> Result<(Outcome, Seq), Unavailable> {
-        self.run(name, op, |outcome, _, _| outcome)
+        self.submit_and_look(name, op, |outcome, _, _| outcome)
     }
 
     /// Reads a lock as it is now, expired leases left out.
@@ -87,11 +89,11 @@ impl<'a> Access<'a> {
         name: &LockName,
         read: impl Fn(&Slot, Timestamp) -> R,
     ) -> Result<(R, Seq), Unavailable> {
-        self.run(name, &Op::Settle, |_, slot, now| read(slot, now))
+        self.submit_and_look(name, &Op::Settle, |_, slot, now| read(slot, now))
     }
 
     /// Runs one operation and looks at the lock as it is then.
-    fn run<R>(
+    pub fn submit_and_look<R>(
         &self,
         name: &LockName,
         op: &Op,
@@ -102,6 +104,9 @@ impl<'a> Access<'a> {
             let done = self.with_table(|table| self.engine.run_in(table, name, op, &look));
             match done {
                 Err(Retry::AfterSessions) => self.end_due_sessions()?,
+                // What has ended and was not swept yet counts no more.
+                Err(Retry::AfterExpiry) if self.is_alone() => return Err(Unavailable::AccountMax),
+                Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),
                 Err(Retry::Never(why)) => return Err(why),
                 Ok(done) => return Ok(done),
             }
@@ -163,6 +168,31 @@ impl<'a> Access<'a> {
         Ok((names, next, self.engine.journal().last()))
     }
 
+    /// All locks of a database that are held, in no order, until `each` answers `false`. A lock that is held during the whole
+    /// visit is visited. Slow where there are many, without keeping others out.
+    pub fn visit(
+        &self,
+        database: u8,
+        mut each: impl FnMut(&LockName, &Slot, Timestamp) -> bool,
+    ) -> Result<Seq, Unavailable> {
+        let mut wants_more = true;
+        for part in 0..Table::PARTS {
+            self.engine.check_up()?;
+            let now = self.engine.core.clock.now();
+            let visit = |name: &LockName, slot: &Slot| {
+                if name.database() == database && slot.holders().any(|lease| !lease.is_over(now)) {
+                    wants_more = each(name, slot, now);
+                }
+                wants_more
+            };
+            self.with_table(|table| table.scan_part(part, visit));
+            if !wants_more {
+                break;
+            }
+        }
+        Ok(self.engine.journal().last())
+    }
+
     /// How many locks of a database are held; those that have ended and were not swept yet included.
     pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
         self.engine.check_up()?;
@@ -171,12 +201,18 @@ impl<'a> Access<'a> {
 
     /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
     /// the latest when the server stops, as befits the session of a connection.
-    pub fn open_session(&self, name: &str, ttl: Option<Ttl>) -> Result<(SessionId, Seq), Unavailable> {
+    /// `account`: whose it is, if that matters.
+    pub fn open_session(
+        &self,
+        name: &str,
+        account: Option<&str>,
+        ttl: Option<Ttl>,
+    ) -> Result<(SessionId, Seq), Unavailable> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|error| {
             Unavailable::Journal(JournalError::Io { what: format!("no random numbers: {error}") })
         })?;
-        let id = SessionId(u128::from_ne_bytes(bytes));
+        let id = SessionId::from_random(bytes);
         let deadline = self.engine.core.clock.now().after(ttl);
         let sessions = &self.engine.core.sessions;
         if sessions.len() >= self.engine.core.config.sessions_max {
@@ -185,7 +221,8 @@ impl<'a> Access<'a> {
         if ttl.is_none() {
             sessions.connection(id, true);
         }
-        let opened = self.put_session(SessionRecord { id, name: name.to_owned(), ttl, deadline });
+        let (name, account) = (name.to_owned(), account.map(Box::from));
+        let opened = self.put_session(SessionRecord { id, name, account, ttl, deadline });
         if ttl.is_none() && opened.is_err() {
             sessions.connection(id, false);
         }
@@ -220,9 +257,29 @@ impl<'a> Access<'a> {
             .engine
             .core
             .sessions
-            .get(id, |session| (session.record.clone(), session.names.len()))
+            .get(id, |session| (session.record.clone(), session.names.len() + session.counted.len()))
             .ok_or(Unavailable::NoSession)?;
         Ok((found.0, found.1, self.engine.journal().last()))
+    }
+
+    /// What was known of a session that expired in the last seconds.
+    pub fn expired_session(&self, id: SessionId) -> Option<SessionRecord> {
+        let core = &self.engine.core;
+        core.sessions.expired(core.clock.now(), |session| session.record.id == id)
+    }
+
+    /// Whether a session of `account` that expired in the last seconds had a lease of this lock.
+    pub fn had_expired_session(&self, account: &str, name: &LockName) -> bool {
+        let is_wanted = |session: &Session| {
+            session.record.account.as_deref() == Some(account) && session.names.contains(name)
+        };
+        let core = &self.engine.core;
+        core.sessions.expired(core.clock.now(), is_wanted).is_some()
+    }
+
+    /// Forgets that a session has expired.
+    pub fn forget_session(&self, id: SessionId) {
+        self.engine.core.sessions.forget(id);
     }
 
     /// Ends a session; its locks are released in one commit. `clean`: its owner asked, so no lock-delay is due.
@@ -269,12 +326,16 @@ impl Engine {
         for name in &session.names {
             match self.run_in(table, name, &Op::EndSession { session: id, clean }, &|outcome, _, _| outcome) {
                 Ok((Outcome::Released(n), _)) => released += n,
-                Ok(_) | Err(Retry::AfterSessions) => {}
+                Ok(_) | Err(Retry::AfterSessions | Retry::AfterExpiry) => {}
                 Err(Retry::Never(why)) => return Err(why),
             }
         }
         let ended = [Record::SessionEnded(id)];
         let seq = self.journal().append(table.epoch, ended).map_err(Unavailable::Journal)?;
+        let now = self.core.clock.now();
+        if session.record.deadline <= now {
+            self.core.sessions.has_expired(session, now);
+        }
         Ok((released, seq))
     }
 
@@ -293,10 +354,18 @@ impl Engine {
             if core.sessions.is_any_due(now) && !matches!(op, Op::EndSession { .. }) {
                 return Err(Retry::AfterSessions);
             }
-            self.admit(op, guarded.slot)?;
+            let account = self.admit(op, guarded.slot, now)?;
             let was_held = guarded.slot.newest().is_some();
             let mut undelivered = VecDeque::new();
             let outcome = self.step(table, name, op, now, &mut guarded, &mut undelivered)?;
+            core.census.outcome(&outcome);
+            match outcome {
+                Outcome::Granted { reentrant: false, .. } => {}
+                _ => account.into_iter().for_each(|account| core.quotas.remove(account)),
+            }
+            if outcome == Outcome::NotHeld {
+                self.note_late(op, guarded.hash, now);
+            }
             while let Some(op) = undelivered.pop_front() {
                 self.step(table, name, &op, now, &mut guarded, &mut undelivered)?;
             }
@@ -312,28 +381,50 @@ impl Engine {
         })
     }
 
-    /// Refuses what would go beyond a limit, before anything changes.
-    fn admit(&self, op: &Op, slot: &Slot) -> Result<(), Unavailable> {
-        let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(()) };
+    /// Refuses what would go beyond a limit, before anything changes. Returns the account for which a lease is counted
+    /// already, to be taken back if there is no grant.
+    fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
+        let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
+        for id in [request.session, request.counted_by].into_iter().flatten() {
+            if self.core.sessions.get(id, |_| ()).is_none() {
+                return Err(Unavailable::NoSession.into());
+            }
+        }
         if slot.lease_of(&request.owner).is_none() {
             if self.core.census.kept() >= self.core.config.locks_max {
-                return Err(Unavailable::LocksMax);
+                return Err(Unavailable::LocksMax.into());
             }
             if self.core.tokens.are_exhausted() {
-                return Err(Unavailable::TokensExhausted);
+                return Err(Unavailable::TokensExhausted.into());
             }
             if let Op::Acquire { wait: Some(_), .. } = op
                 && slot.waiter_count() >= self.core.config.waiters_per_lock_max
             {
-                return Err(Unavailable::WaitersMax);
+                return Err(Unavailable::WaitersMax.into());
+            }
+            if let Some(account) = request.account.as_deref() {
+                if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
+                    return Ok(Some(account));
+                }
+                let is_any_due = self.core.deadlines.next() <= now;
+                return Err(if is_any_due { Retry::AfterExpiry } else { Unavailable::AccountMax.into() });
             }
         }
-        if let Some(id) = request.session
-            && self.core.sessions.get(id, |_| ()).is_none()
-        {
-            return Err(Unavailable::NoSession);
+        Ok(None)
+    }
+
+    /// Counts an owner that comes back after its lease has ended.
+    fn note_late(&self, op: &Op, hash: u64, now: Timestamp) {
+        let (owner, late) = match op {
+            Op::Release { owner, .. } | Op::Delete { if_owner: Some(owner) } => {
+                (owner, &self.core.census.late_releases)
+            }
+            Op::Renew { owner, .. } => (owner, &self.core.census.late_renewals),
+            _ => return,
+        };
+        if let Some(ended) = self.core.zombies.came_back(|| self.core.hash.with_owner(hash, owner)) {
+            late.observe(now.nanos_since(ended), 1);
         }
-        Ok(())
     }
 
     /// One transition and what follows from it. Grants that reached nobody are given back through `undelivered`.
@@ -357,7 +448,7 @@ impl Engine {
         let mut events = Vec::new();
         let mut verdicts = Vec::new();
         for effect in effects {
-            core.census.count(&effect);
+            core.census.count(&effect, now);
             if core.events.is_heard() {
                 events.extend(event_of(name, &effect));
             }
@@ -366,15 +457,29 @@ impl Engine {
                     if let Some(session) = lease.session() {
                         core.sessions.attach(session, name);
                     }
-                    verdicts
-                        .extend(waiter.map(|waiter| (waiter, Verdict::Granted(lease.token, Seq::default()))));
+                    if let Some(session) = lease.counted_by() {
+                        core.sessions.count(session, name, true);
+                    }
+                    if let Some((waiter, _)) = waiter {
+                        verdicts.push((waiter, Verdict::Granted(lease.token, Seq::default())));
+                        // Whoever did not wait was counted when admitted.
+                        lease.account().into_iter().for_each(|account| core.quotas.add(account));
+                    }
                     records.push(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })));
                 }
                 Effect::Renewed { token, deadline, lasts, renewals } => {
                     records.push(Record::Renewed(Renewal { token, deadline, lasts, renewals }));
                 }
-                Effect::Ended { lease, .. } => {
+                Effect::Ended { lease, how } => {
                     self.detach(lease.session(), name, guarded.slot);
+                    if let Some(session) = lease.counted_by() {
+                        core.sessions.count(session, name, false);
+                    }
+                    lease.account().into_iter().for_each(|account| core.quotas.remove(account));
+                    if how.is_unclean() {
+                        let at = now.min(lease.deadline);
+                        core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), at);
+                    }
                     records.push(Record::Ended(lease.token));
                 }
                 Effect::DelayStarted { delay, .. } => records.push(Record::DelayStarted(name.clone(), delay)),
@@ -459,5 +564,5 @@ fn event_of(name: &LockName, effect: &Effect) -> Option<Event> {
         }
         _ => return None,
     };
-    Some(Event { name: name.clone(), kind, token, deadline })
+    Some(Event { number: 0, name: name.clone(), kind, token, deadline })
 }

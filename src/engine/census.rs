@@ -4,10 +4,11 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::lock::{DATABASES, Effect, End, Left};
+use crate::lock::{DATABASES, Effect, End, Left, Outcome, Timestamp};
+use crate::metrics::Histogram;
 
 /// The counts of a lock manager. Totals restart at 0 with the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Census {
     leases: AtomicI64,
     delays: AtomicI64,
@@ -15,10 +16,16 @@ pub struct Census {
     waiting: AtomicI64,
     /// Grants of a lock to an owner that did not hold it.
     pub grants: AtomicU64,
+    /// Grants to an owner that held the lock already.
+    pub repeats: AtomicU64,
+    /// Requests that were not granted and did not queue.
+    pub refusals: AtomicU64,
     /// Deadlines moved.
     pub renewals: AtomicU64,
-    /// Leases ended by their owner, a DEL or the end of a session.
+    /// Leases ended by their owner, or by a DEL.
     pub releases: AtomicU64,
+    /// Leases ended with their session.
+    pub session_ends: AtomicU64,
     /// Leases that reached their deadline.
     pub expiries: AtomicU64,
     /// Leases ended by an operator, or by a SET over them.
@@ -27,6 +34,39 @@ pub struct Census {
     pub waits: AtomicU64,
     /// Queued requests that waited as long as they wished.
     pub wait_timeouts: AtomicU64,
+    /// Nanoseconds that those who were granted a lock in the queue had waited.
+    pub waiting_times: Histogram,
+    /// Nanoseconds for which leases that have ended were held.
+    pub hold_times: Histogram,
+    /// Nanoseconds after the end of a lease at which its owner came back to release it.
+    pub late_releases: Histogram,
+    /// The same, to renew it.
+    pub late_renewals: Histogram,
+}
+
+impl Default for Census {
+    fn default() -> Census {
+        Census {
+            leases: AtomicI64::new(0),
+            delays: AtomicI64::new(0),
+            keys: Default::default(),
+            waiting: AtomicI64::new(0),
+            grants: AtomicU64::new(0),
+            repeats: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            renewals: AtomicU64::new(0),
+            releases: AtomicU64::new(0),
+            session_ends: AtomicU64::new(0),
+            expiries: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            wait_timeouts: AtomicU64::new(0),
+            waiting_times: Histogram::of_times(),
+            hold_times: Histogram::of_times(),
+            late_releases: Histogram::of_times(),
+            late_renewals: Histogram::of_times(),
+        }
+    }
 }
 
 fn positive(count: &AtomicI64) -> u64 {
@@ -65,20 +105,31 @@ impl Census {
         self.leases.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count(&self, effect: &Effect) {
+    pub(super) fn outcome(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Granted { reentrant: true, .. } => self.repeats.fetch_add(1, Ordering::Relaxed),
+            Outcome::Refused(_) => self.refusals.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+
+    pub(super) fn count(&self, effect: &Effect, now: Timestamp) {
         let total = match effect {
             Effect::Granted { waiter, .. } => {
                 self.leases.fetch_add(1, Ordering::Relaxed);
-                if waiter.is_some() {
+                if let Some((_, since)) = waiter {
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.waiting_times.observe(now.nanos_since(*since), 1);
                 }
                 &self.grants
             }
             Effect::Renewed { .. } => &self.renewals,
-            Effect::Ended { how, .. } => {
+            Effect::Ended { lease, how } => {
                 self.leases.fetch_sub(1, Ordering::Relaxed);
+                self.hold_times.observe(now.min(lease.deadline).nanos_since(lease.granted_at), 1);
                 match how {
-                    End::Released | End::Session { .. } => &self.releases,
+                    End::Released => &self.releases,
+                    End::Session { .. } => &self.session_ends,
                     End::Expired => &self.expiries,
                     End::Forced | End::Replaced => &self.forced,
                 }

@@ -3,7 +3,7 @@
 //! Promise: the events of one lock come in the order in which they happened, each after it is durable. Nothing is
 //! kept while nobody listens. Absent: who listens, and channels.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -43,6 +43,8 @@ impl EventKind {
 /// Something that happened to a lease. Never names the owner: that is a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
+    /// Larger than those of all earlier events of the lock.
+    pub number: u64,
     /// The lock.
     pub name: LockName,
     /// What happened.
@@ -56,6 +58,7 @@ pub struct Event {
 #[derive(Default)]
 pub(super) struct Events {
     listeners: AtomicUsize,
+    last: AtomicU64,
     queue: Mutex<Vec<(Seq, Event)>>,
     arrived: Notify,
 }
@@ -66,7 +69,10 @@ impl Events {
     }
 
     pub(super) fn push(&self, seq: Seq, event: Event) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push((seq, event));
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        queue.push((seq, Event { number, ..event }));
+        drop(queue);
         self.arrived.notify_one();
     }
 }
@@ -79,6 +85,12 @@ impl Engine {
         } else {
             self.core.events.listeners.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+
+    /// The number of the latest event. Whoever reads it while looking at a lock has seen what the lock's events up to this one
+    /// tell of.
+    pub fn last_event(&self) -> u64 {
+        self.core.events.last.load(Ordering::Acquire)
     }
 
     /// Waits for events and returns them once they are durable, the oldest first. For one task only.

@@ -12,12 +12,15 @@ mod census;
 mod deadlines;
 mod events;
 mod expiry;
+mod metered;
+mod quotas;
 mod recovery;
 mod sessions;
 mod table;
 mod tokens;
 mod waiters;
 mod watches;
+mod zombies;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +37,9 @@ use deadlines::Deadlines;
 use events::Events;
 pub use events::{Event, EventKind};
 pub use expiry::Expiry;
+pub use metered::CommitMetrics;
+use metered::Metered;
+use quotas::Quotas;
 use recovery::Progress;
 use sessions::Sessions;
 use table::{NameHash, Table};
@@ -42,6 +48,7 @@ use waiters::Waiters;
 pub use waiters::{Parked, Verdict};
 pub use watches::Watch;
 use watches::Watches;
+use zombies::Zombies;
 
 /// Locks settled in one go when many expire together, so that other requests get their turn.
 const EXPIRIES_PER_STEP: usize = 256;
@@ -57,6 +64,8 @@ pub struct EngineConfig {
     pub sessions_max: usize,
     /// Requests that may queue for one lock.
     pub waiters_per_lock_max: usize,
+    /// Leases that count toward one account.
+    pub leases_per_account_max: u64,
     /// Tokens start above this, for a database restored from an old backup.
     pub token_floor: i64,
     /// The kernel's name for this boot.
@@ -74,6 +83,8 @@ pub enum Unavailable {
     WaitersMax,
     /// As many sessions are open as may.
     SessionsMax,
+    /// As many leases count toward the account as may.
+    AccountMax,
     /// The session has ended, or never was.
     NoSession,
     /// No fencing token is left.
@@ -99,6 +110,10 @@ struct Core {
     watches: Watches,
     events: Events,
     census: Census,
+    quotas: Quotas,
+    zombies: Zombies,
+    commits: Arc<CommitMetrics>,
+    secret: [u8; 32],
 }
 
 impl Engine {
@@ -114,6 +129,7 @@ impl Engine {
             found.push(record);
             progress.note(found.len());
         })?;
+        let (backend, commits) = Metered::new(backend, &clock);
         let core = Arc::new(Core {
             table: RwLock::new(Table::new(0)),
             hash: NameHash::default(),
@@ -126,11 +142,15 @@ impl Engine {
             watches: Watches::default(),
             events: Events::default(),
             census: Census::default(),
+            quotas: Quotas::default(),
+            zombies: Zombies::default(),
+            commits,
+            secret: loaded.secret,
         });
         core.restore(&mut core.write(), found)?;
         let rebuilt = Arc::clone(&core);
         let journal = Journal::start(
-            backend,
+            Box::new(backend),
             core.config.durability,
             Box::new(move |backend, epoch| rebuilt.rebuild(backend, epoch)),
         )
@@ -190,6 +210,21 @@ impl Engine {
     /// Whether a commit has failed since the start, so that what came after it says nothing about what came before.
     pub fn has_ever_failed(&self) -> bool {
         self.journal().has_ever_failed()
+    }
+
+    /// What was measured of commits.
+    pub fn commit_metrics(&self) -> &CommitMetrics {
+        &self.core.commits
+    }
+
+    /// Belongs to the data: the key of what is derived from leases and must be the same after a restart.
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.core.secret
+    }
+
+    /// The number after that of the latest token.
+    pub fn next_token(&self) -> i64 {
+        self.core.tokens.last() + 1
     }
 
     /// Commits made and records written by them since the start.

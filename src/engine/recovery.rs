@@ -50,6 +50,7 @@ impl Core {
         self.sessions.clear();
         self.deadlines.clear();
         self.census.clear();
+        self.quotas.clear();
         for record in records {
             match record {
                 Record::SessionOpened(session) => self.sessions.put(session),
@@ -59,7 +60,10 @@ impl Core {
                 }
                 Record::Granted(stored) => {
                     let StoredLease { name, lease } = *stored;
-                    let session = lease.session();
+                    let (session, counted_by) = (lease.session(), lease.counted_by());
+                    if let Some(account) = lease.account() {
+                        self.quotas.add(account);
+                    }
                     let fits = self.restore_into(table, &name, |slot| {
                         let mixes = slot.newest().is_none_or(|held| held.mode.mixes_with(lease.mode));
                         let fits = mixes && slot.lease_of(&lease.owner).is_none();
@@ -76,6 +80,9 @@ impl Core {
                     self.census.lease_restored();
                     if let Some(session) = session {
                         self.sessions.attach(session, &name);
+                    }
+                    if let Some(session) = counted_by {
+                        self.sessions.count(session, &name, true);
                     }
                 }
                 other => return Err(JournalError::Corrupt { what: format!("not a state: {other:?}") }),

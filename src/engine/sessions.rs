@@ -3,12 +3,17 @@
 //! Promise: a session that has ended is never revived; [`Sessions::is_any_due`] is one atomic load, so that every
 //! operation can ask before it looks at a lock. Absent: the locks themselves, the journal, clocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::journal::SessionRecord;
 use crate::lock::{LockName, SessionId, Timestamp};
+
+/// How long it is remembered that a session has expired.
+const REMEMBERED_NS: u64 = 5_000_000_000;
+/// Expired sessions remembered.
+const REMEMBERED: usize = 10_000;
 
 #[derive(Default)]
 pub(super) struct Sessions {
@@ -24,12 +29,16 @@ pub(super) struct Book {
     connections: BTreeSet<SessionId>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     deadlines: BTreeSet<(Timestamp, SessionId)>,
+    /// Those that expired lately, and when; the latest last.
+    expired: VecDeque<(Timestamp, Session)>,
 }
 
 pub(super) struct Session {
     pub(super) record: SessionRecord,
     /// Locks in which this session has a lease or a waiter.
     pub(super) names: BTreeSet<LockName>,
+    /// Locks with a lease that only counts as this session's.
+    pub(super) counted: BTreeSet<LockName>,
 }
 
 impl Sessions {
@@ -69,7 +78,10 @@ impl Sessions {
                 let was = std::mem::replace(&mut session.record, record);
                 book.deadlines.remove(&(was.deadline, id));
             }
-            None => drop(book.sessions.insert(id, Session { record, names: BTreeSet::new() })),
+            None => drop(
+                book.sessions
+                    .insert(id, Session { record, names: BTreeSet::new(), counted: BTreeSet::new() }),
+            ),
         }
         if deadline != Timestamp::NEVER {
             book.deadlines.insert((deadline, id));
@@ -99,6 +111,47 @@ impl Sessions {
         if let Some(session) = self.book().sessions.get_mut(&id) {
             session.names.remove(name);
         }
+    }
+
+    /// A lease counts as a session's, or does no more.
+    pub(super) fn count(&self, id: SessionId, name: &LockName, is_held: bool) {
+        if let Some(session) = self.book().sessions.get_mut(&id) {
+            if is_held {
+                session.counted.insert(name.clone());
+            } else {
+                session.counted.remove(name);
+            }
+        }
+    }
+
+    /// Remembers for a while that a session has expired.
+    pub(super) fn has_expired(&self, session: Session, now: Timestamp) {
+        let mut book = self.book();
+        while let Some((at, _)) = book.expired.front()
+            && (now.nanos_since(*at) > REMEMBERED_NS || book.expired.len() >= REMEMBERED)
+        {
+            book.expired.pop_front();
+        }
+        book.expired.push_back((now, session));
+    }
+
+    /// Looks for one that expired lately.
+    pub(super) fn expired(
+        &self,
+        now: Timestamp,
+        is_wanted: impl Fn(&Session) -> bool,
+    ) -> Option<SessionRecord> {
+        let book = self.book();
+        let lately = book.expired.iter().rev().take_while(|(at, _)| now.nanos_since(*at) <= REMEMBERED_NS);
+        lately
+            .map(|(_, session)| session)
+            .find(|session| is_wanted(session))
+            .map(|session| session.record.clone())
+    }
+
+    /// Forgets that a session has expired.
+    pub(super) fn forget(&self, id: SessionId) {
+        self.book().expired.retain(|(_, session)| session.record.id != id);
     }
 
     /// Notes that the connection of a session without a TTL is there, or gone.

@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 
 use crate::journal::Seq;
-use crate::lock::{LockName, Slot, Timestamp};
+use crate::lock::{LockName, Owner, Slot, Timestamp};
 
 /// The table is in parts so that a scan can visit one at a time; a part is found by the hash's top bits.
 const PART_BITS: u32 = 8;
@@ -87,6 +87,14 @@ impl NameHash {
         hasher.write(name.as_bytes());
         hasher.finish()
     }
+
+    /// The hash of a lock, by its hash, and an owner.
+    pub(super) fn with_owner(&self, hash: u64, owner: &Owner) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write_u64(hash);
+        hasher.write(owner.as_bytes());
+        hasher.finish()
+    }
 }
 
 impl Table {
@@ -97,6 +105,15 @@ impl Table {
             parts: (0..1 << PART_BITS).map(|_| part()).collect(),
             touched: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
         }
+    }
+
+    /// How many parts there are.
+    pub(super) const PARTS: u64 = 1 << PART_BITS;
+
+    /// Entries of one part, in the order of their hashes. Locks one shard at a time.
+    pub(super) fn scan_part(&self, part: u64, mut each: impl FnMut(&LockName, &Slot) -> bool) {
+        let shift = 64 - PART_BITS;
+        self.scan(part << shift, |hash, name, slot| hash >> shift == part && each(name, slot));
     }
 
     fn part(&self, hash: u64) -> &Part {

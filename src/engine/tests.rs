@@ -13,6 +13,7 @@ fn config() -> EngineConfig {
         locks_max: 1_000_000,
         sessions_max: 100,
         waiters_per_lock_max: 1000,
+        leases_per_account_max: 2,
         token_floor: 0,
         boot,
     }
@@ -180,7 +181,7 @@ async fn a_wall_clock_step_changes_nothing() {
 async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived() {
     let clock = Clock::manual();
     let engine = memory(&clock);
-    let (id, _) = engine.access().open_session("worker", Ttl::from_millis(500).ok()).unwrap();
+    let (id, _) = engine.access().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
     let with_session = |who: &str| Request { session: Some(id), ttl: None, ..request(who) };
     for key in ["a", "b", "c"] {
         take(&engine, key, with_session("s")).unwrap();
@@ -204,8 +205,8 @@ async fn the_session_of_a_connection_ends_with_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let (path, clock) = (dir.path().join("db"), Clock::manual());
     let engine = on_disk(&path, &clock);
-    let (connection, _) = engine.access().open_session("", None).unwrap();
-    let (lasting, _) = engine.access().open_session("job", Ttl::from_millis(5000).ok()).unwrap();
+    let (connection, _) = engine.access().open_session("", None, None).unwrap();
+    let (lasting, _) = engine.access().open_session("job", None, Ttl::from_millis(5000).ok()).unwrap();
     take(&engine, "conn", Request { session: Some(connection), ..request("a") }).unwrap();
     take(&engine, "job", Request { session: Some(lasting), ..request("a") }).unwrap();
     drop(engine);
@@ -268,10 +269,10 @@ async fn sessions_and_running_delays_have_a_limit_too() {
     let config = EngineConfig { locks_max: 2, sessions_max: 1, ..config() };
     let clock = Clock::manual();
     let engine = Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config).unwrap();
-    let (id, _) = engine.access().open_session("s", Ttl::from_millis(100).ok()).unwrap();
-    assert_eq!(engine.access().open_session("t", None), Err(Unavailable::SessionsMax));
+    let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(100).ok()).unwrap();
+    assert_eq!(engine.access().open_session("t", None, None), Err(Unavailable::SessionsMax));
     engine.access().close_session(id, true).unwrap();
-    engine.access().open_session("t", None).unwrap();
+    engine.access().open_session("t", None, None).unwrap();
     let delayed = || Request { delay: Ttl::from_millis(5000).ok(), ..request("a") };
     for key in ["a", "b"] {
         take(&engine, key, delayed()).unwrap();

@@ -58,6 +58,11 @@ impl Tokens {
         Seq::from_u64(self.reservation.load(Ordering::Acquire))
     }
 
+    /// The latest token taken, or what tokens start above.
+    pub(super) fn last(&self) -> i64 {
+        self.last.load(Ordering::Acquire)
+    }
+
     /// Up to where tokens may be used.
     pub(super) fn reserved(&self) -> i64 {
         self.last.load(Ordering::Acquire).max(self.reserved.load(Ordering::Acquire))

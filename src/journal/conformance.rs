@@ -55,7 +55,8 @@ fn full_lease(token: i64) -> Box<StoredLease> {
 }
 
 fn session(id: u128) -> SessionRecord {
-    SessionRecord { id: SessionId(id), name: "w".into(), ttl: ttl(10_000), deadline: ms(9_000) }
+    let account = (id % 2 == 1).then(|| "alice".into());
+    SessionRecord { id: SessionId(id), name: "w".into(), account, ttl: ttl(10_000), deadline: ms(9_000) }
 }
 
 fn state(backend: &mut dyn Backend, boot: Option<&str>, now: Timestamp) -> (Vec<Record>, Loaded) {
@@ -90,13 +91,14 @@ fn what_is_committed_is_loaded_again_to_the_last_field() {
             Record::Granted(lease("plain", 1)),
             Record::Granted(full_lease(2)),
         ];
-        state(backend.as_mut(), BOOT, ms(0));
+        let secret = state(backend.as_mut(), BOOT, ms(0)).1.secret;
+        assert_ne!(secret, [0; 32]);
         backend.commit(all.clone()).unwrap();
         backend.commit(vec![Record::TokensReserved(4096)]).unwrap();
         backend.maintain().unwrap();
         let taken = std::mem::replace(backend, Box::new(MemoryBackend::default()));
         *backend = reopen(taken);
-        let expected = (all, Loaded { tokens_reserved: 4096, rebooted: false });
+        let expected = (all, Loaded { tokens_reserved: 4096, rebooted: false, secret });
         assert_eq!(state(backend.as_mut(), BOOT, ms(500)), expected);
         assert_eq!(state(backend.as_mut(), BOOT, ms(600)), expected, "a second load finds the same");
     });
@@ -199,7 +201,7 @@ fn files_that_are_foreign_damaged_or_newer_are_refused_by_name() {
     assert_eq!(SqliteBackend::open(&newer).unwrap_err(), JournalError::Newer { found: 99, known: 1 });
 
     let missing = dir.path().join("no/such/dir/db");
-    assert!(matches!(SqliteBackend::open(&missing), Err(JournalError::Io { .. })));
+    assert!(matches!(SqliteBackend::open(&missing), Err(JournalError::Path { .. })));
 }
 
 #[test]

@@ -32,6 +32,11 @@ pub enum JournalError {
         /// The newest one known here.
         known: i64,
     },
+    /// The path cannot be that of a database.
+    Path {
+        /// Why.
+        what: String,
+    },
     /// Anything else the system said.
     Io {
         /// What was being done, and what the system said.
@@ -69,6 +74,7 @@ impl fmt::Display for JournalError {
                 f,
                 "the database has schema version {found}, this server knows {known}; use a newer octostore"
             ),
+            JournalError::Path { what } => write!(f, "{what}"),
             JournalError::Io { what } => write!(f, "{what}; check the disk and the file's permissions"),
         }
     }

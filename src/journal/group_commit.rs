@@ -541,7 +541,7 @@ mod tests {
 
     fn session(id: u128) -> Record {
         let (name, deadline) = (String::new(), Timestamp::NEVER);
-        Record::SessionOpened(SessionRecord { id: SessionId(id), name, ttl: None, deadline })
+        Record::SessionOpened(SessionRecord { id: SessionId(id), name, account: None, ttl: None, deadline })
     }
 
     fn sessions(backend: &mut dyn Backend) -> Result<Vec<u128>, JournalError> {

@@ -57,6 +57,7 @@ fn lock_database(path: &Path, text: &str) -> Result<Option<File>, JournalError> 
 impl LockFile {
     /// Takes the file beside `database`: its name with `.lock` behind it.
     pub(super) fn acquire(database: &Path) -> Result<LockFile, JournalError> {
+        let is_new = !database.exists();
         let mut path = database.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
@@ -66,8 +67,14 @@ impl LockFile {
         // What cannot be read as text remembers nothing; a lock file is not worth refusing to start for.
         let _ = file.read_to_string(&mut text);
         lock(&file, &path, &text)?;
-        let database = lock_database(database, &text)?;
         let tokens_reserved = field(&text, "tokens_reserved").unwrap_or(0);
+        if is_new && tokens_reserved > 0 {
+            tracing::warn!(
+                database = %database.display(),
+                "the database that was here is gone, and its locks with it; tokens go on above those it issued"
+            );
+        }
+        let database = lock_database(database, &text)?;
         let mut lock_file = LockFile { file, _database: database, path, tokens_reserved };
         lock_file.write()?;
         Ok(lock_file)

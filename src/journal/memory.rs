@@ -15,6 +15,7 @@ pub struct MemoryBackend {
     sessions: BTreeMap<SessionId, SessionRecord>,
     tokens_reserved: i64,
     boot: Option<String>,
+    secret: Option<[u8; 32]>,
 }
 
 impl Backend for MemoryBackend {
@@ -40,7 +41,16 @@ impl Backend for MemoryBackend {
         self.sessions.values().for_each(|session| each(Record::SessionOpened(session.clone())));
         self.delays.iter().for_each(|(name, delay)| each(Record::DelayStarted(name.clone(), *delay)));
         self.leases.values().for_each(|stored| each(Record::Granted(stored.clone())));
-        Ok(Loaded { tokens_reserved: self.tokens_reserved, rebooted })
+        let secret = match self.secret {
+            Some(secret) => secret,
+            None => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret)
+                    .map_err(|error| JournalError::Io { what: format!("no random numbers: {error}") })?;
+                *self.secret.insert(secret)
+            }
+        };
+        Ok(Loaded { tokens_reserved: self.tokens_reserved, rebooted, secret })
     }
 
     fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {

@@ -30,6 +30,8 @@ pub struct Loaded {
     pub tokens_reserved: i64,
     /// The machine was rebooted since the last load, so every deadline was moved to its full TTL from now.
     pub rebooted: bool,
+    /// Made with the data and never changed: the key of what is derived from leases and must outlive a restart.
+    pub secret: [u8; 32],
 }
 
 /// Where records are kept. Owned by one thread; every call blocks.

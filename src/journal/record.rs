@@ -40,6 +40,8 @@ pub struct SessionRecord {
     pub id: SessionId,
     /// Its name for people.
     pub name: String,
+    /// Whose it is, if that matters to whoever opened it.
+    pub account: Option<Box<str>>,
     /// How long it lives without a keepalive; `None` for the session of a connection.
     pub ttl: Option<Ttl>,
     /// When it ends.

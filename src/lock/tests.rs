@@ -121,7 +121,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
     };
     for effect in effects {
         match effect {
-            Effect::Granted { lease, waiter: Some(waiter) } => {
+            Effect::Granted { lease, waiter: Some((waiter, _)) } => {
                 said += &format!("; grant {} to waiter {}", lease.token.get(), waiter.0);
             }
             Effect::Ended { lease, how } if how != End::Released => {

@@ -164,7 +164,7 @@ pub enum End {
 
 impl End {
     /// Whether the holder may not know that it lost the lock, so that a lock-delay is due.
-    fn is_unclean(self) -> bool {
+    pub fn is_unclean(self) -> bool {
         matches!(self, End::Expired | End::Forced | End::Session { clean: false })
     }
 }
@@ -189,8 +189,8 @@ pub enum Effect {
     Granted {
         /// The lease as granted.
         lease: Lease,
-        /// Who waited for it.
-        waiter: Option<WaiterId>,
+        /// Who waited for it, and since when.
+        waiter: Option<(WaiterId, Timestamp)>,
     },
     /// A lease changed its deadline.
     Renewed {
@@ -527,7 +527,7 @@ impl<E: Env> Step<'_, E> {
             }
             let Some(waiter) = self.slot.busy_mut().queue.remove(place) else { return };
             if reaches {
-                self.grant(&waiter.request, Some(id));
+                self.grant(&waiter.request, Some((id, waiter.since)));
             } else {
                 self.effects.push(left(&waiter, Left::Gone));
             }
@@ -555,14 +555,14 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    fn grant(&mut self, request: &Request, waiter: Option<WaiterId>) -> FencingToken {
+    fn grant(&mut self, request: &Request, waiter: Option<(WaiterId, Timestamp)>) -> FencingToken {
         let token = self.env.take_token();
         let lease = Lease { is_unclaimed: waiter.is_some(), ..Lease::grant(request, token, self.now) };
         self.hold(lease, waiter);
         token
     }
 
-    fn hold(&mut self, lease: Lease, waiter: Option<WaiterId>) {
+    fn hold(&mut self, lease: Lease, waiter: Option<(WaiterId, Timestamp)>) {
         self.effects.push(Effect::Granted { lease: lease.clone(), waiter });
         self.slot.add_holder(lease);
     }

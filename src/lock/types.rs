@@ -160,9 +160,14 @@ impl Timestamp {
         (self != Timestamp::NEVER).then(|| self.0.saturating_sub(now.0).div_ceil(NANOS_PER_MS))
     }
 
+    /// Nanoseconds from `earlier` to this time; 0 when `earlier` is later.
+    pub fn nanos_since(self, earlier: Timestamp) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// Whole milliseconds from `earlier` to this time; 0 when `earlier` is later.
     pub fn millis_since(self, earlier: Timestamp) -> u64 {
-        self.0.saturating_sub(earlier.0) / NANOS_PER_MS
+        self.nanos_since(earlier) / NANOS_PER_MS
     }
 }
 
@@ -206,6 +211,15 @@ impl FencingToken {
 /// An unguessable 128-bit name of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
+
+impl SessionId {
+    /// The id of these random bytes, with the marks of a random UUID in it.
+    pub fn from_random(bytes: [u8; 16]) -> SessionId {
+        const VERSION: u128 = 0xf << 76;
+        const VARIANT: u128 = 0x3 << 62;
+        SessionId((u128::from_be_bytes(bytes) & !VERSION & !VARIANT) | (0x4 << 76) | (0x2 << 62))
+    }
+}
 
 /// One parked request, unique within a run of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,6 +19,7 @@ use super::scan::Scanner;
 use crate::command::{Client, Executed, Next, OUTCOME_UNKNOWN, Service};
 use crate::engine::Parked;
 use crate::journal::Seq;
+use crate::lock::Timestamp;
 use crate::reply::Reply;
 
 /// Replies of a batch are sent when there are so many bytes of them, even if more requests are there.
@@ -72,6 +73,9 @@ pub(super) struct Connection {
     /// Where each reply in `output` ends, and what it stands on.
     replies: Vec<(usize, Seq)>,
     highest: Seq,
+    /// What the batch asked for: runs of one command, how many, and how many of these got an error.
+    ran: Vec<(&'static str, u64, u64)>,
+    batch_began: Timestamp,
 }
 
 impl Connection {
@@ -94,12 +98,16 @@ impl Connection {
             output: BytesMut::new(),
             replies: Vec::new(),
             highest: Seq::default(),
+            ran: Vec::new(),
+            batch_began: Timestamp::default(),
         }
     }
 
     /// Serves until the client or the server ends it.
     pub(super) async fn run(mut self) {
+        self.service.metrics.redis.open();
         let end = self.serve().await;
+        self.service.metrics.redis.close();
         let addr = &self.client.info().addr;
         match end {
             Ok(()) | Err(End::Closed) => {}
@@ -132,6 +140,7 @@ impl Connection {
     fn execute_batch(&mut self) -> Then {
         let service = Arc::clone(&self.service);
         let _batch = service.engine.batch();
+        self.batch_began = service.engine.clock().now();
         let mut done = 0;
         let then = loop {
             if self.output.len() >= FLUSH_BYTES {
@@ -154,8 +163,16 @@ impl Connection {
                 done += length;
                 continue;
             }
-            let Executed { reply, seq, next } = self.client.execute(&self.service, args);
+            let Executed { reply, seq, next, command } = self.client.execute(&self.service, args);
             done += length;
+            let is_error = matches!(reply, Some(Reply::Error(_)));
+            match self.ran.last_mut() {
+                Some((last, times, errors)) if *last == command => {
+                    *times += 1;
+                    *errors += u64::from(is_error);
+                }
+                _ => self.ran.push((command, 1, u64::from(is_error))),
+            }
             if self.is_restricted && self.client.is_authenticated() {
                 self.is_restricted = false;
                 self.scanner.set_limits(self.limits.scan.clone());
@@ -200,6 +217,10 @@ impl Connection {
     /// Makes the replies durable, then sends them.
     async fn flush(&mut self) -> Result<(), End> {
         self.settle().await;
+        let took = self.service.engine.clock().now().nanos_since(self.batch_began);
+        for (command, times, errors) in self.ran.drain(..) {
+            self.service.metrics.commands.note(command, took, times, errors);
+        }
         self.send().await
     }
 

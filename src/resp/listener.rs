@@ -65,7 +65,7 @@ pub async fn listen(
         };
         match accepted {
             Ok((stream, addr)) if connections.len() >= limits.connections_max => {
-                service.clients.refuse();
+                service.metrics.redis.refuse();
                 tracing::warn!(client = %addr, "connection refused: --connections-max reached");
                 connections.spawn(refuse(stream));
             }

@@ -3,6 +3,7 @@
 mod clients;
 mod crash;
 mod hostile;
+mod http;
 mod process;
 mod scripts;
 mod tidy;

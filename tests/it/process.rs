@@ -11,12 +11,13 @@ use super::wire::Client;
 pub(crate) struct Process {
     child: Child,
     pub(crate) addr: SocketAddr,
+    pub(crate) http: Option<SocketAddr>,
     pub(crate) banner: Vec<String>,
 }
 
 fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
-    command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0"]);
+    command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
     command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -25,10 +26,12 @@ impl Process {
     pub(crate) fn start(data: &Path, flags: &[&str]) -> Process {
         let mut child = command(data).args(flags).spawn().expect("the program");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let banner: Vec<String> = lines.by_ref().take(4).map_while(Result::ok).collect();
-        let addr = banner.iter().find_map(|line| line.trim().strip_prefix("redis")?.trim().parse().ok());
+        let banner: Vec<String> = lines.by_ref().take(5).map_while(Result::ok).collect();
+        let address =
+            |side: &str| banner.iter().find_map(|line| line.trim().strip_prefix(side)?.trim().parse().ok());
+        let (addr, http) = (address("redis"), address("http"));
         let addr = addr.unwrap_or_else(|| panic!("{banner:?}: {}", text(child.stderr.take())));
-        Process { child, addr, banner }
+        Process { child, addr, http, banner }
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -76,7 +79,7 @@ fn a_lock_survives_kill_9_with_owner_token_and_remaining_time() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
     let server = Process::start(&data, &[]);
-    assert!(server.banner[2].contains("0 locks recovered"), "{:?}", server.banner);
+    assert!(server.banner[3].contains("0 locks recovered"), "{:?}", server.banner);
     let mut client = server.connect();
     assert_eq!(client.line("LOCK job me EX 60 META nightly"), ":1");
     assert_eq!(client.line("LOCK gone me"), ":2");
@@ -84,7 +87,7 @@ fn a_lock_survives_kill_9_with_owner_token_and_remaining_time() {
     assert_eq!(client.line("RENEW job me EX 90"), ":1");
     server.kill();
     let server = Process::start(&data, &[]);
-    assert!(server.banner[2].contains("1 lock recovered"), "{:?}", server.banner);
+    assert!(server.banner[3].contains("1 lock recovered"), "{:?}", server.banner);
     let mut client = server.connect();
     assert_eq!(client.line("GET job"), "\"me\"");
     assert_eq!(client.line("FENCE job"), ":1");
@@ -186,7 +189,8 @@ fn it_names_what_keeps_it_from_starting() {
         (&garbage, vec![], 1, "is not a database of octostore"),
         (&newer, vec![], 1, "schema version 99"),
         (&busy, vec![], 1, "locked by another process"),
-        (&folder, vec![], 1, "No such file or directory"),
+        (&folder, vec![], 1, "there is no directory"),
+        (&dir.path().to_owned(), vec![], 1, "is a directory; name a file in it"),
         (&data, vec!["--listen", "0.0.0.0:0"], 2, "--requirepass-file"),
         (&data, vec!["--locks-max", "x"], 2, "is not a number"),
         (&data, vec!["--colour"], 2, "unexpected argument"),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 /// A server on a port of its own, ended when it is dropped.
 pub(crate) struct TestServer {
     pub(crate) addr: SocketAddr,
+    pub(crate) http: Option<SocketAddr>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) clock: Clock,
     stop: Option<oneshot::Sender<()>>,
@@ -42,7 +43,7 @@ impl TestServer {
     }
 
     fn start_on(flags: &[&str], clock: Clock, faults: Option<Arc<Faults>>) -> TestServer {
-        let mut all = vec!["--listen", "127.0.0.1:0"];
+        let mut all = vec!["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
         if !flags.contains(&"--data") && faults.is_none() {
             all.extend(["--durability", "memory"]);
         }
@@ -62,13 +63,15 @@ impl TestServer {
                     }
                 }
                 .expect("a server");
-                started.send((server.address(), Arc::clone(server.engine()))).expect("a test that waits");
+                started
+                    .send((server.address(), server.http_address(), Arc::clone(server.engine())))
+                    .expect("a test that waits");
                 // A test that is gone wants the end, too.
                 server.run(async { stopped.await.unwrap_or(()) }).await;
             });
         });
-        let (addr, engine) = wait.recv().expect("the server started");
-        TestServer { addr, engine, clock, stop: Some(stop), thread: Some(thread) }
+        let (addr, http, engine) = wait.recv().expect("the server started");
+        TestServer { addr, http, engine, clock, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(crate) fn connect(&self) -> Client {

@@ -34,7 +34,8 @@ CREATE TABLE octostore (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     schema_version INTEGER NOT NULL,
     tokens_reserved INTEGER NOT NULL,
-    boot_id TEXT
+    boot_id TEXT,
+    secret BLOB NOT NULL
 ) STRICT;
 CREATE TABLE held (
     token INTEGER PRIMARY KEY,
@@ -100,6 +101,7 @@ CREATE TABLE delays (
 CREATE TABLE sessions (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
+    account TEXT,
     ttl_ms INTEGER,
     deadline_ns INTEGER
 ) STRICT, WITHOUT ROWID;
@@ -168,14 +170,24 @@ impl SqliteBackend {
 /// The file that a path leads to, through links, so that two paths to one file are one.
 fn real(path: &Path) -> Result<PathBuf, JournalError> {
     match std::fs::canonicalize(path) {
+        Ok(path) if path.is_dir() => {
+            let what = format!("{} is a directory; name a file in it", path.display());
+            Err(JournalError::Path { what })
+        }
         Ok(path) => Ok(path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // Nothing is there yet, or a link to nothing: its target would get a lock file under another name.
             if path.is_symlink() {
                 let what = format!("{} is a link to nothing", path.display());
-                return Err(JournalError::Io { what });
+                return Err(JournalError::Path { what });
             }
-            Ok(path.to_owned())
+            match path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+                Some(parent) => {
+                    let what = format!("there is no directory {}; make it first", parent.display());
+                    Err(JournalError::Path { what })
+                }
+                None => Ok(path.to_owned()),
+            }
         }
         Err(error) => Err(JournalError::Io { what: format!("cannot open {}: {error}", path.display()) }),
     }
@@ -204,7 +216,9 @@ fn prepare(db: &mut Connection) -> Result<(), JournalError> {
         let making = db.transaction().map_err(check)?;
         making.execute_batch(SCHEMA).map_err(check)?;
         making.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}")).map_err(check)?;
-        making.execute("INSERT INTO octostore VALUES (1, ?1, 0, NULL)", [SCHEMA_VERSION]).map_err(check)?;
+        making
+            .execute("INSERT INTO octostore VALUES (1, ?1, 0, NULL, randomblob(32))", [SCHEMA_VERSION])
+            .map_err(check)?;
         making.commit().map_err(check)?;
     }
     let found: Option<i64> = db
@@ -227,9 +241,9 @@ impl Backend for SqliteBackend {
     ) -> Result<Loaded, JournalError> {
         let check = |error| fault("read the database", &error);
         let reading = self.db.transaction().map_err(check)?;
-        let (tokens_reserved, stored_boot): (i64, Option<String>) = reading
-            .query_row("SELECT tokens_reserved, boot_id FROM octostore", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+        let (tokens_reserved, stored_boot, secret): (i64, Option<String>, [u8; 32]) = reading
+            .query_row("SELECT tokens_reserved, boot_id, secret FROM octostore", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })
             .map_err(check)?;
         let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
@@ -241,8 +255,7 @@ impl Backend for SqliteBackend {
             reading.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
         }
         {
-            let mut rows =
-                reading.prepare("SELECT id, name, ttl_ms, deadline_ns FROM sessions").map_err(check)?;
+            let mut rows = reading.prepare("SELECT * FROM sessions").map_err(check)?;
             let mut rows = rows.query([]).map_err(check)?;
             while let Some(row) = rows.next().map_err(check)? {
                 each(Record::SessionOpened(rows::session_from(row)?));
@@ -265,7 +278,7 @@ impl Backend for SqliteBackend {
         reading.commit().map_err(check)?;
         self.backlog = Backlog::default();
         let tokens_reserved = tokens_reserved.max(self.lock_file.tokens_reserved());
-        Ok(Loaded { tokens_reserved, rebooted })
+        Ok(Loaded { tokens_reserved, rebooted, secret })
     }
 
     fn commit(&mut self, mut batch: Vec<Record>) -> Result<(), JournalError> {

@@ -122,9 +122,10 @@ pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) 
 
 /// Writes a session.
 pub(super) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+    db.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
         session_text(session.id),
         session.name,
+        session.account.as_deref(),
         session.ttl.map(Ttl::as_millis),
         session.deadline.to_stored(),
     ])?;
@@ -165,8 +166,9 @@ pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError>
     Ok(SessionRecord {
         id: session_id_from(&column::<String>(row, 0)?)?,
         name: column(row, 1)?,
-        ttl: ttl_from(column(row, 2)?)?,
-        deadline: Timestamp::from_stored(column(row, 3)?),
+        account: column::<Option<String>>(row, 2)?.map(String::into_boxed_str),
+        ttl: ttl_from(column(row, 3)?)?,
+        deadline: Timestamp::from_stored(column(row, 4)?),
     })
 }
 

@@ -1,0 +1,56 @@
+//! A backend that is measured.
+//!
+//! Promise: does what the backend inside does. Absent: everything else.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::journal::{Backend, JournalError, Loaded, Record};
+use crate::lock::Timestamp;
+use crate::metrics::Histogram;
+
+/// What was measured of commits.
+#[derive(Debug)]
+pub struct CommitMetrics {
+    /// Nanoseconds that commits took, failed ones included.
+    pub times: Histogram,
+    /// Records in one commit.
+    pub sizes: Histogram,
+}
+
+pub(super) struct Metered {
+    inner: Box<dyn Backend>,
+    clock: Clock,
+    metrics: Arc<CommitMetrics>,
+}
+
+impl Metered {
+    pub(super) fn new(inner: Box<dyn Backend>, clock: &Clock) -> (Metered, Arc<CommitMetrics>) {
+        let metrics = CommitMetrics { times: Histogram::of_times(), sizes: Histogram::of_sizes() };
+        let metrics = Arc::new(metrics);
+        (Metered { inner, clock: clock.clone(), metrics: Arc::clone(&metrics) }, metrics)
+    }
+}
+
+impl Backend for Metered {
+    fn load(
+        &mut self,
+        boot: Option<&str>,
+        now: Timestamp,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<Loaded, JournalError> {
+        self.inner.load(boot, now, each)
+    }
+
+    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+        let (started, records) = (self.clock.now(), batch.len() as u64);
+        let outcome = self.inner.commit(batch);
+        self.metrics.times.observe(self.clock.now().nanos_since(started), 1);
+        self.metrics.sizes.observe(records, 1);
+        outcome
+    }
+
+    fn maintain(&mut self) -> Result<bool, JournalError> {
+        self.inner.maintain()
+    }
+}

@@ -1,0 +1,74 @@
+//! What happened in each of the last minutes.
+//!
+//! Promise: bounded to a week. Absent: clocks; whoever samples says when.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+/// Minutes kept: a week of them.
+const MINUTES_MAX: usize = 7 * 24 * 60;
+
+/// Totals at one time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) unix_s: u64,
+    pub(super) requests: u64,
+    pub(super) acquires: u64,
+    pub(super) releases: u64,
+    pub(super) active_locks: u64,
+}
+
+/// The minutes, each as what it added to the totals; locks as there were at its end.
+#[derive(Default)]
+pub(super) struct History {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    last: Totals,
+    minutes: VecDeque<Totals>,
+}
+
+impl History {
+    /// A minute is over, and these are the totals.
+    pub(super) fn note(&self, totals: Totals) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let minute = Totals {
+            requests: totals.requests - kept.last.requests,
+            acquires: totals.acquires - kept.last.acquires,
+            releases: totals.releases - kept.last.releases,
+            ..totals
+        };
+        if kept.minutes.len() == MINUTES_MAX {
+            kept.minutes.pop_front();
+        }
+        kept.minutes.push_back(minute);
+        kept.last = totals;
+    }
+
+    /// The last so many minutes, the oldest first.
+    pub(super) fn last(&self, minutes: usize) -> Vec<Totals> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = kept.minutes.len().saturating_sub(minutes);
+        kept.minutes.iter().skip(skipped).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minutes_are_differences_and_only_a_week_of_them_is_kept() {
+        let history = History::default();
+        for n in 1..=MINUTES_MAX as u64 + 5 {
+            history.note(Totals { unix_s: n * 60, requests: n * n, active_locks: n, ..Totals::default() });
+        }
+        let last = history.last(2);
+        let end = MINUTES_MAX as u64 + 5;
+        assert_eq!(last.iter().map(|minute| minute.unix_s).collect::<Vec<_>>(), [(end - 1) * 60, end * 60]);
+        assert_eq!((last[1].requests, last[1].active_locks), (2 * end - 1, end));
+        assert_eq!(history.last(usize::MAX).len(), MINUTES_MAX);
+    }
+}

@@ -1,0 +1,399 @@
+//! `/locks`: acquire, renew, release, status, list.
+//!
+//! Promise: checks in the contract's order; a refusal that depends on a lock is decided in the same look as the rest.
+//! Absent: the rules of locks.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::users::User;
+use super::{Adapter, body, names, sessions};
+use crate::engine::{Access, Unavailable};
+use crate::journal::Seq;
+use crate::lock::{
+    Delay, FencingToken, Lease, LockName, Op, Origin, Outcome, Owner, Refusal, SessionId, Slot, Timestamp,
+    Ttl,
+};
+
+const TTL_S_DEFAULT: u32 = 60;
+const TTL_S_MAX: u32 = 3600;
+/// Longest metadata, in code points.
+const METADATA_CHARS_MAX: usize = 1024;
+const DELAY_S_MAX: u32 = 30;
+/// How long a poller is told to wait at most, so that it sees an early release.
+const RETRY_MS_MAX: u64 = 1000;
+/// Locks in one list; clients take no more than a mebibyte anyway.
+const LIST_MAX: usize = 100_000;
+
+#[derive(Deserialize)]
+pub(super) struct Acquire {
+    ttl_seconds: Option<u32>,
+    metadata: Option<String>,
+    session_id: Option<Uuid>,
+    ephemeral: Option<bool>,
+    lock_delay_seconds: Option<u32>,
+    acl: Option<Acl>,
+}
+
+#[derive(Deserialize)]
+struct Acl {
+    #[serde(rename = "acquire")]
+    _acquire: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Renew {
+    lease_id: Uuid,
+    ttl_seconds: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Release {
+    lease_id: Uuid,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+enum Answer {
+    Acquired {
+        lease_id: Uuid,
+        fencing_token: i64,
+        expires_at: String,
+        renew_after_ms: u64,
+        metadata: Option<String>,
+    },
+    Held {
+        holder_id: Uuid,
+        expires_at: String,
+        retry_after_ms: u64,
+        metadata: Option<String>,
+    },
+    Delayed {
+        available_at: String,
+        lock_delay_seconds: u64,
+        retry_after_ms: u64,
+    },
+}
+
+#[derive(Serialize)]
+struct Renewed {
+    lease_id: Uuid,
+    expires_at: String,
+    renew_after_ms: u64,
+}
+
+/// A lock as everyone may see it.
+#[derive(Serialize)]
+struct LockView {
+    name: String,
+    status: &'static str,
+    holder_id: Option<Uuid>,
+    fencing_token: i64,
+    expires_at: Option<String>,
+    metadata: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LockList {
+    total: usize,
+    locks: Vec<LockView>,
+    prefix: Option<String>,
+}
+
+fn ttl(seconds: Option<u32>) -> Result<Ttl, ApiError> {
+    let seconds = seconds.unwrap_or(TTL_S_DEFAULT);
+    let ttl = Ttl::from_millis(u64::from(seconds) * 1000).ok().filter(|_| seconds <= TTL_S_MAX);
+    ttl.ok_or_else(|| ApiError::invalid_ttl(&format!("a TTL is 1 to {TTL_S_MAX} seconds")))
+}
+
+fn millis_left(deadline: Timestamp, now: Timestamp) -> u64 {
+    deadline.nanos_since(now) / 1_000_000
+}
+
+pub(super) async fn acquire(
+    State(adapter): State<Arc<Adapter>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let name = names::segment(&parts)?;
+    let asked: Acquire = body::read(&parts, body).await?;
+    let user = adapter.users.authenticate(&parts.headers)?;
+    let name = user.lock(&name)?;
+    let op = Op::Acquire { request: asked.check(&adapter, &user)?, wait: None };
+    let session = asked.session_id.map(|id| SessionId(id.as_u128()));
+    let acquired = adapter.decide(|access| adapter.acquire(access, &user, &name, &op, session)).await??;
+    let status = match acquired {
+        Answer::Delayed { .. } => StatusCode::CONFLICT,
+        _ => StatusCode::OK,
+    };
+    Ok(body::json(status, &acquired))
+}
+
+impl Acquire {
+    /// What is asked of the lock manager.
+    fn check(&self, adapter: &Adapter, user: &User) -> Result<crate::lock::Request, ApiError> {
+        let ttl = ttl(self.ttl_seconds)?;
+        if self.metadata.as_ref().is_some_and(|text| text.chars().count() > METADATA_CHARS_MAX) {
+            let problem = format!("metadata has at most {METADATA_CHARS_MAX} characters");
+            return Err(ApiError::invalid(&problem));
+        }
+        let delay_s = self.lock_delay_seconds.unwrap_or(0);
+        if delay_s > DELAY_S_MAX {
+            let problem = format!("a lock delay is 0 to {DELAY_S_MAX} seconds");
+            return Err(ApiError::invalid(&problem));
+        }
+        let is_ephemeral = self.ephemeral.unwrap_or(false);
+        let session = self.session_id.map(|id| SessionId(id.as_u128()));
+        let owner = match (is_ephemeral, session) {
+            (false, _) => user.owner.clone(),
+            (true, Some(id)) => adapter.session_owner(user, id),
+            (true, None) => return Err(ApiError::invalid("an ephemeral lock needs a session_id")),
+        };
+        if self.acl.is_some() {
+            return Err(ApiError::invalid("access lists are not offered here"));
+        }
+        Ok(crate::lock::Request {
+            delay: Ttl::from_millis(u64::from(delay_s) * 1000).ok(),
+            delays_after_release: true,
+            session: session.filter(|_| is_ephemeral),
+            counted_by: session.filter(|_| !is_ephemeral),
+            account: Some(user.account.clone()),
+            meta: self.metadata.as_deref().map(Box::from),
+            origin: Some(Arc::new(Origin { addr: "http".into(), client_name: user.name.clone() })),
+            ..crate::lock::Request::exclusive(owner, Some(ttl))
+        })
+    }
+}
+
+/// The way to a session's locks: what is said of a request, and what that stands on.
+type Decision<R> = Result<(Result<R, ApiError>, Seq), Unavailable>;
+
+impl Adapter {
+    /// As whom a session holds its ephemeral locks.
+    fn session_owner(&self, user: &User, id: SessionId) -> Owner {
+        let text = format!("http:{}:session:{}", user.name, self.ids.session(id));
+        Owner::new(text.as_bytes()).unwrap_or_else(|_| unreachable!("names of users are short"))
+    }
+
+    fn acquire(
+        &self,
+        access: &Access<'_>,
+        user: &User,
+        name: &LockName,
+        op: &Op,
+        session: Option<SessionId>,
+    ) -> Decision<Answer> {
+        let fault = match session.map(|id| sessions::find(access, user, id)) {
+            Some(Err(fault)) => Some(fault),
+            _ => None,
+        };
+        let refusal = match fault {
+            Some(fault) => fault,
+            None => match access
+                .submit_and_look(name, op, |outcome, slot, now| self.acquired(name, outcome, slot, now))
+            {
+                Ok((acquired, seq)) => return Ok((Ok(acquired), seq)),
+                Err(Unavailable::NoSession) => {
+                    let gone = session.and_then(|id| sessions::find(access, user, id).err());
+                    gone.unwrap_or_else(ApiError::no_session)
+                }
+                Err(Unavailable::AccountMax) => ApiError::lock_limit(self.config.locks_per_user_max),
+                Err(other) => return Err(other),
+            },
+        };
+        // A running delay is said before anything that is wrong with the session or the user's number of locks.
+        let (delayed, seq) =
+            access.read(name, |slot, now| slot.delay().map(|delay| self.delayed(delay, now)))?;
+        Ok((delayed.ok_or(refusal), seq))
+    }
+
+    fn acquired(&self, name: &LockName, outcome: Outcome, slot: &Slot, now: Timestamp) -> Answer {
+        let granted = match outcome {
+            Outcome::Granted { token, .. } => slot.lease(token),
+            Outcome::Refused(Refusal::Delayed(delay)) => return self.delayed(delay, now),
+            _ => None,
+        };
+        if let Some(lease) = granted {
+            return Answer::Acquired {
+                lease_id: self.ids.lease(name, lease.token),
+                fencing_token: lease.token.get(),
+                expires_at: self.shown(lease.deadline),
+                renew_after_ms: millis_left(lease.deadline, now) / 2,
+                metadata: lease.meta().map(str::to_owned),
+            };
+        }
+        let holder = slot.newest();
+        let deadline = holder.map_or(now, |lease| lease.deadline);
+        Answer::Held {
+            holder_id: holder.map_or(Uuid::nil(), |lease| self.ids.holder(&lease.owner)),
+            expires_at: self.shown(deadline),
+            retry_after_ms: millis_left(deadline, now).min(RETRY_MS_MAX),
+            metadata: holder.and_then(Lease::meta).map(str::to_owned),
+        }
+    }
+
+    fn delayed(&self, delay: Delay, now: Timestamp) -> Answer {
+        Answer::Delayed {
+            available_at: self.shown(delay.until),
+            lock_delay_seconds: u64::from(delay.length.as_millis()).div_ceil(1000),
+            retry_after_ms: millis_left(delay.until, now),
+        }
+    }
+
+    /// The owner and the token that a lease id proves, if `user` may use it.
+    fn proven(
+        &self,
+        access: &Access<'_>,
+        user: &User,
+        name: &LockName,
+        lease_id: Uuid,
+    ) -> Decision<(Owner, FencingToken)> {
+        let look = |slot: &Slot, _: Timestamp| {
+            let Some(lease) = slot.newest() else {
+                return Err(if access.had_expired_session(&user.account, name) {
+                    ApiError::session_expired()
+                } else {
+                    ApiError::no_lease()
+                });
+            };
+            let is_own = lease.account() == Some(&*user.account);
+            if lease.session().is_some() && lease.account().is_some() && !is_own {
+                return Err(ApiError::no_session());
+            }
+            if !is_own || lease_id != self.ids.lease(name, lease.token) {
+                return Err(ApiError::other_lease());
+            }
+            Ok((lease.owner.clone(), lease.token))
+        };
+        access.read(name, look)
+    }
+
+    fn view(&self, name: String, lease: Option<&Lease>) -> LockView {
+        LockView {
+            name,
+            status: if lease.is_some() { "held" } else { "free" },
+            holder_id: lease.map(|lease| self.ids.holder(&lease.owner)),
+            fencing_token: lease.map_or_else(|| self.engine.next_token(), |lease| lease.token.get()),
+            expires_at: lease.map(|lease| self.shown(lease.deadline)),
+            metadata: lease.and_then(Lease::meta).map(str::to_owned),
+        }
+    }
+}
+
+pub(super) async fn renew(
+    State(adapter): State<Arc<Adapter>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let name = names::segment(&parts)?;
+    let asked: Renew = body::read(&parts, body).await?;
+    let user = adapter.users.authenticate(&parts.headers)?;
+    let name = user.lock(&name)?;
+    let ttl = ttl(asked.ttl_seconds)?;
+    let renewed = adapter
+        .decide(|access| {
+            let (proven, seq) = adapter.proven(access, &user, &name, asked.lease_id)?;
+            let (owner, token) = match proven {
+                Ok(proven) => proven,
+                Err(refusal) => return Ok((Err(refusal), seq)),
+            };
+            let op = Op::Renew { owner, ttl: Some(ttl), token: Some(token) };
+            access.submit_and_look(&name, &op, |outcome, _, now| match outcome {
+                Outcome::Renewed { deadline } => Ok(Renewed {
+                    lease_id: asked.lease_id,
+                    expires_at: adapter.shown(deadline),
+                    renew_after_ms: millis_left(deadline, now) / 2,
+                }),
+                _ => Err(ApiError::no_lease()),
+            })
+        })
+        .await??;
+    Ok(body::json(StatusCode::OK, &renewed))
+}
+
+pub(super) async fn release(
+    State(adapter): State<Arc<Adapter>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let name = names::segment(&parts)?;
+    let asked: Release = body::read(&parts, body).await?;
+    let user = adapter.users.authenticate(&parts.headers)?;
+    let name = user.lock(&name)?;
+    adapter
+        .decide(|access| {
+            let (proven, seq) = adapter.proven(access, &user, &name, asked.lease_id)?;
+            let (owner, token) = match proven {
+                Ok(proven) => proven,
+                Err(refusal) => return Ok((Err(refusal), seq)),
+            };
+            let op = Op::Release { owner, token: Some(token) };
+            access.submit_and_look(&name, &op, |outcome, _, _| match outcome {
+                Outcome::Released(_) => Ok(()),
+                _ => Err(ApiError::no_lease()),
+            })
+        })
+        .await??;
+    Ok(body::json(StatusCode::OK, &()))
+}
+
+pub(super) async fn status(
+    State(adapter): State<Arc<Adapter>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    let shown = names::segment(&parts)?;
+    let user = adapter.users.authenticate(&parts.headers)?;
+    let name = user.lock(&shown)?;
+    let view = adapter
+        .decide(|access| access.read(&name, |slot, _| adapter.view(shown.clone(), slot.newest())))
+        .await?;
+    Ok(body::json(StatusCode::OK, &view))
+}
+
+pub(super) async fn list(
+    State(adapter): State<Arc<Adapter>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    let prefix = names::query(&parts, "prefix")?;
+    let user = adapter.users.authenticate(&parts.headers)?;
+    let prefix = user.prefix(prefix)?;
+    let wanted = prefix.clone().unwrap_or_default();
+    let locks = collect(&adapter, move |adapter, name, lease| {
+        let shown = names::shown(name.key());
+        shown.starts_with(&wanted).then(|| adapter.view(shown, Some(lease)))
+    })
+    .await?;
+    Ok(body::json(StatusCode::OK, &LockList { total: locks.len(), locks, prefix }))
+}
+
+/// What `pick` makes of all locks that are held. Looks at every lock, beside the threads that serve requests.
+pub(super) async fn collect<R: Send + 'static>(
+    adapter: &Arc<Adapter>,
+    pick: impl Fn(&Adapter, &LockName, &Lease) -> Option<R> + Send + 'static,
+) -> Result<Vec<R>, ApiError> {
+    let looking = Arc::clone(adapter);
+    let found = tokio::task::spawn_blocking(move || {
+        let mut found = Vec::new();
+        let seq = looking.engine.access().visit(0, |name, slot, now| {
+            let lease = slot.holders().filter(|lease| !lease.is_over(now)).last();
+            found.extend(lease.and_then(|lease| pick(&looking, name, lease)));
+            found.len() <= LIST_MAX
+        })?;
+        Ok::<_, Unavailable>((found, seq))
+    });
+    let (found, seq) = found.await.map_err(|_| ApiError::internal())??;
+    if found.len() > LIST_MAX {
+        let problem = format!("more than {LIST_MAX} locks; ask with a longer prefix");
+        return Err(ApiError::invalid(&problem));
+    }
+    adapter.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
+    Ok(found)
+}

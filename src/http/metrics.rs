@@ -1,0 +1,365 @@
+//! What is measured, as Prometheus reads it, and as JSON.
+//!
+//! Promise: every label comes from a closed set: names of commands and of endpoints. Absent: names of locks, owners and
+//! clients.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+
+use super::Adapter;
+use crate::metrics::{Histogram, Observed, resident_bytes};
+
+/// The media type of [`as_text`].
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Routes that are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Acquire,
+    Renew,
+    Release,
+    Status,
+    List,
+    Watch,
+    Session,
+    Service,
+    Other,
+}
+
+impl Endpoint {
+    const ALL: [Endpoint; 9] = [
+        Endpoint::Acquire,
+        Endpoint::Renew,
+        Endpoint::Release,
+        Endpoint::Status,
+        Endpoint::List,
+        Endpoint::Watch,
+        Endpoint::Session,
+        Endpoint::Service,
+        Endpoint::Other,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Endpoint::Acquire => "acquire",
+            Endpoint::Renew => "renew",
+            Endpoint::Release => "release",
+            Endpoint::Status => "status",
+            Endpoint::List => "list",
+            Endpoint::Watch => "watch",
+            Endpoint::Session => "session",
+            Endpoint::Service => "service",
+            Endpoint::Other => "other",
+        }
+    }
+}
+
+struct EndpointMetrics {
+    times: Histogram,
+    errors: AtomicU64,
+}
+
+impl Default for EndpointMetrics {
+    fn default() -> EndpointMetrics {
+        EndpointMetrics { times: Histogram::of_times(), errors: AtomicU64::new(0) }
+    }
+}
+
+/// What is measured of requests.
+#[derive(Default)]
+pub(super) struct HttpMetrics {
+    endpoints: [EndpointMetrics; Endpoint::ALL.len()],
+}
+
+impl HttpMetrics {
+    /// An answer was made within so many nanoseconds.
+    pub(super) fn note(&self, endpoint: Endpoint, nanos: u64, is_error: bool) {
+        let metrics = &self.endpoints[endpoint as usize];
+        metrics.times.observe(nanos, 1);
+        metrics.errors.fetch_add(u64::from(is_error), Ordering::Relaxed);
+    }
+
+    /// Requests since the start.
+    pub(super) fn requests(&self) -> u64 {
+        self.endpoints.iter().map(|metrics| metrics.times.read().count).sum()
+    }
+}
+
+/// Everything, in the text format that Prometheus scrapes.
+pub(super) fn as_text(adapter: &Arc<Adapter>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("octostore");
+    registry.register_collector(Box::new(All(Arc::clone(adapter))));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+struct All(Arc<Adapter>);
+
+impl fmt::Debug for All {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("All")
+    }
+}
+
+/// Writes metrics one by one.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn times(&mut self, name: &str, help: &str, seen: &Histogram) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let (sum, count, buckets) = in_seconds(&seen.read());
+        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    /// One histogram for each value of a label.
+    fn labelled_times<'h>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        all: impl Iterator<Item = (&'static str, &'h Histogram)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (value, histogram) in all {
+            let seen = histogram.read();
+            if seen.count > 0 {
+                let (sum, count, buckets) = in_seconds(&seen);
+                let labels = [(label, value)];
+                metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn labelled_counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        all: impl Iterator<Item = (&'static str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in all {
+            let labels = [(label, value)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn in_seconds(seen: &Observed) -> (f64, u64, Vec<(f64, u64)>) {
+    const NANOS: f64 = 1e9;
+    (seen.sum as f64 / NANOS, seen.count, bounds(seen, NANOS))
+}
+
+fn bounds(seen: &Observed, unit: f64) -> Vec<(f64, u64)> {
+    let bound = |bound: u64| if bound == u64::MAX { f64::INFINITY } else { bound as f64 / unit };
+    seen.buckets.iter().map(|(upper, count)| (bound(*upper), *count)).collect()
+}
+
+impl Collector for All {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.locks(&mut out)?;
+        self.requests(&mut out)?;
+        self.journal(&mut out)?;
+        out.gauge("uptime_seconds", "Seconds since the start", self.0.uptime_seconds())?;
+        out.gauge("resident_memory_bytes", "Resident memory", resident_bytes().unwrap_or(0))
+    }
+}
+
+impl All {
+    fn locks(&self, out: &mut Out<'_>) -> fmt::Result {
+        let engine = &self.0.engine;
+        let census = engine.census();
+        out.gauge("leases", "Leases held", census.leases())?;
+        out.gauge("queue_length", "Requests that wait for a lock", census.waiting())?;
+        out.gauge("sessions", "Sessions open", engine.sessions() as u64)?;
+        out.gauge("watchers", "Streams of lock events over HTTP", self.0.watchers.len() as u64)?;
+        out.gauge(
+            "last_fencing_token",
+            "The latest fencing token",
+            (engine.next_token() - 1).unsigned_abs(),
+        )?;
+        for (name, help, total) in [
+            ("grants", "Locks granted to an owner that did not hold them", &census.grants),
+            ("repeats", "Locks granted again to the owner that held them", &census.repeats),
+            ("refusals", "Requests that were not granted and did not wait", &census.refusals),
+            ("renewals", "Deadlines moved", &census.renewals),
+            ("releases", "Leases ended by their owner", &census.releases),
+            ("session_ends", "Leases ended with their session", &census.session_ends),
+            ("expiries", "Leases that reached their deadline", &census.expiries),
+            ("forced_ends", "Leases ended by an operator, or by a SET over them", &census.forced),
+            ("waits", "Requests that had to wait", &census.waits),
+            ("wait_timeouts", "Requests that waited as long as they wished", &census.wait_timeouts),
+        ] {
+            out.counter(name, help, total.load(Ordering::Relaxed))?;
+        }
+        out.times("wait", "Time that granted requests had waited", &census.waiting_times)?;
+        out.times("hold", "Time for which ended leases were held", &census.hold_times)?;
+        let late = [("release", &census.late_releases), ("renew", &census.late_renewals)];
+        let help = "How long after the end of its lease an owner came back to release or renew it";
+        out.labelled_times("late_owner", help, "wanted", late.into_iter())
+    }
+
+    fn requests(&self, out: &mut Out<'_>) -> fmt::Result {
+        let server = &self.0.server_metrics;
+        let help = "Time from reading a command to its durable answer; without waiting for a lock";
+        out.labelled_times("command", help, "command", server.commands.times())?;
+        let help = "Commands answered with an error";
+        out.labelled_counters("command_errors", help, "command", server.commands.errors())?;
+        let http = &self.0.metrics.endpoints;
+        let all = || Endpoint::ALL.into_iter().map(|endpoint| (endpoint.as_str(), &http[endpoint as usize]));
+        let help = "Time from reading an HTTP request to its answer";
+        out.labelled_times("http_request", help, "endpoint", all().map(|(name, seen)| (name, &seen.times)))?;
+        let errors = all().map(|(name, seen)| (name, seen.errors.load(Ordering::Relaxed)));
+        out.labelled_counters(
+            "http_request_errors",
+            "HTTP requests answered with an error",
+            "endpoint",
+            errors,
+        )?;
+        let sides = [("redis", &server.redis), ("http", &server.http)];
+        let mut metric =
+            out.0.encode_descriptor("connections", "Connections open", None, MetricType::Gauge)?;
+        for (name, connections) in sides {
+            let open = i64::try_from(connections.open_now()).unwrap_or(i64::MAX);
+            metric.encode_family(&[("protocol", name)])?.encode_gauge(&open)?;
+        }
+        let opened = sides.into_iter().map(|(name, connections)| (name, connections.opened()));
+        out.labelled_counters("connections_accepted", "Connections accepted", "protocol", opened)?;
+        let refused = sides.into_iter().map(|(name, connections)| (name, connections.refused()));
+        out.labelled_counters("connections_refused", "Connections refused at the limit", "protocol", refused)
+    }
+
+    fn journal(&self, out: &mut Out<'_>) -> fmt::Result {
+        let engine = &self.0.engine;
+        let is_up = u64::from(engine.journal_down().is_none());
+        out.gauge("journal_up", "1: commits work. 0: nothing can be changed", is_up)?;
+        let commits = engine.commit_metrics();
+        out.times("commit", "Time that commits took", &commits.times)?;
+        let seen = commits.sizes.read();
+        let help = "Records in one commit";
+        let mut metric = out.0.encode_descriptor("commit_records", help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(seen.sum as f64, seen.count, &bounds(&seen, 1.0), None)
+    }
+}
+
+/// The contract's JSON.
+#[derive(Serialize)]
+pub(super) struct MetricsView {
+    uptime_seconds: u64,
+    total_requests: u64,
+    requests_per_second: f64,
+    active_locks: u64,
+    total_users: usize,
+    memory_bytes: u64,
+    endpoints: EndpointViews,
+    lock_store: LockStoreView,
+}
+
+#[derive(Serialize)]
+struct EndpointViews {
+    acquire: EndpointView,
+    release: EndpointView,
+    renew: EndpointView,
+    status: EndpointView,
+    list: EndpointView,
+    auth: EndpointView,
+    election: EndpointView,
+}
+
+#[derive(Serialize)]
+struct EndpointView {
+    count: u64,
+    errors: u64,
+    min_ms: u64,
+    max_ms: u64,
+    avg_ms: String,
+    p50_ms: String,
+    p95_ms: String,
+    p99_ms: String,
+}
+
+#[derive(Serialize)]
+struct LockStoreView {
+    total_acquires: u64,
+    total_releases: u64,
+    total_expirations: u64,
+    cache_hits: u64,
+    cache_misses: u64,
+}
+
+impl EndpointView {
+    fn of(metrics: &EndpointMetrics) -> EndpointView {
+        const NANOS: u64 = 1_000_000;
+        let seen = metrics.times.read();
+        let shown = |nanos: f64| format!("{:.1}", nanos / NANOS as f64);
+        EndpointView {
+            count: seen.count,
+            errors: metrics.errors.load(Ordering::Relaxed),
+            min_ms: seen.least / NANOS,
+            max_ms: seen.most / NANOS,
+            avg_ms: shown(seen.sum as f64 / seen.count.max(1) as f64),
+            p50_ms: shown(seen.percentile(50) as f64),
+            p95_ms: shown(seen.percentile(95) as f64),
+            p99_ms: shown(seen.percentile(99) as f64),
+        }
+    }
+}
+
+/// The contract's JSON. Every look-up is in memory, so each counts as a hit of what upstream calls its cache.
+pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
+    let of = |endpoint: Endpoint| EndpointView::of(&adapter.metrics.endpoints[endpoint as usize]);
+    let none = || EndpointView::of(&EndpointMetrics::default());
+    let census = adapter.engine.census();
+    let lock_routes =
+        [Endpoint::Acquire, Endpoint::Release, Endpoint::Renew, Endpoint::Status, Endpoint::List];
+    let looked_up = lock_routes
+        .into_iter()
+        .map(|route| adapter.metrics.endpoints[route as usize].times.read().count)
+        .sum();
+    let (requests, uptime) = (adapter.metrics.requests(), adapter.uptime_seconds());
+    MetricsView {
+        uptime_seconds: uptime,
+        total_requests: requests,
+        requests_per_second: requests as f64 / uptime.max(1) as f64,
+        active_locks: census.leases(),
+        total_users: adapter.users.all().len(),
+        memory_bytes: resident_bytes().unwrap_or(0),
+        endpoints: EndpointViews {
+            acquire: of(Endpoint::Acquire),
+            release: of(Endpoint::Release),
+            renew: of(Endpoint::Renew),
+            status: of(Endpoint::Status),
+            list: of(Endpoint::List),
+            auth: none(),
+            election: none(),
+        },
+        lock_store: LockStoreView {
+            total_acquires: adapter.acquires(),
+            total_releases: census.releases.load(Ordering::Relaxed),
+            total_expirations: census.expiries.load(Ordering::Relaxed),
+            cache_hits: looked_up,
+            cache_misses: 0,
+        },
+    }
+}

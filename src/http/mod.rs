@@ -1,0 +1,119 @@
+//! The HTTP adapter, in the wire format of OctoStore 0.14.
+//!
+//! Promise: the same locks as over RESP, in one order of tokens; nothing about locks is decided here. What is answered is
+//! durable. Every route, its checks in the contract's order, is one function in [`locks`], [`sessions`], [`watch`] or
+//! [`service`]. Absent: RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
+//!
+//! How the worlds map: a name is a key of database 0; a user's locks have the owner `http:<user>`, those of its session
+//! `http:<user>:session:<pseudonym>`; a lease id is derived from the fencing token and the name with a key that only the
+//! server has.
+
+mod body;
+mod error;
+mod history;
+mod ids;
+mod listener;
+mod locks;
+mod metrics;
+mod names;
+mod router;
+mod service;
+mod sessions;
+mod times;
+mod users;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::error::ApiError;
+use self::history::History;
+use self::ids::Ids;
+pub use self::listener::serve;
+use self::metrics::HttpMetrics;
+use self::users::Users;
+pub use self::users::{Secret, UserConfig, UsersConfig};
+use self::watch::Watchers;
+use crate::engine::{Access, Engine, Event, Unavailable};
+use crate::journal::Seq;
+use crate::lock::Timestamp;
+use crate::metrics::ServerMetrics;
+
+/// How the adapter is set up.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Who may ask.
+    pub users: UsersConfig,
+    /// Origins of pages whose scripts may read answers.
+    pub origins: Vec<String>,
+    /// Live locks of one user.
+    pub locks_per_user_max: u64,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// A connection that reads none of its answers for so long is closed.
+    pub output_stall: Duration,
+}
+
+/// What all requests share.
+pub struct Adapter {
+    engine: Arc<Engine>,
+    config: HttpConfig,
+    ids: Ids,
+    users: Users,
+    watchers: Arc<Watchers>,
+    metrics: HttpMetrics,
+    server_metrics: Arc<ServerMetrics>,
+    history: History,
+    /// The database file; `None`: memory.
+    data: Option<PathBuf>,
+    started: Timestamp,
+}
+
+impl Adapter {
+    /// For this lock manager; `data` is its database file, if there is one.
+    pub fn new(
+        engine: &Arc<Engine>,
+        config: HttpConfig,
+        server_metrics: &Arc<ServerMetrics>,
+        data: Option<PathBuf>,
+    ) -> Arc<Adapter> {
+        let ids = Ids::new(engine.secret());
+        Arc::new(Adapter {
+            users: Users::new(&config.users, &ids, engine.secret()),
+            watchers: Watchers::new(engine),
+            metrics: HttpMetrics::default(),
+            server_metrics: Arc::clone(server_metrics),
+            history: History::default(),
+            data,
+            started: engine.clock().now(),
+            engine: Arc::clone(engine),
+            config,
+            ids,
+        })
+    }
+
+    /// Passes a lock event on to those who watch.
+    pub fn tell(&self, event: &Event) {
+        self.watchers.tell(event);
+    }
+
+    /// Runs `work`, and answers once all it stands on is durable. A refusal of `work` stands on something, too.
+    async fn decide<R>(
+        &self,
+        work: impl FnOnce(&Access<'_>) -> Result<(R, Seq), Unavailable>,
+    ) -> Result<R, ApiError> {
+        let done = {
+            let _batch = self.engine.batch();
+            work(&self.engine.access())
+        };
+        let (value, seq) = done?;
+        self.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
+        Ok(value)
+    }
+
+    /// Wall time, as answers show it.
+    fn shown(&self, time: Timestamp) -> String {
+        times::rfc3339(self.engine.clock().wall_nanos_of(time))
+    }
+}

@@ -1,0 +1,127 @@
+//! Lock names in URLs.
+//!
+//! Promise: an HTTP name is a Redis key of database 0 that is a readable path; every other key is shown percent-encoded
+//! and cannot be asked for. Absent: who may use which name.
+
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::error::ApiError;
+use crate::lock::LockName;
+
+/// Longest name, in bytes of UTF-8.
+const NAME_BYTES_MAX: usize = 256;
+/// Longest part between slashes, in bytes.
+const COMPONENT_BYTES_MAX: usize = 64;
+
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+/// The decoded second segment of the path: what stands for a name or an id.
+pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
+    let raw = parts.uri.path().split('/').nth(2).unwrap_or("");
+    let decoded = percent_decode_str(raw).decode_utf8();
+    decoded.map(Into::into).map_err(|_| ApiError::unreadable(StatusCode::BAD_REQUEST))
+}
+
+/// The value of a query parameter. Others are ignored; given twice it is refused.
+pub(super) fn query(parts: &Parts, name: &str) -> Result<Option<String>, ApiError> {
+    let unreadable = || ApiError::unreadable(StatusCode::BAD_REQUEST);
+    let decode = |text: &str| -> Result<String, ApiError> {
+        let text = text.replace('+', " ");
+        percent_decode_str(&text).decode_utf8().map(Into::into).map_err(|_| unreadable())
+    };
+    let mut found = None;
+    for pair in parts.uri.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if decode(key)? == name && found.replace(decode(value)?).is_some() {
+            return Err(unreadable());
+        }
+    }
+    Ok(found)
+}
+
+fn problem(name: &str) -> Option<String> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Some(format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
+    }
+    if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/')) {
+        return Some("a name consists of letters, digits, '-', '_', '.' and '/'".into());
+    }
+    for component in name.split('/') {
+        if component.is_empty() {
+            return Some("slashes stand between parts, one at a time".into());
+        }
+        if component == ".." {
+            return Some("no part is '..'".into());
+        }
+        if component.len() > COMPONENT_BYTES_MAX {
+            return Some(format!("a part between slashes has at most {COMPONENT_BYTES_MAX} bytes"));
+        }
+    }
+    None
+}
+
+/// The lock that a name stands for.
+pub(super) fn parse(name: &str) -> Result<LockName, ApiError> {
+    if let Some(problem) = problem(name) {
+        return Err(ApiError::invalid_name(&problem));
+    }
+    LockName::new(0, name.as_bytes()).map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
+}
+
+/// A key as HTTP shows it: as it is if HTTP can name it, otherwise percent-encoded as in a path.
+pub(super) fn shown(key: &[u8]) -> String {
+    match std::str::from_utf8(key) {
+        Ok(name) if problem(name).is_none() => name.to_owned(),
+        Ok(text) => utf8_percent_encode(text, KEPT).to_string(),
+        Err(_) => percent_encoding::percent_encode(key, KEPT).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_at_their_limits() {
+        let long = "a".repeat(64);
+        let whole = [long.as_str(); 3].join("/") + "/" + &"b".repeat(61);
+        assert_eq!(whole.len(), 256);
+        for good in ["a", "db/primary", "a.b-c_d", "ä/日本", ".", "./a", "__election", "²", &long, &whole]
+        {
+            assert_eq!(problem(good), None, "{good}");
+        }
+        let past = "a".repeat(65);
+        let whole_past = whole.clone() + "c";
+        for bad in [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "..",
+            "a/../b",
+            "a b",
+            "a:b",
+            "a@b",
+            "a+b",
+            "a~",
+            "a!",
+            "a%b",
+            &past,
+            &whole_past,
+        ] {
+            assert!(problem(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_that_http_cannot_name_are_shown_encoded() {
+        assert_eq!(shown(b"db/primary"), "db/primary");
+        assert_eq!(shown("ä".as_bytes()), "ä");
+        assert_eq!(shown(b"job:1"), "job%3A1");
+        assert_eq!(shown(b"50%/a"), "50%25%2Fa");
+        assert_eq!(shown(b"\xff\0"), "%FF%00");
+        assert_eq!(shown(b"a//b"), "a%2F%2Fb");
+    }
+}

@@ -1,0 +1,164 @@
+//! Which request goes where, and what every answer carries.
+//!
+//! Promise: [`ROUTES`] is the only list of routes; every answer has its request id and the headers of the contract, errors
+//! included. Absent: what routes do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+
+use super::error::ApiError;
+use super::metrics::Endpoint;
+use super::{Adapter, body, locks, service, sessions, watch};
+
+/// A path and what it answers to.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) method: Method,
+    pub(super) endpoint: Endpoint,
+    make: fn() -> MethodRouter<Arc<Adapter>>,
+}
+
+macro_rules! route {
+    ($method:ident $path:literal => $endpoint:ident, $handler:path) => {
+        Route {
+            path: $path,
+            method: method(stringify!($method)),
+            endpoint: Endpoint::$endpoint,
+            make: || $method($handler),
+        }
+    };
+}
+
+const fn method(name: &str) -> Method {
+    match name.as_bytes() {
+        b"get" => Method::GET,
+        b"post" => Method::POST,
+        _ => Method::DELETE,
+    }
+}
+
+/// All routes.
+pub(super) static ROUTES: &[Route] = &[
+    route!(post "/locks/{name}/acquire" => Acquire, locks::acquire),
+    route!(post "/locks/{name}/renew" => Renew, locks::renew),
+    route!(post "/locks/{name}/release" => Release, locks::release),
+    route!(get "/locks/{name}/watch" => Watch, watch::watch),
+    route!(get "/locks/{name}" => Status, locks::status),
+    route!(get "/locks" => List, locks::list),
+    route!(post "/sessions" => Session, sessions::create),
+    route!(post "/sessions/{id}/keepalive" => Session, sessions::keep_alive),
+    route!(get "/sessions/{id}" => Session, sessions::status),
+    route!(delete "/sessions/{id}" => Session, sessions::delete),
+    route!(get "/health" => Service, service::health),
+    route!(get "/status" => Service, service::status),
+    route!(get "/metrics" => Service, service::metrics),
+    route!(get "/admin/status" => Service, service::admin_status),
+    route!(get "/admin/metrics/timeseries" => Service, service::timeseries),
+    route!(get "/openapi.yaml" => Service, service::openapi),
+    route!(get "/docs" => Service, service::docs),
+    route!(get "/" => Service, service::docs),
+];
+
+/// The router of all requests.
+pub(super) fn router(adapter: &Arc<Adapter>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        router = router.route(route.path, (route.make)());
+    }
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(Arc::clone(adapter), frame))
+        .with_state(Arc::clone(adapter))
+}
+
+async fn no_route() -> ApiError {
+    ApiError::no_route()
+}
+
+async fn no_method() -> ApiError {
+    ApiError::unreadable(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const VARY: HeaderValue =
+    HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
+const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after,x-request-id");
+const METHODS: HeaderValue = HeaderValue::from_static("GET,POST,PUT,DELETE");
+const HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization,content-type,x-admin-key,x-octostore-admin-key");
+
+/// What is common to all answers: the request's id, headers, the shape of errors, and being counted.
+async fn frame(State(adapter): State<Arc<Adapter>>, request: Request, next: Next) -> Response {
+    let clock = adapter.engine.clock();
+    let started = clock.now();
+    let endpoint = endpoint(&request);
+    let id = request_id();
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let is_preflight = request.method() == Method::OPTIONS;
+    let response = if is_preflight { preflight() } else { next.run(request).await };
+    let mut response = with_error_body(response, &id);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::VARY, VARY);
+    if !is_preflight {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
+    if let Some(origin) = origin.filter(|origin| adapter.config.origins.iter().any(|known| known == origin)) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    let is_error = response.status().is_client_error() || response.status().is_server_error();
+    adapter.metrics.note(endpoint, clock.now().nanos_since(started), is_error);
+    response
+}
+
+fn endpoint(request: &Request) -> Endpoint {
+    let Some(path) = request.extensions().get::<MatchedPath>() else { return Endpoint::Other };
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let route = ROUTES.iter().find(|route| route.path == path.as_str() && route.method == method);
+    route.map_or(Endpoint::Other, |route| route.endpoint)
+}
+
+/// `req_` and 32 hexadecimal digits. Unique, and no secret.
+fn request_id() -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    static START: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        RandomState::new().build_hasher().finish()
+    });
+    format!("req_{:016x}{:016x}", *START, LAST.fetch_add(1, Ordering::Relaxed))
+}
+
+fn preflight() -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+    ];
+    (StatusCode::OK, headers).into_response()
+}
+
+/// Gives an error its body, which has the request's id in it.
+fn with_error_body(mut response: Response, id: &str) -> Response {
+    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
+    let made = body::json(response.status(), &error.body(id));
+    let (made, body) = made.into_parts();
+    *response.body_mut() = Body::new(body);
+    // What 405 says of methods stays; the length of the empty body does not.
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().extend(made.headers);
+    if let Some(seconds) = error.retry_after_s() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}

@@ -1,0 +1,298 @@
+//! Who asks.
+//!
+//! Promise: credentials are kept and compared as keyed hashes, in constant time, and never shown. Without any configured,
+//! one user `local` needs none, and then only requests that were meant for this machine are served: a page in a browser
+//! that had its own name resolved to it is not. Absent: what a user may do with a lock.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, header};
+use hmac::Mac;
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::ids::{Ids, keyed};
+use super::names;
+use crate::lock::{LockName, Owner};
+
+/// Longest name of a user, in bytes.
+const USER_BYTES_MAX: usize = 64;
+/// Names of locks that no user may use.
+const RESERVED: &str = "__election/";
+
+/// A secret of a user or an operator. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// From what was configured; `None` for an empty text, which would be no protection.
+    pub fn new(text: &str) -> Option<Secret> {
+        (!text.is_empty()).then(|| Secret(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// A user as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserConfig {
+    /// Letters, digits and hyphens.
+    pub name: String,
+    /// What it proves itself with.
+    pub token: Secret,
+    /// All its locks begin with this and a dot.
+    pub namespace: Option<String>,
+}
+
+impl UserConfig {
+    /// Reads `user:token [namespace]`; the error says what is wrong, without the token.
+    pub fn parse(line: &str) -> Result<UserConfig, &'static str> {
+        let mut words = line.split_whitespace();
+        let (Some(credentials), namespace, None) = (words.next(), words.next(), words.next()) else {
+            return Err("is not user:token, or user:token and a namespace");
+        };
+        let Some((name, token)) = credentials.split_once(':') else {
+            return Err("is not user:token");
+        };
+        let is_good = |name: &str| {
+            (1..=USER_BYTES_MAX).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        if !is_good(name) {
+            return Err("has a user that is not 1 to 64 letters, digits and hyphens");
+        }
+        let Some(token) = Secret::new(token) else { return Err("has an empty token") };
+        if namespace.is_some_and(|namespace| names::parse(&format!("{namespace}.x")).is_err()) {
+            return Err("has a namespace that cannot begin the name of a lock");
+        }
+        Ok(UserConfig { name: name.to_owned(), token, namespace: namespace.map(str::to_owned) })
+    }
+}
+
+/// Who may ask, as configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UsersConfig {
+    /// Everyone with a token. Nobody: one user `local`.
+    pub users: Vec<UserConfig>,
+    /// What `local` must know; without it, nothing.
+    pub local_token: Option<Secret>,
+    /// What operators know.
+    pub admin_key: Option<Secret>,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    /// Toward which its locks count.
+    pub(super) account: Box<str>,
+    /// As which it holds locks that are not ephemeral.
+    pub(super) owner: Owner,
+    namespace: Option<String>,
+    pub(super) is_admin: bool,
+}
+
+impl User {
+    fn new(ids: &Ids, name: &str, namespace: Option<String>, is_admin: bool) -> User {
+        User {
+            id: ids.user(name),
+            name: name.to_owned(),
+            account: name.into(),
+            owner: Owner::new(format!("http:{name}").as_bytes())
+                .unwrap_or_else(|_| unreachable!("names of users are short")),
+            namespace,
+            is_admin,
+        }
+    }
+
+    /// The lock of a name, if this user may use it.
+    pub(super) fn lock(&self, name: &str) -> Result<LockName, ApiError> {
+        let lock = names::parse(name)?;
+        if name.starts_with(RESERVED) {
+            return Err(ApiError::forbidden("names that start with __election/ are reserved"));
+        }
+        match &self.namespace {
+            Some(own) if !is_inside(own, name) => {
+                Err(ApiError::forbidden(&format!("the names of this user's locks start with {own}.")))
+            }
+            _ => Ok(lock),
+        }
+    }
+
+    /// The prefix that a list is about.
+    pub(super) fn prefix(&self, asked: Option<String>) -> Result<Option<String>, ApiError> {
+        match (&self.namespace, asked) {
+            (None, asked) => Ok(asked),
+            (Some(own), None) => Ok(Some(format!("{own}."))),
+            (Some(own), Some(prefix)) if is_inside(own, &prefix) => Ok(Some(prefix)),
+            (Some(own), Some(_)) => {
+                Err(ApiError::forbidden(&format!("the names of this user's locks start with {own}.")))
+            }
+        }
+    }
+}
+
+fn is_inside(namespace: &str, name: &str) -> bool {
+    name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'))
+}
+
+type Digest = [u8; 32];
+
+/// Everyone who may ask.
+pub(super) struct Users {
+    key: [u8; 32],
+    by_token: HashMap<Digest, Arc<User>>,
+    admin: Option<Digest>,
+    admin_user: Arc<User>,
+    /// Who asks without credentials.
+    open: Option<Arc<User>>,
+}
+
+impl Users {
+    pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
+        // Parentheses are in no user's name.
+        let admin_user = Arc::new(User::new(ids, "(admin)", None, true));
+        let admin = config.admin_key.as_ref().map(|key| digest(secret, &key.0));
+        let mut users = Users { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
+        for user in &config.users {
+            let made = Arc::new(User::new(ids, &user.name, user.namespace.clone(), false));
+            users.by_token.insert(digest(secret, &user.token.0), made);
+        }
+        if config.users.is_empty() {
+            let local = Arc::new(User::new(ids, "local", None, false));
+            match &config.local_token {
+                Some(token) => drop(users.by_token.insert(digest(secret, &token.0), local)),
+                None => users.open = Some(local),
+            }
+        }
+        users
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<User>> {
+        let mut all: Vec<_> = self.by_token.values().chain(&self.open).cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        // One user may have several tokens.
+        all.dedup_by(|a, b| a.name == b.name);
+        all
+    }
+
+    /// Who asks about locks and sessions.
+    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
+        if self.has_admin_key(headers) {
+            return Ok(Arc::clone(&self.admin_user));
+        }
+        if let Some(open) = &self.open {
+            return if is_meant_for_this_machine(headers) {
+                Ok(Arc::clone(open))
+            } else {
+                Err(ApiError::forbidden(
+                    "without tokens only requests to localhost are served; see --http-tokens",
+                ))
+            };
+        }
+        let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
+        self.user_of(given).ok_or_else(ApiError::wrong_credentials)
+    }
+
+    /// Refuses whoever is not an operator. Where nobody has credentials, everyone is.
+    pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.has_admin_key(headers) || (self.admin.is_none() && self.open.is_some()) {
+            return self.authenticate(headers).map(|_| ());
+        }
+        let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
+        match given.strip_prefix("admin:") {
+            Some(key) if self.is_admin_key(key) => Ok(()),
+            _ if self.user_of(given).is_some() => Err(ApiError::forbidden("this is for operators")),
+            _ => Err(ApiError::wrong_credentials()),
+        }
+    }
+
+    fn user_of(&self, token: &str) -> Option<Arc<User>> {
+        // Whoever does not know the key cannot choose digests, so the time of this look-up tells nothing.
+        self.by_token.get(&digest(&self.key, token)).cloned()
+    }
+
+    fn has_admin_key(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get("x-admin-key").or_else(|| headers.get("x-octostore-admin-key"));
+        given.and_then(|value| value.to_str().ok()).is_some_and(|key| self.is_admin_key(key))
+    }
+
+    fn is_admin_key(&self, given: &str) -> bool {
+        self.admin.is_some_and(|admin| admin.ct_eq(&digest(&self.key, given)).into())
+    }
+}
+
+fn digest(key: &[u8; 32], token: &str) -> Digest {
+    let mut mac = keyed(key);
+    mac.update(b"credential\0");
+    mac.update(token.as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+/// The token after `Bearer `; scheme and space exactly so.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+        .filter(|token| !token.is_empty())
+}
+
+/// Whether the request names this machine as such, or nothing.
+fn is_meant_for_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let host = host.to_str().unwrap_or("?");
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(""),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_file_is_a_user_a_token_and_perhaps_a_namespace() {
+        let user = UserConfig::parse("build-1:s3cr:et team").unwrap();
+        assert_eq!((user.name.as_str(), user.namespace.as_deref()), ("build-1", Some("team")));
+        assert_eq!(user.token, Secret::new("s3cr:et").unwrap());
+        assert!(!format!("{user:?}").contains("s3cr"));
+        for bad in ["", "alice", ":t", "alice:", "a b c", "a_b:t", "alice:t a:b", "alice:t a b"] {
+            assert!(UserConfig::parse(bad).is_err(), "{bad}");
+        }
+        assert!(UserConfig::parse(&format!("{}:t", "a".repeat(64))).is_ok());
+        assert!(UserConfig::parse(&format!("{}:t", "a".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        let with = |host: &str| HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost:7380", true),
+            ("127.0.0.1:7380", true),
+            ("127.9.9.9", true),
+            ("[::1]:7380", true),
+            ("evil.example", false),
+            ("localhost.evil.example:7380", false),
+            ("192.168.0.1:7380", false),
+            ("", false),
+        ] {
+            assert_eq!(is_meant_for_this_machine(&with(host)), expected, "{host}");
+        }
+        assert!(is_meant_for_this_machine(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,230 @@
+//! What is measured while the server runs.
+//!
+//! Promise: observing costs two atomic additions and never waits; whoever reads sees every observation made before.
+//! Absent: names, labels and formats, and clocks.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Buckets with an upper bound; what is larger is only in the count.
+const BUCKETS: usize = 28;
+
+/// How often values of which size were observed, in buckets that double.
+#[derive(Debug)]
+pub struct Histogram {
+    /// The bound of the first bucket.
+    unit: u64,
+    buckets: [AtomicU64; BUCKETS + 1],
+    sum: AtomicU64,
+    least: AtomicU64,
+    most: AtomicU64,
+}
+
+/// What a [`Histogram`] has observed so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Upper bounds, included, and how many values were at most that and above the one before. The last bound is
+    /// [`u64::MAX`].
+    pub buckets: Vec<(u64, u64)>,
+    /// How many values.
+    pub count: u64,
+    /// Their sum.
+    pub sum: u64,
+    /// The smallest; 0 if there was none.
+    pub least: u64,
+    /// The largest.
+    pub most: u64,
+}
+
+impl Histogram {
+    const fn new(unit: u64) -> Histogram {
+        Histogram {
+            unit,
+            buckets: [const { AtomicU64::new(0) }; BUCKETS + 1],
+            sum: AtomicU64::new(0),
+            least: AtomicU64::new(u64::MAX),
+            most: AtomicU64::new(0),
+        }
+    }
+
+    /// For times in nanoseconds: from a microsecond to two minutes.
+    pub const fn of_times() -> Histogram {
+        Histogram::new(1000)
+    }
+
+    /// For numbers of things: from 1 to some hundred millions.
+    pub const fn of_sizes() -> Histogram {
+        Histogram::new(1)
+    }
+
+    /// Notes a value, observed so many times.
+    pub fn observe(&self, value: u64, times: u64) {
+        let bucket = value.div_ceil(self.unit).next_power_of_two().trailing_zeros() as usize;
+        self.buckets[bucket.min(BUCKETS)].fetch_add(times, Ordering::Relaxed);
+        self.sum.fetch_add(value.saturating_mul(times), Ordering::Relaxed);
+        if value > self.most.load(Ordering::Relaxed) {
+            self.most.fetch_max(value, Ordering::Relaxed);
+        }
+        if value < self.least.load(Ordering::Relaxed) {
+            self.least.fetch_min(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What was observed so far.
+    pub fn read(&self) -> Observed {
+        let bound = |bucket: usize| if bucket == BUCKETS { u64::MAX } else { self.unit << bucket };
+        let buckets: Vec<(u64, u64)> = self
+            .buckets
+            .iter()
+            .enumerate()
+            .map(|(bucket, count)| (bound(bucket), count.load(Ordering::Relaxed)))
+            .collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let least = self.least.load(Ordering::Relaxed);
+        Observed {
+            buckets,
+            count,
+            sum: self.sum.load(Ordering::Relaxed),
+            least: if count == 0 { 0 } else { least },
+            most: self.most.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Observed {
+    /// A bound that so many hundredths of the values do not exceed: that of a bucket, or the largest value.
+    pub fn percentile(&self, hundredths: u64) -> u64 {
+        let wanted = (self.count * hundredths).div_ceil(100);
+        let mut seen = 0;
+        for (bound, count) in &self.buckets {
+            seen += count;
+            if seen >= wanted {
+                return (*bound).min(self.most);
+            }
+        }
+        self.most
+    }
+}
+
+/// What is measured of commands, by their names.
+#[derive(Debug)]
+pub struct CommandMetrics(BTreeMap<&'static str, (Histogram, AtomicU64)>);
+
+impl CommandMetrics {
+    /// For these commands, and no others.
+    pub fn of(names: impl IntoIterator<Item = &'static str>) -> CommandMetrics {
+        let new = |name| (name, (Histogram::of_times(), AtomicU64::new(0)));
+        CommandMetrics(names.into_iter().map(new).collect())
+    }
+
+    /// So many of a command were answered after so many nanoseconds, some of them with an error.
+    pub fn note(&self, name: &str, nanos: u64, times: u64, errors: u64) {
+        if let Some((histogram, failed)) = self.0.get(name) {
+            histogram.observe(nanos, times);
+            if errors > 0 {
+                failed.fetch_add(errors, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Nanoseconds until the answer, for every command.
+    pub fn times(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+        self.0.iter().map(|(name, (times, _))| (*name, times))
+    }
+
+    /// Answers that were errors, for every command.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(name, (_, errors))| (*name, errors.load(Ordering::Relaxed)))
+    }
+}
+
+/// How many connections there were of one protocol.
+#[derive(Debug, Default)]
+pub struct ConnectionMetrics {
+    opened: AtomicU64,
+    closed: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl ConnectionMetrics {
+    /// One was accepted.
+    pub fn open(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One has ended.
+    pub fn close(&self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One was turned away at the limit.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Accepted since the start.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Open now.
+    pub fn open_now(&self) -> u64 {
+        // In this order, so that none is counted as closed and not as opened.
+        let closed = self.closed.load(Ordering::Relaxed);
+        self.opened().saturating_sub(closed)
+    }
+
+    /// Turned away at the limit since the start.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// What is measured of the server's two sides.
+#[derive(Debug)]
+pub struct ServerMetrics {
+    /// Commands of Redis clients.
+    pub commands: CommandMetrics,
+    /// Connections of Redis clients.
+    pub redis: ConnectionMetrics,
+    /// Connections of HTTP clients.
+    pub http: ConnectionMetrics,
+}
+
+impl ServerMetrics {
+    /// For a server with these commands.
+    pub fn of(commands: impl IntoIterator<Item = &'static str>) -> ServerMetrics {
+        let (redis, http) = (ConnectionMetrics::default(), ConnectionMetrics::default());
+        ServerMetrics { commands: CommandMetrics::of(commands), redis, http }
+    }
+}
+
+/// Resident memory of this process in bytes, where the system tells.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_falls_into_the_bucket_whose_bound_it_does_not_exceed() {
+        let sizes = Histogram::of_sizes();
+        for (value, times) in [(0, 1), (1, 1), (2, 1), (3, 2), (4, 1), (5, 1), (u64::MAX / 2, 1)] {
+            sizes.observe(value, times);
+        }
+        let seen = sizes.read();
+        assert_eq!(seen.buckets[..4], [(1, 2), (2, 1), (4, 3), (8, 1)]);
+        assert_eq!(seen.buckets[BUCKETS], (u64::MAX, 1));
+        assert_eq!((seen.count, seen.least, seen.most), (8, 0, u64::MAX / 2));
+        assert_eq!((seen.percentile(25), seen.percentile(50), seen.percentile(100)), (1, 4, u64::MAX / 2));
+        let times = Histogram::of_times();
+        assert_eq!((times.read().least, times.read().percentile(99)), (0, 0));
+        times.observe(1000, 1);
+        times.observe(1001, 1);
+        assert_eq!(times.read().buckets[..2], [(1000, 1), (2000, 1)]);
+    }
+}
