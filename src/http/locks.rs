@@ -366,11 +366,12 @@ pub(super) async fn list(
     let user = adapter.users.authenticate(&parts.headers)?;
     let prefix = user.prefix(prefix)?;
     let wanted = prefix.clone().unwrap_or_default();
-    let locks = collect(&adapter, move |adapter, name, lease| {
+    let mut locks = collect(&adapter, move |adapter, name, lease| {
         let shown = names::shown(name.key());
         shown.starts_with(&wanted).then(|| adapter.view(shown, Some(lease)))
     })
     .await?;
+    locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(body::json(StatusCode::OK, &LockList { total: locks.len(), locks, prefix }))
 }
 
