@@ -134,6 +134,9 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
                 "ERR this owner holds the lock in another mode ({held}); release it, or ask in that mode"
             )))
         }
+        Outcome::Refused(Refusal::OtherSession) => Err(CommandError::fixed(
+            "ERR this owner holds the lock under another session, or one of the two is without; release it first",
+        )),
         _ => Ok(Reply::Null),
     }
 }

@@ -56,7 +56,7 @@ impl Engine {
     /// For several operations that nobody may come between. Keeps all others out until it is dropped: be quick.
     pub fn alone(self: &Arc<Self>) -> Access<'_> {
         let table = self.core.write();
-        Access { engine: self, alone: Some(Alone { table, _one_commit: self.journal().group() }) }
+        Access { engine: self, alone: Some(Alone { table, _one_commit: self.one_commit() }) }
     }
 }
 
@@ -321,7 +321,7 @@ impl Engine {
     fn close_session_in(&self, table: &Table, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
         self.check_up()?;
         let session = self.core.sessions.remove(id).ok_or(Unavailable::NoSession)?;
-        let _one_commit = self.journal().group();
+        let _one_commit = self.one_commit();
         let mut released = 0;
         for name in &session.names {
             match self.run_in(table, name, &Op::EndSession { session: id, clean }, &|outcome, _, _| outcome) {

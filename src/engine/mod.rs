@@ -29,7 +29,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::clock::Clock;
-use crate::journal::{Backend, Batch, Durability, Journal, JournalError, OutcomeUnknown, Seq};
+use crate::journal::{Backend, Batch, Durability, Group, Journal, JournalError, OutcomeUnknown, Seq};
 use crate::lock::{Op, SessionId, Timestamp};
 pub use access::{Access, Acquired};
 pub use census::Census;
@@ -180,6 +180,11 @@ impl Engine {
     /// committed then. Dropping it may block for one commit; not while an [`Access`] is alone.
     pub fn batch(&self) -> Batch<'_> {
         self.journal().batch()
+    }
+
+    /// Until the returned value is dropped, nothing is committed, and what is appended lands in one commit. Keep it short.
+    pub fn one_commit(&self) -> Group<'_> {
+        self.journal().group()
     }
 
     /// The clock everything here goes by.

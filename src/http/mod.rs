@@ -34,11 +34,17 @@ pub use self::listener::serve;
 use self::metrics::HttpMetrics;
 use self::users::Users;
 pub use self::users::{Secret, UserConfig, UsersConfig};
+
 use self::watch::Watchers;
 use crate::engine::{Access, Engine, Event, Unavailable};
 use crate::journal::Seq;
 use crate::lock::Timestamp;
 use crate::metrics::ServerMetrics;
+
+/// The routes without sockets, for fuzzing.
+pub mod parts {
+    pub use super::router::router;
+}
 
 /// How the adapter is set up.
 #[derive(Debug, Clone)]

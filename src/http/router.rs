@@ -68,7 +68,7 @@ pub(super) static ROUTES: &[Route] = &[
 ];
 
 /// The router of all requests.
-pub(super) fn router(adapter: &Arc<Adapter>) -> Router {
+pub fn router(adapter: &Arc<Adapter>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         router = router.route(route.path, (route.make)());

@@ -111,6 +111,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         Outcome::Refused(Refusal::Held) => "held".into(),
         Outcome::Refused(Refusal::Delayed(_)) => "delayed".into(),
         Outcome::Refused(Refusal::OtherMode(_)) => "other-mode".into(),
+        Outcome::Refused(Refusal::OtherSession) => "other-session".into(),
         Outcome::Refused(Refusal::Condition) => "condition".into(),
         Outcome::Released(n) => format!("released {n}"),
         Outcome::Renewed { deadline } if deadline == Timestamp::NEVER => "until never".into(),

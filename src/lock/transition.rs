@@ -136,6 +136,8 @@ pub enum Outcome {
 pub enum Refusal {
     /// The owner holds the lock in another mode.
     OtherMode(Mode),
+    /// The owner's lease ends with another session than the request's, or only one of them ends with a session.
+    OtherSession,
     /// The lock rests after an unclean end.
     Delayed(Delay),
     /// Held by others, or others wait for it.
@@ -325,6 +327,10 @@ impl<E: Env> Step<'_, E> {
         if let Some(lease) = self.slot.lease_of(&request.owner) {
             if lease.mode != request.mode {
                 return Outcome::Refused(Refusal::OtherMode(lease.mode));
+            }
+            // Either it would end with a session the request does not name, or it would not end when the request says.
+            if lease.session() != request.session {
+                return Outcome::Refused(Refusal::OtherSession);
             }
             let (token, was) = (lease.token, lease.deadline);
             let deadline = lease.clip(self.now.after(request.ttl));

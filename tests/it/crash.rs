@@ -11,23 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Process;
+use super::random::{Random, setting};
 use super::wire::encode;
 
 const CLIENTS: u64 = 4;
 const KEYS: u64 = 8;
-
-/// A small generator of numbers that anyone can repeat (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// What the only client that uses a key knows of it. Tokens: 0 if it is free.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,7 +42,7 @@ fn load(
     mut known: Knowledge,
     acknowledged: &AtomicU64,
 ) -> Knowledge {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let Ok(mut stream) = TcpStream::connect(addr) else { return known };
     let Ok(reading) = stream.try_clone() else { return known };
     let mut replies = BufReader::new(reading);
@@ -137,11 +125,10 @@ fn check(server: &Process, known: &mut Knowledge, told: &HashSet<i64>) {
 
 #[test]
 fn kill_9_under_load_loses_nothing_acknowledged() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let cycles = number("OCTOSTORE_TEST_CRASHES").unwrap_or(50);
-    let seed = number("OCTOSTORE_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let cycles = setting("OCTOSTORE_TEST_CRASHES").unwrap_or(50);
+    let seed = setting("OCTOSTORE_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("{cycles} cycles, seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
     let mut knowledge: Vec<Knowledge> = (0..CLIENTS).map(|_| Knowledge::default()).collect();
@@ -154,8 +141,7 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
             .drain(..)
             .enumerate()
             .map(|(client, known)| {
-                let (addr, seed, acknowledged) =
-                    (server.addr, random.below(u64::MAX), Arc::clone(&acknowledged));
+                let (addr, seed, acknowledged) = (server.addr, random.next(), Arc::clone(&acknowledged));
                 std::thread::spawn(move || load(addr, client as u64, seed, known, &acknowledged))
             })
             .collect();

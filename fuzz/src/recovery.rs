@@ -1,0 +1,62 @@
+//! Any bytes as a database file, and as the write-ahead log beside it.
+//!
+//! The server starts on it or says why not; if it starts, it grants locks and finds them again.
+
+use octostore::clock::Clock;
+use octostore::engine::{Engine, EngineConfig};
+use octostore::journal::{Durability, SqliteBackend};
+use octostore::lock::{LockName, Op, Outcome, Owner, Request, Ttl};
+
+fn config() -> EngineConfig {
+    EngineConfig {
+        durability: Durability::Always,
+        locks_max: 1_000_000,
+        sessions_max: 1000,
+        waiters_per_lock_max: 1000,
+        leases_per_account_max: 1000,
+        token_floor: 0,
+        boot: Some("boot".into()),
+    }
+}
+
+/// Between the database and its log.
+const THEN_THE_LOG: &[u8] = b"\n-- wal --\n";
+
+pub(crate) fn run(input: &[u8]) {
+    let cut = input.windows(THEN_THE_LOG.len()).position(|window| window == THEN_THE_LOG);
+    let (database, log) = match cut {
+        Some(cut) => (&input[..cut], Some(&input[cut + THEN_THE_LOG.len()..])),
+        None => (input, None),
+    };
+    // Memory as storage, where there is some: what is tested is not the disk.
+    let memory = std::path::Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let dir = dir.expect("a directory");
+    let path = dir.path().join("octostore.db");
+    std::fs::write(&path, database).expect("a file");
+    if let Some(log) = log {
+        std::fs::write(dir.path().join("octostore.db-wal"), log).expect("a file");
+    }
+    let clock = Clock::manual();
+    let start = || -> Option<std::sync::Arc<Engine>> {
+        let backend = SqliteBackend::open(&path).ok()?;
+        Engine::start(Box::new(backend), clock.clone(), config()).ok()
+    };
+    let Some(engine) = start() else { return };
+    let name = LockName::new(0, b"a lock that no corpus has").expect("within limits");
+    let owner = Owner::new(b"me").expect("within limits");
+    let request = Request::exclusive(owner.clone(), Ttl::from_millis(1000).ok());
+    let granted = {
+        let _batch = engine.batch();
+        engine.access().submit(&name, &Op::Acquire { request, wait: None })
+    };
+    // Damage that shows only when it is written to is an error, too.
+    let Ok((Outcome::Granted { token, .. }, seq)) = granted else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let is_durable = runtime.block_on(engine.barrier(seq)).is_ok();
+    drop(engine);
+    if is_durable && let Some(engine) = start() {
+        let found = engine.access().read(&name, |slot, _| slot.lease(token).map(|lease| lease.owner.clone()));
+        assert_eq!(found.expect("it has started").0, Some(owner));
+    }
+}

@@ -1,0 +1,103 @@
+//! Bytes as a Redis client may send them: the scanner, every command on a real lock manager, and the encoder.
+//!
+//! Nothing panics or breaks an invariant of a lock; however the bytes are cut into reads, the same requests are found; every
+//! reply is one whole reply to the decoder of another project; and a client that goes leaves nothing waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::{Buf, Bytes, BytesMut};
+use octostore::clock::Clock;
+use octostore::command::{self, About, Client, Clients, Executed, Hub, Limits, Next, Service};
+use octostore::engine::{Engine, EngineConfig};
+use octostore::journal::{Durability, MemoryBackend};
+use octostore::lock::Timestamp;
+use octostore::metrics::ServerMetrics;
+use octostore::resp::parts::{ScanLimits, Scanner, encode};
+use redis_protocol::{resp2, resp3};
+
+fn service() -> Arc<Service> {
+    let config = EngineConfig {
+        durability: Durability::Memory,
+        locks_max: 16,
+        sessions_max: 4,
+        waiters_per_lock_max: 4,
+        leases_per_account_max: 4,
+        token_floor: 0,
+        boot: None,
+    };
+    let backend = Box::new(MemoryBackend::default());
+    Arc::new(Service {
+        engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
+        limits: Limits { multi_bytes_max: 1 << 10, subscriptions_max: 8, ..Limits::default() },
+        password: None,
+        clients: Clients::default(),
+        hub: Hub::default(),
+        settings: vec![("port", "0".into())],
+        about: About { port: 0, data: "memory".into(), durability: "memory", started: Timestamp::default() },
+        metrics: Arc::new(ServerMetrics::of(command::names())),
+        commands_run: AtomicU64::new(0),
+    })
+}
+
+/// How many bytes of `input` the first request has, read whole and read in two parts.
+fn first_request(scanner: &mut Scanner, limits: &ScanLimits, input: &[u8]) -> Option<usize> {
+    let whole = scanner.scan(input);
+    let mut parts = Scanner::new(limits.clone());
+    let cut = input.len() / 2;
+    let found = match parts.scan(&input[..cut]) {
+        Ok(None) => parts.scan(input),
+        early => early,
+    };
+    assert_eq!(whole, found, "cut at {cut}");
+    whole.ok().flatten()
+}
+
+/// How many replies these bytes are; `None` if they are anything else.
+fn replies(protocol: u8, mut bytes: Bytes) -> Option<usize> {
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let length = match protocol {
+            2 => resp2::decode::decode_bytes(&bytes).ok()?.map(|(_, length)| length)?,
+            _ => resp3::decode::complete::decode_bytes(&bytes).ok()?.map(|(_, length)| length)?,
+        };
+        bytes.advance(length);
+        count += 1;
+    }
+    Some(count)
+}
+
+/// The first byte tells how much time passes between two requests.
+pub(crate) fn run(input: &[u8]) {
+    let Some((pace, mut input)) = input.split_first() else { return };
+    let service = service();
+    let limits = ScanLimits { words_max: 64, word_bytes_max: 8 << 10, request_bytes_max: 16 << 10, ..ScanLimits::default() };
+    let mut scanner = Scanner::new(limits.clone());
+    let mut client = Client::new(&service, "a".into(), "b".into());
+    while let Some(length) = first_request(&mut scanner, &limits, input) {
+        let args = scanner.args(&input[..length]);
+        input = &input[length..];
+        if args.is_empty() {
+            continue;
+        }
+        service.engine.clock().advance_millis(u64::from(*pace));
+        let Executed { reply, next, command, .. } = client.execute(&service, args);
+        if let Some(reply) = reply {
+            let mut out = BytesMut::new();
+            encode(&reply, client.protocol(), &mut out);
+            let found = replies(client.protocol(), out.clone().freeze());
+            // These answer once for each channel.
+            let answers_often = command.ends_with("subscribe");
+            assert!(found == Some(1) || (answers_often && found > Some(1)), "{out:?}");
+        }
+        match next {
+            Next::Request => {}
+            // As if the client had gone while it waited.
+            Next::Wait(parked) => drop(parked),
+            Next::Close => break,
+        }
+        service.engine.expire_due();
+    }
+    drop(client);
+    assert_eq!(service.engine.census().waiting(), 0);
+}

@@ -1,0 +1,302 @@
+//! Whether what clients saw of one lock can be explained by a mutex with fencing tokens.
+//!
+//! The search of Wing and Gong with the memory of Lowe: calls that overlap may have taken effect in any order, each at one
+//! instant between its start and its answer; a call without an answer may have taken effect until its connection ended, or
+//! never. The mutex is free or has one owner; every grant has a larger token than all before it; a lease may end by itself
+//! once its TTL has passed since the start of the call that set it, never before.
+
+use std::collections::HashSet;
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// For the lock, for so many milliseconds.
+    Lock { owner: u8, ttl: u64 },
+    /// To give it back; only that acquisition, if a token is given.
+    Unlock { owner: u8, token: Option<i64> },
+    /// To give back what the server granted and could not deliver.
+    GiveBack { owner: u8 },
+    /// For so many more milliseconds.
+    Renew { owner: u8, token: Option<i64>, ttl: u64 },
+    /// For the token under which it is held.
+    Fence,
+    /// To free it, whoever has it.
+    Force,
+}
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// A token; of FENCE: 0 if it is free.
+    Token(i64),
+    /// Not granted.
+    Refused,
+    /// Whether it was done.
+    Done(bool),
+}
+
+/// One call of one client.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) asked: Asked,
+    /// Places in the order of all that happened: the start, and the answer or the end of the connection.
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+    /// The same in milliseconds.
+    pub(crate) began_ms: u64,
+    pub(crate) ended_ms: u64,
+    /// `None`: the client never learned.
+    pub(crate) answered: Option<Answered>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Held {
+    owner: u8,
+    /// `None`: nobody was told it yet.
+    token: Option<i64>,
+    /// Not before this time does it end by itself.
+    until_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+struct Mutex {
+    held: Option<Held>,
+    last_token: i64,
+}
+
+impl Mutex {
+    /// The states in which the mutex may be after a call that was answered like this. None: it cannot have been.
+    fn after(&self, call: &Call) -> Vec<Mutex> {
+        let mut before = vec![self.clone()];
+        if self.held.as_ref().is_some_and(|held| held.until_ms <= call.ended_ms) {
+            before.push(self.freed());
+        }
+        let mut after = Vec::new();
+        for state in before {
+            state.answer(call, &mut after);
+        }
+        after
+    }
+
+    fn freed(&self) -> Mutex {
+        Mutex { held: None, last_token: self.last_token }
+    }
+
+    /// As it is if it is held under this token.
+    fn known_as(&self, token: i64) -> Option<Mutex> {
+        let held = self.held.as_ref()?;
+        match held.token {
+            Some(known) => (known == token).then(|| self.clone()),
+            None if token > self.last_token => {
+                Some(Mutex { held: Some(Held { token: Some(token), ..held.clone() }), last_token: token })
+            }
+            None => None,
+        }
+    }
+
+    /// Every state in which this acquisition of this owner is held: its token may be learned by that.
+    fn held_by(&self, owner: u8, token: Option<i64>) -> Option<Mutex> {
+        if self.held.as_ref()?.owner != owner {
+            return None;
+        }
+        token.map_or_else(|| Some(self.clone()), |token| self.known_as(token))
+    }
+
+    fn answer(&self, call: &Call, after: &mut Vec<Mutex>) {
+        let is = |answer| call.answered.is_none_or(|answered| answered == answer);
+        match call.asked {
+            Asked::Lock { owner, ttl } => {
+                let until_ms = call.began_ms + ttl;
+                let token = match call.answered {
+                    Some(Answered::Token(token)) => Some(token),
+                    Some(_) => {
+                        after.extend(
+                            self.held.as_ref().filter(|held| held.owner != owner).map(|_| self.clone()),
+                        );
+                        return;
+                    }
+                    None => None,
+                };
+                if self.held.is_none() && token.is_none_or(|token| token > self.last_token) {
+                    let last_token = token.unwrap_or(self.last_token);
+                    after.push(Mutex { held: Some(Held { owner, token, until_ms }), last_token });
+                }
+                // The same again: it keeps its token, and lasts at least as long as it would have.
+                after.extend(self.held_by(owner, token).map(|mut state| {
+                    state.held.iter_mut().for_each(|held| held.until_ms = held.until_ms.max(until_ms));
+                    state
+                }));
+            }
+            Asked::Unlock { owner, token } => {
+                let held = self.held_by(owner, token);
+                if is(Answered::Done(true)) {
+                    after.extend(held.as_ref().map(Mutex::freed));
+                }
+                if is(Answered::Done(false)) && !self.is_surely_held_by(owner, token) {
+                    after.push(self.clone());
+                }
+            }
+            Asked::GiveBack { owner } => after.extend(self.held_by(owner, None).map(|state| state.freed())),
+            Asked::Renew { owner, token, ttl } => {
+                if is(Answered::Done(true)) {
+                    after.extend(self.held_by(owner, token).map(|mut state| {
+                        state.held.iter_mut().for_each(|held| held.until_ms = call.began_ms + ttl);
+                        state
+                    }));
+                }
+                if is(Answered::Done(false)) && !self.is_surely_held_by(owner, token) {
+                    after.push(self.clone());
+                }
+            }
+            Asked::Fence => match call.answered {
+                Some(Answered::Token(0)) => after.extend(self.held.is_none().then(|| self.clone())),
+                Some(Answered::Token(token)) => after.extend(self.known_as(token)),
+                _ => after.push(self.clone()),
+            },
+            Asked::Force => {
+                if is(Answered::Done(self.held.is_some())) {
+                    after.push(self.freed());
+                }
+            }
+        }
+    }
+
+    fn is_surely_held_by(&self, owner: u8, token: Option<i64>) -> bool {
+        let Some(held) = &self.held else { return false };
+        held.owner == owner && token.is_none_or(|token| held.token == Some(token))
+    }
+}
+
+/// Explains the calls, all of one lock; else the calls that cannot be explained, as far as the search came.
+pub(crate) fn check(calls: &[Call]) -> Result<(), String> {
+    let mut calls: Vec<&Call> = calls.iter().collect();
+    calls.sort_by_key(|call| call.began);
+    let mut search = Search { seen: HashSet::new(), deepest: Vec::new(), calls: &calls };
+    let nothing_done = vec![false; calls.len()];
+    if search.explain(&nothing_done, &Mutex::default()) {
+        return Ok(());
+    }
+    let deepest = &search.deepest;
+    let open = calls.iter().zip(deepest).filter(|(call, done)| !**done && call.answered.is_some());
+    let open: Vec<String> = open.take(8).map(|(call, _)| format!("  {call:?}")).collect();
+    let explained = deepest.iter().filter(|done| **done).count();
+    Err(format!("{explained} calls can be explained, then one of these cannot:\n{}", open.join("\n")))
+}
+
+struct Search<'a> {
+    calls: &'a [&'a Call],
+    seen: HashSet<(Vec<bool>, Mutex)>,
+    deepest: Vec<bool>,
+}
+
+impl Search<'_> {
+    fn explain(&mut self, start: &[bool], mutex: &Mutex) -> bool {
+        let mut open = vec![(start.to_vec(), mutex.clone())];
+        while let Some((done, mutex)) = open.pop() {
+            let left = || self.calls.iter().zip(&done).filter(|(_, done)| !**done).map(|(call, _)| call);
+            if left().all(|call| call.answered.is_none()) {
+                return true;
+            }
+            if done.iter().filter(|done| **done).count() >= self.deepest.iter().filter(|done| **done).count()
+            {
+                self.deepest.clone_from(&done);
+            }
+            // Nothing takes effect after the answer of a call that has not taken effect; and what was not answered took
+            // effect before whatever began after its connection's end, or never.
+            let first_answer = left().filter(|call| call.answered.is_some()).map(|call| call.ended).min();
+            let first_answer = first_answer.unwrap_or(u64::MAX);
+            let began = self.calls.iter().zip(&done).filter(|(_, done)| **done).map(|(call, _)| call.began);
+            let last_began = began.max().unwrap_or(0);
+            // What began first is tried first.
+            for (index, call) in self.calls.iter().enumerate().rev() {
+                if done[index] || call.began > first_answer || call.ended < last_began {
+                    continue;
+                }
+                for after in mutex.after(call) {
+                    let mut next = done.clone();
+                    next[index] = true;
+                    if self.seen.insert((next.clone(), after.clone())) {
+                        open.push((next, after));
+                    }
+                }
+            }
+        }
+        false
+    }
+}
+
+/// A call that began and was answered at these times, for the tests below.
+#[cfg(test)]
+fn call(asked: Asked, began: u64, ended: u64, answered: Option<Answered>) -> Call {
+    Call { asked, began, ended, began_ms: began, ended_ms: ended, answered }
+}
+
+#[test]
+fn what_a_mutex_does_is_explained() {
+    use Answered::{Done, Refused, Token};
+    let lock = |owner| Asked::Lock { owner, ttl: 100 };
+    let unlock = |owner, token| Asked::Unlock { owner, token };
+    // In turn, with a refusal, a repetition and a wrong token.
+    let history = [
+        call(lock(1), 0, 1, Some(Token(1))),
+        call(lock(2), 2, 3, Some(Refused)),
+        call(lock(1), 4, 5, Some(Token(1))),
+        call(unlock(1, Some(7)), 6, 7, Some(Done(false))),
+        call(unlock(1, Some(1)), 8, 9, Some(Done(true))),
+        call(Asked::Fence, 10, 11, Some(Token(0))),
+        call(lock(2), 12, 13, Some(Token(5))),
+    ];
+    assert_eq!(check(&history), Ok(()));
+    // Overlapping: the second was granted because the release came first.
+    let history = [
+        call(lock(1), 0, 1, Some(Token(1))),
+        call(lock(2), 2, 9, Some(Token(2))),
+        call(unlock(1, None), 3, 10, Some(Done(true))),
+    ];
+    assert_eq!(check(&history), Ok(()));
+    // Ended by itself once the TTL has passed.
+    let history = [call(lock(1), 0, 1, Some(Token(1))), call(lock(2), 50, 100, Some(Token(2)))];
+    assert_eq!(check(&history), Ok(()));
+    // Never answered, and seen to have happened.
+    let history = [call(lock(1), 0, 5, None), call(Asked::Fence, 6, 7, Some(Token(3)))];
+    assert_eq!(check(&history), Ok(()));
+}
+
+#[test]
+fn what_a_mutex_does_not_do_is_rejected() {
+    use Answered::{Done, Refused, Token};
+    let lock = |owner| Asked::Lock { owner, ttl: 100 };
+    let unlock = |owner, token| Asked::Unlock { owner, token };
+    let wrong: [&[Call]; 7] = [
+        // Two holders.
+        &[call(lock(1), 0, 1, Some(Token(1))), call(lock(2), 2, 3, Some(Token(2)))],
+        // One that ends early.
+        &[call(lock(1), 0, 1, Some(Token(1))), call(lock(2), 50, 99, Some(Token(2)))],
+        // A token that was there before.
+        &[
+            call(lock(1), 0, 1, Some(Token(2))),
+            call(unlock(1, None), 2, 3, Some(Done(true))),
+            call(lock(2), 4, 5, Some(Token(2))),
+        ],
+        // A refusal while it is free.
+        &[call(lock(1), 0, 1, Some(Refused))],
+        // Taken by one whose connection had ended before.
+        &[
+            call(lock(1), 0, 1, Some(Token(1))),
+            call(lock(2), 2, 5, None),
+            call(unlock(1, None), 6, 7, Some(Done(true))),
+            call(lock(3), 8, 9, Some(Refused)),
+        ],
+        // A release that is forgotten.
+        &[
+            call(lock(1), 0, 1, Some(Token(1))),
+            call(unlock(1, None), 2, 3, Some(Done(true))),
+            call(Asked::Fence, 4, 5, Some(Token(1))),
+        ],
+        // Another's release.
+        &[call(lock(1), 0, 1, Some(Token(1))), call(unlock(2, None), 2, 3, Some(Done(true)))],
+    ];
+    for history in wrong {
+        assert!(check(history).is_err(), "{history:?}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Thousands of short lives of a server, each chosen by a seed: clients stall, retry, vanish and come back late; commits
+//! wait, fail, and are lost with the power; the wall clock jumps; the server is killed and the machine rebooted.
+//!
+//! `OCTOSTORE_TEST_SEEDS=100000 cargo test --release simulation -- --nocapture` runs more; a failure prints its seed and
+//! what happened, and `OCTOSTORE_TEST_SEED` repeats that one.
+
+mod disk;
+mod world;
+
+use crate::linearizability;
+use crate::random::setting;
+use world::{Defect, World};
+
+const STEPS: usize = 250;
+const SEEDS: u64 = 400;
+
+/// One life. What was wrong with it, and what happened until then.
+fn live(seed: u64, defect: Option<Defect>, is_traced: bool) -> Result<(), (String, String)> {
+    let mut world = World::new(seed, defect, is_traced);
+    let lived = (0..STEPS).try_for_each(|_| world.step()).and_then(|()| world.end());
+    let lived = lived.and_then(|()| {
+        let explain = |(name, calls)| {
+            linearizability::check(calls).map_err(|why| format!("no mutex behaves as {name:?} did: {why}"))
+        };
+        world.histories().try_for_each(explain)
+    });
+    lived.map_err(|why| (why, world.trace()))
+}
+
+#[test]
+fn no_seed_breaks_a_promise() {
+    let seeds = match setting("OCTOSTORE_TEST_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("OCTOSTORE_TEST_SEEDS").unwrap_or(SEEDS),
+    };
+    let lives = seeds.end - seeds.start;
+    for seed in seeds {
+        if let Err((why, _)) = live(seed, None, false) {
+            let (_, trace) = live(seed, None, true).err().unwrap_or_default();
+            panic!("{trace}\nseed {seed}: {why}");
+        }
+    }
+    println!("{lives} lives of {STEPS} steps, nothing found");
+}
+
+/// The check is worth something: it finds what is broken on purpose.
+#[test]
+fn every_defect_is_found() {
+    use Defect::{
+        DiskLies, GrantsToTheDead, LeasesByWallClock, ReleasesByName, RepliesBeforeCommit, TokensComeBack,
+    };
+    let defects =
+        [RepliesBeforeCommit, TokensComeBack, GrantsToTheDead, LeasesByWallClock, DiskLies, ReleasesByName];
+    for defect in defects {
+        let found = (0..SEEDS).find(|seed| live(*seed, Some(defect), false).is_err());
+        println!("{defect:?}: found by seed {found:?}");
+        assert!(found.is_some(), "{defect:?} is not found");
+    }
+}
