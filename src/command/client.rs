@@ -164,7 +164,8 @@ impl Client {
             parked: None,
             closes: false,
         };
-        let reply = context.run(words).unwrap_or_else(Reply::from);
+        let done = context.run(words);
+        let reply = context.reply_to(done);
         let Context { seq, parked, closes, .. } = context;
         let is_silent = self.replies != Replies::On;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {

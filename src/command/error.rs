@@ -11,7 +11,11 @@ use crate::reply::Reply;
 
 /// A failure, as a text that starts with its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandError(Cow<'static, str>);
+pub struct CommandError {
+    text: Cow<'static, str>,
+    /// It tells of the state of locks or sessions, which must be durable first.
+    tells_of_state: bool,
+}
 
 impl CommandError {
     pub(super) const SYNTAX: CommandError = CommandError::fixed("ERR syntax error");
@@ -21,11 +25,11 @@ impl CommandError {
         CommandError::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
 
     pub(super) const fn fixed(text: &'static str) -> CommandError {
-        CommandError(Cow::Borrowed(text))
+        CommandError { text: Cow::Borrowed(text), tells_of_state: false }
     }
 
     pub(super) fn new(text: impl Into<String>) -> CommandError {
-        CommandError(Cow::Owned(text.into()))
+        CommandError { text: Cow::Owned(text.into()), tells_of_state: false }
     }
 
     pub(super) fn arity(name: &str) -> CommandError {
@@ -38,13 +42,18 @@ impl CommandError {
 
     /// The whole text.
     pub fn text(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Whether it tells of the state of locks or sessions, which must be durable first.
+    pub(super) fn tells_of_state(&self) -> bool {
+        self.tells_of_state
     }
 }
 
 impl From<CommandError> for Reply {
     fn from(error: CommandError) -> Reply {
-        Reply::Error(error.0)
+        Reply::Error(error.text)
     }
 }
 
@@ -56,7 +65,8 @@ impl From<Invalid> for CommandError {
 
 impl From<Unavailable> for CommandError {
     fn from(unavailable: Unavailable) -> CommandError {
-        match unavailable {
+        let tells_of_state = !matches!(unavailable, Unavailable::Journal(_));
+        let error = match unavailable {
             Unavailable::Journal(error) => CommandError::new(format!(
                 "MISCONF the journal is down, so nothing can be changed or read safely; locks stay held: {error}"
             )),
@@ -78,7 +88,8 @@ impl From<Unavailable> for CommandError {
             Unavailable::TokensExhausted => {
                 CommandError::fixed("ERR all fencing tokens up to 2^53 are used up")
             }
-        }
+        };
+        CommandError { tells_of_state, ..error }
     }
 }
 

@@ -146,8 +146,8 @@ pub(super) async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
     let error = |error: CommandError| (Reply::from(error), Seq::default());
     match parked.verdict().await {
         Verdict::Granted(token, seq) => (Reply::Integer(token.get()), seq),
-        Verdict::TimedOut => (Reply::Null, Seq::default()),
-        Verdict::SessionEnded => error(crate::engine::Unavailable::NoSession.into()),
+        Verdict::TimedOut(seq) => (Reply::Null, seq),
+        Verdict::SessionEnded(seq) => (CommandError::from(crate::engine::Unavailable::NoSession).into(), seq),
         Verdict::Replaced => error(CommandError::fixed(
             "ERR the same owner asked for this lock again meanwhile, and that request has the place in line",
         )),

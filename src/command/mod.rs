@@ -357,6 +357,16 @@ impl Context<'_> {
         Ok(value)
     }
 
+    /// What a client is told of a command.
+    fn reply_to(&mut self, done: Result<Reply, CommandError>) -> Reply {
+        done.unwrap_or_else(|error| {
+            if error.tells_of_state() {
+                self.seq = self.seq.max(self.access.engine().last());
+            }
+            error.into()
+        })
+    }
+
     /// Runs `work` with nobody coming between its operations.
     fn atomically<R>(
         &mut self,

@@ -98,7 +98,10 @@ fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, Comma
     let Ok(id) = id(words) else { return Ok(Reply::Null) };
     let access = context.access;
     match access.keep_alive(id) {
-        Err(Unavailable::NoSession) => Ok(Reply::Null),
+        Err(Unavailable::NoSession) => {
+            context.seq = context.seq.max(access.engine().last());
+            Ok(Reply::Null)
+        }
         kept => {
             let deadline = context.look(kept)?;
             let left = deadline.millis_left(access.engine().clock().now());

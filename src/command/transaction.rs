@@ -133,7 +133,7 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
                 ))),
                 false => context.call(command, words.as_args()),
             };
-            let reply = reply.unwrap_or_else(Reply::from);
+            let reply = context.reply_to(reply);
             bytes += reply.size();
             replies.push(reply);
         }

@@ -165,7 +165,7 @@ impl<'a> Access<'a> {
             true
         };
         self.with_table(|table| table.scan(cursor << 16, scan));
-        Ok((names, next, self.engine.journal().last()))
+        Ok((names, next, self.engine.last()))
     }
 
     /// All locks of a database that are held, in no order, until `each` answers `false`. A lock that is held during the whole
@@ -190,13 +190,13 @@ impl<'a> Access<'a> {
                 break;
             }
         }
-        Ok(self.engine.journal().last())
+        Ok(self.engine.last())
     }
 
     /// How many locks of a database are held; those that have ended and were not swept yet included.
     pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
         self.engine.check_up()?;
-        Ok((self.engine.core.census.keys(database), self.engine.journal().last()))
+        Ok((self.engine.core.census.keys(database), self.engine.last()))
     }
 
     /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
@@ -259,7 +259,7 @@ impl<'a> Access<'a> {
             .sessions
             .get(id, |session| (session.record.clone(), session.names.len() + session.counted.len()))
             .ok_or(Unavailable::NoSession)?;
-        Ok((found.0, found.1, self.engine.journal().last()))
+        Ok((found.0, found.1, self.engine.last()))
     }
 
     /// What was known of a session that expired in the last seconds.
@@ -491,8 +491,8 @@ impl Engine {
                 }
                 Effect::WaiterLeft { waiter, session, why } => {
                     let verdict = match why {
-                        Left::TimedOut | Left::Gone => Verdict::TimedOut,
-                        Left::SessionEnded => Verdict::SessionEnded,
+                        Left::TimedOut | Left::Gone => Verdict::TimedOut(Seq::default()),
+                        Left::SessionEnded => Verdict::SessionEnded(Seq::default()),
                         Left::Replaced => Verdict::Replaced,
                     };
                     verdicts.push((waiter, verdict));
@@ -507,11 +507,9 @@ impl Engine {
         core.watches.changed(guarded.hash);
         events.into_iter().for_each(|event| core.events.push(seq, event));
         for (waiter, verdict) in verdicts {
-            let Verdict::Granted(token, _) = verdict else {
-                core.waiters.tell(waiter, verdict);
-                continue;
-            };
-            if !core.waiters.tell(waiter, Verdict::Granted(token, seq))
+            let is_heard = core.waiters.tell(waiter, verdict.standing_on(seq));
+            if let Verdict::Granted(token, _) = verdict
+                && !is_heard
                 && let Some(lease) = guarded.slot.lease(token)
             {
                 undelivered.push_back(Op::GiveBack { owner: lease.owner.clone(), token });

@@ -232,6 +232,11 @@ impl Engine {
         self.core.tokens.last() + 1
     }
 
+    /// What stands on everything that was decided so far: for a refusal that depends on more than one lock.
+    pub fn last(&self) -> Seq {
+        self.journal().last()
+    }
+
     /// Commits made and records written by them since the start.
     pub fn commits(&self) -> (u64, u64) {
         self.journal().commits()

@@ -18,14 +18,25 @@ use crate::lock::{FencingToken, LockName, Op, Owner, WaiterId};
 pub enum Verdict {
     /// It holds the lock, once this Seq is durable.
     Granted(FencingToken, Seq),
-    /// It waited as long as it wished.
-    TimedOut,
-    /// Its session ended.
-    SessionEnded,
+    /// It waited as long as it wished; that the lock was held by others until then is durable with this Seq.
+    TimedOut(Seq),
+    /// Its session ended, durably with this Seq.
+    SessionEnded(Seq),
     /// The same owner asked again elsewhere; that request has its place.
     Replaced,
     /// The journal failed; the request is not queued any more.
     Unavailable,
+}
+
+impl Verdict {
+    pub(super) fn standing_on(self, seq: Seq) -> Verdict {
+        match self {
+            Verdict::Granted(token, _) => Verdict::Granted(token, seq),
+            Verdict::TimedOut(_) => Verdict::TimedOut(seq),
+            Verdict::SessionEnded(_) => Verdict::SessionEnded(seq),
+            told @ (Verdict::Replaced | Verdict::Unavailable) => told,
+        }
+    }
 }
 
 const STRIPES: usize = 16;

@@ -26,8 +26,9 @@ use super::router::router;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
 /// Pause after a failed accept, which is mostly a lack of file descriptors that a closing connection mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long connections get to end when the server does.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long connections get to end when the server does: enough for commits under way. Whoever has sent half a request
+/// must not keep the server from ending before a supervisor loses patience.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// Time between two entries of the history.
 const MINUTE: Duration = Duration::from_secs(60);
 

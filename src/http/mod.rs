@@ -113,9 +113,14 @@ impl Adapter {
             let _batch = self.engine.batch();
             work(&self.engine.access())
         };
-        let (value, seq) = done?;
+        let seq = match &done {
+            Ok((_, seq)) if *seq != Seq::default() => *seq,
+            Err(Unavailable::Journal(_)) => Seq::default(),
+            // Refused for what there is in all.
+            Ok(_) | Err(_) => self.engine.last(),
+        };
         self.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
-        Ok(value)
+        Ok(done?.0)
     }
 
     /// Wall time, as answers show it.

@@ -104,7 +104,14 @@ async fn frame(State(adapter): State<Arc<Adapter>>, request: Request, next: Next
     let id = request_id();
     let origin = request.headers().get(header::ORIGIN).cloned();
     let is_preflight = request.method() == Method::OPTIONS;
-    let response = if is_preflight { preflight() } else { next.run(request).await };
+    let response = if is_preflight {
+        preflight()
+    } else if request.uri().path().contains("//") {
+        // An empty segment is no name and no id, so this is no route.
+        ApiError::no_route().into_response()
+    } else {
+        next.run(request).await
+    };
     let mut response = with_error_body(response, &id);
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {

@@ -250,8 +250,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether the request names this machine as such, or nothing.
 fn is_meant_for_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else { return true };
     let host = host.to_str().unwrap_or("?");
+    if hosts.next().is_some() || host.contains('@') {
+        return false;
+    }
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(""),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
@@ -289,10 +293,14 @@ mod tests {
             ("evil.example", false),
             ("localhost.evil.example:7380", false),
             ("192.168.0.1:7380", false),
+            ("localhost:7380@evil.example", false),
             ("", false),
         ] {
             assert_eq!(is_meant_for_this_machine(&with(host)), expected, "{host}");
         }
         assert!(is_meant_for_this_machine(&HeaderMap::new()));
+        let mut two = with("localhost");
+        two.append(header::HOST, "evil.example".parse().unwrap());
+        assert!(!is_meant_for_this_machine(&two));
     }
 }

@@ -45,8 +45,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 /// Pause after a failed accept, which is mostly a lack of file descriptors that a closing connection mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long connections get to end when the server does.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long connections get to end when the server does: enough for commits under way, and less than supervisors wait.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
 pub async fn listen(

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use octostore::clock::Clock;
 use octostore::engine::{Acquired, Engine, EngineConfig, Parked, Unavailable, Verdict};
 use octostore::journal::{Durability, Seq};
-use octostore::lock::{FencingToken, LockName, Mode, Op, Outcome, Owner, Request, SessionId, Ttl};
+use octostore::lock::{FencingToken, LockName, Mode, Op, Outcome, Owner, Refusal, Request, SessionId, Ttl};
 
 use super::disk::{Disk, Fate};
 use crate::linearizability::{Answered, Asked, Call};
@@ -111,8 +111,8 @@ struct InFlight {
     client: usize,
     /// Nobody waits for the answer any more.
     is_cut: bool,
-    /// An operator has freed the lock since it was granted.
-    is_forced: bool,
+    /// Since it was granted an operator, or a late request of the same client, may have freed the lock.
+    is_overtaken: bool,
     ask: Ask,
     progress: Progress,
     /// Where it is in the history.
@@ -161,6 +161,8 @@ pub(crate) struct World {
     requests: Vec<InFlight>,
     beliefs: Vec<Belief>,
     ended_sessions: Vec<SessionId>,
+    /// The lock that an operator freed in this step.
+    forced: Option<usize>,
     /// Tokens that a client heard of, the client and the lock.
     told: BTreeMap<i64, (usize, usize)>,
     /// Clients, and locks of which they may have been granted more than they heard.
@@ -226,6 +228,7 @@ impl World {
             requests: Vec::new(),
             beliefs: Vec::new(),
             ended_sessions: Vec::new(),
+            forced: None,
             told: BTreeMap::new(),
             lost: BTreeSet::new(),
             ghosts: Vec::new(),
@@ -275,6 +278,7 @@ impl World {
             _ => self.crash()?,
         }
         self.hear_waiters()?;
+        self.forced = None;
         self.wait_for_journal();
         self.check()
     }
@@ -304,22 +308,9 @@ impl World {
             25..35 => Ask::Unlock { key, token },
             _ => self.ask_for_lock(client, key),
         };
-        // From here on it relies on nothing that this may end.
-        match &ask {
-            Ask::Unlock { .. } => self.forget_beliefs(|belief| belief.client == client && belief.key == key),
-            Ask::Renew { ttl, .. } => {
-                let until = self.now_ms + u64::from(ttl.as_millis());
-                for belief in &mut self.beliefs {
-                    if belief.client == client && belief.key == key {
-                        belief.until_ms = belief.until_ms.min(until);
-                    }
-                }
-            }
-            Ask::CloseSession { session } => {
-                self.clients[client].session = None;
-                self.forget_beliefs(|belief| belief.session == Some(*session));
-            }
-            _ => {}
+        self.rely_on_less(client, &ask);
+        if let Ask::CloseSession { .. } = ask {
+            self.clients[client].session = None;
         }
         self.say(|| format!("client {client} asks: {}", shown(&ask)));
         let call = self.record(client, &ask);
@@ -329,12 +320,28 @@ impl World {
         self.requests.push(InFlight {
             client,
             is_cut: false,
-            is_forced: false,
+            is_overtaken: false,
             ask,
             progress,
             call,
             highest_token_before,
         });
+    }
+
+    /// A client relies on nothing that its own request may end.
+    fn rely_on_less(&mut self, client: usize, ask: &Ask) {
+        let own = |belief: &Belief| belief.client == client && Some(belief.key) == ask.key();
+        match ask {
+            Ask::Unlock { .. } => self.forget_beliefs(own),
+            Ask::Renew { ttl, .. } => {
+                let until = self.now_ms + u64::from(ttl.as_millis());
+                for belief in self.beliefs.iter_mut().filter(|belief| own(belief)) {
+                    belief.until_ms = belief.until_ms.min(until);
+                }
+            }
+            Ask::CloseSession { session } => self.forget_beliefs(|belief| belief.session == Some(*session)),
+            _ => {}
+        }
     }
 
     fn ask_for_lock(&mut self, client: usize, key: usize) -> Ask {
@@ -434,12 +441,19 @@ impl World {
                     Ask::KeepAlive { session } | Ask::CloseSession { session } => Answer::NoSession(*session),
                     _ => Answer::Error,
                 };
-                Progress::Answered { answer, seq: Seq::default(), at_ms, parked }
+                Progress::Answered { answer, seq: engine.last(), at_ms, parked }
             }
             Err(_) => Progress::Answered { answer: Answer::Error, seq: Seq::default(), at_ms, parked },
         };
         drop(one_commit);
         if request.is_cut {
+            // It came late: the client may have asked again, and been answered, since.
+            self.rely_on_less(client, &request.ask);
+            for other in &mut self.requests {
+                let is_answered = matches!(other.progress, Progress::Answered { .. });
+                other.is_overtaken |=
+                    is_answered && other.client == client && other.ask.key() == request.ask.key();
+            }
             self.say(|| format!("nobody hears the answer to client {client}"));
             self.end_cut(request);
         } else {
@@ -473,6 +487,9 @@ impl World {
             _ => None,
         };
         self.close_call(request.ask.key(), request.call, answered);
+        if answer == Answer::Error {
+            self.lost.extend(request.ask.key().map(|key| (client, key)));
+        }
         match (&request.ask, answer) {
             (Ask::Lock { key, request: asked, .. }, Answer::Lock(Answered::Token(token))) => {
                 let (key, was) = (*key, self.told.get(&token).copied());
@@ -497,7 +514,7 @@ impl World {
                 let known_until = known.map_or(0, |known| known.until_ms);
                 let asked_until = asked.ttl.map_or(u64::MAX, |ttl| at_ms + u64::from(ttl.as_millis()));
                 self.forget_beliefs(|belief| belief.client == client && belief.key == key);
-                if request.is_forced {
+                if request.is_overtaken {
                     return Ok(());
                 }
                 self.beliefs.push(Belief {
@@ -519,6 +536,8 @@ impl World {
             }
             (Ask::Renew { key, token, ttl }, Answer::Lock(Answered::Done(true))) => {
                 let (key, until) = (*key, at_ms + u64::from(ttl.as_millis()));
+                // What had ended was not renewed: that was a lease of which the client has not heard.
+                self.beliefs.retain(|belief| belief.client != client || belief.until_ms > at_ms);
                 for belief in &mut self.beliefs {
                     let is_meant = token.is_none_or(|token| token.get() == belief.token);
                     if belief.client == client && belief.key == key && is_meant {
@@ -609,6 +628,9 @@ impl World {
         let access = engine.access();
         let owner = owner(request.client);
         let done = |outcome: Outcome| {
+            if let Outcome::Refused(Refusal::OtherMode(_) | Refusal::OtherSession) = outcome {
+                return Answer::Error;
+            }
             Answer::Lock(match outcome {
                 Outcome::Granted { token, .. } => Answered::Token(token.get()),
                 Outcome::Released(n) => Answered::Done(n > 0),
@@ -656,8 +678,9 @@ impl World {
                 self.forget_beliefs(|belief| belief.key == key);
                 for request in &mut self.requests {
                     let is_answered = matches!(request.progress, Progress::Answered { .. });
-                    request.is_forced |= is_answered && request.ask.key() == Some(key);
+                    request.is_overtaken |= is_answered && request.ask.key() == Some(key);
                 }
+                self.forced = Some(key);
                 (done(outcome), seq)
             }
             Ask::OpenSession { ttl } => {
@@ -688,7 +711,7 @@ impl World {
             let Some(verdict) = poll_now(parked.verdict()) else { continue };
             let (answer, seq) = match verdict {
                 Verdict::Granted(token, seq) => (Answer::Lock(Answered::Token(token.get())), seq),
-                Verdict::TimedOut => (Answer::Lock(Answered::Refused), Seq::default()),
+                Verdict::TimedOut(seq) => (Answer::Lock(Answered::Refused), seq),
                 _ => (Answer::Error, Seq::default()),
             };
             let (client, key) = (self.requests[index].client, self.requests[index].ask.key());
@@ -699,7 +722,16 @@ impl World {
             if let (Verdict::Granted(..), false) = (verdict, is_fair) {
                 return Err(format!("client {client} was served before one who waited longer"));
             }
+            // If the lease before had ended and nobody had looked, the grant came first, and was freed at once.
+            let is_overtaken = match (verdict, self.forced) {
+                (Verdict::Granted(token, _), Some(forced)) if key == Some(forced) => {
+                    let has = self.engine.access().read(&name(forced), |slot, _| slot.lease(token).is_some());
+                    !has.is_ok_and(|(has, _)| has)
+                }
+                _ => false,
+            };
             let request = &mut self.requests[index];
+            request.is_overtaken |= is_overtaken;
             let progress = std::mem::replace(&mut request.progress, Progress::Sent);
             let Progress::Parked(parked, _) = progress else { continue };
             request.progress = Progress::Answered { answer, seq, at_ms: self.now_ms, parked: Some(parked) };
