@@ -315,6 +315,29 @@ async fn a_failed_commit_is_taken_back_and_service_resumes() {
 }
 
 #[tokio::test]
+async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable() {
+    let faults = Arc::new(Faults::default());
+    let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+    let clock = Clock::manual();
+    let engine = Engine::start(Box::new(backend), clock.clone(), config()).unwrap();
+    faults.hold_commits();
+    take(&engine, "k", request("a")).unwrap();
+    let until = clock.now().after(Ttl::from_millis(500).ok());
+    let Acquired::Parked(mut waiter) =
+        engine.access().submit_or_wait(&name("k"), request("b"), until).unwrap()
+    else {
+        panic!("not queued")
+    };
+    clock.advance_millis(500);
+    engine.expire_due();
+    let Verdict::TimedOut(seq) = waiter.verdict().await else { panic!("not timed out") };
+    faults.fail_with(Some(JournalError::Full));
+    faults.release_commits();
+    assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown), "nobody held it after all");
+    faults.fail_with(None);
+}
+
+#[tokio::test]
 async fn nobody_comes_between_the_operations_of_an_access_that_is_alone() {
     let engine = memory(&Clock::manual());
     let other = Arc::clone(&engine);

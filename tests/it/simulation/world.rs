@@ -373,15 +373,15 @@ impl World {
         let key = ask.key().filter(|key| matches!(KEYS[*key].1, Kind::Plain | Kind::Sessions))?;
         let owner = client as u8;
         let token_of = |token: &Option<FencingToken>| token.map(FencingToken::get);
+        // Whatever is asked for, a session may end at any time.
+        let lasts = |ttl: Ttl| if KEYS[key].1 == Kind::Sessions { 0 } else { u64::from(ttl.as_millis()) };
         let asked = match ask {
             // A session may end at any time after its lock was asked for.
             Ask::Lock { request, .. } => {
                 Asked::Lock { owner, ttl: request.ttl.map_or(0, |ttl| u64::from(ttl.as_millis())) }
             }
             Ask::Unlock { token, .. } => Asked::Unlock { owner, token: token_of(token) },
-            Ask::Renew { token, ttl, .. } => {
-                Asked::Renew { owner, token: token_of(token), ttl: u64::from(ttl.as_millis()) }
-            }
+            Ask::Renew { token, ttl, .. } => Asked::Renew { owner, token: token_of(token), ttl: lasts(*ttl) },
             Ask::Fence { .. } => Asked::Fence,
             Ask::Force { .. } => Asked::Force,
             _ => return None,
