@@ -47,7 +47,8 @@ fn request(text: &[u8]) -> Option<Request<Body>> {
     let mut request = Request::builder().method(method).uri(uri).header("host", "localhost");
     for line in lines {
         let colon = line.iter().position(|byte| *byte == b':')?;
-        request = request.header(&line[..colon], HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?);
+        request =
+            request.header(&line[..colon], HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?);
     }
     let body = text.get(end + 2..).unwrap_or_default().to_vec();
     request.body(Body::from(body)).ok()
@@ -56,7 +57,8 @@ fn request(text: &[u8]) -> Option<Request<Body>> {
 pub(crate) fn run(input: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
-        let known = BTreeSet::from([200, 201, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 422, 429]);
+        let known =
+            BTreeSet::from([200, 201, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 422, 429]);
         let adapter = adapter();
         let mut router = parts::router(&adapter);
         for text in input.split(|byte| *byte == 0).take(16) {

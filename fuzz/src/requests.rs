@@ -71,7 +71,12 @@ fn replies(protocol: u8, mut bytes: Bytes) -> Option<usize> {
 pub(crate) fn run(input: &[u8]) {
     let Some((pace, mut input)) = input.split_first() else { return };
     let service = service();
-    let limits = ScanLimits { words_max: 64, word_bytes_max: 8 << 10, request_bytes_max: 16 << 10, ..ScanLimits::default() };
+    let limits = ScanLimits {
+        words_max: 64,
+        word_bytes_max: 8 << 10,
+        request_bytes_max: 16 << 10,
+        ..ScanLimits::default()
+    };
     let mut scanner = Scanner::new(limits.clone());
     let mut client = Client::new(&service, "a".into(), "b".into());
     while let Some(length) = first_request(&mut scanner, &limits, input) {

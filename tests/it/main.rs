@@ -6,6 +6,7 @@ mod crash;
 mod hostile;
 mod http;
 mod linearizability;
+mod power_loss;
 mod process;
 mod random;
 mod scripts;

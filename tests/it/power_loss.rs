@@ -1,0 +1,156 @@
+//! The power fails while the database is written: of what was not synced any sector may be old or new.
+//!
+//! What was committed is there; what was being committed is there whole, or not at all. Checked on the real SQLite files, by
+//! mixing their sectors as they were before and after each commit and each piece of housekeeping.
+
+use std::path::{Path, PathBuf};
+
+use octostore::journal::{
+    Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease,
+};
+use octostore::lock::{Delay, FencingToken, Lease, LockName, Owner, Request, SessionId, Timestamp, Ttl};
+
+use super::random::{Random, setting};
+
+const SECTOR: usize = 512;
+const COMMITS: u64 = 60;
+
+struct Files {
+    database: Vec<u8>,
+    log: Vec<u8>,
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
+}
+
+impl Files {
+    fn read(path: &Path) -> Files {
+        // A log that is not there is an empty one.
+        let log = std::fs::read(log_of(path)).unwrap_or_default();
+        Files { database: std::fs::read(path).expect("a database"), log }
+    }
+
+    fn write(&self, path: &Path) {
+        std::fs::write(path, &self.database).expect("a file");
+        std::fs::write(log_of(path), &self.log).expect("a file");
+    }
+
+    /// Every sector that differs may be on the disk, or not yet.
+    fn torn(before: &Files, after: &Files, random: &mut Random) -> Files {
+        Files {
+            database: tear(&before.database, &after.database, random),
+            log: tear(&before.log, &after.log, random),
+        }
+    }
+}
+
+fn tear(before: &[u8], after: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut torn = after.to_vec();
+    let written = random.below(1001);
+    for (index, sector) in torn.chunks_mut(SECTOR).enumerate() {
+        let old = before.get(index * SECTOR..).unwrap_or_default();
+        let old = &old[..old.len().min(sector.len())];
+        if sector[..old.len()] == *old && old.len() == sector.len() {
+            continue;
+        }
+        if !random.permille(written) {
+            // A file that grew has zeros where nothing was written.
+            sector.fill(0);
+            sector[..old.len()].copy_from_slice(old);
+        }
+    }
+    torn
+}
+
+/// What a backend finds, in no order.
+fn found(backend: &mut dyn Backend) -> (Vec<String>, i64) {
+    let mut records = Vec::new();
+    let mut each = |record: Record| records.push(format!("{record:?}"));
+    let loaded =
+        backend.load(Some("boot"), Timestamp::default(), &mut each).expect("a database that can be read");
+    records.sort();
+    (records, loaded.tokens_reserved)
+}
+
+fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> Vec<Record> {
+    let mut records = Vec::new();
+    for _ in 0..1 + random.below(12) {
+        let name = LockName::new(0, format!("key {}", random.below(50)).as_bytes()).expect("a name");
+        let millis = Ttl::from_millis(1 + random.below(1_000_000)).expect("a TTL");
+        let deadline = Timestamp::default().after(Some(millis));
+        match random.below(10) {
+            0..4 => {
+                *next += 1;
+                let token = FencingToken::new(*next).expect("a token");
+                let meta = "x".repeat(random.below(600) as usize);
+                let owner = Owner::new(b"owner").expect("an owner");
+                let request = Request { meta: Some(meta.into()), ..Request::exclusive(owner, Some(millis)) };
+                let lease = Lease::grant(&request, token, Timestamp::default());
+                records.push(Record::Granted(Box::new(StoredLease { name, lease })));
+                held.push(token);
+            }
+            4..6 if !held.is_empty() => {
+                let token = random.of(held);
+                records.push(Record::Renewed(Renewal { token, deadline, lasts: Some(millis), renewals: 1 }));
+            }
+            6..8 if !held.is_empty() => {
+                let token = held.swap_remove(random.below(held.len() as u64) as usize);
+                records.push(Record::Ended(token));
+            }
+            8 => records.push(Record::DelayStarted(name, Delay { until: deadline, length: millis })),
+            9 => {
+                let id = SessionId(u128::from(random.below(5)));
+                let (name, account) = ("a session".to_owned(), None);
+                let session = SessionRecord { id, name, account, ttl: Some(millis), deadline };
+                records.push(Record::SessionOpened(session));
+            }
+            _ => records.push(Record::TokensReserved(*next + 100)),
+        }
+    }
+    records
+}
+
+#[test]
+fn a_torn_write_loses_nothing_that_was_committed() {
+    let seed = setting("OCTOSTORE_TEST_SEED").unwrap_or(1);
+    let commits = setting("OCTOSTORE_TEST_COMMITS").unwrap_or(COMMITS);
+    let mut random = Random::new(seed);
+    let memory = Path::new("/dev/shm");
+    let dir =
+        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder");
+    let path = dir.path().join("octostore.db");
+    let mut backend = SqliteBackend::open(&path).expect("a database");
+    let mut expected = MemoryBackend::default();
+    found(&mut backend);
+    let (mut held, mut next, mut kept_early, mut kept_late) = (Vec::new(), 0, 0, 0);
+    for commit in 0..commits {
+        let before = Files::read(&path);
+        let state_before = found(&mut expected);
+        // A piece of housekeeping changes nothing that is found again.
+        let is_housekeeping = random.permille(200);
+        if is_housekeeping {
+            backend.maintain().expect("housekeeping");
+        } else {
+            let batch = batch(&mut random, &mut held, &mut next);
+            expected.commit(batch.clone()).expect("memory");
+            backend.commit(batch).expect("a commit");
+        }
+        let after = Files::read(&path);
+        let state_after = found(&mut expected);
+        for tear in 0..3 {
+            let copy = tempfile::tempdir_in(dir.path()).expect("a folder");
+            let copied = copy.path().join("octostore.db");
+            Files::torn(&before, &after, &mut random).write(&copied);
+            let state = found(&mut SqliteBackend::open(&copied).expect("a database that can be opened"));
+            let is_whole = state == state_after || state == state_before;
+            assert!(
+                is_whole,
+                "seed {seed}, commit {commit}, tear {tear}: {state:?}\nis neither\n{state_before:?}\nnor\n{state_after:?}"
+            );
+            kept_early += u32::from(state == state_before);
+            kept_late += u32::from(state == state_after);
+        }
+    }
+    assert!(kept_early > 0 && kept_late > 0, "both must happen: {kept_early}, {kept_late}");
+}
