@@ -504,7 +504,8 @@ impl World {
                 let known =
                     self.beliefs.iter().find(|belief| belief.client == client && belief.token == token);
                 // If an earlier request was granted and its answer lost, the hold may run since then.
-                let may_be_older = KEYS[key].1 == Kind::Delays && self.lost.contains(&(client, key));
+                let is_older = was.is_some() || self.lost.contains(&(client, key));
+                let may_be_older = is_older && KEYS[key].1 == Kind::Delays;
                 let hold_until_ms = match (known, asked.max_hold) {
                     (Some(known), _) => known.hold_until_ms,
                     (None, _) if may_be_older => 0,
@@ -515,6 +516,7 @@ impl World {
                 let asked_until = asked.ttl.map_or(u64::MAX, |ttl| at_ms + u64::from(ttl.as_millis()));
                 self.forget_beliefs(|belief| belief.client == client && belief.key == key);
                 if request.is_overtaken {
+                    self.lost.insert((client, key));
                     return Ok(());
                 }
                 self.beliefs.push(Belief {
