@@ -3,6 +3,7 @@
 mod clients;
 mod corpus;
 mod crash;
+mod faults;
 mod hostile;
 mod http;
 mod linearizability;

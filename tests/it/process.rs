@@ -24,14 +24,42 @@ fn command(data: &Path) -> Command {
 
 impl Process {
     pub(crate) fn start(data: &Path, flags: &[&str]) -> Process {
-        let mut child = command(data).args(flags).spawn().expect("the program");
+        Process::spawn(command(data).args(flags)).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Unless it refuses to.
+    pub(crate) fn try_start(data: &Path) -> Result<Process, String> {
+        Process::spawn(&mut command(data))
+    }
+
+    /// With a signal ignored, as it inherits that from a shell.
+    pub(crate) fn start_ignoring(data: &Path, signal: &str) -> Process {
+        let program = command(data);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
+        shell.arg(program.get_program()).args(program.get_args());
+        shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::spawn(&mut shell).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn spawn(command: &mut Command) -> Result<Process, String> {
+        let mut child = command.spawn().expect("the program");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let banner: Vec<String> = lines.by_ref().take(5).map_while(Result::ok).collect();
         let address =
             |side: &str| banner.iter().find_map(|line| line.trim().strip_prefix(side)?.trim().parse().ok());
         let (addr, http) = (address("redis"), address("http"));
-        let addr = addr.unwrap_or_else(|| panic!("{banner:?}: {}", text(child.stderr.take())));
-        Process { child, addr, http, banner }
+        match addr {
+            Some(addr) => Ok(Process { child, addr, http, banner }),
+            None => {
+                child.wait().expect("its end");
+                Err(format!("{banner:?}: {}", text(child.stderr.take())))
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -44,7 +72,8 @@ impl Process {
         self.child.wait().expect("its end");
     }
 
-    fn terminate(mut self) -> (Option<i32>, String) {
+    /// As a supervisor does.
+    pub(crate) fn terminate(mut self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
         let code = self.child.wait().expect("its end").code();

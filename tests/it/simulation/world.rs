@@ -161,8 +161,8 @@ pub(crate) struct World {
     requests: Vec<InFlight>,
     beliefs: Vec<Belief>,
     ended_sessions: Vec<SessionId>,
-    /// The lock that an operator freed in this step.
-    forced: Option<usize>,
+    /// The lock that an operator, or a late request, may have freed in this step.
+    freed: Option<usize>,
     /// Tokens that a client heard of, the client and the lock.
     told: BTreeMap<i64, (usize, usize)>,
     /// Clients, and locks of which they may have been granted more than they heard.
@@ -228,7 +228,7 @@ impl World {
             requests: Vec::new(),
             beliefs: Vec::new(),
             ended_sessions: Vec::new(),
-            forced: None,
+            freed: None,
             told: BTreeMap::new(),
             lost: BTreeSet::new(),
             ghosts: Vec::new(),
@@ -278,7 +278,7 @@ impl World {
             _ => self.crash()?,
         }
         self.hear_waiters()?;
-        self.forced = None;
+        self.freed = None;
         self.wait_for_journal();
         self.check()
     }
@@ -449,6 +449,7 @@ impl World {
         if request.is_cut {
             // It came late: the client may have asked again, and been answered, since.
             self.rely_on_less(client, &request.ask);
+            self.freed = request.ask.key();
             for other in &mut self.requests {
                 let is_answered = matches!(other.progress, Progress::Answered { .. });
                 other.is_overtaken |=
@@ -682,7 +683,7 @@ impl World {
                     let is_answered = matches!(request.progress, Progress::Answered { .. });
                     request.is_overtaken |= is_answered && request.ask.key() == Some(key);
                 }
-                self.forced = Some(key);
+                self.freed = Some(key);
                 (done(outcome), seq)
             }
             Ask::OpenSession { ttl } => {
@@ -725,7 +726,7 @@ impl World {
                 return Err(format!("client {client} was served before one who waited longer"));
             }
             // If the lease before had ended and nobody had looked, the grant came first, and was freed at once.
-            let is_overtaken = match (verdict, self.forced) {
+            let is_overtaken = match (verdict, self.freed) {
                 (Verdict::Granted(token, _), Some(forced)) if key == Some(forced) => {
                     let has = self.engine.access().read(&name(forced), |slot, _| slot.lease(token).is_some());
                     !has.is_ok_and(|(has, _)| has)

@@ -1,0 +1,199 @@
+//! The program among faults: paused, behind a network that loses replies, on a disk that takes no more, on damaged files.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::process::Process;
+use super::random::{Random, setting};
+use super::wire::{Client, encode, until};
+
+fn number(reply: &str) -> i64 {
+    reply.strip_prefix(':').and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no number: {reply}"))
+}
+
+#[allow(clippy::disallowed_methods)]
+fn let_pass(time: Duration) {
+    let started = std::time::Instant::now();
+    until(|| started.elapsed() >= time);
+}
+
+fn signal(server: &Process, name: &str) {
+    let status = Command::new("kill").args([name, &server.id().to_string()]).status();
+    assert!(status.expect("kill").success());
+}
+
+#[test]
+fn a_holder_that_was_paused_past_its_ttl_finds_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("octostore.db"), &[]);
+    let (mut paused, mut next) = (server.connect(), server.connect());
+    let old = number(&paused.line("LOCK k paused PX 50"));
+    let new = number(&next.line("LOCK k next PX 60000 WAIT 60000"));
+    assert!(new > old);
+    assert_eq!(paused.line("UNLOCK k paused"), ":0");
+    assert_eq!(paused.line(&format!("UNLOCK k paused TOKEN {old}")), ":0");
+    assert_eq!(paused.line("RENEW k paused"), ":0");
+    assert_eq!(paused.line(&format!("FENCE k {old}")), ":0");
+    assert_eq!(next.line(&format!("FENCE k {new}")), ":1");
+}
+
+/// Requests wait in the sockets while the server stands still and leases run out.
+#[test]
+fn a_server_that_was_paused_grants_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("octostore.db"), &[]);
+    for _ in 0..5 {
+        let (mut holder, mut other) = (server.connect(), server.connect());
+        let old = number(&holder.line("LOCK k holder PX 100"));
+        signal(&server, "-STOP");
+        other.send(&["LOCK", "k", "other", "PX", "60000"]);
+        holder.send_bytes(
+            &[encode(&["RENEW", "k", "holder"]), encode(&["LOCK", "k", "holder", "PX", "60000"])].concat(),
+        );
+        let_pass(Duration::from_millis(150));
+        signal(&server, "-CONT");
+        let granted = other.reply();
+        assert_eq!(holder.reply(), ":0", "the lease had ended, whoever asked first");
+        let again = holder.reply();
+        // One of the two has it, under a new token.
+        let token = match (granted.as_str(), again.as_str()) {
+            (token, "(nil)") | ("(nil)", token) => number(token),
+            both => panic!("{both:?}"),
+        };
+        assert!(token > old);
+        assert_eq!(other.line("FENCE k"), format!(":{token}"));
+        assert_eq!(other.line("FORCEUNLOCK k"), ":1");
+    }
+}
+
+/// Passes one request on, waits for the reply, and loses it. Returns the reply.
+fn losing_proxy(server: SocketAddr) -> (SocketAddr, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    let proxy = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        let mut upstream = TcpStream::connect(server).expect("the server");
+        let mut buffer = [0; 4096];
+        let length = client.read(&mut buffer).expect("a request");
+        upstream.write_all(&buffer[..length]).expect("a server that reads");
+        let length = upstream.read(&mut buffer).expect("a reply");
+        // A socket that is gone already is shut down, too.
+        let _ = client.shutdown(Shutdown::Both);
+        buffer[..length].to_vec()
+    });
+    (addr, proxy)
+}
+
+#[test]
+fn what_was_done_and_not_heard_of_is_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("octostore.db"), &[]);
+    let mut direct = server.connect();
+    let lose = |words: &str| {
+        let (addr, proxy) = losing_proxy(server.addr);
+        assert_eq!(Client::connect(addr).line(words), "(closed)");
+        String::from_utf8(proxy.join().expect("a proxy")).expect("text").trim().to_owned()
+    };
+    // The same grant again, by its token.
+    let token = number(&lose("LOCK k me PX 60000"));
+    assert_eq!(number(&direct.line("LOCK k me PX 60000")), token);
+    assert_eq!(direct.line("LOCK k other"), "(nil)");
+    // Given back, and taken by another: asking again frees nothing of theirs.
+    assert_eq!(lose(&format!("UNLOCK k me TOKEN {token}")), ":1");
+    let theirs = number(&direct.line("LOCK k other PX 60000"));
+    assert_eq!(direct.line(&format!("UNLOCK k me TOKEN {token}")), ":0");
+    assert_eq!(direct.line(&format!("FENCE k {theirs}")), ":1");
+}
+
+/// The limit on the size of files stands for a disk that is full: it needs no rights, and goes away as space comes back.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_takes_no_more_is_an_error_and_then_service_resumes() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    const LIMIT: u64 = 9 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let server = Process::start_ignoring(&data, "XFSZ");
+    let limit = |bytes| {
+        let pid = Pid::from_raw(i32::try_from(server.id()).expect("a process id"));
+        let limit = Rlimit { current: bytes, maximum: getrlimit(Resource::Fsize).maximum };
+        prlimit(pid, Resource::Fsize, limit).expect("a limit on a process of ours");
+    };
+    limit(Some(LIMIT));
+    let mut client = server.connect();
+    let meta = "m".repeat(1000);
+    let (mut held, mut refusal) = (Vec::new(), String::new());
+    for batch in 0..1000 {
+        let keys: Vec<String> = (0..100).map(|n| format!("k{batch}-{n}")).collect();
+        let lock = |key: &String| encode(&["LOCK", key, "me", "EX", "3600", "META", &meta]);
+        client.send_bytes(&keys.iter().flat_map(lock).collect::<Vec<u8>>());
+        for key in keys {
+            match client.reply() {
+                reply if reply.starts_with(':') => held.push((key, reply)),
+                reply => refusal = reply,
+            }
+        }
+        if !refusal.is_empty() {
+            break;
+        }
+    }
+    assert!(refusal.starts_with("-UNKNOWN") || refusal.starts_with("-MISCONF"), "{refusal}");
+    let down = client.line("LOCK other me");
+    assert!(down.starts_with("-MISCONF") && down.contains("journal"), "{down}");
+    limit(None);
+    until(|| server.connect().line("LOCK after me").starts_with(':'));
+    let recheck = |client: &mut Client| {
+        for (key, token) in &held {
+            assert_eq!(client.call(&["FENCE", key]), *token, "{key} was acknowledged");
+        }
+    };
+    recheck(&mut client);
+    server.kill();
+    recheck(&mut Process::start(&data, &[]).connect());
+}
+
+/// Wherever a file is cut or a bit is flipped: the server says what is wrong, or serves what it can read; it does not crash.
+#[test]
+fn damaged_databases_are_refused_or_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    for n in 0..200 {
+        client.line(&format!("LOCK k{n} me EX 3600 META some-text"));
+    }
+    drop(client);
+    assert_eq!(server.terminate().0, Some(0));
+    let whole = std::fs::read(&data).unwrap();
+    let mut random = Random::new(setting("OCTOSTORE_TEST_SEED").unwrap_or(1));
+    let mut damaged: Vec<Vec<u8>> = vec![b"not a database, but some other file".repeat(100)];
+    damaged.extend((0..6).map(|_| whole[..random.below(whole.len() as u64) as usize].to_vec()));
+    for _ in 0..setting("OCTOSTORE_TEST_DAMAGES").unwrap_or(20) {
+        let mut copy = whole.clone();
+        let at = random.below(copy.len() as u64) as usize;
+        copy[at] ^= 1 << random.below(8);
+        damaged.push(copy);
+    }
+    let (mut refusals, mut serves) = (0, 0);
+    for (number, bytes) in damaged.iter().enumerate() {
+        let path = dir.path().join(format!("damaged{number}.db"));
+        std::fs::write(&path, bytes).unwrap();
+        match Process::try_start(&path) {
+            Ok(server) => {
+                let reply = server.connect().line("LOCK new me");
+                assert!(reply.starts_with(':') || reply.starts_with("-MISCONF"), "{number}: {reply}");
+                serves += 1;
+            }
+            Err(why) => {
+                let names_it = why.contains(&format!("damaged{number}.db")) && !why.contains("panicked");
+                assert!(names_it, "{number}: {why}");
+                refusals += 1;
+            }
+        }
+    }
+    assert!(refusals > 0 && serves > 0, "{refusals} refused, {serves} served");
+}
