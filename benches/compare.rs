@@ -60,7 +60,7 @@ const CYCLES: &[Comparison] = &[
 ];
 
 fn rounds() -> usize {
-    std::env::var("BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    support::number("BENCH_ROUNDS").unwrap_or(5)
 }
 
 fn compare_cycles(
@@ -193,17 +193,7 @@ const MANY: u64 = 1_000_000;
 fn per_lock(peer: &Peer, fill: impl FnOnce(&Peer)) -> f64 {
     let before = peer.resident();
     fill(peer);
-    // Until the server has done what it puts off.
-    let mut resident = peer.resident();
-    for _ in 0..60 {
-        std::thread::sleep(Duration::from_millis(500));
-        let now = peer.resident();
-        if now == resident {
-            break;
-        }
-        resident = now;
-    }
-    (resident - before) as f64 / MANY as f64
+    (peer.settled_resident() - before) as f64 / MANY as f64
 }
 
 /// Resident bytes of a held lock: 16-byte key, 30-byte owner, a TTL.

@@ -103,6 +103,20 @@ impl Peer {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Resident bytes once the server has done what it puts off.
+    pub fn settled_resident(&self) -> u64 {
+        let mut resident = self.resident();
+        for _ in 0..60 {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = self.resident();
+            if now == resident {
+                break;
+            }
+            resident = now;
+        }
+        resident
+    }
+
     pub fn process(&self) -> u32 {
         self.child.id()
     }
@@ -343,8 +357,12 @@ pub fn raise_file_limit() {
     octostore::server::raise_file_limit(20_000);
 }
 
+/// A number from the environment.
+pub fn number<N: std::str::FromStr>(name: &str) -> Option<N> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
 /// How long to measure, from the variable BENCH_SECONDS.
 pub fn seconds(default: f64) -> Duration {
-    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    Duration::from_secs_f64(seconds)
+    Duration::from_secs_f64(number("BENCH_SECONDS").unwrap_or(default))
 }

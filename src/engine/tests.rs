@@ -114,6 +114,29 @@ async fn five_hundred_waiters_are_served_in_order() {
     assert_eq!((engine.census().leases(), engine.deadlines()), (0, 0));
 }
 
+/// Were anything linear in the queue, this would not end while somebody looks.
+#[tokio::test]
+async fn a_hundred_thousand_waiters_cost_each_other_nothing() {
+    const WAITERS: usize = 100_000;
+    let clock = Clock::manual();
+    let limits = EngineConfig { waiters_per_lock_max: WAITERS, ..config() };
+    let engine = Engine::start(Box::new(MemoryBackend::default()), clock, limits).unwrap();
+    take(&engine, "k", request("first")).unwrap();
+    let mut waiters: Vec<_> = (0..WAITERS).map(|n| Some(queue(&engine, "k", &format!("w{n}")))).collect();
+    assert_eq!(engine.census().waiting(), WAITERS as u64);
+    // Two of three go away, from the back.
+    for n in (0..WAITERS).rev().filter(|n| n % 3 != 0) {
+        waiters[n] = None;
+    }
+    let mut before = String::from("first");
+    for (n, waiter) in waiters.iter_mut().enumerate().filter_map(|(n, waiter)| Some((n, waiter.as_mut()?))) {
+        assert_eq!(release(&engine, "k", &before), Outcome::Released(1));
+        granted(waiter).await;
+        before = format!("w{n}");
+    }
+    assert_eq!((engine.census().waiting(), engine.census().leases()), (0, 1));
+}
+
 #[tokio::test]
 async fn a_waiter_that_left_delays_nobody_and_a_grant_nobody_saw_passes_on() {
     let engine = memory(&Clock::manual());

@@ -548,12 +548,6 @@ impl World {
                     }
                 }
             }
-            (Ask::Unlock { key, token: None }, Answer::Lock(_)) => {
-                let is_alone = |other: &InFlight| other.client != client || other.ask.key() != Some(*key);
-                if self.requests.iter().all(is_alone) {
-                    self.lost.remove(&(client, *key));
-                }
-            }
             (Ask::OpenSession { ttl }, Answer::SessionOpened(id)) => {
                 let ttl_ms = u64::from(ttl.as_millis());
                 self.clients[client].session = Some(Session { id, ttl_ms, until_ms: at_ms + ttl_ms });
