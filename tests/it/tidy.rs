@@ -3,6 +3,11 @@
 use std::path::{Path, PathBuf};
 
 fn sources() -> Vec<(String, String)> {
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+/// The name below `root` and the text of every Rust file.
+fn rust_files(root: &Path) -> Vec<(String, String)> {
     fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
@@ -13,11 +18,10 @@ fn sources() -> Vec<(String, String)> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
-    collect(&root, &mut found);
+    collect(root, &mut found);
     let text = |path: PathBuf| {
-        let name = path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+        let name = path.strip_prefix(root).expect("below it").to_string_lossy().into_owned();
         (name, std::fs::read_to_string(path).expect("a source file"))
     };
     found.into_iter().map(text).collect()
@@ -110,6 +114,28 @@ fn every_module_says_what_it_promises() {
             || name.ends_with("tests.rs");
         assert!(!is_substantial || says || name.ends_with("conformance.rs"), "{name} says what it promises");
     }
+}
+
+#[test]
+fn every_test_that_the_readme_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("README.md");
+    let files = rust_files(&root.join("tests")).into_iter().chain(sources());
+    let tests: String = files.map(|(_, text)| text).collect();
+    let section = readme.split("## What survives what").nth(1).expect("that section");
+    let rows =
+        section.split("\n## ").next().unwrap_or_default().lines().filter(|line| line.starts_with("| "));
+    let mut named = 0;
+    for row in rows.skip(1) {
+        let shown_by = row.rsplit('|').nth(1).expect("a column");
+        let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "a test is named in {row}");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "there is a test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
 }
 
 #[test]

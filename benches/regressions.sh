@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# What got slower: `benches/regressions.sh save` keeps this state's figures as the baseline, `benches/regressions.sh` compares
+# with them, prints what got slower and exits 1 if anything did. A second word filters, as in `benches/regressions.sh check acquire`.
+# Run both on the same quiet machine: criterion calls a change one when it is beyond the noise of these two runs, no more.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+what=${1:-check}
+filter=${2:-}
+benches=(--bench lock_benchmarks --bench resp_benchmarks)
+case $what in
+save) cargo bench "${benches[@]}" -- --save-baseline regressions $filter ;;
+check)
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    cargo bench "${benches[@]}" -- --baseline regressions --noplot $filter | tee "$log"
+    echo
+    awk '
+        /^[A-Za-z]/ { name = $1 }
+        /change:/ { change = $0; sub(/^ +/, "", change) }
+        /Performance has regressed/ { slower++; printf "slower: %-40s %s\n", name, change }
+        END { if (slower) exit 1; print "nothing got slower than the baseline" }
+    ' "$log"
+    ;;
+*)
+    echo "usage: benches/regressions.sh [save | check] [filter]" >&2
+    exit 2
+    ;;
+esac
