@@ -537,7 +537,7 @@ impl World {
                     self.forget_beliefs(|belief| belief.client == client && belief.key == key);
                 }
             }
-            (Ask::Renew { key, token, ttl }, Answer::Lock(Answered::Done(true))) => {
+            (Ask::Renew { key, token, ttl }, Answer::Lock(Answered::Done(true))) if !request.is_overtaken => {
                 let (key, until) = (*key, at_ms + u64::from(ttl.as_millis()));
                 // What had ended was not renewed: that was a lease of which the client has not heard.
                 self.beliefs.retain(|belief| belief.client != client || belief.until_ms > at_ms);
