@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLockWriteGuard};
 
-use super::sessions::Session;
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
-use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, SessionRecord, StoredLease};
+use crate::journal::{Group, Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, Effect, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp, Ttl, WaiterId,
+    self, Effect, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp, Waiter,
 };
 
 /// A way to the locks. Never make a second one on the same thread while one is alone.
@@ -35,7 +34,7 @@ pub enum Acquired {
     Parked(Parked),
 }
 
-enum Retry {
+pub(super) enum Retry {
     AfterSessions,
     AfterExpiry,
     Never(Unavailable),
@@ -71,10 +70,17 @@ impl<'a> Access<'a> {
         self.alone.is_some()
     }
 
-    fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
+    pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
         match &self.alone {
             Some(alone) => work(&alone.table),
             None => work(&self.engine.core.read()),
+        }
+    }
+
+    pub(super) fn with_table_alone<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
+        match &self.alone {
+            Some(alone) => work(&alone.table),
+            None => work(&self.engine.core.write()),
         }
     }
 
@@ -198,148 +204,10 @@ impl<'a> Access<'a> {
         self.engine.check_up()?;
         Ok((self.engine.core.census.keys(database), self.engine.last()))
     }
-
-    /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
-    /// the latest when the server stops, as befits the session of a connection.
-    /// `account`: whose it is, if that matters.
-    pub fn open_session(
-        &self,
-        name: &str,
-        account: Option<&str>,
-        ttl: Option<Ttl>,
-    ) -> Result<(SessionId, Seq), Unavailable> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            Unavailable::Journal(JournalError::Io { what: format!("no random numbers: {error}") })
-        })?;
-        let id = SessionId::from_random(bytes);
-        let deadline = self.engine.core.clock.now().after(ttl);
-        let sessions = &self.engine.core.sessions;
-        if sessions.len() >= self.engine.core.config.sessions_max {
-            return Err(Unavailable::SessionsMax);
-        }
-        if ttl.is_none() {
-            sessions.connection(id, true);
-        }
-        let (name, account) = (name.to_owned(), account.map(Box::from));
-        let opened = self.put_session(SessionRecord { id, name, account, ttl, deadline });
-        if ttl.is_none() && opened.is_err() {
-            sessions.connection(id, false);
-        }
-        Ok((id, opened?))
-    }
-
-    /// Moves the end of a session to its TTL from now. Answers when it ends.
-    pub fn keep_alive(&self, id: SessionId) -> Result<(Timestamp, Seq), Unavailable> {
-        self.end_due_sessions()?;
-        let sessions = &self.engine.core.sessions;
-        let mut record = sessions.get(id, |session| session.record.clone()).ok_or(Unavailable::NoSession)?;
-        record.deadline = self.engine.core.clock.now().after(record.ttl);
-        let deadline = record.deadline;
-        let seq = self.put_session(record)?;
-        Ok((deadline, seq))
-    }
-
-    /// Notes that the connection of a session that is no more opens another one.
-    pub fn forget_connection(&self, id: SessionId) {
-        self.engine.core.sessions.connection(id, false);
-    }
-
-    /// Whether a session is there.
-    pub fn has_session(&self, id: SessionId) -> bool {
-        self.engine.core.sessions.get(id, |_| ()).is_some()
-    }
-
-    /// What is known of a session, and how many locks it has.
-    pub fn session(&self, id: SessionId) -> Result<(SessionRecord, usize, Seq), Unavailable> {
-        self.end_due_sessions()?;
-        let found = self
-            .engine
-            .core
-            .sessions
-            .get(id, |session| (session.record.clone(), session.names.len() + session.counted.len()))
-            .ok_or(Unavailable::NoSession)?;
-        Ok((found.0, found.1, self.engine.last()))
-    }
-
-    /// What was known of a session that expired in the last seconds.
-    pub fn expired_session(&self, id: SessionId) -> Option<SessionRecord> {
-        let core = &self.engine.core;
-        core.sessions.expired(core.clock.now(), |session| session.record.id == id)
-    }
-
-    /// Whether a session of `account` that expired in the last seconds had a lease of this lock.
-    pub fn had_expired_session(&self, account: &str, name: &LockName) -> bool {
-        let is_wanted = |session: &Session| {
-            session.record.account.as_deref() == Some(account) && session.names.contains(name)
-        };
-        let core = &self.engine.core;
-        core.sessions.expired(core.clock.now(), is_wanted).is_some()
-    }
-
-    /// Forgets that a session has expired.
-    pub fn forget_session(&self, id: SessionId) {
-        self.engine.core.sessions.forget(id);
-    }
-
-    /// Ends a session; its locks are released in one commit. `clean`: its owner asked, so no lock-delay is due.
-    pub fn close_session(&self, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
-        self.end_due_sessions()?;
-        match &self.alone {
-            Some(alone) => self.engine.close_session_in(&alone.table, id, clean),
-            None => self.engine.close_session_in(&self.engine.core.write(), id, clean),
-        }
-    }
-
-    fn put_session(&self, record: SessionRecord) -> Result<Seq, Unavailable> {
-        self.with_table(|table| {
-            let opened = Record::SessionOpened(record.clone());
-            let seq = self.engine.journal().append(table.epoch, [opened]).map_err(Unavailable::Journal)?;
-            self.engine.core.sessions.put(record);
-            Ok(seq)
-        })
-    }
-
-    pub(super) fn end_due_sessions(&self) -> Result<(), Unavailable> {
-        let core = &self.engine.core;
-        while core.sessions.is_any_due(core.clock.now()) {
-            let end_one = |table: &Table| match core.sessions.due(core.clock.now()) {
-                Some(id) => self.engine.close_session_in(table, id, false).map(|_| ()),
-                None => Ok(()),
-            };
-            match &self.alone {
-                Some(alone) => end_one(&alone.table)?,
-                None => end_one(&core.write())?,
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Engine {
-    /// Needs the table alone: nobody may see a part of a session's locks released.
-    fn close_session_in(&self, table: &Table, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
-        self.check_up()?;
-        let session = self.core.sessions.remove(id).ok_or(Unavailable::NoSession)?;
-        let _one_commit = self.one_commit();
-        let mut released = 0;
-        for name in &session.names {
-            match self.run_in(table, name, &Op::EndSession { session: id, clean }, &|outcome, _, _| outcome) {
-                Ok((Outcome::Released(n), _)) => released += n,
-                Ok(_) | Err(Retry::AfterSessions | Retry::AfterExpiry) => {}
-                Err(Retry::Never(why)) => return Err(why),
-            }
-        }
-        let ended = [Record::SessionEnded(id)];
-        let seq = self.journal().append(table.epoch, ended).map_err(Unavailable::Journal)?;
-        let now = self.core.clock.now();
-        if session.record.deadline <= now {
-            self.core.sessions.has_expired(session, now);
-        }
-        Ok((released, seq))
-    }
-
-    fn run_in<R>(
+    pub(super) fn run_in<R>(
         &self,
         table: &Table,
         name: &LockName,
@@ -399,6 +267,7 @@ impl Engine {
             }
             if let Op::Acquire { wait: Some(_), .. } = op
                 && slot.waiter_count() >= self.core.config.waiters_per_lock_max
+                && !slot.is_queued(&request.owner)
             {
                 return Err(Unavailable::WaitersMax.into());
             }
@@ -439,7 +308,7 @@ impl Engine {
     ) -> Result<Outcome, Unavailable> {
         let core = &*self.core;
         let mut effects = Vec::new();
-        let mut env = EngineEnv { engine: self, epoch: table.epoch };
+        let mut env = EngineEnv { engine: self, epoch: table.epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
         if effects.is_empty() {
             return Ok(outcome);
@@ -447,6 +316,9 @@ impl Engine {
         let mut records = Vec::with_capacity(effects.len());
         let mut events = Vec::new();
         let mut verdicts = Vec::new();
+        // Who waits is no business of those who watch a lock.
+        let is_seen = |effect: &Effect| !matches!(effect, Effect::Joined { .. } | Effect::WaiterLeft { .. });
+        let is_change = effects.iter().any(is_seen);
         for effect in effects {
             core.census.count(&effect, now);
             if core.events.is_heard() {
@@ -504,7 +376,9 @@ impl Engine {
         // first whether the journal is down, and it stays down until this table is replaced.
         let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
-        core.watches.changed(guarded.hash);
+        if is_change {
+            core.watches.changed(guarded.hash);
+        }
         events.into_iter().for_each(|event| core.events.push(seq, event));
         for (waiter, verdict) in verdicts {
             let is_heard = core.waiters.tell(waiter, verdict.standing_on(seq));
@@ -531,6 +405,7 @@ impl Engine {
 struct EngineEnv<'a> {
     engine: &'a Engine,
     epoch: u64,
+    now: Timestamp,
 }
 
 impl EngineEnv<'_> {
@@ -543,8 +418,15 @@ impl lock::Env for EngineEnv<'_> {
     fn take_token(&mut self) -> FencingToken {
         self.engine.core.tokens.take(self.journal(), self.epoch)
     }
-    fn deliverable(&mut self, waiter: WaiterId) -> bool {
-        self.engine.core.waiters.is_there(waiter)
+    fn is_lost(&mut self, waiter: &Waiter) -> Option<Left> {
+        let core = &self.engine.core;
+        // When one session ends, others may be due and not yet ended.
+        if let Some(session) = waiter.request.session
+            && core.sessions.get(session, |session| session.record.deadline > self.now) != Some(true)
+        {
+            return Some(Left::SessionEnded);
+        }
+        (!core.waiters.is_there(waiter.id)).then_some(Left::Gone)
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. Sequence numbers are
 //! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
-//! Lock order: the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches, events or the
+//! Lock order: the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches or events, then the
 //! journal's queue.
 //! Absent: protocols, storage, and the rules of locks.
 

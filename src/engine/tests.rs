@@ -224,6 +224,54 @@ async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived(
 }
 
 #[tokio::test]
+async fn a_keepalive_beside_the_end_of_its_session_revives_nothing() {
+    let engine = memory(&Clock::manual());
+    for _ in 0..300 {
+        let (id, _) = engine.access().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
+        let alone = engine.alone();
+        let other = Arc::clone(&engine);
+        let begun = Arc::new(std::sync::Barrier::new(2));
+        let seen = Arc::clone(&begun);
+        let late = std::thread::spawn(move || {
+            seen.wait();
+            other.access().keep_alive(id)
+        });
+        begun.wait();
+        std::thread::yield_now();
+        alone.close_session(id, true).unwrap();
+        drop(alone);
+        assert_eq!(late.join().unwrap(), Err(Unavailable::NoSession));
+        assert!(!engine.access().has_session(id));
+    }
+}
+
+#[tokio::test]
+async fn a_waiter_whose_session_is_over_is_granted_nothing_when_another_session_ends() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    let open = || engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap().0;
+    let (first, second) = (open(), open());
+    let in_session = |who: &str, session| Request { session: Some(session), ttl: None, ..request(who) };
+    let mut waiters = Vec::new();
+    // Whichever of the two sessions ends first.
+    for (key, holds, waits) in [("a", first, second), ("b", second, first)] {
+        take(&engine, key, in_session("holder", holds)).unwrap();
+        let until = clock.now().after(Ttl::from_millis(60_000).ok());
+        let dead = engine.access().submit_or_wait(&name(key), in_session("dead", waits), until).unwrap();
+        let Acquired::Parked(dead) = dead else { panic!("not queued") };
+        waiters.push((key, dead, queue(&engine, key, "alive")));
+    }
+    clock.advance_millis(500);
+    engine.expire_due();
+    for (key, mut dead, mut alive) in waiters {
+        assert!(matches!(dead.verdict().await, Verdict::SessionEnded(_)));
+        granted(&mut alive).await;
+        assert_eq!(release(&engine, key, "alive"), Outcome::Released(1));
+    }
+    assert_eq!((engine.sessions(), engine.census().waiting()), (0, 0));
+}
+
+#[tokio::test]
 async fn the_session_of_a_connection_ends_with_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let (path, clock) = (dir.path().join("db"), Clock::manual());
@@ -285,6 +333,35 @@ async fn at_the_limit_nothing_new_is_granted_and_the_rest_goes_on() {
     assert!(matches!(engine.access().submit(&name("k"), &renew).unwrap().0, Outcome::Renewed { .. }));
     assert_eq!(release(&engine, "k", "a"), Outcome::Released(1));
     assert!(take(&engine, "other", request("a")).is_some());
+}
+
+#[tokio::test]
+async fn who_asks_again_while_queued_keeps_the_place_in_a_full_queue() {
+    let config = EngineConfig { waiters_per_lock_max: 2, ..config() };
+    let engine = Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config).unwrap();
+    take(&engine, "k", request("a")).unwrap();
+    let (mut first, _second) = (queue(&engine, "k", "b"), queue(&engine, "k", "c"));
+    let more = engine.access().submit_or_wait(&name("k"), request("d"), Timestamp::NEVER);
+    assert_eq!(more.err(), Some(Unavailable::WaitersMax));
+    let mut again = queue(&engine, "k", "b");
+    assert_eq!(first.verdict().await, Verdict::Replaced);
+    release(&engine, "k", "a");
+    granted(&mut again).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_not_slept_over() {
+    let engine = memory(&Clock::manual());
+    let far = std::time::Duration::from_secs(60);
+    let alarm = &engine.core.deadlines.alarm;
+    alarm.sleeper_is(std::thread::current());
+    alarm.set(u64::MAX);
+    let begun = std::time::Instant::now();
+    let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(50).ok()).unwrap();
+    std::thread::park_timeout(far);
+    engine.access().keep_alive(id).unwrap();
+    std::thread::park_timeout(far);
+    assert!(begun.elapsed() < far);
 }
 
 #[tokio::test]
@@ -392,7 +469,9 @@ async fn a_watch_breaks_when_a_lock_changes_or_expires() {
     assert!(first.is_broken(&engine.access()).unwrap().0);
     let second = watch("k");
     assert_eq!(take(&engine, "k", request("b")), None, "a refusal changes nothing");
-    assert!(!second.is_broken(&engine.access()).unwrap().0);
+    let waiter = queue(&engine, "k", "b");
+    drop(waiter);
+    assert!(!second.is_broken(&engine.access()).unwrap().0, "nor does who only waits");
     clock.advance_millis(1000);
     assert!(second.is_broken(&engine.alone()).unwrap().0, "expired, and nobody swept");
     assert!(!unrelated.is_broken(&engine.access()).unwrap().0);

@@ -332,6 +332,11 @@ impl Slot {
         self.busy.iter().flat_map(|busy| busy.queue.iter())
     }
 
+    /// Whether this owner waits.
+    pub fn is_queued(&self, owner: &Owner) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.queue.number_of(owner).is_some())
+    }
+
     /// How many wait.
     pub fn waiter_count(&self) -> usize {
         self.busy.as_ref().map_or(0, |busy| busy.queue.len())

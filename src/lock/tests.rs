@@ -16,8 +16,8 @@ impl Env for World {
         self.tokens += 1;
         FencingToken::new(self.tokens).unwrap()
     }
-    fn deliverable(&mut self, waiter: WaiterId) -> bool {
-        !self.gone.contains(&waiter)
+    fn is_lost(&mut self, waiter: &Waiter) -> Option<Left> {
+        self.gone.contains(&waiter.id).then_some(Left::Gone)
     }
 }
 

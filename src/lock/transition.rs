@@ -13,8 +13,8 @@ use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterI
 pub trait Env {
     /// The next fencing token: larger than every one taken before.
     fn take_token(&mut self) -> FencingToken;
-    /// Whether a grant to this waiter would still reach somebody.
-    fn deliverable(&mut self, waiter: WaiterId) -> bool;
+    /// Why a waiter cannot be granted anything: nobody would hear of it, or its session is over.
+    fn is_lost(&mut self, waiter: &Waiter) -> Option<Left>;
 }
 
 /// What is asked of a lock.
@@ -526,16 +526,15 @@ impl<E: Env> Step<'_, E> {
     fn promote(&mut self) {
         loop {
             let Some(head) = self.slot.busy.as_ref().and_then(|busy| busy.queue.first()) else { return };
-            let (place, id, mode) = (head.place, head.id, head.request.mode);
-            let reaches = self.env.deliverable(id);
-            if reaches && !self.has_room_for(mode) {
+            let (place, mode) = (head.place, head.request.mode);
+            let is_lost = self.env.is_lost(head);
+            if is_lost.is_none() && !self.has_room_for(mode) {
                 return;
             }
             let Some(waiter) = self.slot.busy_mut().queue.remove(place) else { return };
-            if reaches {
-                self.grant(&waiter.request, Some((id, waiter.since)));
-            } else {
-                self.effects.push(left(&waiter, Left::Gone));
+            match is_lost {
+                None => drop(self.grant(&waiter.request, Some((waiter.id, waiter.since)))),
+                Some(why) => self.effects.push(left(&waiter, why)),
             }
         }
     }

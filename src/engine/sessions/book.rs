@@ -1,4 +1,4 @@
-//! Sessions: one keepalive for any number of locks.
+//! The book of sessions: one keepalive for any number of locks.
 //!
 //! Promise: a session that has ended is never revived; [`Sessions::is_any_due`] is one atomic load, so that every
 //! operation can ask before it looks at a lock. Absent: the locks themselves, the journal, clocks.
@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::journal::SessionRecord;
+use crate::engine::Unavailable;
+use crate::journal::{Seq, SessionRecord};
 use crate::lock::{LockName, SessionId, Timestamp};
 
 /// How long it is remembered that a session has expired.
@@ -16,33 +17,33 @@ const REMEMBERED_NS: u64 = 5_000_000_000;
 const REMEMBERED: usize = 10_000;
 
 #[derive(Default)]
-pub(super) struct Sessions {
+pub(in crate::engine) struct Sessions {
     book: Mutex<Book>,
     next_deadline: AtomicU64,
     /// There may be sessions of connections that are gone.
-    pub(super) has_orphans: AtomicBool,
+    pub(in crate::engine) has_orphans: AtomicBool,
 }
 
 #[derive(Default)]
-pub(super) struct Book {
+pub(in crate::engine) struct Book {
     /// The sessions of the connections that are there.
     connections: BTreeSet<SessionId>,
-    pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(in crate::engine) sessions: BTreeMap<SessionId, Session>,
     deadlines: BTreeSet<(Timestamp, SessionId)>,
     /// Those that expired lately, and when; the latest last.
     expired: VecDeque<(Timestamp, Session)>,
 }
 
-pub(super) struct Session {
-    pub(super) record: SessionRecord,
+pub(in crate::engine) struct Session {
+    pub(in crate::engine) record: SessionRecord,
     /// Locks in which this session has a lease or a waiter.
-    pub(super) names: BTreeSet<LockName>,
+    pub(in crate::engine) names: BTreeSet<LockName>,
     /// Locks with a lease that only counts as this session's.
-    pub(super) counted: BTreeSet<LockName>,
+    pub(in crate::engine) counted: BTreeSet<LockName>,
 }
 
 impl Sessions {
-    pub(super) fn new() -> Sessions {
+    pub(in crate::engine) fn new() -> Sessions {
         let (book, next_deadline) = (Mutex::default(), AtomicU64::new(u64::MAX));
         // Connections ended with the process before this one.
         Sessions { book, next_deadline, has_orphans: AtomicBool::new(true) }
@@ -57,39 +58,55 @@ impl Sessions {
         self.next_deadline.store(next, Ordering::Release);
     }
 
-    pub(super) fn is_any_due(&self, now: Timestamp) -> bool {
+    pub(in crate::engine) fn is_any_due(&self, now: Timestamp) -> bool {
         self.next_deadline.load(Ordering::Acquire) <= now.as_nanos()
     }
 
-    pub(super) fn next_deadline(&self) -> Timestamp {
+    pub(in crate::engine) fn next_deadline(&self) -> Timestamp {
         Timestamp::from_nanos(self.next_deadline.load(Ordering::Acquire))
     }
 
-    pub(super) fn due(&self, now: Timestamp) -> Option<SessionId> {
+    pub(in crate::engine) fn due(&self, now: Timestamp) -> Option<SessionId> {
         self.book().deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
     }
 
-    /// Adds a session, or replaces its record.
-    pub(super) fn put(&self, record: SessionRecord) {
+    /// Adds a session.
+    pub(in crate::engine) fn put(&self, record: SessionRecord) {
         let mut book = self.book();
         let (id, deadline) = (record.id, record.deadline);
-        match book.sessions.get_mut(&id) {
-            Some(session) => {
-                let was = std::mem::replace(&mut session.record, record);
-                book.deadlines.remove(&(was.deadline, id));
-            }
-            None => drop(
-                book.sessions
-                    .insert(id, Session { record, names: BTreeSet::new(), counted: BTreeSet::new() }),
-            ),
-        }
+        book.sessions.insert(id, Session { record, names: BTreeSet::new(), counted: BTreeSet::new() });
         if deadline != Timestamp::NEVER {
             book.deadlines.insert((deadline, id));
         }
         self.publish(&book);
     }
 
-    pub(super) fn remove(&self, id: SessionId) -> Option<Session> {
+    /// Moves the end of a session to its TTL from now, in the order in which `journal` is told. `None`: it is over by now,
+    /// and is to be ended.
+    pub(in crate::engine) fn keep(
+        &self,
+        id: SessionId,
+        now: impl FnOnce() -> Timestamp,
+        journal: impl FnOnce(SessionRecord) -> Result<Seq, Unavailable>,
+    ) -> Result<Option<(Timestamp, Seq)>, Unavailable> {
+        let book = &mut *self.book();
+        let session = book.sessions.get_mut(&id).ok_or(Unavailable::NoSession)?;
+        let (was, now) = (session.record.deadline, now());
+        if was <= now {
+            return Ok(None);
+        }
+        let deadline = now.after(session.record.ttl);
+        let seq = journal(SessionRecord { deadline, ..session.record.clone() })?;
+        session.record.deadline = deadline;
+        if deadline != Timestamp::NEVER {
+            book.deadlines.remove(&(was, id));
+            book.deadlines.insert((deadline, id));
+        }
+        self.publish(book);
+        Ok(Some((deadline, seq)))
+    }
+
+    pub(in crate::engine) fn remove(&self, id: SessionId) -> Option<Session> {
         let mut book = self.book();
         let session = book.sessions.remove(&id)?;
         book.deadlines.remove(&(session.record.deadline, id));
@@ -97,24 +114,24 @@ impl Sessions {
         Some(session)
     }
 
-    pub(super) fn get<R>(&self, id: SessionId, read: impl FnOnce(&Session) -> R) -> Option<R> {
+    pub(in crate::engine) fn get<R>(&self, id: SessionId, read: impl FnOnce(&Session) -> R) -> Option<R> {
         self.book().sessions.get(&id).map(read)
     }
 
-    pub(super) fn attach(&self, id: SessionId, name: &LockName) {
+    pub(in crate::engine) fn attach(&self, id: SessionId, name: &LockName) {
         if let Some(session) = self.book().sessions.get_mut(&id) {
             session.names.insert(name.clone());
         }
     }
 
-    pub(super) fn detach(&self, id: SessionId, name: &LockName) {
+    pub(in crate::engine) fn detach(&self, id: SessionId, name: &LockName) {
         if let Some(session) = self.book().sessions.get_mut(&id) {
             session.names.remove(name);
         }
     }
 
     /// A lease counts as a session's, or does no more.
-    pub(super) fn count(&self, id: SessionId, name: &LockName, is_held: bool) {
+    pub(in crate::engine) fn count(&self, id: SessionId, name: &LockName, is_held: bool) {
         if let Some(session) = self.book().sessions.get_mut(&id) {
             if is_held {
                 session.counted.insert(name.clone());
@@ -125,7 +142,7 @@ impl Sessions {
     }
 
     /// Remembers for a while that a session has expired.
-    pub(super) fn has_expired(&self, session: Session, now: Timestamp) {
+    pub(in crate::engine) fn has_expired(&self, session: Session, now: Timestamp) {
         let mut book = self.book();
         while let Some((at, _)) = book.expired.front()
             && (now.nanos_since(*at) > REMEMBERED_NS || book.expired.len() >= REMEMBERED)
@@ -136,7 +153,7 @@ impl Sessions {
     }
 
     /// Looks for one that expired lately.
-    pub(super) fn expired(
+    pub(in crate::engine) fn expired(
         &self,
         now: Timestamp,
         is_wanted: impl Fn(&Session) -> bool,
@@ -150,12 +167,12 @@ impl Sessions {
     }
 
     /// Forgets that a session has expired.
-    pub(super) fn forget(&self, id: SessionId) {
+    pub(in crate::engine) fn forget(&self, id: SessionId) {
         self.book().expired.retain(|(_, session)| session.record.id != id);
     }
 
     /// Notes that the connection of a session without a TTL is there, or gone.
-    pub(super) fn connection(&self, id: SessionId, is_there: bool) {
+    pub(in crate::engine) fn connection(&self, id: SessionId, is_there: bool) {
         let mut book = self.book();
         if is_there {
             book.connections.insert(id);
@@ -165,18 +182,18 @@ impl Sessions {
     }
 
     /// Sessions without a TTL whose connection is gone.
-    pub(super) fn orphans(&self) -> Vec<SessionId> {
+    pub(in crate::engine) fn orphans(&self) -> Vec<SessionId> {
         let book = self.book();
         let ids = book.sessions.values().filter(|session| session.record.ttl.is_none());
         let ids = ids.map(|session| session.record.id);
         ids.filter(|id| !book.connections.contains(id)).collect()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::engine) fn len(&self) -> usize {
         self.book().sessions.len()
     }
 
-    pub(super) fn clear(&self) {
+    pub(in crate::engine) fn clear(&self) {
         let mut book = self.book();
         *book = Book { connections: std::mem::take(&mut book.connections), ..Book::default() };
         self.next_deadline.store(u64::MAX, Ordering::Release);
