@@ -109,7 +109,7 @@ pub static OPTIONS: &[Opt] = &[
         "locks-max",
         "N",
         "10000000",
-        "Leases held and lock-delays running at once; beyond it only renewing and releasing works",
+        "Leases held and lock-delays running at once; beyond it only who waits already is granted a lock",
     ),
     opt(
         LIMIT,

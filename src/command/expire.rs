@@ -3,7 +3,7 @@
 //! On the lease of a key, whoever owns it, as in Redis.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, name_or_none};
-use crate::lock::{LockName, Op, Outcome};
+use crate::lock::{Lease, LockName, Op, Outcome};
 use crate::reply::Reply;
 
 const fn command(
@@ -59,20 +59,32 @@ pub(super) const PERSIST: Command = command(
     "key",
     2,
     Flags::WRITE,
-    "Takes the end of a key away. Answers 1, or 0 if it had none.",
+    "Takes the end of a key away. Answers 1, or 0 if it had none, or MAXHOLD sets one.",
     persist,
 );
 
-/// Milliseconds left: none if free, `Some(None)` without an end.
-fn millis_left(context: &mut Context<'_>, name: &LockName) -> Result<Option<Option<u64>>, CommandError> {
-    let read =
-        context.access.read(name, |slot, now| slot.newest().map(|lease| lease.deadline.millis_left(now)));
+/// How long a lease still lasts, in milliseconds; `None`: without an end.
+struct Left {
+    millis: Option<u64>,
+    /// The most that it can be made.
+    most: Option<u64>,
+}
+
+/// `None`: nobody holds it.
+fn look_at(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
+    let read = context.access.read(name, |slot, now| {
+        let left = |lease: &Lease| Left {
+            millis: lease.deadline.millis_left(now),
+            most: lease.hold_until().millis_left(now),
+        };
+        slot.newest().map(left)
+    });
     context.look(read)
 }
 
 fn left(context: &mut Context<'_>, words: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, words.word(1))? else { return Ok(Reply::Integer(-2)) };
-    Ok(match millis_left(context, &name)? {
+    Ok(match look_at(context, &name)?.map(|left| left.millis) {
         None => Reply::Integer(-2),
         Some(None) => Reply::Integer(-1),
         Some(Some(millis)) => Reply::unsigned((millis + unit_ms / 2) / unit_ms),
@@ -117,13 +129,14 @@ fn expire(
         return apply(context, &name, &op);
     }
     context.atomically(|context| {
-        let Some(left) = millis_left(context, &name)? else { return Ok(Reply::Integer(0)) };
+        let Some(left) = look_at(context, &name)? else { return Ok(Reply::Integer(0)) };
         // No end counts as infinitely far.
-        let now_left = left.map_or(i128::MAX, i128::from);
-        let holds = (!nx || left.is_none())
-            && (!xx || left.is_some())
-            && (!gt || i128::from(millis) > now_left)
-            && (!lt || i128::from(millis) < now_left);
+        let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
+        let (is, will_be) = (far(left.millis), i128::from(millis).min(far(left.most)));
+        let holds = (!nx || left.millis.is_none())
+            && (!xx || left.millis.is_some())
+            && (!gt || will_be > is)
+            && (!lt || will_be < is);
         if holds { apply(context, &name, &op) } else { Ok(Reply::Integer(0)) }
     })
 }
@@ -138,8 +151,8 @@ fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, C
 
 fn persist(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, words.word(1))? else { return Ok(Reply::Integer(0)) };
-    context.atomically(|context| match millis_left(context, &name)? {
-        Some(Some(_)) => apply(context, &name, &Op::SetTtl { ttl: None }),
+    context.atomically(|context| match look_at(context, &name)? {
+        Some(Left { millis: Some(_), most: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })
 }

@@ -49,7 +49,10 @@ impl fmt::Display for JournalError {
         match self {
             JournalError::Fenced => write!(f, "another server has taken over this database; stop this one"),
             JournalError::Full => {
-                write!(f, "no space left for the database; free some, service resumes by itself")
+                write!(
+                    f,
+                    "no space left for the database; free some, a running server then goes on by itself"
+                )
             }
             JournalError::ReadOnly => {
                 write!(f, "the database is read-only; make its file and directory writable")
