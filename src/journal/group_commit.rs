@@ -131,7 +131,8 @@ impl Journal {
     ) -> std::io::Result<Journal> {
         let shared = Arc::new(Shared {
             writer: Mutex::new(Writer { backend, rebuild }),
-            queue: Mutex::default(),
+            // An earlier process may have left some.
+            queue: Mutex::new(Queue { has_housekeeping: true, ..Queue::default() }),
             changed: Condvar::new(),
             settled: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),

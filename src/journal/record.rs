@@ -27,6 +27,12 @@ pub struct Renewal {
 }
 
 impl Renewal {
+    /// The last one of a lease, or what would come to the same.
+    pub fn of(lease: &Lease) -> Renewal {
+        let Lease { token, deadline, lasts, renewals, .. } = *lease;
+        Renewal { token, deadline, lasts, renewals }
+    }
+
     /// Makes it so.
     pub fn apply_to(self, lease: &mut Lease) {
         (lease.deadline, lease.lasts, lease.renewals) = (self.deadline, self.lasts, self.renewals);

@@ -72,7 +72,7 @@ fn a_dependency_is_named_in_one_place() {
         ("redis_protocol", vec!["resp/codec.rs"]),
         ("clap", vec!["config.rs"]),
         ("toml", vec!["config.rs"]),
-        ("getrandom", vec!["engine/access.rs", "journal/memory.rs"]),
+        ("getrandom", vec!["engine/sessions/mod.rs", "journal/memory.rs"]),
         ("subtle", vec!["command/auth.rs", "http/users.rs"]),
         ("axum", vec!["http/"]),
         ("hyper", vec!["http/listener.rs"]),

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::changes::ChangesText;
-use crate::journal::{Record, Renewal, StoredLease};
+use super::rows::damaged;
+use crate::journal::{JournalError, Record, Renewal, StoredLease};
 
 /// The backlog of an open database.
 #[derive(Debug, Default)]
@@ -148,6 +149,66 @@ impl Backlog {
             Some(change) => pending.change = change,
             None => self.remove(token),
         }
+    }
+
+    /// Takes a row that was there before. In the order of rows, and before anything else.
+    pub(super) fn recover_row(&mut self, number: i64, bytes: usize, changed: Vec<(i64, Change)>) {
+        self.rows.push_back(Row { number, changes: changed.len(), bytes });
+        (self.last_row, self.changes, self.bytes) =
+            (number, self.changes + changed.len(), self.bytes + bytes);
+        for (token, next) in changed {
+            match self.by_token.get(&token) {
+                // Its grant is in a row, and may be in `held` as well: only who reads that knows what the end comes to.
+                Some(place) if matches!(next, Change::Ended) => {
+                    self.pending[*place] = Pending { row: number, change: Change::Ended };
+                }
+                _ => self.change(token, number, next),
+            }
+        }
+    }
+
+    /// Learns, after all rows, that `held` has this lease. What the rows made of it; `None`: it is over.
+    pub(super) fn in_held(&mut self, mut stored: Box<StoredLease>) -> Option<Box<StoredLease>> {
+        let token = stored.lease.token.get();
+        let Some(place) = self.by_token.get(&token) else { return Some(stored) };
+        let pending = &mut self.pending[*place].change;
+        let renewal = match pending {
+            Change::Ended => return None,
+            Change::Renewed(renewal) => *renewal,
+            Change::Granted(granted) => Renewal::of(&granted.lease),
+        };
+        if Renewal::of(&stored.lease) == renewal {
+            self.remove(token);
+        } else {
+            *pending = Change::Renewed(renewal);
+            renewal.apply_to(&mut stored.lease);
+        }
+        Some(stored)
+    }
+
+    /// Learns, after all rows, that `held` has none of these leases. Those that there are go to `each`.
+    pub(super) fn not_in_held(
+        &mut self,
+        tokens: std::ops::Range<i64>,
+        mut each: impl FnMut(Box<StoredLease>),
+    ) -> Result<(), JournalError> {
+        let mut over = Vec::new();
+        for (token, place) in self.by_token.range(tokens) {
+            match &self.pending[*place].change {
+                Change::Granted(stored) => each(stored.clone()),
+                Change::Ended => over.push(*token),
+                Change::Renewed(_) => {
+                    return Err(damaged("a renewal of a lease that was never granted"));
+                }
+            }
+        }
+        over.into_iter().for_each(|token| self.remove(token));
+        Ok(())
+    }
+
+    /// What all leases have come to that `held` does not know or may not know, in the order of tokens.
+    pub(super) fn unmoved(&self) -> impl Iterator<Item = (i64, &Change)> {
+        self.by_token.iter().map(|(token, place)| (*token, &self.pending[*place].change))
     }
 
     fn put(&mut self, pending: Pending) -> usize {

@@ -9,19 +9,19 @@ mod backlog;
 mod changes;
 mod checkpoints;
 mod rows;
+mod state;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use self::backlog::{Backlog, Change, Move};
+use self::backlog::{Backlog, Move};
 use self::changes::ChangesText;
 use self::checkpoints::{Checkpoints, lengthen_log};
 use super::lock_file::LockFile;
 use super::{Backend, JournalError, Loaded, Record};
-use crate::lock::{Delay, Timestamp};
+use crate::lock::Timestamp;
 
 const SCHEMA_VERSION: i64 = 1;
 /// Marks the file as ours ("octo"), for `file` and for refusing what is not.
@@ -122,15 +122,6 @@ const ROWS_PER_STEP: usize = 256;
 /// Pages of the database kept in memory, in KiB.
 const CACHE_KIB: i64 = 8_192;
 
-/// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
-const REBASE: &str = "
-UPDATE held SET granted_ns = ?1, deadline_ns = CASE
-    WHEN lasts_ms IS NULL AND max_hold_ms IS NULL THEN NULL
-    ELSE ?1 + 1000000 * min(coalesce(lasts_ms, max_hold_ms), coalesce(max_hold_ms, lasts_ms)) END;
-UPDATE delays SET until_ns = ?1 + 1000000 * length_ms;
-UPDATE sessions SET deadline_ns = ?1 + 1000000 * ttl_ms;
-";
-
 /// An open database file.
 #[derive(Debug)]
 pub struct SqliteBackend {
@@ -226,7 +217,11 @@ fn prepare(db: &mut Connection) -> Result<(), JournalError> {
         .optional()
         .map_err(check)?;
     match found {
-        Some(SCHEMA_VERSION) => Ok(()),
+        Some(SCHEMA_VERSION) => {
+            // Better not to start than to find out at the first lock that nothing can be written.
+            db.execute("UPDATE octostore SET tokens_reserved = tokens_reserved", []).map_err(check)?;
+            Ok(())
+        }
         Some(found) if found > SCHEMA_VERSION => Err(JournalError::Newer { found, known: SCHEMA_VERSION }),
         found => Err(JournalError::Corrupt { what: format!("schema version {found:?}") }),
     }
@@ -239,46 +234,10 @@ impl Backend for SqliteBackend {
         now: Timestamp,
         each: &mut dyn FnMut(Record),
     ) -> Result<Loaded, JournalError> {
-        let check = |error| fault("read the database", &error);
-        let reading = self.db.transaction().map_err(check)?;
-        let (tokens_reserved, stored_boot, secret): (i64, Option<String>, [u8; 32]) = reading
-            .query_row("SELECT tokens_reserved, boot_id, secret FROM octostore", [], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .map_err(check)?;
-        let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
-        settle_all(&reading)?;
-        if rebooted {
-            for statement in REBASE.split_inclusive(';').filter(|text| !text.trim().is_empty()) {
-                reading.execute(statement, [now.to_stored()]).map_err(check)?;
-            }
-            reading.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
-        }
-        {
-            let mut rows = reading.prepare("SELECT * FROM sessions").map_err(check)?;
-            let mut rows = rows.query([]).map_err(check)?;
-            while let Some(row) = rows.next().map_err(check)? {
-                each(Record::SessionOpened(rows::session_from(row)?));
-            }
-            let mut rows =
-                reading.prepare("SELECT db, key, until_ns, length_ms FROM delays").map_err(check)?;
-            let mut rows = rows.query([]).map_err(check)?;
-            while let Some(row) = rows.next().map_err(check)? {
-                let length = rows::ttl_from(rows::column(row, 3)?)?
-                    .ok_or_else(|| rows::damaged("a delay without a length"))?;
-                let until = Timestamp::from_stored(Some(rows::column(row, 2)?));
-                each(Record::DelayStarted(rows::name_from(row, 0, 1)?, Delay { until, length }));
-            }
-            let mut rows = reading.prepare("SELECT * FROM held ORDER BY token").map_err(check)?;
-            let mut rows = rows.query([]).map_err(check)?;
-            while let Some(row) = rows.next().map_err(check)? {
-                each(Record::Granted(Box::new(rows::lease_from_row(row)?)));
-            }
-        }
-        reading.commit().map_err(check)?;
-        self.backlog = Backlog::default();
-        let tokens_reserved = tokens_reserved.max(self.lock_file.tokens_reserved());
-        Ok(Loaded { tokens_reserved, rebooted, secret })
+        let (mut loaded, backlog) = state::load(&mut self.db, boot, now, each)?;
+        self.backlog = backlog;
+        loaded.tokens_reserved = loaded.tokens_reserved.max(self.lock_file.tokens_reserved());
+        Ok(loaded)
     }
 
     fn commit(&mut self, mut batch: Vec<Record>) -> Result<(), JournalError> {
@@ -358,31 +317,6 @@ fn move_changes(
     Ok(plan)
 }
 
-/// Moves all changes that an earlier process left into `held`.
-fn settle_all(db: &Connection) -> Result<(), JournalError> {
-    let check = |error| fault("read the database", &error);
-    let mut pending: BTreeMap<i64, Change> = BTreeMap::new();
-    let mut changes = db.prepare("SELECT leases FROM changes ORDER BY row").map_err(check)?;
-    let mut found = changes.query([]).map_err(check)?;
-    while let Some(row) = found.next().map_err(check)? {
-        let text: String = rows::column(row, 0)?;
-        changes::read(&text, |token, change| {
-            // A grant that is here may be in `held` as well, so its end is not forgotten.
-            let change = match (pending.remove(&token), change) {
-                (None, change) | (Some(_), change @ Change::Ended) => Some(change),
-                (Some(first), change) => first.followed_by(change),
-            };
-            pending.extend(change.map(|change| (token, change)));
-        })?;
-    }
-    let mut held = rows::Held::of(db).map_err(check)?;
-    for (token, change) in &pending {
-        held.write(*token, change).map_err(check)?;
-    }
-    db.execute("DELETE FROM changes", []).map_err(check)?;
-    Ok(())
-}
-
 fn fault(doing: &str, error: &rusqlite::Error) -> JournalError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => JournalError::Full,
@@ -436,6 +370,28 @@ mod tests {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
         assert!(found == granted, "{} of {}", found.len(), granted.len());
+    }
+
+    #[test]
+    fn loading_writes_nothing_and_needs_no_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        for first in [1, 4000] {
+            backend
+                .commit((first..first + 3000).map(|token| Record::Granted(lease(token, 7))).collect())
+                .unwrap();
+            backend.maintain().unwrap();
+        }
+        drop(backend);
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        let (mut found, before) = (0, backend.db.total_changes());
+        backend.load(Some("b"), Timestamp::default(), &mut |_| found += 1).unwrap();
+        assert_eq!((found, backend.db.total_changes()), (6000, before));
+        assert!(!backend.backlog.is_empty(), "there was something to move");
+        while backend.maintain().unwrap() {}
+        assert_eq!(view(&path).len(), 6000);
     }
 
     fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
