@@ -3,6 +3,9 @@
 //! `cargo bench --bench compare` runs everything; `-- cycle`, `-- contention` and so on only what has this in its name.
 //! `BENCH_SECONDS` (1) is the length of one turn, `BENCH_ROUNDS` (5) the number of turns of each side. Peers that are not
 //! installed are skipped, and it says so.
+//!
+//! `BENCH_AGAINST=path/to/octostore cargo bench --bench compare -- build` compares with another build of octostore: the way to
+//! see what a change does on a machine that is not quiet.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -41,6 +44,8 @@ enum Against {
     RedisAlways,
     RedisNone,
     Ones,
+    /// If there is one.
+    OtherBuild,
 }
 
 const DURABLE: &[&str] = &[];
@@ -57,6 +62,11 @@ const CYCLES: &[Comparison] = &[
     ("memory cycle, c=50 P=16, Redis no persistence", MEMORY, Against::RedisNone, 50, 16, 2.0),
     ("memory cycle, c=50 P=1, `:1` to everything", MEMORY, Against::Ones, 50, 1, 0.75),
     ("memory cycle, c=50 P=16, `:1` to everything", MEMORY, Against::Ones, 50, 16, 0.75),
+    ("durable cycle, c=1 P=1, another build", DURABLE, Against::OtherBuild, 1, 1, 1.0),
+    ("durable cycle, c=50 P=1, another build", DURABLE, Against::OtherBuild, 50, 1, 1.0),
+    ("durable cycle, c=50 P=16, another build", DURABLE, Against::OtherBuild, 50, 16, 1.0),
+    ("memory cycle, c=50 P=1, another build", MEMORY, Against::OtherBuild, 50, 1, 1.0),
+    ("memory cycle, c=50 P=16, another build", MEMORY, Against::OtherBuild, 50, 16, 1.0),
 ];
 
 fn rounds() -> usize {
@@ -75,9 +85,19 @@ fn compare_cycles(
         Against::RedisAlways => Peer::redis(true),
         Against::RedisNone => Peer::redis(false),
         Against::Ones => Some(Peer::ones()),
+        Against::OtherBuild => Peer::other_build(flags),
     };
-    let Some(peer) = peer else { return println!("{name:<58} skipped: redis-server is not installed") };
-    let its = if matches!(against, Against::Ones) { Idiom::Native } else { Idiom::of_redis(&peer) };
+    let Some(peer) = peer else {
+        let missing = match against {
+            Against::OtherBuild => "the variable BENCH_AGAINST names none",
+            _ => "redis-server is not installed",
+        };
+        return println!("{name:<58} skipped: {missing}");
+    };
+    let its = match against {
+        Against::RedisAlways | Against::RedisNone => Idiom::of_redis(&peer),
+        Against::Ones | Against::OtherBuild => Idiom::Native,
+    };
     let own = Peer::octostore(flags);
     let load = Load { connections, pipeline, time: seconds(1.0) };
     let (mut owns, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

@@ -35,8 +35,27 @@ impl Peer {
 
     /// octostore on the data of a folder.
     pub fn octostore_in(dir: tempfile::TempDir, flags: &[&str]) -> Peer {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_octostore"))
-            .args(["--listen", "127.0.0.1:0", "--log", "error", "--connections-max", "20000"])
+        Peer::build_in(env!("CARGO_BIN_EXE_octostore"), dir, flags)
+    }
+
+    /// Another build of octostore, by its path in the variable BENCH_AGAINST.
+    pub fn other_build(flags: &[&str]) -> Option<Peer> {
+        let program = std::env::var("BENCH_AGAINST").ok()?;
+        Some(Peer::build_in(&program, tempfile::tempdir().unwrap(), flags))
+    }
+
+    fn build_in(program: &str, dir: tempfile::TempDir, flags: &[&str]) -> Peer {
+        let mut child = Command::new(program)
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--http",
+                "off",
+                "--log",
+                "error",
+                "--connections-max",
+                "20000",
+            ])
             .arg("--data")
             .arg(dir.path().join("octostore.db"))
             .args(flags)

@@ -1,8 +1,15 @@
 //! What happened to leases in one commit, as one JSON text: a row of the table `changes`.
 //!
-//! Promise: any SQLite tool can read it; a text that is not ours is damage, not a panic. An element is a new lease (an array
-//! of the columns of `held`), a renewal (token, deadline_ns, lasts_ms, renewals) or, for a lease that is over, its token. Keys and
-//! owners are strings, or arrays of bytes where they are no text. Absent: SQL.
+//! Promise: any SQLite tool can read it; a text that is not ours is damage, not a panic. An element is one of these:
+//!
+//! * a new lease: an array of the columns of `held`,
+//! * a new lease like most, exclusive and without anything rare: token, db, key, owner, granted_ns, ttl_ms, addr, client_name,
+//! * a renewal: token, deadline_ns, lasts_ms, renewals,
+//! * for a lease that is over, its token.
+//!
+//! Keys and owners are strings, or arrays of bytes where they are no text. Absent: SQL.
+
+use std::sync::Arc;
 
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -10,7 +17,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::backlog::Change;
 use super::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
 use crate::journal::{JournalError, Renewal, StoredLease};
-use crate::lock::{FencingToken, Timestamp, Ttl};
+use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Request, Timestamp, Ttl};
 
 /// Collects the changes of one commit.
 pub(super) struct ChangesText(Vec<u8>);
@@ -30,6 +37,21 @@ impl ChangesText {
         let StoredLease { name, lease } = stored;
         let extra = lease.extra.as_deref();
         let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
+        let addr = lease.origin.as_ref().map(|origin| origin.addr.as_str());
+        let client_name = lease.origin.as_ref().map(|origin| origin.client_name.as_str());
+        if is_plain(lease) {
+            let plain = PlainColumns(
+                lease.token.get(),
+                name.database(),
+                Text(name.key()),
+                Text(lease.owner.as_bytes()),
+                lease.granted_at.to_stored(),
+                millis(lease.ttl),
+                addr,
+                client_name,
+            );
+            return self.push(&plain);
+        }
         self.push(&GrantedColumns(
             lease.token.get(),
             name.database(),
@@ -48,8 +70,8 @@ impl ChangesText {
             lease.counted_by().map(session_text),
             lease.account(),
             lease.meta(),
-            lease.origin.as_ref().map(|origin| origin.addr.as_str()),
-            lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
+            addr,
+            client_name,
         ));
     }
 
@@ -74,6 +96,28 @@ impl ChangesText {
         String::from_utf8(self.0).unwrap_or_else(|_| unreachable!("JSON is UTF-8"))
     }
 }
+
+/// Whether the rest can be told from eight columns.
+fn is_plain(lease: &Lease) -> bool {
+    lease.extra.is_none()
+        && lease.mode == Mode::Exclusive
+        && lease.renewals == 0
+        && lease.lasts == lease.ttl
+        && lease.deadline == lease.granted_at.after(lease.ttl)
+}
+
+/// [`PlainLease`] on its way out.
+#[derive(Serialize)]
+struct PlainColumns<'a>(
+    i64,
+    u8,
+    Text<'a>,
+    Text<'a>,
+    Option<i64>,
+    Option<u32>,
+    Option<&'a str>,
+    Option<&'a str>,
+);
 
 /// [`LeaseColumns`] on their way out.
 #[derive(Serialize)]
@@ -139,7 +183,34 @@ impl<'de> Deserialize<'de> for Bytes {
 enum Element {
     Ended(i64),
     Renewed(i64, Option<i64>, Option<i64>, u32),
+    Plain(PlainLease),
     Granted(Box<LeaseColumns>),
+}
+
+#[derive(Deserialize)]
+struct PlainLease(
+    i64,            // token
+    u8,             // db
+    Bytes,          // key
+    Bytes,          // owner
+    i64,            // granted_ns
+    Option<i64>,    // ttl_ms
+    Option<String>, // addr
+    Option<String>, // client_name
+);
+
+impl PlainLease {
+    fn stored(self) -> Result<StoredLease, JournalError> {
+        let PlainLease(token, database, key, owner, granted, ttl, addr, client_name) = self;
+        let origin = addr.map(|addr| Origin { addr, client_name: client_name.unwrap_or_default() });
+        let request = Request {
+            origin: origin.map(Arc::new),
+            ..Request::exclusive(Owner::new(&owner.0).map_err(damaged)?, ttl_from(ttl)?)
+        };
+        let token = FencingToken::new(token).map_err(damaged)?;
+        let lease = Lease::grant(&request, token, Timestamp::from_stored(Some(granted)));
+        Ok(StoredLease { name: LockName::new(database, &key.0).map_err(damaged)?, lease })
+    }
 }
 
 /// Passes every change in a text to `each`, with its token.
@@ -155,6 +226,10 @@ pub(super) fn read(text: &str, mut each: impl FnMut(i64, Change)) -> Result<(), 
                     renewals,
                 };
                 each(token, Change::Renewed(renewal));
+            }
+            Element::Plain(plain) => {
+                let stored = plain.stored()?;
+                each(stored.lease.token.get(), Change::Granted(Box::new(stored)));
             }
             Element::Granted(columns) => {
                 let stored = lease_from(*columns)?;

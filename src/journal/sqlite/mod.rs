@@ -82,7 +82,15 @@ CREATE VIEW leases AS
             '$[10]'), json_extract(value, '$[11]'), json_extract(value, '$[12]'),
             json_extract(value, '$[13]'), json_extract(value, '$[14]'), json_extract(value, '$[15]'),
             json_extract(value, '$[16]'), json_extract(value, '$[17]'), json_extract(value, '$[18]')
-        FROM change WHERE length > 4)
+        FROM change WHERE length = 19
+        UNION ALL
+        SELECT
+            json_extract(value, '$[0]'), json_extract(value, '$[1]'), CAST(json_extract(value,
+            '$[2]') AS BLOB), CAST(json_extract(value, '$[3]') AS BLOB), 1, json_extract(value,
+            '$[5]'), json_extract(value, '$[5]'), json_extract(value, '$[4]') + 1000000 * json_extract(value,
+            '$[5]'), json_extract(value, '$[4]'), 0, NULL, NULL, 0, NULL, NULL, NULL, NULL,
+            json_extract(value, '$[6]'), json_extract(value, '$[7]')
+        FROM change WHERE length = 8)
     SELECT
         l.token, l.db, l.key, l.owner, l.holders_max, l.ttl_ms,
         iif(r.token IS NULL, l.lasts_ms, r.lasts_ms) AS lasts_ms,
@@ -337,10 +345,11 @@ pub(super) fn run_sql(path: &Path, sql: &str) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use super::*;
     use crate::journal::{Renewal, StoredLease};
-    use crate::lock::{FencingToken, Lease, LockName, Mode, Owner, Ttl};
+    use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Ttl};
 
     #[test]
     fn housekeeping_that_fails_loses_nothing() {
@@ -394,8 +403,9 @@ mod tests {
         assert_eq!(view(&path).len(), 6000);
     }
 
+    /// Every other one is like most leases of a server.
     fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
-        let lease = Lease {
+        let mut lease = Lease {
             owner: Owner::new(if token % 3 == 0 { b"\0\xff" } else { "w\"\u{1F512}".as_bytes() }).unwrap(),
             token: FencingToken::new(token).unwrap(),
             mode: Mode::Exclusive,
@@ -408,15 +418,59 @@ mod tests {
             origin: None,
             extra: None,
         };
+        if token % 2 == 0 {
+            lease.ttl = Ttl::from_millis(deadline + 1).ok();
+            lease.lasts = lease.ttl;
+            lease.restart(Timestamp::from_nanos(deadline));
+            lease.origin = Some(Arc::new(Origin { addr: "127.0.0.1:1".into(), client_name: "c".into() }));
+        }
         Box::new(StoredLease { name: LockName::new(0, token.to_string().as_bytes()).unwrap(), lease })
     }
 
-    /// Token, deadline and last TTL of every row of the view.
-    fn view(path: &Path) -> Vec<(i64, i64, Option<u32>)> {
+    /// What tools read of a lease.
+    #[derive(Debug, PartialEq)]
+    struct Shown {
+        token: i64,
+        deadline: i64,
+        granted: i64,
+        ttl: Option<u32>,
+        lasts: Option<u32>,
+        renewals: u32,
+        addr: Option<String>,
+    }
+
+    impl Shown {
+        fn of(lease: &Lease) -> Shown {
+            Shown {
+                token: lease.token.get(),
+                deadline: lease.deadline.to_stored().unwrap(),
+                granted: lease.granted_at.to_stored().unwrap(),
+                ttl: lease.ttl.map(Ttl::as_millis),
+                lasts: lease.lasts.map(Ttl::as_millis),
+                renewals: lease.renewals,
+                addr: lease.origin.as_ref().map(|origin| origin.addr.clone()),
+            }
+        }
+    }
+
+    /// Every row of the view.
+    fn view(path: &Path) -> Vec<Shown> {
         let db = Connection::open(path).unwrap();
-        let mut rows = db.prepare("SELECT token, deadline_ns, lasts_ms FROM leases ORDER BY token").unwrap();
-        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-        rows.map(Result::unwrap).collect()
+        let mut rows = db
+            .prepare("SELECT token, deadline_ns, granted_ns, ttl_ms, lasts_ms, renewals, addr FROM leases ORDER BY token")
+            .unwrap();
+        let rows = rows.query_map([], |row| {
+            Ok(Shown {
+                token: row.get(0)?,
+                deadline: row.get(1)?,
+                granted: row.get(2)?,
+                ttl: row.get(3)?,
+                lasts: row.get(4)?,
+                renewals: row.get(5)?,
+                addr: row.get(6)?,
+            })
+        });
+        rows.unwrap().map(Result::unwrap).collect()
     }
 
     #[test]
@@ -481,14 +535,7 @@ mod tests {
                 }
                 _ => {}
             }
-            let shown: Vec<_> = expected
-                .values()
-                .map(|stored| {
-                    let lease = &stored.lease;
-                    let deadline = lease.deadline.to_stored().unwrap();
-                    (lease.token.get(), deadline, lease.lasts.map(Ttl::as_millis))
-                })
-                .collect();
+            let shown: Vec<_> = expected.values().map(|stored| Shown::of(&stored.lease)).collect();
             assert_eq!(view(&path), shown, "step {step}");
         }
         while backend.maintain().unwrap() {}

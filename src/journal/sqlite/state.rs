@@ -11,7 +11,7 @@ use crate::journal::{JournalError, Loaded, Record};
 use crate::lock::{Delay, Timestamp};
 
 /// Rows of `changes` have smaller numbers; a commit takes one, and they start again when all are moved.
-const ROW_MAX: i64 = 1 << 60;
+const ROW_MAX: i64 = 1 << 38;
 
 /// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
 const REBASE: &str = "
