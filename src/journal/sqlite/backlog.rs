@@ -2,13 +2,18 @@
 //!
 //! Promise: of all changes to a lease only the last is ever moved into `held`, so a lease that ends soon after its
 //! grant, or is renewed again and again, costs no row there, and no memory here. They move in the order of tokens, which is
-//! that of `held`, so that neighbours share a page. Absent: SQL, and what is written when.
+//! that of `held`, so that neighbours share a page. Rows of `changes` go in their order, as soon as nothing in them is the
+//! only word of anything: where leases are short that table stays small, and its pages are written over again and again.
+//! Absent: SQL, and what is written when.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::changes::ChangesText;
 use super::rows::damaged;
 use crate::journal::{JournalError, Record, Renewal, StoredLease};
+
+/// Rows have smaller numbers; a commit takes one, and they start again when all are moved and the server is started again.
+const ROW_MAX: i64 = 1 << 38;
 
 /// The backlog of an open database.
 #[derive(Debug, Default)]
@@ -18,6 +23,7 @@ pub(super) struct Backlog {
     pending: Vec<Pending>,
     /// Unused places in `pending`.
     unused: Vec<usize>,
+    /// Their numbers have no gaps.
     rows: VecDeque<Row>,
     last_row: i64,
     /// Changes in all rows.
@@ -25,8 +31,6 @@ pub(super) struct Backlog {
     /// Bytes of all rows.
     bytes: usize,
     sweep: Option<Sweep>,
-    /// Nothing in this row or an earlier one is still to be moved.
-    settled_row: i64,
 }
 
 #[derive(Debug)]
@@ -34,12 +38,16 @@ struct Row {
     number: i64,
     changes: usize,
     bytes: usize,
+    /// Leases for which this is the first row that is needed.
+    needed: usize,
 }
 
 #[derive(Debug)]
 struct Pending {
+    /// The first row without which the change cannot be told: of a grant, or else of the last change.
+    first: i64,
     /// The row of the last change.
-    row: i64,
+    last: i64,
     change: Change,
 }
 
@@ -82,7 +90,6 @@ struct Sweep {
 pub(super) struct Move {
     settled: Vec<i64>,
     sweep: Option<Sweep>,
-    settled_row: i64,
     rows: usize,
     last_row: Option<i64>,
 }
@@ -99,14 +106,16 @@ impl Backlog {
     /// is answered. Should the row not become durable, the backlog is of no use any more, and the state is to be loaded again.
     pub(super) fn add(&mut self, batch: Vec<Record>, text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
+        self.rows.push_back(Row { number: row, changes: 0, bytes: 0, needed: 0 });
         let mut changes = 0;
-        let ended: HashSet<i64> = batch
+        let mut ended: Vec<i64> = batch
             .iter()
             .filter_map(|record| if let Record::Ended(token) = record { Some(token.get()) } else { None })
             .collect();
-        let is_over = |token| !ended.is_empty() && ended.contains(&token);
+        ended.sort_unstable();
+        let is_over = |token| ended.binary_search(&token).is_ok();
         // Granted and over within this batch: nobody needs to know.
-        let mut never = HashSet::new();
+        let mut never = BTreeSet::new();
         for record in batch {
             let (token, change) = match record {
                 Record::Granted(stored) => (stored.lease.token.get(), Change::Granted(stored)),
@@ -129,59 +138,77 @@ impl Backlog {
             self.change(token, row, change);
         }
         if changes == 0 {
+            self.rows.pop_back();
             return None;
         }
         self.last_row = row;
         self.changes += changes;
-        self.rows.push_back(Row { number: row, changes, bytes: 0 });
+        self.row(row).changes = changes;
         Some(row)
+    }
+
+    fn row(&mut self, number: i64) -> &mut Row {
+        let first = self.rows.front().map_or(0, |row| row.number);
+        &mut self.rows[(number - first) as usize]
     }
 
     fn change(&mut self, token: i64, row: i64, next: Change) {
         let Some(place) = self.by_token.get(&token) else {
-            let place = self.put(Pending { row, change: next });
+            let place = self.put(Pending { first: row, last: row, change: next });
             self.by_token.insert(token, place);
+            self.row(row).needed += 1;
             return;
         };
         let pending = &mut self.pending[*place];
-        pending.row = row;
         match std::mem::replace(&mut pending.change, Change::Ended).followed_by(next) {
-            Some(change) => pending.change = change,
+            Some(change @ Change::Granted(_)) => (pending.last, pending.change) = (row, change),
+            Some(change) => {
+                let first = pending.first;
+                *pending = Pending { first: row, last: row, change };
+                self.row(first).needed -= 1;
+                self.row(row).needed += 1;
+            }
             None => self.remove(token),
         }
     }
 
     /// Takes a row that was there before. In the order of rows, and before anything else.
-    pub(super) fn recover_row(&mut self, number: i64, bytes: usize, changed: Vec<(i64, Change)>) {
-        self.rows.push_back(Row { number, changes: changed.len(), bytes });
+    pub(super) fn recover_row(
+        &mut self,
+        number: i64,
+        bytes: usize,
+        changed: Vec<(i64, Change)>,
+    ) -> Result<(), JournalError> {
+        if !(0..ROW_MAX).contains(&number) || (!self.rows.is_empty() && number != self.last_row + 1) {
+            return Err(damaged(format!("row {number} of changes after row {}", self.last_row)));
+        }
+        self.rows.push_back(Row { number, changes: changed.len(), bytes, needed: 0 });
         (self.last_row, self.changes, self.bytes) =
             (number, self.changes + changed.len(), self.bytes + bytes);
         for (token, next) in changed {
-            match self.by_token.get(&token) {
-                // Its grant is in a row, and may be in `held` as well: only who reads that knows what the end comes to.
-                Some(place) if matches!(next, Change::Ended) => {
-                    self.pending[*place] = Pending { row: number, change: Change::Ended };
-                }
-                _ => self.change(token, number, next),
+            // Its grant may be in `held` as well as in a row: only who reads that knows what the end comes to.
+            if matches!(next, Change::Ended) {
+                self.remove(token);
             }
+            self.change(token, number, next);
         }
+        Ok(())
     }
 
     /// Learns, after all rows, that `held` has this lease. What the rows made of it; `None`: it is over.
     pub(super) fn in_held(&mut self, mut stored: Box<StoredLease>) -> Option<Box<StoredLease>> {
         let token = stored.lease.token.get();
         let Some(place) = self.by_token.get(&token) else { return Some(stored) };
-        let pending = &mut self.pending[*place].change;
-        let renewal = match pending {
+        let last = self.pending[*place].last;
+        let renewal = match &self.pending[*place].change {
             Change::Ended => return None,
             Change::Renewed(renewal) => *renewal,
             Change::Granted(granted) => Renewal::of(&granted.lease),
         };
-        if Renewal::of(&stored.lease) == renewal {
-            self.remove(token);
-        } else {
-            *pending = Change::Renewed(renewal);
+        self.remove(token);
+        if Renewal::of(&stored.lease) != renewal {
             renewal.apply_to(&mut stored.lease);
+            self.change(token, last, Change::Renewed(renewal));
         }
         Some(stored)
     }
@@ -224,6 +251,8 @@ impl Backlog {
         let Some(place) = self.by_token.remove(&token) else { return };
         self.pending[place].change = Change::Ended;
         self.unused.push(place);
+        let first = self.pending[place].first;
+        self.row(first).needed -= 1;
         if self.by_token.is_empty() {
             // After a peak: the memory goes back.
             (self.pending, self.unused) = Default::default();
@@ -267,13 +296,8 @@ impl Backlog {
         rows: usize,
         mut each: impl FnMut(i64, &Change) -> Result<(), E>,
     ) -> Result<Move, E> {
-        let mut plan = Move {
-            settled: Vec::new(),
-            sweep: self.sweep,
-            settled_row: self.settled_row,
-            rows: 0,
-            last_row: None,
-        };
+        let mut plan = Move { settled: Vec::new(), sweep: self.sweep, rows: 0, last_row: None };
+        let mut firsts = Vec::new();
         if let Some(most) = leases {
             let begun = || Sweep {
                 upto_row: self.last_row,
@@ -282,25 +306,30 @@ impl Backlog {
                 leases: self.by_token.len(),
             };
             let sweep = self.sweep.unwrap_or_else(begun);
-            (plan.sweep, plan.settled_row) = (None, sweep.upto_row);
+            plan.sweep = None;
             let pending = self.by_token.range(sweep.next_token..=sweep.last_token);
             for (looked_at, (token, place)) in pending.enumerate() {
                 if looked_at == most {
                     plan.sweep = Some(Sweep { next_token: *token, ..sweep });
-                    plan.settled_row = self.settled_row;
                     break;
                 }
                 let pending = &self.pending[*place];
-                // What changed since is for the next sweep, but rows of this one may have the only word of a grant.
-                if pending.row > sweep.upto_row && !matches!(pending.change, Change::Granted(_)) {
+                // What is first told after this sweep began is for the next one.
+                if pending.first > sweep.upto_row {
                     continue;
                 }
                 each(*token, &pending.change)?;
                 plan.settled.push(*token);
+                firsts.push(pending.first);
             }
         }
-        let silent = self.rows.iter().take(rows).take_while(|row| row.number <= plan.settled_row);
-        for row in silent {
+        firsts.sort_unstable();
+        for row in self.rows.iter().take(rows) {
+            let begin = firsts.partition_point(|first| *first < row.number);
+            let settled = firsts[begin..].iter().take_while(|first| **first == row.number).count();
+            if row.needed > settled {
+                break;
+            }
             (plan.rows, plan.last_row) = (plan.rows + 1, Some(row.number));
         }
         Ok(plan)
@@ -309,7 +338,7 @@ impl Backlog {
     /// Notes that what was planned is durable. Between the two nothing else may change.
     pub(super) fn moved(&mut self, plan: Move) {
         plan.settled.into_iter().for_each(|token| self.remove(token));
-        (self.sweep, self.settled_row) = (plan.sweep, plan.settled_row);
+        self.sweep = plan.sweep;
         for row in self.rows.drain(..plan.rows) {
             self.changes -= row.changes;
             self.bytes -= row.bytes;

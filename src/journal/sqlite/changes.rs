@@ -91,9 +91,10 @@ impl ChangesText {
         serde_json::to_writer(&mut self.0, change).unwrap_or_else(|_| unreachable!("a Vec takes all"));
     }
 
-    pub(super) fn into_text(mut self) -> String {
+    /// UTF-8.
+    pub(super) fn into_bytes(mut self) -> Vec<u8> {
         self.0.push(b']');
-        String::from_utf8(self.0).unwrap_or_else(|_| unreachable!("JSON is UTF-8"))
+        self.0
     }
 }
 

@@ -276,7 +276,7 @@ impl Backend for SqliteBackend {
             .map_err(failed)?;
         }
         if let Some(row) = row {
-            let text = text.into_text();
+            let text = text.into_bytes();
             self.text_bytes = text.len() + text.len() / 4;
             self.backlog.weigh_newest(text.len());
             rows::put_changes(&writing, row, &text).map_err(failed)?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::{FromSql, FromSqlResult, ValueRef};
+use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, Row, params};
 use serde::Deserialize;
 
@@ -85,7 +85,8 @@ impl Held<'_> {
 }
 
 /// Writes what happened to leases in one commit.
-pub(super) fn put_changes(db: &Connection, row: i64, text: &str) -> rusqlite::Result<()> {
+pub(super) fn put_changes(db: &Connection, row: i64, text: &[u8]) -> rusqlite::Result<()> {
+    let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
     db.prepare_cached("INSERT INTO changes VALUES (?1, ?2)")?.execute(params![row, text])?;
     Ok(())
 }

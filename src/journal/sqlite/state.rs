@@ -10,9 +10,6 @@ use super::{changes, fault, rows};
 use crate::journal::{JournalError, Loaded, Record};
 use crate::lock::{Delay, Timestamp};
 
-/// Rows of `changes` have smaller numbers; a commit takes one, and they start again when all are moved.
-const ROW_MAX: i64 = 1 << 38;
-
 /// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
 const REBASE: &str = "
 UPDATE held SET granted_ns = ?1, deadline_ns = CASE
@@ -43,12 +40,9 @@ pub(super) fn load(
         let mut rows = rows.query([]).map_err(check)?;
         while let Some(row) = rows.next().map_err(check)? {
             let (number, text): (i64, String) = (rows::column(row, 0)?, rows::column(row, 1)?);
-            if !(0..ROW_MAX).contains(&number) {
-                return Err(rows::damaged(format!("a row of changes with number {number}")));
-            }
             let mut changed = Vec::new();
             changes::read(&text, |token, change| changed.push((token, change)))?;
-            backlog.recover_row(number, text.len(), changed);
+            backlog.recover_row(number, text.len(), changed)?;
         }
     }
     if rebooted {
