@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLockWriteGuard};
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
-use crate::journal::{Group, Journal, Record, Renewal, Seq, StoredLease};
+use crate::journal::{Durability, Group, Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
     self, Effect, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp, Waiter,
 };
@@ -154,6 +154,7 @@ impl<'a> Access<'a> {
         cursor: u64,
         count: usize,
     ) -> Result<(Vec<LockName>, u64, Seq), Unavailable> {
+        self.end_due_sessions()?;
         self.engine.check_up()?;
         let now = self.engine.core.clock.now();
         let (mut names, mut last, mut next) = (Vec::new(), None, 0);
@@ -183,6 +184,7 @@ impl<'a> Access<'a> {
     ) -> Result<Seq, Unavailable> {
         let mut wants_more = true;
         for part in 0..Table::PARTS {
+            self.end_due_sessions()?;
             self.engine.check_up()?;
             let now = self.engine.core.clock.now();
             let visit = |name: &LockName, slot: &Slot| {
@@ -201,6 +203,7 @@ impl<'a> Access<'a> {
 
     /// How many locks of a database are held; those that have ended and were not swept yet included.
     pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
+        self.end_due_sessions()?;
         self.engine.check_up()?;
         Ok((self.engine.core.census.keys(database), self.engine.last()))
     }
@@ -313,7 +316,9 @@ impl Engine {
         if effects.is_empty() {
             return Ok(outcome);
         }
-        let mut records = Vec::with_capacity(effects.len());
+        // Most of the work for a record is to make it.
+        let is_kept = self.journal().durability() != Durability::Memory;
+        let mut records = Vec::new();
         let mut events = Vec::new();
         let mut verdicts = Vec::new();
         // Who waits is no business of those who watch a lock.
@@ -324,7 +329,7 @@ impl Engine {
             if core.events.is_heard() {
                 events.extend(event_of(name, &effect));
             }
-            match effect {
+            let record = match effect {
                 Effect::Granted { lease, waiter } => {
                     if let Some(session) = lease.session() {
                         core.sessions.attach(session, name);
@@ -337,10 +342,10 @@ impl Engine {
                         // Whoever did not wait was counted when admitted.
                         lease.account().into_iter().for_each(|account| core.quotas.add(account));
                     }
-                    records.push(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })));
+                    is_kept.then(|| Record::Granted(Box::new(StoredLease { name: name.clone(), lease })))
                 }
                 Effect::Renewed { token, deadline, lasts, renewals } => {
-                    records.push(Record::Renewed(Renewal { token, deadline, lasts, renewals }));
+                    Some(Record::Renewed(Renewal { token, deadline, lasts, renewals }))
                 }
                 Effect::Ended { lease, how } => {
                     self.detach(lease.session(), name, guarded.slot);
@@ -352,14 +357,15 @@ impl Engine {
                         let at = now.min(lease.deadline);
                         core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), at);
                     }
-                    records.push(Record::Ended(lease.token));
+                    Some(Record::Ended(lease.token))
                 }
-                Effect::DelayStarted { delay, .. } => records.push(Record::DelayStarted(name.clone(), delay)),
-                Effect::DelayEnded => records.push(Record::DelayEnded(name.clone())),
+                Effect::DelayStarted { delay, .. } => Some(Record::DelayStarted(name.clone(), delay)),
+                Effect::DelayEnded => Some(Record::DelayEnded(name.clone())),
                 Effect::Joined { session, .. } => {
                     if let Some(session) = session {
                         core.sessions.attach(session, name);
                     }
+                    None
                 }
                 Effect::WaiterLeft { waiter, session, why } => {
                     let verdict = match why {
@@ -369,7 +375,11 @@ impl Engine {
                     };
                     verdicts.push((waiter, verdict));
                     self.detach(session, name, guarded.slot);
+                    None
                 }
+            };
+            if is_kept {
+                records.extend(record);
             }
         }
         // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks

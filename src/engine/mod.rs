@@ -147,7 +147,7 @@ impl Engine {
             commits,
             secret: loaded.secret,
         });
-        core.restore(&mut core.write(), found)?;
+        core.restore(&mut core.write(), found, loaded.tokens_reserved)?;
         let rebuilt = Arc::clone(&core);
         let journal = Journal::start(
             Box::new(backend),

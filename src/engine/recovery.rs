@@ -46,7 +46,12 @@ impl Progress<'_> {
 
 impl Core {
     /// Puts recovered records into an empty table. Refuses states that no server of ours could have left.
-    pub(super) fn restore(&self, table: &mut Table, records: Vec<Record>) -> Result<(), JournalError> {
+    pub(super) fn restore(
+        &self,
+        table: &mut Table,
+        records: Vec<Record>,
+        tokens_reserved: i64,
+    ) -> Result<(), JournalError> {
         self.sessions.clear();
         self.deadlines.clear();
         self.census.clear();
@@ -60,6 +65,12 @@ impl Core {
                 }
                 Record::Granted(stored) => {
                     let StoredLease { name, lease } = *stored;
+                    let token = lease.token.get();
+                    if token > tokens_reserved {
+                        let what =
+                            format!("token {token} is held, and none above {tokens_reserved} was issued");
+                        return Err(JournalError::Corrupt { what });
+                    }
                     let (session, counted_by) = (lease.session(), lease.counted_by());
                     if let Some(account) = lease.account() {
                         self.quotas.add(account);
@@ -80,6 +91,10 @@ impl Core {
                     self.census.lease_restored();
                     if let Some(session) = session {
                         self.sessions.attach(session, &name);
+                        if self.sessions.get(session, |_| ()).is_none() {
+                            let what = format!("a lease of {name:?} ends with a session that is not there");
+                            return Err(JournalError::Corrupt { what });
+                        }
                     }
                     if let Some(session) = counted_by {
                         self.sessions.count(session, &name, true);
@@ -108,12 +123,13 @@ impl Core {
     pub(super) fn rebuild(&self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {
         self.waiters.tell_all(Verdict::Unavailable);
         let mut found = Vec::new();
-        backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
+        let loaded =
+            backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
         // Writing must work again, too.
         backend.commit(vec![Record::TokensReserved(self.tokens.reserved())])?;
         let mut table = self.write();
         let mut fresh = Table::new(epoch);
-        self.restore(&mut fresh, found)?;
+        self.restore(&mut fresh, found, loaded.tokens_reserved)?;
         self.tokens.after_failure();
         *table = fresh;
         drop(table);

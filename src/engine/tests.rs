@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::*;
-use crate::journal::{Faults, FaultyBackend, MemoryBackend, SqliteBackend};
-use crate::lock::{LockName, Outcome, Owner, Request, Ttl};
+use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
+use crate::lock::{FencingToken, Lease, LockName, Outcome, Owner, Request, Ttl};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());
@@ -221,6 +221,160 @@ async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived(
     let refused = engine.access().submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });
     assert_eq!(refused, Err(Unavailable::NoSession));
     assert_eq!(engine.census().leases(), 1);
+}
+
+#[tokio::test]
+async fn a_keepalive_outlives_the_process_and_an_expired_session_leaves_its_delays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, clock) = (dir.path().join("db"), Clock::manual());
+    let engine = on_disk(&path, &clock);
+    let (id, _) = engine.access().open_session("job", None, Ttl::from_millis(500).ok()).unwrap();
+    let delay = Ttl::from_millis(300).ok();
+    take(&engine, "k", Request { session: Some(id), ttl: None, delay, ..request("a") }).unwrap();
+    clock.advance_millis(400);
+    engine.access().keep_alive(id).unwrap();
+    drop(engine);
+    clock.advance_millis(400);
+    let engine = on_disk(&path, &clock);
+    assert!(engine.access().session(id).is_ok(), "kept until 900 ms");
+    clock.advance_millis(100);
+    assert_eq!(engine.access().session(id).err(), Some(Unavailable::NoSession));
+    drop(engine);
+    let engine = on_disk(&path, &clock);
+    assert_eq!(take(&engine, "k", request("b")), None, "the lock rests");
+    clock.advance_millis(300);
+    assert!(take(&engine, "k", request("b")).is_some());
+}
+
+/// Keeps what every commit had in it.
+struct Recorded(MemoryBackend, Arc<std::sync::Mutex<Vec<Vec<Record>>>>);
+
+impl Backend for Recorded {
+    fn load(
+        &mut self,
+        boot: Option<&str>,
+        now: Timestamp,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<crate::journal::Loaded, JournalError> {
+        self.0.load(boot, now, each)
+    }
+    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+        self.1.lock().unwrap().push(batch.clone());
+        self.0.commit(batch)
+    }
+    fn maintain(&mut self) -> Result<bool, JournalError> {
+        self.0.maintain()
+    }
+}
+
+#[tokio::test]
+async fn the_locks_of_a_session_end_with_it_in_one_commit() {
+    let (clock, commits) = (Clock::manual(), Arc::new(std::sync::Mutex::default()));
+    let backend = Recorded(MemoryBackend::default(), Arc::clone(&commits));
+    let engine = Engine::start(Box::new(backend), clock.clone(), config()).unwrap();
+    for round in 0..60 {
+        let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+        let mut tokens: Vec<i64> = (0..100)
+            .map(|n| {
+                take(&engine, &format!("k{n}"), Request { session: Some(id), ttl: None, ..request("a") })
+            })
+            .map(Option::unwrap)
+            .collect();
+        if round % 2 == 0 {
+            engine.access().close_session(id, true).unwrap();
+        } else {
+            clock.advance_millis(500);
+            engine.expire_due();
+        }
+        engine.barrier(engine.last()).await.unwrap();
+        let commits = std::mem::take(&mut *commits.lock().unwrap());
+        let last = commits.iter().find(|batch| batch.contains(&Record::SessionEnded(id))).unwrap();
+        let ended =
+            |record: &Record| if let Record::Ended(token) = record { Some(token.get()) } else { None };
+        let mut with_it: Vec<i64> = last.iter().filter_map(ended).collect();
+        (tokens.sort_unstable(), with_it.sort_unstable());
+        assert_eq!(with_it, tokens, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn the_session_of_a_connection_that_went_while_storage_failed_ends_when_it_works_again() {
+    for is_down_first in [true, false] {
+        let faults = Arc::new(Faults::default());
+        let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+        let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
+        let (id, _) = engine.access().open_session("", None, None).unwrap();
+        let leased = Op::Acquire { request: Request { session: Some(id), ..request("a") }, wait: None };
+        let (_, seq) = engine.access().submit(&name("k"), &leased).unwrap();
+        engine.barrier(seq).await.unwrap();
+        faults.fail_with(Some(JournalError::Full));
+        if is_down_first {
+            // The end is refused.
+            let lost = Op::Acquire { request: request("a"), wait: None };
+            let (_, seq) = engine.access().submit(&name("lost"), &lost).unwrap();
+            assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown));
+            engine.connection_is_gone(id);
+        } else {
+            // The end is taken back.
+            engine.connection_is_gone(id);
+            assert_eq!(engine.barrier(engine.last()).await, Err(OutcomeUnknown));
+        }
+        faults.fail_with(None);
+        while engine.check_up().is_err() {
+            std::thread::yield_now();
+        }
+        engine.expire_due();
+        assert!(!engine.access().has_session(id), "down first: {is_down_first}");
+        assert!(take(&engine, "k", request("b")).is_some());
+    }
+}
+
+#[tokio::test]
+async fn no_list_has_the_locks_of_a_session_that_is_over() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    for look in [
+        |access: &Access<'_>| access.keys_held(0).unwrap().0,
+        |access: &Access<'_>| access.scan(0, 0, 10).unwrap().0.len() as u64,
+        |access: &Access<'_>| {
+            let mut found = 0;
+            access
+                .visit(0, |_, _, _| {
+                    found += 1;
+                    true
+                })
+                .unwrap();
+            found
+        },
+    ] {
+        let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+        take(&engine, "k", Request { session: Some(id), ttl: None, ..request("a") }).unwrap();
+        assert_eq!(look(&engine.access()), 1);
+        clock.advance_millis(500);
+        assert_eq!(look(&engine.alone()), 0);
+    }
+}
+
+#[test]
+fn leases_that_no_server_could_have_left_are_refused() {
+    let refused = |records: Vec<Record>| {
+        let mut backend = MemoryBackend::default();
+        backend.commit(records).unwrap();
+        match Engine::start(Box::new(backend), Clock::manual(), config()) {
+            Err(JournalError::Corrupt { what }) => what,
+            other => panic!("{:?}", other.err()),
+        }
+    };
+    let granted = |request: &Request, token: i64| {
+        let lease = Lease::grant(request, FencingToken::new(token).unwrap(), Timestamp::default());
+        Record::Granted(Box::new(StoredLease { name: name("k"), lease }))
+    };
+    let reserved = || Record::TokensReserved(100);
+    let two = vec![reserved(), granted(&request("a"), 1), granted(&request("b"), 2)];
+    assert!(refused(two).contains("exclude each other"));
+    assert!(refused(vec![reserved(), granted(&request("a"), 101)]).contains("none above 100 was issued"));
+    let gone = Request { session: Some(SessionId(7)), ..request("a") };
+    assert!(refused(vec![reserved(), granted(&gone, 1)]).contains("a session that is not there"));
 }
 
 #[tokio::test]

@@ -604,6 +604,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_an_open_group_is_committed_whoever_commits() {
+        let (journal, faults, _) = start(Durability::Always);
+        let group = journal.group();
+        journal.append(0, [session(1)]).unwrap();
+        // As a thread does that began before the group was opened.
+        journal.shared.commit_pending(&mut lock(&journal.shared.writer));
+        let batch = journal.batch();
+        let seq = journal.append(0, [session(2)]).unwrap();
+        drop(batch);
+        assert_eq!((faults.batch_sizes(), journal.commits()), (vec![], (0, 0)));
+        drop(group);
+        block_on(journal.barrier(seq)).unwrap();
+        assert_eq!(faults.batch_sizes(), [2]);
+    }
+
+    #[test]
     fn a_failed_commit_is_never_an_ok_and_service_resumes_by_itself() {
         let (journal, faults, rebuilt) = start(Durability::Always);
         let durable = journal.append(0, [session(1)]).unwrap();

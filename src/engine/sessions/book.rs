@@ -199,3 +199,27 @@ impl Sessions {
         self.next_deadline.store(u64::MAX, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::Ttl;
+
+    #[test]
+    fn what_is_over_is_not_kept_and_nothing_is_journaled_for_it() {
+        let sessions = Sessions::new();
+        let id = SessionId(7);
+        let at = |millis: u64| Timestamp::from_nanos(millis * 1_000_000);
+        let ttl = Ttl::from_millis(500).ok();
+        sessions.put(SessionRecord { id, name: String::new(), account: None, ttl, deadline: at(500) });
+        let kept = sessions.keep(id, || at(499), |record| Ok(Seq::from_u64(record.deadline.as_nanos())));
+        assert_eq!(kept, Ok(Some((at(999), Seq::from_u64(at(999).as_nanos())))));
+        assert_eq!(sessions.keep(id, || at(999), |_| panic!("journaled")), Ok(None));
+        assert!(sessions.is_any_due(at(999)) && !sessions.is_any_due(at(998)));
+        let other = sessions.keep(SessionId(8), || at(0), |_| panic!("journaled"));
+        assert_eq!(other, Err(Unavailable::NoSession));
+        // A journal that refuses leaves the end where it was.
+        let refused = sessions.keep(id, || at(998), |_| Err(Unavailable::SessionsMax));
+        assert_eq!((refused, sessions.next_deadline()), (Err(Unavailable::SessionsMax), at(999)));
+    }
+}

@@ -90,11 +90,13 @@ impl Access<'_> {
     /// Ends a session; its locks are released in one commit. `clean`: its owner asked, so no lock-delay is due.
     pub fn close_session(&self, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
         let _one_commit = self.engine().one_commit();
-        self.end_due_sessions()?;
-        let closed = self.with_table_alone(|table| self.engine().close_session_in(table, id, clean))?;
-        // One that became due meanwhile may have lost a waiter to the first end.
-        self.end_due_sessions()?;
-        Ok(closed)
+        self.with_table_alone(|table| {
+            self.engine().end_due_sessions_in(table)?;
+            let closed = self.engine().close_session_in(table, id, clean)?;
+            // One that became due meanwhile may have lost a waiter to this end.
+            self.engine().end_due_sessions_in(table)?;
+            Ok(closed)
+        })
     }
 
     /// Ends the sessions whose deadline has come.
@@ -104,12 +106,7 @@ impl Access<'_> {
             return Ok(());
         }
         let _one_commit = self.engine().one_commit();
-        let end_one = |table: &Table| match core.sessions.due(core.clock.now()) {
-            Some(id) => self.engine().close_session_in(table, id, false).map(|_| true),
-            None => Ok(false),
-        };
-        while self.with_table_alone(end_one)? {}
-        Ok(())
+        self.with_table_alone(|table| self.engine().end_due_sessions_in(table))
     }
 
     /// What was known of a session that expired in the last seconds.
@@ -139,6 +136,13 @@ impl Access<'_> {
 }
 
 impl Engine {
+    fn end_due_sessions_in(&self, table: &Table) -> Result<(), Unavailable> {
+        while let Some(id) = self.core.sessions.due(self.core.clock.now()) {
+            self.close_session_in(table, id, false)?;
+        }
+        Ok(())
+    }
+
     /// Needs the table alone: nobody may see a part of a session's locks released.
     fn close_session_in(&self, table: &Table, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
         self.check_up()?;

@@ -12,7 +12,7 @@ use super::changes::ChangesText;
 use super::rows::damaged;
 use crate::journal::{JournalError, Record, Renewal, StoredLease};
 
-/// Rows have smaller numbers; a commit takes one, and they start again when all are moved and the server is started again.
+/// Rows have smaller numbers; a commit takes one, and they start again whenever all rows are gone.
 const ROW_MAX: i64 = 1 << 38;
 
 /// The backlog of an open database.
@@ -179,16 +179,22 @@ impl Backlog {
         bytes: usize,
         changed: Vec<(i64, Change)>,
     ) -> Result<(), JournalError> {
-        if !(0..ROW_MAX).contains(&number) || (!self.rows.is_empty() && number != self.last_row + 1) {
+        if !(1..ROW_MAX).contains(&number) || (!self.rows.is_empty() && number != self.last_row + 1) {
             return Err(damaged(format!("row {number} of changes after row {}", self.last_row)));
         }
         self.rows.push_back(Row { number, changes: changed.len(), bytes, needed: 0 });
         (self.last_row, self.changes, self.bytes) =
             (number, self.changes + changed.len(), self.bytes + bytes);
         for (token, next) in changed {
-            // Its grant may be in `held` as well as in a row: only who reads that knows what the end comes to.
-            if matches!(next, Change::Ended) {
-                self.remove(token);
+            match (self.by_token.get(&token).map(|place| &self.pending[*place].change), &next) {
+                (Some(Change::Ended), _) | (Some(_), Change::Granted(_)) => {
+                    return Err(damaged(format!(
+                        "row {number} of changes goes on with token {token}, which is over or twice"
+                    )));
+                }
+                // Its grant may be in `held` as well as in a row: only who reads that knows what the end comes to.
+                (_, Change::Ended) => self.remove(token),
+                _ => {}
             }
             self.change(token, number, next);
         }
@@ -196,21 +202,29 @@ impl Backlog {
     }
 
     /// Learns, after all rows, that `held` has this lease. What the rows made of it; `None`: it is over.
-    pub(super) fn in_held(&mut self, mut stored: Box<StoredLease>) -> Option<Box<StoredLease>> {
+    pub(super) fn in_held(
+        &mut self,
+        mut stored: Box<StoredLease>,
+    ) -> Result<Option<Box<StoredLease>>, JournalError> {
         let token = stored.lease.token.get();
-        let Some(place) = self.by_token.get(&token) else { return Some(stored) };
+        let Some(place) = self.by_token.get(&token) else { return Ok(Some(stored)) };
         let last = self.pending[*place].last;
         let renewal = match &self.pending[*place].change {
-            Change::Ended => return None,
+            Change::Ended => return Ok(None),
             Change::Renewed(renewal) => *renewal,
-            Change::Granted(granted) => Renewal::of(&granted.lease),
+            Change::Granted(granted)
+                if (&granted.name, &granted.lease.owner) == (&stored.name, &stored.lease.owner) =>
+            {
+                Renewal::of(&granted.lease)
+            }
+            Change::Granted(_) => return Err(damaged(format!("two leases with token {token}"))),
         };
         self.remove(token);
         if Renewal::of(&stored.lease) != renewal {
             renewal.apply_to(&mut stored.lease);
             self.change(token, last, Change::Renewed(renewal));
         }
-        Some(stored)
+        Ok(Some(stored))
     }
 
     /// Learns, after all rows, that `held` has none of these leases. Those that there are go to `each`.
@@ -342,6 +356,10 @@ impl Backlog {
         for row in self.rows.drain(..plan.rows) {
             self.changes -= row.changes;
             self.bytes -= row.bytes;
+        }
+        if self.rows.is_empty() {
+            // Nothing is pending either: a number is worth nothing any more.
+            (self.last_row, self.sweep) = (0, None);
         }
     }
 }

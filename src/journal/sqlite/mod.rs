@@ -403,6 +403,125 @@ mod tests {
         assert_eq!(view(&path).len(), 6000);
     }
 
+    #[test]
+    fn what_is_over_stays_over_although_its_grant_is_still_in_a_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        let load = |backend: &mut SqliteBackend| {
+            let mut tokens = Vec::new();
+            let mut each = |record| {
+                if let Record::Granted(stored) = record {
+                    tokens.push(stored.lease.token.get());
+                }
+            };
+            backend.load(Some("b"), Timestamp::default(), &mut each).unwrap();
+            tokens
+        };
+        load(&mut backend);
+        let most = CHANGES_PER_STEP as i64 + 2;
+        backend.commit((1..=most).map(|token| Record::Granted(lease(token, 7))).collect()).unwrap();
+        // All but the last two are in `held`, and the row stays for those.
+        assert_eq!(backend.maintain(), Ok(true));
+        backend.commit(vec![Record::Ended(FencingToken::new(1).unwrap())]).unwrap();
+        for _ in 0..2 {
+            drop(backend);
+            backend = SqliteBackend::open(&path).unwrap();
+            assert!(load(&mut backend) == (2..=most).collect::<Vec<_>>());
+        }
+        while backend.maintain().unwrap() {}
+        assert!(load(&mut backend) == (2..=most).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reboot_gives_a_lease_the_length_of_a_renewal_that_was_not_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut backend = SqliteBackend::open(&dir.path().join("db")).unwrap();
+        let load = |backend: &mut SqliteBackend, boot, now| {
+            let mut found = Vec::new();
+            backend.load(Some(boot), Timestamp::from_nanos(now), &mut |record| found.push(record)).unwrap();
+            found
+        };
+        load(&mut backend, "first", 0);
+        backend.commit(vec![Record::Granted(lease(2, 4))]).unwrap();
+        while backend.maintain().unwrap() {}
+        let mut renewed = lease(2, 4);
+        let lasts = Ttl::from_millis(9).ok();
+        let renewal =
+            Renewal { deadline: Timestamp::from_nanos(6), lasts, renewals: 1, token: renewed.lease.token };
+        backend.commit(vec![Record::Renewed(renewal)]).unwrap();
+        renewal.apply_to(&mut renewed.lease);
+        renewed.lease.restart(Timestamp::from_nanos(1_000));
+        assert_eq!(load(&mut backend, "second", 1_000), [Record::Granted(renewed)]);
+        assert!(backend.backlog.is_empty());
+    }
+
+    #[test]
+    fn rows_that_contradict_each_other_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let plain = r#"[1,0,"k","me",5,7,null,null]"#;
+        for (row, held, first, second, boot) in [
+            (0, false, plain, "[]", "b"),
+            (1_i64 << 38, false, plain, "[]", "b"),
+            (1, false, plain, plain, "b"),
+            (1, false, "1", plain, "b"),
+            (1, false, "[1,9,9,1]", "[]", "b"),
+            (1, false, "[1,9,9,1]", "[]", "another"),
+            (1, true, r#"[1,0,"other","me",5,7,null,null]"#, "[]", "b"),
+            (1, true, r#"[1,0,"other","me",5,7,null,null]"#, "[]", "another"),
+            (1, true, "1", "[1,9,9,1]", "b"),
+        ] {
+            let _ = std::fs::remove_file(&path);
+            let mut backend = SqliteBackend::open(&path).unwrap();
+            backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+            if held {
+                backend.commit(vec![Record::Granted(lease(1, 7))]).unwrap();
+                while backend.maintain().unwrap() {}
+            }
+            drop(backend);
+            let second = if second == "[]" { String::new() } else { format!(",({row} + 1, '[{second}]')") };
+            run_sql(&path, &format!("INSERT INTO changes VALUES ({row}, '[{first}]'){second}"));
+            let mut backend = SqliteBackend::open(&path).unwrap();
+            let loaded = backend.load(Some(boot), Timestamp::default(), &mut |_| {});
+            assert!(
+                matches!(loaded, Err(JournalError::Corrupt { .. })),
+                "{row} {held} {first} {second} {boot}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_table_out_of_order_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.commit((1..=5).map(|token| Record::Granted(lease(token, 7))).collect()).unwrap();
+        while backend.maintain().unwrap() {}
+        let root: u32 = backend
+            .db
+            .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'held'", [], |row| row.get(0))
+            .unwrap();
+        drop(backend);
+        run_sql(&path, "INSERT INTO changes VALUES (1, '[3]'); PRAGMA wal_checkpoint(TRUNCATE)");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let page = (root as usize - 1) * 4096;
+        // A leaf: from byte 8 on it has the places of its cells, each the length of its row and then the token.
+        assert_eq!(bytes[page], 13);
+        let token = |cell: usize| {
+            let place = page + 8 + 2 * cell;
+            page + usize::from(u16::from_be_bytes([bytes[place], bytes[place + 1]])) + 1
+        };
+        let (second, fifth) = (token(1), token(4));
+        assert_eq!((bytes[second], bytes[fifth]), (2, 5));
+        bytes.swap(second, fifth);
+        std::fs::write(&path, bytes).unwrap();
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        let loaded = backend.load(Some("b"), Timestamp::default(), &mut |_| {});
+        assert!(matches!(loaded, Err(JournalError::Corrupt { .. })), "{loaded:?}");
+    }
+
     /// Every other one is like most leases of a server.
     fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
         let mut lease = Lease {

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::backlog::Backlog;
 use super::{changes, fault, rows};
-use crate::journal::{JournalError, Loaded, Record};
+use crate::journal::{JournalError, Loaded, Record, StoredLease};
 use crate::lock::{Delay, Timestamp};
 
 /// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
@@ -46,6 +46,8 @@ pub(super) fn load(
         }
     }
     if rebooted {
+        // Refuses what it refuses without a reboot, too.
+        read_leases(&reading, &mut backlog, &mut |_| {})?;
         let mut held = rows::Held::of(&reading).map_err(check)?;
         backlog.unmoved().try_for_each(|(token, change)| held.write(token, change)).map_err(check)?;
         reading.execute("DELETE FROM changes", []).map_err(check)?;
@@ -56,7 +58,7 @@ pub(super) fn load(
         reading.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
     }
     read_sessions_and_delays(&reading, each)?;
-    read_leases(&reading, &mut backlog, each)?;
+    read_leases(&reading, &mut backlog, &mut |stored| each(Record::Granted(stored)))?;
     reading.commit().map_err(check)?;
     Ok((Loaded { tokens_reserved, rebooted, secret }, backlog))
 }
@@ -83,7 +85,7 @@ fn read_sessions_and_delays(db: &Connection, each: &mut dyn FnMut(Record)) -> Re
 fn read_leases(
     db: &Connection,
     backlog: &mut Backlog,
-    each: &mut dyn FnMut(Record),
+    each: &mut dyn FnMut(Box<StoredLease>),
 ) -> Result<(), JournalError> {
     let check = |error| fault("read the database", &error);
     let mut rows = db.prepare("SELECT * FROM held ORDER BY token").map_err(check)?;
@@ -92,11 +94,14 @@ fn read_leases(
     while let Some(row) = rows.next().map_err(check)? {
         let stored = rows::lease_from_row(row)?;
         let token = stored.lease.token.get();
-        backlog.not_in_held(next..token, |stored| each(Record::Granted(stored)))?;
+        if token < next {
+            return Err(rows::damaged(format!("token {token} is held twice, or out of order")));
+        }
+        backlog.not_in_held(next..token, &mut *each)?;
         next = token + 1;
-        if let Some(stored) = backlog.in_held(Box::new(stored)) {
-            each(Record::Granted(stored));
+        if let Some(stored) = backlog.in_held(Box::new(stored))? {
+            each(stored);
         }
     }
-    backlog.not_in_held(next..i64::MAX, |stored| each(Record::Granted(stored)))
+    backlog.not_in_held(next..i64::MAX, each)
 }
