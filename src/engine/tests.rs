@@ -292,7 +292,8 @@ async fn the_locks_of_a_session_end_with_it_in_one_commit() {
         let ended =
             |record: &Record| if let Record::Ended(token) = record { Some(token.get()) } else { None };
         let mut with_it: Vec<i64> = last.iter().filter_map(ended).collect();
-        (tokens.sort_unstable(), with_it.sort_unstable());
+        tokens.sort_unstable();
+        with_it.sort_unstable();
         assert_eq!(with_it, tokens, "round {round}");
     }
 }

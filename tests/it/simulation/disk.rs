@@ -68,7 +68,7 @@ impl Disk {
         self.changed.notify_all();
     }
 
-    /// From now on reservations of tokens are not found again.
+    /// From now on reservations of tokens are not found again: tokens seem to go up to the highest that is held.
     pub(crate) fn forget_reservations(&self) {
         self.state().forgets_reservations = true;
     }
@@ -107,9 +107,15 @@ impl Backend for Attached {
         if state.server != self.server {
             return Err(gone());
         }
-        let mut loaded = state.kept.load(boot, now, each)?;
+        let mut highest = 0;
+        let mut loaded = state.kept.load(boot, now, &mut |record| {
+            if let Record::Granted(stored) = &record {
+                highest = highest.max(stored.lease.token.get());
+            }
+            each(record);
+        })?;
         if state.forgets_reservations {
-            loaded.tokens_reserved = 0;
+            loaded.tokens_reserved = highest;
         }
         Ok(loaded)
     }

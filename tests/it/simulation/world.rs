@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use octostore::clock::Clock;
 use octostore::engine::{Acquired, Engine, EngineConfig, Parked, Unavailable, Verdict};
-use octostore::journal::{Durability, Seq};
+use octostore::journal::{Durability, JournalError, Seq};
 use octostore::lock::{FencingToken, LockName, Mode, Op, Outcome, Owner, Refusal, Request, SessionId, Ttl};
 
 use super::disk::{Disk, Fate};
@@ -191,7 +191,7 @@ fn ttl(millis: u64) -> Ttl {
     Ttl::from_millis(millis).expect("a short TTL")
 }
 
-fn start(disk: &Arc<Disk>, clock: &Clock, boots: u32) -> Arc<Engine> {
+fn start(disk: &Arc<Disk>, clock: &Clock, boots: u32) -> Result<Arc<Engine>, String> {
     let config = EngineConfig {
         durability: Durability::Always,
         locks_max: 1000,
@@ -201,7 +201,8 @@ fn start(disk: &Arc<Disk>, clock: &Clock, boots: u32) -> Arc<Engine> {
         token_floor: 0,
         boot: Some(format!("boot {boots}")),
     };
-    Engine::start(disk.backend(), clock.clone(), config).expect("what was kept is a state")
+    Engine::start(disk.backend(), clock.clone(), config)
+        .map_err(|why| format!("what was kept is refused: {why}"))
 }
 
 /// Things are so, or the simulation has found something.
@@ -218,7 +219,7 @@ impl World {
         World {
             random: Random::new(seed),
             defect,
-            engine: start(&disk, &clock, 0),
+            engine: start(&disk, &clock, 0).expect("an empty disk"),
             disk,
             clock,
             boots: 0,
@@ -274,7 +275,7 @@ impl World {
             930..960 => self.cut_one(),
             960..970 => self.look_at_beliefs()?,
             970..985 => self.step_wall_clock(),
-            985..992 => self.refuse_commit(),
+            985..992 => self.refuse_commit()?,
             _ => self.crash()?,
         }
         self.hear_waiters()?;
@@ -759,21 +760,25 @@ impl World {
     }
 
     /// A commit fails; then storage works again, and the server goes back to what it has kept.
-    fn refuse_commit(&mut self) {
+    fn refuse_commit(&mut self) -> Result<(), String> {
         if !self.disk.has_commit() {
-            return;
+            return Ok(());
         }
         self.say(|| "a commit fails".into());
         self.disk.decide(Fate::Refused);
         while self.engine.journal_down().is_none() && !self.disk.has_commit() {
             std::thread::yield_now();
         }
-        while self.engine.journal_down().is_some() {
+        while let Some(why) = self.engine.journal_down() {
+            ensure(!matches!(why, JournalError::Corrupt { .. }), || {
+                format!("what was kept is refused: {why}")
+            })?;
             if self.disk.has_commit() {
                 self.disk.decide(Fate::Kept);
             }
             std::thread::yield_now();
         }
+        Ok(())
     }
 
     fn let_time_pass(&mut self) {
@@ -820,7 +825,7 @@ impl World {
         } else {
             self.clock.advance_millis(down_ms);
         }
-        self.engine = start(&self.disk, &self.clock, self.boots);
+        self.engine = start(&self.disk, &self.clock, self.boots)?;
         self.wait_for_journal();
         self.look_at_beliefs()
     }
