@@ -11,6 +11,10 @@ benches=(--bench lock_benchmarks --bench resp_benchmarks)
 case $what in
 save) cargo bench "${benches[@]}" -- --save-baseline regressions $filter ;;
 check)
+    if ! find target/criterion -type d -name regressions 2>/dev/null | grep -q .; then
+        echo "there is no baseline; run benches/regressions.sh save first" >&2
+        exit 2
+    fi
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
     cargo bench "${benches[@]}" -- --baseline regressions --noplot $filter | tee "$log"
@@ -19,7 +23,12 @@ check)
         /^[A-Za-z]/ { name = $1 }
         /change:/ { change = $0; sub(/^ +/, "", change) }
         /Performance has regressed/ { slower++; printf "slower: %-40s %s\n", name, change }
-        END { if (slower) exit 1; print "nothing got slower than the baseline" }
+        /change:/ { compared++ }
+        END {
+            if (slower) exit 1
+            if (!compared) { print "no bench has this in its name: nothing was compared"; exit 2 }
+            print "nothing got slower than the baseline, of " compared " figures"
+        }
     ' "$log"
     ;;
 *)

@@ -423,12 +423,24 @@ fn secret(said: &Settings, name: &'static str, file: &'static str) -> Result<Opt
     if direct.is_some() {
         return Err(said.fault(file, format!("--{name} is set, too; choose one")));
     }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| said.fault(file, format!("cannot read {path}: {error}")))?;
+    let text = read_private(path).map_err(|problem| said.fault(file, problem))?;
     match text.lines().next().unwrap_or("").trim_end() {
         "" => Err(said.fault(file, format!("the first line of {path} is empty"))),
         line => Ok(Some(line.to_owned())),
     }
+}
+
+/// Reads a file that holds a secret. Refuses one that is open to others.
+fn read_private(path: &str) -> Result<String, String> {
+    let unreadable = |error| format!("cannot read {path}: {error}");
+    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "others may read or change {path} (its mode is {:o}); run chmod 600 on it",
+            mode & 0o777
+        ));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 fn password(said: &Settings) -> Result<Option<Password>, ConfigError> {
@@ -465,15 +477,7 @@ fn users(said: &Settings) -> Result<UsersConfig, ConfigError> {
     }
     if let Some(path) = said.text("http-tokens") {
         let fault = |problem: String| said.fault("http-tokens", problem);
-        let unreadable = |error| fault(format!("cannot read {path}: {error}"));
-        let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(fault(format!(
-                "others may read or change {path} (its mode is {:o}); run chmod 600 on it",
-                mode & 0o777
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = read_private(path).map_err(fault)?;
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {

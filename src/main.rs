@@ -20,9 +20,7 @@ fn main() -> ExitCode {
     };
     octostore::server::log_to_stderr(config.log);
     octostore::server::keep_files_private();
-    octostore::server::raise_file_limit(
-        config.listener.connections_max * if config.http.is_some() { 2 } else { 1 },
-    );
+    octostore::server::raise_file_limit(config.listener.connections_max, config.http.is_some());
     let served = tokio::runtime::Builder::new_multi_thread().enable_all().build().map(|runtime| {
         runtime.block_on(async {
             let server = Server::start(&config).await?;

@@ -279,10 +279,10 @@ pub fn keep_files_private() {
 /// Files that the server needs beside connections.
 const FILES_BESIDE: u64 = 64;
 
-/// Asks the system for as many open files as connections need.
-pub fn raise_file_limit(connections_max: usize) {
+/// Asks the system for as many open files as connections need: so many Redis clients, and as many HTTP clients if there are any.
+pub fn raise_file_limit(connections_max: usize, has_http: bool) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = connections_max as u64 + FILES_BESIDE;
+    let wanted = connections_max as u64 * if has_http { 2 } else { 1 } + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return;
@@ -292,7 +292,8 @@ pub fn raise_file_limit(connections_max: usize) {
     if raised.is_err() || allowed < wanted {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(0);
         tracing::warn!(
-            "only {files} open files are allowed (ulimit -n), fewer than --connections-max {connections_max} needs"
+            "{wanted} open files are needed for --connections-max {connections_max}, and {files} are allowed: \
+             raise that (ulimit -n), or lower --connections-max"
         );
     }
 }

@@ -68,6 +68,14 @@ impl LockFile {
         let _ = file.read_to_string(&mut text);
         lock(&file, &path, &text)?;
         let tokens_reserved = field(&text, "tokens_reserved").unwrap_or(0);
+        if !is_new && text.is_empty() {
+            tracing::warn!(
+                database = %database.display(),
+                "there was no {} beside the database: if this is an old copy, tokens issued since may be issued again; \
+                 start with --token-floor above them",
+                path.display()
+            );
+        }
         if is_new && tokens_reserved > 0 {
             tracing::warn!(
                 database = %database.display(),

@@ -184,7 +184,8 @@ fn damaged_databases_are_refused_or_served() {
     drop(client);
     assert_eq!(server.terminate().0, Some(0));
     let whole = std::fs::read(&data).unwrap();
-    let mut random = Random::new(setting("OCTOSTORE_TEST_SEED").unwrap_or(1));
+    let seed = setting("OCTOSTORE_TEST_SEED").unwrap_or(1);
+    let mut random = Random::new(seed);
     let mut damaged: Vec<Vec<u8>> = vec![b"not a database, but some other file".repeat(100)];
     damaged.extend((0..6).map(|_| whole[..random.below(whole.len() as u64) as usize].to_vec()));
     for _ in 0..setting("OCTOSTORE_TEST_DAMAGES").unwrap_or(20) {
@@ -200,15 +201,19 @@ fn damaged_databases_are_refused_or_served() {
         match Process::try_start(&path) {
             Ok(server) => {
                 let reply = server.connect().line("LOCK new me");
-                assert!(reply.starts_with(':') || reply.starts_with("-MISCONF"), "{number}: {reply}");
+                assert!(
+                    reply.starts_with(':') || reply.starts_with("-MISCONF"),
+                    "seed {seed}, {number}: {reply}"
+                );
                 serves += 1;
             }
             Err(why) => {
                 let names_it = why.contains(&format!("damaged{number}.db")) && !why.contains("panicked");
-                assert!(names_it, "{number}: {why}");
+                assert!(names_it, "seed {seed}, {number}: {why}");
                 refusals += 1;
             }
         }
     }
+    println!("{} damaged databases, seed {seed}: {refusals} refused, {serves} served", damaged.len());
     assert!(refusals > 0 && serves > 0, "{refusals} refused, {serves} served");
 }
