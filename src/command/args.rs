@@ -120,8 +120,17 @@ pub(super) fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
+/// So many digits always fit.
+const SHORT_DIGITS: usize = 18;
+
 /// A signed number, written as Redis wants it: no sign but `-`, no leading zeros, no spaces.
 pub(super) fn integer(word: &[u8]) -> Result<i64, CommandError> {
+    if let [b'1'..=b'9', ..] = word
+        && word.len() <= SHORT_DIGITS
+        && word.iter().all(u8::is_ascii_digit)
+    {
+        return Ok(word.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')));
+    }
     let digits = word.strip_prefix(b"-").unwrap_or(word);
     let is_plain = match digits {
         [b'0'] => digits.len() == word.len(),
@@ -159,6 +168,9 @@ mod tests {
             ("0", Some(0)),
             ("-1", Some(-1)),
             ("42", Some(42)),
+            ("999999999999999999", Some(999_999_999_999_999_999)),
+            ("1000000000000000000", Some(1_000_000_000_000_000_000)),
+            ("99999999999999999x", None),
             ("9223372036854775807", Some(i64::MAX)),
             ("-9223372036854775808", Some(i64::MIN)),
             ("9223372036854775808", None),

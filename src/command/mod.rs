@@ -32,6 +32,7 @@ mod transaction;
 mod unlock;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 
@@ -214,8 +215,37 @@ pub static COMMANDS: &[Command] = &[
     server::WAIT,
 ];
 
-static BY_NAME: LazyLock<HashMap<&'static [u8], &'static Command>> =
-    LazyLock::new(|| COMMANDS.iter().map(|command| (command.name.as_bytes(), command)).collect());
+static BY_NAME: LazyLock<HashMap<u128, &'static Command, BuildHasherDefault<Fold>>> = LazyLock::new(|| {
+    let key = |command: &Command| packed(command.name.as_bytes()).unwrap_or_else(|| unreachable!("names are short"));
+    COMMANDS.iter().map(|command| (key(command), command)).collect()
+});
+
+/// A name in lower case as a number; `None` if it is longer than any command's.
+fn packed(name: &[u8]) -> Option<u128> {
+    let mut lower = [0; 16];
+    let (text, length) = lower.split_at_mut(15);
+    text.get_mut(..name.len())?.copy_from_slice(name);
+    text.make_ascii_lowercase();
+    length[0] = name.len() as u8;
+    Some(u128::from_le_bytes(lower))
+}
+
+/// Hashes packed names. Names that collide on purpose cost nothing: what is looked up is never kept.
+#[derive(Default)]
+struct Fold(u64);
+
+impl Hasher for Fold {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u128(u128::from(*byte)));
+    }
+    fn write_u128(&mut self, name: u128) {
+        let folded = self.0 ^ (name as u64) ^ (name >> 64) as u64;
+        self.0 = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
 
 /// The names of all commands, and of their subcommands.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -228,11 +258,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 impl Command {
     /// The command of a name, in any case.
     pub fn find(name: &[u8]) -> Option<&'static Command> {
-        let mut lower = [0; 16];
-        let lower = lower.get_mut(..name.len())?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        BY_NAME.get(&*lower).copied()
+        BY_NAME.get(&packed(name)?).copied()
     }
 
     /// The part of the name after the container's.

@@ -1,6 +1,7 @@
 //! The parsed, bounded types of the lock domain.
 //!
-//! Promise: a value that exists is within its limits, so nothing behind the edge checks again.
+//! Promise: a value that exists is within its limits, so nothing behind the edge checks again. Keys and owners of usual
+//! length are kept in place: making, copying and dropping them allocates nothing.
 //! Absent: configuration (a server may accept less than these limits, never more), text formats of any
 //! protocol, and clocks.
 
@@ -52,9 +53,68 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
+/// Bytes kept in place if there are few of them; enough for most keys, and for a UUID with a prefix as owner.
+const IN_PLACE_MAX: usize = 46;
+
+/// Bytes that are mostly few.
+#[derive(Clone)]
+enum ShortBytes {
+    InPlace { length: u8, bytes: [u8; IN_PLACE_MAX] },
+    Elsewhere(Box<[u8]>),
+}
+
+const _: () = assert!(size_of::<ShortBytes>() == 48);
+
+impl ShortBytes {
+    /// `first` and then `rest`.
+    fn of(first: &[u8], rest: &[u8]) -> ShortBytes {
+        let length = first.len() + rest.len();
+        if length > IN_PLACE_MAX {
+            return ShortBytes::Elsewhere([first, rest].concat().into_boxed_slice());
+        }
+        let mut bytes = [0; IN_PLACE_MAX];
+        bytes[..first.len()].copy_from_slice(first);
+        bytes[first.len()..length].copy_from_slice(rest);
+        ShortBytes::InPlace { length: length as u8, bytes }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            ShortBytes::InPlace { length, bytes } => &bytes[..usize::from(*length)],
+            ShortBytes::Elsewhere(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for ShortBytes {
+    fn eq(&self, other: &ShortBytes) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for ShortBytes {}
+
+impl std::hash::Hash for ShortBytes {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_slice().hash(state);
+    }
+}
+
+impl PartialOrd for ShortBytes {
+    fn partial_cmp(&self, other: &ShortBytes) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ShortBytes {
+    fn cmp(&self, other: &ShortBytes) -> std::cmp::Ordering {
+        self.as_slice().cmp(other.as_slice())
+    }
+}
+
 /// What a lock is called: a database number and a binary-safe key of 1…[`KEY_BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LockName(Box<[u8]>);
+pub struct LockName(ShortBytes);
 
 impl LockName {
     /// Copies `key`; fails on a length or database out of range.
@@ -65,25 +125,22 @@ impl LockName {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Invalid::KeyLength);
         }
-        let mut bytes = Vec::with_capacity(1 + key.len());
-        bytes.push(database);
-        bytes.extend_from_slice(key);
-        Ok(LockName(bytes.into_boxed_slice()))
+        Ok(LockName(ShortBytes::of(&[database], key)))
     }
 
     /// The database, 0…15.
     pub fn database(&self) -> u8 {
-        self.0[0]
+        self.as_bytes()[0]
     }
 
     /// The key as the client sent it.
     pub fn key(&self) -> &[u8] {
-        &self.0[1..]
+        &self.as_bytes()[1..]
     }
 
     /// Database and key as one run of bytes, for hashing.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 }
 
@@ -95,7 +152,7 @@ impl fmt::Debug for LockName {
 
 /// The opaque, secret word by which a client proves that a lease is its own: 1…[`OWNER_BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Owner(Box<[u8]>);
+pub struct Owner(ShortBytes);
 
 impl Owner {
     /// Copies `bytes`; fails on a length out of range.
@@ -103,18 +160,18 @@ impl Owner {
         if bytes.is_empty() || bytes.len() > OWNER_BYTES_MAX {
             return Err(Invalid::OwnerLength);
         }
-        Ok(Owner(bytes.into()))
+        Ok(Owner(ShortBytes::of(&[], bytes)))
     }
 
     /// The owner as the client sent it.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 }
 
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.escape_ascii())
+        write!(f, "{}", self.as_bytes().escape_ascii())
     }
 }
 
@@ -284,6 +341,20 @@ mod tests {
         assert_eq!(FencingToken::new(TOKEN_MAX + 1), Err(Invalid::Token));
         assert_eq!(Mode::limit(0), Err(Invalid::Limit));
         assert_eq!(Mode::limit(1), Ok(Mode::Exclusive));
+    }
+
+    #[test]
+    fn bytes_in_place_and_elsewhere_are_the_same_to_whoever_looks() {
+        let all: Vec<u8> = (1..=2 * IN_PLACE_MAX as u8).collect();
+        let mut before: Option<Owner> = None;
+        for length in 1..=all.len() {
+            let owner = Owner::new(&all[..length]).unwrap();
+            assert_eq!((owner.as_bytes(), owner.clone()), (&all[..length], owner.clone()));
+            assert!(before.is_none_or(|before| before < owner));
+            let name = LockName::new(3, &all[..length]).unwrap();
+            assert_eq!((name.database(), name.key()), (3, &all[..length]));
+            before = Some(owner);
+        }
     }
 
     #[test]

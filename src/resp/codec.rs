@@ -1,8 +1,8 @@
 //! Replies on the wire, in RESP2 and RESP3.
 //!
 //! Promise: one reply, one frame, whatever its bytes; the pairs of a map keep their order. Scalars are encoded by
-//! redis-protocol, named in this file and in the scanner's tests only; the heads of aggregates are written here, as its
-//! own maps have no order. Absent: sockets, commands.
+//! redis-protocol, named in this file and in the scanner's tests only. Written here are the heads of aggregates, as its
+//! own maps have no order, and integers, which nearly all replies are. Absent: sockets, commands.
 
 use bytes::BytesMut;
 use redis_protocol::resp2::encode::extend_encode_borrowed as encode2;
@@ -17,7 +17,7 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
     let is_3 = protocol == 3;
     match reply {
         Reply::Simple(text) => scalar(out, &Frame2::SimpleString(text.as_bytes())),
-        Reply::Integer(n) => scalar(out, &Frame2::Integer(*n)),
+        Reply::Integer(n) => number(b':', *n, out),
         Reply::Bulk(bytes) => scalar(out, &Frame2::BulkString(bytes)),
         Reply::Error(text) => match text.contains(['\r', '\n']) {
             true => scalar(out, &Frame2::Error(&text.replace(['\r', '\n'], " "))),
@@ -36,9 +36,9 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
         Reply::Push(items) => aggregate(if is_3 { b'>' } else { b'*' }, items, protocol, out),
         Reply::Map(pairs) => {
             if is_3 {
-                head(b'%', pairs.len(), out);
+                number(b'%', pairs.len(), out);
             } else {
-                head(b'*', pairs.len() * 2, out);
+                number(b'*', pairs.len() * 2, out);
             }
             for (key, value) in pairs {
                 encode(key, protocol, out);
@@ -50,13 +50,16 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
 }
 
 fn aggregate(kind: u8, items: &[Reply], protocol: u8, out: &mut BytesMut) {
-    head(kind, items.len(), out);
+    number(kind, items.len(), out);
     items.iter().for_each(|item| encode(item, protocol, out));
 }
 
-fn head(kind: u8, length: usize, out: &mut BytesMut) {
+fn number(kind: u8, n: impl itoa::Integer, out: &mut BytesMut) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(n).as_bytes();
+    out.reserve(digits.len() + 3);
     out.extend_from_slice(&[kind]);
-    out.extend_from_slice(length.to_string().as_bytes());
+    out.extend_from_slice(digits);
     out.extend_from_slice(b"\r\n");
 }
 

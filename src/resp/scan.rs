@@ -134,12 +134,18 @@ impl Scanner {
             match self.state {
                 State::Start => {
                     self.spans.clear();
-                    self.inline = OwnedArgs::default();
+                    if !self.inline.is_empty() {
+                        self.inline = OwnedArgs::default();
+                    }
                     (self.position, self.searched) = (0, 0);
-                    self.state = match input.first() {
-                        None => return Ok(None),
-                        Some(b'*') => State::Count,
-                        Some(_) => State::Inline,
+                    self.state = match (input.first(), short_number(b'*', input)) {
+                        (_, Some((words_left @ 1.., digits))) if words_left <= self.limits.words_max => {
+                            (self.position, self.searched) = (digits, digits);
+                            State::Length { words_left }
+                        }
+                        (None, _) => return Ok(None),
+                        (Some(b'*'), _) => State::Count,
+                        (Some(_), _) => State::Inline,
                     };
                 }
                 State::Inline => return self.inline(input),
@@ -157,6 +163,15 @@ impl Scanner {
                 }
                 State::Length { words_left: 0 } => return Ok(self.complete()),
                 State::Length { words_left } => {
+                    if let Some((length, digits)) = short_number(b'$', &input[self.position..])
+                        && length <= self.limits.word_bytes_max
+                        && self.position + digits + length <= self.limits.request_bytes_max
+                    {
+                        self.position += digits;
+                        self.searched = self.position;
+                        self.state = State::Word { words_left, length };
+                        continue;
+                    }
                     match input.get(self.position) {
                         None => return Ok(None),
                         Some(b'$') => {}
@@ -239,6 +254,18 @@ impl Scanner {
         }
         self.position = end + 1;
         Ok(self.complete())
+    }
+}
+
+/// A line of `kind` and one or two digits, as nearly all are, and how many bytes it takes. `None`: look closer.
+fn short_number(kind: u8, input: &[u8]) -> Option<(usize, usize)> {
+    let digit = |byte: u8| usize::from(byte - b'0');
+    match *input {
+        [first, ones @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => Some((digit(ones), 4)),
+        [first, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => {
+            Some((digit(tens) * 10 + digit(ones), 5))
+        }
+        _ => None,
     }
 }
 
@@ -438,7 +465,7 @@ mod tests {
 
         #[test]
         fn words_lie_where_redis_protocol_finds_them(
-            words in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..8),
+            words in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..12),
         ) {
             let bytes = encoded(&words);
             let mut scanner = Scanner::new(ScanLimits::default());
