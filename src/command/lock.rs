@@ -5,7 +5,7 @@
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
 use crate::engine::{Acquired, Parked, Verdict};
 use crate::journal::Seq;
-use crate::lock::{Mode, Outcome, Refusal, Request, Ttl};
+use crate::lock::{LeaseExtra, Mode, Outcome, Refusal, Request, Ttl};
 use crate::reply::Reply;
 
 pub(super) const LOCK: Command = Command {
@@ -94,13 +94,16 @@ fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
     };
     let request = Request {
         mode: found.mode.unwrap_or(Mode::Exclusive),
+        origin: Some(context.client.origin()),
+        ..Request::exclusive(owner, ttl)
+    };
+    let request = request.with(LeaseExtra {
         max_hold: found.max_hold,
         delay: found.delay,
         session,
         meta: found.meta,
-        origin: Some(context.client.origin()),
-        ..Request::exclusive(owner, ttl)
-    };
+        ..LeaseExtra::default()
+    });
     let access = context.access;
     let wait = found.wait.unwrap_or(0);
     if wait == 0 || access.is_alone() {

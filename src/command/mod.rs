@@ -216,7 +216,9 @@ pub static COMMANDS: &[Command] = &[
 ];
 
 static BY_NAME: LazyLock<HashMap<u128, &'static Command, BuildHasherDefault<Fold>>> = LazyLock::new(|| {
-    let key = |command: &Command| packed(command.name.as_bytes()).unwrap_or_else(|| unreachable!("names are short"));
+    let key = |command: &Command| {
+        packed(command.name.as_bytes()).unwrap_or_else(|| unreachable!("names are short"))
+    };
     COMMANDS.iter().map(|command| (key(command), command)).collect()
 });
 

@@ -10,9 +10,10 @@ use std::sync::{Arc, RwLockWriteGuard};
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
-use crate::journal::{Durability, Group, Journal, Record, Renewal, Seq, StoredLease};
+use crate::journal::{Group, Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, Effect, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp, Waiter,
+    self, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp,
+    Waiter, WaiterId,
 };
 
 /// A way to the locks. Never make a second one on the same thread while one is alone.
@@ -256,7 +257,7 @@ impl Engine {
     /// already, to be taken back if there is no grant.
     fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
-        for id in [request.session, request.counted_by].into_iter().flatten() {
+        for id in [request.session(), request.counted_by()].into_iter().flatten() {
             if self.core.sessions.get(id, |_| ()).is_none() {
                 return Err(Unavailable::NoSession.into());
             }
@@ -274,7 +275,7 @@ impl Engine {
             {
                 return Err(Unavailable::WaitersMax.into());
             }
-            if let Some(account) = request.account.as_deref() {
+            if let Some(account) = request.account() {
                 if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
                     return Ok(Some(account));
                 }
@@ -310,88 +311,30 @@ impl Engine {
         undelivered: &mut VecDeque<Op>,
     ) -> Result<Outcome, Unavailable> {
         let core = &*self.core;
-        let mut effects = Vec::new();
+        let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch: table.epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
         if effects.is_empty() {
             return Ok(outcome);
         }
-        // Most of the work for a record is to make it.
-        let is_kept = self.journal().durability() != Durability::Memory;
-        let mut records = Vec::new();
-        let mut events = Vec::new();
-        let mut verdicts = Vec::new();
-        // Who waits is no business of those who watch a lock.
-        let is_seen = |effect: &Effect| !matches!(effect, Effect::Joined { .. } | Effect::WaiterLeft { .. });
-        let is_change = effects.iter().any(is_seen);
-        for effect in effects {
-            core.census.count(&effect, now);
-            if core.events.is_heard() {
-                events.extend(event_of(name, &effect));
-            }
-            let record = match effect {
-                Effect::Granted { lease, waiter } => {
-                    if let Some(session) = lease.session() {
-                        core.sessions.attach(session, name);
-                    }
-                    if let Some(session) = lease.counted_by() {
-                        core.sessions.count(session, name, true);
-                    }
-                    if let Some((waiter, _)) = waiter {
-                        verdicts.push((waiter, Verdict::Granted(lease.token, Seq::default())));
-                        // Whoever did not wait was counted when admitted.
-                        lease.account().into_iter().for_each(|account| core.quotas.add(account));
-                    }
-                    is_kept.then(|| Record::Granted(Box::new(StoredLease { name: name.clone(), lease })))
-                }
-                Effect::Renewed { token, deadline, lasts, renewals } => {
-                    Some(Record::Renewed(Renewal { token, deadline, lasts, renewals }))
-                }
-                Effect::Ended { lease, how } => {
-                    self.detach(lease.session(), name, guarded.slot);
-                    if let Some(session) = lease.counted_by() {
-                        core.sessions.count(session, name, false);
-                    }
-                    lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                    if how.is_unclean() {
-                        let at = now.min(lease.deadline);
-                        core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), at);
-                    }
-                    Some(Record::Ended(lease.token))
-                }
-                Effect::DelayStarted { delay, .. } => Some(Record::DelayStarted(name.clone(), delay)),
-                Effect::DelayEnded => Some(Record::DelayEnded(name.clone())),
-                Effect::Joined { session, .. } => {
-                    if let Some(session) = session {
-                        core.sessions.attach(session, name);
-                    }
-                    None
-                }
-                Effect::WaiterLeft { waiter, session, why } => {
-                    let verdict = match why {
-                        Left::TimedOut | Left::Gone => Verdict::TimedOut(Seq::default()),
-                        Left::SessionEnded => Verdict::SessionEnded(Seq::default()),
-                        Left::Replaced => Verdict::Replaced,
-                    };
-                    verdicts.push((waiter, verdict));
-                    self.detach(session, name, guarded.slot);
-                    None
-                }
-            };
-            if is_kept {
-                records.extend(record);
-            }
-        }
         // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
         // first whether the journal is down, and it stays down until this table is replaced.
+        let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
         let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
-        if is_change {
+        // Who waits is no business of those who watch a lock.
+        if effects.iter().any(|effect| !matches!(effect, Effect::Joined { .. } | Effect::WaiterLeft { .. })) {
             core.watches.changed(guarded.hash);
         }
-        events.into_iter().for_each(|event| core.events.push(seq, event));
-        for (waiter, verdict) in verdicts {
-            let is_heard = core.waiters.tell(waiter, verdict.standing_on(seq));
+        if core.events.is_heard() {
+            let events = effects.iter().filter_map(|effect| event_of(name, effect, &effects, guarded.slot));
+            events.for_each(|event| core.events.push(seq, event));
+        }
+        for effect in effects.iter() {
+            core.census.count(effect, now);
+            self.note(name, effect, &effects, guarded, now);
+            let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
+            let is_heard = core.waiters.tell(waiter, verdict);
             if let Verdict::Granted(token, _) = verdict
                 && !is_heard
                 && let Some(lease) = guarded.slot.lease(token)
@@ -402,10 +345,44 @@ impl Engine {
         Ok(outcome)
     }
 
+    /// What sessions, quotas and the memory of late owners have to know of an effect.
+    fn note(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
+        let core = &*self.core;
+        match effect {
+            Effect::Granted { token, waiter } => {
+                let Some(lease) = all.granted(*token, guarded.slot) else { return };
+                if let Some(session) = lease.session() {
+                    core.sessions.attach(session, name);
+                }
+                if let Some(session) = lease.counted_by() {
+                    core.sessions.count(session, name, true);
+                }
+                if waiter.is_some() {
+                    // Whoever did not wait was counted when admitted.
+                    lease.account().into_iter().for_each(|account| core.quotas.add(account));
+                }
+            }
+            Effect::Ended { lease, how } => {
+                self.detach(lease.session(), name, guarded.slot);
+                if let Some(session) = lease.counted_by() {
+                    core.sessions.count(session, name, false);
+                }
+                lease.account().into_iter().for_each(|account| core.quotas.remove(account));
+                if how.is_unclean() {
+                    let at = now.min(lease.deadline);
+                    core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), at);
+                }
+            }
+            Effect::Joined { session: Some(session), .. } => core.sessions.attach(*session, name),
+            Effect::WaiterLeft { session, .. } => self.detach(*session, name, guarded.slot),
+            _ => {}
+        }
+    }
+
     fn detach(&self, session: Option<SessionId>, name: &LockName, slot: &Slot) {
         let Some(session) = session else { return };
         let still_there = slot.holders().any(|lease| lease.session() == Some(session))
-            || slot.waiters().any(|waiter| waiter.request.session == Some(session));
+            || slot.waiters().any(|waiter| waiter.request.session() == Some(session));
         if !still_there {
             self.core.sessions.detach(session, name);
         }
@@ -431,7 +408,7 @@ impl lock::Env for EngineEnv<'_> {
     fn is_lost(&mut self, waiter: &Waiter) -> Option<Left> {
         let core = &self.engine.core;
         // When one session ends, others may be due and not yet ended.
-        if let Some(session) = waiter.request.session
+        if let Some(session) = waiter.request.session()
             && core.sessions.get(session, |session| session.record.deadline > self.now) != Some(true)
         {
             return Some(Left::SessionEnded);
@@ -440,9 +417,28 @@ impl lock::Env for EngineEnv<'_> {
     }
 }
 
-fn event_of(name: &LockName, effect: &Effect) -> Option<Event> {
+fn record_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Option<Record> {
+    match effect {
+        Effect::Granted { token, .. } => {
+            let lease = all.granted(*token, slot)?.clone();
+            Some(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })))
+        }
+        Effect::Renewed { token, deadline, lasts, renewals } => Some(Record::Renewed(Renewal {
+            token: *token,
+            deadline: *deadline,
+            lasts: *lasts,
+            renewals: *renewals,
+        })),
+        Effect::Ended { lease, .. } => Some(Record::Ended(lease.token)),
+        Effect::DelayStarted { delay, .. } => Some(Record::DelayStarted(name.clone(), *delay)),
+        Effect::DelayEnded => Some(Record::DelayEnded(name.clone())),
+        Effect::Joined { .. } | Effect::WaiterLeft { .. } => None,
+    }
+}
+
+fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Option<Event> {
     let (kind, token, deadline) = match effect {
-        Effect::Granted { lease, .. } => (EventKind::Acquired, lease.token, lease.deadline),
+        Effect::Granted { token, .. } => (EventKind::Acquired, *token, all.granted(*token, slot)?.deadline),
         Effect::Renewed { token, deadline, .. } => (EventKind::Renewed, *token, *deadline),
         Effect::Ended { lease, how } => {
             let kind = match how {
@@ -455,4 +451,22 @@ fn event_of(name: &LockName, effect: &Effect) -> Option<Event> {
         _ => return None,
     };
     Some(Event { number: 0, name: name.clone(), kind, token, deadline })
+}
+
+/// Who waits no more, and what it is told.
+fn verdict_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, Verdict)> {
+    match effect {
+        Effect::Granted { token, waiter: Some((waiter, _)) } => {
+            Some((*waiter, Verdict::Granted(*token, seq)))
+        }
+        Effect::WaiterLeft { waiter, why, .. } => {
+            let verdict = match why {
+                Left::TimedOut | Left::Gone => Verdict::TimedOut(seq),
+                Left::SessionEnded => Verdict::SessionEnded(seq),
+                Left::Replaced => Verdict::Replaced,
+            };
+            Some((*waiter, verdict))
+        }
+        _ => None,
+    }
 }

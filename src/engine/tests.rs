@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
-use crate::lock::{FencingToken, Lease, LockName, Outcome, Owner, Request, Ttl};
+use crate::lock::{FencingToken, Lease, LeaseExtra, LockName, Outcome, Owner, Request, Ttl};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());
@@ -38,6 +38,12 @@ fn owner(text: &str) -> Owner {
 
 fn request(who: &str) -> Request {
     Request::exclusive(owner(who), Ttl::from_millis(1000).ok())
+}
+
+/// Without a TTL of its own.
+fn in_session(who: &str, session: SessionId) -> Request {
+    let extra = LeaseExtra { session: Some(session), ..LeaseExtra::default() };
+    Request { ttl: None, ..request(who) }.with(extra)
 }
 
 /// Takes a lock without waiting; the token, if it was granted.
@@ -205,7 +211,7 @@ async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived(
     let clock = Clock::manual();
     let engine = memory(&clock);
     let (id, _) = engine.access().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
-    let with_session = |who: &str| Request { session: Some(id), ttl: None, ..request(who) };
+    let with_session = |who: &str| in_session(who, id);
     for key in ["a", "b", "c"] {
         take(&engine, key, with_session("s")).unwrap();
     }
@@ -230,7 +236,16 @@ async fn a_keepalive_outlives_the_process_and_an_expired_session_leaves_its_dela
     let engine = on_disk(&path, &clock);
     let (id, _) = engine.access().open_session("job", None, Ttl::from_millis(500).ok()).unwrap();
     let delay = Ttl::from_millis(300).ok();
-    take(&engine, "k", Request { session: Some(id), ttl: None, delay, ..request("a") }).unwrap();
+    take(
+        &engine,
+        "k",
+        Request { ttl: None, ..request("a") }.with(LeaseExtra {
+            session: Some(id),
+            delay,
+            ..LeaseExtra::default()
+        }),
+    )
+    .unwrap();
     clock.advance_millis(400);
     engine.access().keep_alive(id).unwrap();
     drop(engine);
@@ -275,9 +290,7 @@ async fn the_locks_of_a_session_end_with_it_in_one_commit() {
     for round in 0..60 {
         let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
         let mut tokens: Vec<i64> = (0..100)
-            .map(|n| {
-                take(&engine, &format!("k{n}"), Request { session: Some(id), ttl: None, ..request("a") })
-            })
+            .map(|n| take(&engine, &format!("k{n}"), in_session("a", id)))
             .map(Option::unwrap)
             .collect();
         if round % 2 == 0 {
@@ -305,7 +318,10 @@ async fn the_session_of_a_connection_that_went_while_storage_failed_ends_when_it
         let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
         let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
         let (id, _) = engine.access().open_session("", None, None).unwrap();
-        let leased = Op::Acquire { request: Request { session: Some(id), ..request("a") }, wait: None };
+        let leased = Op::Acquire {
+            request: request("a").with(LeaseExtra { session: Some(id), ..LeaseExtra::default() }),
+            wait: None,
+        };
         let (_, seq) = engine.access().submit(&name("k"), &leased).unwrap();
         engine.barrier(seq).await.unwrap();
         faults.fail_with(Some(JournalError::Full));
@@ -349,7 +365,7 @@ async fn no_list_has_the_locks_of_a_session_that_is_over() {
         },
     ] {
         let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
-        take(&engine, "k", Request { session: Some(id), ttl: None, ..request("a") }).unwrap();
+        take(&engine, "k", in_session("a", id)).unwrap();
         assert_eq!(look(&engine.access()), 1);
         clock.advance_millis(500);
         assert_eq!(look(&engine.alone()), 0);
@@ -374,7 +390,7 @@ fn leases_that_no_server_could_have_left_are_refused() {
     let two = vec![reserved(), granted(&request("a"), 1), granted(&request("b"), 2)];
     assert!(refused(two).contains("exclude each other"));
     assert!(refused(vec![reserved(), granted(&request("a"), 101)]).contains("none above 100 was issued"));
-    let gone = Request { session: Some(SessionId(7)), ..request("a") };
+    let gone = request("a").with(LeaseExtra { session: Some(SessionId(7)), ..LeaseExtra::default() });
     assert!(refused(vec![reserved(), granted(&gone, 1)]).contains("a session that is not there"));
 }
 
@@ -406,7 +422,6 @@ async fn a_waiter_whose_session_is_over_is_granted_nothing_when_another_session_
     let engine = memory(&clock);
     let open = || engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap().0;
     let (first, second) = (open(), open());
-    let in_session = |who: &str, session| Request { session: Some(session), ttl: None, ..request(who) };
     let mut waiters = Vec::new();
     // Whichever of the two sessions ends first.
     for (key, holds, waits) in [("a", first, second), ("b", second, first)] {
@@ -433,8 +448,14 @@ async fn the_session_of_a_connection_ends_with_the_process() {
     let engine = on_disk(&path, &clock);
     let (connection, _) = engine.access().open_session("", None, None).unwrap();
     let (lasting, _) = engine.access().open_session("job", None, Ttl::from_millis(5000).ok()).unwrap();
-    take(&engine, "conn", Request { session: Some(connection), ..request("a") }).unwrap();
-    take(&engine, "job", Request { session: Some(lasting), ..request("a") }).unwrap();
+    take(
+        &engine,
+        "conn",
+        request("a").with(LeaseExtra { session: Some(connection), ..LeaseExtra::default() }),
+    )
+    .unwrap();
+    take(&engine, "job", request("a").with(LeaseExtra { session: Some(lasting), ..LeaseExtra::default() }))
+        .unwrap();
     drop(engine);
     let engine = on_disk(&path, &clock);
     assert!(take(&engine, "conn", request("b")).is_some());
@@ -528,7 +549,8 @@ async fn sessions_and_running_delays_have_a_limit_too() {
     assert_eq!(engine.access().open_session("t", None, None), Err(Unavailable::SessionsMax));
     engine.access().close_session(id, true).unwrap();
     engine.access().open_session("t", None, None).unwrap();
-    let delayed = || Request { delay: Ttl::from_millis(5000).ok(), ..request("a") };
+    let delayed =
+        || request("a").with(LeaseExtra { delay: Ttl::from_millis(5000).ok(), ..LeaseExtra::default() });
     for key in ["a", "b"] {
         take(&engine, key, delayed()).unwrap();
         engine.access().submit(&name(key), &Op::Force).unwrap();

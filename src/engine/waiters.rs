@@ -28,17 +28,6 @@ pub enum Verdict {
     Unavailable,
 }
 
-impl Verdict {
-    pub(super) fn standing_on(self, seq: Seq) -> Verdict {
-        match self {
-            Verdict::Granted(token, _) => Verdict::Granted(token, seq),
-            Verdict::TimedOut(_) => Verdict::TimedOut(seq),
-            Verdict::SessionEnded(_) => Verdict::SessionEnded(seq),
-            told @ (Verdict::Replaced | Verdict::Unavailable) => told,
-        }
-    }
-}
-
 const STRIPES: usize = 16;
 
 #[derive(Default)]

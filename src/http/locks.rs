@@ -17,8 +17,8 @@ use super::{Adapter, body, names, sessions};
 use crate::engine::{Access, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{
-    Delay, FencingToken, Lease, LockName, Op, Origin, Outcome, Owner, Refusal, SessionId, Slot, Timestamp,
-    Ttl,
+    Delay, FencingToken, Lease, LeaseExtra, LockName, Op, Origin, Outcome, Owner, Refusal, SessionId, Slot,
+    Timestamp, Ttl,
 };
 
 const TTL_S_DEFAULT: u32 = 60;
@@ -158,16 +158,19 @@ impl Acquire {
         if self.acl.is_some() {
             return Err(ApiError::invalid("access lists are not offered here"));
         }
-        Ok(crate::lock::Request {
+        let request = crate::lock::Request {
+            origin: Some(Arc::new(Origin { addr: "http".into(), client_name: user.name.clone() })),
+            ..crate::lock::Request::exclusive(owner, Some(ttl))
+        };
+        Ok(request.with(LeaseExtra {
             delay: Ttl::from_millis(u64::from(delay_s) * 1000).ok(),
             delays_after_release: true,
             session: session.filter(|_| is_ephemeral),
             counted_by: session.filter(|_| !is_ephemeral),
             account: Some(user.account.clone()),
             meta: self.metadata.as_deref().map(Box::from),
-            origin: Some(Arc::new(Origin { addr: "http".into(), client_name: user.name.clone() })),
-            ..crate::lock::Request::exclusive(owner, Some(ttl))
-        })
+            ..LeaseExtra::default()
+        }))
     }
 }
 

@@ -4,14 +4,16 @@
 //! is expired for every reader, swept or not.
 //! Absent: IO, clocks (time is an argument and only compared), threads, other modules of this crate.
 
+mod effect;
 pub mod invariants;
 mod roster;
 mod slot;
 mod transition;
 mod types;
 
+pub use effect::{Effect, Effects, End, Left};
 pub use slot::{Delay, Lease, LeaseExtra, Origin, Request, Slot, Waiter};
-pub use transition::{Effect, End, Env, Left, Op, Outcome, Refusal, SetCondition, apply};
+pub use transition::{Env, Op, Outcome, Refusal, SetCondition, apply};
 pub use types::{
     DATABASES, FencingToken, Invalid, KEY_BYTES_MAX, LockName, Mode, OWNER_BYTES_MAX, Owner, SessionId,
     TOKEN_MAX, TTL_MS_MAX, Timestamp, Ttl, WaiterId,

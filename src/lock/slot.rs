@@ -26,40 +26,36 @@ pub struct Request {
     pub mode: Mode,
     /// For how long; `None`: until released, or until the session ends.
     pub ttl: Option<Ttl>,
-    /// The lease ends this long after its grant, whatever is renewed.
-    pub max_hold: Option<Ttl>,
-    /// After an unclean end nobody is granted the lock for this long.
-    pub delay: Option<Ttl>,
-    /// The delay is due after a clean end, too.
-    pub delays_after_release: bool,
-    /// The lease ends with this session.
-    pub session: Option<SessionId>,
-    /// This session counts the lease as its own, and does not end it.
-    pub counted_by: Option<SessionId>,
-    /// Whose quota of leases it counts toward.
-    pub account: Option<Box<str>>,
-    /// Free text for people.
-    pub meta: Option<Box<str>>,
     /// Who asked.
     pub origin: Option<Arc<Origin>>,
+    /// What most requests do not ask for.
+    pub extra: Option<Box<LeaseExtra>>,
 }
 
 impl Request {
     /// A request for the whole lock, without anything that most do without.
     pub fn exclusive(owner: Owner, ttl: Option<Ttl>) -> Request {
-        Request {
-            owner,
-            mode: Mode::Exclusive,
-            ttl,
-            max_hold: None,
-            delay: None,
-            delays_after_release: false,
-            session: None,
-            counted_by: None,
-            account: None,
-            meta: None,
-            origin: None,
-        }
+        Request { owner, mode: Mode::Exclusive, ttl, origin: None, extra: None }
+    }
+
+    /// The same request for a lease with this `extra`.
+    pub fn with(self, extra: LeaseExtra) -> Request {
+        Request { extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)), ..self }
+    }
+
+    /// The session the lease is to end with.
+    pub fn session(&self) -> Option<SessionId> {
+        self.extra.as_ref().and_then(|extra| extra.session)
+    }
+
+    /// The session that is to count it as its own, and not to end it.
+    pub fn counted_by(&self) -> Option<SessionId> {
+        self.extra.as_ref().and_then(|extra| extra.counted_by)
+    }
+
+    /// Whose quota of leases it is to count toward.
+    pub fn account(&self) -> Option<&str> {
+        self.extra.as_ref().and_then(|extra| extra.account.as_deref())
     }
 }
 
@@ -112,15 +108,6 @@ pub struct LeaseExtra {
 impl Lease {
     /// The lease by which a request is granted.
     pub fn grant(request: &Request, token: FencingToken, now: Timestamp) -> Lease {
-        let extra = LeaseExtra {
-            max_hold: request.max_hold,
-            delay: request.delay,
-            delays_after_release: request.delays_after_release,
-            session: request.session,
-            counted_by: request.counted_by,
-            account: request.account.clone(),
-            meta: request.meta.clone(),
-        };
         let mut lease = Lease {
             owner: request.owner.clone(),
             token,
@@ -132,7 +119,7 @@ impl Lease {
             renewals: 0,
             origin: request.origin.clone(),
             is_unclaimed: false,
-            extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
+            extra: request.extra.clone(),
         };
         lease.deadline = lease.clip(now.after(request.ttl));
         lease
@@ -265,6 +252,18 @@ impl Slot {
         matches!(self.holders, Holders::None) && self.busy.is_none()
     }
 
+    /// The only lease, if this lock is like most: held exclusively, by an owner that knows of it, with nothing extra, while nobody
+    /// waits. Then there is nothing else in the slot.
+    pub fn plain_lease(&self) -> Option<&Lease> {
+        match (&self.holders, &self.busy) {
+            (Holders::One(lease), None) => {
+                let is_plain = lease.mode == Mode::Exclusive && lease.extra.is_none() && !lease.is_unclaimed;
+                is_plain.then_some(lease)
+            }
+            _ => None,
+        }
+    }
+
     /// The earliest time at which something in this slot ends by itself.
     pub fn next_deadline(&self) -> Timestamp {
         let holders = match &self.holders {
@@ -368,32 +367,35 @@ impl Slot {
     }
 
     pub(super) fn add_holder(&mut self, lease: Lease) {
-        self.holders = match std::mem::take(&mut self.holders) {
-            Holders::None => Holders::One(lease),
-            Holders::One(first) => {
+        match &mut self.holders {
+            Holders::None => self.holders = Holders::One(lease),
+            Holders::Many(roster) => roster.insert(lease),
+            Holders::One(_) => {
                 let mut roster = Box::<Roster<Lease>>::default();
-                roster.insert(first);
+                if let Holders::One(first) = std::mem::take(&mut self.holders) {
+                    roster.insert(first);
+                }
                 roster.insert(lease);
-                Holders::Many(roster)
+                self.holders = Holders::Many(roster);
             }
-            Holders::Many(mut roster) => {
-                roster.insert(lease);
-                Holders::Many(roster)
-            }
-        };
+        }
     }
 
     pub(super) fn remove_holder(&mut self, token: FencingToken) -> Option<Lease> {
-        let (holders, removed) = match std::mem::take(&mut self.holders) {
-            Holders::One(lease) if lease.token == token => (Holders::None, Some(lease)),
-            Holders::Many(mut roster) => {
+        match &mut self.holders {
+            Holders::One(lease) if lease.token == token => match std::mem::take(&mut self.holders) {
+                Holders::One(lease) => Some(lease),
+                _ => None,
+            },
+            Holders::Many(roster) => {
                 let removed = roster.remove(token.get());
-                if roster.len() == 0 { (Holders::None, removed) } else { (Holders::Many(roster), removed) }
+                if roster.len() == 0 {
+                    self.holders = Holders::None;
+                }
+                removed
             }
-            other => (other, None),
-        };
-        self.holders = holders;
-        removed
+            _ => None,
+        }
     }
 
     pub(super) fn update_holder<R>(

@@ -57,14 +57,15 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
     let verb = words.next().unwrap();
     let who = words.next().unwrap_or("-");
     let mut request = request(who);
+    let mut extra = LeaseExtra::default();
     let (mut wait, mut token, mut condition, mut keep_ttl) = (None, None, SetCondition::Always, false);
     for word in words {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         match name {
             "ttl" => request.ttl = if value == "none" { None } else { ttl(value.parse().unwrap()) },
-            "max" => request.max_hold = ttl(value.parse().unwrap()),
-            "delay" => request.delay = ttl(value.parse().unwrap()),
-            "session" => request.session = Some(SessionId(value.parse().unwrap())),
+            "max" => extra.max_hold = ttl(value.parse().unwrap()),
+            "delay" => extra.delay = ttl(value.parse().unwrap()),
+            "session" => extra.session = Some(SessionId(value.parse().unwrap())),
             "shared" => request.mode = Mode::Shared,
             "limit" => request.mode = Mode::limit(value.parse().unwrap()).unwrap(),
             "token" => token = Some(FencingToken::new(value.parse().unwrap()).unwrap()),
@@ -75,11 +76,12 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
             "nx" => condition = SetCondition::IfFree,
             "xx" => condition = SetCondition::IfHeld,
             "if" => condition = SetCondition::IfOwner(owner(value)),
-            "delay-always" => request.delays_after_release = true,
+            "delay-always" => extra.delays_after_release = true,
             "keepttl" => keep_ttl = true,
             _ => panic!("unknown word {word}"),
         }
     }
+    let request = request.with(extra);
     let op = match verb {
         "lock" => Op::Acquire { request, wait },
         "unlock" => Op::Release { owner: request.owner, token },
@@ -101,7 +103,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         "settle" => Op::Settle,
         _ => panic!("unknown verb {verb}"),
     };
-    let mut effects = Vec::new();
+    let mut effects = Effects::default();
     let outcome = apply(slot, &op, now, world, &mut effects);
     invariants::check(slot, now).unwrap();
     let mut said = match outcome {
@@ -120,12 +122,12 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         Outcome::NotExclusive => "not-exclusive".into(),
         Outcome::Done => "done".into(),
     };
-    for effect in effects {
+    for effect in effects.iter() {
         match effect {
-            Effect::Granted { lease, waiter: Some((waiter, _)) } => {
-                said += &format!("; grant {} to waiter {}", lease.token.get(), waiter.0);
+            Effect::Granted { token, waiter: Some((waiter, _)) } => {
+                said += &format!("; grant {} to waiter {}", token.get(), waiter.0);
             }
-            Effect::Ended { lease, how } if how != End::Released => {
+            Effect::Ended { lease, how } if *how != End::Released => {
                 said += &format!("; {how:?} {}", lease.token.get()).to_lowercase();
             }
             Effect::WaiterLeft { waiter, why, .. } => {

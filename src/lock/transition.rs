@@ -6,6 +6,7 @@
 //! the choice of the successor and its token are one step.
 //! Absent: IO, clocks, randomness, panics on any input.
 
+use super::effect::{Effect, Effects, End, Left};
 use super::slot::{Delay, Lease, Request, Slot, Waiter};
 use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
@@ -146,107 +147,8 @@ pub enum Refusal {
     Condition,
 }
 
-/// How a lease ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// By its owner, or by a DEL.
-    Released,
-    /// By its deadline.
-    Expired,
-    /// By an operator.
-    Forced,
-    /// With its session.
-    Session {
-        /// The session's owner closed it.
-        clean: bool,
-    },
-    /// By a SET.
-    Replaced,
-}
-
-impl End {
-    /// Whether the holder may not know that it lost the lock, so that a lock-delay is due.
-    pub fn is_unclean(self) -> bool {
-        matches!(self, End::Expired | End::Forced | End::Session { clean: false })
-    }
-}
-
-/// Why a waiter left the queue without a grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
-    /// Its time to wait is over.
-    TimedOut,
-    /// Its session ended.
-    SessionEnded,
-    /// The same owner asked again; that request has its place now.
-    Replaced,
-    /// It went away, or a grant would have reached nobody.
-    Gone,
-}
-
-/// Something that happened, to be journaled, told or counted by the caller, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// A new lease under this token; it is in the slot unless a later effect ends it.
-    Granted {
-        /// The lease as granted.
-        lease: Lease,
-        /// Who waited for it, and since when.
-        waiter: Option<(WaiterId, Timestamp)>,
-    },
-    /// A lease changed its deadline.
-    Renewed {
-        /// Which one.
-        token: FencingToken,
-        /// When it ends now.
-        deadline: Timestamp,
-        /// The TTL by which that was set.
-        lasts: Option<Ttl>,
-        /// How often its deadline was moved so far.
-        renewals: u32,
-    },
-    /// A lease is over.
-    Ended {
-        /// The lease as it was.
-        lease: Lease,
-        /// How it ended.
-        how: End,
-    },
-    /// Nobody is granted the lock until this is over.
-    DelayStarted {
-        /// The delay.
-        delay: Delay,
-        /// None was running, that this one prolongs.
-        is_first: bool,
-    },
-    /// The delay is over.
-    DelayEnded,
-    /// A request joined the queue.
-    Joined {
-        /// Which one.
-        waiter: WaiterId,
-        /// The session it ends with.
-        session: Option<SessionId>,
-    },
-    /// A waiter left the queue without a grant.
-    WaiterLeft {
-        /// Which one.
-        waiter: WaiterId,
-        /// The session it belonged to.
-        session: Option<SessionId>,
-        /// Why.
-        why: Left,
-    },
-}
-
 /// Applies `op` at `now`. What happened is appended to `effects`, in order.
-pub fn apply(
-    slot: &mut Slot,
-    op: &Op,
-    now: Timestamp,
-    env: &mut impl Env,
-    effects: &mut Vec<Effect>,
-) -> Outcome {
+pub fn apply(slot: &mut Slot, op: &Op, now: Timestamp, env: &mut impl Env, effects: &mut Effects) -> Outcome {
     let mut step = Step { slot, now, env, effects };
     step.settle();
     let outcome = step.run(op);
@@ -260,7 +162,7 @@ struct Step<'a, E: Env> {
     slot: &'a mut Slot,
     now: Timestamp,
     env: &'a mut E,
-    effects: &'a mut Vec<Effect>,
+    effects: &'a mut Effects,
 }
 
 impl<E: Env> Step<'_, E> {
@@ -329,7 +231,7 @@ impl<E: Env> Step<'_, E> {
                 return Outcome::Refused(Refusal::OtherMode(lease.mode));
             }
             // Either it would end with a session the request does not name, or it would not end when the request says.
-            if lease.session() != request.session {
+            if lease.session() != request.session() {
                 return Outcome::Refused(Refusal::OtherSession);
             }
             let (token, was) = (lease.token, lease.deadline);
@@ -359,7 +261,7 @@ impl<E: Env> Step<'_, E> {
             }
             None => waiter.place = busy.queue.last().map_or(0, |last| last.place + 1),
         }
-        self.effects.push(Effect::Joined { waiter: id, session: request.session });
+        self.effects.push(Effect::Joined { waiter: id, session: request.session() });
         busy.queue.insert(waiter);
         Outcome::Queued
     }
@@ -378,7 +280,7 @@ impl<E: Env> Step<'_, E> {
             let places: Vec<_> = busy
                 .queue
                 .iter()
-                .filter(|waiter| waiter.request.session == Some(session))
+                .filter(|waiter| waiter.request.session() == Some(session))
                 .map(|waiter| waiter.place)
                 .collect();
             for waiter in places.into_iter().filter_map(|place| busy.queue.remove(place)) {
@@ -493,7 +395,9 @@ impl<E: Env> Step<'_, E> {
             lease.renewals = lease.renewals.saturating_add(1);
             lease.renewals
         });
-        self.effects.extend(renewed.map(|renewals| Effect::Renewed { token, deadline, lasts, renewals }));
+        if let Some(renewals) = renewed {
+            self.effects.push(Effect::Renewed { token, deadline, lasts, renewals });
+        }
     }
 
     fn end(&mut self, token: FencingToken, how: End) {
@@ -568,11 +472,11 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn hold(&mut self, lease: Lease, waiter: Option<(WaiterId, Timestamp)>) {
-        self.effects.push(Effect::Granted { lease: lease.clone(), waiter });
+        self.effects.push(Effect::Granted { token: lease.token, waiter });
         self.slot.add_holder(lease);
     }
 }
 
 fn left(waiter: &Waiter, why: Left) -> Effect {
-    Effect::WaiterLeft { waiter: waiter.id, session: waiter.request.session, why }
+    Effect::WaiterLeft { waiter: waiter.id, session: waiter.request.session(), why }
 }

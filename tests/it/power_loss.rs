@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use octostore::journal::{
     Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease,
 };
-use octostore::lock::{Delay, FencingToken, Lease, LockName, Owner, Request, SessionId, Timestamp, Ttl};
+use octostore::lock::{
+    Delay, FencingToken, Lease, LeaseExtra, LockName, Owner, Request, SessionId, Timestamp, Ttl,
+};
 
 use super::random::{Random, setting};
 
@@ -91,7 +93,8 @@ fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> V
                 let token = FencingToken::new(*next).expect("a token");
                 let meta = "x".repeat(random.below(60_000) as usize);
                 let owner = Owner::new(b"owner").expect("an owner");
-                let request = Request { meta: Some(meta.into()), ..Request::exclusive(owner, Some(millis)) };
+                let extra = LeaseExtra { meta: Some(meta.into()), ..LeaseExtra::default() };
+                let request = Request::exclusive(owner, Some(millis)).with(extra);
                 let lease = Lease::grant(&request, token, Timestamp::default());
                 records.push(Record::Granted(Box::new(StoredLease { name, lease })));
                 held.push(token);

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use octostore::clock::Clock;
 use octostore::engine::{Acquired, Engine, EngineConfig, Parked, Unavailable, Verdict};
 use octostore::journal::{Durability, JournalError, Seq};
-use octostore::lock::{FencingToken, LockName, Mode, Op, Outcome, Owner, Refusal, Request, SessionId, Ttl};
+use octostore::lock::{
+    FencingToken, LeaseExtra, LockName, Mode, Op, Outcome, Owner, Refusal, Request, SessionId, Ttl,
+};
 
 use super::disk::{Disk, Fate};
 use crate::linearizability::{Answered, Asked, Call};
@@ -347,13 +349,14 @@ impl World {
 
     fn ask_for_lock(&mut self, client: usize, key: usize) -> Ask {
         let mut request = Request::exclusive(owner(client), Some(ttl(20 + self.random.below(2000))));
+        let mut extra = LeaseExtra::default();
         match KEYS[key].1 {
             Kind::Plain => {}
             Kind::Sessions => {
                 if let Some(session) = self.clients[client].session
                     && self.random.permille(600)
                 {
-                    (request.session, request.ttl) = (Some(session.id), None);
+                    (extra.session, request.ttl) = (Some(session.id), None);
                 }
             }
             Kind::Modes => {
@@ -361,12 +364,12 @@ impl World {
                 request.mode = self.random.of(&[Mode::Exclusive, Mode::Shared, Mode::Shared, two, two]);
             }
             Kind::Delays => {
-                request.delay = self.random.permille(500).then(|| ttl(20 + self.random.below(500)));
-                request.max_hold = self.random.permille(300).then(|| ttl(20 + self.random.below(3000)));
+                extra.delay = self.random.permille(500).then(|| ttl(20 + self.random.below(500)));
+                extra.max_hold = self.random.permille(300).then(|| ttl(20 + self.random.below(3000)));
             }
         }
         let wait = self.random.permille(600).then(|| ttl(1 + self.random.below(2000)));
-        Ask::Lock { key, request, wait }
+        Ask::Lock { key, request: request.with(extra), wait }
     }
 
     /// Puts a call into the history of its lock.
@@ -508,7 +511,7 @@ impl World {
                 // If an earlier request was granted and its answer lost, the hold may run since then.
                 let is_older = was.is_some() || self.lost.contains(&(client, key));
                 let may_be_older = is_older && KEYS[key].1 == Kind::Delays;
-                let hold_until_ms = match (known, asked.max_hold) {
+                let hold_until_ms = match (known, max_hold(asked)) {
                     (Some(known), _) => known.hold_until_ms,
                     (None, _) if may_be_older => 0,
                     (None, None) => u64::MAX,
@@ -528,7 +531,7 @@ impl World {
                     mode: asked.mode,
                     until_ms: asked_until.max(known_until).min(hold_until_ms),
                     hold_until_ms,
-                    session: asked.session,
+                    session: asked.session(),
                 });
             }
             (Ask::Lock { key, .. }, _) => {
@@ -932,6 +935,10 @@ enum Run {
     Parked(Parked),
 }
 
+fn max_hold(request: &Request) -> Option<Ttl> {
+    request.extra.as_ref().and_then(|extra| extra.max_hold)
+}
+
 fn shown(ask: &Ask) -> String {
     match ask {
         Ask::Lock { key, request, wait } => {
@@ -942,9 +949,9 @@ fn shown(ask: &Ask) -> String {
                 request.mode,
                 millis(request.ttl),
                 millis(*wait),
-                millis(request.delay),
-                millis(request.max_hold),
-                if request.session.is_some() { " SESSION" } else { "" }
+                millis(request.extra.as_ref().and_then(|extra| extra.delay)),
+                millis(max_hold(request)),
+                if request.session().is_some() { " SESSION" } else { "" }
             )
         }
         other => format!("{other:?}"),

@@ -1,0 +1,136 @@
+//! What a transition did, as data.
+//!
+//! Promise: effects are in the order in which they happened, and one alone, as mostly, costs no allocation.
+//! Absent: what the caller makes of them.
+
+use super::slot::{Delay, Lease, Slot};
+use super::types::{FencingToken, SessionId, Timestamp, Ttl, WaiterId};
+
+/// How a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By its owner, or by a DEL.
+    Released,
+    /// By its deadline.
+    Expired,
+    /// By an operator.
+    Forced,
+    /// With its session.
+    Session {
+        /// The session's owner closed it.
+        clean: bool,
+    },
+    /// By a SET.
+    Replaced,
+}
+
+impl End {
+    /// Whether the holder may not know that it lost the lock, so that a lock-delay is due.
+    pub fn is_unclean(self) -> bool {
+        matches!(self, End::Expired | End::Forced | End::Session { clean: false })
+    }
+}
+
+/// Why a waiter left the queue without a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Its time to wait is over.
+    TimedOut,
+    /// Its session ended.
+    SessionEnded,
+    /// The same owner asked again; that request has its place now.
+    Replaced,
+    /// It went away, or a grant would have reached nobody.
+    Gone,
+}
+
+/// Something that happened, to be journaled, told or counted by the caller, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A new lease. It is in the slot, unless a later effect ends it: see [`Effects::granted`].
+    Granted {
+        /// Its token.
+        token: FencingToken,
+        /// Who waited for it, and since when.
+        waiter: Option<(WaiterId, Timestamp)>,
+    },
+    /// A lease changed its deadline.
+    Renewed {
+        /// Which one.
+        token: FencingToken,
+        /// When it ends now.
+        deadline: Timestamp,
+        /// The TTL by which that was set.
+        lasts: Option<Ttl>,
+        /// How often its deadline was moved so far.
+        renewals: u32,
+    },
+    /// A lease is over.
+    Ended {
+        /// The lease as it was.
+        lease: Lease,
+        /// How it ended.
+        how: End,
+    },
+    /// Nobody is granted the lock until this is over.
+    DelayStarted {
+        /// The delay.
+        delay: Delay,
+        /// None was running, that this one prolongs.
+        is_first: bool,
+    },
+    /// The delay is over.
+    DelayEnded,
+    /// A request joined the queue.
+    Joined {
+        /// Which one.
+        waiter: WaiterId,
+        /// The session it ends with.
+        session: Option<SessionId>,
+    },
+    /// A waiter left the queue without a grant.
+    WaiterLeft {
+        /// Which one.
+        waiter: WaiterId,
+        /// The session it belonged to.
+        session: Option<SessionId>,
+        /// Why.
+        why: Left,
+    },
+}
+
+/// The effects of one transition.
+#[derive(Debug, Default)]
+pub struct Effects {
+    first: Option<Effect>,
+    more: Vec<Effect>,
+}
+
+impl Effects {
+    pub(super) fn push(&mut self, effect: Effect) {
+        match self.first {
+            None => self.first = Some(effect),
+            Some(_) => self.more.push(effect),
+        }
+    }
+
+    /// Whether nothing happened.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Effect> {
+        self.first.iter().chain(&self.more)
+    }
+
+    /// The lease that [`Effect::Granted`] is about, after the transition: as it is in the slot, or as it was at its end.
+    pub fn granted<'a>(&'a self, token: FencingToken, slot: &'a Slot) -> Option<&'a Lease> {
+        slot.lease(token).or_else(|| {
+            self.iter().find_map(|effect| match effect {
+                Effect::Ended { lease, .. } if lease.token == token => Some(lease),
+                _ => None,
+            })
+        })
+    }
+}
