@@ -1,10 +1,49 @@
 //! What is measured while the server runs.
 //!
-//! Promise: observing costs two atomic additions and never waits; whoever reads sees every observation made before.
-//! Absent: names, labels and formats, and clocks.
+//! Promise: observing costs one or two atomic additions to memory that threads seldom share, and never waits; whoever reads
+//! sees every observation made before. Absent: names, labels and formats, and clocks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// Numbers that all threads add to are kept so many times; a thread adds to one of them.
+pub const STRIPES: usize = 8;
+
+/// The stripe of this thread.
+pub fn stripe() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES);
+    STRIPE.with(|stripe| *stripe)
+}
+
+/// How many there are, or were: a number that many threads change and few read.
+#[derive(Debug, Default)]
+pub struct Count([CachePadded<AtomicU64>; STRIPES]);
+
+impl Count {
+    /// So many more.
+    pub fn add(&self, more: u64) {
+        self.0[stripe()].fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// So many less.
+    pub fn subtract(&self, less: u64) {
+        self.add(less.wrapping_neg());
+    }
+
+    /// The number. While it changes, that of some moment, give or take what changes meanwhile; never below 0.
+    pub fn read(&self) -> u64 {
+        let sum = self.0.iter().fold(0u64, |sum, part| sum.wrapping_add(part.load(Ordering::Relaxed)));
+        u64::try_from(sum.cast_signed()).unwrap_or(0)
+    }
+
+    /// Back to 0. Nobody else may change it meanwhile.
+    pub fn clear(&self) {
+        self.0.iter().for_each(|part| part.store(0, Ordering::Relaxed));
+    }
+}
 
 /// Buckets with an upper bound; what is larger is only in the count.
 const BUCKETS: usize = 28;
@@ -14,10 +53,26 @@ const BUCKETS: usize = 28;
 pub struct Histogram {
     /// The bound of the first bucket.
     unit: u64,
+    stripes: Box<[CachePadded<Seen>]>,
+}
+
+#[derive(Debug)]
+struct Seen {
     buckets: [AtomicU64; BUCKETS + 1],
     sum: AtomicU64,
     least: AtomicU64,
     most: AtomicU64,
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        Seen {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS + 1],
+            sum: AtomicU64::new(0),
+            least: AtomicU64::new(u64::MAX),
+            most: AtomicU64::new(0),
+        }
+    }
 }
 
 /// What a [`Histogram`] has observed so far.
@@ -37,56 +92,52 @@ pub struct Observed {
 }
 
 impl Histogram {
-    const fn new(unit: u64) -> Histogram {
-        Histogram {
-            unit,
-            buckets: [const { AtomicU64::new(0) }; BUCKETS + 1],
-            sum: AtomicU64::new(0),
-            least: AtomicU64::new(u64::MAX),
-            most: AtomicU64::new(0),
-        }
+    fn new(unit: u64) -> Histogram {
+        Histogram { unit, stripes: (0..STRIPES).map(|_| CachePadded::default()).collect() }
     }
 
     /// For times in nanoseconds: from a microsecond to two minutes.
-    pub const fn of_times() -> Histogram {
+    pub fn of_times() -> Histogram {
         Histogram::new(1000)
     }
 
     /// For numbers of things: from 1 to some hundred millions.
-    pub const fn of_sizes() -> Histogram {
+    pub fn of_sizes() -> Histogram {
         Histogram::new(1)
     }
 
     /// Notes a value, observed so many times.
     pub fn observe(&self, value: u64, times: u64) {
+        let seen = &self.stripes[stripe()];
         let bucket = value.div_ceil(self.unit).next_power_of_two().trailing_zeros() as usize;
-        self.buckets[bucket.min(BUCKETS)].fetch_add(times, Ordering::Relaxed);
-        self.sum.fetch_add(value.saturating_mul(times), Ordering::Relaxed);
-        if value > self.most.load(Ordering::Relaxed) {
-            self.most.fetch_max(value, Ordering::Relaxed);
+        seen.buckets[bucket.min(BUCKETS)].fetch_add(times, Ordering::Relaxed);
+        seen.sum.fetch_add(value.saturating_mul(times), Ordering::Relaxed);
+        if value > seen.most.load(Ordering::Relaxed) {
+            seen.most.fetch_max(value, Ordering::Relaxed);
         }
-        if value < self.least.load(Ordering::Relaxed) {
-            self.least.fetch_min(value, Ordering::Relaxed);
+        if value < seen.least.load(Ordering::Relaxed) {
+            seen.least.fetch_min(value, Ordering::Relaxed);
         }
     }
 
     /// What was observed so far.
     pub fn read(&self) -> Observed {
+        let all = |of: fn(&Seen) -> &AtomicU64| {
+            self.stripes.iter().map(move |seen| of(seen).load(Ordering::Relaxed))
+        };
         let bound = |bucket: usize| if bucket == BUCKETS { u64::MAX } else { self.unit << bucket };
-        let buckets: Vec<(u64, u64)> = self
-            .buckets
-            .iter()
-            .enumerate()
-            .map(|(bucket, count)| (bound(bucket), count.load(Ordering::Relaxed)))
-            .collect();
+        let in_bucket = |bucket: usize| -> u64 {
+            self.stripes.iter().map(|seen| seen.buckets[bucket].load(Ordering::Relaxed)).sum()
+        };
+        let buckets: Vec<(u64, u64)> =
+            (0..=BUCKETS).map(|bucket| (bound(bucket), in_bucket(bucket))).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let least = self.least.load(Ordering::Relaxed);
         Observed {
             buckets,
             count,
-            sum: self.sum.load(Ordering::Relaxed),
-            least: if count == 0 { 0 } else { least },
-            most: self.most.load(Ordering::Relaxed),
+            sum: all(|seen| &seen.sum).fold(0, u64::wrapping_add),
+            least: if count == 0 { 0 } else { all(|seen| &seen.least).min().unwrap_or(0) },
+            most: all(|seen| &seen.most).max().unwrap_or(0),
         }
     }
 }
@@ -209,6 +260,25 @@ pub fn resident_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_threads_count_apart_is_one_number() {
+        let count = Count::default();
+        std::thread::scope(|scope| {
+            for _ in 0..2 * STRIPES {
+                scope.spawn(|| (0..1000).for_each(|_| count.add(3)));
+            }
+        });
+        assert_eq!(count.read(), 6000 * STRIPES as u64);
+        // Less than this thread's own part is.
+        count.subtract(count.read() - 1);
+        assert_eq!(count.read(), 1);
+        count.subtract(5);
+        assert_eq!(count.read(), 0);
+        count.clear();
+        count.add(2);
+        assert_eq!(count.read(), 2);
+    }
 
     #[test]
     fn a_value_falls_into_the_bucket_whose_bound_it_does_not_exceed() {

@@ -8,7 +8,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,7 +19,7 @@ use crate::engine::{Engine, EngineConfig, Expiry};
 use crate::http::{self, Adapter};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
 use crate::lock::DATABASES;
-use crate::metrics::ServerMetrics;
+use crate::metrics::{Count, ServerMetrics};
 use crate::resp::{self, ListenerLimits};
 
 /// Why a server does not start.
@@ -147,7 +146,7 @@ impl Server {
             settings: config.settings.clone(),
             about,
             metrics,
-            commands_run: AtomicU64::new(0),
+            commands_run: Count::default(),
         });
         let limits = config.listener.clone();
         Ok(Server { engine, service, listener, address, limits, http, _expiry: expiry })

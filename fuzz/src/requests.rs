@@ -4,7 +4,6 @@
 //! reply is one whole reply to the decoder of another project; and a client that goes leaves nothing waiting.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::{Buf, Bytes, BytesMut};
 use octostore::clock::Clock;
@@ -12,7 +11,7 @@ use octostore::command::{self, About, Client, Clients, Executed, Hub, Limits, Ne
 use octostore::engine::{Engine, EngineConfig};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::lock::Timestamp;
-use octostore::metrics::ServerMetrics;
+use octostore::metrics::{Count, ServerMetrics};
 use octostore::resp::parts::{ScanLimits, Scanner, encode};
 use redis_protocol::{resp2, resp3};
 
@@ -36,7 +35,7 @@ fn service() -> Arc<Service> {
         settings: vec![("port", "0".into())],
         about: About { port: 0, data: "memory".into(), durability: "memory", started: Timestamp::default() },
         metrics: Arc::new(ServerMetrics::of(command::names())),
-        commands_run: AtomicU64::new(0),
+        commands_run: Count::default(),
     })
 }
 

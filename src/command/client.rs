@@ -4,7 +4,6 @@
 //! watches and CONN locks go with it. Absent: sockets and wire formats.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::args;
 use super::clients::ClientInfo;
@@ -271,7 +270,7 @@ impl Context<'_> {
 
     /// Runs a command that was found, with its checks done.
     pub(super) fn call(&mut self, command: &'static Command, words: Args<'_>) -> Result<Reply, CommandError> {
-        self.service.commands_run.fetch_add(1, Ordering::Relaxed);
+        self.service.commands_run.add(1);
         match command.run {
             Run::Handler(handler) => handler(self, words),
             Run::Subcommands(_) => Ok(super::docs::help(command)),

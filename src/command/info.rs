@@ -1,7 +1,6 @@
 //! `INFO [section ...]`
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 
 use super::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, args};
 use crate::lock::DATABASES;
@@ -108,8 +107,8 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let (channels, patterns) = service.hub.counts();
     write!(out, "total_connections_received:{}\r\n", service.metrics.redis.opened())?;
     write!(out, "rejected_connections:{}\r\n", service.metrics.redis.refused())?;
-    write!(out, "total_commands_processed:{}\r\n", service.commands_run.load(Ordering::Relaxed))?;
-    write!(out, "expired_keys:{}\r\n", census.expiries.load(Ordering::Relaxed))?;
+    write!(out, "total_commands_processed:{}\r\n", service.commands_run.read())?;
+    write!(out, "expired_keys:{}\r\n", census.expiries.read())?;
     write!(out, "evicted_keys:0\r\n")?;
     write!(out, "pubsub_channels:{channels}\r\n")?;
     write!(out, "pubsub_patterns:{patterns}\r\n")
@@ -138,7 +137,7 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         ("waits", &census.waits),
         ("wait_timeouts", &census.wait_timeouts),
     ] {
-        write!(out, "total_{name}:{}\r\n", total.load(Ordering::Relaxed))?;
+        write!(out, "total_{name}:{}\r\n", total.read())?;
     }
     Ok(())
 }

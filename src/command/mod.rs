@@ -33,13 +33,12 @@ mod unlock;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 
 use crate::engine::{Access, Engine, Parked, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
-use crate::metrics::ServerMetrics;
+use crate::metrics::{Count, ServerMetrics};
 use crate::reply::Reply;
 pub use args::{Args, OwnedArgs, Span};
 pub use auth::Password;
@@ -222,14 +221,14 @@ static BY_NAME: LazyLock<HashMap<u128, &'static Command, BuildHasherDefault<Fold
     COMMANDS.iter().map(|command| (key(command), command)).collect()
 });
 
-/// A name in lower case as a number; `None` if it is longer than any command's.
+/// A name as a number, without regard to case, and with its length; `None` if it is longer than any command's. As the names of
+/// commands are letters, setting the bit that makes letters small gives their numbers to nothing but their own letters.
 fn packed(name: &[u8]) -> Option<u128> {
-    let mut lower = [0; 16];
-    let (text, length) = lower.split_at_mut(15);
-    text.get_mut(..name.len())?.copy_from_slice(name);
-    text.make_ascii_lowercase();
-    length[0] = name.len() as u8;
-    Some(u128::from_le_bytes(lower))
+    const SMALL: u128 = u128::from_le_bytes([0x20; 16]);
+    let mut bytes = [0; 16];
+    bytes[..15].get_mut(..name.len())?.copy_from_slice(name);
+    bytes[15] = name.len() as u8;
+    Some(u128::from_le_bytes(bytes) | SMALL)
 }
 
 /// Hashes packed names. Names that collide on purpose cost nothing: what is looked up is never kept.
@@ -244,8 +243,8 @@ impl Hasher for Fold {
         bytes.iter().for_each(|byte| self.write_u128(u128::from(*byte)));
     }
     fn write_u128(&mut self, name: u128) {
-        let folded = self.0 ^ (name as u64) ^ (name >> 64) as u64;
-        self.0 = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+        let folded = (name as u64) ^ ((name >> 64) as u64).rotate_left(29);
+        self.0 = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
     }
 }
 
@@ -306,7 +305,7 @@ pub struct Service {
     /// What is measured.
     pub metrics: Arc<ServerMetrics>,
     /// Commands carried out since the start.
-    pub commands_run: AtomicU64,
+    pub commands_run: Count,
 }
 
 /// What the server says of itself.
@@ -456,5 +455,31 @@ fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, C
         Ok(name) => Ok(Some(name)),
         Err(Invalid::KeyLength) => Ok(None),
         Err(other) => Err(other.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_found_in_any_case_and_nothing_else_is() {
+        for command in COMMANDS {
+            assert!(command.name.bytes().all(|byte| byte.is_ascii_lowercase()), "{}", command.name);
+            let upper = command.name.to_ascii_uppercase();
+            for name in [command.name, &upper] {
+                assert_eq!(Command::find(name.as_bytes()).map(|found| found.name), Some(command.name));
+            }
+            for byte in 0..=u8::MAX {
+                let mut name = upper.clone().into_bytes();
+                name[0] = byte;
+                let is_another = !byte.eq_ignore_ascii_case(&upper.as_bytes()[0]);
+                assert!(!is_another || Command::find(&name).is_none_or(|found| found.name != command.name));
+                name[0] = upper.as_bytes()[0];
+                name.push(byte);
+                assert!(Command::find(&name).is_none_or(|found| found.name != command.name));
+            }
+        }
+        assert!(Command::find(b"").is_none() && Command::find(&[b'A'; 100]).is_none());
     }
 }

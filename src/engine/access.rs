@@ -5,7 +5,9 @@
 //! Absent: protocols, and the rules of locks.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, RwLockWriteGuard};
+use std::sync::Arc;
+
+use crossbeam_utils::sync::ShardedLockWriteGuard;
 
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
@@ -23,7 +25,7 @@ pub struct Access<'a> {
 }
 
 struct Alone<'a> {
-    table: RwLockWriteGuard<'a, Table>,
+    table: ShardedLockWriteGuard<'a, Table>,
     _one_commit: Group<'a>,
 }
 
@@ -159,20 +161,19 @@ impl<'a> Access<'a> {
         self.engine.check_up()?;
         let now = self.engine.core.clock.now();
         let (mut names, mut last, mut next) = (Vec::new(), None, 0);
-        // Cursors are 48 bits of the hash: they survive every client's number type.
+        // Cursors are hashes: their 32 bits survive every client's number type.
         let scan = |hash: u64, name: &LockName, slot: &Slot| {
-            let position = hash >> 16;
-            if names.len() >= count && last != Some(position) {
-                next = position;
+            if names.len() >= count && last != Some(hash) {
+                next = hash;
                 return false;
             }
             if name.database() == database && slot.holders().any(|lease| !lease.is_over(now)) {
                 names.push(name.clone());
-                last = Some(position);
+                last = Some(hash);
             }
             true
         };
-        self.with_table(|table| table.scan(cursor << 16, scan));
+        self.with_table(|table| table.scan(cursor, scan));
         Ok((names, next, self.engine.last()))
     }
 
@@ -242,13 +243,7 @@ impl Engine {
                 self.step(table, name, &op, now, &mut guarded, &mut undelivered)?;
             }
             core.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            let next = guarded.slot.next_deadline();
-            // A deadline that moved away is looked at when the earlier one comes: most leases are renewed more often
-            // than that.
-            if next < *guarded.armed || *guarded.armed <= now || next == Timestamp::NEVER {
-                core.deadlines.rearm(guarded.hash, *guarded.armed, next);
-                *guarded.armed = next;
-            }
+            core.deadlines.rearm(guarded.hash, guarded.armed, guarded.slot.next_deadline(), now);
             Ok((look(outcome, guarded.slot, now), guarded.last_change()))
         })
     }
@@ -263,7 +258,7 @@ impl Engine {
             }
         }
         if slot.lease_of(&request.owner).is_none() {
-            if self.core.census.kept() >= self.core.config.locks_max {
+            if !self.core.census.has_room(self.core.config.locks_max) {
                 return Err(Unavailable::LocksMax.into());
             }
             if self.core.tokens.are_exhausted() {

@@ -1,39 +1,47 @@
 //! How many there are, and how many there were since the start.
 //!
-//! Promise: plain atomics, written under the guard of the lock they count. Absent: names, owners, histograms.
+//! Promise: written under the guard of the lock they count, without a word between threads. Absent: names, owners.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
 
 use crate::lock::{DATABASES, Effect, End, Left, Outcome, Timestamp};
-use crate::metrics::Histogram;
+use crate::metrics::{Count, Histogram, STRIPES, stripe};
+
+/// Leases that the threads of one stripe may grant before they look at the limit again. Stripes together may go beyond a
+/// large limit by so many each; a small one is exact.
+const ROOM_MAX: u64 = 256;
 
 /// The counts of a lock manager. Totals restart at 0 with the process.
 #[derive(Debug)]
 pub struct Census {
-    leases: AtomicI64,
-    delays: AtomicI64,
-    keys: [AtomicI64; DATABASES as usize],
-    waiting: AtomicI64,
+    leases: Count,
+    delays: Count,
+    keys: [Count; DATABASES as usize],
+    waiting: Count,
+    /// Leases that may be granted without looking at the limit.
+    room: [CachePadded<AtomicU64>; STRIPES],
     /// Grants of a lock to an owner that did not hold it.
-    pub grants: AtomicU64,
+    pub grants: Count,
     /// Grants to an owner that held the lock already.
-    pub repeats: AtomicU64,
+    pub repeats: Count,
     /// Requests that were not granted and did not queue.
-    pub refusals: AtomicU64,
+    pub refusals: Count,
     /// Deadlines moved.
-    pub renewals: AtomicU64,
+    pub renewals: Count,
     /// Leases ended by their owner, or by a DEL.
-    pub releases: AtomicU64,
+    pub releases: Count,
     /// Leases ended with their session.
-    pub session_ends: AtomicU64,
+    pub session_ends: Count,
     /// Leases that reached their deadline.
-    pub expiries: AtomicU64,
+    pub expiries: Count,
     /// Leases ended by an operator, or by a SET over them.
-    pub forced: AtomicU64,
+    pub forced: Count,
     /// Requests that had to queue.
-    pub waits: AtomicU64,
+    pub waits: Count,
     /// Queued requests that waited as long as they wished.
-    pub wait_timeouts: AtomicU64,
+    pub wait_timeouts: Count,
     /// Nanoseconds that those who were granted a lock in the queue had waited.
     pub waiting_times: Histogram,
     /// Nanoseconds for which leases that have ended were held.
@@ -47,20 +55,21 @@ pub struct Census {
 impl Default for Census {
     fn default() -> Census {
         Census {
-            leases: AtomicI64::new(0),
-            delays: AtomicI64::new(0),
+            leases: Count::default(),
+            delays: Count::default(),
             keys: Default::default(),
-            waiting: AtomicI64::new(0),
-            grants: AtomicU64::new(0),
-            repeats: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
-            renewals: AtomicU64::new(0),
-            releases: AtomicU64::new(0),
-            session_ends: AtomicU64::new(0),
-            expiries: AtomicU64::new(0),
-            forced: AtomicU64::new(0),
-            waits: AtomicU64::new(0),
-            wait_timeouts: AtomicU64::new(0),
+            waiting: Count::default(),
+            room: Default::default(),
+            grants: Count::default(),
+            repeats: Count::default(),
+            refusals: Count::default(),
+            renewals: Count::default(),
+            releases: Count::default(),
+            session_ends: Count::default(),
+            expiries: Count::default(),
+            forced: Count::default(),
+            waits: Count::default(),
+            wait_timeouts: Count::default(),
             waiting_times: Histogram::of_times(),
             hold_times: Histogram::of_times(),
             late_releases: Histogram::of_times(),
@@ -69,63 +78,73 @@ impl Default for Census {
     }
 }
 
-fn positive(count: &AtomicI64) -> u64 {
-    u64::try_from(count.load(Ordering::Relaxed)).unwrap_or(0)
-}
-
 impl Census {
     /// Leases held; those that have ended and were not swept yet included.
     pub fn leases(&self) -> u64 {
-        positive(&self.leases)
+        self.leases.read()
     }
 
     /// Leases held and lock-delays running: what the limit of locks is about.
     pub fn kept(&self) -> u64 {
-        self.leases() + positive(&self.delays)
+        self.leases() + self.delays.read()
+    }
+
+    /// Whether one more may be kept where `most` may be. Mostly a look at this thread's own stripe.
+    pub(super) fn has_room(&self, most: u64) -> bool {
+        let room = &self.room[stripe()];
+        let is_left = |left: u64| left.checked_sub(1);
+        if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok() {
+            return true;
+        }
+        let left = most.saturating_sub(self.kept());
+        room.store((left / (2 * STRIPES as u64)).min(ROOM_MAX), Ordering::Relaxed);
+        left > 0
     }
 
     /// Locks of a database that are held.
     pub fn keys(&self, database: u8) -> u64 {
-        self.keys.get(usize::from(database)).map_or(0, positive)
+        self.keys.get(usize::from(database)).map_or(0, Count::read)
     }
 
     /// Requests that queue.
     pub fn waiting(&self) -> u64 {
-        positive(&self.waiting)
+        self.waiting.read()
     }
 
     pub(super) fn key_changed(&self, database: u8, was_held: bool, is_held: bool) {
-        if was_held != is_held {
-            let change = if is_held { 1 } else { -1 };
-            self.keys[usize::from(database)].fetch_add(change, Ordering::Relaxed);
+        let keys = &self.keys[usize::from(database)];
+        match (was_held, is_held) {
+            (false, true) => keys.add(1),
+            (true, false) => keys.subtract(1),
+            _ => {}
         }
     }
 
     pub(super) fn lease_restored(&self) {
-        self.leases.fetch_add(1, Ordering::Relaxed);
+        self.leases.add(1);
     }
 
     pub(super) fn outcome(&self, outcome: &Outcome) {
         match outcome {
-            Outcome::Granted { reentrant: true, .. } => self.repeats.fetch_add(1, Ordering::Relaxed),
-            Outcome::Refused(_) => self.refusals.fetch_add(1, Ordering::Relaxed),
-            _ => 0,
-        };
+            Outcome::Granted { reentrant: true, .. } => self.repeats.add(1),
+            Outcome::Refused(_) => self.refusals.add(1),
+            _ => {}
+        }
     }
 
     pub(super) fn count(&self, effect: &Effect, now: Timestamp) {
         let total = match effect {
             Effect::Granted { waiter, .. } => {
-                self.leases.fetch_add(1, Ordering::Relaxed);
+                self.leases.add(1);
                 if let Some((_, since)) = waiter {
-                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.waiting.subtract(1);
                     self.waiting_times.observe(now.nanos_since(*since), 1);
                 }
                 &self.grants
             }
             Effect::Renewed { .. } => &self.renewals,
             Effect::Ended { lease, how } => {
-                self.leases.fetch_sub(1, Ordering::Relaxed);
+                self.leases.subtract(1);
                 self.hold_times.observe(now.min(lease.deadline).nanos_since(lease.granted_at), 1);
                 match how {
                     End::Released => &self.releases,
@@ -135,37 +154,35 @@ impl Census {
                 }
             }
             Effect::Joined { .. } => {
-                self.waiting.fetch_add(1, Ordering::Relaxed);
+                self.waiting.add(1);
                 &self.waits
             }
             Effect::WaiterLeft { why, .. } => {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.waiting.subtract(1);
                 if *why != Left::TimedOut {
                     return;
                 }
                 &self.wait_timeouts
             }
             Effect::DelayStarted { is_first, .. } => {
-                self.delays.fetch_add(i64::from(*is_first), Ordering::Relaxed);
+                self.delays.add(u64::from(*is_first));
                 return;
             }
             Effect::DelayEnded => {
-                self.delays.fetch_sub(1, Ordering::Relaxed);
+                self.delays.subtract(1);
                 return;
             }
         };
-        total.fetch_add(1, Ordering::Relaxed);
+        total.add(1);
     }
 
     pub(super) fn delay_restored(&self) {
-        self.delays.fetch_add(1, Ordering::Relaxed);
+        self.delays.add(1);
     }
 
     /// Nothing is held and nobody waits; totals stay.
     pub(super) fn clear(&self) {
-        self.keys
-            .iter()
-            .chain([&self.leases, &self.delays, &self.waiting])
-            .for_each(|count| count.store(0, Ordering::Relaxed));
+        self.keys.iter().chain([&self.leases, &self.delays, &self.waiting]).for_each(Count::clear);
+        self.room.iter().for_each(|room| room.store(0, Ordering::Relaxed));
     }
 }

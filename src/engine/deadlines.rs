@@ -1,21 +1,60 @@
 //! The expiry index: which locks have something that ends by itself, and when.
 //!
-//! Promise: one entry a lock, removed when the lock no longer needs it, so released locks leave no garbage. Entries are
-//! 16 bytes: a deadline and the hash of the lock's name. Absent: clocks, threads, what happens at a deadline.
+//! Promise: one entry of 8 bytes a lock, removed when the lock no longer needs it, so released locks leave no garbage. It tells
+//! when to look, to [`TICK_NANOS`]; what is found to end that soon is noted exactly, and is ended when its time comes.
+//! Absent: clocks, threads, what happens at a deadline.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use super::table::NameHash;
 use crate::lock::Timestamp;
 
-const STRIPES: usize = 16;
+/// How exactly the index knows a deadline: 2 ms.
+const TICK_NANOS: u64 = 1 << 21;
 
-#[derive(Default)]
+/// The time of a deadline, rounded down to [`TICK_NANOS`]. Enough for seventy years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tick(u64);
+
+const TICK_BITS: u32 = u64::BITS - NameHash::LOWER_BITS;
+
+impl Tick {
+    /// `None`: never.
+    fn of(deadline: Timestamp) -> Option<Tick> {
+        (deadline != Timestamp::NEVER)
+            .then(|| Tick((deadline.as_nanos() / TICK_NANOS).min((1 << TICK_BITS) - 1)))
+    }
+
+    fn begins(self) -> Timestamp {
+        Timestamp::from_nanos(self.0 * TICK_NANOS)
+    }
+
+    /// The part of it that changes in months.
+    pub(super) fn short(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The tick with this short form that is the last one before `deadline`, or at it. `None` if that is never.
+    pub(super) fn from_short(short: u32, deadline: Timestamp) -> Option<Tick> {
+        let latest = Tick::of(deadline)?.0;
+        Some(Tick(latest - u64::from((latest as u32).wrapping_sub(short))))
+    }
+}
+
+/// The upper part of a hash is the number of a stripe, the lower part is in its entries.
+const STRIPES: usize = NameHash::UPPER_PARTS;
+
 pub(super) struct Deadlines {
     pub(super) alarm: Alarm,
-    stripes: [Mutex<BTreeSet<(Timestamp, u64)>>; STRIPES],
+    /// The tick in the upper part of each number, the lower part of the hash in its lower part.
+    stripes: Box<[Mutex<BTreeSet<u64>>]>,
+    /// Where the next look begins, so that every stripe gets its turn.
+    next_stripe: AtomicUsize,
+    /// What is about to end, exactly. What is released meanwhile stays here for that moment.
+    imminent: Mutex<BTreeSet<(Timestamp, u64)>>,
 }
 
 /// Wakes a sleeping thread when something is due before it meant to wake up.
@@ -44,54 +83,181 @@ impl Alarm {
     }
 }
 
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines {
+            alarm: Alarm::default(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            next_stripe: AtomicUsize::new(0),
+            imminent: Mutex::default(),
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn entry(hash: u64, tick: Tick) -> u64 {
+    tick.0 << NameHash::LOWER_BITS | NameHash::lower(hash)
+}
+
+fn tick_in(entry: u64) -> Tick {
+    Tick(entry >> NameHash::LOWER_BITS)
+}
+
 impl Deadlines {
-    fn stripe(&self, hash: u64) -> MutexGuard<'_, BTreeSet<(Timestamp, u64)>> {
-        self.stripes[hash as usize % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
+    fn stripe(&self, hash: u64) -> MutexGuard<'_, BTreeSet<u64>> {
+        locked(&self.stripes[NameHash::upper(hash)])
     }
 
-    /// Moves a lock's entry. Call under the lock's guard.
-    pub(super) fn rearm(&self, hash: u64, from: Timestamp, to: Timestamp) {
-        if from == to {
+    /// Makes the index know that something of a lock ends at `deadline`. `armed` is where the lock stands in it. Call under the
+    /// lock's guard. A deadline that moved away is looked at when the earlier one comes: most leases are renewed more often
+    /// than that.
+    pub(super) fn rearm(&self, hash: u64, armed: &mut Option<Tick>, deadline: Timestamp, now: Timestamp) {
+        let wanted = Tick::of(deadline);
+        if *armed == wanted {
+            return;
+        }
+        if let (Some(at), Some(wanted)) = (*armed, wanted)
+            && at < wanted
+            && at.begins() > now
+        {
             return;
         }
         let mut stripe = self.stripe(hash);
-        if from != Timestamp::NEVER {
-            stripe.remove(&(from, hash));
+        if let Some(tick) = *armed {
+            stripe.remove(&entry(hash, tick));
         }
-        if to != Timestamp::NEVER {
-            stripe.insert((to, hash));
+        if let Some(tick) = wanted {
+            stripe.insert(entry(hash, tick));
             drop(stripe);
-            self.alarm.armed(to);
+            self.alarm.armed(tick.begins());
         }
+        *armed = wanted;
     }
 
-    /// At most `most` hashes whose deadline is `now` or earlier. They stay until they are rearmed.
-    pub(super) fn due(&self, now: Timestamp, most: usize) -> Vec<u64> {
+    /// Takes at most `most` hashes out of the index whose tick has come: something of these locks ends now, or soon, or has
+    /// moved. Look, and [`Deadlines::note_imminent`], or else rearm.
+    pub(super) fn take_near(&self, now: Timestamp, most: usize) -> Vec<u64> {
+        let mut near = Vec::new();
+        let Some(now) = Tick::of(now) else { return near };
+        let first = self.next_stripe.load(Ordering::Relaxed);
+        for upper in (first..STRIPES).chain(0..first) {
+            let mut stripe = locked(&self.stripes[upper]);
+            while let Some(entry) = stripe.first().copied().filter(|entry| tick_in(*entry) <= now) {
+                if near.len() == most {
+                    self.next_stripe.store(upper, Ordering::Relaxed);
+                    return near;
+                }
+                stripe.remove(&entry);
+                near.push(NameHash::joined(upper, entry));
+            }
+        }
+        near
+    }
+
+    /// Notes exactly when something of a lock ends. `false` if that is not within a tick that has come: the index is enough.
+    pub(super) fn note_imminent(&self, hash: u64, deadline: Timestamp, now: Timestamp) -> bool {
+        let is_imminent = Tick::of(deadline).is_some_and(|tick| tick.begins() <= now);
+        if is_imminent {
+            locked(&self.imminent).insert((deadline, hash));
+        }
+        is_imminent
+    }
+
+    /// Takes at most `most` hashes that were noted as imminent, and whose time has come.
+    pub(super) fn take_due(&self, now: Timestamp, most: usize) -> Vec<u64> {
+        let mut imminent = locked(&self.imminent);
         let mut due = Vec::new();
-        for stripe in &self.stripes {
-            let stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
-            let here = stripe.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, hash)| *hash);
-            due.extend(here.take(most - due.len()));
+        while due.len() < most
+            && let Some(first) = imminent.first().copied().filter(|(deadline, _)| *deadline <= now)
+        {
+            imminent.remove(&first);
+            due.push(first.1);
         }
         due
     }
 
-    /// The nearest deadline of all.
+    /// When to look again.
     pub(super) fn next(&self) -> Timestamp {
-        let first = |stripe: &Mutex<BTreeSet<(Timestamp, u64)>>| {
-            stripe.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(deadline, _)| *deadline)
-        };
-        self.stripes.iter().filter_map(first).min().unwrap_or(Timestamp::NEVER)
+        let first =
+            |stripe: &Mutex<BTreeSet<u64>>| locked(stripe).first().map(|entry| tick_in(*entry).begins());
+        let imminent = locked(&self.imminent).first().map(|(deadline, _)| *deadline);
+        self.stripes.iter().filter_map(first).chain(imminent).min().unwrap_or(Timestamp::NEVER)
     }
 
-    /// How many locks are indexed.
+    /// How many entries there are.
     pub(super) fn len(&self) -> usize {
-        self.stripes.iter().map(|stripe| stripe.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        locked(&self.imminent).len() + self.stripes.iter().map(|stripe| locked(stripe).len()).sum::<usize>()
     }
 
     pub(super) fn clear(&self) {
-        for stripe in &self.stripes {
-            stripe.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        locked(&self.imminent).clear();
+        self.stripes.iter().for_each(|stripe| locked(stripe).clear());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> Timestamp {
+        Timestamp::from_nanos(nanos)
+    }
+
+    #[test]
+    fn a_tick_is_told_from_its_short_form_and_a_later_deadline() {
+        let year = 365 * 24 * 3600 * 1_000_000_000;
+        for armed in [0, 1, 5 * TICK_NANOS, year, 3 * year, 20 * year] {
+            let tick = Tick::of(at(armed)).unwrap();
+            for later in [0, 1, TICK_NANOS, 31 * 24 * 3600 * 1_000_000_000] {
+                assert_eq!(
+                    Tick::from_short(tick.short(), at(armed + later)),
+                    Some(tick),
+                    "{armed} + {later}"
+                );
+            }
         }
+        assert_eq!(Tick::from_short(7, Timestamp::NEVER), None);
+    }
+
+    #[test]
+    fn what_is_near_is_taken_once_and_what_is_due_when_it_is() {
+        let deadlines = Deadlines::default();
+        let (hash, other) = (NameHash::joined(3, 5), NameHash::joined(3, 6));
+        let deadline = at(10 * TICK_NANOS + 7);
+        let (mut armed, mut free) = (None, None);
+        deadlines.rearm(hash, &mut armed, deadline, at(0));
+        deadlines.rearm(other, &mut free, deadline, at(0));
+        deadlines.rearm(other, &mut free, Timestamp::NEVER, at(0));
+        assert_eq!((deadlines.len(), free), (1, None));
+        assert_eq!(deadlines.next(), at(10 * TICK_NANOS));
+        assert_eq!(deadlines.take_near(at(10 * TICK_NANOS - 1), 9).len(), 0);
+        assert_eq!(deadlines.take_near(at(10 * TICK_NANOS), 9), [hash]);
+        assert!(deadlines.note_imminent(hash, deadline, at(10 * TICK_NANOS)));
+        assert_eq!((deadlines.take_due(at(10 * TICK_NANOS + 6), 9), deadlines.next()), (vec![], deadline));
+        assert_eq!(deadlines.take_due(deadline, 9), [hash]);
+        assert_eq!((deadlines.len(), deadlines.next()), (0, Timestamp::NEVER));
+        // Renewed meanwhile: it is in the index again, and nothing is noted of it.
+        deadlines.rearm(hash, &mut armed, at(99 * TICK_NANOS), deadline);
+        assert!(!deadlines.note_imminent(hash, at(99 * TICK_NANOS), deadline));
+        assert_eq!((deadlines.len(), deadlines.next()), (1, at(99 * TICK_NANOS)));
+        // And again, while there is time: the entry stays where it is.
+        deadlines.rearm(hash, &mut armed, at(200 * TICK_NANOS), at(50 * TICK_NANOS));
+        assert_eq!(deadlines.next(), at(99 * TICK_NANOS));
+        deadlines.rearm(hash, &mut armed, at(60 * TICK_NANOS), at(50 * TICK_NANOS));
+        assert_eq!((deadlines.len(), deadlines.next()), (1, at(60 * TICK_NANOS)));
+    }
+
+    #[test]
+    fn a_look_that_takes_a_part_goes_on_where_it_stopped() {
+        let deadlines = Deadlines::default();
+        let mut expected: Vec<u64> = (0..30).map(|n| NameHash::joined(n % 3, n as u64)).collect();
+        expected.iter().for_each(|hash| deadlines.rearm(*hash, &mut None, at(1), at(0)));
+        let mut taken: Vec<u64> = (0..4).flat_map(|_| deadlines.take_near(at(1), 8)).collect();
+        expected.sort_unstable();
+        taken.sort_unstable();
+        assert_eq!(taken, expected);
     }
 }

@@ -10,6 +10,7 @@
 mod access;
 mod census;
 mod deadlines;
+mod entry;
 mod events;
 mod expiry;
 mod metered;
@@ -26,7 +27,9 @@ mod zombies;
 mod tests;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
 use crate::clock::Clock;
 use crate::journal::{Backend, Batch, Durability, Group, Journal, JournalError, OutcomeUnknown, Seq};
@@ -99,7 +102,7 @@ pub struct Engine {
 
 /// All but the journal, which in turn rebuilds this after a failure.
 struct Core {
-    table: RwLock<Table>,
+    table: ShardedLock<Table>,
     hash: NameHash,
     clock: Clock,
     config: EngineConfig,
@@ -131,14 +134,14 @@ impl Engine {
         })?;
         let (backend, commits) = Metered::new(backend, &clock);
         let core = Arc::new(Core {
-            table: RwLock::new(Table::new(0)),
+            table: ShardedLock::new(Table::new(0)),
             hash: NameHash::default(),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
+            deadlines: Deadlines::default(),
             clock,
             config,
             sessions: Sessions::new(),
             waiters: Waiters::default(),
-            deadlines: Deadlines::default(),
             watches: Watches::default(),
             events: Events::default(),
             census: Census::default(),
@@ -248,13 +251,31 @@ impl Engine {
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
         let _ = access.end_due_sessions();
         let _ = self.close_orphans();
-        for hash in self.core.deadlines.due(self.core.clock.now(), EXPIRIES_PER_STEP) {
-            let names = self.core.read().names(hash);
-            for name in names {
-                let _ = access.submit(&name, &Op::Settle);
+        let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
+        for hash in deadlines.take_near(now, EXPIRIES_PER_STEP) {
+            let deadline = self.core.read().next_deadline(hash);
+            if !deadlines.note_imminent(hash, deadline, now) {
+                // It has moved: back into the index.
+                self.settle(hash);
             }
         }
+        deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.settle(hash));
         self.core.deadlines.next().min(self.core.sessions.next_deadline())
+    }
+
+    /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.
+    fn settle(self: &Arc<Self>, hash: u64) {
+        let names = self.core.read().names(hash);
+        for name in names {
+            let left =
+                self.access().submit_and_look(&name, &Op::Settle, |_, slot, now| (slot.next_deadline(), now));
+            // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
+            let (deadline, now) = match left {
+                Ok(((deadline, now), _)) => (deadline, now),
+                Err(_) => (self.core.read().next_deadline(hash), self.core.clock.now()),
+            };
+            self.core.deadlines.note_imminent(hash, deadline, now);
+        }
     }
 
     /// Commits what is pending and stops the commit thread.
@@ -299,11 +320,11 @@ impl Drop for Engine {
 }
 
 impl Core {
-    fn read(&self) -> RwLockReadGuard<'_, Table> {
+    fn read(&self) -> ShardedLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+    fn write(&self) -> ShardedLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

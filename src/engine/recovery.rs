@@ -111,9 +111,8 @@ impl Core {
             let was_held = guarded.slot.newest().is_some();
             let result = work(guarded.slot);
             self.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            let next = guarded.slot.next_deadline();
-            self.deadlines.rearm(guarded.hash, *guarded.armed, next);
-            *guarded.armed = next;
+            let deadline = guarded.slot.next_deadline();
+            self.deadlines.rearm(guarded.hash, guarded.armed, deadline, self.clock.now());
             result
         })
     }

@@ -1,6 +1,6 @@
 //! The table of locks.
 //!
-//! Promise: a lock that is free has no entry; look-up is by a keyed hash, and names whose hashes collide share an
+//! Promise: a lock that is free has no entry; look-up is by a keyed hash of 32 bits, and names whose hashes collide share an
 //! entry and stay apart. Guards never leave this file, and nothing here is async. The only file that
 //! names dashmap.
 //! Absent: rules, records, clocks.
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 
+use super::deadlines::Tick;
+use super::entry::Entry;
 use crate::journal::Seq;
 use crate::lock::{LockName, Owner, Slot, Timestamp};
 
-/// The table is in parts so that a scan can visit one at a time; a part is found by the hash's top bits.
-const PART_BITS: u32 = 8;
 /// Shards of each part.
 const SHARDS_PER_PART: usize = 4;
 /// Stripes of the record of last changes. More only spares a reader a wait for a stranger's commit.
@@ -39,20 +39,11 @@ impl Hasher for Identity {
 
 type Part = DashMap<u64, Box<Entry>, BuildHasherDefault<Identity>>;
 
-/// One lock that is not free.
-pub(super) struct Entry {
-    pub(super) name: LockName,
-    pub(super) slot: Slot,
-    /// The deadline under which the expiry index knows this lock.
-    pub(super) armed: Timestamp,
-    /// Another lock whose name has the same hash.
-    next: Option<Box<Entry>>,
-}
-
 /// All locks that are not free, as of one rebuild.
 pub(super) struct Table {
     /// Which rebuild this is.
     pub(super) epoch: u64,
+    /// By the upper part of the hash, so that a scan can visit one at a time.
     parts: Box<[Part]>,
     touched: Box<[AtomicU64]>,
 }
@@ -61,7 +52,7 @@ pub(super) struct Table {
 pub(super) struct Guarded<'a> {
     pub(super) hash: u64,
     pub(super) slot: &'a mut Slot,
-    pub(super) armed: &'a mut Timestamp,
+    pub(super) armed: &'a mut Option<Tick>,
     touched: &'a AtomicU64,
 }
 
@@ -73,7 +64,9 @@ impl Guarded<'_> {
 
     /// Remembers a change.
     pub(super) fn changed_by(&self, seq: Seq) {
-        self.touched.fetch_max(seq.get(), Ordering::AcqRel);
+        if seq > self.last_change() {
+            self.touched.fetch_max(seq.get(), Ordering::AcqRel);
+        }
     }
 }
 
@@ -82,10 +75,16 @@ impl Guarded<'_> {
 pub(super) struct NameHash(RandomState);
 
 impl NameHash {
+    /// Of ten million names, one in a thousand shares its hash with another: an entry of their chain is larger, and that is all.
+    const BITS: u32 = 32;
+    pub(super) const LOWER_BITS: u32 = 24;
+    /// How many different upper parts there are.
+    pub(super) const UPPER_PARTS: usize = 1 << (NameHash::BITS - NameHash::LOWER_BITS);
+
     pub(super) fn of(&self, name: &LockName) -> u64 {
         let mut hasher = self.0.build_hasher();
         hasher.write(name.as_bytes());
-        hasher.finish()
+        hasher.finish() >> (u64::BITS - NameHash::BITS)
     }
 
     /// The hash of a lock, by its hash, and an owner.
@@ -95,6 +94,21 @@ impl NameHash {
         hasher.write(owner.as_bytes());
         hasher.finish()
     }
+
+    /// The upper part of a hash.
+    pub(super) fn upper(hash: u64) -> usize {
+        (hash >> NameHash::LOWER_BITS) as usize
+    }
+
+    /// The lower part of a hash.
+    pub(super) fn lower(hash: u64) -> u64 {
+        hash & ((1 << NameHash::LOWER_BITS) - 1)
+    }
+
+    /// The hash of an upper part and of the lower part of `hash`.
+    pub(super) fn joined(upper: usize, hash: u64) -> u64 {
+        ((upper as u64) << NameHash::LOWER_BITS) | NameHash::lower(hash)
+    }
 }
 
 impl Table {
@@ -102,27 +116,22 @@ impl Table {
         let part = || Part::with_hasher_and_shard_amount(BuildHasherDefault::default(), SHARDS_PER_PART);
         Table {
             epoch,
-            parts: (0..1 << PART_BITS).map(|_| part()).collect(),
+            parts: (0..Table::PARTS).map(|_| part()).collect(),
             touched: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
     /// How many parts there are.
-    pub(super) const PARTS: u64 = 1 << PART_BITS;
-
-    /// Entries of one part, in the order of their hashes. Locks one shard at a time.
-    pub(super) fn scan_part(&self, part: u64, mut each: impl FnMut(&LockName, &Slot) -> bool) {
-        let shift = 64 - PART_BITS;
-        self.scan(part << shift, |hash, name, slot| hash >> shift == part && each(name, slot));
-    }
+    pub(super) const PARTS: usize = NameHash::UPPER_PARTS;
 
     fn part(&self, hash: u64) -> &Part {
-        // The shard inside the part is found by the hash's lower bits: rotate what chose the part away.
-        &self.parts[(hash >> (64 - PART_BITS)) as usize]
+        &self.parts[NameHash::upper(hash)]
     }
 
+    /// The map looks at both ends of a key: the lower part of the hash, twice.
     fn key(hash: u64) -> u64 {
-        hash.rotate_left(PART_BITS)
+        let lower = NameHash::lower(hash);
+        lower << (u64::BITS - NameHash::LOWER_BITS) | lower
     }
 
     fn stripe(&self, hash: u64) -> &AtomicU64 {
@@ -134,25 +143,19 @@ impl Table {
         let touched = self.stripe(hash);
         match self.part(hash).entry(Table::key(hash)) {
             MapEntry::Vacant(place) => {
-                let (mut slot, mut armed) = (Slot::default(), Timestamp::NEVER);
-                let result = work(Guarded { hash, slot: &mut slot, armed: &mut armed, touched });
-                if !slot.is_vacant() {
-                    place.insert(Box::new(Entry { name: name.clone(), slot, armed, next: None }));
+                let (result, entry) =
+                    work_on_free(name, |slot, armed| work(Guarded { hash, slot, armed, touched }));
+                if let Some(entry) = entry {
+                    place.insert(Box::new(entry));
                 }
                 result
             }
             MapEntry::Occupied(mut place) => {
-                let mut entry = place.get_mut();
-                while entry.name != *name {
-                    // Allocates for a name that may stay free; two names of one 64-bit hash are that rare.
-                    entry = entry.next.get_or_insert_with(|| {
-                        let (slot, armed) = (Slot::default(), Timestamp::NEVER);
-                        Box::new(Entry { name: name.clone(), slot, armed, next: None })
-                    });
-                }
-                let result = work(Guarded { hash, slot: &mut entry.slot, armed: &mut entry.armed, touched });
-                if entry.slot.is_vacant() {
-                    match unlink(place.get_mut(), name) {
+                let head = place.get_mut();
+                let (result, is_kept) =
+                    work_in_chain(head, name, |slot, armed| work(Guarded { hash, slot, armed, touched }));
+                if !is_kept {
+                    match unlink(head, name) {
                         Unlinked::Inside => {}
                         Unlinked::Head(Some(next)) => drop(place.insert(next)),
                         Unlinked::Head(None) => drop(place.remove()),
@@ -163,38 +166,86 @@ impl Table {
         }
     }
 
+    /// When the first thing ends by itself of the locks under a hash. Locks one shard.
+    pub(super) fn next_deadline(&self, hash: u64) -> Timestamp {
+        let head = self.part(hash).get(&Table::key(hash));
+        let chain = std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next());
+        chain.map(Entry::next_deadline).min().unwrap_or(Timestamp::NEVER)
+    }
+
     /// The names that are not free under a hash. Locks one shard.
     pub(super) fn names(&self, hash: u64) -> Vec<LockName> {
         let head = self.part(hash).get(&Table::key(hash));
-        std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next.as_deref())
-            .map(|entry| entry.name.clone())
+        std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next())
+            .map(Entry::name)
             .collect()
     }
 
-    /// Entries of the parts from that of `from` on, each with its hash, part by part in the order of their
-    /// hashes, until `each` answers `false` between two different hashes. Locks one shard at a time.
+    /// Locks of one part, in the order of their hashes. Locks one shard at a time.
+    pub(super) fn scan_part(&self, part: usize, mut each: impl FnMut(&LockName, &Slot) -> bool) {
+        self.scan_in(part, 0, |_, name, slot| each(name, slot));
+    }
+
+    /// Locks, each with its hash, in the order of their hashes from `from` on, until `each` answers `false` between two
+    /// different hashes. Locks one shard at a time.
     pub(super) fn scan(&self, from: u64, mut each: impl FnMut(u64, &LockName, &Slot) -> bool) {
-        for part in &self.parts[(from >> (64 - PART_BITS)) as usize..] {
-            let mut hashes: Vec<u64> = part
-                .iter()
-                .map(|entry| entry.key().rotate_right(PART_BITS))
-                .filter(|hash| *hash >= from)
-                .collect();
-            hashes.sort_unstable();
-            for hash in hashes {
-                let Some(head) = part.get(&Table::key(hash)) else { continue };
-                let mut wants_more = true;
-                let mut entry = Some(&**head);
-                while let Some(found) = entry {
-                    wants_more = each(hash, &found.name, &found.slot);
-                    entry = found.next.as_deref();
-                }
-                if !wants_more {
-                    return;
-                }
+        let first = NameHash::upper(from);
+        for part in first..Table::PARTS {
+            let from = if part == first { NameHash::lower(from) } else { 0 };
+            if !self.scan_in(part, from, &mut each) {
+                return;
             }
         }
     }
+
+    fn scan_in(&self, part: usize, from: u64, mut each: impl FnMut(u64, &LockName, &Slot) -> bool) -> bool {
+        let entries = self.parts[part].iter();
+        let mut lowers: Vec<u64> =
+            entries.map(|entry| NameHash::lower(*entry.key())).filter(|lower| *lower >= from).collect();
+        lowers.sort_unstable();
+        for lower in lowers {
+            let hash = NameHash::joined(part, lower);
+            let Some(head) = self.parts[part].get(&Table::key(hash)) else { continue };
+            let mut wants_more = true;
+            for entry in std::iter::successors(Some(&**head), |entry| entry.next()) {
+                wants_more = entry.look(|name, slot| each(hash, name, slot));
+            }
+            if !wants_more {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Works on a lock that has no entry. If it is free no more, with the entry it needs.
+fn work_on_free<R>(
+    name: &LockName,
+    work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R,
+) -> (R, Option<Entry>) {
+    let (mut slot, mut armed) = (Slot::default(), None);
+    let result = work(&mut slot, &mut armed);
+    let is_free = slot.is_vacant();
+    (result, (!is_free).then(|| Entry::new(name, slot, armed)))
+}
+
+/// Works on a lock in a chain of entries; `false`: its entry is to go. One that has none gets one at the end.
+fn work_in_chain<R>(
+    head: &mut Entry,
+    name: &LockName,
+    work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R,
+) -> (R, bool) {
+    if head.is_of(name) {
+        return head.work(work);
+    }
+    // Two names of one hash are rare.
+    let next = head.next_mut();
+    if let Some(next) = next {
+        return work_in_chain(next, name, work);
+    }
+    let (result, entry) = work_on_free(name, work);
+    *next = entry.map(Box::new);
+    (result, true)
 }
 
 enum Unlinked {
@@ -202,17 +253,17 @@ enum Unlinked {
     Head(Option<Box<Entry>>),
 }
 
+/// Takes the entry of a lock out of a chain.
 fn unlink(head: &mut Entry, name: &LockName) -> Unlinked {
-    if head.name == *name {
-        return Unlinked::Head(head.next.take());
+    if head.is_of(name) {
+        return Unlinked::Head(head.take_next());
     }
-    let mut entry = head;
-    while let Some(next) = entry.next.take() {
-        if next.name == *name {
-            entry.next = next.next;
-            break;
-        }
-        entry = entry.next.insert(next);
+    if let Some(mut next) = head.take_next() {
+        let rest = match unlink(&mut next, name) {
+            Unlinked::Inside => Some(next),
+            Unlinked::Head(after) => after,
+        };
+        *head.next_mut() = rest;
     }
     Unlinked::Inside
 }
@@ -254,7 +305,7 @@ mod tests {
     #[test]
     fn a_scan_visits_every_entry_once_in_the_order_of_hashes() {
         let table = Table::new(0);
-        let hashes: Vec<u64> = (0..1000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let hashes: Vec<u64> = (0..1000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).collect();
         hashes.iter().for_each(|hash| occupy(&table, *hash, &hash.to_string()));
         let mut seen = Vec::new();
         table.scan(0, |hash, name, _| {

@@ -211,7 +211,7 @@ impl All {
             ("waits", "Requests that had to wait", &census.waits),
             ("wait_timeouts", "Requests that waited as long as they wished", &census.wait_timeouts),
         ] {
-            out.counter(name, help, total.load(Ordering::Relaxed))?;
+            out.counter(name, help, total.read())?;
         }
         out.times("wait", "Time that granted requests had waited", &census.waiting_times)?;
         out.times("hold", "Time for which ended leases were held", &census.hold_times)?;
@@ -356,8 +356,8 @@ pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
         },
         lock_store: LockStoreView {
             total_acquires: adapter.acquires(),
-            total_releases: census.releases.load(Ordering::Relaxed),
-            total_expirations: census.expiries.load(Ordering::Relaxed),
+            total_releases: census.releases.read(),
+            total_expirations: census.expiries.read(),
             cache_hits: looked_up,
             cache_misses: 0,
         },

@@ -3,7 +3,6 @@
 //! Promise: nothing here changes anything. Absent: locks one by one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -85,7 +84,7 @@ impl Adapter {
             active_locks: census.leases(),
             total_users: self.users.all().len(),
             total_acquires: self.acquires(),
-            total_releases: census.releases.load(Ordering::Relaxed),
+            total_releases: census.releases.read(),
         }
     }
 
@@ -96,7 +95,7 @@ impl Adapter {
     /// Grants, repeated ones included.
     pub(super) fn acquires(&self) -> u64 {
         let census = self.engine.census();
-        census.grants.load(Ordering::Relaxed) + census.repeats.load(Ordering::Relaxed)
+        census.grants.read() + census.repeats.read()
     }
 
     pub(super) fn note_minute(&self) {
@@ -105,7 +104,7 @@ impl Adapter {
             unix_s: self.engine.clock().wall_millis() / 1000,
             requests: self.metrics.requests(),
             acquires: self.acquires(),
-            releases: census.releases.load(Ordering::Relaxed),
+            releases: census.releases.read(),
             active_locks: census.leases(),
         });
     }

@@ -137,15 +137,15 @@ impl Scanner {
                     if !self.inline.is_empty() {
                         self.inline = OwnedArgs::default();
                     }
+                    if let Some(length) = self.usual(input) {
+                        return Ok(Some(length));
+                    }
+                    self.spans.clear();
                     (self.position, self.searched) = (0, 0);
-                    self.state = match (input.first(), short_number(b'*', input)) {
-                        (_, Some((words_left @ 1.., digits))) if words_left <= self.limits.words_max => {
-                            (self.position, self.searched) = (digits, digits);
-                            State::Length { words_left }
-                        }
-                        (None, _) => return Ok(None),
-                        (Some(b'*'), _) => State::Count,
-                        (Some(_), _) => State::Inline,
+                    self.state = match input.first() {
+                        None => return Ok(None),
+                        Some(b'*') => State::Count,
+                        Some(_) => State::Inline,
                     };
                 }
                 State::Inline => return self.inline(input),
@@ -163,15 +163,6 @@ impl Scanner {
                 }
                 State::Length { words_left: 0 } => return Ok(self.complete()),
                 State::Length { words_left } => {
-                    if let Some((length, digits)) = short_number(b'$', &input[self.position..])
-                        && length <= self.limits.word_bytes_max
-                        && self.position + digits + length <= self.limits.request_bytes_max
-                    {
-                        self.position += digits;
-                        self.searched = self.position;
-                        self.state = State::Word { words_left, length };
-                        continue;
-                    }
                     match input.get(self.position) {
                         None => return Ok(None),
                         Some(b'$') => {}
@@ -207,6 +198,28 @@ impl Scanner {
     /// The words of the request that [`Scanner::scan`] just found in `input`; none for an empty one.
     pub fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
         if self.inline.is_empty() { Args::new(input, &self.spans) } else { self.inline.as_args() }
+    }
+
+    /// The length of a request like most, which is all there, of fewer than a hundred words of fewer than a hundred bytes.
+    /// `None`: look closer, from the start.
+    fn usual(&mut self, input: &[u8]) -> Option<usize> {
+        let (words, mut position) = short_number(b'*', input)?;
+        if words == 0 || words > self.limits.words_max {
+            return None;
+        }
+        for _ in 0..words {
+            let (length, digits) = short_number(b'$', input.get(position..)?)?;
+            let (start, end) = (position + digits, position + digits + length);
+            if length > self.limits.word_bytes_max
+                || end > self.limits.request_bytes_max
+                || input.get(end..end + 2)? != b"\r\n"
+            {
+                return None;
+            }
+            self.spans.push((start as u32, end as u32));
+            position = end + 2;
+        }
+        Some(position)
     }
 
     fn complete(&mut self) -> Option<usize> {
