@@ -58,18 +58,14 @@ impl Store {
 
     /// One operation as a connection runs it: to the end of its barrier.
     fn run(&self, name: &LockName, op: &Op) -> Outcome {
-        let batch = self.engine.batch();
         let (outcome, seq) = self.submit(name, op);
-        drop(batch);
         self.wait_until_durable(seq);
         outcome
     }
 
     /// The same operation on many locks, one barrier for all.
     fn run_all(&self, names: &[LockName], op: &Op) {
-        let batch = self.engine.batch();
         let last = names.iter().map(|name| self.submit(name, op).1).max().unwrap();
-        drop(batch);
         self.wait_until_durable(last);
     }
 }
@@ -203,10 +199,7 @@ fn take_turns(store: &Store, owner: &str, turns: u64) {
     let (name, request) = (name(0), request(owner));
     let release = Op::Release { owner: request.owner.clone(), token: None };
     for _ in 0..turns {
-        let batch = store.engine.batch();
-        let asked = store.engine.access().submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap();
-        drop(batch);
-        match asked {
+        match store.engine.access().submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
             Acquired::Now(_, seq) => store.wait_until_durable(seq),
             Acquired::Parked(mut parked) => {
                 let Verdict::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {

@@ -46,10 +46,7 @@ pub(crate) fn run(input: &[u8]) {
     let name = LockName::new(0, b"a lock that no corpus has").expect("within limits");
     let owner = Owner::new(b"me").expect("within limits");
     let request = Request::exclusive(owner.clone(), Ttl::from_millis(1000).ok());
-    let granted = {
-        let _batch = engine.batch();
-        engine.access().submit(&name, &Op::Acquire { request, wait: None })
-    };
+    let granted = engine.access().submit(&name, &Op::Acquire { request, wait: None });
     // Damage that shows only when it is written to is an error, too.
     let Ok((Outcome::Granted { token, .. }, seq)) = granted else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

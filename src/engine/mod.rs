@@ -32,7 +32,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
 use crate::clock::Clock;
-use crate::journal::{Backend, Batch, Durability, Group, Journal, JournalError, OutcomeUnknown, Seq};
+use crate::journal::{Backend, Durability, Group, Journal, JournalError, OutcomeUnknown, Seq};
 use crate::lock::{Op, SessionId, Timestamp};
 pub use access::{Access, Acquired};
 pub use census::Census;
@@ -169,7 +169,8 @@ impl Engine {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
 
-    /// Completes when a result with this Seq may be told.
+    /// Completes when a result with this Seq may be told. May block the thread for one commit: hold no guard, and not an
+    /// [`Access`] that is alone.
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         match self.journal().durability() {
             Durability::Always => self.journal().synced(seq).await,
@@ -177,12 +178,6 @@ impl Engine {
             Durability::Interval(_) => self.journal().synced(self.core.tokens.reservation()).await,
             Durability::Memory => Ok(()),
         }
-    }
-
-    /// To be held while the requests of one client are run, and dropped before their barrier: what they changed is
-    /// committed then. Dropping it may block for one commit; not while an [`Access`] is alone.
-    pub fn batch(&self) -> Batch<'_> {
-        self.journal().batch()
     }
 
     /// Until the returned value is dropped, nothing is committed, and what is appended lands in one commit. Keep it short.

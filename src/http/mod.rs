@@ -109,10 +109,7 @@ impl Adapter {
         &self,
         work: impl FnOnce(&Access<'_>) -> Result<(R, Seq), Unavailable>,
     ) -> Result<R, ApiError> {
-        let done = {
-            let _batch = self.engine.batch();
-            work(&self.engine.access())
-        };
+        let done = work(&self.engine.access());
         let seq = match &done {
             Ok((_, seq)) if *seq != Seq::default() => *seq,
             Err(Unavailable::Journal(_)) => Seq::default(),

@@ -3,14 +3,16 @@
 //! Promise: sequence numbers are assigned in the order of enqueueing; when one is durable, so are all before it; a
 //! barrier that answers `Ok` stands on synced storage (unless the durability mode says otherwise, and then
 //! it says so). After a failed commit nothing is accepted until the state was rebuilt from what is durable.
-//! A thread commits for all who wait; a client that is alone has its commit made on the thread that executed
-//! its requests, which spares two hand-overs.
+//!
+//! Who waits commits: a [`Barrier`] first gives a turn to all others that are ready on its thread, so that what they enqueue
+//! comes along, and then commits for all who wait, on that thread. That blocks the thread for one sync, and spares the two
+//! hand-overs that a thread for commits costs. A large batch, of which the work is more than the sync, is left to such a thread
+//! all the same, so that requests go on beside it. It also commits what nobody waits for, and recovers from failures.
 //! Absent: what records mean, async runtimes (barriers are plain futures).
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -55,14 +57,18 @@ pub type Rebuild = Box<dyn FnMut(&mut dyn Backend, u64) -> Result<(), JournalErr
 /// First pause between two tries to recover from a failed commit; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// Without anything to commit for so long, the backend does its housekeeping.
+/// How often the commit thread looks for records that nobody waits for, while there are any.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Without a commit for so long, the backend does its housekeeping.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
-/// Turns that others get before a commit, when several waited for the last one.
+/// Larger batches are left to the commit thread.
+const RECORDS_OF_WAITERS_MAX: usize = 128;
+/// Turns that others get before a commit of that thread, when several waited for the last one.
 const TURNS_FOR_OTHERS: usize = 5;
 /// Failures remembered for barriers that are still to be asked about; far more than can be in flight.
 const FAILURES_MAX: usize = 1024;
 
-/// A handle to the commit thread.
+/// The journal, and a handle to its commit thread.
 pub struct Journal {
     shared: Arc<Shared>,
     durability: Durability,
@@ -72,7 +78,7 @@ pub struct Journal {
 struct Shared {
     writer: Mutex<Writer>,
     queue: Mutex<Queue>,
-    /// Something was enqueued, a group was closed, or the journal is closing.
+    /// For the commit thread: something in the queue is for it.
     changed: Condvar,
     /// Every Seq up to this one is durable, or is in a failed range.
     settled: AtomicU64,
@@ -80,12 +86,6 @@ struct Shared {
     /// Whether `Queue::down` is set, for a check without the lock.
     is_down: AtomicBool,
     barriers: Mutex<Barriers>,
-    /// Batches of requests that are being executed; each sees to its commit at its end.
-    executing: AtomicUsize,
-    /// Nobody waits, and at most one did for the last commit.
-    is_quiet: AtomicBool,
-    /// How many waited for the last commit.
-    woken: AtomicUsize,
     commits: AtomicU64,
     committed: AtomicU64,
 }
@@ -103,18 +103,33 @@ struct Queue {
     /// Counts rebuilds; an append for an earlier state is refused.
     epoch: u64,
     open_groups: u32,
+    /// Batches taken to be committed.
+    batches: u64,
     down: Option<JournalError>,
     /// The backend may have some.
     has_housekeeping: bool,
+    /// The commit thread is to commit what is pending, now.
+    is_urgent: bool,
+    /// The commit thread does not look by itself.
+    is_asleep: bool,
     closing: bool,
 }
 
 #[derive(Default)]
 struct Barriers {
-    next_id: u64,
-    parked: BTreeMap<(u64, u64), Waker>,
+    last_id: u64,
+    /// In the order of their ids.
+    parked: Vec<Parked>,
+    /// How many waited for the last commit.
+    woken: usize,
     /// Ranges of Seq that failed, both ends included, oldest first.
     failures: Vec<(u64, u64)>,
+}
+
+struct Parked {
+    id: u64,
+    seq: u64,
+    waker: Waker,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -138,19 +153,13 @@ impl Journal {
             has_failed: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
             barriers: Mutex::default(),
-            executing: AtomicUsize::new(0),
-            is_quiet: AtomicBool::new(false),
-            woken: AtomicUsize::new(0),
             commits: AtomicU64::new(0),
             committed: AtomicU64::new(0),
         });
-        let interval = match durability {
-            Durability::Interval(interval) => interval,
-            Durability::Always | Durability::Memory => Duration::ZERO,
-        };
         let own = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("octostore-journal".into()).spawn(move || own.run(interval))?;
+        let thread = std::thread::Builder::new()
+            .name("octostore-journal".into())
+            .spawn(move || own.run(durability))?;
         Ok(Journal { shared, durability, thread: Mutex::new(Some(thread)) })
     }
 
@@ -168,24 +177,16 @@ impl Journal {
         if queue.epoch != epoch {
             return Err(JournalError::Io { what: "the state was rebuilt meanwhile".into() });
         }
-        let was_empty = queue.pending.is_empty();
         let before = queue.pending.len();
         queue.pending.extend(records);
         queue.last += (queue.pending.len() - before) as u64;
         let seq = Seq(queue.last);
+        let was_asleep = std::mem::replace(&mut queue.is_asleep, false);
         drop(queue);
-        // Whoever executes a batch looks at the queue at its end.
-        if was_empty && self.shared.executing.load(Ordering::SeqCst) == 0 {
+        if was_asleep {
             self.shared.changed.notify_one();
         }
         Ok(seq)
-    }
-
-    /// To be held while requests of one client are executed, and dropped when no guard is held any more: sees to it that
-    /// what they appended is committed. Dropping it may block for one commit.
-    pub fn batch(&self) -> Batch<'_> {
-        self.shared.executing.fetch_add(1, Ordering::SeqCst);
-        Batch { journal: self }
     }
 
     /// Until the returned value is dropped, what is appended lands in one commit. Keep it short.
@@ -222,7 +223,8 @@ impl Journal {
         self.durability
     }
 
-    /// Completes when `seq` and all before it are durable, as far as the durability mode asks for that.
+    /// Completes when `seq` and all before it are durable, as far as the durability mode asks for that. Polling it may block
+    /// for one commit: hold no guard.
     pub fn barrier(&self, seq: Seq) -> Barrier<'_> {
         let seq = match self.durability {
             Durability::Always => seq,
@@ -231,9 +233,9 @@ impl Journal {
         self.synced(seq)
     }
 
-    /// Completes when `seq` and all before it are durable, whatever the durability mode.
+    /// Completes when `seq` and all before it are durable, whatever the durability mode. Polling it may block for one commit.
     pub fn synced(&self, seq: Seq) -> Barrier<'_> {
-        Barrier { shared: &self.shared, seq, id: None }
+        Barrier { shared: &self.shared, seq, stage: Stage::New }
     }
 
     /// Commits what is enqueued and ends the thread. What is appended later is never durable.
@@ -260,33 +262,71 @@ pub struct Group<'a> {
 
 impl Drop for Group<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.queue).open_groups -= 1;
-        self.shared.changed.notify_one();
+        let mut queue = lock(&self.shared.queue);
+        queue.open_groups -= 1;
+        if queue.open_groups == 0 && !queue.pending.is_empty() {
+            // Whoever wanted to commit meanwhile could not.
+            queue.is_urgent = true;
+            drop(queue);
+            self.shared.changed.notify_one();
+        }
     }
 }
 
-/// Requests that are being executed, see [`Journal::batch`].
-pub struct Batch<'a> {
-    journal: &'a Journal,
+/// Resolves when a Seq is decided.
+#[must_use = "a reply must not leave before its barrier"]
+pub struct Barrier<'a> {
+    shared: &'a Shared,
+    seq: Seq,
+    stage: Stage,
 }
 
-impl Drop for Batch<'_> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    /// The others that were ready have had their turn.
+    AfterOthers,
+    /// Its waker is among those of [`Barriers`], under this id.
+    Parked(u64),
+}
+
+impl Future for Barrier<'_> {
+    type Output = Result<(), OutcomeUnknown>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (shared, seq) = (self.shared, self.seq.0);
+        if let Some(verdict) = shared.verdict(seq) {
+            return Poll::Ready(verdict);
+        }
+        if self.stage != Stage::AfterOthers {
+            self.unpark();
+            self.stage = Stage::AfterOthers;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Some(id) = shared.park(seq, context.waker()) else {
+            return shared.verdict(seq).map_or(Poll::Pending, Poll::Ready);
+        };
+        self.stage = Stage::Parked(id);
+        // Only now: if somebody else commits at this moment, then this one is seen afterwards.
+        shared.commit_or_ask();
+        shared.verdict(seq).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Barrier<'_> {
+    fn unpark(&mut self) {
+        let Stage::Parked(id) = self.stage else { return };
+        let parked = &mut lock(&self.shared.barriers).parked;
+        if let Ok(place) = parked.binary_search_by_key(&id, |parked| parked.id) {
+            parked.remove(place);
+        }
+    }
+}
+
+impl Drop for Barrier<'_> {
     fn drop(&mut self) {
-        let shared = &self.journal.shared;
-        let others = shared.executing.fetch_sub(1, Ordering::SeqCst) - 1;
-        let queue = lock(&shared.queue);
-        if queue.pending.is_empty() {
-            return;
-        }
-        let is_alone = others == 0
-            && queue.open_groups == 0
-            && self.journal.durability == Durability::Always
-            && shared.is_quiet.load(Ordering::Acquire);
-        drop(queue);
-        match shared.writer.try_lock() {
-            Ok(mut writer) if is_alone => shared.commit_pending(&mut writer),
-            _ => shared.changed.notify_one(),
-        }
+        self.unpark();
     }
 }
 
@@ -302,6 +342,47 @@ impl Shared {
         Some(if failed { Err(OutcomeUnknown) } else { Ok(()) })
     }
 
+    /// `None`: it is decided by now.
+    fn park(&self, seq: u64, waker: &Waker) -> Option<u64> {
+        let mut barriers = lock(&self.barriers);
+        // Under the lock that `settle` takes: either it sees this waker, or this sees its number.
+        if self.settled.load(Ordering::Acquire) >= seq {
+            return None;
+        }
+        barriers.last_id += 1;
+        let id = barriers.last_id;
+        barriers.parked.push(Parked { id, seq, waker: waker.clone() });
+        Some(id)
+    }
+
+    /// Commits what is pending, unless somebody else does or it is much: then that is seen to.
+    fn commit_or_ask(&self) {
+        let mut queue = lock(&self.queue);
+        if queue.pending.len() > RECORDS_OF_WAITERS_MAX {
+            let is_known = std::mem::replace(&mut queue.is_urgent, true);
+            drop(queue);
+            if !is_known {
+                self.changed.notify_one();
+            }
+            return;
+        }
+        drop(queue);
+        if let Ok(mut writer) = self.writer.try_lock() {
+            self.commit_pending(&mut writer);
+            drop(writer);
+            self.hand_over();
+        }
+    }
+
+    /// After a commit, with the writer free again: those whose records came too late for it are not to be forgotten.
+    fn hand_over(&self) {
+        if lock(&self.queue).pending.is_empty() {
+            return;
+        }
+        let next = lock(&self.barriers).parked.first().map(|parked| parked.waker.clone());
+        next.into_iter().for_each(Waker::wake);
+    }
+
     /// Publishes that everything up to `last` is decided, and wakes exactly those who waited for that.
     fn settle(&self, last: u64, failed_from: Option<u64>) {
         let mut barriers = lock(&self.barriers);
@@ -313,120 +394,10 @@ impl Shared {
             self.has_failed.store(true, Ordering::Release);
         }
         self.settled.store(last, Ordering::Release);
-        let later = barriers.parked.split_off(&(last + 1, 0));
-        let woken = std::mem::replace(&mut barriers.parked, later);
-        self.woken.store(woken.len(), Ordering::Relaxed);
-        self.is_quiet.store(woken.len() <= 1 && barriers.parked.is_empty(), Ordering::Release);
+        let woken: Vec<Parked> = barriers.parked.extract_if(.., |parked| parked.seq <= last).collect();
+        barriers.woken = woken.len();
         drop(barriers);
-        woken.into_values().for_each(Waker::wake);
-    }
-}
-
-/// Resolves when a Seq is decided.
-#[must_use = "a reply must not leave before its barrier"]
-pub struct Barrier<'a> {
-    shared: &'a Shared,
-    seq: Seq,
-    id: Option<u64>,
-}
-
-impl Future for Barrier<'_> {
-    type Output = Result<(), OutcomeUnknown>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(verdict) = self.shared.verdict(self.seq.0) {
-            return Poll::Ready(verdict);
-        }
-        let mut barriers = lock(&self.shared.barriers);
-        let id = *self.id.get_or_insert_with(|| {
-            barriers.next_id += 1;
-            barriers.next_id
-        });
-        // Under the lock that `settle` takes: either it sees this waker, or this sees its number.
-        if self.shared.settled.load(Ordering::Acquire) < self.seq.0 {
-            barriers.parked.insert((self.seq.0, id), context.waker().clone());
-            if barriers.parked.len() > 1 {
-                self.shared.is_quiet.store(false, Ordering::Release);
-            }
-            return Poll::Pending;
-        }
-        drop(barriers);
-        self.shared.verdict(self.seq.0).map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-impl Drop for Barrier<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            lock(&self.shared.barriers).parked.remove(&(self.seq.0, id));
-        }
-    }
-}
-
-impl Shared {
-    /// The commit thread.
-    fn run(&self, interval: Duration) {
-        while self.wait_for_work(interval) {
-            self.let_others_join();
-            let mut writer = lock(&self.writer);
-            self.commit_pending(&mut writer);
-            if self.is_down.load(Ordering::Acquire) {
-                self.recover(&mut writer);
-            }
-        }
-    }
-
-    /// Waits for records, or for a failure to recover from; `false` when the journal is closed and empty.
-    fn wait_for_work(&self, interval: Duration) -> bool {
-        let is_idle = |queue: &mut Queue| queue.pending.is_empty() && !queue.closing && queue.down.is_none();
-        loop {
-            let seen = self.commits.load(Ordering::Relaxed);
-            let mut queue = lock(&self.queue);
-            queue = if queue.has_housekeeping {
-                let waited = self.changed.wait_timeout_while(queue, IDLE_AFTER, is_idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            } else {
-                let is_still = |queue: &mut Queue| is_idle(queue) && !queue.has_housekeeping;
-                self.changed.wait_while(queue, is_still).unwrap_or_else(PoisonError::into_inner)
-            };
-            if !is_idle(&mut queue) {
-                break;
-            }
-            let was_idle = queue.has_housekeeping && self.commits.load(Ordering::Relaxed) == seen;
-            drop(queue);
-            if was_idle {
-                let mut writer = lock(&self.writer);
-                // A failure changes nothing and is tried again after the next commit.
-                let has_more = writer.backend.maintain().unwrap_or_else(|error| {
-                    tracing::warn!(%error, "housekeeping of the database failed; nothing is lost, it is tried again");
-                    false
-                });
-                lock(&self.queue).has_housekeeping = has_more;
-            }
-        }
-        let mut queue = lock(&self.queue);
-        if !interval.is_zero() && !queue.closing {
-            let waited = self.changed.wait_timeout_while(queue, interval, |queue| !queue.closing);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        while queue.open_groups > 0 {
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        !(queue.closing && queue.pending.is_empty())
-    }
-
-    /// Those whom the last commit answered are about to ask again: a few turns for them make the next one fuller.
-    fn let_others_join(&self) {
-        let woken = self.woken.load(Ordering::Relaxed);
-        if woken <= 1 {
-            return;
-        }
-        for _ in 0..TURNS_FOR_OTHERS {
-            if lock(&self.barriers).parked.len() * 4 >= woken * 3 {
-                break;
-            }
-            std::thread::yield_now();
-        }
+        woken.into_iter().for_each(|parked| parked.waker.wake());
     }
 
     /// Commits all there is, unless a group is open.
@@ -436,10 +407,9 @@ impl Shared {
             if queue.pending.is_empty() || queue.open_groups > 0 {
                 return;
             }
-            if !std::mem::replace(&mut queue.has_housekeeping, true) {
-                // The commit thread is to look after it when all is quiet.
-                self.changed.notify_one();
-            }
+            queue.has_housekeeping = true;
+            queue.is_urgent = false;
+            queue.batches += 1;
             let room = Vec::with_capacity(queue.pending.len());
             (std::mem::replace(&mut queue.pending, room), queue.last)
         };
@@ -467,6 +437,100 @@ impl Shared {
         };
         self.settle(last, Some(first));
         self.changed.notify_all();
+    }
+}
+
+/// What the commit thread is to do.
+enum Work {
+    Commit,
+    KeepHouse,
+    Recover,
+    End,
+}
+
+impl Shared {
+    /// The commit thread.
+    fn run(&self, durability: Durability) {
+        loop {
+            match self.wait_for_work(durability) {
+                Work::Commit => {
+                    self.let_others_join();
+                    self.commit_pending(&mut lock(&self.writer));
+                    self.hand_over();
+                }
+                Work::KeepHouse => {
+                    let has_more = lock(&self.writer).backend.maintain().unwrap_or_else(|error| {
+                        // A failure changes nothing and is tried again after the next commit.
+                        tracing::warn!(%error, "housekeeping of the database failed; nothing is lost, it is tried again");
+                        false
+                    });
+                    lock(&self.queue).has_housekeeping = has_more;
+                }
+                Work::Recover => self.recover(&mut lock(&self.writer)),
+                Work::End => return,
+            }
+        }
+    }
+
+    fn wait_for_work(&self, durability: Durability) -> Work {
+        let look_every = match durability {
+            Durability::Interval(interval) => interval,
+            Durability::Always | Durability::Memory => LOOK_EVERY,
+        };
+        let mut queue = lock(&self.queue);
+        let (mut batches_seen, mut some_seen, mut quiet_for) = (queue.batches, false, Duration::ZERO);
+        loop {
+            let has_some = !queue.pending.is_empty();
+            let may_commit = has_some && queue.open_groups == 0;
+            let is_quiet = queue.batches == batches_seen;
+            if queue.down.is_some() {
+                return if queue.closing { Work::End } else { Work::Recover };
+            }
+            if queue.closing && !has_some {
+                return Work::End;
+            }
+            let is_time = match durability {
+                // They lie there since the last look: nobody waits for them.
+                Durability::Always | Durability::Memory => some_seen && is_quiet,
+                Durability::Interval(_) => quiet_for >= look_every,
+            };
+            if may_commit && (is_time || queue.is_urgent || queue.closing) {
+                return Work::Commit;
+            }
+            (batches_seen, some_seen) = (queue.batches, has_some);
+            if has_some || !is_quiet {
+                quiet_for = Duration::ZERO;
+            } else if quiet_for >= IDLE_AFTER {
+                if queue.has_housekeeping {
+                    return Work::KeepHouse;
+                }
+                queue.is_asleep = true;
+                let is_asleep = |queue: &mut Queue| queue.is_asleep && !queue.closing && queue.down.is_none();
+                queue = self.changed.wait_while(queue, is_asleep).unwrap_or_else(PoisonError::into_inner);
+                queue.is_asleep = false;
+                quiet_for = Duration::ZERO;
+                continue;
+            }
+            let is_left_alone = |queue: &mut Queue| {
+                let is_wanted = queue.is_urgent && queue.open_groups == 0 && !queue.pending.is_empty();
+                !is_wanted && !queue.closing && queue.down.is_none()
+            };
+            let waited = self.changed.wait_timeout_while(queue, look_every, is_left_alone);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            quiet_for += look_every;
+        }
+    }
+
+    /// Those whom the last commit answered are about to ask again: a few turns for them make the next one fuller.
+    fn let_others_join(&self) {
+        for _ in 0..TURNS_FOR_OTHERS {
+            let barriers = lock(&self.barriers);
+            if barriers.woken <= 1 || barriers.parked.len() * 4 >= barriers.woken * 3 {
+                break;
+            }
+            drop(barriers);
+            std::thread::yield_now();
+        }
     }
 
     /// Rebuilds from what is durable until that works.
@@ -584,12 +648,56 @@ mod tests {
     fn what_arrives_during_a_commit_is_one_batch() {
         let (journal, faults, _) = start(Durability::Always);
         faults.hold_commits();
-        journal.append(0, [session(0)]).unwrap();
-        faults.wait_until_held();
-        let last = (1..=50).map(|n| journal.append(0, [session(n)]).unwrap()).last().unwrap();
-        faults.release_commits();
-        block_on(journal.barrier(last)).unwrap();
+        let first = journal.append(0, [session(0)]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| block_on(journal.barrier(first)).unwrap());
+            faults.wait_until_held();
+            let last = (1..=50).map(|n| journal.append(0, [session(n)]).unwrap()).last().unwrap();
+            let barrier = journal.barrier(last);
+            faults.release_commits();
+            block_on(barrier).unwrap();
+        });
         assert_eq!(faults.batch_sizes(), [1, 50]);
+    }
+
+    #[test]
+    fn others_on_the_thread_have_their_turn_before_a_commit() {
+        let (journal, faults, _) = start(Durability::Always);
+        let mut first = journal.barrier(journal.append(0, [session(1)]).unwrap());
+        assert!(is_pending(&mut first));
+        let mut second = journal.barrier(journal.append(0, [session(2)]).unwrap());
+        assert!(is_pending(&mut second));
+        assert_eq!((block_on(first), block_on(second)), (Ok(()), Ok(())));
+        assert_eq!(faults.batch_sizes(), [2]);
+    }
+
+    #[test]
+    fn who_came_too_late_for_a_commit_makes_the_next() {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.hold_commits();
+        let first = journal.append(0, [session(1)]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| block_on(journal.barrier(first)).unwrap());
+            faults.wait_until_held();
+            let seq = journal.append(0, [session(2)]).unwrap();
+            let mut late = journal.barrier(seq);
+            // Twice: it has given way, and found somebody committing.
+            assert!(is_pending(&mut late) && is_pending(&mut late));
+            faults.release_commits();
+            assert_eq!(block_on(late), Ok(()));
+        });
+        assert_eq!(faults.batch_sizes(), [1, 1]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_committed_all_the_same() {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.hold_commits();
+        journal.append(0, [session(1)]).unwrap();
+        faults.wait_until_held();
+        faults.release_commits();
+        journal.close();
+        assert_eq!((faults.batch_sizes(), journal.commits()), (vec![1], (1, 1)));
     }
 
     #[test]
@@ -608,14 +716,14 @@ mod tests {
         let (journal, faults, _) = start(Durability::Always);
         let group = journal.group();
         journal.append(0, [session(1)]).unwrap();
+        let seq = journal.append(0, [session(2)]).unwrap();
+        let mut barrier = journal.barrier(seq);
+        assert!(is_pending(&mut barrier) && is_pending(&mut barrier) && is_pending(&mut barrier));
         // As a thread does that began before the group was opened.
         journal.shared.commit_pending(&mut lock(&journal.shared.writer));
-        let batch = journal.batch();
-        let seq = journal.append(0, [session(2)]).unwrap();
-        drop(batch);
         assert_eq!((faults.batch_sizes(), journal.commits()), (vec![], (0, 0)));
         drop(group);
-        block_on(journal.barrier(seq)).unwrap();
+        block_on(barrier).unwrap();
         assert_eq!(faults.batch_sizes(), [2]);
     }
 
@@ -643,38 +751,22 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_alone_commits_on_its_own_thread() {
+    fn who_waits_commits_on_its_own_thread_unless_it_is_much() {
         let (journal, faults, rebuilt) = start(Durability::Always);
-        let seq = journal.append(0, [session(1)]).unwrap();
-        block_on(journal.barrier(seq)).unwrap();
-        let alone = |id| {
-            // The commit thread lets go only after it has told us.
-            drop(lock(&journal.shared.writer));
-            let batch = journal.batch();
-            let seq = journal.append(0, [session(id)]).unwrap();
-            drop(batch);
-            seq
+        let commit = |ids: std::ops::Range<u128>| {
+            let seq = journal.append(0, ids.map(session)).unwrap();
+            (block_on(journal.barrier(seq)), faults.committed_by().last().copied())
         };
-        for id in 2..100 {
-            assert_eq!(block_on(journal.barrier(alone(id))), Ok(()));
-        }
-        assert!(faults.committed_by().contains(&std::thread::current().id()));
+        let most = RECORDS_OF_WAITERS_MAX as u128;
+        let (here, elsewhere) =
+            (std::thread::current().id(), lock(&journal.thread).as_ref().unwrap().thread().id());
+        assert_eq!(commit(0..1), (Ok(()), Some(here)));
+        assert_eq!(commit(1..1 + most), (Ok(()), Some(here)));
+        assert_eq!(commit(1000..1001 + most), (Ok(()), Some(elsewhere)));
         faults.fail_with(Some(JournalError::Full));
-        assert_eq!(block_on(journal.barrier(alone(100))), Err(OutcomeUnknown));
+        assert_eq!(commit(2000..2001).0, Err(OutcomeUnknown));
         faults.fail_with(None);
-        assert_eq!(rebuilt.recv(), Ok((1, (1..100).collect())));
-    }
-
-    #[test]
-    fn several_batches_at_once_are_left_to_the_commit_thread() {
-        let (journal, faults, _) = start(Durability::Always);
-        let (one, two) = (journal.batch(), journal.batch());
-        journal.append(0, [session(1)]).unwrap();
-        let seq = journal.append(0, [session(2)]).unwrap();
-        drop(one);
-        drop(two);
-        assert_eq!(block_on(journal.barrier(seq)), Ok(()));
-        assert_eq!(faults.batch_sizes(), [2]);
+        assert_eq!(rebuilt.recv(), Ok((1, (0..1 + most).chain(1000..1001 + most).collect())));
     }
 
     #[test]
@@ -693,8 +785,10 @@ mod tests {
         let (journal, faults, _) = start(Durability::Always);
         faults.hold_commits();
         let seq = journal.append(0, [session(1)]).unwrap();
+        let _group = journal.group();
         let mut barrier = journal.barrier(seq);
-        assert!(is_pending(&mut barrier));
+        assert!(is_pending(&mut barrier) && is_pending(&mut barrier));
+        assert_eq!(lock(&journal.shared.barriers).parked.len(), 1);
         drop(barrier);
         assert!(lock(&journal.shared.barriers).parked.is_empty());
         faults.release_commits();

@@ -16,7 +16,7 @@ mod sqlite;
 
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
-pub use group_commit::{Barrier, Batch, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq};
+pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq};
 pub use memory::MemoryBackend;
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::SqliteBackend;

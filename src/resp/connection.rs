@@ -139,7 +139,6 @@ impl Connection {
     /// Executes complete requests of the input, until there is none, or the output is to be sent first.
     fn execute_batch(&mut self) -> Then {
         let service = Arc::clone(&self.service);
-        let _batch = service.engine.batch();
         self.batch_began = service.engine.clock().now();
         let mut done = 0;
         let then = loop {
