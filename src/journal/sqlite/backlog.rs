@@ -1,28 +1,31 @@
-//! Changes that are in the table `changes` and not yet in the table `held`.
+//! Rows of the table `changes` that say something that the table `held` does not say.
 //!
-//! Promise: of all changes to a lease only the last is ever moved into `held`, so a lease that ends soon after its
-//! grant, or is renewed again and again, costs no row there, and no memory here. They move in the order of tokens, which is
-//! that of `held`, so that neighbours share a page. Rows of `changes` go in their order, as soon as nothing in them is the
-//! only word of anything: where leases are short that table stays small, and its pages are written over again and again.
+//! Promise: of all changes to a lease only the last is ever moved into `held`, so a lease that ends soon after its grant, or is
+//! renewed again and again, costs no row there. Known of each lease is only in which rows its changes are: what they are is read
+//! again when they move. Rows move in their order, and go once nothing in them is the only word of anything, several at once:
+//! where leases are short that table stays small, and a commit seldom touches more than one page of it.
 //! Absent: SQL, and what is written when.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
-use super::changes::ChangesText;
-use super::rows::damaged;
-use crate::journal::{JournalError, Record, Renewal, StoredLease};
+use super::changes::{Change, ChangesText};
+use crate::journal::{JournalError, Record};
 
 /// Rows have smaller numbers; a commit takes one, and they start again whenever all rows are gone.
-const ROW_MAX: i64 = 1 << 38;
+pub(super) const ROW_MAX: i64 = 1 << 38;
+/// At rest, rows go when there are so many that have nothing left to say, or so many bytes of them: neighbours share pages.
+const ROWS_AT_ONCE: usize = 64;
+const ROW_BYTES_AT_ONCE: usize = 256 << 10;
+/// No more go in one commit, which somebody waits for: so many rows, or the first ones that have so many bytes.
+const ROWS_AT_ONCE_MAX: usize = 4 * ROWS_AT_ONCE;
+const ROW_BYTES_AT_ONCE_MAX: usize = 4 * ROW_BYTES_AT_ONCE;
 
 /// The backlog of an open database.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Where what the changes to a lease come to is in `pending`, by token. Absent: they come to nothing.
-    by_token: BTreeMap<i64, usize>,
-    pending: Vec<Pending>,
-    /// Unused places in `pending`.
-    unused: Vec<usize>,
+    /// By token. Absent: the rows say nothing of it that counts.
+    needs: HashMap<i64, Need, BuildHasherDefault<TokenHasher>>,
     /// Their numbers have no gaps.
     rows: VecDeque<Row>,
     last_row: i64,
@@ -31,6 +34,17 @@ pub(super) struct Backlog {
     /// Bytes of all rows.
     bytes: usize,
     sweep: Option<Sweep>,
+    /// What was read of a row and has not moved yet; if it is not there it is read again.
+    opened: Option<Opened>,
+}
+
+/// The rows that tell of a lease; 0 is none. Never both 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Need {
+    /// The row of its grant. None: `held` has it.
+    grant: i64,
+    /// The row of its last renewal or, if `held` has it, of its end.
+    latest: i64,
 }
 
 #[derive(Debug)]
@@ -38,58 +52,54 @@ struct Row {
     number: i64,
     changes: usize,
     bytes: usize,
-    /// Leases for which this is the first row that is needed.
+    /// Leases that need it.
     needed: usize,
 }
 
 #[derive(Debug)]
-struct Pending {
-    /// The first row without which the change cannot be told: of a grant, or else of the last change.
-    first: i64,
-    /// The row of the last change.
-    last: i64,
-    change: Change,
+struct Opened {
+    row: i64,
+    changed: VecDeque<(i64, Change)>,
 }
 
-/// What a lease has come to.
-#[derive(Debug)]
-pub(super) enum Change {
-    /// The table `held` does not have it.
-    Granted(Box<StoredLease>),
-    /// The table `held` has it with an earlier deadline.
-    Renewed(Renewal),
-    /// The table `held` has it, and it is over.
-    Ended,
-}
-
-impl Change {
-    /// What a lease comes to by one record more. `None`: nothing, it never reached `held`.
-    pub(super) fn followed_by(self, next: Change) -> Option<Change> {
-        match (self, next) {
-            (Change::Granted(mut stored), Change::Renewed(renewal)) => {
-                renewal.apply_to(&mut stored.lease);
-                Some(Change::Granted(stored))
-            }
-            (Change::Granted(_), Change::Ended) => None,
-            (_, next) => Some(next),
-        }
-    }
-}
-
-/// A walk over all that is pending. What changes meanwhile is left to the next one.
+/// A walk over all rows there are. What comes meanwhile is left to the next one.
 #[derive(Debug, Clone, Copy)]
 struct Sweep {
     upto_row: i64,
-    next_token: i64,
-    last_token: i64,
-    /// How many leases were pending when it began.
+    /// How many leases needed rows when it began.
     leases: usize,
+}
+
+/// Tokens are no choice of clients', and come one after the other.
+#[derive(Debug, Default)]
+struct TokenHasher(u64);
+
+impl Hasher for TokenHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
+    }
+    fn write_i64(&mut self, token: i64) {
+        self.0 = (self.0 ^ token.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+/// How much is to be moved in one step.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pace {
+    /// Nothing; and rows go when there are many that can.
+    Rest,
+    /// The changes of so many leases; and all rows go that can.
+    Leases(usize),
 }
 
 /// A step of moving, see [`Backlog::plan`].
 pub(super) struct Move {
-    settled: Vec<i64>,
+    settled: Vec<(i64, i64)>,
     sweep: Option<Sweep>,
+    opened: Option<Opened>,
     rows: usize,
     last_row: Option<i64>,
 }
@@ -104,7 +114,7 @@ impl Move {
 impl Backlog {
     /// Adds a row with what a batch does to leases, unless that comes to nothing: `text` gets its content, and its number
     /// is answered. Should the row not become durable, the backlog is of no use any more, and the state is to be loaded again.
-    pub(super) fn add(&mut self, batch: Vec<Record>, text: &mut ChangesText) -> Option<i64> {
+    pub(super) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
         self.rows.push_back(Row { number: row, changes: 0, bytes: 0, needed: 0 });
         let mut changes = 0;
@@ -117,25 +127,35 @@ impl Backlog {
         // Granted and over within this batch: nobody needs to know.
         let mut never = BTreeSet::new();
         for record in batch {
-            let (token, change) = match record {
-                Record::Granted(stored) => (stored.lease.token.get(), Change::Granted(stored)),
-                Record::Renewed(renewal) => (renewal.token.get(), Change::Renewed(renewal)),
-                Record::Ended(token) => (token.get(), Change::Ended),
-                _ => continue,
-            };
-            match &change {
-                Change::Granted(_) if is_over(token) => {
-                    never.insert(token);
-                    continue;
+            match record {
+                Record::Granted(stored) => {
+                    let token = stored.lease.token.get();
+                    if is_over(token) {
+                        never.insert(token);
+                        continue;
+                    }
+                    text.granted(stored);
+                    self.granted(token, row);
                 }
-                Change::Renewed(_) if is_over(token) => continue,
-                Change::Ended if never.contains(&token) => continue,
-                Change::Granted(stored) => text.granted(stored),
-                Change::Renewed(renewal) => text.renewed(renewal),
-                Change::Ended => text.ended(token),
+                Record::Renewed(renewal) => {
+                    let token = renewal.token.get();
+                    if is_over(token) {
+                        continue;
+                    }
+                    text.renewed(renewal);
+                    self.renewed(token, row);
+                }
+                Record::Ended(token) => {
+                    let token = token.get();
+                    if never.contains(&token) {
+                        continue;
+                    }
+                    text.ended(token);
+                    self.ended(token, row);
+                }
+                _ => continue,
             }
             changes += 1;
-            self.change(token, row, change);
         }
         if changes == 0 {
             self.rows.pop_back();
@@ -147,129 +167,67 @@ impl Backlog {
         Some(row)
     }
 
+    /// Takes a row that was there before. In the order of rows, and before anything else.
+    pub(super) fn recover_row(&mut self, number: i64, changes: usize, bytes: usize) {
+        self.rows.push_back(Row { number, changes, bytes, needed: 0 });
+        (self.last_row, self.changes, self.bytes) = (number, self.changes + changes, self.bytes + bytes);
+    }
+
+    /// A lease needs these rows: that of its grant, and that of its last change. 0 is none.
+    pub(super) fn recover_need(&mut self, token: i64, grant: i64, latest: i64) {
+        let latest = if latest == grant { 0 } else { latest };
+        for row in [grant, latest].into_iter().filter(|row| *row != 0) {
+            self.row(row).needed += 1;
+        }
+        self.needs.insert(token, Need { grant, latest });
+    }
+
     fn row(&mut self, number: i64) -> &mut Row {
         let first = self.rows.front().map_or(0, |row| row.number);
         &mut self.rows[(number - first) as usize]
     }
 
-    fn change(&mut self, token: i64, row: i64, next: Change) {
-        let Some(place) = self.by_token.get(&token) else {
-            let place = self.put(Pending { first: row, last: row, change: next });
-            self.by_token.insert(token, place);
-            self.row(row).needed += 1;
+    fn granted(&mut self, token: i64, row: i64) {
+        self.needs.insert(token, Need { grant: row, latest: 0 });
+        self.row(row).needed += 1;
+    }
+
+    fn renewed(&mut self, token: i64, row: i64) {
+        let need = self.needs.entry(token).or_default();
+        if need.grant == row || need.latest == row {
             return;
-        };
-        let pending = &mut self.pending[*place];
-        match std::mem::replace(&mut pending.change, Change::Ended).followed_by(next) {
-            Some(change @ Change::Granted(_)) => (pending.last, pending.change) = (row, change),
-            Some(change) => {
-                let first = pending.first;
-                *pending = Pending { first: row, last: row, change };
-                self.row(first).needed -= 1;
+        }
+        let before = std::mem::replace(&mut need.latest, row);
+        self.needs_no_more(before);
+        self.row(row).needed += 1;
+    }
+
+    fn ended(&mut self, token: i64, row: i64) {
+        match self.needs.remove(&token) {
+            // Its end is in a later row than its grant, and stays longer.
+            Some(Need { grant, latest }) if grant != 0 => {
+                self.needs_no_more(grant);
+                self.needs_no_more(latest);
+            }
+            in_held => {
+                self.needs_no_more(in_held.map_or(0, |need| need.latest));
+                self.needs.insert(token, Need { grant: 0, latest: row });
                 self.row(row).needed += 1;
             }
-            None => self.remove(token),
+        }
+        self.give_back_memory();
+    }
+
+    fn needs_no_more(&mut self, row: i64) {
+        if row != 0 {
+            self.row(row).needed -= 1;
         }
     }
 
-    /// Takes a row that was there before. In the order of rows, and before anything else.
-    pub(super) fn recover_row(
-        &mut self,
-        number: i64,
-        bytes: usize,
-        changed: Vec<(i64, Change)>,
-    ) -> Result<(), JournalError> {
-        if !(1..ROW_MAX).contains(&number) || (!self.rows.is_empty() && number != self.last_row + 1) {
-            return Err(damaged(format!("row {number} of changes after row {}", self.last_row)));
-        }
-        self.rows.push_back(Row { number, changes: changed.len(), bytes, needed: 0 });
-        (self.last_row, self.changes, self.bytes) =
-            (number, self.changes + changed.len(), self.bytes + bytes);
-        for (token, next) in changed {
-            match (self.by_token.get(&token).map(|place| &self.pending[*place].change), &next) {
-                (Some(Change::Ended), _) | (Some(_), Change::Granted(_)) => {
-                    return Err(damaged(format!(
-                        "row {number} of changes goes on with token {token}, which is over or twice"
-                    )));
-                }
-                // Its grant may be in `held` as well as in a row: only who reads that knows what the end comes to.
-                (_, Change::Ended) => self.remove(token),
-                _ => {}
-            }
-            self.change(token, number, next);
-        }
-        Ok(())
-    }
-
-    /// Learns, after all rows, that `held` has this lease. What the rows made of it; `None`: it is over.
-    pub(super) fn in_held(
-        &mut self,
-        mut stored: Box<StoredLease>,
-    ) -> Result<Option<Box<StoredLease>>, JournalError> {
-        let token = stored.lease.token.get();
-        let Some(place) = self.by_token.get(&token) else { return Ok(Some(stored)) };
-        let last = self.pending[*place].last;
-        let renewal = match &self.pending[*place].change {
-            Change::Ended => return Ok(None),
-            Change::Renewed(renewal) => *renewal,
-            Change::Granted(granted)
-                if (&granted.name, &granted.lease.owner) == (&stored.name, &stored.lease.owner) =>
-            {
-                Renewal::of(&granted.lease)
-            }
-            Change::Granted(_) => return Err(damaged(format!("two leases with token {token}"))),
-        };
-        self.remove(token);
-        if Renewal::of(&stored.lease) != renewal {
-            renewal.apply_to(&mut stored.lease);
-            self.change(token, last, Change::Renewed(renewal));
-        }
-        Ok(Some(stored))
-    }
-
-    /// Learns, after all rows, that `held` has none of these leases. Those that there are go to `each`.
-    pub(super) fn not_in_held(
-        &mut self,
-        tokens: std::ops::Range<i64>,
-        mut each: impl FnMut(Box<StoredLease>),
-    ) -> Result<(), JournalError> {
-        let mut over = Vec::new();
-        for (token, place) in self.by_token.range(tokens) {
-            match &self.pending[*place].change {
-                Change::Granted(stored) => each(stored.clone()),
-                Change::Ended => over.push(*token),
-                Change::Renewed(_) => {
-                    return Err(damaged("a renewal of a lease that was never granted"));
-                }
-            }
-        }
-        over.into_iter().for_each(|token| self.remove(token));
-        Ok(())
-    }
-
-    /// What all leases have come to that `held` does not know or may not know, in the order of tokens.
-    pub(super) fn unmoved(&self) -> impl Iterator<Item = (i64, &Change)> {
-        self.by_token.iter().map(|(token, place)| (*token, &self.pending[*place].change))
-    }
-
-    fn put(&mut self, pending: Pending) -> usize {
-        if let Some(place) = self.unused.pop() {
-            self.pending[place] = pending;
-            return place;
-        }
-        self.pending.push(pending);
-        self.pending.len() - 1
-    }
-
-    fn remove(&mut self, token: i64) {
-        let Some(place) = self.by_token.remove(&token) else { return };
-        self.pending[place].change = Change::Ended;
-        self.unused.push(place);
-        let first = self.pending[place].first;
-        self.row(first).needed -= 1;
-        if self.by_token.is_empty() {
-            // After a peak: the memory goes back.
-            (self.pending, self.unused) = Default::default();
+    fn give_back_memory(&mut self) {
+        const SMALL: usize = 4096;
+        if self.needs.is_empty() && self.needs.capacity() > SMALL {
+            self.needs = HashMap::default();
         }
     }
 
@@ -296,70 +254,104 @@ impl Backlog {
         self.rows.is_empty()
     }
 
-    /// How many leases were pending when the sweep began that is not through yet.
+    /// How many leases needed rows when the sweep began that is not through yet.
     pub(super) fn sweeping(&self) -> Option<usize> {
         self.sweep.map(|sweep| sweep.leases)
     }
 
-    /// Goes on with the sweep, or begins one: looks at up to `leases` of them, none if that is `None`, and `each` gets what
-    /// `held` has to learn. Then up to `rows` of the oldest that have nothing left to say can be removed. Nothing changes
-    /// here before [`Backlog::moved`]: only then is it durable.
-    pub(super) fn plan<E>(
-        &self,
-        leases: Option<usize>,
-        rows: usize,
-        mut each: impl FnMut(i64, &Change) -> Result<(), E>,
-    ) -> Result<Move, E> {
-        let mut plan = Move { settled: Vec::new(), sweep: self.sweep, rows: 0, last_row: None };
-        let mut firsts = Vec::new();
-        if let Some(most) = leases {
-            let begun = || Sweep {
-                upto_row: self.last_row,
-                next_token: i64::MIN,
-                last_token: self.by_token.last_key_value().map_or(i64::MIN, |(token, _)| *token),
-                leases: self.by_token.len(),
-            };
-            let sweep = self.sweep.unwrap_or_else(begun);
+    /// Goes on with the sweep, or begins one: passes what `held` has to learn to `write`. `read` answers what a row says, each
+    /// lease once. Nothing changes here before [`Backlog::moved`]: only then is it durable.
+    pub(super) fn plan(
+        &mut self,
+        pace: Pace,
+        mut read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
+        mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
+    ) -> Result<Move, JournalError> {
+        let mut plan = Move {
+            settled: Vec::new(),
+            sweep: self.sweep,
+            opened: self.opened.take(),
+            rows: 0,
+            last_row: None,
+        };
+        if let Pace::Leases(most) = pace {
+            let sweep = self.sweep.unwrap_or(Sweep { upto_row: self.last_row, leases: self.needs.len() });
             plan.sweep = None;
-            let pending = self.by_token.range(sweep.next_token..=sweep.last_token);
-            for (looked_at, (token, place)) in pending.enumerate() {
-                if looked_at == most {
-                    plan.sweep = Some(Sweep { next_token: *token, ..sweep });
+            for row in self.rows.iter().filter(|row| row.needed > 0) {
+                if row.number > sweep.upto_row {
                     break;
                 }
-                let pending = &self.pending[*place];
-                // What is first told after this sweep began is for the next one.
-                if pending.first > sweep.upto_row {
-                    continue;
+                if plan.settled.len() >= most {
+                    plan.sweep = Some(sweep);
+                    break;
                 }
-                each(*token, &pending.change)?;
-                plan.settled.push(*token);
-                firsts.push(pending.first);
+                let mut opened = match plan.opened.take() {
+                    Some(opened) if opened.row == row.number => opened,
+                    _ => Opened { row: row.number, changed: read(row.number)? },
+                };
+                while plan.settled.len() < most
+                    && let Some((token, change)) = opened.changed.pop_front()
+                {
+                    if self
+                        .needs
+                        .get(&token)
+                        .is_some_and(|need| [need.grant, need.latest].contains(&row.number))
+                    {
+                        write(token, &change)?;
+                        plan.settled.push((token, row.number));
+                    }
+                }
+                if !opened.changed.is_empty() {
+                    (plan.sweep, plan.opened) = (Some(sweep), Some(opened));
+                    break;
+                }
             }
         }
-        firsts.sort_unstable();
-        for row in self.rows.iter().take(rows) {
-            let begin = firsts.partition_point(|first| *first < row.number);
-            let settled = firsts[begin..].iter().take_while(|first| **first == row.number).count();
-            if row.needed > settled {
+        self.plan_removal(&mut plan, matches!(pace, Pace::Rest));
+        Ok(plan)
+    }
+
+    fn plan_removal(&self, plan: &mut Move, only_if_many: bool) {
+        // Moved in the order of rows, too.
+        let mut settled = plan.settled.iter().map(|(_, row)| *row).peekable();
+        let mut bytes = 0;
+        for row in &self.rows {
+            let mut needed = row.needed;
+            while settled.next_if_eq(&row.number).is_some() {
+                needed -= 1;
+            }
+            if needed > 0 || plan.rows == ROWS_AT_ONCE_MAX || bytes >= ROW_BYTES_AT_ONCE_MAX {
                 break;
             }
-            (plan.rows, plan.last_row) = (plan.rows + 1, Some(row.number));
+            (plan.rows, plan.last_row, bytes) = (plan.rows + 1, Some(row.number), bytes + row.bytes);
         }
-        Ok(plan)
+        let are_many = plan.rows >= ROWS_AT_ONCE || bytes >= ROW_BYTES_AT_ONCE;
+        if only_if_many && !are_many {
+            (plan.rows, plan.last_row) = (0, None);
+        }
     }
 
     /// Notes that what was planned is durable. Between the two nothing else may change.
     pub(super) fn moved(&mut self, plan: Move) {
-        plan.settled.into_iter().for_each(|token| self.remove(token));
-        self.sweep = plan.sweep;
+        for (token, row) in plan.settled {
+            self.needs_no_more(row);
+            if let Some(need) = self.needs.get_mut(&token) {
+                let at = if need.grant == row { &mut need.grant } else { &mut need.latest };
+                *at = 0;
+                if *need == Need::default() {
+                    self.needs.remove(&token);
+                }
+            }
+        }
+        (self.sweep, self.opened) = (plan.sweep, plan.opened);
         for row in self.rows.drain(..plan.rows) {
             self.changes -= row.changes;
             self.bytes -= row.bytes;
         }
         if self.rows.is_empty() {
-            // Nothing is pending either: a number is worth nothing any more.
-            (self.last_row, self.sweep) = (0, None);
+            // Nothing is needed either: a number is worth nothing any more.
+            (self.last_row, self.sweep, self.opened) = (0, None, None);
         }
+        self.give_back_memory();
     }
 }

@@ -9,15 +9,26 @@
 //!
 //! Keys and owners are strings, or arrays of bytes where they are no text. Absent: SQL.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::backlog::Change;
 use super::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
 use crate::journal::{JournalError, Renewal, StoredLease};
 use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Request, Timestamp, Ttl};
+
+/// What a row says of a lease.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It was granted.
+    Granted(Box<StoredLease>),
+    /// It was renewed.
+    Renewed(Renewal),
+    /// It is over.
+    Ended,
+}
 
 /// Collects the changes of one commit.
 pub(super) struct ChangesText(Vec<u8>);
@@ -40,17 +51,29 @@ impl ChangesText {
         let addr = lease.origin.as_ref().map(|origin| origin.addr.as_str());
         let client_name = lease.origin.as_ref().map(|origin| origin.client_name.as_str());
         if is_plain(lease) {
-            let plain = PlainColumns(
-                lease.token.get(),
-                name.database(),
-                Text(name.key()),
-                Text(lease.owner.as_bytes()),
-                lease.granted_at.to_stored(),
-                millis(lease.ttl),
-                addr,
-                client_name,
-            );
-            return self.push(&plain);
+            // The order of `PlainLease`. Nearly all there is to write is written here: as serde does it, in half the time.
+            self.next();
+            self.0.push(b'[');
+            self.number(lease.token.get());
+            self.0.push(b',');
+            self.number(name.database());
+            self.0.push(b',');
+            self.text(name.key());
+            self.0.push(b',');
+            self.text(lease.owner.as_bytes());
+            self.0.push(b',');
+            self.number_or_null(lease.granted_at.to_stored());
+            self.0.push(b',');
+            self.number_or_null(millis(lease.ttl));
+            for text in [addr, client_name] {
+                self.0.push(b',');
+                match text {
+                    Some(text) => self.text(text.as_bytes()),
+                    None => self.0.extend_from_slice(b"null"),
+                }
+            }
+            self.0.push(b']');
+            return;
         }
         self.push(&GrantedColumns(
             lease.token.get(),
@@ -81,14 +104,44 @@ impl ChangesText {
     }
 
     pub(super) fn ended(&mut self, token: i64) {
-        self.push(&token);
+        self.next();
+        self.number(token);
     }
 
-    fn push(&mut self, change: &impl Serialize) {
+    fn next(&mut self) {
         if !self.is_empty() {
             self.0.push(b',');
         }
-        serde_json::to_writer(&mut self.0, change).unwrap_or_else(|_| unreachable!("a Vec takes all"));
+    }
+
+    fn push(&mut self, change: &impl Serialize) {
+        self.next();
+        self.serialize(change);
+    }
+
+    fn serialize(&mut self, value: &impl Serialize) {
+        serde_json::to_writer(&mut self.0, value).unwrap_or_else(|_| unreachable!("a Vec takes all"));
+    }
+
+    fn number(&mut self, number: impl itoa::Integer) {
+        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn number_or_null(&mut self, number: Option<impl itoa::Integer>) {
+        match number {
+            Some(number) => self.number(number),
+            None => self.0.extend_from_slice(b"null"),
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+            self.0.push(b'"');
+            self.0.extend_from_slice(text);
+            self.0.push(b'"');
+        } else {
+            self.serialize(&Text(text));
+        }
     }
 
     /// UTF-8.
@@ -106,19 +159,6 @@ fn is_plain(lease: &Lease) -> bool {
         && lease.lasts == lease.ttl
         && lease.deadline == lease.granted_at.after(lease.ttl)
 }
-
-/// [`PlainLease`] on its way out.
-#[derive(Serialize)]
-struct PlainColumns<'a>(
-    i64,
-    u8,
-    Text<'a>,
-    Text<'a>,
-    Option<i64>,
-    Option<u32>,
-    Option<&'a str>,
-    Option<&'a str>,
-);
 
 /// [`LeaseColumns`] on their way out.
 #[derive(Serialize)]
@@ -214,11 +254,14 @@ impl PlainLease {
     }
 }
 
-/// Passes every change in a text to `each`, with its token.
-pub(super) fn read(text: &str, mut each: impl FnMut(i64, Change)) -> Result<(), JournalError> {
-    for element in serde_json::from_str::<Vec<Element>>(text).map_err(damaged)? {
-        match element {
-            Element::Ended(token) => each(token, Change::Ended),
+/// The changes in a text, with their tokens: of each lease the sum of what is said of it.
+pub(super) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> {
+    let elements: Vec<Element> = serde_json::from_str(text).map_err(damaged)?;
+    let mut changes: VecDeque<(i64, Change)> = VecDeque::with_capacity(elements.len());
+    let mut places: HashMap<i64, usize> = HashMap::with_capacity(elements.len());
+    for element in elements {
+        let (token, change) = match element {
+            Element::Ended(token) => (token, Change::Ended),
             Element::Renewed(token, deadline, lasts, renewals) => {
                 let renewal = Renewal {
                     token: FencingToken::new(token).map_err(damaged)?,
@@ -226,17 +269,25 @@ pub(super) fn read(text: &str, mut each: impl FnMut(i64, Change)) -> Result<(), 
                     lasts: ttl_from(lasts)?,
                     renewals,
                 };
-                each(token, Change::Renewed(renewal));
+                (token, Change::Renewed(renewal))
             }
-            Element::Plain(plain) => {
-                let stored = plain.stored()?;
-                each(stored.lease.token.get(), Change::Granted(Box::new(stored)));
-            }
-            Element::Granted(columns) => {
-                let stored = lease_from(*columns)?;
-                each(stored.lease.token.get(), Change::Granted(Box::new(stored)));
-            }
+            Element::Plain(plain) => granted(plain.stored()?),
+            Element::Granted(columns) => granted(lease_from(*columns)?),
+        };
+        let Some(place) = places.insert(token, changes.len()) else {
+            changes.push_back((token, change));
+            continue;
+        };
+        places.insert(token, place);
+        match (&mut changes[place].1, change) {
+            (Change::Granted(stored), Change::Renewed(renewal)) => renewal.apply_to(&mut stored.lease),
+            (Change::Renewed(first), Change::Renewed(renewal)) => *first = renewal,
+            _ => return Err(damaged(format!("a row of changes says contradictory things of token {token}"))),
         }
     }
-    Ok(())
+    Ok(changes)
+}
+
+fn granted(stored: StoredLease) -> (i64, Change) {
+    (stored.lease.token.get(), Change::Granted(Box::new(stored)))
 }

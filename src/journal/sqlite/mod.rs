@@ -8,6 +8,7 @@
 mod backlog;
 mod changes;
 mod checkpoints;
+mod recovered;
 mod rows;
 mod state;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use self::backlog::{Backlog, Move};
+use self::backlog::{Backlog, Move, Pace};
 use self::changes::ChangesText;
 use self::checkpoints::{Checkpoints, lengthen_log};
 use super::lock_file::LockFile;
@@ -121,11 +122,8 @@ const BACKLOG_CHANGES_MAX: usize = 262_144;
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Leases that a commit moves at least, when it moves any.
 const SWEEP_MIN: usize = 16;
-/// Rows that a commit removes at most; it adds one.
-const ROWS_PER_COMMIT: usize = 4;
-/// Leases and rows moved in one step when nothing else is to be done.
+/// Leases moved in one step when nothing else is to be done.
 const CHANGES_PER_STEP: usize = 2_048;
-const ROWS_PER_STEP: usize = 256;
 
 /// Pages of the database kept in memory, in KiB.
 const CACHE_KIB: i64 = 8_192;
@@ -248,23 +246,23 @@ impl Backend for SqliteBackend {
         Ok(loaded)
     }
 
-    fn commit(&mut self, mut batch: Vec<Record>) -> Result<(), JournalError> {
+    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
         let failed = |error| fault("commit", &error);
         let records = batch.len();
-        let others: Vec<Record> = batch.extract_if(.., |record| !record.is_of_a_lease()).collect();
         let mut text = ChangesText::with_capacity(self.text_bytes);
-        let row = self.backlog.add(batch, &mut text);
-        if row.is_none() && others.is_empty() {
+        let row = self.backlog.add(&batch, &mut text);
+        let has_others = batch.iter().any(|record| !record.is_of_a_lease());
+        if row.is_none() && !has_others {
             return Ok(());
         }
-        let reserved = others.iter().filter_map(|record| match record {
+        let reserved = batch.iter().filter_map(|record| match record {
             Record::TokensReserved(upto) => Some(*upto),
             _ => None,
         });
         // Ahead of the database: should that fail, some tokens are never used.
         reserved.max().map_or(Ok(()), |upto| self.lock_file.reserve(upto))?;
         let writing = self.db.transaction().map_err(|error| fault("begin a commit", &error))?;
-        for record in &others {
+        for record in &batch {
             match record {
                 Record::DelayStarted(name, delay) => rows::put_delay(&writing, name, Some(*delay)),
                 Record::DelayEnded(name) => rows::put_delay(&writing, name, None),
@@ -286,8 +284,11 @@ impl Backend for SqliteBackend {
         let sweeping = self.backlog.sweeping().or(is_full.then_some(0));
         // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
         // meanwhile need not be written.
-        let share = sweeping.map(|leases| records * leases / self.backlog_changes_max + SWEEP_MIN);
-        let moved = move_changes(&self.backlog, &writing, share, ROWS_PER_COMMIT).map_err(failed)?;
+        let pace = match sweeping {
+            Some(leases) => Pace::Leases(records * leases / self.backlog_changes_max + SWEEP_MIN),
+            None => Pace::Rest,
+        };
+        let moved = move_changes(&mut self.backlog, &writing, pace)?;
         writing.commit().map_err(failed)?;
         self.backlog.moved(moved);
         self.checkpoints.after_commit(&self.db);
@@ -298,8 +299,7 @@ impl Backend for SqliteBackend {
         let failed = |error| fault("move changes", &error);
         if !self.backlog.is_empty() {
             let moving = self.db.transaction().map_err(failed)?;
-            let moved = move_changes(&self.backlog, &moving, Some(CHANGES_PER_STEP), ROWS_PER_STEP);
-            let moved = moved.map_err(failed)?;
+            let moved = move_changes(&mut self.backlog, &moving, Pace::Leases(CHANGES_PER_STEP))?;
             moving.commit().map_err(failed)?;
             self.backlog.moved(moved);
             self.checkpoints.after_commit(&self.db);
@@ -312,16 +312,16 @@ impl Backend for SqliteBackend {
     }
 }
 
-/// Moves changes of up to `leases` leases into `held`, and removes up to `rows` rows of `changes` that have moved.
-fn move_changes(
-    backlog: &Backlog,
-    db: &Connection,
-    leases: Option<usize>,
-    rows: usize,
-) -> rusqlite::Result<Move> {
-    let mut held = rows::Held::of(db)?;
-    let plan = backlog.plan(leases, rows, |token, change| held.write(token, change))?;
-    plan.last_row().map_or(Ok(()), |row| rows::remove_changes(db, row))?;
+/// Moves changes into `held`, and removes rows of `changes` that have moved.
+fn move_changes(backlog: &mut Backlog, db: &Connection, pace: Pace) -> Result<Move, JournalError> {
+    let failed = |error| fault("move changes", &error);
+    let mut held = rows::Held::of(db).map_err(failed)?;
+    let plan = backlog.plan(
+        pace,
+        |row| changes::read(&rows::changes_of(db, row).map_err(failed)?),
+        |token, change| held.write(token, change).map_err(failed),
+    )?;
+    plan.last_row().map_or(Ok(()), |row| rows::remove_changes(db, row)).map_err(failed)?;
     Ok(plan)
 }
 

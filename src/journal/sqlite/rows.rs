@@ -9,7 +9,7 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, Row, params};
 use serde::Deserialize;
 
-use super::backlog::Change;
+use super::changes::Change;
 use super::fault;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
 use crate::lock::{
@@ -89,6 +89,11 @@ pub(super) fn put_changes(db: &Connection, row: i64, text: &[u8]) -> rusqlite::R
     let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
     db.prepare_cached("INSERT INTO changes VALUES (?1, ?2)")?.execute(params![row, text])?;
     Ok(())
+}
+
+/// The text of a row of `changes`.
+pub(super) fn changes_of(db: &Connection, row: i64) -> rusqlite::Result<String> {
+    db.prepare_cached("SELECT leases FROM changes WHERE row = ?1")?.query_row([row], |row| row.get(0))
 }
 
 /// Removes the rows of `changes` up to this one.

@@ -6,6 +6,7 @@
 use rusqlite::Connection;
 
 use super::backlog::Backlog;
+use super::recovered::Recovered;
 use super::{changes, fault, rows};
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
 use crate::lock::{Delay, Timestamp};
@@ -34,33 +35,52 @@ pub(super) fn load(
         })
         .map_err(check)?;
     let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
-    let mut backlog = Backlog::default();
-    {
-        let mut rows = reading.prepare("SELECT row, leases FROM changes ORDER BY row").map_err(check)?;
-        let mut rows = rows.query([]).map_err(check)?;
-        while let Some(row) = rows.next().map_err(check)? {
-            let (number, text): (i64, String) = (rows::column(row, 0)?, rows::column(row, 1)?);
-            let mut changed = Vec::new();
-            changes::read(&text, |token, change| changed.push((token, change)))?;
-            backlog.recover_row(number, text.len(), changed)?;
-        }
-    }
+    let mut recovered = Recovered::default();
+    read_changes(&reading, |number, text| recovered.row(number, text.len(), changes::read(text)?))?;
     if rebooted {
-        // Refuses what it refuses without a reboot, too.
-        read_leases(&reading, &mut backlog, &mut |_| {})?;
-        let mut held = rows::Held::of(&reading).map_err(check)?;
-        backlog.unmoved().try_for_each(|(token, change)| held.write(token, change)).map_err(check)?;
-        reading.execute("DELETE FROM changes", []).map_err(check)?;
-        backlog = Backlog::default();
-        for statement in REBASE.split_inclusive(';').filter(|text| !text.trim().is_empty()) {
-            reading.execute(statement, [now.to_stored()]).map_err(check)?;
-        }
-        reading.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
+        move_all(&reading, recovered, now, boot)?;
+        recovered = Recovered::default();
     }
     read_sessions_and_delays(&reading, each)?;
-    read_leases(&reading, &mut backlog, &mut |stored| each(Record::Granted(stored)))?;
+    read_leases(&reading, &mut recovered, &mut |stored| each(Record::Granted(stored)))?;
     reading.commit().map_err(check)?;
-    Ok((Loaded { tokens_reserved, rebooted, secret }, backlog))
+    Ok((Loaded { tokens_reserved, rebooted, secret }, recovered.into_backlog()))
+}
+
+/// Passes every row of `changes` to `each`, in their order.
+fn read_changes(
+    db: &Connection,
+    mut each: impl FnMut(i64, &str) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    let check = |error| fault("read the database", &error);
+    let mut rows = db.prepare("SELECT row, leases FROM changes ORDER BY row").map_err(check)?;
+    let mut rows = rows.query([]).map_err(check)?;
+    while let Some(row) = rows.next().map_err(check)? {
+        each(rows::column(row, 0)?, &rows::column::<String>(row, 1)?)?;
+    }
+    Ok(())
+}
+
+/// After a reboot: all there is moves into `held`, and all deadlines to their full length from `now`.
+fn move_all(
+    db: &Connection,
+    mut recovered: Recovered,
+    now: Timestamp,
+    boot: Option<&str>,
+) -> Result<(), JournalError> {
+    let check = |error| fault("move the database's deadlines", &error);
+    // Refuses what it refuses without a reboot, too.
+    read_leases(db, &mut recovered, &mut |_| {})?;
+    let mut held = rows::Held::of(db).map_err(check)?;
+    read_changes(db, |_, text| {
+        changes::read(text)?.iter().try_for_each(|(token, change)| held.write(*token, change)).map_err(check)
+    })?;
+    db.execute("DELETE FROM changes", []).map_err(check)?;
+    for statement in REBASE.split_inclusive(';').filter(|text| !text.trim().is_empty()) {
+        db.execute(statement, [now.to_stored()]).map_err(check)?;
+    }
+    db.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
+    Ok(())
 }
 
 fn read_sessions_and_delays(db: &Connection, each: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
@@ -84,7 +104,7 @@ fn read_sessions_and_delays(db: &Connection, each: &mut dyn FnMut(Record)) -> Re
 /// In the order of tokens.
 fn read_leases(
     db: &Connection,
-    backlog: &mut Backlog,
+    recovered: &mut Recovered,
     each: &mut dyn FnMut(Box<StoredLease>),
 ) -> Result<(), JournalError> {
     let check = |error| fault("read the database", &error);
@@ -97,11 +117,11 @@ fn read_leases(
         if token < next {
             return Err(rows::damaged(format!("token {token} is held twice, or out of order")));
         }
-        backlog.not_in_held(next..token, &mut *each)?;
+        recovered.not_in_held(next..token, &mut *each)?;
         next = token + 1;
-        if let Some(stored) = backlog.in_held(Box::new(stored))? {
+        if let Some(stored) = recovered.in_held(Box::new(stored))? {
             each(stored);
         }
     }
-    backlog.not_in_held(next..i64::MAX, each)
+    recovered.not_in_held(next..i64::MAX, each)
 }

@@ -1,0 +1,124 @@
+//! What the rows of `changes` and the table `held` come to together.
+//!
+//! Promise: what no server of ours could have left is refused. Absent: SQL.
+
+use std::collections::BTreeMap;
+
+use super::backlog::{Backlog, ROW_MAX};
+use super::changes::Change;
+use super::rows::damaged;
+use crate::journal::{JournalError, Renewal, StoredLease};
+
+/// The rows first, in their order; then the table, in the order of tokens.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    by_token: BTreeMap<i64, Pending>,
+    backlog: Backlog,
+    last_row: Option<i64>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// The row of the grant, or of the last change to what the table has.
+    first: i64,
+    /// The row of the last change.
+    last: i64,
+    change: Change,
+}
+
+impl Recovered {
+    /// Takes a row.
+    pub(super) fn row(
+        &mut self,
+        number: i64,
+        bytes: usize,
+        changed: impl IntoIterator<Item = (i64, Change)>,
+    ) -> Result<(), JournalError> {
+        let follows = self.last_row.is_none_or(|last| number == last + 1);
+        if !(1..ROW_MAX).contains(&number) || !follows {
+            return Err(damaged(format!("row {number} of changes after row {:?}", self.last_row)));
+        }
+        self.last_row = Some(number);
+        let mut changes = 0;
+        for (token, next) in changed {
+            changes += 1;
+            let before = self.by_token.remove(&token);
+            if let (Some(Pending { change: Change::Ended, .. }), _) | (Some(_), Change::Granted(_)) =
+                (&before, &next)
+            {
+                return Err(damaged(format!(
+                    "row {number} of changes goes on with token {token}, which is over or twice"
+                )));
+            }
+            let pending = match (before, next) {
+                (
+                    Some(Pending { first, change: Change::Granted(mut stored), .. }),
+                    Change::Renewed(renewal),
+                ) => {
+                    renewal.apply_to(&mut stored.lease);
+                    Pending { first, last: number, change: Change::Granted(stored) }
+                }
+                // Its grant may be in the table as well as in a row: only that tells what the end comes to.
+                (_, next) => Pending { first: number, last: number, change: next },
+            };
+            self.by_token.insert(token, pending);
+        }
+        self.backlog.recover_row(number, changes, bytes);
+        Ok(())
+    }
+
+    /// Learns, after all rows, that the table has this lease. What the rows made of it; `None`: it is over.
+    pub(super) fn in_held(
+        &mut self,
+        mut stored: Box<StoredLease>,
+    ) -> Result<Option<Box<StoredLease>>, JournalError> {
+        let token = stored.lease.token.get();
+        let Some(Pending { last, change, .. }) = self.by_token.remove(&token) else {
+            return Ok(Some(stored));
+        };
+        let renewal = match change {
+            Change::Ended => {
+                self.backlog.recover_need(token, 0, last);
+                return Ok(None);
+            }
+            Change::Renewed(renewal) => renewal,
+            Change::Granted(granted)
+                if (&granted.name, &granted.lease.owner) == (&stored.name, &stored.lease.owner) =>
+            {
+                Renewal::of(&granted.lease)
+            }
+            Change::Granted(_) => return Err(damaged(format!("two leases with token {token}"))),
+        };
+        if Renewal::of(&stored.lease) != renewal {
+            renewal.apply_to(&mut stored.lease);
+            self.backlog.recover_need(token, 0, last);
+        }
+        Ok(Some(stored))
+    }
+
+    /// Learns, after all rows, that the table has none of these leases. Those that there are go to `each`.
+    pub(super) fn not_in_held(
+        &mut self,
+        tokens: std::ops::Range<i64>,
+        mut each: impl FnMut(Box<StoredLease>),
+    ) -> Result<(), JournalError> {
+        while let Some((token, _)) = self.by_token.range(tokens.clone()).next() {
+            let token = *token;
+            let Some(Pending { first, last, change }) = self.by_token.remove(&token) else { break };
+            match change {
+                Change::Granted(stored) => {
+                    self.backlog.recover_need(token, first, last);
+                    each(stored);
+                }
+                Change::Ended => {}
+                Change::Renewed(_) => return Err(damaged("a renewal of a lease that was never granted")),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be moved still, after all of the table.
+    pub(super) fn into_backlog(self) -> Backlog {
+        self.backlog
+    }
+}
