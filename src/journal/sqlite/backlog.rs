@@ -86,16 +86,8 @@ impl Hasher for TokenHasher {
     }
 }
 
-/// How much is to be moved in one step.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Pace {
-    /// Nothing; and rows go when there are many that can.
-    Rest,
-    /// The changes of so many leases; and all rows go that can.
-    Leases(usize),
-}
-
-/// A step of moving, see [`Backlog::plan`].
+/// A step of moving, or of removing only.
+#[derive(Debug)]
 pub(super) struct Move {
     settled: Vec<(i64, i64)>,
     sweep: Option<Sweep>,
@@ -259,14 +251,8 @@ impl Backlog {
         self.sweep.map(|sweep| sweep.leases)
     }
 
-    /// Goes on with the sweep, or begins one: passes what `held` has to learn to `write`. `read` answers what a row says, each
-    /// lease once. Nothing changes here before [`Backlog::moved`]: only then is it durable.
-    pub(super) fn plan(
-        &mut self,
-        pace: Pace,
-        mut read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
-        mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
-    ) -> Result<Move, JournalError> {
+    /// Moves nothing: rows go if there are many that can.
+    pub(super) fn plan_removal(&mut self) -> Move {
         let mut plan = Move {
             settled: Vec::new(),
             sweep: self.sweep,
@@ -274,44 +260,57 @@ impl Backlog {
             rows: 0,
             last_row: None,
         };
-        if let Pace::Leases(most) = pace {
-            let sweep = self.sweep.unwrap_or(Sweep { upto_row: self.last_row, leases: self.needs.len() });
-            plan.sweep = None;
-            for row in self.rows.iter().filter(|row| row.needed > 0) {
-                if row.number > sweep.upto_row {
-                    break;
-                }
-                if plan.settled.len() >= most {
-                    plan.sweep = Some(sweep);
-                    break;
-                }
-                let mut opened = match plan.opened.take() {
-                    Some(opened) if opened.row == row.number => opened,
-                    _ => Opened { row: row.number, changed: read(row.number)? },
-                };
-                while plan.settled.len() < most
-                    && let Some((token, change)) = opened.changed.pop_front()
+        let bytes = self.removable(&mut plan);
+        if plan.rows < ROWS_AT_ONCE && bytes < ROW_BYTES_AT_ONCE {
+            (plan.rows, plan.last_row) = (0, None);
+        }
+        plan
+    }
+
+    /// Goes on with the sweep, or begins one: passes what `held` has to learn of up to `most` leases to `write`. `read` answers
+    /// what a row says, each lease once. All rows go that can. Nothing changes here before [`Backlog::moved`]: only then is it
+    /// durable.
+    pub(super) fn plan_move(
+        &mut self,
+        most: usize,
+        mut read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
+        mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
+    ) -> Result<Move, JournalError> {
+        let sweep = self.sweep.unwrap_or(Sweep { upto_row: self.last_row, leases: self.needs.len() });
+        let mut plan =
+            Move { settled: Vec::new(), sweep: None, opened: self.opened.take(), rows: 0, last_row: None };
+        for row in self.rows.iter().filter(|row| row.needed > 0) {
+            if row.number > sweep.upto_row {
+                break;
+            }
+            if plan.settled.len() >= most {
+                plan.sweep = Some(sweep);
+                break;
+            }
+            let mut opened = match plan.opened.take() {
+                Some(opened) if opened.row == row.number => opened,
+                _ => Opened { row: row.number, changed: read(row.number)? },
+            };
+            while plan.settled.len() < most
+                && let Some((token, change)) = opened.changed.pop_front()
+            {
+                if self.needs.get(&token).is_some_and(|need| [need.grant, need.latest].contains(&row.number))
                 {
-                    if self
-                        .needs
-                        .get(&token)
-                        .is_some_and(|need| [need.grant, need.latest].contains(&row.number))
-                    {
-                        write(token, &change)?;
-                        plan.settled.push((token, row.number));
-                    }
-                }
-                if !opened.changed.is_empty() {
-                    (plan.sweep, plan.opened) = (Some(sweep), Some(opened));
-                    break;
+                    write(token, &change)?;
+                    plan.settled.push((token, row.number));
                 }
             }
+            if !opened.changed.is_empty() {
+                (plan.sweep, plan.opened) = (Some(sweep), Some(opened));
+                break;
+            }
         }
-        self.plan_removal(&mut plan, matches!(pace, Pace::Rest));
+        self.removable(&mut plan);
         Ok(plan)
     }
 
-    fn plan_removal(&self, plan: &mut Move, only_if_many: bool) {
+    /// Plans to remove the first rows that have nothing left to say. Their bytes.
+    fn removable(&self, plan: &mut Move) -> usize {
         // Moved in the order of rows, too.
         let mut settled = plan.settled.iter().map(|(_, row)| *row).peekable();
         let mut bytes = 0;
@@ -325,10 +324,7 @@ impl Backlog {
             }
             (plan.rows, plan.last_row, bytes) = (plan.rows + 1, Some(row.number), bytes + row.bytes);
         }
-        let are_many = plan.rows >= ROWS_AT_ONCE || bytes >= ROW_BYTES_AT_ONCE;
-        if only_if_many && !are_many {
-            (plan.rows, plan.last_row) = (0, None);
-        }
+        bytes
     }
 
     /// Notes that what was planned is durable. Between the two nothing else may change.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use self::backlog::{Backlog, Move, Pace};
+use self::backlog::{Backlog, Move};
 use self::changes::ChangesText;
 use self::checkpoints::{Checkpoints, lengthen_log};
 use super::lock_file::LockFile;
@@ -261,35 +261,38 @@ impl Backend for SqliteBackend {
         });
         // Ahead of the database: should that fail, some tokens are never used.
         reserved.max().map_or(Ok(()), |upto| self.lock_file.reserve(upto))?;
-        let writing = self.db.transaction().map_err(|error| fault("begin a commit", &error))?;
+        let text = text.into_bytes();
+        if row.is_some() {
+            self.text_bytes = text.len() + text.len() / 4;
+            self.backlog.weigh_newest(text.len());
+        }
+        let is_full =
+            self.backlog.changes() > self.backlog_changes_max || self.backlog.bytes() > BACKLOG_BYTES_MAX;
+        // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
+        // meanwhile need not be written.
+        let share = |leases| records * leases / self.backlog_changes_max + SWEEP_MIN;
+        let to_move = self.backlog.sweeping().or(is_full.then_some(0)).map(share);
+        let removal = to_move.is_none().then(|| self.backlog.plan_removal());
+        let is_one_statement = !has_others && removal.as_ref().is_some_and(|plan| plan.last_row().is_none());
+        let writing = if is_one_statement { None } else { Some(Writing::begin(&self.db)?) };
         for record in &batch {
             match record {
-                Record::DelayStarted(name, delay) => rows::put_delay(&writing, name, Some(*delay)),
-                Record::DelayEnded(name) => rows::put_delay(&writing, name, None),
-                Record::SessionOpened(session) => rows::put_session(&writing, session),
-                Record::SessionEnded(id) => rows::remove_session(&writing, *id),
-                Record::TokensReserved(upto) => rows::reserve_tokens(&writing, *upto),
+                Record::DelayStarted(name, delay) => rows::put_delay(&self.db, name, Some(*delay)),
+                Record::DelayEnded(name) => rows::put_delay(&self.db, name, None),
+                Record::SessionOpened(session) => rows::put_session(&self.db, session),
+                Record::SessionEnded(id) => rows::remove_session(&self.db, *id),
+                Record::TokensReserved(upto) => rows::reserve_tokens(&self.db, *upto),
                 Record::Granted(_) | Record::Renewed(_) | Record::Ended(_) => Ok(()),
             }
             .map_err(failed)?;
         }
-        if let Some(row) = row {
-            let text = text.into_bytes();
-            self.text_bytes = text.len() + text.len() / 4;
-            self.backlog.weigh_newest(text.len());
-            rows::put_changes(&writing, row, &text).map_err(failed)?;
-        }
-        let is_full =
-            self.backlog.changes() > self.backlog_changes_max || self.backlog.bytes() > BACKLOG_BYTES_MAX;
-        let sweeping = self.backlog.sweeping().or(is_full.then_some(0));
-        // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
-        // meanwhile need not be written.
-        let pace = match sweeping {
-            Some(leases) => Pace::Leases(records * leases / self.backlog_changes_max + SWEEP_MIN),
-            None => Pace::Rest,
+        row.map_or(Ok(()), |row| rows::put_changes(&self.db, row, &text)).map_err(failed)?;
+        let moved = match removal {
+            Some(plan) => plan,
+            None => plan_move(&mut self.backlog, &self.db, to_move.unwrap_or(SWEEP_MIN))?,
         };
-        let moved = move_changes(&mut self.backlog, &writing, pace)?;
-        writing.commit().map_err(failed)?;
+        moved.last_row().map_or(Ok(()), |row| rows::remove_changes(&self.db, row)).map_err(failed)?;
+        writing.map_or(Ok(()), Writing::commit)?;
         self.backlog.moved(moved);
         self.checkpoints.after_commit(&self.db);
         Ok(())
@@ -298,9 +301,10 @@ impl Backend for SqliteBackend {
     fn maintain(&mut self) -> Result<bool, JournalError> {
         let failed = |error| fault("move changes", &error);
         if !self.backlog.is_empty() {
-            let moving = self.db.transaction().map_err(failed)?;
-            let moved = move_changes(&mut self.backlog, &moving, Pace::Leases(CHANGES_PER_STEP))?;
-            moving.commit().map_err(failed)?;
+            let moving = Writing::begin(&self.db)?;
+            let moved = plan_move(&mut self.backlog, &self.db, CHANGES_PER_STEP)?;
+            moved.last_row().map_or(Ok(()), |row| rows::remove_changes(&self.db, row)).map_err(failed)?;
+            moving.commit()?;
             self.backlog.moved(moved);
             self.checkpoints.after_commit(&self.db);
             if self.backlog.is_empty() {
@@ -312,17 +316,48 @@ impl Backend for SqliteBackend {
     }
 }
 
-/// Moves changes into `held`, and removes rows of `changes` that have moved.
-fn move_changes(backlog: &mut Backlog, db: &Connection, pace: Pace) -> Result<Move, JournalError> {
+/// Moves changes of up to `most` leases into `held`.
+fn plan_move(backlog: &mut Backlog, db: &Connection, most: usize) -> Result<Move, JournalError> {
     let failed = |error| fault("move changes", &error);
     let mut held = rows::Held::of(db).map_err(failed)?;
-    let plan = backlog.plan(
-        pace,
+    backlog.plan_move(
+        most,
         |row| changes::read(&rows::changes_of(db, row).map_err(failed)?),
         |token, change| held.write(token, change).map_err(failed),
-    )?;
-    plan.last_row().map_or(Ok(()), |row| rows::remove_changes(db, row)).map_err(failed)?;
-    Ok(plan)
+    )
+}
+
+/// A transaction that is taken back unless it is committed. Its statements are prepared once: parsing them takes longer than a
+/// small commit.
+struct Writing<'db> {
+    db: &'db Connection,
+    is_over: bool,
+}
+
+impl Writing<'_> {
+    fn begin(db: &Connection) -> Result<Writing<'_>, JournalError> {
+        run(db, "BEGIN IMMEDIATE").map_err(|error| fault("begin a commit", &error))?;
+        Ok(Writing { db, is_over: false })
+    }
+
+    fn commit(mut self) -> Result<(), JournalError> {
+        run(self.db, "COMMIT").map_err(|error| fault("commit", &error))?;
+        self.is_over = true;
+        Ok(())
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && !self.db.is_autocommit() {
+            // If this fails, too, then the state is loaded again before anything is written.
+            let _ = run(self.db, "ROLLBACK");
+        }
+    }
+}
+
+fn run(db: &Connection, sql: &str) -> rusqlite::Result<()> {
+    db.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 fn fault(doing: &str, error: &rusqlite::Error) -> JournalError {
