@@ -4,10 +4,10 @@
 //! barrier that answers `Ok` stands on synced storage (unless the durability mode says otherwise, and then
 //! it says so). After a failed commit nothing is accepted until the state was rebuilt from what is durable.
 //!
-//! Who waits commits: a [`Barrier`] first gives a turn to all others that are ready on its thread, so that what they enqueue
-//! comes along, and then commits for all who wait, on that thread. That blocks the thread for one sync, and spares the two
-//! hand-overs that a thread for commits costs. A large batch, of which the work is more than the sync, is left to such a thread
-//! all the same, so that requests go on beside it. It also commits what nobody waits for, and recovers from failures.
+//! While few wait, who waits commits: a [`Barrier`] first gives a turn to the others that are ready on its thread, so that what
+//! they enqueue comes along, and then commits for all who wait, on that thread. That blocks the thread for one sync, and spares
+//! the two hand-overs that a thread for commits costs. While many wait there is such a thread, so that requests are executed
+//! while others are committed. It also commits what nobody waits for, and recovers from failures.
 //! Absent: what records mean, async runtimes (barriers are plain futures).
 
 use std::future::Future;
@@ -61,10 +61,10 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Without a commit for so long, the backend does its housekeeping.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
-/// Larger batches are left to the commit thread.
-const RECORDS_OF_WAITERS_MAX: usize = 128;
-/// Turns that others get before a commit of that thread, when several waited for the last one.
-const TURNS_FOR_OTHERS: usize = 5;
+/// So many wait for one commit at most while those who wait make it. A hand-over takes less than one of two syncs.
+const FEW: usize = 1;
+/// Whoever asks so many times before anybody else does is alone.
+const ALONE_AFTER: usize = 8;
 /// Failures remembered for barriers that are still to be asked about; far more than can be in flight.
 const FAILURES_MAX: usize = 1024;
 
@@ -122,6 +122,9 @@ struct Barriers {
     parked: Vec<Parked>,
     /// How many waited for the last commit.
     woken: usize,
+    /// Who asked last, and how often since anybody else did.
+    asked: Option<Waker>,
+    asked_times: usize,
     /// Ranges of Seq that failed, both ends included, oldest first.
     failures: Vec<(u64, u64)>,
 }
@@ -298,18 +301,27 @@ impl Future for Barrier<'_> {
         if let Some(verdict) = shared.verdict(seq) {
             return Poll::Ready(verdict);
         }
-        if self.stage != Stage::AfterOthers {
+        let company = match self.stage {
+            Stage::AfterOthers => Company::Some,
+            _ => shared.company(context.waker()),
+        };
+        if company == Company::Some && self.stage != Stage::AfterOthers {
             self.unpark();
             self.stage = Stage::AfterOthers;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        self.unpark();
         let Some(id) = shared.park(seq, context.waker()) else {
             return shared.verdict(seq).map_or(Poll::Pending, Poll::Ready);
         };
         self.stage = Stage::Parked(id);
         // Only now: if somebody else commits at this moment, then this one is seen afterwards.
-        shared.commit_or_ask();
+        if company == Company::Much {
+            shared.ask();
+        } else {
+            shared.commit_or_ask();
+        }
         shared.verdict(seq).map_or(Poll::Pending, Poll::Ready)
     }
 }
@@ -330,7 +342,30 @@ impl Drop for Barrier<'_> {
     }
 }
 
+/// Who else waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Company {
+    None,
+    Some,
+    Much,
+}
+
 impl Shared {
+    /// Who else waits, to judge by the last times that somebody did.
+    fn company(&self, waker: &Waker) -> Company {
+        let barriers = &mut *lock(&self.barriers);
+        if barriers.asked.as_ref().is_some_and(|last| last.will_wake(waker)) {
+            barriers.asked_times += 1;
+        } else {
+            (barriers.asked, barriers.asked_times) = (Some(waker.clone()), 0);
+        }
+        match barriers.woken {
+            _ if barriers.asked_times >= ALONE_AFTER && barriers.parked.is_empty() => Company::None,
+            ..=FEW => Company::Some,
+            _ => Company::Much,
+        }
+    }
+
     fn verdict(&self, seq: u64) -> Option<Result<(), OutcomeUnknown>> {
         if self.settled.load(Ordering::Acquire) < seq {
             return None;
@@ -355,18 +390,22 @@ impl Shared {
         Some(id)
     }
 
-    /// Commits what is pending, unless somebody else does or it is much: then that is seen to.
-    fn commit_or_ask(&self) {
+    /// Asks the commit thread to commit.
+    fn ask(&self) {
         let mut queue = lock(&self.queue);
-        if queue.pending.len() > RECORDS_OF_WAITERS_MAX {
-            let is_known = std::mem::replace(&mut queue.is_urgent, true);
-            drop(queue);
-            if !is_known {
-                self.changed.notify_one();
-            }
-            return;
-        }
+        // Nothing there: a commit that is under way has it.
+        let is_known = queue.pending.is_empty() || std::mem::replace(&mut queue.is_urgent, true);
         drop(queue);
+        if !is_known {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Commits what is pending, unless somebody else does, or it is for many.
+    fn commit_or_ask(&self) {
+        if lock(&self.barriers).parked.len() > FEW {
+            return self.ask();
+        }
         if let Ok(mut writer) = self.writer.try_lock() {
             self.commit_pending(&mut writer);
             drop(writer);
@@ -454,7 +493,6 @@ impl Shared {
         loop {
             match self.wait_for_work(durability) {
                 Work::Commit => {
-                    self.let_others_join();
                     self.commit_pending(&mut lock(&self.writer));
                     self.hand_over();
                 }
@@ -518,18 +556,6 @@ impl Shared {
             let waited = self.changed.wait_timeout_while(queue, look_every, is_left_alone);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             quiet_for += look_every;
-        }
-    }
-
-    /// Those whom the last commit answered are about to ask again: a few turns for them make the next one fuller.
-    fn let_others_join(&self) {
-        for _ in 0..TURNS_FOR_OTHERS {
-            let barriers = lock(&self.barriers);
-            if barriers.woken <= 1 || barriers.parked.len() * 4 >= barriers.woken * 3 {
-                break;
-            }
-            drop(barriers);
-            std::thread::yield_now();
         }
     }
 
@@ -751,22 +777,35 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_commits_on_its_own_thread_unless_it_is_much() {
+    fn who_waits_commits_on_its_own_thread_unless_many_do() {
         let (journal, faults, rebuilt) = start(Durability::Always);
-        let commit = |ids: std::ops::Range<u128>| {
-            let seq = journal.append(0, ids.map(session)).unwrap();
-            (block_on(journal.barrier(seq)), faults.committed_by().last().copied())
-        };
-        let most = RECORDS_OF_WAITERS_MAX as u128;
-        let (here, elsewhere) =
-            (std::thread::current().id(), lock(&journal.thread).as_ref().unwrap().thread().id());
-        assert_eq!(commit(0..1), (Ok(()), Some(here)));
-        assert_eq!(commit(1..1 + most), (Ok(()), Some(here)));
-        assert_eq!(commit(1000..1001 + most), (Ok(()), Some(elsewhere)));
+        let append = |id| journal.append(0, [session(id)]).unwrap();
+        let committed_by = || faults.committed_by().last().copied();
+        let thread = lock(&journal.thread).as_ref().unwrap().thread().id();
+        assert_eq!(block_on(journal.barrier(append(0))), Ok(()));
+        assert_eq!(committed_by(), Some(std::thread::current().id()));
+        let writer = lock(&journal.shared.writer);
+        let mut many: Vec<_> = (1..=1 + FEW as u128).map(|id| journal.barrier(append(id))).collect();
+        for _ in 0..2 {
+            assert!(many.iter_mut().all(is_pending));
+        }
+        drop(writer);
+        many.into_iter().for_each(|barrier| assert_eq!(block_on(barrier), Ok(())));
+        assert_eq!((faults.batch_sizes().last(), committed_by()), (Some(&(1 + FEW)), Some(thread)));
+        // And again, until one has been alone for long enough.
+        let mut alone = 0;
+        while committed_by() == Some(thread) {
+            alone += 1;
+            assert_eq!(block_on(journal.barrier(append(100 + alone))), Ok(()));
+        }
+        assert!((2..=2 + ALONE_AFTER as u128).contains(&alone), "{alone}");
         faults.fail_with(Some(JournalError::Full));
-        assert_eq!(commit(2000..2001).0, Err(OutcomeUnknown));
+        assert_eq!(block_on(journal.barrier(append(1000))), Err(OutcomeUnknown));
         faults.fail_with(None);
-        assert_eq!(rebuilt.recv(), Ok((1, (0..1 + most).chain(1000..1001 + most).collect())));
+        assert_eq!(
+            rebuilt.recv().map(|(epoch, found)| (epoch, found.len())),
+            Ok((1, 2 + FEW + alone as usize))
+        );
     }
 
     #[test]
