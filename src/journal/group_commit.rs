@@ -120,11 +120,12 @@ struct Barriers {
     last_id: u64,
     /// In the order of their ids.
     parked: Vec<Parked>,
-    /// How many waited for the last commit.
-    woken: usize,
+    /// How many asked between the last two commits, and how many since.
+    asked_before: usize,
+    asked: usize,
     /// Who asked last, and how often since anybody else did.
-    asked: Option<Waker>,
-    asked_times: usize,
+    last_asked: Option<Waker>,
+    times: usize,
     /// Ranges of Seq that failed, both ends included, oldest first.
     failures: Vec<(u64, u64)>,
 }
@@ -354,13 +355,14 @@ impl Shared {
     /// Who else waits, to judge by the last times that somebody did.
     fn company(&self, waker: &Waker) -> Company {
         let barriers = &mut *lock(&self.barriers);
-        if barriers.asked.as_ref().is_some_and(|last| last.will_wake(waker)) {
-            barriers.asked_times += 1;
+        barriers.asked += 1;
+        if barriers.last_asked.as_ref().is_some_and(|last| last.will_wake(waker)) {
+            barriers.times += 1;
         } else {
-            (barriers.asked, barriers.asked_times) = (Some(waker.clone()), 0);
+            (barriers.last_asked, barriers.times) = (Some(waker.clone()), 0);
         }
-        match barriers.woken {
-            _ if barriers.asked_times >= ALONE_AFTER && barriers.parked.is_empty() => Company::None,
+        match barriers.asked_before.max(barriers.asked) {
+            _ if barriers.times >= ALONE_AFTER && barriers.parked.is_empty() => Company::None,
             ..=FEW => Company::Some,
             _ => Company::Much,
         }
@@ -434,7 +436,7 @@ impl Shared {
         }
         self.settled.store(last, Ordering::Release);
         let woken: Vec<Parked> = barriers.parked.extract_if(.., |parked| parked.seq <= last).collect();
-        barriers.woken = woken.len();
+        barriers.asked_before = std::mem::take(&mut barriers.asked);
         drop(barriers);
         woken.into_iter().for_each(|parked| parked.waker.wake());
     }
