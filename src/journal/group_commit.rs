@@ -4,10 +4,10 @@
 //! barrier that answers `Ok` stands on synced storage (unless the durability mode says otherwise, and then
 //! it says so). After a failed commit nothing is accepted until the state was rebuilt from what is durable.
 //!
-//! While few wait, who waits commits: a [`Barrier`] first gives a turn to the others that are ready on its thread, so that what
-//! they enqueue comes along, and then commits for all who wait, on that thread. That blocks the thread for one sync, and spares
-//! the two hand-overs that a thread for commits costs. While many wait there is such a thread, so that requests are executed
-//! while others are committed. It also commits what nobody waits for, and recovers from failures.
+//! Who waits sees to the commit: the first [`Barrier`] gives a turn to the others that are ready on its thread, so that what they
+//! enqueue comes along. Then, if it is the only one, it commits on its own thread. That blocks the thread for one sync, and spares
+//! the two hand-overs that a thread for commits costs. If several wait it asks such a thread, so that requests are executed
+//! while others are committed. That thread also commits what nobody waits for, and recovers from failures.
 //! Absent: what records mean, async runtimes (barriers are plain futures).
 
 use std::future::Future;
@@ -120,6 +120,8 @@ struct Barriers {
     last_id: u64,
     /// In the order of their ids.
     parked: Vec<Parked>,
+    /// Somebody gives a turn to others, and then sees to the commit.
+    gives_way: bool,
     /// How many asked between the last two commits, and how many since.
     asked_before: usize,
     asked: usize,
@@ -288,8 +290,8 @@ pub struct Barrier<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     New,
-    /// The others that were ready have had their turn.
-    AfterOthers,
+    /// It gives a turn to the others that are ready, and then sees to the commit for all who ask meanwhile.
+    GivingWay,
     /// Its waker is among those of [`Barriers`], under this id.
     Parked(u64),
 }
@@ -298,76 +300,92 @@ impl Future for Barrier<'_> {
     type Output = Result<(), OutcomeUnknown>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let (shared, seq) = (self.shared, self.seq.0);
+        let (shared, seq, waker) = (self.shared, self.seq.0, context.waker());
         if let Some(verdict) = shared.verdict(seq) {
             return Poll::Ready(verdict);
         }
-        let company = match self.stage {
-            Stage::AfterOthers => Company::Some,
-            _ => shared.company(context.waker()),
+        let mut barriers = lock(&shared.barriers);
+        self.leave(&mut barriers);
+        let is_last = match std::mem::replace(&mut self.stage, Stage::New) {
+            Stage::GivingWay => true,
+            Stage::New | Stage::Parked(_) => barriers.ask(waker),
         };
-        if company == Company::Some && self.stage != Stage::AfterOthers {
-            self.unpark();
-            self.stage = Stage::AfterOthers;
-            context.waker().wake_by_ref();
+        if !is_last && !barriers.gives_way {
+            barriers.gives_way = true;
+            self.stage = Stage::GivingWay;
+            drop(barriers);
+            waker.wake_by_ref();
             return Poll::Pending;
         }
-        self.unpark();
-        let Some(id) = shared.park(seq, context.waker()) else {
-            return shared.verdict(seq).map_or(Poll::Pending, Poll::Ready);
-        };
-        self.stage = Stage::Parked(id);
-        // Only now: if somebody else commits at this moment, then this one is seen afterwards.
-        if company == Company::Much {
-            shared.ask();
+        // Under the lock that `settle` takes: either it sees this waker, or this sees its number.
+        if shared.settled.load(Ordering::Acquire) < seq {
+            self.stage = Stage::Parked(barriers.park(seq, waker));
+            let are_many = barriers.asked.max(barriers.asked_before) > FEW;
+            drop(barriers);
+            // Only now: if somebody else commits at this moment, then this one is seen afterwards.
+            match (is_last, are_many) {
+                (false, _) => {}
+                (true, true) => shared.ask(),
+                (true, false) => shared.commit_unless_busy(),
+            }
         } else {
-            shared.commit_or_ask();
+            drop(barriers);
         }
         shared.verdict(seq).map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Barrier<'_> {
-    fn unpark(&mut self) {
-        let Stage::Parked(id) = self.stage else { return };
-        let parked = &mut lock(&self.shared.barriers).parked;
-        if let Ok(place) = parked.binary_search_by_key(&id, |parked| parked.id) {
-            parked.remove(place);
+    /// Takes back what this one has left in `barriers`.
+    fn leave(&self, barriers: &mut Barriers) {
+        match self.stage {
+            Stage::New => {}
+            Stage::GivingWay => barriers.gives_way = false,
+            Stage::Parked(id) => {
+                if let Ok(place) = barriers.parked.binary_search_by_key(&id, |parked| parked.id) {
+                    barriers.parked.remove(place);
+                }
+            }
         }
     }
 }
 
 impl Drop for Barrier<'_> {
     fn drop(&mut self) {
-        self.unpark();
+        if self.stage == Stage::New {
+            return;
+        }
+        let mut barriers = lock(&self.shared.barriers);
+        self.leave(&mut barriers);
+        if self.stage == Stage::GivingWay {
+            // Those who relied on it.
+            let next = barriers.parked.first().map(|parked| parked.waker.clone());
+            drop(barriers);
+            next.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
-/// Who else waits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Company {
-    None,
-    Some,
-    Much,
+impl Barriers {
+    /// Notes that somebody asks. Whether there is nobody to wait for: it has been alone for a while.
+    fn ask(&mut self, waker: &Waker) -> bool {
+        self.asked += 1;
+        if self.last_asked.as_ref().is_some_and(|last| last.will_wake(waker)) {
+            self.times += 1;
+        } else {
+            (self.last_asked, self.times) = (Some(waker.clone()), 0);
+        }
+        self.times >= ALONE_AFTER && self.parked.is_empty() && !self.gives_way
+    }
+
+    fn park(&mut self, seq: u64, waker: &Waker) -> u64 {
+        self.last_id += 1;
+        self.parked.push(Parked { id: self.last_id, seq, waker: waker.clone() });
+        self.last_id
+    }
 }
 
 impl Shared {
-    /// Who else waits, to judge by the last times that somebody did.
-    fn company(&self, waker: &Waker) -> Company {
-        let barriers = &mut *lock(&self.barriers);
-        barriers.asked += 1;
-        if barriers.last_asked.as_ref().is_some_and(|last| last.will_wake(waker)) {
-            barriers.times += 1;
-        } else {
-            (barriers.last_asked, barriers.times) = (Some(waker.clone()), 0);
-        }
-        match barriers.asked_before.max(barriers.asked) {
-            _ if barriers.times >= ALONE_AFTER && barriers.parked.is_empty() => Company::None,
-            ..=FEW => Company::Some,
-            _ => Company::Much,
-        }
-    }
-
     fn verdict(&self, seq: u64) -> Option<Result<(), OutcomeUnknown>> {
         if self.settled.load(Ordering::Acquire) < seq {
             return None;
@@ -377,19 +395,6 @@ impl Shared {
         }
         let failed = lock(&self.barriers).failures.iter().any(|&(from, to)| (from..=to).contains(&seq));
         Some(if failed { Err(OutcomeUnknown) } else { Ok(()) })
-    }
-
-    /// `None`: it is decided by now.
-    fn park(&self, seq: u64, waker: &Waker) -> Option<u64> {
-        let mut barriers = lock(&self.barriers);
-        // Under the lock that `settle` takes: either it sees this waker, or this sees its number.
-        if self.settled.load(Ordering::Acquire) >= seq {
-            return None;
-        }
-        barriers.last_id += 1;
-        let id = barriers.last_id;
-        barriers.parked.push(Parked { id, seq, waker: waker.clone() });
-        Some(id)
     }
 
     /// Asks the commit thread to commit.
@@ -403,11 +408,8 @@ impl Shared {
         }
     }
 
-    /// Commits what is pending, unless somebody else does, or it is for many.
-    fn commit_or_ask(&self) {
-        if lock(&self.barriers).parked.len() > FEW {
-            return self.ask();
-        }
+    /// Commits what is pending, unless somebody else is committing.
+    fn commit_unless_busy(&self) {
         if let Ok(mut writer) = self.writer.try_lock() {
             self.commit_pending(&mut writer);
             drop(writer);
@@ -417,10 +419,13 @@ impl Shared {
 
     /// After a commit, with the writer free again: those whose records came too late for it are not to be forgotten.
     fn hand_over(&self) {
-        if lock(&self.queue).pending.is_empty() {
+        let is_seen_to = |queue: &Queue| queue.pending.is_empty() || queue.is_urgent;
+        if is_seen_to(&lock(&self.queue)) {
             return;
         }
-        let next = lock(&self.barriers).parked.first().map(|parked| parked.waker.clone());
+        let barriers = lock(&self.barriers);
+        let next = barriers.parked.first().filter(|_| !barriers.gives_way).map(|parked| parked.waker.clone());
+        drop(barriers);
         next.into_iter().for_each(Waker::wake);
     }
 
