@@ -67,6 +67,13 @@ pub static OPTIONS: &[Opt] = &[
         "30000",
         "Close connections that read none of their replies for so long",
     ),
+    opt(
+        SERVE,
+        "threads",
+        "N",
+        "0",
+        "Threads that serve requests; 0: one less than there are processors, which is left to commits, and at least 1",
+    ),
     opt(SERVE, "log", "LEVEL", "info", "What is logged to stderr: error, warn, info, debug or trace"),
     opt(HTTP, "http", "ADDR:PORT", "127.0.0.1:7380", "Where HTTP clients connect; off: nowhere"),
     opt(
@@ -165,6 +172,8 @@ pub struct Config {
     pub listener: ListenerLimits,
     /// What requests may ask for.
     pub limits: Limits,
+    /// Threads that serve requests.
+    pub threads: usize,
     /// What is logged.
     pub log: tracing::Level,
     /// Every setting as text, for `CONFIG GET`. No secrets.
@@ -341,6 +350,10 @@ impl Config {
             .text("log")
             .and_then(|level| level.parse().ok())
             .ok_or_else(|| said.fault("log", "the levels are error, warn, info, debug and trace"))?;
+        let threads = match said.size("threads", 0, 1024)? {
+            0 => std::thread::available_parallelism().map_or(1, |processors| processors.get() - 1).max(1),
+            threads => threads,
+        };
         let request_bytes_max = said.size("request-bytes-max", 16 << 10, 1 << 30)?;
         let scan = ScanLimits {
             words_max: said.size("words-max", 16, 1 << 20)?,
@@ -391,6 +404,7 @@ impl Config {
             waiters_per_lock_max: said.size("waiters-per-lock-max", 1, 1 << 30)?,
             listener,
             limits,
+            threads,
             log,
             settings: settings(said),
         })

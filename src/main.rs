@@ -21,7 +21,9 @@ fn main() -> ExitCode {
     octostore::server::log_to_stderr(config.log);
     octostore::server::keep_files_private();
     octostore::server::raise_file_limit(config.listener.connections_max, config.http.is_some());
-    let served = tokio::runtime::Builder::new_multi_thread().enable_all().build().map(|runtime| {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
+    let served = runtime.map(|runtime| {
         runtime.block_on(async {
             let server = Server::start(&config).await?;
             // Nobody may be there to read it; that is no reason not to serve.
