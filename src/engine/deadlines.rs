@@ -44,6 +44,10 @@ impl Tick {
     }
 }
 
+/// Ticks that are gone through together, stripe by stripe. Leases that end one after the other were mostly granted so, and are
+/// neighbours where they are stored.
+const TICKS_AT_ONCE: u64 = 4;
+
 /// The upper part of a hash is the number of a stripe, the lower part is in its entries.
 const STRIPES: usize = NameHash::UPPER_PARTS;
 
@@ -137,24 +141,31 @@ impl Deadlines {
         *armed = wanted;
     }
 
-    /// Takes at most `most` hashes out of the index whose tick has come: something of these locks ends now, or soon, or has
-    /// moved. Look, and [`Deadlines::note_imminent`], or else rearm.
+    /// Takes at most `most` hashes out of the index whose tick has come, about in the order of their ticks: something of these
+    /// locks ends now, or soon, or has moved. Look, and [`Deadlines::note_imminent`], or else rearm.
     pub(super) fn take_near(&self, now: Timestamp, most: usize) -> Vec<u64> {
         let mut near = Vec::new();
         let Some(now) = Tick::of(now) else { return near };
-        let first = self.next_stripe.load(Ordering::Relaxed);
-        for upper in (first..STRIPES).chain(0..first) {
-            let mut stripe = locked(&self.stripes[upper]);
-            while let Some(entry) = stripe.first().copied().filter(|entry| tick_in(*entry) <= now) {
-                if near.len() == most {
-                    self.next_stripe.store(upper, Ordering::Relaxed);
-                    return near;
+        while let Some(first) = self.first_tick().filter(|first| *first <= now) {
+            let last = Tick(first.0 + TICKS_AT_ONCE - 1).min(now);
+            let begin = self.next_stripe.load(Ordering::Relaxed);
+            for upper in (begin..STRIPES).chain(0..begin) {
+                let mut stripe = locked(&self.stripes[upper]);
+                while let Some(entry) = stripe.first().copied().filter(|entry| tick_in(*entry) <= last) {
+                    if near.len() == most {
+                        self.next_stripe.store(upper, Ordering::Relaxed);
+                        return near;
+                    }
+                    stripe.remove(&entry);
+                    near.push(NameHash::joined(upper, entry));
                 }
-                stripe.remove(&entry);
-                near.push(NameHash::joined(upper, entry));
             }
         }
         near
+    }
+
+    fn first_tick(&self) -> Option<Tick> {
+        self.stripes.iter().filter_map(|stripe| locked(stripe).first().copied()).map(tick_in).min()
     }
 
     /// Notes exactly when something of a lock ends. `false` if that is not within a tick that has come: the index is enough.

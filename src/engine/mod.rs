@@ -240,7 +240,14 @@ impl Engine {
         self.journal().commits()
     }
 
-    /// Frees what has ended by now. Answers when to come back; [`Timestamp::NEVER`]: when something is granted.
+    /// Blocks until all that was decided so far is durable, or never will be.
+    pub(crate) fn wait_for_commit(&self) {
+        // Either way there is nothing to be told.
+        let _ = self.journal().barrier(self.last()).wait();
+    }
+
+    /// Frees what has ended by now, a part of it if it is much. Answers when to come back; [`Timestamp::NEVER`]: when something
+    /// is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
         let access = self.access();
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.

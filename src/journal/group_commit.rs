@@ -14,8 +14,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::thread::JoinHandle;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use super::{Backend, JournalError, Record};
@@ -335,7 +335,27 @@ impl Future for Barrier<'_> {
     }
 }
 
+/// Wakes a thread that waits for a barrier.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 impl Barrier<'_> {
+    /// Blocks the thread until the Seq is decided.
+    pub fn wait(mut self) -> Result<(), OutcomeUnknown> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            match Pin::new(&mut self).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(verdict) => return verdict,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
     /// Takes back what this one has left in `barriers`.
     fn leave(&self, barriers: &mut Barriers) {
         match self.stage {
@@ -603,8 +623,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::Receiver;
-    use std::task::Wake;
-    use std::thread::Thread;
 
     use super::super::faulty::{Faults, FaultyBackend};
     use super::super::{MemoryBackend, SessionRecord};
@@ -613,25 +631,6 @@ mod tests {
 
     /// The epoch of a rebuild, and the sessions it found.
     type Rebuilt = (u64, Vec<u128>);
-
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        let mut future = std::pin::pin!(future);
-        let waker = Arc::new(Unpark(std::thread::current())).into();
-        loop {
-            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(value) => return value,
-                Poll::Pending => std::thread::park(),
-            }
-        }
-    }
 
     fn is_pending(future: &mut Barrier<'_>) -> bool {
         Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
@@ -668,13 +667,13 @@ mod tests {
     #[test]
     fn a_barrier_waits_for_the_commit_and_not_longer() {
         let (journal, faults, _) = start(Durability::Always);
-        assert_eq!(block_on(journal.barrier(Seq(0))), Ok(()), "nothing to wait for");
+        assert_eq!(journal.barrier(Seq(0)).wait(), Ok(()), "nothing to wait for");
         faults.hold_commits();
         let seq = journal.append(0, [session(1)]).unwrap();
         let mut barrier = journal.barrier(seq);
         assert!(is_pending(&mut barrier));
         faults.release_commits();
-        assert_eq!(block_on(barrier), Ok(()));
+        assert_eq!(barrier.wait(), Ok(()));
     }
 
     #[test]
@@ -683,12 +682,12 @@ mod tests {
         faults.hold_commits();
         let first = journal.append(0, [session(0)]).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| block_on(journal.barrier(first)).unwrap());
+            scope.spawn(|| journal.barrier(first).wait().unwrap());
             faults.wait_until_held();
             let last = (1..=50).map(|n| journal.append(0, [session(n)]).unwrap()).last().unwrap();
             let barrier = journal.barrier(last);
             faults.release_commits();
-            block_on(barrier).unwrap();
+            barrier.wait().unwrap();
         });
         assert_eq!(faults.batch_sizes(), [1, 50]);
     }
@@ -700,7 +699,7 @@ mod tests {
         assert!(is_pending(&mut first));
         let mut second = journal.barrier(journal.append(0, [session(2)]).unwrap());
         assert!(is_pending(&mut second));
-        assert_eq!((block_on(first), block_on(second)), (Ok(()), Ok(())));
+        assert_eq!((first.wait(), second.wait()), (Ok(()), Ok(())));
         assert_eq!(faults.batch_sizes(), [2]);
     }
 
@@ -710,14 +709,14 @@ mod tests {
         faults.hold_commits();
         let first = journal.append(0, [session(1)]).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| block_on(journal.barrier(first)).unwrap());
+            scope.spawn(|| journal.barrier(first).wait().unwrap());
             faults.wait_until_held();
             let seq = journal.append(0, [session(2)]).unwrap();
             let mut late = journal.barrier(seq);
             // Twice: it has given way, and found somebody committing.
             assert!(is_pending(&mut late) && is_pending(&mut late));
             faults.release_commits();
-            assert_eq!(block_on(late), Ok(()));
+            assert_eq!(late.wait(), Ok(()));
         });
         assert_eq!(faults.batch_sizes(), [1, 1]);
     }
@@ -740,7 +739,7 @@ mod tests {
         journal.append(0, [session(1)]).unwrap();
         let seq = journal.append(0, [session(2)]).unwrap();
         drop(group);
-        block_on(journal.barrier(seq)).unwrap();
+        journal.barrier(seq).wait().unwrap();
         assert_eq!(faults.batch_sizes(), [2]);
     }
 
@@ -756,7 +755,7 @@ mod tests {
         journal.shared.commit_pending(&mut lock(&journal.shared.writer));
         assert_eq!((faults.batch_sizes(), journal.commits()), (vec![], (0, 0)));
         drop(group);
-        block_on(barrier).unwrap();
+        barrier.wait().unwrap();
         assert_eq!(faults.batch_sizes(), [2]);
     }
 
@@ -764,12 +763,12 @@ mod tests {
     fn a_failed_commit_is_never_an_ok_and_service_resumes_by_itself() {
         let (journal, faults, rebuilt) = start(Durability::Always);
         let durable = journal.append(0, [session(1)]).unwrap();
-        block_on(journal.barrier(durable)).unwrap();
+        journal.barrier(durable).wait().unwrap();
         faults.fail_with(Some(JournalError::Full));
         let lost = journal.append(0, [session(2)]).unwrap();
-        assert_eq!(block_on(journal.barrier(lost)), Err(OutcomeUnknown));
+        assert_eq!(journal.barrier(lost).wait(), Err(OutcomeUnknown));
         assert_eq!(journal.append(0, [session(3)]), Err(JournalError::Full));
-        assert_eq!(block_on(journal.barrier(durable)), Ok(()), "what was durable stays so");
+        assert_eq!(journal.barrier(durable).wait(), Ok(()), "what was durable stays so");
         faults.fail_with(None);
         assert_eq!(rebuilt.recv(), Ok((1, vec![1])));
         assert!(journal.append(0, [session(4)]).is_err(), "the old state is refused");
@@ -779,8 +778,8 @@ mod tests {
                 Err(_) => std::thread::yield_now(),
             }
         };
-        assert_eq!(block_on(journal.barrier(seq)), Ok(()));
-        assert_eq!(block_on(journal.barrier(lost)), Err(OutcomeUnknown), "also when asked late");
+        assert_eq!(journal.barrier(seq).wait(), Ok(()));
+        assert_eq!(journal.barrier(lost).wait(), Err(OutcomeUnknown), "also when asked late");
     }
 
     #[test]
@@ -789,7 +788,7 @@ mod tests {
         let append = |id| journal.append(0, [session(id)]).unwrap();
         let committed_by = || faults.committed_by().last().copied();
         let thread = lock(&journal.thread).as_ref().unwrap().thread().id();
-        assert_eq!(block_on(journal.barrier(append(0))), Ok(()));
+        assert_eq!(journal.barrier(append(0)).wait(), Ok(()));
         assert_eq!(committed_by(), Some(std::thread::current().id()));
         let writer = lock(&journal.shared.writer);
         let mut many: Vec<_> = (1..=1 + FEW as u128).map(|id| journal.barrier(append(id))).collect();
@@ -797,17 +796,17 @@ mod tests {
             assert!(many.iter_mut().all(is_pending));
         }
         drop(writer);
-        many.into_iter().for_each(|barrier| assert_eq!(block_on(barrier), Ok(())));
+        many.into_iter().for_each(|barrier| assert_eq!(barrier.wait(), Ok(())));
         assert_eq!((faults.batch_sizes().last(), committed_by()), (Some(&(1 + FEW)), Some(thread)));
         // And again, until one has been alone for long enough.
         let mut alone = 0;
         while committed_by() == Some(thread) {
             alone += 1;
-            assert_eq!(block_on(journal.barrier(append(100 + alone))), Ok(()));
+            assert_eq!(journal.barrier(append(100 + alone)).wait(), Ok(()));
         }
         assert!((2..=2 + ALONE_AFTER as u128).contains(&alone), "{alone}");
         faults.fail_with(Some(JournalError::Full));
-        assert_eq!(block_on(journal.barrier(append(1000))), Err(OutcomeUnknown));
+        assert_eq!(journal.barrier(append(1000)).wait(), Err(OutcomeUnknown));
         faults.fail_with(None);
         assert_eq!(
             rebuilt.recv().map(|(epoch, found)| (epoch, found.len())),
@@ -819,10 +818,10 @@ mod tests {
     fn an_interval_answers_at_once_and_commits_on_close() {
         let (journal, faults, _) = start(Durability::Interval(Duration::from_secs(3600)));
         let seq = journal.append(0, [session(1)]).unwrap();
-        assert_eq!(block_on(journal.barrier(seq)), Ok(()));
+        assert_eq!(journal.barrier(seq).wait(), Ok(()));
         assert!(is_pending(&mut journal.synced(seq)));
         journal.close();
-        assert_eq!(block_on(journal.synced(seq)), Ok(()));
+        assert_eq!(journal.synced(seq).wait(), Ok(()));
         assert_eq!(faults.batch_sizes(), [1]);
     }
 

@@ -1,16 +1,16 @@
 //! Rows of the table `changes` that say something that the table `held` does not say.
 //!
 //! Promise: of all changes to a lease only the last is ever moved into `held`, so a lease that ends soon after its grant, or is
-//! renewed again and again, costs no row there. Known of each lease is only in which rows its changes are: what they are is read
-//! again when they move. Rows move in their order, and go once nothing in them is the only word of anything, several at once:
-//! where leases are short that table stays small, and a commit seldom touches more than one page of it.
-//! Absent: SQL, and what is written when.
+//! renewed again and again, costs no row there. Of a grant is only known in which row it is: it is read again when it moves.
+//! Grants move in the order of rows, later changes in the order of tokens, which both is about that of `held`, so that neighbours
+//! share a page. Rows go once nothing in them is the only word of anything, several at once: where leases are short that table
+//! stays small, and a commit seldom touches more than one page of it. Absent: SQL, and what is written when.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::changes::{Change, ChangesText};
-use crate::journal::{JournalError, Record};
+use crate::journal::{JournalError, Record, Renewal};
 
 /// Rows have smaller numbers; a commit takes one, and they start again whenever all rows are gone.
 pub(super) const ROW_MAX: i64 = 1 << 38;
@@ -24,8 +24,10 @@ const ROW_BYTES_AT_ONCE_MAX: usize = 4 * ROW_BYTES_AT_ONCE;
 /// The backlog of an open database.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// By token. Absent: the rows say nothing of it that counts.
-    needs: HashMap<i64, Need, BuildHasherDefault<TokenHasher>>,
+    /// The rows of grants that `held` does not have, by token.
+    grants: HashMap<i64, i64, BuildHasherDefault<TokenHasher>>,
+    /// The last change of a lease after its grant, by token.
+    later: BTreeMap<i64, Later>,
     /// Their numbers have no gaps.
     rows: VecDeque<Row>,
     last_row: i64,
@@ -38,13 +40,11 @@ pub(super) struct Backlog {
     opened: Option<Opened>,
 }
 
-/// The rows that tell of a lease; 0 is none. Never both 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Need {
-    /// The row of its grant. None: `held` has it.
-    grant: i64,
-    /// The row of its last renewal or, if `held` has it, of its end.
-    latest: i64,
+#[derive(Debug, Clone, Copy)]
+struct Later {
+    row: i64,
+    /// `None`: the lease is over, and `held` has it.
+    renewal: Option<Renewal>,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,9 @@ struct Row {
     number: i64,
     changes: usize,
     bytes: usize,
-    /// Leases that need it.
+    /// Grants in it that `held` does not have.
+    grants: usize,
+    /// These, and last changes of leases.
     needed: usize,
 }
 
@@ -62,11 +64,14 @@ struct Opened {
     changed: VecDeque<(i64, Change)>,
 }
 
-/// A walk over all rows there are. What comes meanwhile is left to the next one.
+/// A walk over all there is. What comes meanwhile is left to the next one.
 #[derive(Debug, Clone, Copy)]
 struct Sweep {
     upto_row: i64,
-    /// How many leases needed rows when it began.
+    /// Where it goes on among rows with grants, and then among later changes.
+    next_row: i64,
+    next_token: i64,
+    /// How many leases there were when it began.
     leases: usize,
 }
 
@@ -89,7 +94,9 @@ impl Hasher for TokenHasher {
 /// A step of moving, or of removing only.
 #[derive(Debug)]
 pub(super) struct Move {
-    settled: Vec<(i64, i64)>,
+    /// Tokens, and the rows that they need no more.
+    grants: Vec<(i64, i64)>,
+    later: Vec<(i64, i64)>,
     sweep: Option<Sweep>,
     opened: Option<Opened>,
     rows: usize,
@@ -108,7 +115,7 @@ impl Backlog {
     /// is answered. Should the row not become durable, the backlog is of no use any more, and the state is to be loaded again.
     pub(super) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
-        self.rows.push_back(Row { number: row, changes: 0, bytes: 0, needed: 0 });
+        self.rows.push_back(Row { number: row, changes: 0, bytes: 0, grants: 0, needed: 0 });
         let mut changes = 0;
         let mut ended: Vec<i64> = batch
             .iter()
@@ -135,7 +142,7 @@ impl Backlog {
                         continue;
                     }
                     text.renewed(renewal);
-                    self.renewed(token, row);
+                    self.renewed(*renewal, row);
                 }
                 Record::Ended(token) => {
                     let token = token.get();
@@ -161,17 +168,8 @@ impl Backlog {
 
     /// Takes a row that was there before. In the order of rows, and before anything else.
     pub(super) fn recover_row(&mut self, number: i64, changes: usize, bytes: usize) {
-        self.rows.push_back(Row { number, changes, bytes, needed: 0 });
+        self.rows.push_back(Row { number, changes, bytes, grants: 0, needed: 0 });
         (self.last_row, self.changes, self.bytes) = (number, self.changes + changes, self.bytes + bytes);
-    }
-
-    /// A lease needs these rows: that of its grant, and that of its last change. 0 is none.
-    pub(super) fn recover_need(&mut self, token: i64, grant: i64, latest: i64) {
-        let latest = if latest == grant { 0 } else { latest };
-        for row in [grant, latest].into_iter().filter(|row| *row != 0) {
-            self.row(row).needed += 1;
-        }
-        self.needs.insert(token, Need { grant, latest });
     }
 
     fn row(&mut self, number: i64) -> &mut Row {
@@ -179,47 +177,49 @@ impl Backlog {
         &mut self.rows[(number - first) as usize]
     }
 
-    fn granted(&mut self, token: i64, row: i64) {
-        self.needs.insert(token, Need { grant: row, latest: 0 });
-        self.row(row).needed += 1;
+    /// The row has the grant of a lease that the table does not have.
+    pub(super) fn granted(&mut self, token: i64, row: i64) {
+        self.grants.insert(token, row);
+        let row = self.row(row);
+        (row.grants, row.needed) = (row.grants + 1, row.needed + 1);
     }
 
-    fn renewed(&mut self, token: i64, row: i64) {
-        let need = self.needs.entry(token).or_default();
-        if need.grant == row || need.latest == row {
-            return;
-        }
-        let before = std::mem::replace(&mut need.latest, row);
-        self.needs_no_more(before);
-        self.row(row).needed += 1;
+    /// The row has the last renewal of a lease.
+    pub(super) fn renewed(&mut self, renewal: Renewal, row: i64) {
+        self.later(renewal.token.get(), Later { row, renewal: Some(renewal) });
     }
 
-    fn ended(&mut self, token: i64, row: i64) {
-        match self.needs.remove(&token) {
+    /// The row has the end of a lease.
+    pub(super) fn ended(&mut self, token: i64, row: i64) {
+        match self.grants.remove(&token) {
+            None => self.later(token, Later { row, renewal: None }),
             // Its end is in a later row than its grant, and stays longer.
-            Some(Need { grant, latest }) if grant != 0 => {
-                self.needs_no_more(grant);
-                self.needs_no_more(latest);
-            }
-            in_held => {
-                self.needs_no_more(in_held.map_or(0, |need| need.latest));
-                self.needs.insert(token, Need { grant: 0, latest: row });
-                self.row(row).needed += 1;
+            Some(grant) => {
+                self.needs_no_grant(grant);
+                if let Some(later) = self.later.remove(&token) {
+                    self.row(later.row).needed -= 1;
+                }
             }
         }
         self.give_back_memory();
     }
 
-    fn needs_no_more(&mut self, row: i64) {
-        if row != 0 {
-            self.row(row).needed -= 1;
+    fn later(&mut self, token: i64, later: Later) {
+        self.row(later.row).needed += 1;
+        if let Some(before) = self.later.insert(token, later) {
+            self.row(before.row).needed -= 1;
         }
+    }
+
+    fn needs_no_grant(&mut self, row: i64) {
+        let row = self.row(row);
+        (row.grants, row.needed) = (row.grants - 1, row.needed - 1);
     }
 
     fn give_back_memory(&mut self) {
         const SMALL: usize = 4096;
-        if self.needs.is_empty() && self.needs.capacity() > SMALL {
-            self.needs = HashMap::default();
+        if self.grants.is_empty() && self.grants.capacity() > SMALL {
+            self.grants = HashMap::default();
         }
     }
 
@@ -253,18 +253,17 @@ impl Backlog {
 
     /// Moves nothing: rows go if there are many that can.
     pub(super) fn plan_removal(&mut self) -> Move {
-        let mut plan = Move {
-            settled: Vec::new(),
-            sweep: self.sweep,
-            opened: self.opened.take(),
-            rows: 0,
-            last_row: None,
-        };
+        let mut plan = self.no_move(self.sweep);
         let bytes = self.removable(&mut plan);
         if plan.rows < ROWS_AT_ONCE && bytes < ROW_BYTES_AT_ONCE {
             (plan.rows, plan.last_row) = (0, None);
         }
         plan
+    }
+
+    fn no_move(&mut self, sweep: Option<Sweep>) -> Move {
+        let (grants, later) = (Vec::new(), Vec::new());
+        Move { grants, later, sweep, opened: self.opened.take(), rows: 0, last_row: None }
     }
 
     /// Goes on with the sweep, or begins one: passes what `held` has to learn of up to `most` leases to `write`. `read` answers
@@ -273,46 +272,93 @@ impl Backlog {
     pub(super) fn plan_move(
         &mut self,
         most: usize,
-        mut read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
+        read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
         mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
     ) -> Result<Move, JournalError> {
-        let sweep = self.sweep.unwrap_or(Sweep { upto_row: self.last_row, leases: self.needs.len() });
-        let mut plan =
-            Move { settled: Vec::new(), sweep: None, opened: self.opened.take(), rows: 0, last_row: None };
-        for row in self.rows.iter().filter(|row| row.needed > 0) {
-            if row.number > sweep.upto_row {
-                break;
+        let leases = self.grants.len() + self.later.len();
+        let begun = Sweep { upto_row: self.last_row, next_row: 0, next_token: i64::MIN, leases };
+        let mut sweep = self.sweep.unwrap_or(begun);
+        let mut plan = self.no_move(None);
+        plan.sweep = match self.move_grants(&mut sweep, most, &mut plan, read, &mut write)? {
+            true => self.move_later(sweep, most, &mut plan, write)?,
+            false => Some(sweep),
+        };
+        self.removable(&mut plan);
+        Ok(plan)
+    }
+
+    /// Whether none is left.
+    fn move_grants(
+        &self,
+        sweep: &mut Sweep,
+        most: usize,
+        plan: &mut Move,
+        mut read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
+        write: &mut impl FnMut(i64, &Change) -> Result<(), JournalError>,
+    ) -> Result<bool, JournalError> {
+        let first = self.rows.front().map_or(0, |row| row.number);
+        let rows = self.rows.iter().skip(usize::try_from(sweep.next_row - first).unwrap_or(0));
+        for row in rows.take_while(|row| row.number <= sweep.upto_row) {
+            sweep.next_row = row.number;
+            if row.grants == 0 {
+                continue;
             }
-            if plan.settled.len() >= most {
-                plan.sweep = Some(sweep);
-                break;
+            if plan.grants.len() >= most {
+                return Ok(false);
             }
             let mut opened = match plan.opened.take() {
                 Some(opened) if opened.row == row.number => opened,
                 _ => Opened { row: row.number, changed: read(row.number)? },
             };
-            while plan.settled.len() < most
-                && let Some((token, change)) = opened.changed.pop_front()
+            while plan.grants.len() < most
+                && let Some((token, mut change)) = opened.changed.pop_front()
             {
-                if self.needs.get(&token).is_some_and(|need| [need.grant, need.latest].contains(&row.number))
-                {
-                    write(token, &change)?;
-                    plan.settled.push((token, row.number));
+                if self.grants.get(&token) != Some(&row.number) {
+                    continue;
                 }
+                if let (Some(later), Change::Granted(stored)) = (self.later.get(&token), &mut change) {
+                    later.renewal.into_iter().for_each(|renewal| renewal.apply_to(&mut stored.lease));
+                    plan.later.push((token, later.row));
+                }
+                write(token, &change)?;
+                plan.grants.push((token, row.number));
             }
             if !opened.changed.is_empty() {
-                (plan.sweep, plan.opened) = (Some(sweep), Some(opened));
-                break;
+                plan.opened = Some(opened);
+                return Ok(false);
             }
         }
-        self.removable(&mut plan);
-        Ok(plan)
+        Ok(true)
+    }
+
+    /// How the sweep goes on, if it is not through.
+    fn move_later(
+        &self,
+        sweep: Sweep,
+        most: usize,
+        plan: &mut Move,
+        mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
+    ) -> Result<Option<Sweep>, JournalError> {
+        let mut left = most.saturating_sub(plan.grants.len());
+        for (token, later) in self.later.range(sweep.next_token..) {
+            if later.row > sweep.upto_row || self.grants.contains_key(token) {
+                continue;
+            }
+            if left == 0 {
+                return Ok(Some(Sweep { next_token: *token, ..sweep }));
+            }
+            left -= 1;
+            write(*token, &later.renewal.map_or(Change::Ended, Change::Renewed))?;
+            plan.later.push((*token, later.row));
+        }
+        Ok(None)
     }
 
     /// Plans to remove the first rows that have nothing left to say. Their bytes.
     fn removable(&self, plan: &mut Move) -> usize {
-        // Moved in the order of rows, too.
-        let mut settled = plan.settled.iter().map(|(_, row)| *row).peekable();
+        let mut settled: Vec<i64> = plan.grants.iter().chain(&plan.later).map(|(_, row)| *row).collect();
+        settled.sort_unstable();
+        let mut settled = settled.into_iter().peekable();
         let mut bytes = 0;
         for row in &self.rows {
             let mut needed = row.needed;
@@ -329,15 +375,13 @@ impl Backlog {
 
     /// Notes that what was planned is durable. Between the two nothing else may change.
     pub(super) fn moved(&mut self, plan: Move) {
-        for (token, row) in plan.settled {
-            self.needs_no_more(row);
-            if let Some(need) = self.needs.get_mut(&token) {
-                let at = if need.grant == row { &mut need.grant } else { &mut need.latest };
-                *at = 0;
-                if *need == Need::default() {
-                    self.needs.remove(&token);
-                }
-            }
+        for (token, row) in plan.grants {
+            self.grants.remove(&token);
+            self.needs_no_grant(row);
+        }
+        for (token, row) in plan.later {
+            self.later.remove(&token);
+            self.row(row).needed -= 1;
         }
         (self.sweep, self.opened) = (plan.sweep, plan.opened);
         for row in self.rows.drain(..plan.rows) {

@@ -78,7 +78,7 @@ impl Recovered {
         };
         let renewal = match change {
             Change::Ended => {
-                self.backlog.recover_need(token, 0, last);
+                self.backlog.ended(token, last);
                 return Ok(None);
             }
             Change::Renewed(renewal) => renewal,
@@ -91,7 +91,7 @@ impl Recovered {
         };
         if Renewal::of(&stored.lease) != renewal {
             renewal.apply_to(&mut stored.lease);
-            self.backlog.recover_need(token, 0, last);
+            self.backlog.renewed(renewal, last);
         }
         Ok(Some(stored))
     }
@@ -107,7 +107,10 @@ impl Recovered {
             let Some(Pending { first, last, change }) = self.by_token.remove(&token) else { break };
             match change {
                 Change::Granted(stored) => {
-                    self.backlog.recover_need(token, first, last);
+                    self.backlog.granted(token, first);
+                    if last != first {
+                        self.backlog.renewed(Renewal::of(&stored.lease), last);
+                    }
                     each(stored);
                 }
                 Change::Ended => {}
