@@ -172,11 +172,21 @@ impl Engine {
     /// Completes when a result with this Seq may be told. May block the thread for one commit: hold no guard, and not an
     /// [`Access`] that is alone.
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
+        self.journal().synced(self.awaited(seq)).await
+    }
+
+    /// What [`Engine::barrier`] would answer; `None`: it is not decided. Never blocks.
+    pub fn verdict(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
+        self.journal().verdict(self.awaited(seq))
+    }
+
+    /// What is to be durable before a result with this Seq may be told.
+    fn awaited(&self, seq: Seq) -> Seq {
         match self.journal().durability() {
-            Durability::Always => self.journal().synced(seq).await,
+            Durability::Always => seq,
             // A lost commit may lose grants in this mode, but never repeat a token.
-            Durability::Interval(_) => self.journal().synced(self.core.tokens.reservation()).await,
-            Durability::Memory => Ok(()),
+            Durability::Interval(_) => self.core.tokens.reservation(),
+            Durability::Memory => Seq::default(),
         }
     }
 
@@ -243,7 +253,7 @@ impl Engine {
     /// Blocks until all that was decided so far is durable, or never will be.
     pub(crate) fn wait_for_commit(&self) {
         // Either way there is nothing to be told.
-        let _ = self.journal().barrier(self.last()).wait();
+        let _ = self.journal().synced(self.awaited(self.last())).wait();
     }
 
     /// Frees what has ended by now, a part of it if it is much. Answers when to come back; [`Timestamp::NEVER`]: when something

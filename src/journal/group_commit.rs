@@ -244,6 +244,11 @@ impl Journal {
         Barrier { shared: &self.shared, seq, stage: Stage::New }
     }
 
+    /// What a barrier of `seq` would answer; `None`: it is not decided. Never blocks.
+    pub fn verdict(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
+        self.shared.verdict(seq.0)
+    }
+
     /// Commits what is enqueued and ends the thread. What is appended later is never durable.
     pub fn close(&self) {
         lock(&self.shared.queue).closing = true;

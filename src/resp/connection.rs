@@ -225,7 +225,7 @@ impl Connection {
 
     /// Waits until the replies may be told, and corrects those whose commit failed.
     async fn settle(&mut self) {
-        if self.service.engine.barrier(self.highest).await.is_err() || self.has_failed().await {
+        if self.service.engine.barrier(self.highest).await.is_err() || self.has_failed() {
             let told = std::mem::take(&mut self.output);
             let mut start = 0;
             for (end, seq) in std::mem::take(&mut self.replies) {
@@ -241,16 +241,9 @@ impl Connection {
     }
 
     /// A later commit may have succeeded after an earlier one of the same batch failed.
-    async fn has_failed(&self) -> bool {
-        if !self.service.engine.has_ever_failed() {
-            return false;
-        }
-        for (_, seq) in &self.replies {
-            if self.service.engine.barrier(*seq).await.is_err() {
-                return true;
-            }
-        }
-        false
+    fn has_failed(&self) -> bool {
+        let engine = &self.service.engine;
+        engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
     }
 
     /// Sends the output. Gives up when nothing moves for too long, or when the connection is to end.

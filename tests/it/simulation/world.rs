@@ -470,8 +470,7 @@ impl World {
         let is_answered = |request: &InFlight| matches!(request.progress, Progress::Answered { .. });
         let Some(index) = self.pick(is_answered) else { return Ok(()) };
         let Progress::Answered { answer, seq, .. } = self.requests[index].progress else { return Ok(()) };
-        let barrier = poll_now(self.engine.barrier(seq));
-        let answer = match barrier {
+        let answer = match self.engine.verdict(seq) {
             Some(Ok(())) => answer,
             Some(Err(_)) => Answer::Error,
             None if self.defect == Some(Defect::RepliesBeforeCommit) => answer,
@@ -748,7 +747,7 @@ impl World {
             }
             // Nothing that looks at locks: that could end what is due, and whoever waits would hear of it late.
             let is_up = self.engine.journal_down().is_none();
-            if is_up && poll_now(self.engine.barrier(self.engine.last())).is_some() {
+            if is_up && self.engine.verdict(self.engine.last()).is_some() {
                 return;
             }
             std::thread::yield_now();
