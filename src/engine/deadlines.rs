@@ -23,24 +23,13 @@ const TICK_BITS: u32 = u64::BITS - NameHash::LOWER_BITS;
 
 impl Tick {
     /// `None`: never.
-    fn of(deadline: Timestamp) -> Option<Tick> {
+    pub(super) fn of(deadline: Timestamp) -> Option<Tick> {
         (deadline != Timestamp::NEVER)
             .then(|| Tick((deadline.as_nanos() / TICK_NANOS).min((1 << TICK_BITS) - 1)))
     }
 
     fn begins(self) -> Timestamp {
         Timestamp::from_nanos(self.0 * TICK_NANOS)
-    }
-
-    /// The part of it that changes in months.
-    pub(super) fn short(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// The tick with this short form that is the last one before `deadline`, or at it. `None` if that is never.
-    pub(super) fn from_short(short: u32, deadline: Timestamp) -> Option<Tick> {
-        let latest = Tick::of(deadline)?.0;
-        Some(Tick(latest - u64::from((latest as u32).wrapping_sub(short))))
     }
 }
 
@@ -215,22 +204,6 @@ mod tests {
 
     fn at(nanos: u64) -> Timestamp {
         Timestamp::from_nanos(nanos)
-    }
-
-    #[test]
-    fn a_tick_is_told_from_its_short_form_and_a_later_deadline() {
-        let year = 365 * 24 * 3600 * 1_000_000_000;
-        for armed in [0, 1, 5 * TICK_NANOS, year, 3 * year, 20 * year] {
-            let tick = Tick::of(at(armed)).unwrap();
-            for later in [0, 1, TICK_NANOS, 31 * 24 * 3600 * 1_000_000_000] {
-                assert_eq!(
-                    Tick::from_short(tick.short(), at(armed + later)),
-                    Some(tick),
-                    "{armed} + {later}"
-                );
-            }
-        }
-        assert_eq!(Tick::from_short(7, Timestamp::NEVER), None);
     }
 
     #[test]

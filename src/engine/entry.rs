@@ -1,7 +1,7 @@
 //! One lock as the table keeps it.
 //!
-//! Promise: a lock like most (held by one, with nothing extra, while nobody waits) takes two small allocations; whoever works
-//! on it sees an ordinary [`Slot`]. Absent: rules, look-up, guards.
+//! Promise: a lock like most (held by one, with nothing extra, while nobody waits) takes two small allocations, and a third once
+//! it is renewed; whoever works on it sees an ordinary [`Slot`]. Absent: rules, look-up, guards.
 
 use std::sync::Arc;
 
@@ -11,48 +11,74 @@ use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Slot, Time
 /// One lock that is not free.
 pub(super) enum Entry {
     Plain(Plain),
+    Renewed(Box<(Plain, Later)>),
     Full(Box<Full>),
 }
 
-/// All of [`Slot::plain_lease`].
+/// Most of [`Slot::plain_lease`]: all, if it has a TTL and was not renewed.
 pub(super) struct Plain {
     /// The name, then the owner.
     text: Box<[u8]>,
     name_bytes: u16,
-    renewals: u16,
-    /// Where the lock stands in the expiry index, in short; nowhere if it has no deadline.
-    armed: u32,
+    is_unclaimed: bool,
     token: FencingToken,
     deadline: Timestamp,
-    granted_at: Timestamp,
     ttl: Option<Ttl>,
-    lasts: Option<Ttl>,
     origin: Option<Arc<Origin>>,
+}
+
+/// The rest of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Later {
+    granted_at: Timestamp,
+    lasts: Option<Ttl>,
+    renewals: u32,
+    armed: Option<Tick>,
 }
 
 pub(super) struct Full {
     name: LockName,
     slot: Slot,
+    /// Where the lock stands in the expiry index.
     armed: Option<Tick>,
     /// Another lock whose name has the same hash.
     next: Option<Box<Entry>>,
 }
 
 // A lock held costs this, its name and owner, 17 bytes of the table over its load, and 8 of the expiry index over that of a tree.
-const _: () = assert!(size_of::<Entry>() <= 64);
+const _: () = assert!(size_of::<Entry>() <= 48);
 
 impl Entry {
     /// A lock that is not free.
     pub(super) fn new(name: &LockName, slot: Slot, armed: Option<Tick>) -> Entry {
-        match Plain::of(name, &slot, armed) {
-            Some(plain) => Entry::Plain(plain),
+        match slot.plain_lease() {
+            Some(lease) => Entry::of_plain(name, lease, armed),
             None => Entry::Full(Box::new(Full { name: name.clone(), slot, armed, next: None })),
+        }
+    }
+
+    fn of_plain(name: &LockName, lease: &Lease, armed: Option<Tick>) -> Entry {
+        let (name, owner) = (name.as_bytes(), lease.owner.as_bytes());
+        let plain = Plain {
+            text: [name, owner].concat().into_boxed_slice(),
+            name_bytes: name.len() as u16,
+            is_unclaimed: lease.is_unclaimed,
+            token: lease.token,
+            deadline: lease.deadline,
+            ttl: lease.ttl,
+            origin: lease.origin.clone(),
+        };
+        let later = Later::of(lease, armed);
+        match plain.told() == later {
+            true => Entry::Plain(plain),
+            false => Entry::Renewed(Box::new((plain, later))),
         }
     }
 
     pub(super) fn is_of(&self, name: &LockName) -> bool {
         match self {
             Entry::Plain(plain) => plain.name() == name.as_bytes(),
+            Entry::Renewed(renewed) => renewed.0.name() == name.as_bytes(),
             Entry::Full(full) => full.name == *name,
         }
     }
@@ -60,6 +86,7 @@ impl Entry {
     pub(super) fn name(&self) -> LockName {
         match self {
             Entry::Plain(plain) => plain.lock_name(),
+            Entry::Renewed(renewed) => renewed.0.lock_name(),
             Entry::Full(full) => full.name.clone(),
         }
     }
@@ -68,6 +95,7 @@ impl Entry {
     pub(super) fn next_deadline(&self) -> Timestamp {
         match self {
             Entry::Plain(plain) => plain.deadline,
+            Entry::Renewed(renewed) => renewed.0.deadline,
             Entry::Full(full) => full.slot.next_deadline(),
         }
     }
@@ -75,7 +103,7 @@ impl Entry {
     /// The lock whose name has the same hash.
     pub(super) fn next(&self) -> Option<&Entry> {
         match self {
-            Entry::Plain(_) => None,
+            Entry::Plain(_) | Entry::Renewed(_) => None,
             Entry::Full(full) => full.next.as_deref(),
         }
     }
@@ -83,83 +111,72 @@ impl Entry {
     /// Cuts the chain here.
     pub(super) fn take_next(&mut self) -> Option<Box<Entry>> {
         match self {
-            Entry::Plain(_) => None,
+            Entry::Plain(_) | Entry::Renewed(_) => None,
             Entry::Full(full) => full.next.take(),
         }
     }
 
     /// The lock whose name has the same hash, to be changed.
     pub(super) fn next_mut(&mut self) -> &mut Option<Box<Entry>> {
-        if let Entry::Plain(plain) = self {
-            let (slot, armed) = plain.take();
-            let full = Full { name: plain.lock_name(), slot, armed, next: None };
-            *self = Entry::Full(Box::new(full));
+        if let Some((plain, later)) = self.plain() {
+            let (name, slot) = (plain.lock_name(), plain.slot(later));
+            *self = Entry::Full(Box::new(Full { name, slot, armed: later.armed, next: None }));
         }
         match self {
             Entry::Full(full) => &mut full.next,
-            Entry::Plain(_) => unreachable!("made full above"),
+            Entry::Plain(_) | Entry::Renewed(_) => unreachable!("made full above"),
         }
     }
 
     /// Looks at the lock.
     pub(super) fn look<R>(&self, look: impl FnOnce(&LockName, &Slot) -> R) -> R {
         match self {
-            Entry::Plain(plain) => {
-                let mut slot = Slot::default();
-                slot.restore(plain.lease(plain.origin.clone()));
-                look(&plain.lock_name(), &slot)
-            }
+            Entry::Plain(plain) => look(&plain.lock_name(), &plain.slot(plain.told())),
+            Entry::Renewed(renewed) => look(&renewed.0.lock_name(), &renewed.0.slot(renewed.1)),
             Entry::Full(full) => look(&full.name, &full.slot),
         }
     }
 
     /// Works on the lock. `false`: it is free now, and the entry is to go.
     pub(super) fn work<R>(&mut self, work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R) -> (R, bool) {
+        let Some((plain, later)) = self.plain() else { return self.work_on_full(work) };
+        let (mut slot, mut armed) = (plain.slot(later), later.armed);
+        let result = work(&mut slot, &mut armed);
+        match slot.plain_lease() {
+            // Most who work on a lock that stays as it is only look at it.
+            Some(lease) if lease.token == plain.token && lease.deadline == plain.deadline => {
+                if Later::of(lease, armed) != later || lease.is_unclaimed != plain.is_unclaimed {
+                    *self = Entry::of_plain(&plain.lock_name(), lease, armed);
+                }
+            }
+            _ if slot.is_vacant() => return (result, false),
+            _ => *self = Entry::new(&plain.lock_name(), slot, armed),
+        }
+        (result, true)
+    }
+
+    fn work_on_full<R>(&mut self, work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R) -> (R, bool) {
+        let Entry::Full(full) = self else { unreachable!("looked at before") };
+        let result = work(&mut full.slot, &mut full.armed);
+        if full.next.is_none()
+            && let Some(lease) = full.slot.plain_lease()
+        {
+            *self = Entry::of_plain(&full.name, lease, full.armed);
+            return (result, true);
+        }
+        (result, !full.slot.is_vacant())
+    }
+
+    fn plain(&self) -> Option<(&Plain, Later)> {
         match self {
-            Entry::Plain(plain) => {
-                let (mut slot, mut armed) = plain.take();
-                let result = work(&mut slot, &mut armed);
-                let is_kept = !slot.is_vacant();
-                if is_kept && !plain.put_back(&slot, armed) {
-                    *self = Entry::new(&plain.lock_name(), slot, armed);
-                }
-                (result, is_kept)
-            }
-            Entry::Full(full) => {
-                let result = work(&mut full.slot, &mut full.armed);
-                let is_kept = !full.slot.is_vacant();
-                if is_kept
-                    && full.next.is_none()
-                    && let Some(plain) = Plain::of(&full.name, &full.slot, full.armed)
-                {
-                    *self = Entry::Plain(plain);
-                }
-                (result, is_kept)
-            }
+            Entry::Plain(plain) => Some((plain, plain.told())),
+            Entry::Renewed(renewed) => Some((&renewed.0, renewed.1)),
+            Entry::Full(_) => None,
         }
     }
 }
 
 impl Plain {
-    fn of(name: &LockName, slot: &Slot, armed: Option<Tick>) -> Option<Plain> {
-        let lease = slot.plain_lease()?;
-        let armed = short(armed, lease)?;
-        let renewals = u16::try_from(lease.renewals).ok()?;
-        let (name, owner) = (name.as_bytes(), lease.owner.as_bytes());
-        Some(Plain {
-            text: [name, owner].concat().into_boxed_slice(),
-            name_bytes: name.len() as u16,
-            renewals,
-            armed,
-            token: lease.token,
-            deadline: lease.deadline,
-            granted_at: lease.granted_at,
-            ttl: lease.ttl,
-            lasts: lease.lasts,
-            origin: lease.origin.clone(),
-        })
-    }
-
     fn name(&self) -> &[u8] {
         &self.text[..usize::from(self.name_bytes)]
     }
@@ -169,45 +186,33 @@ impl Plain {
         LockName::new(name[0], &name[1..]).unwrap_or_else(|_| unreachable!("it was a name before"))
     }
 
-    fn lease(&self, origin: Option<Arc<Origin>>) -> Lease {
+    /// What is told by the deadline and the TTL of a lease that was not renewed.
+    fn told(&self) -> Later {
+        let granted_at = self.deadline.before(self.ttl);
+        Later { granted_at, lasts: self.ttl, renewals: 0, armed: Tick::of(self.deadline) }
+    }
+
+    fn slot(&self, later: Later) -> Slot {
         let owner = Owner::new(&self.text[usize::from(self.name_bytes)..]);
-        Lease {
+        Slot::of_plain_lease(Lease {
             owner: owner.unwrap_or_else(|_| unreachable!("it was an owner before")),
             token: self.token,
             mode: Mode::Exclusive,
             ttl: self.ttl,
             deadline: self.deadline,
-            lasts: self.lasts,
-            granted_at: self.granted_at,
-            renewals: u32::from(self.renewals),
-            origin,
-            is_unclaimed: false,
+            lasts: later.lasts,
+            granted_at: later.granted_at,
+            renewals: later.renewals,
+            origin: self.origin.clone(),
+            is_unclaimed: self.is_unclaimed,
             extra: None,
-        }
-    }
-
-    /// The lock, to work on; to be put back, or else to be replaced.
-    fn take(&mut self) -> (Slot, Option<Tick>) {
-        let mut slot = Slot::default();
-        let origin = self.origin.take();
-        slot.restore(self.lease(origin));
-        (slot, Tick::from_short(self.armed, self.deadline))
-    }
-
-    /// `false` if it is no more what it was, but for its end.
-    fn put_back(&mut self, slot: &Slot, armed: Option<Tick>) -> bool {
-        let Some(lease) = slot.plain_lease().filter(|lease| lease.token == self.token) else { return false };
-        let (Some(armed), Ok(renewals)) = (short(armed, lease), u16::try_from(lease.renewals)) else {
-            return false;
-        };
-        (self.deadline, self.lasts, self.renewals) = (lease.deadline, lease.lasts, renewals);
-        (self.armed, self.origin) = (armed, lease.origin.clone());
-        true
+        })
     }
 }
 
-/// The short form of where a lease stands in the expiry index. `None` if it could not be told from that and the deadline.
-fn short(armed: Option<Tick>, lease: &Lease) -> Option<u32> {
-    let short = armed.map_or(0, Tick::short);
-    (Tick::from_short(short, lease.deadline) == armed).then_some(short)
+impl Later {
+    fn of(lease: &Lease, armed: Option<Tick>) -> Later {
+        let Lease { granted_at, lasts, renewals, .. } = *lease;
+        Later { granted_at, lasts, renewals, armed }
+    }
 }

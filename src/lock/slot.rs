@@ -252,16 +252,20 @@ impl Slot {
         matches!(self.holders, Holders::None) && self.busy.is_none()
     }
 
-    /// The only lease, if this lock is like most: held exclusively, by an owner that knows of it, with nothing extra, while nobody
-    /// waits. Then there is nothing else in the slot.
+    /// The only lease, if this lock is like most: held exclusively, with nothing extra, while nobody waits. Then there is
+    /// nothing else in the slot.
     pub fn plain_lease(&self) -> Option<&Lease> {
         match (&self.holders, &self.busy) {
             (Holders::One(lease), None) => {
-                let is_plain = lease.mode == Mode::Exclusive && lease.extra.is_none() && !lease.is_unclaimed;
-                is_plain.then_some(lease)
+                (lease.mode == Mode::Exclusive && lease.extra.is_none()).then_some(lease)
             }
             _ => None,
         }
+    }
+
+    /// The reverse of [`Slot::plain_lease`].
+    pub fn of_plain_lease(lease: Lease) -> Slot {
+        Slot { holders: Holders::One(lease), busy: None }
     }
 
     /// The earliest time at which something in this slot ends by itself.

@@ -211,6 +211,12 @@ impl Timestamp {
         }
     }
 
+    /// The time `ttl` before this one; this one without a TTL.
+    pub fn before(self, ttl: Option<Ttl>) -> Timestamp {
+        let nanos = ttl.map_or(0, |ttl| u64::from(ttl.as_millis()) * NANOS_PER_MS);
+        Timestamp(self.0.saturating_sub(nanos))
+    }
+
     /// Milliseconds from `now` until this time, rounded up so that what is alive never shows 0.
     /// `None` for [`Timestamp::NEVER`]; 0 for what has passed.
     pub fn millis_left(self, now: Timestamp) -> Option<u64> {

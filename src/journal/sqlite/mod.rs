@@ -117,7 +117,7 @@ CREATE TABLE sessions (
 ";
 
 /// Changes in `changes` from which on they move into `held`.
-const BACKLOG_CHANGES_MAX: usize = 262_144;
+const BACKLOG_CHANGES_MAX: usize = 65_536;
 /// The same in bytes.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Leases that a commit moves at least, when it moves any.
@@ -126,7 +126,7 @@ const SWEEP_MIN: usize = 16;
 const CHANGES_PER_STEP: usize = 2_048;
 
 /// Pages of the database kept in memory, in KiB.
-const CACHE_KIB: i64 = 8_192;
+const CACHE_KIB: i64 = 2_048;
 
 /// An open database file.
 #[derive(Debug)]
