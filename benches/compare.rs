@@ -28,6 +28,7 @@ fn main() {
     }
     let others: &[(&str, fn())] = &[
         ("contention on one key", contention),
+        ("contention on one key, another build", contention_of_builds),
         ("memory per held lock", memory_per_lock),
         ("recovery of 1 million leases", recovery),
         ("expiry of 1 million leases within a second", expiry_storm),
@@ -145,6 +146,25 @@ fn contention() {
     println!("{:<58} {own:>12.3} {peer:>12.3} {:>7} {:>7}", "  fairness (Jain)", "", "≥ 0.99");
     let (own, peer) = (of(&owns, |c| c.p99_over_mean), of(&peers, |c| c.p99_over_mean));
     println!("{:<58} {own:>12.2} {peer:>12.2} {:>7} {:>7}", "  p99 wait / mean wait", "", "≤ 2");
+}
+
+/// The same, of two builds.
+fn contention_of_builds() {
+    let name = "hand-offs, 50 clients on one key, another build";
+    let Some(peer) = Peer::other_build(DURABLE) else {
+        return println!("{name:<58} skipped: the variable BENCH_AGAINST names none");
+    };
+    let own = Peer::octostore(DURABLE);
+    let turn = |addr| contend(addr, &Idiom::Native).per_s;
+    let turns: Vec<_> = (0..rounds()).map(|_| (turn(own.addr), turn(peer.addr))).collect();
+    let (owns, peers) = turns.iter().copied().unzip();
+    report(
+        name,
+        median(owns),
+        median(peers),
+        median(turns.iter().map(|(own, peer)| own / peer).collect()),
+        1.0,
+    );
 }
 
 fn contend(addr: std::net::SocketAddr, idiom: &Idiom) -> Contention {

@@ -18,8 +18,18 @@ use crate::lock::{LockName, Owner, Slot, Timestamp};
 
 /// Shards of each part.
 const SHARDS_PER_PART: usize = 4;
+/// Where in the lower part of the hash each shard ends. One is 2^(1/4) times the size of the one before: a shard doubles
+/// when it is full, and of equal ones all would do so at once, a pause for everyone, and half empty afterwards.
+const SHARD_ENDS: [u64; SHARDS_PER_PART - 1] =
+    [permille_of_hashes(189), permille_of_hashes(414), permille_of_hashes(682)];
+/// Bits that the map compares before it compares keys.
+const TAG_BITS: u32 = 7;
 /// Stripes of the record of last changes. More only spares a reader a wait for a stranger's commit.
 const STRIPES: usize = 4096;
+
+const fn permille_of_hashes(permille: u64) -> u64 {
+    (permille << NameHash::LOWER_BITS) / 1000
+}
 
 /// Passes through keys that are hashes already.
 #[derive(Default)]
@@ -53,6 +63,8 @@ pub(super) struct Guarded<'a> {
     pub(super) hash: u64,
     pub(super) slot: &'a mut Slot,
     pub(super) armed: &'a mut Option<Tick>,
+    /// Another lock that is not free has the same hash.
+    pub(super) is_hash_shared: bool,
     touched: &'a AtomicU64,
 }
 
@@ -128,10 +140,12 @@ impl Table {
         &self.parts[NameHash::upper(hash)]
     }
 
-    /// The map looks at both ends of a key: the lower part of the hash, twice.
+    /// The map takes the bucket from the lower end of a key, a tag from the upper 7 bits, and the shard from the bits below them.
     fn key(hash: u64) -> u64 {
         let lower = NameHash::lower(hash);
-        lower << (u64::BITS - NameHash::LOWER_BITS) | lower
+        let tag = lower >> (NameHash::LOWER_BITS - TAG_BITS);
+        let shard = SHARD_ENDS.iter().filter(|end| lower >= **end).count() as u64;
+        tag << (u64::BITS - TAG_BITS) | shard << (u64::BITS - TAG_BITS - SHARDS_PER_PART.ilog2()) | lower
     }
 
     fn stripe(&self, hash: u64) -> &AtomicU64 {
@@ -143,8 +157,9 @@ impl Table {
         let touched = self.stripe(hash);
         match self.part(hash).entry(Table::key(hash)) {
             MapEntry::Vacant(place) => {
-                let (result, entry) =
-                    work_on_free(name, |slot, armed| work(Guarded { hash, slot, armed, touched }));
+                let (result, entry) = work_on_free(name, |slot, armed| {
+                    work(Guarded { hash, slot, armed, is_hash_shared: false, touched })
+                });
                 if let Some(entry) = entry {
                     place.insert(Box::new(entry));
                 }
@@ -152,8 +167,10 @@ impl Table {
             }
             MapEntry::Occupied(mut place) => {
                 let head = place.get_mut();
-                let (result, is_kept) =
-                    work_in_chain(head, name, |slot, armed| work(Guarded { hash, slot, armed, touched }));
+                let is_hash_shared = head.next().is_some() || !head.is_of(name);
+                let (result, is_kept) = work_in_chain(head, name, |slot, armed| {
+                    work(Guarded { hash, slot, armed, is_hash_shared, touched })
+                });
                 if !is_kept {
                     match unlink(head, name) {
                         Unlinked::Inside => {}
@@ -282,8 +299,25 @@ mod tests {
         table.with_slot(hash, &name(key), |guarded| guarded.slot.restore_delay(delay));
     }
 
+    fn is_hash_shared(table: &Table, hash: u64, key: &str) -> bool {
+        table.with_slot(hash, &name(key), |guarded| guarded.is_hash_shared)
+    }
+
     fn free(table: &Table, hash: u64, key: &str) {
         table.with_slot(hash, &name(key), |guarded| *guarded.slot = Slot::default());
+    }
+
+    #[test]
+    fn shards_differ_in_size_so_that_they_grow_one_after_the_other() {
+        let mut sizes = [0_u64; SHARDS_PER_PART];
+        let all = 1_u64 << NameHash::LOWER_BITS;
+        for lower in (0..all).step_by(16) {
+            let key = Table::key(lower);
+            assert_eq!(NameHash::lower(key), lower);
+            sizes[(key << TAG_BITS >> (u64::BITS - SHARDS_PER_PART.ilog2())) as usize] += 16;
+        }
+        assert!(sizes.windows(2).all(|pair| pair[1] * 100 > pair[0] * 116), "{sizes:?}");
+        assert!(sizes[SHARDS_PER_PART - 1] < sizes[0] * 2, "{sizes:?}");
     }
 
     #[test]
@@ -292,6 +326,7 @@ mod tests {
             let table = Table::new(0);
             ["a", "b", "c"].iter().for_each(|key| occupy(&table, 7, key));
             assert_eq!(table.names(7), ["a", "b", "c"].map(name));
+            assert!(["a", "b", "c", "d"].iter().all(|key| is_hash_shared(&table, 7, key)));
             free(&table, 7, "never used");
             for (gone, key) in order.iter().enumerate() {
                 free(&table, 7, key);
