@@ -267,6 +267,8 @@ pub fn log_to_stderr(level: tracing::Level) {
         .with_writer(io::stderr)
         .with_ansi(is_terminal)
         .with_target(false)
+        // There is nowhere to say that stderr cannot be written, and trying to would panic.
+        .log_internal_errors(false)
         .try_init();
 }
 

@@ -19,6 +19,7 @@ pub struct Faults {
 struct State {
     error: Option<JournalError>,
     lose: bool,
+    panic: bool,
     hold: bool,
     held: bool,
     batch_sizes: Vec<usize>,
@@ -45,6 +46,11 @@ impl Faults {
     /// Commits answer `Ok` and keep nothing: a disk that lies about its cache.
     pub fn lose_commits(&self, lose: bool) {
         self.state().lose = lose;
+    }
+
+    /// The next commit panics.
+    pub fn panic_once(&self) {
+        self.state().panic = true;
     }
 
     /// Commits block until [`Faults::release_commits`].
@@ -109,6 +115,8 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.faults.wait_while(|state| state.hold);
         self.faults.state().held = false;
         self.check()?;
+        let panics = std::mem::take(&mut self.faults.state().panic);
+        assert!(!panics, "as it was told");
         let records = batch.len();
         if !self.faults.state().lose {
             self.inner.commit(batch)?;

@@ -11,9 +11,10 @@
 //! Absent: what records mean, async runtimes (barriers are plain futures).
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
@@ -122,9 +123,11 @@ struct Barriers {
     parked: Vec<Parked>,
     /// Somebody gives a turn to others, and then sees to the commit.
     gives_way: bool,
-    /// How many asked between the last two commits, and how many since.
+    /// How many asked for something new between the last two commits, and how many since.
     asked_before: usize,
     asked: usize,
+    /// The highest Seq that was asked for.
+    last_seq: u64,
     /// Who asked last, and how often since anybody else did.
     last_asked: Option<Waker>,
     times: usize,
@@ -141,6 +144,14 @@ struct Parked {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every critical section leaves the data whole, so a panic elsewhere must not stop commits.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 impl Journal {
@@ -313,7 +324,7 @@ impl Future for Barrier<'_> {
         self.leave(&mut barriers);
         let is_last = match std::mem::replace(&mut self.stage, Stage::New) {
             Stage::GivingWay => true,
-            Stage::New | Stage::Parked(_) => barriers.ask(waker),
+            Stage::New | Stage::Parked(_) => barriers.ask(seq, waker),
         };
         if !is_last && !barriers.gives_way {
             barriers.gives_way = true;
@@ -335,6 +346,7 @@ impl Future for Barrier<'_> {
             }
         } else {
             drop(barriers);
+            shared.hand_over();
         }
         shared.verdict(seq).map_or(Poll::Pending, Poll::Ready)
     }
@@ -393,8 +405,12 @@ impl Drop for Barrier<'_> {
 
 impl Barriers {
     /// Notes that somebody asks. Whether there is nobody to wait for: it has been alone for a while.
-    fn ask(&mut self, waker: &Waker) -> bool {
-        self.asked += 1;
+    fn ask(&mut self, seq: u64, waker: &Waker) -> bool {
+        // Who is handed a lock waits for the same as who released it, and has nothing else to be executed meanwhile.
+        if seq > self.last_seq {
+            self.asked += 1;
+            self.last_seq = seq;
+        }
         if self.last_asked.as_ref().is_some_and(|last| last.will_wake(waker)) {
             self.times += 1;
         } else {
@@ -435,16 +451,16 @@ impl Shared {
 
     /// Commits what is pending, unless somebody else is committing.
     fn commit_unless_busy(&self) {
-        if let Ok(mut writer) = self.writer.try_lock() {
-            self.commit_pending(&mut writer);
-            drop(writer);
-            self.hand_over();
-        }
+        let Some(mut writer) = try_lock(&self.writer) else { return };
+        self.commit_pending(&mut writer);
+        drop(writer);
+        self.hand_over();
     }
 
     /// After a commit, with the writer free again: those whose records came too late for it are not to be forgotten.
     fn hand_over(&self) {
-        let is_seen_to = |queue: &Queue| queue.pending.is_empty() || queue.is_urgent;
+        // What a group leaves open is urgent once it closes.
+        let is_seen_to = |queue: &Queue| queue.pending.is_empty() || queue.is_urgent || queue.open_groups > 0;
         if is_seen_to(&lock(&self.queue)) {
             return;
         }
@@ -485,7 +501,10 @@ impl Shared {
             (std::mem::replace(&mut queue.pending, room), queue.last)
         };
         let records = batch.len() as u64;
-        match writer.backend.commit(batch) {
+        let commit = AssertUnwindSafe(|| writer.backend.commit(batch));
+        // What a panic leaves is loaded anew, as after every failure.
+        let panicked = |_| Err(JournalError::Io { what: "the commit panicked".into() });
+        match catch_unwind(commit).unwrap_or_else(panicked) {
             Ok(()) => {
                 self.commits.fetch_add(1, Ordering::Relaxed);
                 self.committed.fetch_add(records, Ordering::Relaxed);
@@ -497,17 +516,19 @@ impl Shared {
 
     /// Fails what is in flight; the commit thread will recover.
     fn fail(&self, first: u64, error: JournalError) {
-        tracing::error!(%error, "a commit failed; nothing can be locked or released until storage works again");
         let last = {
             let mut queue = lock(&self.queue);
-            queue.down = Some(error);
+            queue.down = Some(error.clone());
             self.is_down.store(true, Ordering::Release);
             queue.pending.clear();
+            queue.is_urgent = false;
             queue.epoch += 1;
             queue.last
         };
         self.settle(last, Some(first));
         self.changed.notify_all();
+        // Only now: whatever becomes of this line, nobody waits for it.
+        tracing::error!(%error, "a commit failed; nothing can be locked or released until storage works again");
     }
 }
 
@@ -535,8 +556,12 @@ impl Shared {
                         false
                     });
                     lock(&self.queue).has_housekeeping = has_more;
+                    self.hand_over();
                 }
-                Work::Recover => self.recover(&mut lock(&self.writer)),
+                Work::Recover => {
+                    self.recover(&mut lock(&self.writer));
+                    self.hand_over();
+                }
                 Work::End => return,
             }
         }
@@ -582,8 +607,10 @@ impl Shared {
                 continue;
             }
             let is_left_alone = |queue: &mut Queue| {
-                let is_wanted = queue.is_urgent && queue.open_groups == 0 && !queue.pending.is_empty();
-                !is_wanted && !queue.closing && queue.down.is_none()
+                let may_commit = queue.open_groups == 0 && !queue.pending.is_empty();
+                let is_wanted = may_commit && (queue.is_urgent || queue.closing);
+                let is_over = queue.closing && queue.pending.is_empty();
+                !is_wanted && !is_over && queue.down.is_none()
             };
             let waited = self.changed.wait_timeout_while(queue, look_every, is_left_alone);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -667,6 +694,16 @@ mod tests {
             Ok(())
         });
         (Journal::start(Box::new(backend), durability, rebuild).unwrap(), faults, rebuilt)
+    }
+
+    /// Appends as soon as the state of this epoch is there.
+    fn append_in(journal: &Journal, epoch: u64, id: u128) -> Seq {
+        loop {
+            match journal.append(epoch, [session(id)]) {
+                Ok(seq) => return seq,
+                Err(_) => std::thread::yield_now(),
+            }
+        }
     }
 
     #[test]
@@ -777,14 +814,65 @@ mod tests {
         faults.fail_with(None);
         assert_eq!(rebuilt.recv(), Ok((1, vec![1])));
         assert!(journal.append(0, [session(4)]).is_err(), "the old state is refused");
-        let seq = loop {
-            match journal.append(1, [session(5)]) {
-                Ok(seq) => break seq,
-                Err(_) => std::thread::yield_now(),
-            }
-        };
-        assert_eq!(journal.barrier(seq).wait(), Ok(()));
+        assert_eq!(journal.barrier(append_in(&journal, 1, 5)).wait(), Ok(()));
         assert_eq!(journal.barrier(lost).wait(), Err(OutcomeUnknown), "also when asked late");
+    }
+
+    #[test]
+    fn a_commit_that_panics_is_a_failed_one_whoever_makes_it() {
+        let (journal, faults, rebuilt) = start(Durability::Always);
+        faults.panic_once();
+        let lost = journal.append(0, [session(1)]).unwrap();
+        assert_eq!(journal.barrier(lost).wait(), Err(OutcomeUnknown));
+        assert_eq!(rebuilt.recv(), Ok((1, vec![])));
+        faults.panic_once();
+        let lost = append_in(&journal, 1, 2);
+        // Nobody waits for it: the commit thread sees to it.
+        assert_eq!(rebuilt.recv(), Ok((2, vec![])));
+        assert_eq!(journal.verdict(lost), Some(Err(OutcomeUnknown)));
+        assert_eq!(journal.barrier(append_in(&journal, 2, 3)).wait(), Ok(()));
+    }
+
+    #[test]
+    fn a_journal_that_is_closed_waits_for_the_group_that_is_open() {
+        let (journal, faults, _) = start(Durability::Always);
+        let group = journal.group();
+        let seq = journal.append(0, [session(1)]).unwrap();
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| journal.close());
+            while !lock(&journal.shared.queue).closing {
+                std::thread::yield_now();
+            }
+            let _ = journal.append(0, [session(2)]).unwrap();
+            drop(group);
+            closing.join().unwrap();
+        });
+        assert_eq!((journal.barrier(seq).wait(), faults.batch_sizes()), (Ok(()), vec![2]));
+    }
+
+    #[test]
+    fn who_waits_for_an_open_group_does_not_spin() {
+        let (journal, _, _) = start(Durability::Always);
+        let group = journal.group();
+        let seq = journal.append(0, [session(1)]).unwrap();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut barrier = journal.barrier(seq);
+        for wakes in [1, 1] {
+            assert!(Pin::new(&mut barrier).poll(&mut Context::from_waker(&waker)).is_pending());
+            assert_eq!(woken.0.load(Ordering::Relaxed), wakes, "only to give way");
+        }
+        drop(group);
+        assert_eq!(barrier.wait(), Ok(()));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicU64);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn a_disk_that_takes_no_more_is_an_error_and_then_service_resumes() {
     const LIMIT: u64 = 9 << 20;
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
-    let server = Process::start_ignoring(&data, "XFSZ");
+    let server = Process::start_on_full_disk(&data);
     let limit = |bytes| {
         let pid = Pid::from_raw(i32::try_from(server.id()).expect("a process id"));
         let limit = Rlimit { current: bytes, maximum: getrlimit(Resource::Fsize).maximum };

@@ -32,11 +32,11 @@ impl Process {
         Process::spawn(&mut command(data))
     }
 
-    /// With a signal ignored, as it inherits that from a shell.
-    pub(crate) fn start_ignoring(data: &Path, signal: &str) -> Process {
+    /// For a disk that is full: a file that is too large is an error, not a signal, and nothing can be logged.
+    pub(crate) fn start_on_full_disk(data: &Path) -> Process {
         let program = command(data);
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
+        shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\" 2>/dev/full"]);
         shell.arg(program.get_program()).args(program.get_args());
         shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
         Process::spawn(&mut shell).unwrap_or_else(|why| panic!("{why}"))
