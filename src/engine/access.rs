@@ -243,7 +243,7 @@ impl Engine {
                 self.step(table, name, &op, now, &mut guarded, &mut undelivered)?;
             }
             core.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            core.deadlines.rearm(guarded.hash, guarded.armed, guarded.slot.next_deadline(), now);
+            core.deadlines.rearm(&mut guarded, now);
             Ok((look(outcome, guarded.slot, now), guarded.last_change()))
         })
     }
@@ -274,7 +274,7 @@ impl Engine {
                 if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
                     return Ok(Some(account));
                 }
-                let is_any_due = self.core.deadlines.next() <= now;
+                let is_any_due = self.core.deadlines.next() <= now || self.core.expiring.try_lock().is_err();
                 return Err(if is_any_due { Retry::AfterExpiry } else { Unavailable::AccountMax.into() });
             }
         }

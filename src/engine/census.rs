@@ -9,9 +9,11 @@ use crossbeam_utils::CachePadded;
 use crate::lock::{DATABASES, Effect, End, Left, Outcome, Timestamp};
 use crate::metrics::{Count, Histogram, STRIPES, stripe};
 
-/// Leases that the threads of one stripe may grant before they look at the limit again. Stripes together may go beyond a
-/// large limit by so many each; a small one is exact.
+/// Leases that the threads of one stripe may grant before they look at the limit again.
 const ROOM_MAX: u64 = 256;
+/// The part of what is left that one stripe may take for itself. All together may go beyond a limit by a 64th, and the last few
+/// hundred below it are counted one by one.
+const ROOM_PART: u64 = 64 * STRIPES as u64;
 
 /// The counts of a lock manager. Totals restart at 0 with the process.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl Census {
             return true;
         }
         let left = most.saturating_sub(self.kept());
-        room.store((left / (2 * STRIPES as u64)).min(ROOM_MAX), Ordering::Relaxed);
+        room.store((left / ROOM_PART).min(ROOM_MAX), Ordering::Relaxed);
         left > 0
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. Sequence numbers are
 //! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
-//! Lock order: the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches or events, then the
+//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches or events, then the
 //! journal's queue.
 //! Absent: protocols, storage, and the rules of locks.
 
@@ -27,7 +27,7 @@ mod zombies;
 mod tests;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
@@ -110,6 +110,8 @@ struct Core {
     sessions: Sessions,
     waiters: Waiters,
     deadlines: Deadlines,
+    /// Somebody has taken hashes out of `deadlines` whose locks are still to be looked at.
+    expiring: Mutex<()>,
     watches: Watches,
     events: Events,
     census: Census,
@@ -138,6 +140,7 @@ impl Engine {
             hash: NameHash::default(),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
             deadlines: Deadlines::default(),
+            expiring: Mutex::default(),
             clock,
             config,
             sessions: Sessions::new(),
@@ -263,6 +266,7 @@ impl Engine {
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
         let _ = access.end_due_sessions();
         let _ = self.close_orphans();
+        let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
         for hash in deadlines.take_near(now, EXPIRIES_PER_STEP) {
             let deadline = self.core.read().next_deadline(hash);

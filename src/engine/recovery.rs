@@ -107,12 +107,11 @@ impl Core {
     }
 
     fn restore_into<R>(&self, table: &Table, name: &LockName, work: impl FnOnce(&mut Slot) -> R) -> R {
-        table.with_slot(self.hash.of(name), name, |guarded| {
+        table.with_slot(self.hash.of(name), name, |mut guarded| {
             let was_held = guarded.slot.newest().is_some();
             let result = work(guarded.slot);
             self.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            let deadline = guarded.slot.next_deadline();
-            self.deadlines.rearm(guarded.hash, guarded.armed, deadline, self.clock.now());
+            self.deadlines.rearm(&mut guarded, self.clock.now());
             result
         })
     }

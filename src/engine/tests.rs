@@ -171,6 +171,26 @@ async fn a_grant_that_the_owner_learned_of_elsewhere_is_not_given_back() {
     assert_eq!(take(&engine, "k", request("b")), Some(token));
 }
 
+#[test]
+fn locks_whose_names_share_a_hash_end_on_time_whatever_happens_to_the_other() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    let mut seen = std::collections::HashMap::new();
+    let (one, other) = (0..1_000_000)
+        .find_map(|n| {
+            let key = format!("k{n}");
+            let twin = seen.insert(engine.core.hash.of(&name(&key)), key.clone());
+            twin.map(|twin| (twin, key))
+        })
+        .unwrap();
+    assert!(take(&engine, &one, request("me")).is_some());
+    assert!(take(&engine, &other, request("me")).is_some());
+    assert_eq!(release(&engine, &one, "me"), Outcome::Released(1));
+    clock.advance_millis(1000);
+    while engine.expire_due() <= clock.now() {}
+    assert_eq!((engine.census().leases(), engine.census().expiries.read()), (0, 1));
+}
+
 #[tokio::test]
 async fn expiry_wakes_the_next_in_line_and_timeouts_are_told() {
     let clock = Clock::manual();
