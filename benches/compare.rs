@@ -5,14 +5,16 @@
 //! installed are skipped, and it says so.
 //!
 //! `BENCH_AGAINST=path/to/octostore cargo bench --bench compare -- build` compares with another build of octostore: the way to
-//! see what a change does on a machine that is not quiet.
+//! see what a change does on a machine that is not quiet. `BENCH_OCTOSTORE_014=path/to/octostore` is the peer over HTTP
+//! (`cargo install octostore --version 0.14.4 --locked --root DIR` puts it into `DIR/bin`).
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
 mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Idiom, Load, Peer, cycles, encode, key, median, owner, seconds};
+use support::http::HttpClient;
+use support::{HTTP_TOKEN, Idiom, Load, Peer, cycles, encode, key, median, owner, seconds};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 fn main() {
@@ -27,6 +29,7 @@ fn main() {
         }
     }
     let others: &[(&str, fn())] = &[
+        ("HTTP acquire and release", http),
         ("contention on one key", contention),
         ("contention on one key, another build", contention_of_builds),
         ("memory per held lock", memory_per_lock),
@@ -114,6 +117,50 @@ fn compare_cycles(
 
 fn report(name: &str, own: f64, peer: f64, ratio: f64, wanted: f64) {
     println!("{name:<58} {own:>12.0} {peer:>12.0} {ratio:>7.2} {wanted:>7.2}");
+}
+
+const HTTP_CLIENTS: usize = 50;
+
+/// 50 clients over HTTP, each with a lock of its own, against OctoStore 0.14.
+fn http() {
+    let name = "HTTP acquire and release, c=50, OctoStore 0.14";
+    let Some(peer) = Peer::octostore_014() else {
+        return println!("{name:<58} skipped: the variable BENCH_OCTOSTORE_014 names none");
+    };
+    let own = Peer::octostore_http();
+    let turns: Vec<_> = (0..rounds()).map(|_| (http_cycles(&own), http_cycles(&peer))).collect();
+    let (owns, peers) = turns.iter().copied().unzip();
+    report(
+        name,
+        median(owns),
+        median(peers),
+        median(turns.iter().map(|(own, peer)| own / peer).collect()),
+        10.0,
+    );
+}
+
+/// A second of them.
+fn http_cycles(peer: &Peer) -> f64 {
+    let connect = |_| HttpClient::connect(peer.addr, Some(HTTP_TOKEN));
+    let clients: Vec<_> = (0..HTTP_CLIENTS).map(connect).collect();
+    let started = Instant::now();
+    let end = started + seconds(1.0);
+    let cycles: u64 = std::thread::scope(|scope| {
+        let run = |(n, mut client): (usize, HttpClient)| {
+            scope.spawn(move || {
+                let name = format!("lock-{n}");
+                let mut cycles = 0;
+                while Instant::now() < end {
+                    client.cycle(&name);
+                    cycles += 1;
+                }
+                cycles
+            })
+        };
+        let threads: Vec<_> = clients.into_iter().enumerate().map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    cycles as f64 / started.elapsed().as_secs_f64()
 }
 
 /// What the waiting of many clients for one key comes to.

@@ -3,9 +3,9 @@
 //! Every grant and release waits until it is synced, unless the name says otherwise. Set-up is not timed.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
+mod support;
+
 use std::hint::black_box;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use octostore::engine::{Acquired, Engine, EngineConfig, Verdict};
 use octostore::journal::{Backend, Durability, MemoryBackend, Record, Seq, SqliteBackend, StoredLease};
 use octostore::lock::{FencingToken, Lease, LockName, Op, Outcome, Owner, Request, Timestamp, Ttl};
 use octostore::server::Server;
+use support::http::HttpClient;
 
 struct Store {
     engine: Arc<Engine>,
@@ -229,45 +230,6 @@ fn many_different_locks(c: &mut Criterion) {
     }
 }
 
-/// An HTTP client on one kept connection.
-struct HttpClient(BufReader<TcpStream>);
-
-impl HttpClient {
-    fn connect(addr: SocketAddr) -> HttpClient {
-        let stream = TcpStream::connect(addr).unwrap();
-        stream.set_nodelay(true).unwrap();
-        HttpClient(BufReader::new(stream))
-    }
-
-    fn post(&mut self, path: &str, body: &str) -> String {
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-        let (mut line, mut length) = (String::new(), 0);
-        loop {
-            line.clear();
-            self.0.read_line(&mut line).unwrap();
-            match line.trim_end().split_once(": ") {
-                Some(("content-length", value)) => length = value.parse().unwrap(),
-                None if line == "\r\n" => break,
-                _ => {}
-            }
-        }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        String::from_utf8(body).unwrap()
-    }
-
-    fn cycle(&mut self, name: &str) {
-        let taken = self.post(&format!("/locks/{name}/acquire"), r#"{"ttl_seconds":30}"#);
-        let lease = taken.split("\"lease_id\":\"").nth(1).expect("acquired").split('"').next().unwrap();
-        let body = format!(r#"{{"lease_id":"{lease}"}}"#);
-        assert_eq!(self.post(&format!("/locks/{name}/release"), &body), "null");
-    }
-}
-
 /// Through the HTTP adapter over loopback: one client, and 50 at once, each with a lock of its own.
 fn http_acquire_release(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
@@ -280,7 +242,7 @@ fn http_acquire_release(c: &mut Criterion) {
     runtime.spawn(server.run(std::future::pending()));
     let mut group = c.benchmark_group("http_acquire_release");
     for clients in [1u64, 50] {
-        let mut connected: Vec<_> = (0..clients).map(|_| HttpClient::connect(addr)).collect();
+        let mut connected: Vec<_> = (0..clients).map(|_| HttpClient::connect(addr, None)).collect();
         group.bench_function(BenchmarkId::from_parameter(clients), |b| {
             b.iter_custom(|cycles| {
                 let started = Instant::now();

@@ -3,6 +3,8 @@
 //! Promise: every server has a port and a folder of its own and ends with the bench. Absent: what is measured.
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
 
+pub mod http;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -44,21 +46,42 @@ impl Peer {
         Some(Peer::build_in(&program, tempfile::tempdir().unwrap(), flags))
     }
 
+    /// octostore, to be asked over HTTP with [`HTTP_TOKEN`].
+    pub fn octostore_http() -> Peer {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = dir.path().join("tokens");
+        std::fs::write(&tokens, format!("bench:{HTTP_TOKEN}\n")).unwrap();
+        std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let flags = ["--http", "127.0.0.1:0", "--http-tokens", tokens.to_str().unwrap()];
+        Peer::build_in(env!("CARGO_BIN_EXE_octostore"), dir, &flags)
+    }
+
+    /// OctoStore 0.14, the system whose HTTP format octostore speaks, by its path in the variable BENCH_OCTOSTORE_014: to be
+    /// asked with [`HTTP_TOKEN`].
+    pub fn octostore_014() -> Option<Peer> {
+        let program = std::env::var("BENCH_OCTOSTORE_014").ok()?;
+        let dir = tempfile::tempdir().unwrap();
+        let addr = free_address();
+        let child = Command::new(program)
+            .env("BIND_ADDR", addr.to_string())
+            .env("DATABASE_URL", dir.path().join("octostore.db"))
+            .env("STATIC_TOKENS", format!("bench:{HTTP_TOKEN}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("OctoStore starts");
+        Some(Peer { child, addr, dir, name: "OctoStore 0.14" }.listening())
+    }
+
     fn build_in(program: &str, dir: tempfile::TempDir, flags: &[&str]) -> Peer {
+        let is_http = flags.contains(&"--http");
+        let side = if is_http { "http" } else { "redis" };
         let mut child = Command::new(program)
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--http",
-                "off",
-                "--log",
-                "error",
-                "--connections-max",
-                "20000",
-            ])
+            .args(["--listen", "127.0.0.1:0", "--log", "error", "--connections-max", "20000"])
             .arg("--data")
             .arg(dir.path().join("octostore.db"))
             .args(flags)
+            .args(if is_http { &[][..] } else { &["--http", "off"] })
             .stdout(Stdio::piped())
             .spawn()
             .expect("octostore starts");
@@ -66,7 +89,7 @@ impl Peer {
         let addr = lines
             .by_ref()
             .map_while(Result::ok)
-            .find_map(|line| line.trim().strip_prefix("redis")?.trim().parse().ok())
+            .find_map(|line| line.trim().strip_prefix(side)?.trim().parse().ok())
             .expect("octostore says where it listens");
         Peer { child, addr, dir, name: "octostore" }
     }
@@ -74,25 +97,28 @@ impl Peer {
     /// Redis with `appendfsync always`, or with no persistence at all. `None` if it is not installed.
     pub fn redis(is_durable: bool) -> Option<Peer> {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let addr = free_address();
         let append = if is_durable { "yes" } else { "no" };
         let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--appendonly", append])
+            .args(["--port", &addr.port().to_string(), "--save", "", "--appendonly", append])
             .args(["--appendfsync", "always", "--maxclients", "20000", "--dir"])
             .arg(dir.path())
             .stdout(Stdio::null())
             .spawn()
             .ok()?;
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
         let name = if is_durable { "Redis, appendfsync always" } else { "Redis, no persistence" };
-        let peer = Peer { child, addr, dir, name };
+        Some(Peer { child, addr, dir, name }.listening())
+    }
+
+    /// Once it does.
+    fn listening(self) -> Peer {
         for _ in 0..500 {
-            if TcpStream::connect(addr).is_ok() {
-                return Some(peer);
+            if TcpStream::connect(self.addr).is_ok() {
+                return self;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("redis-server does not listen");
+        panic!("{} does not listen", self.name);
     }
 
     /// A server that answers `:1` to every line `*3` of a request's start without looking at the rest: what a socket costs.
@@ -145,6 +171,13 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         Line(BufReader::with_capacity(1 << 20, stream))
     }
+}
+
+/// A bearer token for HTTP.
+pub const HTTP_TOKEN: &str = "a-token-that-only-benches-know";
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 const SERVE_ONES: &str = "serve-ones";
