@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::clock::{self, Clock};
@@ -73,11 +73,21 @@ struct HttpSide {
 /// Lock events passed on before those who listen get a turn: fewer than an HTTP reader may be behind.
 const EVENTS_PER_TURN: usize = 32;
 
-async fn bind(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Bind(setting, address, error);
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
+/// Connections that may be made before they are accepted, as far as the system allows that (`net.core.somaxconn`). A whole fleet
+/// comes back at once after a restart, and who finds no room tries again only after a second, then three, then seven.
+const BACKLOG: u32 = 65_535;
+
+fn bind(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Or a restart finds its port in use for a minute.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listen().map_err(|error| StartError::Bind(setting, address, error))
 }
 
 impl Server {
@@ -103,9 +113,9 @@ impl Server {
         clock: Clock,
         open: impl FnOnce() -> Result<Box<dyn Backend>, JournalError>,
     ) -> Result<Server, StartError> {
-        let (listener, address) = bind("listen", config.listen).await?;
+        let (listener, address) = bind("listen", config.listen)?;
         let http = match config.http {
-            Some(address) => Some(bind("http", address).await?),
+            Some(address) => Some(bind("http", address)?),
             None => None,
         };
         let data = match config.durability {

@@ -53,6 +53,28 @@ fn stop(server: &Process) {
     });
 }
 
+/// A restart brings the whole fleet back at once. Who finds the queue of connections full waits for a second or more.
+#[cfg(target_os = "linux")]
+#[test]
+fn connections_are_made_however_many_come_at_once() {
+    const CLIENTS: usize = 2_000;
+    octostore::server::raise_file_limit(CLIENTS, false);
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a limit of the system");
+    let clients = CLIENTS.min(allowed.trim().parse().expect("a number"));
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("octostore.db"), &[]);
+    stop(&server);
+    let connect = |_| TcpStream::connect_timeout(&server.addr, Duration::from_millis(900));
+    let waiting: Vec<_> = (0..clients).map(connect).collect::<Result<_, _>>().expect("connections");
+    signal(&server, "-CONT");
+    for mut stream in waiting {
+        stream.write_all(b"PING\r\n").unwrap();
+        let mut reply = [0; 7];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"+PONG\r\n");
+    }
+}
+
 /// Requests wait in the sockets while the server stands still and leases run out.
 #[cfg(target_os = "linux")]
 #[test]
