@@ -47,22 +47,32 @@ fn connections() {
     report("connections", "connections", &[("cycles per s", &points)]);
 }
 
-/// With so many other locks held: the cycle load of 50 connections, memory, the time to recover after `kill -9`.
+/// With so many other locks held: the cycle load of 50 connections, in rounds through servers that hold so many; memory; the time
+/// to recover after `kill -9`.
 fn held() {
     let most = number("BENCH_HELD").unwrap_or(10_000_000);
     let counts = [0, 10_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000];
-    let (mut rates, mut bytes, mut on_disk, mut recoveries) = (vec![], vec![], vec![], vec![]);
-    for count in counts.into_iter().filter(|count| *count <= most) {
+    let counts: Vec<u64> = counts.into_iter().filter(|count| *count <= most).collect();
+    let fill = |count: &u64| {
         let server = Peer::octostore(&["--locks-max", "20000000"]);
         let before = server.resident();
-        server.connect().take_locks(0, count, |_| 24 * 3_600_000);
-        let load = Load { connections: 50, pipeline: 16, time: seconds(2.0) };
-        let rate =
-            median((0..rounds()).map(|_| cycles(server.addr, &Idiom::Native, load).cycles_per_s).collect());
+        server.connect().take_locks(0, *count, |_| 24 * 3_600_000);
+        (server, before)
+    };
+    let servers: Vec<(Peer, u64)> = counts.iter().map(fill).collect();
+    let mut measured = vec![Vec::new(); counts.len()];
+    for _ in 0..rounds() {
+        for ((server, _), measured) in servers.iter().zip(&mut measured) {
+            let load = Load { connections: 50, pipeline: 16, time: seconds(2.0) };
+            measured.push(cycles(server.addr, &Idiom::Native, load).cycles_per_s);
+        }
+    }
+    let (mut rates, mut bytes, mut on_disk, mut recoveries) = (vec![], vec![], vec![], vec![]);
+    for ((count, (server, before)), measured) in counts.into_iter().zip(servers).zip(measured) {
         let resident = server.settled_resident();
         // Nothing held is shown as one, which a logarithmic axis can.
         let x = count.max(1) as f64;
-        rates.push((x, rate));
+        rates.push((x, median(measured)));
         let disk = bytes_in(server.dir.path());
         let dir = server.kill();
         let started = Instant::now();
