@@ -104,14 +104,15 @@ fn compare_cycles(
     };
     let own = Peer::octostore(flags);
     let load = Load { connections, pipeline, time: seconds(1.0) };
-    let (mut owns, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rounds() {
-        let ours = cycles(own.addr, &Idiom::Native, load).cycles_per_s;
-        let theirs = cycles(peer.addr, &its, load).cycles_per_s;
-        owns.push(ours);
-        peers.push(theirs);
-        ratios.push(ours / theirs);
-    }
+    let turn = |peer: &Peer, idiom| cycles(peer.addr, idiom, load).cycles_per_s;
+    in_turns(name, wanted, || turn(&own, &Idiom::Native), || turn(&peer, &its));
+}
+
+/// Measures both sides in turns, and reports medians: of each side, and of the ratios of neighbours.
+fn in_turns(name: &str, wanted: f64, own: impl Fn() -> f64, peer: impl Fn() -> f64) {
+    let turns: Vec<(f64, f64)> = (0..rounds()).map(|_| (own(), peer())).collect();
+    let (owns, peers) = turns.iter().copied().unzip();
+    let ratios = turns.iter().map(|(own, peer)| own / peer).collect();
     report(name, median(owns), median(peers), median(ratios), wanted);
 }
 
@@ -128,15 +129,7 @@ fn http() {
         return println!("{name:<58} skipped: the variable BENCH_OCTOSTORE_014 names none");
     };
     let own = Peer::octostore_http();
-    let turns: Vec<_> = (0..rounds()).map(|_| (http_cycles(&own), http_cycles(&peer))).collect();
-    let (owns, peers) = turns.iter().copied().unzip();
-    report(
-        name,
-        median(owns),
-        median(peers),
-        median(turns.iter().map(|(own, peer)| own / peer).collect()),
-        10.0,
-    );
+    in_turns(name, 10.0, || http_cycles(&own), || http_cycles(&peer));
 }
 
 /// A second of them.

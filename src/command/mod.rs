@@ -31,9 +31,9 @@ mod set;
 mod transaction;
 mod unlock;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, LazyLock};
+
+use rustc_hash::FxHashMap;
 
 use crate::engine::{Access, Engine, Parked, Unavailable};
 use crate::journal::Seq;
@@ -214,7 +214,8 @@ pub static COMMANDS: &[Command] = &[
     server::WAIT,
 ];
 
-static BY_NAME: LazyLock<HashMap<u128, &'static Command, BuildHasherDefault<Fold>>> = LazyLock::new(|| {
+/// By their packed names.
+static BY_NAME: LazyLock<FxHashMap<u128, &'static Command>> = LazyLock::new(|| {
     let key = |command: &Command| {
         packed(command.name.as_bytes()).unwrap_or_else(|| unreachable!("names are short"))
     };
@@ -229,23 +230,6 @@ fn packed(name: &[u8]) -> Option<u128> {
     bytes[..15].get_mut(..name.len())?.copy_from_slice(name);
     bytes[15] = name.len() as u8;
     Some(u128::from_le_bytes(bytes) | SMALL)
-}
-
-/// Hashes packed names. Names that collide on purpose cost nothing: what is looked up is never kept.
-#[derive(Default)]
-struct Fold(u64);
-
-impl Hasher for Fold {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u128(u128::from(*byte)));
-    }
-    fn write_u128(&mut self, name: u128) {
-        let folded = (name as u64) ^ ((name >> 64) as u64).rotate_left(29);
-        self.0 = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
-    }
 }
 
 /// The names of all commands, and of their subcommands.

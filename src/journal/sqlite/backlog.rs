@@ -6,8 +6,9 @@
 //! share a page. Rows go once nothing in them is the only word of anything, several at once: where leases are short that table
 //! stays small, and a commit seldom touches more than one page of it. Absent: SQL, and what is written when.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rustc_hash::FxHashMap;
 
 use super::changes::{Change, ChangesText};
 use crate::journal::{JournalError, Record, Renewal};
@@ -25,7 +26,7 @@ const ROW_BYTES_AT_ONCE_MAX: usize = 4 * ROW_BYTES_AT_ONCE;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// The rows of grants that `held` does not have, by token.
-    grants: HashMap<i64, i64, BuildHasherDefault<TokenHasher>>,
+    grants: FxHashMap<i64, i64>,
     /// The last change of a lease after its grant, by token.
     later: BTreeMap<i64, Later>,
     /// Their numbers have no gaps.
@@ -73,22 +74,6 @@ struct Sweep {
     next_token: i64,
     /// How many leases there were when it began.
     leases: usize,
-}
-
-/// Tokens are no choice of clients', and come one after the other.
-#[derive(Debug, Default)]
-struct TokenHasher(u64);
-
-impl Hasher for TokenHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
-    }
-    fn write_i64(&mut self, token: i64) {
-        self.0 = (self.0 ^ token.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
-    }
 }
 
 /// A step of moving, or of removing only.
@@ -219,7 +204,7 @@ impl Backlog {
     fn give_back_memory(&mut self) {
         const SMALL: usize = 4096;
         if self.grants.is_empty() && self.grants.capacity() > SMALL {
-            self.grants = HashMap::default();
+            self.grants = FxHashMap::default();
         }
     }
 
