@@ -56,15 +56,22 @@ impl Core {
         self.deadlines.clear();
         self.census.clear();
         self.quotas.clear();
+        // A clock that went back although the machine did not restart, as in a container that was moved, makes nothing longer.
+        let now = self.clock.now();
         for record in records {
             match record {
-                Record::SessionOpened(session) => self.sessions.put(session),
-                Record::DelayStarted(name, delay) => {
+                Record::SessionOpened(mut session) => {
+                    session.deadline = session.deadline.min(now.after(session.ttl));
+                    self.sessions.put(session);
+                }
+                Record::DelayStarted(name, mut delay) => {
+                    delay.until = delay.until.min(now.after(Some(delay.length)));
                     self.restore_into(table, &name, |slot| slot.restore_delay(delay));
                     self.census.delay_restored();
                 }
                 Record::Granted(stored) => {
-                    let StoredLease { name, lease } = *stored;
+                    let StoredLease { name, mut lease } = *stored;
+                    lease.deadline = lease.deadline.min(now.after(lease.lasts));
                     let token = lease.token.get();
                     if token > tokens_reserved {
                         let what =

@@ -172,6 +172,23 @@ async fn a_grant_that_the_owner_learned_of_elsewhere_is_not_given_back() {
 }
 
 #[test]
+fn a_boot_clock_that_goes_back_makes_no_lease_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let clock = Clock::manual();
+    clock.advance_millis(1_000_000);
+    let engine = on_disk(&path, &clock);
+    assert!(take(&engine, "k", request("me")).is_some());
+    engine.close();
+    drop(engine);
+    let clock = Clock::manual();
+    let engine = on_disk(&path, &clock);
+    assert_eq!(engine.census().leases(), 1);
+    clock.advance_millis(1000);
+    assert!(take(&engine, "k", request("other")).is_some(), "a second is all it had");
+}
+
+#[test]
 fn locks_whose_names_share_a_hash_end_on_time_whatever_happens_to_the_other() {
     let clock = Clock::manual();
     let engine = memory(&clock);

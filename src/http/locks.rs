@@ -199,7 +199,7 @@ impl Adapter {
         let refusal = match fault {
             Some(fault) => fault,
             None => match access
-                .submit_and_look(name, op, |outcome, slot, now| self.acquired(name, outcome, slot, now))
+                .submit_and_look(name, op, |outcome, slot, now| self.acquired(user, name, outcome, slot, now))
             {
                 Ok((acquired, seq)) => return Ok((Ok(acquired), seq)),
                 Err(Unavailable::NoSession) => {
@@ -216,9 +216,19 @@ impl Adapter {
         Ok((delayed.ok_or(refusal), seq))
     }
 
-    fn acquired(&self, name: &LockName, outcome: Outcome, slot: &Slot, now: Timestamp) -> Answer {
+    fn acquired(
+        &self,
+        user: &User,
+        name: &LockName,
+        outcome: Outcome,
+        slot: &Slot,
+        now: Timestamp,
+    ) -> Answer {
         let granted = match outcome {
-            Outcome::Granted { token, .. } => slot.lease(token),
+            // Somebody may hold it over Redis under the name that HTTP gives this user: it has no lease id.
+            Outcome::Granted { token, .. } => {
+                slot.lease(token).filter(|lease| lease.account() == Some(&*user.account))
+            }
             Outcome::Refused(Refusal::Delayed(delay)) => return self.delayed(delay, now),
             _ => None,
         };

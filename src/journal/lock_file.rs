@@ -18,7 +18,12 @@ pub(super) struct LockFile {
     _database: Option<File>,
     path: PathBuf,
     tokens_reserved: i64,
+    /// There was nothing in it before.
+    is_new: bool,
 }
+
+/// More is not read: it is no lock file.
+const BYTES_MAX: u64 = 1024;
 
 fn fault(doing: &str, path: &Path, error: &io::Error) -> JournalError {
     match error.kind() {
@@ -63,11 +68,23 @@ impl LockFile {
         let path = PathBuf::from(path);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(|error| fault("open", &path, &error))?;
-        let mut text = String::new();
-        // What cannot be read as text remembers nothing; a lock file is not worth refusing to start for.
-        let _ = file.read_to_string(&mut text);
-        lock(&file, &path, &text)?;
-        let tokens_reserved = field(&text, "tokens_reserved").unwrap_or(0);
+        let mut bytes = Vec::new();
+        Read::by_ref(&mut file)
+            .take(BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(|error| fault("read", &path, &error))?;
+        let text = String::from_utf8_lossy(&bytes);
+        // Zeros are what a loss of power may leave of a new one.
+        let text = text.trim_matches('\0');
+        lock(&file, &path, text)?;
+        if !text.is_empty() && field::<i64>(text, "tokens_reserved").is_none() {
+            let what = format!(
+                "{} is no lock file of octostore; remove it, or choose another --data",
+                path.display()
+            );
+            return Err(JournalError::Path { what });
+        }
+        let tokens_reserved = field(text, "tokens_reserved").unwrap_or(0);
         if !is_new && text.is_empty() {
             tracing::warn!(
                 database = %database.display(),
@@ -82,10 +99,19 @@ impl LockFile {
                 "the database that was here is gone, and its locks with it; tokens go on above those it issued"
             );
         }
-        let database = lock_database(database, &text)?;
-        let mut lock_file = LockFile { file, _database: database, path, tokens_reserved };
+        let database = lock_database(database, text)?;
+        let mut lock_file =
+            LockFile { file, _database: database, path, tokens_reserved, is_new: text.is_empty() };
         lock_file.write()?;
         Ok(lock_file)
+    }
+
+    /// Leaves nothing of it behind if it was not there before: the database beside it is none of ours.
+    pub(super) fn forget(self) {
+        if self.is_new {
+            // If it stays it does no harm.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 
     /// No token above this was ever issued, as far as this file knows.
@@ -140,7 +166,31 @@ mod tests {
             );
         }
         drop(held);
-        std::fs::write(dir.path().join("db.lock"), b"\xff\xfe").unwrap();
+        std::fs::write(dir.path().join("db.lock"), b"\0\0\0").unwrap();
         assert_eq!(LockFile::acquire(&database).unwrap().tokens_reserved(), 0);
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = dir.path().join("Cargo.lock");
+        for content in ["version = 4\n", "\u{fffd}"] {
+            std::fs::write(&theirs, content).unwrap();
+            let refused = LockFile::acquire(&dir.path().join("Cargo")).unwrap_err();
+            assert!(matches!(refused, JournalError::Path { .. }), "{refused}");
+            assert_eq!(std::fs::read_to_string(&theirs).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_beside_a_file_that_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = dir.path().join("notes");
+        let text = "just text, long enough to be no database of any kind".repeat(20);
+        std::fs::write(&notes, &text).unwrap();
+        super::super::SqliteBackend::open(&notes).unwrap_err();
+        let left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!((left, std::fs::read_to_string(&notes).unwrap()), (vec!["notes".into()], text));
     }
 }

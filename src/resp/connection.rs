@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -337,10 +338,7 @@ impl Connection {
             self.answer(&reply, seq);
         }
         self.settle().await;
-        let sent = match hears(&self.stream, &mut self.input) {
-            Ok(()) => self.send().await,
-            Err(end) => Err(end),
-        };
+        let sent = if is_gone(&self.stream) { Err(End::Closed) } else { self.send().await };
         if let (Err(_), Some(token)) = (&sent, granted) {
             parked.give_back(token);
         }
@@ -353,6 +351,17 @@ async fn sleep(time: Option<Duration>) {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether the other side has closed the connection, as the system knows at this moment: what the runtime knows of it may be older.
+fn is_gone(stream: &TcpStream) -> bool {
+    #[cfg(target_os = "linux")]
+    const GONE: PollFlags = PollFlags::RDHUP;
+    #[cfg(not(target_os = "linux"))]
+    const GONE: PollFlags = PollFlags::empty();
+    let mut looked_at = [PollFd::new(stream, GONE)];
+    // What cannot be looked at fails when the reply is sent.
+    poll(&mut looked_at, Some(&Timespec::default())).is_ok() && !looked_at[0].revents().is_empty()
 }
 
 /// Reads what is there; fails if the other side is gone.
@@ -378,3 +387,21 @@ async fn hears_on(stream: &TcpStream, input: &mut BytesMut, is_full: bool) -> Re
 }
 
 const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX && READ_BYTES_MAX <= FLUSH_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_gone_is_noticed_before_the_runtime_hears_of_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut input = BytesMut::new();
+        assert!(hears(&stream, &mut input).is_ok() && !is_gone(&stream));
+        std::io::Write::write_all(&mut &client, b"PING\r\n").unwrap();
+        assert!(!is_gone(&stream), "it only talks");
+        drop(client);
+        assert!(is_gone(&stream), "although there is something to read first");
+    }
+}

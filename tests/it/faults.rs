@@ -53,6 +53,29 @@ fn stop(server: &Process) {
     });
 }
 
+/// The release and the waiter's end are both there before the server looks at either.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_waiter_that_goes_together_with_the_release_is_granted_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("octostore.db"), &[]);
+    let mut holder = server.connect();
+    let look = |line: String| server.connect().line(&line);
+    for round in 0..40 {
+        let key = format!("k{round}");
+        holder.call(&["LOCK", &key, "holder"]);
+        let mut ghost = server.connect();
+        ghost.send(&["LOCK", &key, "ghost", "EX", "600", "WAIT", "60000"]);
+        until(|| look(format!("LOCKINFO {key}")).contains("ghost"));
+        stop(&server);
+        holder.send(&["UNLOCK", &key, "holder"]);
+        drop(ghost);
+        signal(&server, "-CONT");
+        assert_eq!(holder.reply(), ":1");
+        until(|| look(format!("GET {key}")) == "(nil)");
+    }
+}
+
 /// A restart brings the whole fleet back at once. Who finds the queue of connections full waits for a second or more.
 #[cfg(target_os = "linux")]
 #[test]

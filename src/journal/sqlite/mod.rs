@@ -147,12 +147,13 @@ impl SqliteBackend {
     pub fn open(path: &Path) -> Result<SqliteBackend, JournalError> {
         let path = &real(path)?;
         let lock_file = LockFile::acquire(path)?;
-        let mut db = Connection::open(path).map_err(|error| fault("open the database", &error))?;
-        prepare(&mut db)?;
-        lengthen_log(path).map_err(|error| JournalError::Io {
-            what: format!("cannot lengthen the write-ahead log: {error}"),
-        })?;
-        let checkpoints = Checkpoints::start(path, &mut db)?;
+        let (db, checkpoints) = match open_locked(path) {
+            Ok(opened) => opened,
+            Err(error) => {
+                lock_file.forget();
+                return Err(error);
+            }
+        };
         Ok(SqliteBackend {
             db,
             backlog: Backlog::default(),
@@ -162,6 +163,16 @@ impl SqliteBackend {
             lock_file,
         })
     }
+}
+
+fn open_locked(path: &Path) -> Result<(Connection, Checkpoints), JournalError> {
+    let mut db = Connection::open(path).map_err(|error| fault("open the database", &error))?;
+    prepare(&mut db)?;
+    lengthen_log(path).map_err(|error| JournalError::Io {
+        what: format!("cannot lengthen the write-ahead log: {error}"),
+    })?;
+    let checkpoints = Checkpoints::start(path, &mut db)?;
+    Ok((db, checkpoints))
 }
 
 /// The file that a path leads to, through links, so that two paths to one file are one.
