@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -54,7 +55,7 @@ impl Clock {
     /// Milliseconds since 1970 by the wall clock: for display, and for times that a client gave as such.
     pub fn wall_millis(&self) -> u64 {
         match &self.0 {
-            Source::System => nanos_of(ClockId::Realtime) / NANOS_PER_MS,
+            Source::System => wall_nanos() / NANOS_PER_MS,
             Source::Manual(manual) => manual.wall_millis.load(Ordering::SeqCst),
         }
     }
@@ -64,7 +65,7 @@ impl Clock {
         let ahead = match &self.0 {
             Source::System => {
                 let boot = i64::try_from(boot_nanos()).unwrap_or(i64::MAX);
-                let wall = i64::try_from(nanos_of(ClockId::Realtime)).unwrap_or(i64::MAX);
+                let wall = i64::try_from(wall_nanos()).unwrap_or(i64::MAX);
                 let (ahead, kept) = (wall.saturating_sub(boot), WALL_AHEAD.load(Ordering::Relaxed));
                 if ahead.abs_diff(kept) <= NANOS_PER_MS {
                     kept
@@ -105,6 +106,13 @@ fn boot_nanos() -> u64 {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let clock = ClockId::Monotonic;
     nanos_of(clock)
+}
+
+#[allow(clippy::disallowed_methods)]
+fn wall_nanos() -> u64 {
+    // A clock before 1970 is as good as one at it: it is only shown.
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn nanos_of(clock: ClockId) -> u64 {

@@ -53,6 +53,55 @@ fn stop(server: &Process) {
     });
 }
 
+/// libfaketime, where it is installed.
+#[cfg(target_os = "linux")]
+fn libfaketime() -> Option<std::path::PathBuf> {
+    let found = |folder: std::fs::DirEntry| {
+        Some(folder.path().join("faketime/libfaketime.so.1")).filter(|path| path.exists())
+    };
+    std::fs::read_dir("/usr/lib").ok()?.flatten().find_map(found)
+}
+
+/// A year forth, and two back, as an operator might set it, or NTP.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_wall_clock_steps_ends_its_leases_on_time() {
+    const YEAR: i64 = 365 * 24 * 3600;
+    let Some(library) = libfaketime() else { return println!("skipped: libfaketime is not installed") };
+    let dir = tempfile::tempdir().unwrap();
+    let ahead = dir.path().join("ahead");
+    let set = |seconds: i64| std::fs::write(&ahead, format!("{seconds:+}")).unwrap();
+    set(0);
+    let server = Process::start_with(
+        &dir.path().join("octostore.db"),
+        &[
+            ("LD_PRELOAD", library.as_os_str()),
+            ("FAKETIME_TIMESTAMP_FILE", ahead.as_os_str()),
+            ("FAKETIME_NO_CACHE", "1".as_ref()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".as_ref()),
+        ],
+    );
+    let mut client = server.connect();
+    let mut wall = || {
+        client.send(&["TIME"]);
+        let reply = client.reply();
+        reply.split('"').nth(1).and_then(|seconds| seconds.parse::<i64>().ok()).expect("seconds")
+    };
+    let began = wall();
+    let mut other = server.connect();
+    let token = other.line("LOCK k me EX 600");
+    for (seconds, key) in [(YEAR, "forth"), (-YEAR, "back")] {
+        set(seconds);
+        assert!((wall() - began - seconds).abs() < 60, "the clock has stepped by {seconds}");
+        assert_eq!(other.line("LOCK k you"), "(nil)");
+        assert_eq!(other.line("FENCE k"), token);
+        assert!((1..=600_000).contains(&number(&other.line("PTTL k"))));
+        // And one that is to end does.
+        other.line(&format!("LOCK {key} me PX 20"));
+        assert!(number(&other.line(&format!("LOCK {key} you WAIT 60000"))) > 0);
+    }
+}
+
 /// The release and the waiter's end are both there before the server looks at either.
 #[cfg(target_os = "linux")]
 #[test]

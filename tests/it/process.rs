@@ -32,6 +32,11 @@ impl Process {
         Process::spawn(&mut command(data))
     }
 
+    /// Under these variables.
+    pub(crate) fn start_with(data: &Path, variables: &[(&str, &std::ffi::OsStr)]) -> Process {
+        Process::spawn(command(data).envs(variables.iter().copied())).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     /// For a disk that is full: a file that is too large is an error, not a signal, and nothing can be logged.
     pub(crate) fn start_on_full_disk(data: &Path) -> Process {
         let program = command(data);
