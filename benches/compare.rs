@@ -195,16 +195,8 @@ fn contention_of_builds() {
         return println!("{name:<58} skipped: the variable BENCH_AGAINST names none");
     };
     let own = Peer::octostore(DURABLE);
-    let turn = |addr| contend(addr, &Idiom::Native).per_s;
-    let turns: Vec<_> = (0..rounds()).map(|_| (turn(own.addr), turn(peer.addr))).collect();
-    let (owns, peers) = turns.iter().copied().unzip();
-    report(
-        name,
-        median(owns),
-        median(peers),
-        median(turns.iter().map(|(own, peer)| own / peer).collect()),
-        1.0,
-    );
+    let turn = |peer: &Peer| contend(peer.addr, &Idiom::Native).per_s;
+    in_turns(name, 1.0, || turn(&own), || turn(&peer));
 }
 
 fn contend(addr: std::net::SocketAddr, idiom: &Idiom) -> Contention {

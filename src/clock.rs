@@ -105,7 +105,8 @@ fn boot_nanos() -> u64 {
     let clock = ClockId::Boottime;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let clock = ClockId::Monotonic;
-    nanos_of(clock)
+    let time = clock_gettime(clock);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 #[allow(clippy::disallowed_methods)]
@@ -113,11 +114,6 @@ fn wall_nanos() -> u64 {
     // A clock before 1970 is as good as one at it: it is only shown.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn nanos_of(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// The kernel's name for this boot; `None` where it has none, and then every start counts as a reboot.

@@ -66,7 +66,7 @@ impl Core {
                 }
                 Record::DelayStarted(name, mut delay) => {
                     delay.until = delay.until.min(now.after(Some(delay.length)));
-                    self.restore_into(table, &name, |slot| slot.restore_delay(delay));
+                    self.restore_into(table, &name, now, |slot| slot.restore_delay(delay));
                     self.census.delay_restored();
                 }
                 Record::Granted(stored) => {
@@ -82,7 +82,7 @@ impl Core {
                     if let Some(account) = lease.account() {
                         self.quotas.add(account);
                     }
-                    let fits = self.restore_into(table, &name, |slot| {
+                    let fits = self.restore_into(table, &name, now, |slot| {
                         let mixes = slot.newest().is_none_or(|held| held.mode.mixes_with(lease.mode));
                         let fits = mixes && slot.lease_of(&lease.owner).is_none();
                         if fits {
@@ -113,12 +113,18 @@ impl Core {
         Ok(())
     }
 
-    fn restore_into<R>(&self, table: &Table, name: &LockName, work: impl FnOnce(&mut Slot) -> R) -> R {
+    fn restore_into<R>(
+        &self,
+        table: &Table,
+        name: &LockName,
+        now: Timestamp,
+        work: impl FnOnce(&mut Slot) -> R,
+    ) -> R {
         table.with_slot(self.hash.of(name), name, |mut guarded| {
             let was_held = guarded.slot.newest().is_some();
             let result = work(guarded.slot);
             self.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            self.deadlines.rearm(&mut guarded, self.clock.now());
+            self.deadlines.rearm(&mut guarded, now);
             result
         })
     }
