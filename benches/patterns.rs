@@ -8,18 +8,24 @@
 
 mod support;
 
+use std::io::Write;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Idiom, Load, Peer, cycles, encode, key, owner, seconds};
+use octostore::config::Config;
+use octostore::engine::{Acquired, Engine, Verdict};
+use octostore::lock::{LockName, Op, Outcome, Owner, Request, Ttl};
+use octostore::server::Server;
+use support::{Idiom, Line, Load, Peer, cycles, encode, key, owner, seconds};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 fn main() {
-    support::serve_ones_if_asked();
+    serve_waiters_if_asked();
     support::raise_file_limit();
     let filter: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     println!(
@@ -28,10 +34,16 @@ fn main() {
     );
     for (name, run) in PATTERNS {
         if filter.is_empty() || filter.iter().any(|word| name.contains(word.as_str())) {
-            observe(name, *run);
+            observe(name, Peer::octostore(FLAGS), *run);
         }
     }
+    let name = "are 100 000 waiters for one key, inside the server";
+    if filter.is_empty() || filter.iter().any(|word| name.contains(word.as_str())) {
+        observe(name, Peer::server(waiters_inside(), tempfile::tempdir().unwrap(), FLAGS), turns);
+    }
 }
+
+const FLAGS: &[&str] = &["--output-stall-ms", "1000"];
 
 type Pattern = fn(&Others) -> JoinSet<()>;
 
@@ -56,8 +68,7 @@ struct Others {
     are_ready: Arc<AtomicBool>,
 }
 
-fn observe(name: &str, pattern: Pattern) {
-    let server = Peer::octostore(&["--output-stall-ms", "1000"]);
+fn observe(name: &str, server: Peer, pattern: Pattern) {
     let time = seconds(3.0);
     let others = Others { addr: server.addr, done: Arc::default(), are_ready: Arc::default() };
     let runtime = Runtime::new().unwrap();
@@ -237,28 +248,135 @@ fn silent_subscribers(others: &Others) -> JoinSet<()> {
     tasks
 }
 
+/// All queue for one key, whoever had it queues again, and every tenth goes away before long and comes back as another.
 fn waiters(others: &Others) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let (addr, done, are_ready) = (others.addr, Arc::clone(&others.done), Arc::clone(&others.are_ready));
-    tasks.spawn(async move {
-        let mut streams = Vec::new();
-        for n in 0..10_000 {
-            let mut stream = connect(addr).await;
-            let wait = encode(&["LOCK", "hot", &owner(n), "PX", "600000", "WAIT", "600000"]);
-            stream.write_all(&wait).await.unwrap();
-            streams.push((n, stream));
+    for n in 0..SOCKET_WAITERS {
+        let (addr, done) = (others.addr, Arc::clone(&others.done));
+        let wait = encode(&["LOCK", HOT, &owner(n), "PX", "600000", "WAIT", "600000"]);
+        let turn = [encode(&["UNLOCK", HOT, &owner(n)]), wait.clone()].concat();
+        tasks.spawn(async move {
+            loop {
+                let mut stream = connect(addr).await;
+                stream.write_all(&wait).await.unwrap();
+                let take_turns = async {
+                    ask(&mut stream, &[], 1).await;
+                    loop {
+                        done.fetch_add(1, Ordering::Relaxed);
+                        // Given back, and granted again.
+                        ask(&mut stream, &turn, 2).await;
+                    }
+                };
+                match patience(n) {
+                    Some(patience) => drop(tokio::time::timeout(patience, take_turns).await),
+                    None => take_turns.await,
+                }
+            }
+        });
+    }
+    tasks.spawn(until_waiting(others, SOCKET_WAITERS - 1));
+    tasks
+}
+
+const HOT: &str = "hot";
+const SOCKET_WAITERS: u64 = 10_000;
+const WAITERS_INSIDE: u64 = 100_000;
+/// Set for a process that is to be a server with so many waiters inside.
+const SERVE_WAITERS: &str = "OCTOSTORE_BENCH_WAITERS_INSIDE";
+
+/// How long a waiter waits for its turn before it goes away, if it does.
+fn patience(n: u64) -> Option<Duration> {
+    n.is_multiple_of(10).then(|| Duration::from_millis(1000 + n % 5000))
+}
+
+/// A part of `INFO locks`.
+fn locks_info(line: &mut Line, name: &str) -> u64 {
+    let info = line.ask_text(&["INFO", "locks"]);
+    let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.unwrap().trim().parse().unwrap()
+}
+
+/// Reports that all is ready once so many wait.
+fn until_waiting(others: &Others, count: u64) -> impl Future<Output = ()> + use<> {
+    let (mut line, are_ready) = (Line::to(others.addr), Arc::clone(&others.are_ready));
+    async move {
+        // Some of those who went away may be on their way back.
+        while locks_info(&mut line, "waiting") < count - count / 100 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         are_ready.store(true, Ordering::Relaxed);
-        // Every tenth goes when it is its turn; the others take theirs.
-        for (n, mut stream) in streams {
-            if n % 10 == 9 {
-                continue;
-            }
-            ask(&mut stream, &[], 1).await;
-            ask(&mut stream, &encode(&["UNLOCK", "hot", &owner(n)]), 1).await;
-            done.fetch_add(1, Ordering::Relaxed);
-        }
         std::future::pending::<()>().await;
+    }
+}
+
+/// This program as a server, with the waiters in its own process: one connection each would be more than most systems allow.
+fn waiters_inside() -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(SERVE_WAITERS, WAITERS_INSIDE.to_string());
+    command
+}
+
+fn serve_waiters_if_asked() {
+    let Some(count) = support::number::<u64>(SERVE_WAITERS) else { return };
+    let config = Config::read(std::env::args_os()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let server = Server::start(&config).await.unwrap();
+        for n in 0..count {
+            tokio::spawn(waiter_inside(Arc::clone(server.engine()), n));
+        }
+        // Nobody reads on after the line that is looked for.
+        let _ = writeln!(std::io::stdout(), "{}", server.banner());
+        server.run(std::future::pending()).await;
+    });
+}
+
+/// What a connection does for one that sends LOCK with WAIT, then UNLOCK, and so on.
+async fn waiter_inside(engine: Arc<Engine>, n: u64) {
+    let name = LockName::new(0, HOT.as_bytes()).unwrap();
+    let owner = Owner::new(owner(n).as_bytes()).unwrap();
+    let ttl = Ttl::from_millis(600_000).ok();
+    loop {
+        let until = engine.clock().now().after(ttl);
+        let acquired =
+            engine.access().submit_or_wait(&name, Request::exclusive(owner.clone(), ttl), until).unwrap();
+        let seq = match acquired {
+            Acquired::Now(Outcome::Granted { .. }, seq) => seq,
+            Acquired::Now(outcome, _) => panic!("{outcome:?}"),
+            Acquired::Parked(mut parked) => {
+                let verdict = match patience(n) {
+                    Some(patience) => tokio::time::timeout(patience, parked.verdict()).await.ok(),
+                    None => Some(parked.verdict().await),
+                };
+                match verdict {
+                    Some(Verdict::Granted(_, seq)) => seq,
+                    Some(other) => panic!("{other:?}"),
+                    None => continue,
+                }
+            }
+        };
+        engine.barrier(seq).await.unwrap();
+        let release = Op::Release { owner: owner.clone(), token: None };
+        let (outcome, seq) = engine.access().submit(&name, &release).unwrap();
+        assert_eq!(outcome, Outcome::Released(1));
+        engine.barrier(seq).await.unwrap();
+    }
+}
+
+/// Counts the turns that those inside take.
+fn turns(others: &Others) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(until_waiting(others, WAITERS_INSIDE));
+    let (mut line, done) = (Line::to(others.addr), Arc::clone(&others.done));
+    tasks.spawn(async move {
+        loop {
+            done.store(locks_info(&mut line, "total_waits"), Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     });
     tasks
 }

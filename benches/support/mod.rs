@@ -37,13 +37,13 @@ impl Peer {
 
     /// octostore on the data of a folder.
     pub fn octostore_in(dir: tempfile::TempDir, flags: &[&str]) -> Peer {
-        Peer::build_in(env!("CARGO_BIN_EXE_octostore"), dir, flags)
+        Peer::server(Command::new(env!("CARGO_BIN_EXE_octostore")), dir, flags)
     }
 
     /// Another build of octostore, by its path in the variable BENCH_AGAINST.
     pub fn other_build(flags: &[&str]) -> Option<Peer> {
         let program = std::env::var("BENCH_AGAINST").ok()?;
-        Some(Peer::build_in(&program, tempfile::tempdir().unwrap(), flags))
+        Some(Peer::server(Command::new(program), tempfile::tempdir().unwrap(), flags))
     }
 
     /// octostore, to be asked over HTTP with [`HTTP_TOKEN`].
@@ -53,7 +53,7 @@ impl Peer {
         std::fs::write(&tokens, format!("bench:{HTTP_TOKEN}\n")).unwrap();
         std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let flags = ["--http", "127.0.0.1:0", "--http-tokens", tokens.to_str().unwrap()];
-        Peer::build_in(env!("CARGO_BIN_EXE_octostore"), dir, &flags)
+        Peer::octostore_in(dir, &flags)
     }
 
     /// OctoStore 0.14, the system whose HTTP format octostore speaks, by its path in the variable BENCH_OCTOSTORE_014: to be
@@ -73,10 +73,11 @@ impl Peer {
         Some(Peer { child, addr, dir, name: "OctoStore 0.14" }.listening())
     }
 
-    fn build_in(program: &str, dir: tempfile::TempDir, flags: &[&str]) -> Peer {
+    /// A program that takes the arguments of octostore and says where it listens, as octostore does.
+    pub fn server(mut program: Command, dir: tempfile::TempDir, flags: &[&str]) -> Peer {
         let is_http = flags.contains(&"--http");
         let side = if is_http { "http" } else { "redis" };
-        let mut child = Command::new(program)
+        let mut child = program
             .args(["--listen", "127.0.0.1:0", "--log", "error", "--connections-max", "20000"])
             .arg("--data")
             .arg(dir.path().join("octostore.db"))
@@ -167,9 +168,7 @@ impl Peer {
     }
 
     pub fn connect(&self) -> Line {
-        let stream = TcpStream::connect(self.addr).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Line(BufReader::with_capacity(1 << 20, stream))
+        Line::to(self.addr)
     }
 }
 
@@ -214,6 +213,12 @@ pub fn serve_ones_if_asked() {
 pub struct Line(BufReader<TcpStream>);
 
 impl Line {
+    pub fn to(addr: SocketAddr) -> Line {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Line(BufReader::with_capacity(1 << 20, stream))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.0.get_mut().write_all(bytes).unwrap();
     }
