@@ -169,7 +169,7 @@ fn sqlite_persistence(c: &mut Criterion) {
                     let ends = (first - records as i64..first).filter(|token| *token > 0).map(ended);
                     ends.chain((first..next).map(lease)).collect::<Vec<_>>()
                 },
-                |batch| backend.commit(batch).unwrap(),
+                |batch| backend.commit(&batch).unwrap(),
                 BatchSize::SmallInput,
             );
         });

@@ -42,7 +42,7 @@ impl Backend for Metered {
         self.inner.load(boot, now, each)
     }
 
-    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         let (started, records) = (self.clock.now(), batch.len() as u64);
         let outcome = self.inner.commit(batch);
         self.metrics.times.observe(self.clock.now().nanos_since(started), 1);

@@ -137,7 +137,7 @@ impl Core {
         let loaded =
             backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
         // Writing must work again, too.
-        backend.commit(vec![Record::TokensReserved(self.tokens.reserved())])?;
+        backend.commit(&[Record::TokensReserved(self.tokens.reserved())])?;
         let mut table = self.write();
         let mut fresh = Table::new(epoch);
         self.restore(&mut fresh, found, loaded.tokens_reserved)?;

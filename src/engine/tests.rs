@@ -310,8 +310,8 @@ impl Backend for Recorded {
     ) -> Result<crate::journal::Loaded, JournalError> {
         self.0.load(boot, now, each)
     }
-    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
-        self.1.lock().unwrap().push(batch.clone());
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+        self.1.lock().unwrap().push(batch.to_vec());
         self.0.commit(batch)
     }
     fn maintain(&mut self) -> Result<bool, JournalError> {
@@ -413,7 +413,7 @@ async fn no_list_has_the_locks_of_a_session_that_is_over() {
 fn leases_that_no_server_could_have_left_are_refused() {
     let refused = |records: Vec<Record>| {
         let mut backend = MemoryBackend::default();
-        backend.commit(records).unwrap();
+        backend.commit(&records).unwrap();
         match Engine::start(Box::new(backend), Clock::manual(), config()) {
             Err(JournalError::Corrupt { what }) => what,
             other => panic!("{:?}", other.err()),

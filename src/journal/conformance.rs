@@ -93,8 +93,8 @@ fn what_is_committed_is_loaded_again_to_the_last_field() {
         ];
         let secret = state(backend.as_mut(), BOOT, ms(0)).1.secret;
         assert_ne!(secret, [0; 32]);
-        backend.commit(all.clone()).unwrap();
-        backend.commit(vec![Record::TokensReserved(4096)]).unwrap();
+        backend.commit(&all).unwrap();
+        backend.commit(&[Record::TokensReserved(4096)]).unwrap();
         backend.maintain().unwrap();
         let taken = std::mem::replace(backend, Box::new(MemoryBackend::default()));
         *backend = reopen(taken);
@@ -114,7 +114,7 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
         let ended = |token| Record::Ended(FencingToken::new(token).unwrap());
         state(backend.as_mut(), BOOT, ms(0));
         backend
-            .commit(vec![
+            .commit(&[
                 Record::Granted(lease("k", 1)),
                 Record::Granted(lease("k", 2)),
                 renewed(2, 40_000, 1),
@@ -126,7 +126,7 @@ fn the_last_state_counts_within_a_batch_and_across_batches() {
                 Record::TokensReserved(10),
             ])
             .unwrap();
-        backend.commit(vec![ended(3), ended(9), renewed(2, 50_000, 2)]).unwrap();
+        backend.commit(&[ended(3), ended(9), renewed(2, 50_000, 2)]).unwrap();
         let (records, loaded) = state(backend.as_mut(), BOOT, ms(0));
         let mut second = lease("k", 2);
         (second.lease.deadline, second.lease.lasts, second.lease.renewals) = (ms(50_000), ttl(50_000), 2);
@@ -151,7 +151,7 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
         let delay = Delay { until: ms(900_000), length: Ttl::from_millis(50).unwrap() };
         state(backend.as_mut(), BOOT, ms(0));
         backend
-            .commit(vec![
+            .commit(&[
                 Record::SessionOpened(session(5)),
                 Record::DelayStarted(name("resting"), delay),
                 Record::Granted(lease("plain", 1)),
@@ -162,7 +162,7 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
                 Record::Granted(ended),
             ])
             .unwrap();
-        backend.commit(vec![renewed(4, ttl(90_000)), renewed(5, None), renewed(6, ttl(70_000))]).unwrap();
+        backend.commit(&[renewed(4, ttl(90_000)), renewed(5, None), renewed(6, ttl(70_000))]).unwrap();
         for (now, rebooted) in [(10, true), (20, false)] {
             let (records, loaded) = state(backend.as_mut(), Some("boot-2"), ms(now));
             assert_eq!(loaded.rebooted, rebooted);
@@ -213,7 +213,7 @@ fn rows_that_make_no_lease_are_damage_not_a_panic() {
     {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(BOOT, ms(0), &mut |_| {}).unwrap();
-        backend.commit(vec![Record::Granted(lease("k", 1))]).unwrap();
+        backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
         while backend.maintain().unwrap() {}
         sqlite::run_sql(&path, &format!("UPDATE held SET {column} = {value}"));
         let result = backend.load(BOOT, ms(0), &mut |_| {});

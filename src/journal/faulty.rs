@@ -109,7 +109,7 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.inner.load(boot, now, each)
     }
 
-    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         self.faults.state().held = true;
         self.faults.changed.notify_all();
         self.faults.wait_while(|state| state.hold);

@@ -66,6 +66,8 @@ const IDLE_AFTER: Duration = Duration::from_millis(50);
 const FEW: usize = 1;
 /// Whoever asks so many times before anybody else does is alone.
 const ALONE_AFTER: usize = 8;
+/// Room kept from one commit to the next, in records.
+const SPARE_RECORDS_MAX: usize = 8192;
 /// Failures remembered for barriers that are still to be asked about; far more than can be in flight.
 const FAILURES_MAX: usize = 1024;
 
@@ -95,6 +97,8 @@ struct Shared {
 struct Writer {
     backend: Box<dyn Backend>,
     rebuild: Rebuild,
+    /// Room for the records that come during a commit.
+    spare: Vec<Record>,
 }
 
 #[derive(Default)]
@@ -162,7 +166,7 @@ impl Journal {
         rebuild: Rebuild,
     ) -> std::io::Result<Journal> {
         let shared = Arc::new(Shared {
-            writer: Mutex::new(Writer { backend, rebuild }),
+            writer: Mutex::new(Writer { backend, rebuild, spare: Vec::new() }),
             // An earlier process may have left some.
             queue: Mutex::new(Queue { has_housekeeping: true, ..Queue::default() }),
             changed: Condvar::new(),
@@ -489,7 +493,7 @@ impl Shared {
 
     /// Commits all there is, unless a group is open.
     fn commit_pending(&self, writer: &mut Writer) {
-        let (batch, last) = {
+        let (mut batch, last) = {
             let mut queue = lock(&self.queue);
             if queue.pending.is_empty() || queue.open_groups > 0 {
                 return;
@@ -497,11 +501,10 @@ impl Shared {
             queue.has_housekeeping = true;
             queue.is_urgent = false;
             queue.batches += 1;
-            let room = Vec::with_capacity(queue.pending.len());
-            (std::mem::replace(&mut queue.pending, room), queue.last)
+            (std::mem::replace(&mut queue.pending, std::mem::take(&mut writer.spare)), queue.last)
         };
         let records = batch.len() as u64;
-        let commit = AssertUnwindSafe(|| writer.backend.commit(batch));
+        let commit = AssertUnwindSafe(|| writer.backend.commit(&batch));
         // What a panic leaves is loaded anew, as after every failure.
         let panicked = |_| Err(JournalError::Io { what: "the commit panicked".into() });
         match catch_unwind(commit).unwrap_or_else(panicked) {
@@ -511,6 +514,11 @@ impl Shared {
                 self.settle(last, None);
             }
             Err(error) => self.fail(last + 1 - records, error),
+        }
+        // Only now that everybody is told: it takes a while.
+        batch.clear();
+        if batch.capacity() <= SPARE_RECORDS_MAX {
+            writer.spare = batch;
         }
     }
 

@@ -53,21 +53,21 @@ impl Backend for MemoryBackend {
         Ok(Loaded { tokens_reserved: self.tokens_reserved, rebooted, secret })
     }
 
-    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         for record in batch {
             match record {
-                Record::Granted(stored) => drop(self.leases.insert(stored.lease.token, stored)),
+                Record::Granted(stored) => drop(self.leases.insert(stored.lease.token, stored.clone())),
                 Record::Renewed(renewal) => {
                     if let Some(stored) = self.leases.get_mut(&renewal.token) {
                         renewal.apply_to(&mut stored.lease);
                     }
                 }
-                Record::Ended(token) => drop(self.leases.remove(&token)),
-                Record::DelayStarted(name, delay) => drop(self.delays.insert(name, delay)),
-                Record::DelayEnded(name) => drop(self.delays.remove(&name)),
-                Record::SessionOpened(session) => drop(self.sessions.insert(session.id, session)),
-                Record::SessionEnded(id) => drop(self.sessions.remove(&id)),
-                Record::TokensReserved(upto) => self.tokens_reserved = self.tokens_reserved.max(upto),
+                Record::Ended(token) => drop(self.leases.remove(token)),
+                Record::DelayStarted(name, delay) => drop(self.delays.insert(name.clone(), *delay)),
+                Record::DelayEnded(name) => drop(self.delays.remove(name)),
+                Record::SessionOpened(session) => drop(self.sessions.insert(session.id, session.clone())),
+                Record::SessionEnded(id) => drop(self.sessions.remove(id)),
+                Record::TokensReserved(upto) => self.tokens_reserved = self.tokens_reserved.max(*upto),
             }
         }
         Ok(())

@@ -50,7 +50,7 @@ pub trait Backend: Send {
     ) -> Result<Loaded, JournalError>;
 
     /// Makes a batch durable, as a whole; returns only then. After an error nothing of it is kept.
-    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError>;
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError>;
 
     /// A step of housekeeping, called when nothing was to be committed for a while. Whether there is more to do. After an
     /// error everything is as before, and commits go on.

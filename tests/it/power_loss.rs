@@ -171,8 +171,8 @@ fn a_torn_write_loses_nothing_that_was_committed() {
             backend.maintain().expect("housekeeping");
         } else {
             let batch = batch(&mut random, &mut held, &mut next);
-            expected.commit(batch.clone()).expect("memory");
-            backend.commit(batch).expect("a commit");
+            expected.commit(&batch).expect("memory");
+            backend.commit(&batch).expect("a commit");
         }
         let after = Files::read(&path);
         // The database is written by a thread of its own, at any time; until the log is begun anew none of that is synced.

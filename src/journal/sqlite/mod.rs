@@ -258,11 +258,11 @@ impl Backend for SqliteBackend {
         Ok(loaded)
     }
 
-    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         let failed = |error| fault("commit", &error);
         let records = batch.len();
         let mut text = ChangesText::with_capacity(self.text_bytes);
-        let row = self.backlog.add(&batch, &mut text);
+        let row = self.backlog.add(batch, &mut text);
         let has_others = batch.iter().any(|record| !record.is_of_a_lease());
         if row.is_none() && !has_others {
             return Ok(());
@@ -287,7 +287,7 @@ impl Backend for SqliteBackend {
         let removal = to_move.is_none().then(|| self.backlog.plan_removal());
         let is_one_statement = !has_others && removal.as_ref().is_some_and(|plan| plan.last_row().is_none());
         let writing = if is_one_statement { None } else { Some(Writing::begin(&self.db)?) };
-        for record in &batch {
+        for record in batch {
             match record {
                 Record::DelayStarted(name, delay) => rows::put_delay(&self.db, name, Some(*delay)),
                 Record::DelayEnded(name) => rows::put_delay(&self.db, name, None),
@@ -404,9 +404,9 @@ mod tests {
         let path = dir.path().join("db");
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
-        let granted: Vec<_> = (1..6000).map(|token| Record::Granted(lease(token, 7))).collect();
-        for batch in granted.chunks(1000) {
-            backend.commit(batch.to_vec()).unwrap();
+        let all = granted(1..6000);
+        for batch in all.chunks(1000) {
+            backend.commit(batch).unwrap();
         }
         // No page more for the file: as a full disk.
         let pages: i64 = backend.db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
@@ -425,7 +425,7 @@ mod tests {
         let mut found = Vec::new();
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
-        assert!(found == granted, "{} of {}", found.len(), granted.len());
+        assert!(found == all, "{} of {}", found.len(), all.len());
     }
 
     #[test]
@@ -435,9 +435,7 @@ mod tests {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
         for first in [1, 4000] {
-            backend
-                .commit((first..first + 3000).map(|token| Record::Granted(lease(token, 7))).collect())
-                .unwrap();
+            backend.commit(&granted(first..first + 3000)).unwrap();
             backend.maintain().unwrap();
         }
         drop(backend);
@@ -467,10 +465,10 @@ mod tests {
         };
         load(&mut backend);
         let most = CHANGES_PER_STEP as i64 + 2;
-        backend.commit((1..=most).map(|token| Record::Granted(lease(token, 7))).collect()).unwrap();
+        backend.commit(&granted(1..most + 1)).unwrap();
         // All but the last two are in `held`, and the row stays for those.
         assert_eq!(backend.maintain(), Ok(true));
-        backend.commit(vec![Record::Ended(FencingToken::new(1).unwrap())]).unwrap();
+        backend.commit(&[Record::Ended(FencingToken::new(1).unwrap())]).unwrap();
         for _ in 0..2 {
             drop(backend);
             backend = SqliteBackend::open(&path).unwrap();
@@ -490,13 +488,13 @@ mod tests {
             found
         };
         load(&mut backend, "first", 0);
-        backend.commit(vec![Record::Granted(lease(2, 4))]).unwrap();
+        backend.commit(&[Record::Granted(lease(2, 4))]).unwrap();
         while backend.maintain().unwrap() {}
         let mut renewed = lease(2, 4);
         let lasts = Ttl::from_millis(9).ok();
         let renewal =
             Renewal { deadline: Timestamp::from_nanos(6), lasts, renewals: 1, token: renewed.lease.token };
-        backend.commit(vec![Record::Renewed(renewal)]).unwrap();
+        backend.commit(&[Record::Renewed(renewal)]).unwrap();
         renewal.apply_to(&mut renewed.lease);
         renewed.lease.restart(Timestamp::from_nanos(1_000));
         assert_eq!(load(&mut backend, "second", 1_000), [Record::Granted(renewed)]);
@@ -523,7 +521,7 @@ mod tests {
             let mut backend = SqliteBackend::open(&path).unwrap();
             backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
             if held {
-                backend.commit(vec![Record::Granted(lease(1, 7))]).unwrap();
+                backend.commit(&[Record::Granted(lease(1, 7))]).unwrap();
                 while backend.maintain().unwrap() {}
             }
             drop(backend);
@@ -544,7 +542,7 @@ mod tests {
         let path = dir.path().join("db");
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
-        backend.commit((1..=5).map(|token| Record::Granted(lease(token, 7))).collect()).unwrap();
+        backend.commit(&granted(1..6)).unwrap();
         while backend.maintain().unwrap() {}
         let root: u32 = backend
             .db
@@ -570,6 +568,10 @@ mod tests {
     }
 
     /// Every other one is like most leases of a server.
+    fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
+        tokens.map(|token| Record::Granted(lease(token, 7))).collect()
+    }
+
     fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
         let mut lease = Lease {
             owner: Owner::new(if token % 3 == 0 { b"\0\xff" } else { "w\"\u{1F512}".as_bytes() }).unwrap(),
@@ -684,7 +686,7 @@ mod tests {
                     }
                 }
             }
-            backend.commit(batch).unwrap();
+            backend.commit(&batch).unwrap();
             assert!(backend.backlog.changes() <= 200);
             match below(40) {
                 0 => {

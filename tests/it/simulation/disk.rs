@@ -47,7 +47,7 @@ impl Disk {
         let mut state = self.state();
         let batch = state.batch.take().expect("a commit waits");
         if fate == Fate::Kept {
-            state.kept.commit(batch).expect("memory");
+            state.kept.commit(&batch).expect("memory");
         }
         state.fate = Some(fate);
         drop(state);
@@ -62,7 +62,7 @@ impl Disk {
         if let Some(batch) = state.batch.take()
             && keeps_last
         {
-            state.kept.commit(batch).expect("memory");
+            state.kept.commit(&batch).expect("memory");
         }
         drop(state);
         self.changed.notify_all();
@@ -120,12 +120,12 @@ impl Backend for Attached {
         Ok(loaded)
     }
 
-    fn commit(&mut self, batch: Vec<Record>) -> Result<(), JournalError> {
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         let mut state = self.disk.state();
         if state.server != self.server {
             return Err(gone());
         }
-        state.batch = Some(batch);
+        state.batch = Some(batch.to_vec());
         let server = self.server;
         let waits = |state: &mut State| state.fate.is_none() && state.server == server;
         let mut state = self.disk.changed.wait_while(state, waits).expect("no panic under it");
