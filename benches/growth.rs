@@ -31,20 +31,33 @@ fn rounds() -> u64 {
     number("BENCH_ROUNDS").unwrap_or(3)
 }
 
-/// Cycles per second, one request at a time on each of so many connections, in rounds through all numbers of connections.
+/// Cycles per second, one request at a time on each of so many connections, in rounds through all numbers of connections; of
+/// Redis, too, if it is installed.
 fn connections() {
     let counts = [10, 30, 100, 300, 1_000, 3_000, 10_000];
-    let server = Peer::octostore(&[]);
-    let mut measured = vec![Vec::new(); counts.len()];
+    let mut servers = vec![(Peer::octostore(&[]), Idiom::Native)];
+    servers.extend(Peer::redis(true).map(|redis| {
+        let idiom = Idiom::of_redis(&redis);
+        (redis, idiom)
+    }));
+    let mut measured = vec![vec![Vec::new(); counts.len()]; servers.len()];
     for _ in 0..rounds() {
-        for (count, measured) in counts.iter().zip(&mut measured) {
-            let load = Load { connections: *count, pipeline: 1, time: seconds(2.0) };
-            measured.push(cycles(server.addr, &Idiom::Native, load).cycles_per_s);
+        for (index, connections) in counts.into_iter().enumerate() {
+            for ((server, idiom), measured) in servers.iter().zip(&mut measured) {
+                let load = Load { connections, pipeline: 1, time: seconds(2.0) };
+                measured[index].push(cycles(server.addr, idiom, load).cycles_per_s);
+            }
         }
     }
-    let points: Vec<(f64, f64)> =
-        counts.iter().zip(measured).map(|(count, rates)| (*count as f64, median(rates))).collect();
-    report("connections", "connections", &[("cycles per s", &points)]);
+    let points = |measured: Vec<Vec<f64>>| -> Vec<(f64, f64)> {
+        counts.iter().zip(measured).map(|(count, rates)| (*count as f64, median(rates))).collect()
+    };
+    let points: Vec<_> = measured.into_iter().map(points).collect();
+    let names = servers.iter().map(|(server, _)| format!("cycles per s, {}", server.name));
+    let names: Vec<String> = names.collect();
+    let series: Vec<Series<'_>> =
+        names.iter().zip(&points).map(|(name, points)| (&**name, &**points)).collect();
+    report("connections", "connections", &series);
 }
 
 /// With so many other locks held: the cycle load of 50 connections, in rounds through servers that hold so many; memory; the time
