@@ -5,8 +5,8 @@
 //! it says so). After a failed commit nothing is accepted until the state was rebuilt from what is durable.
 //!
 //! Who waits sees to the commit: the first [`Barrier`] gives a turn to the others that are ready on its thread, so that what they
-//! enqueue comes along. Then, if it is the only one, it commits on its own thread. That blocks the thread for one sync, and spares
-//! the two hand-overs that a thread for commits costs. If several wait it asks such a thread, so that requests are executed
+//! enqueue comes along. Then, if few wait, it commits on its own thread. That blocks the thread for one sync, and spares
+//! the two hand-overs that a thread for commits costs. If many wait it asks such a thread, so that requests are executed
 //! while others are committed. That thread also commits what nobody waits for, and recovers from failures.
 //! Absent: what records mean, async runtimes (barriers are plain futures).
 
@@ -62,8 +62,9 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Without a commit for so long, the backend does its housekeeping.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
-/// So many wait for one commit at most while those who wait make it. A hand-over takes less than one of two syncs.
-const FEW: usize = 1;
+/// So many wait for one commit at most while those who wait make it: what they could be executing meanwhile takes less time than
+/// the hand-overs.
+const FEW: usize = 4;
 /// Whoever asks so many times before anybody else does is alone.
 const ALONE_AFTER: usize = 8;
 /// Room kept from one commit to the next, in records.
