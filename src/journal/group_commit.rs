@@ -128,7 +128,7 @@ struct Barriers {
     parked: Vec<Parked>,
     /// Somebody gives a turn to others, and then sees to the commit.
     gives_way: bool,
-    /// How many asked for something new between the last two commits, and how many since.
+    /// How many asked for something new between two commits lately, less the longer ago, and how many since the last.
     asked_before: usize,
     asked: usize,
     /// The highest Seq that was asked for.
@@ -487,7 +487,8 @@ impl Shared {
         }
         self.settled.store(last, Ordering::Release);
         let woken: Vec<Parked> = barriers.parked.extract_if(.., |parked| parked.seq <= last).collect();
-        barriers.asked_before = std::mem::take(&mut barriers.asked);
+        // Many stay many for a while: among their commits are small ones.
+        barriers.asked_before = std::mem::take(&mut barriers.asked).max(barriers.asked_before / 2);
         drop(barriers);
         woken.into_iter().for_each(|parked| parked.waker.wake());
     }
