@@ -24,6 +24,10 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+/// As the server has it: one of them is in this program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     serve_waiters_if_asked();
     support::raise_file_limit();
@@ -248,7 +252,7 @@ fn silent_subscribers(others: &Others) -> JoinSet<()> {
     tasks
 }
 
-/// All queue for one key, whoever had it queues again, and every tenth goes away before long and comes back as another.
+/// All queue for one key, whoever had it queues again, and every tenth goes away after some seconds and connects anew.
 fn waiters(others: &Others) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for n in 0..SOCKET_WAITERS {
@@ -284,7 +288,7 @@ const WAITERS_INSIDE: u64 = 100_000;
 /// Set for a process that is to be a server with so many waiters inside.
 const SERVE_WAITERS: &str = "OCTOSTORE_BENCH_WAITERS_INSIDE";
 
-/// How long a waiter waits for its turn before it goes away, if it does.
+/// After how long a waiter goes away, whatever it does, if it does.
 fn patience(n: u64) -> Option<Duration> {
     n.is_multiple_of(10).then(|| Duration::from_millis(1000 + n % 5000))
 }
@@ -347,27 +351,23 @@ async fn waiter_inside(engine: Arc<Engine>, n: u64) {
         let seq = match acquired {
             Acquired::Now(Outcome::Granted { .. }, seq) => seq,
             Acquired::Now(outcome, _) => panic!("{outcome:?}"),
-            Acquired::Parked(mut parked) => {
-                let verdict = match patience(n) {
-                    Some(patience) => tokio::time::timeout(patience, parked.verdict()).await.ok(),
-                    None => Some(parked.verdict().await),
-                };
-                match verdict {
-                    Some(Verdict::Granted(_, seq)) => seq,
-                    Some(other) => panic!("{other:?}"),
-                    None => continue,
-                }
-            }
+            Acquired::Parked(mut parked) => match parked.verdict().await {
+                Verdict::Granted(_, seq) => seq,
+                other => panic!("{other:?}"),
+            },
         };
         engine.barrier(seq).await.unwrap();
+        // What a client sends next comes from the system: whatever else has come gets its turn before.
+        tokio::task::yield_now().await;
         let release = Op::Release { owner: owner.clone(), token: None };
         let (outcome, seq) = engine.access().submit(&name, &release).unwrap();
         assert_eq!(outcome, Outcome::Released(1));
         engine.barrier(seq).await.unwrap();
+        tokio::task::yield_now().await;
     }
 }
 
-/// Counts the turns that those inside take.
+/// Counts the turns that those inside take: each queues again after its own.
 fn turns(others: &Others) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(until_waiting(others, WAITERS_INSIDE));

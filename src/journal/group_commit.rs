@@ -62,8 +62,8 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Without a commit for so long, the backend does its housekeeping.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
-/// So many wait for one commit at most while those who wait make it: what they could be executing meanwhile takes less time than
-/// the hand-overs.
+/// So many wait for one commit at most while those who wait make it: what they could be executing meanwhile mostly takes less
+/// time than the hand-overs.
 const FEW: usize = 4;
 /// Whoever asks so many times before anybody else does is alone.
 const ALONE_AFTER: usize = 8;

@@ -567,11 +567,11 @@ mod tests {
         assert!(matches!(loaded, Err(JournalError::Corrupt { .. })), "{loaded:?}");
     }
 
-    /// Every other one is like most leases of a server.
     fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
         tokens.map(|token| Record::Granted(lease(token, 7))).collect()
     }
 
+    /// Every other one is like most leases of a server.
     fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
         let mut lease = Lease {
             owner: Owner::new(if token % 3 == 0 { b"\0\xff" } else { "w\"\u{1F512}".as_bytes() }).unwrap(),
