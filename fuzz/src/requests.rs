@@ -85,7 +85,12 @@ pub(crate) fn run(input: &[u8]) {
             continue;
         }
         service.engine.clock().advance_millis(u64::from(*pace));
-        let Executed { reply, next, command, .. } = client.execute(&service, args);
+        let Executed { reply, next, command, .. } = loop {
+            let executed = client.execute(&service, args);
+            if !matches!(executed.next, Next::Again) {
+                break executed;
+            }
+        };
         if let Some(reply) = reply {
             let mut out = BytesMut::new();
             encode(&reply, client.protocol(), &mut out);
@@ -95,7 +100,7 @@ pub(crate) fn run(input: &[u8]) {
             assert!(found == Some(1) || (answers_often && found > Some(1)), "{out:?}");
         }
         match next {
-            Next::Request => {}
+            Next::Request | Next::Again => {}
             // As if the client had gone while it waited.
             Next::Wait(parked) => drop(parked),
             Next::Close => break,

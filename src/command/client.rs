@@ -31,6 +31,8 @@ pub struct Executed {
 pub enum Next {
     /// With the next request.
     Request,
+    /// With the same request, once others had their turn: nothing was done yet, and there is no reply.
+    Again,
     /// It waits for a lock; the reply comes from [`Client::verdict`].
     Wait(Parked),
     /// It ends after the reply.
@@ -164,6 +166,10 @@ impl Client {
             closes: false,
         };
         let done = context.run(words);
+        if done.as_ref().is_err_and(CommandError::is_unsettled) {
+            let (reply, seq, next, command) = (None, Seq::default(), Next::Again, self.command);
+            return Executed { reply, seq, next, command };
+        }
         let reply = context.reply_to(done);
         let Context { seq, parked, closes, .. } = context;
         let is_silent = self.replies != Replies::On;

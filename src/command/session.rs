@@ -104,7 +104,7 @@ fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, Comma
         }
         kept => {
             let deadline = context.look(kept)?;
-            let left = deadline.millis_left(access.engine().clock().now());
+            let left = deadline.millis_left(access.now());
             Ok(Reply::unsigned(left.unwrap_or(u64::MAX)))
         }
     }
@@ -118,7 +118,7 @@ fn close(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErr
 fn info(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let (record, locks, seq) = context.access.session(id(words)?)?;
     context.seq = context.seq.max(seq);
-    let left = record.deadline.millis_left(context.access.engine().clock().now());
+    let left = record.deadline.millis_left(context.access.now());
     Ok(Reply::Map(vec![
         (Reply::bulk("name"), Reply::bulk(record.name)),
         (Reply::bulk("ttl_ms"), left.map_or(Reply::Null, Reply::unsigned)),

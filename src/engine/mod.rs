@@ -92,6 +92,9 @@ pub enum Unavailable {
     NoSession,
     /// No fencing token is left.
     TokensExhausted,
+    /// So much has ended that others are to get their turn before the rest is freed. Nothing was done of what was asked: yield,
+    /// and ask again.
+    Unsettled,
 }
 
 /// The lock manager.
@@ -262,9 +265,8 @@ impl Engine {
     /// Frees what has ended by now, a part of it if it is much. Answers when to come back; [`Timestamp::NEVER`]: when something
     /// is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
-        let access = self.access();
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
-        let _ = access.end_due_sessions();
+        let _ = self.access().sweep_sessions(EXPIRIES_PER_STEP);
         let _ = self.close_orphans();
         let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
@@ -276,7 +278,7 @@ impl Engine {
             }
         }
         deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.settle(hash));
-        self.core.deadlines.next().min(self.core.sessions.next_deadline())
+        self.core.deadlines.next().min(self.core.sessions.next_sweep())
     }
 
     /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.

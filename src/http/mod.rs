@@ -107,9 +107,15 @@ impl Adapter {
     /// Runs `work`, and answers once all it stands on is durable. A refusal of `work` stands on something, too.
     async fn decide<R>(
         &self,
-        work: impl FnOnce(&Access<'_>) -> Result<(R, Seq), Unavailable>,
+        mut work: impl FnMut(&Access<'_>) -> Result<(R, Seq), Unavailable>,
     ) -> Result<R, ApiError> {
-        let done = work(&self.engine.access());
+        let done = loop {
+            let done = work(&self.engine.access());
+            if !matches!(done, Err(Unavailable::Unsettled)) {
+                break done;
+            }
+            tokio::task::yield_now().await;
+        };
         let seq = match &done {
             Ok((_, seq)) if *seq != Seq::default() => *seq,
             Err(Unavailable::Journal(_)) => Seq::default(),

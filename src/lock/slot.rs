@@ -186,6 +186,12 @@ impl Member for Lease {
     fn deadline(&self) -> Timestamp {
         self.deadline
     }
+    fn session(&self) -> Option<SessionId> {
+        Lease::session(self)
+    }
+    fn capacity(&self) -> Option<u32> {
+        self.mode.capacity()
+    }
 }
 
 /// A request in the queue of a lock.
@@ -212,6 +218,13 @@ impl Member for Waiter {
     }
     fn deadline(&self) -> Timestamp {
         self.deadline
+    }
+    fn session(&self) -> Option<SessionId> {
+        self.request.session()
+    }
+    fn capacity(&self) -> Option<u32> {
+        // Only what is held limits others.
+        None
     }
 }
 
@@ -328,6 +341,59 @@ impl Slot {
             Holders::One(lease) => (lease.owner == *owner).then_some(lease),
             Holders::Many(roster) => roster.number_of(owner).and_then(|token| roster.get(token)),
         }
+    }
+
+    /// The tokens of the leases that end with a session, in order.
+    pub(super) fn tokens_of(&self, session: SessionId) -> impl Iterator<Item = FencingToken> {
+        let (one, many) = match &self.holders {
+            Holders::None => (None, None),
+            Holders::One(lease) => ((lease.session() == Some(session)).then_some(lease.token), None),
+            Holders::Many(roster) => {
+                let leases = roster.of_session(session).filter_map(|number| roster.get(number));
+                (None, Some(leases.map(|lease| lease.token)))
+            }
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// The smallest number of holders that any holder allows; `None` without a bound.
+    pub fn smallest_capacity(&self) -> Option<u32> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => lease.mode.capacity(),
+            Holders::Many(roster) => roster.smallest_capacity(),
+        }
+    }
+
+    /// How many leases and waiters end with a session.
+    pub fn session_members(&self) -> usize {
+        let holders = match &self.holders {
+            Holders::None => 0,
+            Holders::One(lease) => usize::from(lease.session().is_some()),
+            Holders::Many(roster) => roster.sessions().len(),
+        };
+        holders + self.busy.as_ref().map_or(0, |busy| busy.queue.sessions().len())
+    }
+
+    /// The sessions that leases and waiters end with; one may come several times.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        let (one, many) = match &self.holders {
+            Holders::None => (None, None),
+            Holders::One(lease) => (lease.session(), None),
+            Holders::Many(roster) => (None, Some(roster.sessions())),
+        };
+        let queue = self.busy.iter().flat_map(|busy| busy.queue.sessions());
+        one.into_iter().chain(many.into_iter().flatten()).chain(queue)
+    }
+
+    /// Whether a lease or a waiter ends with this session.
+    pub fn has_session(&self, session: SessionId) -> bool {
+        let is_held = match &self.holders {
+            Holders::None => false,
+            Holders::One(lease) => lease.session() == Some(session),
+            Holders::Many(roster) => roster.of_session(session).next().is_some(),
+        };
+        is_held || self.busy.as_ref().is_some_and(|busy| busy.queue.of_session(session).next().is_some())
     }
 
     /// All waiters, the head of the queue first.

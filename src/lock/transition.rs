@@ -130,6 +130,8 @@ pub enum Outcome {
     NotExclusive,
     /// Nothing to say.
     Done,
+    /// More has ended, by now or with a session, than one step frees; nothing else was done. Apply it again.
+    Unsettled,
 }
 
 /// Why a lock was not granted; checked in this order.
@@ -147,10 +149,16 @@ pub enum Refusal {
     Condition,
 }
 
-/// Applies `op` at `now`. What happened is appended to `effects`, in order.
+/// Leases and waiters that one transition ends because their time has come.
+pub const ENDS_PER_STEP: usize = 256;
+
+/// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than [`ENDS_PER_STEP`] leases and
+/// waiters have ended by `now`, only so many are freed and the answer is [`Outcome::Unsettled`].
 pub fn apply(slot: &mut Slot, op: &Op, now: Timestamp, env: &mut impl Env, effects: &mut Effects) -> Outcome {
     let mut step = Step { slot, now, env, effects };
-    step.settle();
+    if !step.settle() {
+        return Outcome::Unsettled;
+    }
     let outcome = step.run(op);
     step.promote();
     step.slot.drop_busy_if_empty();
@@ -207,22 +215,32 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Frees what has ended by now: leases, the delay, waiters.
-    fn settle(&mut self) {
+    /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one step may do.
+    fn settle(&mut self) -> bool {
+        let mut room = ENDS_PER_STEP;
         while let Some(token) = self.slot.due_holder(self.now) {
+            if room == 0 {
+                return false;
+            }
+            room -= 1;
             self.end(token, End::Expired);
         }
-        let Some(busy) = self.slot.busy.as_mut() else { return };
+        let Some(busy) = self.slot.busy.as_mut() else { return true };
         if busy.delay.is_some_and(|delay| delay.until <= self.now) {
             busy.delay = None;
             self.effects.push(Effect::DelayEnded);
         }
         while let Some(place) = busy.queue.due(self.now) {
+            if room == 0 {
+                return false;
+            }
+            room -= 1;
             if let Some(waiter) = busy.queue.remove(place) {
                 self.effects.push(left(&waiter, Left::TimedOut));
             }
         }
         self.promote();
+        true
     }
 
     fn acquire(&mut self, request: &Request, wait: Option<(WaiterId, Timestamp)>) -> Outcome {
@@ -267,27 +285,21 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn end_session(&mut self, session: SessionId, clean: bool) -> Outcome {
-        let tokens: Vec<_> = self
-            .slot
-            .holders()
-            .filter(|lease| lease.session() == Some(session))
-            .map(|lease| lease.token)
-            .collect();
+        let tokens: Vec<_> = self.slot.tokens_of(session).take(ENDS_PER_STEP).collect();
         for token in &tokens {
             self.end(*token, End::Session { clean });
         }
         if let Some(busy) = self.slot.busy.as_mut() {
-            let places: Vec<_> = busy
-                .queue
-                .iter()
-                .filter(|waiter| waiter.request.session() == Some(session))
-                .map(|waiter| waiter.place)
-                .collect();
+            let places: Vec<_> = busy.queue.of_session(session).take(ENDS_PER_STEP).collect();
             for waiter in places.into_iter().filter_map(|place| busy.queue.remove(place)) {
                 self.effects.push(left(&waiter, Left::SessionEnded));
             }
         }
-        Outcome::Released(tokens.len() as u32)
+        if self.slot.has_session(session) {
+            Outcome::Unsettled
+        } else {
+            Outcome::Released(tokens.len() as u32)
+        }
     }
 
     fn leave(&mut self, id: WaiterId, owner: &Owner) -> Outcome {
@@ -450,18 +462,10 @@ impl<E: Env> Step<'_, E> {
         let Some(newest) = self.slot.newest() else { return true };
         // All holders are of one kind; of limits, the smallest of those that hold it counts.
         newest.mode.mixes_with(mode)
-            && [mode.capacity(), self.smallest_capacity()]
+            && [mode.capacity(), self.slot.smallest_capacity()]
                 .into_iter()
                 .flatten()
                 .all(|capacity| self.slot.holder_count() < capacity as usize)
-    }
-
-    fn smallest_capacity(&self) -> Option<u32> {
-        // Bounded by the limit itself: a limited lock has at most that many holders.
-        match self.slot.newest()?.mode {
-            Mode::Limit(_) => self.slot.holders().filter_map(|lease| lease.mode.capacity()).min(),
-            mode => mode.capacity(),
-        }
     }
 
     fn grant(&mut self, request: &Request, waiter: Option<(WaiterId, Timestamp)>) -> FencingToken {

@@ -52,6 +52,8 @@ impl From<io::Error> for End {
 enum Then {
     Read,
     Continue,
+    /// The request at the start of the input is carried out again, after others had their turn.
+    Again,
     Wait {
         parked: Parked,
         is_answered: bool,
@@ -127,6 +129,7 @@ impl Connection {
             match then {
                 Then::Read => self.read().await?,
                 Then::Continue => {}
+                Then::Again => tokio::task::yield_now().await,
                 Then::Wait { parked, is_answered } => {
                     self.client.rest(true);
                     self.wait(parked, is_answered).await?;
@@ -164,6 +167,9 @@ impl Connection {
                 continue;
             }
             let Executed { reply, seq, next, command } = self.client.execute(&self.service, args);
+            if matches!(next, Next::Again) {
+                break Then::Again;
+            }
             done += length;
             let is_error = matches!(reply, Some(Reply::Error(_)));
             match self.ran.last_mut() {
