@@ -99,7 +99,7 @@ fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, Comma
     let access = context.access;
     match access.keep_alive(id) {
         Err(Unavailable::NoSession) => {
-            context.seq = context.seq.max(access.engine().last());
+            context.depend_on_all()?;
             Ok(Reply::Null)
         }
         kept => {

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_utils::sync::ShardedLockWriteGuard;
 
@@ -14,7 +15,7 @@ use super::sessions::Use;
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
-use crate::journal::{Group, Journal, Record, Renewal, Seq, StoredLease};
+use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
     self, ENDS_PER_STEP, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, Slot, Timestamp,
     Waiter, WaiterId,
@@ -23,6 +24,8 @@ use crate::lock::{
 /// A way to the locks. Never make a second one on the same thread while one is alone.
 pub struct Access<'a> {
     engine: &'a Arc<Engine>,
+    /// Which rebuild of the table it began with.
+    epoch: u64,
     alone: Option<Alone<'a>>,
 }
 
@@ -61,7 +64,7 @@ impl From<Unavailable> for Retry {
 impl Engine {
     /// For single operations. Locks nothing by itself.
     pub fn access(self: &Arc<Self>) -> Access<'_> {
-        Access { engine: self, alone: None }
+        Access { engine: self, epoch: self.core.epoch.load(Ordering::Acquire), alone: None }
     }
 
     /// For several operations that nobody may come between. Keeps all others out until it is dropped: be quick.
@@ -69,10 +72,9 @@ impl Engine {
         let table = self.core.write();
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
-        Access {
-            engine: self,
-            alone: Some(Alone { table, now, wall_millis, _one_commit: self.one_commit() }),
-        }
+        let epoch = table.epoch;
+        let alone = Alone { table, now, wall_millis, _one_commit: self.one_commit() };
+        Access { engine: self, epoch, alone: Some(alone) }
     }
 }
 
@@ -95,6 +97,15 @@ impl<'a> Access<'a> {
     /// The same by the wall clock, in milliseconds since 1970.
     pub fn wall_millis(&self) -> u64 {
         self.alone.as_ref().map_or_else(|| self.engine.core.clock.wall_millis(), |alone| alone.wall_millis)
+    }
+
+    /// What all that this access has looked at so far depends on: for a refusal that depends on more than one lock. Fails if
+    /// the state was rebuilt meanwhile: what was seen before may have been taken back, and a later Seq says nothing about it.
+    pub fn covering_seq(&self) -> Result<Seq, Unavailable> {
+        self.with_table(|table| match table.epoch == self.epoch {
+            true => Ok(self.engine.last()),
+            false => Err(Unavailable::Journal(JournalError::rebuilt())),
+        })
     }
 
     pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {

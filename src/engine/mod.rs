@@ -26,7 +26,7 @@ mod zombies;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
@@ -106,6 +106,8 @@ pub struct Engine {
 /// All but the journal, which in turn rebuilds this after a failure.
 struct Core {
     table: ShardedLock<Table>,
+    /// That of `table`, to be read without its lock.
+    epoch: AtomicU64,
     hash: NameHash,
     clock: Clock,
     config: EngineConfig,
@@ -140,6 +142,7 @@ impl Engine {
         let (backend, commits) = Metered::new(backend, &clock);
         let core = Arc::new(Core {
             table: ShardedLock::new(Table::new(0)),
+            epoch: AtomicU64::new(0),
             hash: NameHash::default(),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
             deadlines: Deadlines::default(),
@@ -246,7 +249,8 @@ impl Engine {
         self.core.tokens.last() + 1
     }
 
-    /// What stands on everything that was decided so far: for a refusal that depends on more than one lock.
+    /// What depends on everything that was decided so far. What was seen before may have been taken back since: see
+    /// [`Access::covering_seq`].
     pub fn last(&self) -> Seq {
         self.journal().last()
     }

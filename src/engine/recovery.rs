@@ -142,6 +142,7 @@ impl Core {
         self.restore(&mut fresh, found, loaded.tokens_reserved)?;
         self.tokens.after_failure();
         *table = fresh;
+        self.epoch.store(epoch, Ordering::Release);
         drop(table);
         self.watches.all_changed();
         self.sessions.has_orphans.store(true, Ordering::Release);

@@ -741,6 +741,28 @@ async fn a_failed_commit_is_taken_back_and_service_resumes() {
 }
 
 #[tokio::test]
+async fn a_later_commit_does_not_vouch_for_what_was_seen_before_a_rebuild() {
+    let faults = Arc::new(Faults::default());
+    let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+    let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
+    let (id, opened) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+    engine.barrier(opened).await.unwrap();
+    faults.fail_with(Some(JournalError::Full));
+    let (_, closed) = engine.access().close_session(id, true).unwrap();
+    let access = engine.access();
+    assert_eq!(access.keep_alive(id), Err(Unavailable::NoSession), "not told yet");
+    assert_eq!(engine.barrier(closed).await, Err(OutcomeUnknown));
+    faults.fail_with(None);
+    while engine.check_up().is_err() {
+        std::thread::yield_now();
+    }
+    let (_, later) = engine.access().open_session("t", None, Ttl::from_millis(500).ok()).unwrap();
+    engine.barrier(later).await.unwrap();
+    assert!(matches!(access.covering_seq(), Err(Unavailable::Journal(_))), "the session is there after all");
+    assert!(engine.access().has_session(id) && engine.access().covering_seq().unwrap() >= later);
+}
+
+#[tokio::test]
 async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable() {
     let faults = Arc::new(Faults::default());
     let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));

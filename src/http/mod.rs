@@ -109,21 +109,23 @@ impl Adapter {
         &self,
         mut work: impl FnMut(&Access<'_>) -> Result<(R, Seq), Unavailable>,
     ) -> Result<R, ApiError> {
-        let done = loop {
-            let done = work(&self.engine.access());
-            if !matches!(done, Err(Unavailable::Unsettled)) {
-                break done;
+        let (done, seq) = loop {
+            {
+                let access = self.engine.access();
+                match work(&access) {
+                    Err(Unavailable::Unsettled) => {}
+                    Ok((done, seq)) if seq != Seq::default() => break (Ok(done), seq),
+                    Err(Unavailable::Journal(error)) => {
+                        break (Err(Unavailable::Journal(error)), Seq::default());
+                    }
+                    // Refused for what there is in all.
+                    done => break (done.map(|(done, _)| done), access.covering_seq()?),
+                }
             }
             tokio::task::yield_now().await;
         };
-        let seq = match &done {
-            Ok((_, seq)) if *seq != Seq::default() => *seq,
-            Err(Unavailable::Journal(_)) => Seq::default(),
-            // Refused for what there is in all.
-            Ok(_) | Err(_) => self.engine.last(),
-        };
         self.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
-        Ok(done?.0)
+        Ok(done?)
     }
 
     /// Wall time, as answers show it.
