@@ -410,6 +410,37 @@ async fn what_expires_together_is_freed_in_turns_and_ends_for_all_at_once() {
 }
 
 #[tokio::test]
+async fn many_who_share_a_lock_are_granted_it_in_turns_and_in_order() {
+    const WAITERS: usize = 900;
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    take(&engine, "k", request("first")).unwrap();
+    let until = clock.now().after(Ttl::from_millis(60_000).ok());
+    let mut waiters: Vec<Parked> = (0..WAITERS)
+        .map(|n| {
+            let shared = Request { mode: Mode::Shared, ..request(&format!("w{n}")) };
+            match engine.access().submit_or_wait(&name("k"), shared, until).unwrap() {
+                Acquired::Parked(parked) => parked,
+                Acquired::Now(outcome, _) => panic!("not queued: {outcome:?}"),
+            }
+        })
+        .collect();
+    assert_eq!(release(&engine, "k", "first"), Outcome::Released(1));
+    assert_eq!(engine.census().leases(), crate::lock::PROMOTIONS_PER_STEP as u64);
+    // Those who come later do not get before those who wait.
+    let late = Request { mode: Mode::Shared, ..request("late") };
+    assert_eq!(take(&engine, "k", late), None);
+    while engine.expire_due() <= clock.now() {}
+    assert_eq!((engine.census().leases(), engine.census().waiting()), (WAITERS as u64, 0));
+    let mut last = 0;
+    for waiter in &mut waiters {
+        let token = granted(waiter).await;
+        assert!(token > last);
+        last = token;
+    }
+}
+
+#[tokio::test]
 async fn a_transaction_happens_at_one_instant() {
     let clock = Clock::manual();
     let engine = memory(&clock);

@@ -250,6 +250,8 @@ pub(super) enum Holders {
 pub(super) struct Busy {
     pub(super) queue: Roster<Waiter>,
     pub(super) delay: Option<Delay>,
+    /// The head of the queue is to be granted the lock by the next step: one grants only so many.
+    pub(super) has_more_to_grant: bool,
 }
 
 /// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not exist.
@@ -281,7 +283,8 @@ impl Slot {
         Slot { holders: Holders::One(lease), busy: None }
     }
 
-    /// The earliest time at which something in this slot ends by itself.
+    /// The earliest time at which something in this slot ends by itself, or [`Timestamp::default`] if there is something to do at
+    /// once.
     pub fn next_deadline(&self) -> Timestamp {
         let holders = match &self.holders {
             Holders::None => Timestamp::NEVER,
@@ -290,6 +293,7 @@ impl Slot {
         };
         match &self.busy {
             None => holders,
+            Some(busy) if busy.has_more_to_grant => Timestamp::default(),
             Some(busy) => {
                 let delay = busy.delay.map_or(Timestamp::NEVER, |delay| delay.until);
                 holders.min(busy.queue.next_deadline()).min(delay)
@@ -409,6 +413,11 @@ impl Slot {
     /// How many wait.
     pub fn waiter_count(&self) -> usize {
         self.busy.as_ref().map_or(0, |busy| busy.queue.len())
+    }
+
+    /// Whether the next step grants the lock to more of those who wait.
+    pub(super) fn has_more_to_grant(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.has_more_to_grant)
     }
 
     /// The running lock-delay.

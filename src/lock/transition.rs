@@ -149,8 +149,10 @@ pub enum Refusal {
     Condition,
 }
 
-/// Leases and waiters that one transition ends because their time has come.
+/// Leases and waiters that one transition ends because their time has come, or their session is over.
 pub const ENDS_PER_STEP: usize = 256;
+/// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is due at once.
+pub const PROMOTIONS_PER_STEP: usize = 256;
 
 /// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than [`ENDS_PER_STEP`] leases and
 /// waiters have ended by `now`, only so many are freed and the answer is [`Outcome::Unsettled`].
@@ -438,16 +440,25 @@ impl<E: Env> Step<'_, E> {
         ended
     }
 
-    /// Grants the lock to the head of the queue for as long as there is room.
+    /// Grants the lock to the head of the queue for as long as there is room, to so many in one step.
     fn promote(&mut self) {
+        let mut room = PROMOTIONS_PER_STEP;
         loop {
-            let Some(head) = self.slot.busy.as_ref().and_then(|busy| busy.queue.first()) else { return };
+            let Some(busy) = self.slot.busy.as_mut() else { return };
+            busy.has_more_to_grant = false;
+            let Some(head) = busy.queue.first() else { return };
             let (place, mode) = (head.place, head.request.mode);
             let is_lost = self.env.is_lost(head);
             if is_lost.is_none() && !self.has_room_for(mode) {
                 return;
             }
-            let Some(waiter) = self.slot.busy_mut().queue.remove(place) else { return };
+            let busy = self.slot.busy_mut();
+            if room == 0 {
+                busy.has_more_to_grant = true;
+                return;
+            }
+            room -= 1;
+            let Some(waiter) = busy.queue.remove(place) else { return };
             match is_lost {
                 None => drop(self.grant(&waiter.request, Some((waiter.id, waiter.since)))),
                 Some(why) => self.effects.push(left(&waiter, why)),
