@@ -2,6 +2,7 @@
 //!
 //! Promise: nobody's commands come between those of an EXEC, all changes land in one commit, and the reply waits for it.
 
+use super::steps::work_of_bytes;
 use super::{Args, Command, CommandError, Context, Flags, Group, OwnedArgs, Run};
 use crate::engine::Watch;
 use crate::reply::Reply;
@@ -105,8 +106,6 @@ fn watch(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErr
     Ok(Reply::OK)
 }
 
-/// Bytes of replies from which on an EXEC carries out only what changes something.
-const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Keys that one connection may watch.
 const WATCHED_MAX: usize = 10_000;
 
@@ -125,16 +124,15 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
             return Ok(Reply::NullArray);
         }
         let mut replies = Vec::with_capacity(transaction.queued.len());
-        let mut bytes = 0;
+        context.begin_transaction();
         for (command, words) in &transaction.queued {
-            let reply = match bytes > REPLY_BYTES_MAX && !command.is(Flags::WRITE) {
-                true => Err(CommandError::new(format!(
-                    "ERR the replies before this one have more than {REPLY_BYTES_MAX} bytes; it was not run"
-                ))),
-                false => context.call(command, words.as_args()),
+            let may_run = match command.is(Flags::WRITE) {
+                true => Ok(()),
+                false => context.check_transaction_budget(),
             };
+            let reply = may_run.and_then(|()| context.call(command, words.as_args()));
             let reply = context.reply_to(reply);
-            bytes += reply.size();
+            context.spend(work_of_bytes(reply.size()));
             replies.push(reply);
         }
         Ok(Reply::Array(replies))
