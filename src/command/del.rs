@@ -76,7 +76,7 @@ fn delete(context: &mut Context<'_>, key: &[u8], if_owner: Option<&[u8]>) -> Res
         // Nobody can be called this.
         Some(Err(_)) => return Ok(false),
     };
-    match context.look(context.access.submit(&name, &Op::Delete { if_owner }))? {
+    match context.submit_whole(&name, &Op::Delete { if_owner })? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         outcome => Ok(matches!(outcome, Outcome::Released(_))),
     }

@@ -142,7 +142,7 @@ fn expire(
 }
 
 fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, CommandError> {
-    match context.look(context.access.submit(name, op))? {
+    match context.submit_whole(name, op)? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         Outcome::NotHeld => Ok(Reply::Integer(0)),
         _ => Ok(Reply::Integer(1)),

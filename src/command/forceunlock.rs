@@ -2,8 +2,9 @@
 //!
 //! Integer: holders removed. The next waiter is granted with a new token. Logged.
 
+use super::steps::{Progress, Steps};
 use super::{Args, Command, CommandError, Context, Flags, Group, Run};
-use crate::lock::{Op, Outcome};
+use crate::lock::{LockName, Op, Outcome};
 use crate::reply::Reply;
 
 pub(super) const FORCEUNLOCK: Command = Command {
@@ -17,13 +18,42 @@ pub(super) const FORCEUNLOCK: Command = Command {
     run: Run::Handler(run),
 };
 
-fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(words.word(1))?;
-    match context.look(context.access.submit(&name, &Op::Force))? {
-        Outcome::Released(holders) if holders > 0 => {
-            tracing::warn!(lock = ?name, holders, by = %context.client.info().addr, "lock forced");
-            Ok(Reply::Integer(i64::from(holders)))
+/// Units that the end of one lease takes.
+const WORK_PER_HOLDER: usize = 16;
+
+/// The holders of a lock that is forced, and how many of them were removed so far.
+struct Forced {
+    name: LockName,
+    holders: u32,
+}
+
+impl Steps for Forced {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        match context.look(context.access.submit(&self.name, &Op::Force))? {
+            Outcome::ReleasedSome(holders) => {
+                self.holders += holders;
+                context.spend(holders as usize * WORK_PER_HOLDER);
+                return Ok(Progress::More);
+            }
+            Outcome::Released(holders) => self.holders += holders,
+            _ => {}
         }
-        _ => Ok(Reply::Integer(0)),
+        if self.holders > 0 {
+            let (name, holders, by) = (&self.name, self.holders, &context.client.info().addr);
+            tracing::warn!(lock = ?name, holders, %by, "lock forced");
+        }
+        Ok(Progress::Done(Reply::Integer(i64::from(self.holders))))
+    }
+}
+
+fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    let mut steps = Forced { name: context.name(words.word(1))?, holders: 0 };
+    if !context.access.is_alone() {
+        return context.in_turns(steps);
+    }
+    loop {
+        if let Progress::Done(reply) = steps.advance(context)? {
+            return Ok(reply);
+        }
     }
 }

@@ -38,7 +38,7 @@ use rustc_hash::FxHashMap;
 
 use crate::engine::{Access, Engine, Parked, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Op, Outcome, Owner, TTL_MS_MAX, Ttl};
 use crate::metrics::{Count, ServerMetrics};
 use crate::reply::Reply;
 pub use args::{Args, OwnedArgs, Span};
@@ -370,6 +370,17 @@ impl Context<'_> {
         let (value, seq) = result?;
         self.seq = self.seq.max(seq);
         Ok(value)
+    }
+
+    /// Runs an operation that may end more leases than one step does, until it has ended all.
+    fn submit_whole(&mut self, name: &LockName, op: &Op) -> Result<Outcome, CommandError> {
+        loop {
+            match self.look(self.access.submit(name, op))? {
+                Outcome::ReleasedSome(_) if self.access.is_alone() => {}
+                Outcome::ReleasedSome(_) => return Err(CommandError::UNSETTLED),
+                outcome => return Ok(outcome),
+            }
+        }
     }
 
     /// Makes the reply wait for all that was looked at.

@@ -119,6 +119,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// This many leases were ended.
     Released(u32),
+    /// This many leases were ended, as many as one step may, and there are more. Apply it again.
+    ReleasedSome(u32),
     /// The deadline is now this.
     Renewed {
         /// The new deadline.
@@ -149,7 +151,7 @@ pub enum Refusal {
     Condition,
 }
 
-/// Leases and waiters that one transition ends because their time has come, or their session is over.
+/// Leases that one transition ends. Waiters whose time or session is over count, too.
 pub const ENDS_PER_STEP: usize = 256;
 /// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is due at once.
 pub const PROMOTIONS_PER_STEP: usize = 256;
@@ -200,7 +202,7 @@ impl<E: Env> Step<'_, E> {
                     self.renew(token, |lease| ttl.or(lease.ttl))
                 }
             },
-            Op::Force => Outcome::Released(self.end_all(End::Forced)),
+            Op::Force => self.release_all(End::Forced),
             Op::EndSession { session, clean } => self.end_session(*session, *clean),
             Op::Leave { waiter, owner } => self.leave(*waiter, owner),
             Op::Set { request, condition, keep_ttl } => self.set(request, condition, *keep_ttl),
@@ -352,6 +354,9 @@ impl<E: Env> Step<'_, E> {
             return Outcome::Granted { token, reentrant: true };
         }
         self.end_all(End::Replaced);
+        if self.slot.newest().is_some() {
+            return Outcome::Unsettled;
+        }
         if let Some(busy) = self.slot.busy.as_mut()
             && let Some(place) = busy.queue.number_of(&request.owner)
             && let Some(waiter) = busy.queue.remove(place)
@@ -377,7 +382,7 @@ impl<E: Env> Step<'_, E> {
                 return Outcome::NotHeld;
             }
         }
-        Outcome::Released(self.end_all(End::Released))
+        self.release_all(End::Released)
     }
 
     /// The token under which `owner` holds the lock, if it is `token` or any will do.
@@ -431,13 +436,24 @@ impl<E: Env> Step<'_, E> {
         self.effects.push(Effect::Ended { lease, how });
     }
 
+    /// Ends all leases, or as many as one step may.
     fn end_all(&mut self, how: End) -> u32 {
         let mut ended = 0;
-        while let Some(token) = self.slot.newest().map(|lease| lease.token) {
+        while ended < ENDS_PER_STEP as u32
+            && let Some(token) = self.slot.newest().map(|lease| lease.token)
+        {
             self.end(token, how);
             ended += 1;
         }
         ended
+    }
+
+    fn release_all(&mut self, how: End) -> Outcome {
+        let ended = self.end_all(how);
+        match self.slot.newest() {
+            None => Outcome::Released(ended),
+            Some(_) => Outcome::ReleasedSome(ended),
+        }
     }
 
     /// Grants the lock to the head of the queue for as long as there is room, to so many in one step.

@@ -172,3 +172,35 @@ fn a_killed_waiter_and_a_stopped_server_leave_no_one_hanging() {
     until(|| engine.census().waiting() == 0);
     assert_eq!(waiters[1].1.reply(), "(closed)");
 }
+
+#[test]
+fn what_ends_many_leases_at_once_is_answered_as_ever() {
+    const HOLDERS: usize = 2000;
+    let server = TestServer::manual(&[]);
+    let mut client = server.connect();
+    for (request, before_ms, expected) in [
+        (vec!["LOCK", "k", "me"], 1000, ":2001"),
+        (vec!["FENCE", "k"], 1000, "(nil)"),
+        (vec!["FORCEUNLOCK", "k"], 0, ":2000"),
+        (vec!["DEL", "k"], 0, ":1"),
+        (vec!["DEL", "k", "other"], 0, ":1"),
+        (vec!["PEXPIRE", "k", "0"], 0, ":1"),
+        (vec!["SET", "k", "me"], 0, "+OK"),
+    ] {
+        let requests: Vec<Vec<String>> = (0..HOLDERS)
+            .map(|n| ["LOCK", "k", &format!("o{n}"), "SHARED", "PX", "1000"].map(String::from).to_vec())
+            .collect();
+        for batch in requests.chunks(100) {
+            batch.iter().for_each(|words| client.send(&words.iter().map(String::as_str).collect::<Vec<_>>()));
+            batch.iter().for_each(|_| drop(token(&client.reply())));
+        }
+        server.clock.advance_millis(before_ms);
+        let reply = client.call(&request);
+        match expected {
+            ":2001" => assert!(token(&reply) > HOLDERS as i64, "{request:?}: {reply}"),
+            _ => assert_eq!(reply, expected, "{request:?}"),
+        }
+        client.call(&["DEL", "k"]);
+        assert_eq!(server.engine.census().leases(), 0, "{request:?}");
+    }
+}
