@@ -48,7 +48,7 @@ pub(super) const SESSION: Command = Command {
             "id",
             3,
             Flags::WRITE,
-            "Ends a session and releases its locks in one commit. Answers how many.",
+            "Ends a session and, at the same instant, all its locks. Answers how many.",
             close,
         ),
         subcommand(
