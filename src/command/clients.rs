@@ -3,15 +3,15 @@
 //! Promise: what is shown of a connection is at most one batch of requests old. Absent: sockets; a connection looks
 //! itself whether it is to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
+use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, args};
 use crate::lock::Timestamp;
-use crate::reply::Reply;
+use crate::reply::{Reply, Rope};
 
 /// Everyone who is connected.
 #[derive(Default)]
@@ -293,10 +293,10 @@ fn list(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
         if args::is(word, "type") && kind.is_none() {
             kind = Some(known_kind(options.value()?)?);
         } else if args::is(word, "id") && ids.is_none() {
-            let mut wanted = Vec::new();
+            let mut wanted = BTreeSet::new();
             while let Some(id) = options.next_word() {
                 let id = args::integer(id).ok().and_then(|id| u64::try_from(id).ok());
-                wanted.push(id.ok_or(CommandError::fixed("ERR Invalid client ID"))?);
+                wanted.insert(id.ok_or(CommandError::fixed("ERR Invalid client ID"))?);
             }
             ids = Some(wanted).filter(|ids| !ids.is_empty());
             if ids.is_none() {
@@ -306,17 +306,39 @@ fn list(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
             return Err(CommandError::SYNTAX);
         }
     }
-    let now = context.access.now();
-    let mut text = String::new();
-    for info in context.service.clients.all() {
-        let is_wanted = kind.as_deref().is_none_or(|kind| kind == info.kind())
-            && ids.as_ref().is_none_or(|ids| ids.contains(&info.id));
-        if is_wanted {
-            text.push_str(&info.line(now));
-            text.push('\n');
+    let all = context.service.clients.all().into_iter();
+    context.in_turns(Listing { all, kind, ids, text: Rope::default() })
+}
+
+/// What the look at one connection costs, and what it costs to write its line.
+const LOOK_WORK: usize = 1;
+const LINE_WORK: usize = 16;
+
+/// A CLIENT LIST that has not seen all connections yet.
+struct Listing {
+    all: std::vec::IntoIter<Arc<ClientInfo>>,
+    kind: Option<String>,
+    ids: Option<BTreeSet<u64>>,
+    text: Rope,
+}
+
+impl Steps for Listing {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let now = context.access.now();
+        for info in self.all.by_ref() {
+            context.spend(LOOK_WORK);
+            let is_wanted = self.kind.as_deref().is_none_or(|kind| kind == info.kind())
+                && self.ids.as_ref().is_none_or(|ids| ids.contains(&info.id));
+            if is_wanted {
+                self.text.push(&[info.line(now).as_bytes(), b"\n"]);
+                context.spend(LINE_WORK);
+            }
+            if !context.has_turn_left() {
+                return Ok(Progress::More);
+            }
         }
+        Ok(Progress::Done(Reply::LongText(std::mem::take(&mut self.text))))
     }
-    Ok(Reply::Text(text))
 }
 
 fn known_kind(word: &[u8]) -> Result<String, CommandError> {
@@ -329,7 +351,7 @@ fn known_kind(word: &[u8]) -> Result<String, CommandError> {
 }
 
 /// Whether CLIENT KILL means this connection.
-type Filter = Box<dyn Fn(&ClientInfo) -> bool>;
+type Filter = Box<dyn Fn(&ClientInfo) -> bool + Send>;
 
 fn kill(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let own = context.client.info().id;
@@ -372,13 +394,35 @@ fn kill(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
             return Err(CommandError::SYNTAX);
         }
     }
-    let mut killed = 0;
-    for info in all {
-        if wanted.iter().all(|is_wanted| is_wanted(&info)) && !(skip_me && info.id == own) {
-            info.kill();
-            context.closes |= info.id == own;
-            killed += 1;
+    context.in_turns(Killing { all: all.into_iter(), wanted, skip_me, killed: 0 })
+}
+
+/// A CLIENT KILL that has not seen all connections yet.
+struct Killing {
+    all: std::vec::IntoIter<Arc<ClientInfo>>,
+    wanted: Vec<Filter>,
+    skip_me: bool,
+    killed: usize,
+}
+
+/// What it costs to end a connection.
+const KILL_WORK: usize = 8;
+
+impl Steps for Killing {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let own = context.client.info().id;
+        for info in self.all.by_ref() {
+            context.spend(LOOK_WORK + self.wanted.len());
+            if self.wanted.iter().all(|is_wanted| is_wanted(&info)) && !(self.skip_me && info.id == own) {
+                info.kill();
+                context.closes |= info.id == own;
+                context.spend(KILL_WORK);
+                self.killed += 1;
+            }
+            if !context.has_turn_left() {
+                return Ok(Progress::More);
+            }
         }
+        Ok(Progress::Done(Reply::count(self.killed)))
     }
-    Ok(Reply::count(killed))
 }

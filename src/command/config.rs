@@ -1,7 +1,8 @@
 //! `CONFIG GET pattern ...`
 
 use super::glob::Glob;
-use super::{Args, Command, CommandError, Context, Flags, Group, Run};
+use super::steps::Words;
+use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps};
 use crate::reply::Reply;
 
 pub(super) const CONFIG: Command = Command {
@@ -25,10 +26,33 @@ pub(super) const CONFIG: Command = Command {
 };
 
 fn get(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let patterns: Result<Vec<Glob>, _> =
-        words.from(2).map(|pattern| Glob::new(&pattern.to_ascii_lowercase())).collect();
-    let patterns = patterns?;
-    let is_wanted = |name: &str| patterns.iter().any(|pattern| pattern.matches(name.as_bytes()));
-    let found = context.service.settings.iter().filter(|(name, _)| is_wanted(name));
-    Ok(Reply::Map(found.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect()))
+    let is_wanted = vec![false; context.service.settings.len()];
+    context.in_turns(Matching { patterns: Words::new(words, 2), is_wanted })
+}
+
+/// A CONFIG GET whose patterns were not all matched yet.
+struct Matching {
+    patterns: Words,
+    /// Of each setting.
+    is_wanted: Vec<bool>,
+}
+
+impl Steps for Matching {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let settings = &context.service.settings;
+        let is_done = self.patterns.each(context, |context, pattern| {
+            let pattern = Glob::new(&pattern.to_ascii_lowercase())?;
+            for ((name, _), is_wanted) in settings.iter().zip(&mut self.is_wanted) {
+                context.spend(pattern.work(name.len()));
+                *is_wanted |= pattern.matches(name.as_bytes());
+            }
+            Ok(())
+        })?;
+        if !is_done {
+            return Ok(Progress::More);
+        }
+        let found = settings.iter().zip(&self.is_wanted).filter(|(_, is_wanted)| **is_wanted);
+        let found = found.map(|((name, value), _)| (Reply::bulk(name), Reply::bulk(value)));
+        Ok(Progress::Done(Reply::Map(found.collect())))
+    }
 }

@@ -1,7 +1,8 @@
 //! `COMMAND COUNT | INFO | DOCS | LIST`, and `HELP` of every command that has subcommands: all from the table.
 
 use super::glob::Glob;
-use super::{Args, COMMANDS, Command, CommandError, Context, Flags, Group, Run, args};
+use super::steps::Words;
+use super::{Args, COMMANDS, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, args};
 use crate::reply::Reply;
 
 const fn subcommand(
@@ -65,12 +66,49 @@ fn by_full_name(name: &[u8]) -> Option<&'static Command> {
     }
 }
 
-fn info(_: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+fn info(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     if words.len() <= 2 {
+        context.spend(DESCRIBE_WORK * COMMANDS.len());
         return Ok(Reply::Array(COMMANDS.iter().map(describe).collect()));
     }
-    let found = words.from(2).map(|name| by_full_name(name).map_or(Reply::Null, describe));
-    Ok(Reply::Array(found.collect()))
+    let words = few_names(words)?;
+    context.in_turns(Describing { words, found: Vec::new() })
+}
+
+/// Names in one request: each reply is some thousand times longer than a name.
+const NAMES_MAX: usize = 1000;
+/// What the description of a command costs, and its documentation.
+const DESCRIBE_WORK: usize = 32;
+const DOCUMENT_WORK: usize = 128;
+
+fn few_names(words: Args<'_>) -> Result<Words, CommandError> {
+    match words.len() - 2 > NAMES_MAX {
+        true => {
+            Err(CommandError::new(format!("ERR at most {NAMES_MAX} names; without any, all are described")))
+        }
+        false => Ok(Words::new(words, 2)),
+    }
+}
+
+/// A COMMAND INFO with names.
+struct Describing {
+    words: Words,
+    found: Vec<Reply>,
+}
+
+impl Steps for Describing {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let is_done = self.words.each(context, |context, name| {
+            context.spend(DESCRIBE_WORK);
+            self.found.push(by_full_name(name).map_or(Reply::Null, describe));
+            Ok(())
+        })?;
+        Ok(if is_done {
+            Progress::Done(Reply::Array(std::mem::take(&mut self.found)))
+        } else {
+            Progress::More
+        })
+    }
 }
 
 fn describe(command: &Command) -> Reply {
@@ -127,12 +165,33 @@ fn key_specs(command: &Command) -> Vec<Reply> {
     ])]
 }
 
-fn docs(_: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let document = |command: &Command| (bulk(command.name), document(command));
-    Ok(Reply::Map(match words.len() {
-        2 => COMMANDS.iter().map(document).collect(),
-        _ => words.from(2).filter_map(by_full_name).map(document).collect(),
-    }))
+fn docs(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    if words.len() == 2 {
+        context.spend(DOCUMENT_WORK * COMMANDS.len());
+        return Ok(Reply::Map(
+            COMMANDS.iter().map(|command| (bulk(command.name), document(command))).collect(),
+        ));
+    }
+    let words = few_names(words)?;
+    context.in_turns(Documenting { words, found: Vec::new() })
+}
+
+/// A COMMAND DOCS with names.
+struct Documenting {
+    words: Words,
+    found: Vec<(Reply, Reply)>,
+}
+
+impl Steps for Documenting {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let is_done = self.words.each(context, |context, name| {
+            context.spend(DOCUMENT_WORK);
+            let found = by_full_name(name).map(|command| (bulk(command.name), document(command)));
+            self.found.extend(found);
+            Ok(())
+        })?;
+        Ok(if is_done { Progress::Done(Reply::Map(std::mem::take(&mut self.found))) } else { Progress::More })
+    }
 }
 
 fn document(command: &Command) -> Reply {

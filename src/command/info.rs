@@ -11,7 +11,7 @@ pub(super) const INFO: Command = Command {
     name: "info",
     syntax: "[section [section ...]]",
     summary: "Answers what the server is and how it does: server, clients, memory, persistence, stats, \
-              replication, locks, keyspace.",
+              replication, locks, keyspace. Counts are of this moment: what is not durable yet is counted, too.",
     group: Group::Server,
     arity: -1,
     flags: Flags::NONE,
@@ -32,16 +32,21 @@ const SECTIONS: [(&str, Section); 8] = [
     ("Keyspace", keyspace),
 ];
 
+/// What the sections cost: the memory in use is asked of the system, and of all clients whether they wait.
+const INFO_WORK: usize = 1000;
+
 fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let is_wanted = |name: &str| {
-        words.len() == 1
-            || words.from(1).any(|word| {
-                args::is(word, name) || ["all", "default", "everything"].iter().any(|all| args::is(word, all))
-            })
-    };
+    let mut wanted = [words.len() == 1; SECTIONS.len()];
+    for word in words.from(1) {
+        let is_all = ["all", "default", "everything"].iter().any(|all| args::is(word, all));
+        for ((name, _), is_wanted) in SECTIONS.iter().zip(&mut wanted) {
+            *is_wanted |= is_all || args::is(word, name);
+        }
+    }
+    context.spend(INFO_WORK + words.len());
     let mut text = String::new();
-    for (name, section) in SECTIONS {
-        if is_wanted(name) {
+    for ((name, section), is_wanted) in SECTIONS.into_iter().zip(wanted) {
+        if is_wanted {
             if !text.is_empty() {
                 text.push_str("\r\n");
             }

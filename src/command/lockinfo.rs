@@ -1,15 +1,17 @@
 //! `LOCKINFO key`
 //!
-//! Map: state, limit, holders and waiters, each in order.
+//! Map: state, limit, holders and waiters, each in order, and how many of them there are: of a long queue the reply
+//! shows the head.
 
-use super::{Args, Command, CommandError, Context, Flags, Group, Run};
-use crate::lock::{Lease, Mode, SessionId, Slot, Timestamp, Waiter};
+use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps};
+use crate::journal::Seq;
+use crate::lock::{Lease, Mode, Owner, SessionId, Slot, Timestamp, Waiter};
 use crate::reply::Reply;
 
 pub(super) const LOCKINFO: Command = Command {
     name: "lockinfo",
     syntax: "key",
-    summary: "Answers who holds a lock and who waits for it, in order.",
+    summary: "Answers who holds a lock and who waits for it, in order: the first 1000 of each, and how many there are.",
     group: Group::Lock,
     arity: 2,
     flags: Flags::READONLY,
@@ -17,9 +19,84 @@ pub(super) const LOCKINFO: Command = Command {
     run: Run::Handler(run),
 };
 
+/// Holders, and waiters, that one reply shows.
+const SHOWN_MAX: usize = 1000;
+/// What the description of one of them costs.
+const MEMBER_WORK: usize = 16;
+
 fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(words.word(1))?;
-    context.look(context.access.read(&name, describe))
+    let snapshot = context.look(context.access.read(&name, Snapshot::of))?;
+    let (holders, waiters) =
+        (Vec::with_capacity(snapshot.holders.len()), Vec::with_capacity(snapshot.waiters.len()));
+    let seq = context.seq;
+    context.in_turns(Describing { snapshot, seq, holders, waiters })
+}
+
+/// What is shown of a lock, as it was at one instant.
+struct Snapshot {
+    now: Timestamp,
+    state: &'static str,
+    limit: Option<u32>,
+    delay_ms: u64,
+    holders: Vec<Lease>,
+    holders_total: usize,
+    waiters: Vec<(Owner, Mode, Timestamp)>,
+    waiters_total: usize,
+}
+
+impl Snapshot {
+    fn of(slot: &Slot, now: Timestamp) -> Snapshot {
+        let waiting = |waiter: &Waiter| (waiter.request.owner.clone(), waiter.request.mode, waiter.since);
+        Snapshot {
+            now,
+            state: slot.newest().map_or("free", |lease| mode_name(lease.mode)),
+            // The tightest limit among those who hold it is the one that counts.
+            limit: slot.smallest_capacity(),
+            delay_ms: slot.delay().and_then(|delay| delay.until.millis_left(now)).unwrap_or(0),
+            holders: slot.holders().take(SHOWN_MAX).cloned().collect(),
+            holders_total: slot.holder_count(),
+            waiters: slot.waiters().take(SHOWN_MAX).map(waiting).collect(),
+            waiters_total: slot.waiter_count(),
+        }
+    }
+}
+
+/// A reply that is being made of a [`Snapshot`].
+struct Describing {
+    snapshot: Snapshot,
+    seq: Seq,
+    holders: Vec<Reply>,
+    waiters: Vec<Reply>,
+}
+
+impl Steps for Describing {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let snapshot = &self.snapshot;
+        loop {
+            if let Some(lease) = snapshot.holders.get(self.holders.len()) {
+                self.holders.push(holder(lease, snapshot.now));
+            } else if let Some(next) = snapshot.waiters.get(self.waiters.len()) {
+                self.waiters.push(waiting(next, snapshot.now));
+            } else {
+                break;
+            }
+            context.spend(MEMBER_WORK);
+            if !context.has_turn_left() {
+                return Ok(Progress::More);
+            }
+        }
+        context.seq = context.seq.max(self.seq);
+        Ok(Progress::Done(map([
+            ("state", Reply::bulk(snapshot.state)),
+            ("limit", snapshot.limit.map_or(Reply::Null, |n| Reply::Integer(i64::from(n)))),
+            ("delay_ms", Reply::unsigned(snapshot.delay_ms)),
+            ("holders", Reply::Array(std::mem::take(&mut self.holders))),
+            ("waiters", Reply::Array(std::mem::take(&mut self.waiters))),
+            ("holders_total", Reply::count(snapshot.holders_total)),
+            ("waiters_total", Reply::count(snapshot.waiters_total)),
+        ])))
+    }
 }
 
 fn map<const N: usize>(pairs: [(&'static str, Reply); N]) -> Reply {
@@ -32,24 +109,6 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::Shared => "shared",
         Mode::Limit(_) => "limit",
     }
-}
-
-fn describe(slot: &Slot, now: Timestamp) -> Reply {
-    let state = slot.newest().map_or("free", |lease| mode_name(lease.mode));
-    // The tightest limit among those who hold it is the one that counts.
-    let limit = slot.holders().filter_map(|lease| lease.mode.capacity()).min();
-    map([
-        ("state", Reply::bulk(state)),
-        ("limit", limit.map_or(Reply::Null, |n| Reply::Integer(i64::from(n)))),
-        ("delay_ms", delay(slot, now)),
-        ("holders", Reply::Array(slot.holders().map(|lease| holder(lease, now)).collect())),
-        ("waiters", Reply::Array(slot.waiters().map(|waiter| waiting(waiter, now)).collect())),
-    ])
-}
-
-fn delay(slot: &Slot, now: Timestamp) -> Reply {
-    let left = slot.delay().and_then(|delay| delay.until.millis_left(now));
-    Reply::unsigned(left.unwrap_or(0))
 }
 
 fn holder(lease: &Lease, now: Timestamp) -> Reply {
@@ -67,11 +126,11 @@ fn holder(lease: &Lease, now: Timestamp) -> Reply {
     ])
 }
 
-fn waiting(waiter: &Waiter, now: Timestamp) -> Reply {
+fn waiting((owner, mode, since): &(Owner, Mode, Timestamp), now: Timestamp) -> Reply {
     map([
-        ("owner", Reply::bulk(waiter.request.owner.as_bytes())),
-        ("mode", Reply::bulk(mode_name(waiter.request.mode))),
-        ("waited_ms", Reply::unsigned(now.millis_since(waiter.since))),
+        ("owner", Reply::bulk(owner.as_bytes())),
+        ("mode", Reply::bulk(mode_name(*mode))),
+        ("waited_ms", Reply::unsigned(now.millis_since(*since))),
     ])
 }
 

@@ -13,7 +13,7 @@ pub(super) const TURN_WORK: usize = 4096;
 /// What a request costs before it does anything.
 pub(super) const REQUEST_WORK: usize = 8;
 /// What the look at one key of a command with several keys costs.
-pub(super) const KEY_WORK: usize = 4;
+pub(super) const KEY_WORK: usize = 8;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.
@@ -77,8 +77,8 @@ impl Context<'_> {
     pub(super) fn check_transaction_budget(&self) -> Result<(), CommandError> {
         match self.client.work.saturating_sub(self.client.transaction_began_at) > TRANSACTION_WORK {
             true => Err(CommandError::fixed(
-                "ERR the transaction reads too much: others wait until it ends; read outside of MULTI, or with \
-                 fewer commands",
+                "ERR the transaction's budget for reading is used up, as others wait until it ends; it was not \
+                 run",
             )),
             false => Ok(()),
         }

@@ -195,65 +195,6 @@ impl<'a> Access<'a> {
             }
         }
     }
-
-    /// Names held in a database, in the order of a scan from `cursor` (0: the start), about `count` of them, and the
-    /// cursor to go on with (0: the end). What is held during the whole scan is returned.
-    pub fn scan(
-        &self,
-        database: u8,
-        cursor: u64,
-        count: usize,
-    ) -> Result<(Vec<LockName>, u64, Seq), Unavailable> {
-        self.engine.check_up()?;
-        let now = self.now();
-        let (mut names, mut last, mut next) = (Vec::new(), None, 0);
-        // Cursors are hashes: their 32 bits survive every client's number type.
-        let scan = |hash: u64, name: &LockName, slot: &Slot| {
-            if names.len() >= count && last != Some(hash) {
-                next = hash;
-                return false;
-            }
-            if name.database() == database && self.engine.is_held(slot, now) {
-                names.push(name.clone());
-                last = Some(hash);
-            }
-            true
-        };
-        self.with_table(|table| table.scan(cursor, scan));
-        Ok((names, next, self.engine.last()))
-    }
-
-    /// All locks of a database that are held, in no order, until `each` answers `false`. A lock that is held during the whole
-    /// visit is visited. Slow where there are many, without keeping others out.
-    pub fn visit(
-        &self,
-        database: u8,
-        mut each: impl FnMut(&LockName, &Slot, Timestamp) -> bool,
-    ) -> Result<Seq, Unavailable> {
-        let mut wants_more = true;
-        for part in 0..Table::PARTS {
-            self.engine.check_up()?;
-            let now = self.now();
-            let visit = |name: &LockName, slot: &Slot| {
-                if name.database() == database && self.engine.is_held(slot, now) {
-                    wants_more = each(name, slot, now);
-                }
-                wants_more
-            };
-            self.with_table(|table| table.scan_part(part, visit));
-            if !wants_more {
-                break;
-            }
-        }
-        Ok(self.engine.last())
-    }
-
-    /// How many locks of a database are held; those that have ended and were not swept yet included.
-    pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
-        self.sweep_sessions(ENDS_PER_STEP)?;
-        self.engine.check_up()?;
-        Ok((self.engine.core.census.keys(database), self.engine.last()))
-    }
 }
 
 impl Engine {
@@ -330,14 +271,6 @@ impl Engine {
             }
         }
         if are_all { Ok(()) } else { Err(Retry::Unsettled) }
-    }
-
-    /// Whether a lock has a holder at `now`, whatever was swept.
-    fn is_held(&self, slot: &Slot, now: Timestamp) -> bool {
-        let sessions = &self.core.sessions;
-        let may_be_over = sessions.may_be_over(now);
-        let mut live = slot.holders().filter(|lease| !lease.is_over(now));
-        live.any(|lease| !may_be_over || lease.session().is_none_or(|id| !sessions.is_over(id, now)))
     }
 
     /// Refuses what would go beyond a limit, before anything changes. Returns the account for which a lease is counted

@@ -310,6 +310,15 @@ impl Slot {
         }
     }
 
+    /// The newest of the leases that `is_wanted` is true of.
+    pub fn newest_where(&self, is_wanted: &dyn Fn(&Lease) -> bool) -> Option<&Lease> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => Some(lease).filter(|lease| is_wanted(lease)),
+            Holders::Many(roster) => roster.last_where(is_wanted),
+        }
+    }
+
     /// All holders, the oldest grant first.
     pub fn holders(&self) -> impl Iterator<Item = &Lease> {
         let (one, many) = match &self.holders {
