@@ -14,8 +14,8 @@ use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
 use crate::journal::{Group, Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp,
-    Waiter, WaiterId,
+    self, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SessionId, SetCondition, Slot,
+    Timestamp, Waiter, WaiterId,
 };
 
 /// A way to the locks. Never make a second one on the same thread while one is alone.
@@ -258,7 +258,7 @@ impl Engine {
             }
         }
         if slot.lease_of(&request.owner).is_none() {
-            if !self.core.census.has_room(self.core.config.locks_max) {
+            if needs_room(op, slot) && !self.core.census.has_room(self.core.config.locks_max) {
                 return Err(Unavailable::LocksMax.into());
             }
             if self.core.tokens.are_exhausted() {
@@ -384,6 +384,17 @@ impl Engine {
     }
 }
 
+/// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either does not.
+fn needs_room(op: &Op, slot: &Slot) -> bool {
+    match op {
+        Op::Set { condition: SetCondition::Always | SetCondition::IfFree, .. } => {
+            slot.newest().is_none() && slot.delay().is_none()
+        }
+        Op::Set { .. } => false,
+        _ => true,
+    }
+}
+
 struct EngineEnv<'a> {
     engine: &'a Engine,
     epoch: u64,
@@ -439,7 +450,8 @@ fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Opt
             let kind = match how {
                 End::Released | End::Session { .. } => EventKind::Released,
                 End::Expired => EventKind::Expired,
-                End::Forced | End::Replaced => EventKind::Forced,
+                End::Forced => EventKind::Forced,
+                End::Replaced => EventKind::Replaced,
             };
             (kind, lease.token, lease.deadline)
         }

@@ -67,7 +67,7 @@ pub enum Op {
         /// The owner it queued for.
         owner: Owner,
     },
-    /// Put a value as Redis' SET does: whoever holds the lock loses it.
+    /// Put a value as Redis' SET does. If its condition holds, it replaces all holders and any running lock-delay.
     Set {
         /// The new holder; always exclusive.
         request: Request,
@@ -95,7 +95,7 @@ pub enum Op {
 pub enum SetCondition {
     /// Always.
     Always,
-    /// Only if nobody holds it.
+    /// Only if the lock is free and no lock-delay is running.
     IfFree,
     /// Only if somebody holds it.
     IfHeld,
@@ -212,11 +212,10 @@ impl<E: Env> Step<'_, E> {
         while let Some(token) = self.slot.due_holder(self.now) {
             self.end(token, End::Expired);
         }
-        let Some(busy) = self.slot.busy.as_mut() else { return };
-        if busy.delay.is_some_and(|delay| delay.until <= self.now) {
-            busy.delay = None;
-            self.effects.push(Effect::DelayEnded);
+        if self.slot.delay().is_some_and(|delay| delay.until <= self.now) {
+            self.end_delay();
         }
+        let Some(busy) = self.slot.busy.as_mut() else { return };
         while let Some(place) = busy.queue.due(self.now) {
             if let Some(waiter) = busy.queue.remove(place) {
                 self.effects.push(left(&waiter, Left::TimedOut));
@@ -318,7 +317,7 @@ impl<E: Env> Step<'_, E> {
         if !met {
             return Outcome::Refused(Refusal::Condition);
         }
-        if let Some(delay) = self.slot.delay() {
+        if let (SetCondition::IfFree, Some(delay)) = (condition, self.slot.delay()) {
             return Outcome::Refused(Refusal::Delayed(delay));
         }
         let kept = match self.slot.newest() {
@@ -338,6 +337,7 @@ impl<E: Env> Step<'_, E> {
             return Outcome::Granted { token, reentrant: true };
         }
         self.end_all(End::Replaced);
+        self.end_delay();
         if let Some(busy) = self.slot.busy.as_mut()
             && let Some(place) = busy.queue.number_of(&request.owner)
             && let Some(waiter) = busy.queue.remove(place)
@@ -424,6 +424,13 @@ impl<E: Env> Step<'_, E> {
             ended += 1;
         }
         ended
+    }
+
+    /// Ends the lock-delay, if one is running.
+    fn end_delay(&mut self) {
+        if self.slot.busy.as_mut().is_some_and(|busy| busy.delay.take().is_some()) {
+            self.effects.push(Effect::DelayEnded);
+        }
     }
 
     /// Grants the lock to the head of the queue for as long as there is room.

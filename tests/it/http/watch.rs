@@ -70,7 +70,9 @@ fn a_watch_tells_what_redis_clients_do_once_and_in_order() {
         ("LOCK other me EX 10", ""),
         ("LOCK job you", ""),
         ("UNLOCK job me", "released"),
-        ("SET job me PX 5", "acquired 3"),
+        ("SET job me PX 5000", "acquired 3"),
+        ("SET job you PX 5", "released"),
+        ("", "acquired 4"),
     ] {
         redis.line(request);
         if !event.is_empty() {
