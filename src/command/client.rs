@@ -3,6 +3,7 @@
 //! Promise: every request gets exactly one [`Executed`], whatever its words; when the client goes, its subscriptions,
 //! watches and CONN locks go with it. Absent: sockets and wire formats.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::args;
@@ -45,6 +46,9 @@ enum Replies {
     Skip,
 }
 
+/// Sessions that a connection is remembered to have opened.
+const OPENED_SESSIONS_MAX: usize = 16;
+
 /// One connection.
 pub struct Client {
     service: Arc<Service>,
@@ -56,6 +60,8 @@ pub struct Client {
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
     connection_session: Option<SessionId>,
+    /// The latest that it opened, the oldest first.
+    opened_sessions: VecDeque<SessionId>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
     /// The request that is carried out said that the next one is to be skipped.
@@ -79,6 +85,7 @@ impl Client {
             watch: None,
             subscriptions: Subscriptions::default(),
             connection_session: None,
+            opened_sessions: VecDeque::new(),
             origin: None,
             replies: Replies::On,
             skips_next: false,
@@ -137,6 +144,19 @@ impl Client {
         Arc::clone(self.origin.get_or_insert_with(make))
     }
 
+    /// Notes that it opened a session.
+    pub(super) fn opened_session(&mut self, id: SessionId) {
+        if self.opened_sessions.len() == OPENED_SESSIONS_MAX {
+            self.opened_sessions.pop_front();
+        }
+        self.opened_sessions.push_back(id);
+    }
+
+    /// Whether it may see the id of a session: it opened it, or the session is its own (CONN).
+    pub(super) fn knows_session(&self, id: SessionId) -> bool {
+        self.connection_session == Some(id) || self.opened_sessions.contains(&id)
+    }
+
     /// Back to how it was when it was opened, but for locks taken with CONN.
     pub(super) fn reset(&mut self) {
         self.transaction = None;
@@ -146,6 +166,7 @@ impl Client {
         self.set_protocol(2);
         self.set_name("");
         self.replies = Replies::On;
+        self.opened_sessions = VecDeque::new();
         self.is_authenticated = self.service.password.is_none();
     }
 

@@ -19,7 +19,12 @@ pub(super) const LOCKINFO: Command = Command {
 
 fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(words.word(1))?;
-    context.look(context.access.read(&name, describe))
+    let client = &*context.client;
+    let pseudonyms = context.access.engine().pseudonyms();
+    // A session's id is a secret: only the connection that opened it sees it.
+    let shown = |id| if client.knows_session(id) { session_text(id) } else { pseudonyms.short_session(id) };
+    let read = context.access.read(&name, |slot, now| describe(slot, now, &shown));
+    context.look(read)
 }
 
 fn map<const N: usize>(pairs: [(&'static str, Reply); N]) -> Reply {
@@ -34,7 +39,7 @@ fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-fn describe(slot: &Slot, now: Timestamp) -> Reply {
+fn describe(slot: &Slot, now: Timestamp, shown: &impl Fn(SessionId) -> String) -> Reply {
     let state = slot.newest().map_or("free", |lease| mode_name(lease.mode));
     // The tightest limit among those who hold it is the one that counts.
     let limit = slot.holders().filter_map(|lease| lease.mode.capacity()).min();
@@ -42,7 +47,7 @@ fn describe(slot: &Slot, now: Timestamp) -> Reply {
         ("state", Reply::bulk(state)),
         ("limit", limit.map_or(Reply::Null, |n| Reply::Integer(i64::from(n)))),
         ("delay_ms", delay(slot, now)),
-        ("holders", Reply::Array(slot.holders().map(|lease| holder(lease, now)).collect())),
+        ("holders", Reply::Array(slot.holders().map(|lease| holder(lease, now, shown)).collect())),
         ("waiters", Reply::Array(slot.waiters().map(|waiter| waiting(waiter, now)).collect())),
     ])
 }
@@ -52,7 +57,7 @@ fn delay(slot: &Slot, now: Timestamp) -> Reply {
     Reply::unsigned(left.unwrap_or(0))
 }
 
-fn holder(lease: &Lease, now: Timestamp) -> Reply {
+fn holder(lease: &Lease, now: Timestamp, shown: &impl Fn(SessionId) -> String) -> Reply {
     let origin = lease.origin.as_deref();
     map([
         ("owner", Reply::bulk(lease.owner.as_bytes())),
@@ -62,7 +67,7 @@ fn holder(lease: &Lease, now: Timestamp) -> Reply {
         ("renewals", Reply::Integer(i64::from(lease.renewals))),
         ("addr", origin.map_or(Reply::Null, |origin| Reply::bulk(&origin.addr))),
         ("client_name", origin.map_or(Reply::Null, |origin| Reply::bulk(&origin.client_name))),
-        ("session", lease.session().map_or(Reply::Null, |id| Reply::bulk(session_text(id)))),
+        ("session", lease.session().map_or(Reply::Null, |id| Reply::bulk(shown(id)))),
         ("meta", lease.meta().map_or(Reply::Null, Reply::bulk)),
     ])
 }
@@ -75,7 +80,7 @@ fn waiting(waiter: &Waiter, now: Timestamp) -> Reply {
     ])
 }
 
-/// A session id as clients see it: 32 hexadecimal digits.
+/// A session id as SESSION OPEN answers it: 32 hexadecimal digits.
 pub(super) fn session_text(id: SessionId) -> String {
     format!("{:032x}", id.0)
 }

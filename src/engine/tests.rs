@@ -88,9 +88,11 @@ async fn a_lock_outlives_the_process_with_owner_token_and_remaining_time() {
     let acquire = Op::Acquire { request: request("a"), wait: None };
     let (outcome, seq) = engine.access().submit(&name("k"), &acquire).unwrap();
     engine.barrier(seq).await.unwrap();
+    let pseudonym = engine.pseudonyms().short_session(SessionId(1));
     drop(engine);
     clock.advance_millis(400);
     let engine = on_disk(&path, &clock);
+    assert_eq!(engine.pseudonyms().short_session(SessionId(1)), pseudonym);
     let ((token, holder, left), _) = engine
         .access()
         .read(&name("k"), |slot, now| {

@@ -112,18 +112,19 @@ fn run(script: &str) -> String {
     answered
 }
 
-/// Replaces what differs from run to run: ports, session ids.
+/// Replaces what differs from run to run: ports, session ids and their pseudonyms.
 fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
     let mut lines = Vec::new();
     for line in reply.lines() {
         let word = line.trim_matches([' ', '"']);
-        let line = if word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let line = if [16, 32].contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let label = if word.len() == 32 { "secret" } else { "pseudonym" };
             let known = secrets.iter().position(|secret| secret == word);
             let n = known.unwrap_or_else(|| {
                 secrets.push(word.to_owned());
                 secrets.len() - 1
             });
-            line.replace(word, &format!("$secret{}", n + 1))
+            line.replace(word, &format!("${label}{}", n + 1))
         } else if word.starts_with("127.0.0.1:") {
             line.replace(word, "ADDR")
         } else {
