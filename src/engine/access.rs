@@ -11,7 +11,8 @@ use crossbeam_utils::sync::ShardedLockWriteGuard;
 
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
-use super::{Engine, Event, EventKind, Unavailable, Verdict};
+use super::zombies::Lost;
+use super::{Engine, Event, EventKind, Unavailable, Verdict, losses};
 use crate::journal::{Group, Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
     self, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SessionId, SetCondition, Slot,
@@ -237,7 +238,7 @@ impl Engine {
                 _ => account.into_iter().for_each(|account| core.quotas.remove(account)),
             }
             if outcome == Outcome::NotHeld {
-                self.note_late(op, guarded.hash, now);
+                self.note_late(name, op, guarded.hash, now);
             }
             while let Some(op) = undelivered.pop_front() {
                 self.step(table, name, &op, now, &mut guarded, &mut undelivered)?;
@@ -282,7 +283,7 @@ impl Engine {
     }
 
     /// Counts an owner that comes back after its lease has ended.
-    fn note_late(&self, op: &Op, hash: u64, now: Timestamp) {
+    fn note_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
         let (owner, late) = match op {
             Op::Release { owner, .. } | Op::Delete { if_owner: Some(owner) } => {
                 (owner, &self.core.census.late_releases)
@@ -290,8 +291,9 @@ impl Engine {
             Op::Renew { owner, .. } => (owner, &self.core.census.late_renewals),
             _ => return,
         };
-        if let Some(ended) = self.core.zombies.came_back(|| self.core.hash.with_owner(hash, owner)) {
-            late.observe(now.nanos_since(ended), 1);
+        if let Some(lost) = self.core.zombies.came_back(|| self.core.hash.with_owner(hash, owner)) {
+            late.observe(now.nanos_since(lost.at), 1);
+            losses::log_late(name, op, &lost, now);
         }
     }
 
@@ -327,6 +329,7 @@ impl Engine {
         }
         for effect in effects.iter() {
             core.census.count(effect, now);
+            losses::log_end(name, op, effect);
             self.note(name, effect, &effects, guarded, now);
             let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
             let is_heard = core.waiters.tell(waiter, verdict);
@@ -363,9 +366,10 @@ impl Engine {
                     core.sessions.count(session, name, false);
                 }
                 lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                if how.is_unclean() {
+                if how.is_unclean() || *how == End::Replaced {
                     let at = now.min(lease.deadline);
-                    core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), at);
+                    let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
+                    core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
                 }
             }
             Effect::Joined { session: Some(session), .. } => core.sessions.attach(*session, name),

@@ -13,6 +13,7 @@ mod deadlines;
 mod entry;
 mod events;
 mod expiry;
+mod losses;
 mod metered;
 mod pseudonyms;
 mod quotas;
