@@ -187,7 +187,9 @@ impl Client {
         let done = context.run(words);
         let reply = context.reply_to(done);
         let Context { seq, parked, closes, .. } = context;
-        let is_silent = self.replies != Replies::On;
+        // Messages, and the confirmations that they are to come, answer no request.
+        let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
+        let is_silent = self.replies != Replies::On && !is_message;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
@@ -267,11 +269,16 @@ impl Context<'_> {
 
     /// Finds the command, checks what is common to all, and runs or queues it.
     fn run(&mut self, words: Args<'_>) -> Result<Reply, CommandError> {
-        let found = find(words);
-        if let (Err(_), Some(transaction)) = (&found, self.client.transaction.as_mut()) {
-            transaction.is_broken = true;
+        let command = self.admit(words).map_err(|error| self.abort_transaction(words, error))?;
+        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
+            return self.queue(command, words);
         }
-        let command = found?;
+        self.call(command, words)
+    }
+
+    /// The command that these words name, if the connection may send it now.
+    fn admit(&mut self, words: Args<'_>) -> Result<&'static Command, CommandError> {
+        let command = find(words)?;
         self.client.command = command.name;
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
@@ -283,10 +290,7 @@ impl Context<'_> {
                 command.name
             )));
         }
-        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
-            return self.queue(command, words);
-        }
-        self.call(command, words)
+        Ok(command)
     }
 
     /// Runs a command that was found, with its checks done.

@@ -311,6 +311,9 @@ impl Engine {
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch: table.epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
+        if changes_value(op, &outcome, &effects) {
+            core.watches.changed(guarded.hash, name);
+        }
         if effects.is_empty() {
             return Ok(outcome);
         }
@@ -319,10 +322,6 @@ impl Engine {
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
         let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
-        // Who waits is no business of those who watch a lock.
-        if effects.iter().any(|effect| !matches!(effect, Effect::Joined { .. } | Effect::WaiterLeft { .. })) {
-            core.watches.changed(guarded.hash);
-        }
         if core.events.is_heard() {
             let events = effects.iter().filter_map(|effect| event_of(name, effect, &effects, guarded.slot));
             events.for_each(|event| core.events.push(seq, event));
@@ -386,6 +385,19 @@ impl Engine {
             self.core.sessions.detach(session, name);
         }
     }
+}
+
+/// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end. As in Redis, a SET is a change
+/// even if it changes nothing.
+fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
+    matches!((op, outcome), (Op::Set { .. }, Outcome::Granted { .. }))
+        || effects.iter().any(|effect| match effect {
+            Effect::Granted { .. } | Effect::Renewed { .. } | Effect::Ended { .. } => true,
+            Effect::DelayStarted { .. }
+            | Effect::DelayEnded
+            | Effect::Joined { .. }
+            | Effect::WaiterLeft { .. } => false,
+        })
 }
 
 /// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either does not.

@@ -1,7 +1,7 @@
 //! WATCH: who wants to know that a lock has changed.
 //!
-//! Promise: a change after [`Access::watch`] is seen by [`Watch::is_broken`]; unrelated locks whose hashes collide may
-//! break a watch, too, which is safe. Costs one atomic load an operation while nobody watches.
+//! Promise: a watch breaks when Redis' would: when a lock that it watches is granted, renewed, ended or set, even to the same
+//! value, and after a failed commit. Costs one atomic load an operation while nobody watches.
 //! Absent: what changed.
 
 use std::collections::HashMap;
@@ -15,24 +15,26 @@ use crate::lock::{LockName, Op};
 #[derive(Default)]
 pub(super) struct Watches {
     count: AtomicUsize,
-    by_hash: Mutex<HashMap<u64, Vec<Arc<AtomicBool>>>>,
+    /// Names, each with the flag of a watch, by the hash of the name, which others may share.
+    by_hash: Mutex<HashMap<u64, Vec<(LockName, Arc<AtomicBool>)>>>,
 }
 
 impl Watches {
-    fn by_hash(&self) -> MutexGuard<'_, HashMap<u64, Vec<Arc<AtomicBool>>>> {
+    fn by_hash(&self) -> MutexGuard<'_, HashMap<u64, Vec<(LockName, Arc<AtomicBool>)>>> {
         self.by_hash.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn changed(&self, hash: u64) {
+    pub(super) fn changed(&self, hash: u64, name: &LockName) {
         if self.count.load(Ordering::SeqCst) > 0
-            && let Some(flags) = self.by_hash().get(&hash)
+            && let Some(watched) = self.by_hash().get(&hash)
         {
-            flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
+            let watched = watched.iter().filter(|(watched, _)| watched == name);
+            watched.for_each(|(_, flag)| flag.store(true, Ordering::SeqCst));
         }
     }
 
     pub(super) fn all_changed(&self) {
-        self.by_hash().values().flatten().for_each(|flag| flag.store(true, Ordering::SeqCst));
+        self.by_hash().values().flatten().for_each(|(_, flag)| flag.store(true, Ordering::SeqCst));
     }
 }
 
@@ -58,7 +60,7 @@ impl Watch {
         let core = &self.engine.core;
         let hash = core.hash.of(name);
         core.watches.count.fetch_add(1, Ordering::SeqCst);
-        core.watches.by_hash().entry(hash).or_default().push(Arc::clone(&self.is_broken));
+        core.watches.by_hash().entry(hash).or_default().push((name.clone(), Arc::clone(&self.is_broken)));
         self.watched.push((hash, name.clone()));
         Ok(())
     }
@@ -89,7 +91,7 @@ impl Drop for Watch {
         let mut by_hash = watches.by_hash();
         for (hash, _) in &self.watched {
             if let Some(flags) = by_hash.get_mut(hash) {
-                flags.retain(|flag| !Arc::ptr_eq(flag, &self.is_broken));
+                flags.retain(|(_, flag)| !Arc::ptr_eq(flag, &self.is_broken));
                 if flags.is_empty() {
                     by_hash.remove(hash);
                 }
