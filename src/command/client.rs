@@ -3,6 +3,7 @@
 //! Promise: every request gets exactly one [`Executed`], whatever its words; when the client goes, its subscriptions,
 //! watches and CONN locks go with it. Absent: sockets and wire formats.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::args;
@@ -50,6 +51,9 @@ enum Replies {
     Skip,
 }
 
+/// Sessions that a connection is remembered to have opened.
+const OPENED_SESSIONS_MAX: usize = 16;
+
 /// One connection.
 pub struct Client {
     service: Arc<Service>,
@@ -61,6 +65,8 @@ pub struct Client {
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
     connection_session: Option<SessionId>,
+    /// The latest that it opened, the oldest first.
+    opened_sessions: VecDeque<SessionId>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
     /// The request that is carried out said that the next one is to be skipped.
@@ -88,6 +94,7 @@ impl Client {
             watch: None,
             subscriptions: Subscriptions::default(),
             connection_session: None,
+            opened_sessions: VecDeque::new(),
             origin: None,
             replies: Replies::On,
             skips_next: false,
@@ -158,6 +165,19 @@ impl Client {
         Arc::clone(self.origin.get_or_insert_with(make))
     }
 
+    /// Notes that it opened a session.
+    pub(super) fn opened_session(&mut self, id: SessionId) {
+        if self.opened_sessions.len() == OPENED_SESSIONS_MAX {
+            self.opened_sessions.pop_front();
+        }
+        self.opened_sessions.push_back(id);
+    }
+
+    /// Whether it may see the id of a session: it opened it, or the session is its own (CONN).
+    pub(super) fn knows_session(&self, id: SessionId) -> bool {
+        self.connection_session == Some(id) || self.opened_sessions.contains(&id)
+    }
+
     /// Back to how it was when it was opened, but for locks taken with CONN.
     pub(super) fn reset(&mut self) {
         self.transaction = None;
@@ -167,6 +187,7 @@ impl Client {
         self.set_protocol(2);
         self.set_name("");
         self.replies = Replies::On;
+        self.opened_sessions = VecDeque::new();
         self.is_authenticated = self.service.password.is_none();
     }
 
@@ -193,7 +214,9 @@ impl Client {
         }
         let reply = context.reply_to(done);
         let Context { seq, parked, steps, closes, .. } = context;
-        let is_silent = self.replies != Replies::On;
+        // Messages, and the confirmations that they are to come, answer no request.
+        let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
+        let is_silent = self.replies != Replies::On && !is_message;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
@@ -298,11 +321,16 @@ impl Context<'_> {
 
     /// Finds the command, checks what is common to all, and runs or queues it.
     fn run(&mut self, words: Args<'_>) -> Result<Reply, CommandError> {
-        let found = find(words);
-        if let (Err(_), Some(transaction)) = (&found, self.client.transaction.as_mut()) {
-            transaction.is_broken = true;
+        let command = self.admit(words).map_err(|error| self.abort_transaction(words, error))?;
+        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
+            return self.queue(command, words);
         }
-        let command = found?;
+        self.call(command, words)
+    }
+
+    /// The command that these words name, if the connection may send it now.
+    fn admit(&mut self, words: Args<'_>) -> Result<&'static Command, CommandError> {
+        let command = find(words)?;
         self.client.command = command.name;
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
@@ -314,10 +342,7 @@ impl Context<'_> {
                 command.name
             )));
         }
-        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
-            return self.queue(command, words);
-        }
-        self.call(command, words)
+        Ok(command)
     }
 
     /// Runs a command that was found, with its checks done.

@@ -118,13 +118,17 @@ fn expire(
         return Err(CommandError::fixed("ERR GT and LT options at the same time are not compatible"));
     }
     let amount = args::integer(words.word(2))?;
-    let millis = amount.checked_mul(unit_ms).ok_or_else(|| CommandError::expire_time(command))?;
+    let millis = context.millis(amount, unit_ms).ok_or_else(|| CommandError::expire_time(command))?;
+    let Some(name) = name else { return Ok(Reply::Integer(0)) };
     // A time that has passed releases the key.
     let op = match u64::try_from(millis) {
         Err(_) | Ok(0) => Op::Delete { if_owner: None },
-        Ok(millis) => Op::SetTtl { ttl: Some(context.ttl_of(millis)?) },
+        Ok(millis) => match context.ttl_of(millis) {
+            Ok(ttl) => Op::SetTtl { ttl: Some(ttl) },
+            // Of a key that is free, any end will do.
+            Err(error) => return look_at(context, &name)?.map_or(Ok(Reply::Integer(0)), |_| Err(error)),
+        },
     };
-    let Some(name) = name else { return Ok(Reply::Integer(0)) };
     if !(nx || xx || gt || lt) {
         return apply(context, &name, &op);
     }

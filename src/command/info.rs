@@ -139,6 +139,7 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         ("session_ends", &census.session_ends),
         ("expiries", &census.expiries),
         ("forced", &census.forced),
+        ("replaced", &census.replaced),
         ("waits", &census.waits),
         ("wait_timeouts", &census.wait_timeouts),
     ] {

@@ -88,7 +88,8 @@ fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
     let owner = context.owner(words.word(2))?;
     let found = parse(context, words)?;
     let session = if found.conn { Some(context.connection_session()?) } else { found.session };
-    let ttl = match (found.ttl, found.session) {
+    let ttl = match (found.ttl, session) {
+        // The session or the connection alone decides.
         (None, Some(_)) => None,
         (ttl, _) => ttl.or(Ttl::from_millis(u64::from(context.service.limits.ttl_ms_default)).ok()),
     };

@@ -21,8 +21,8 @@ pub(super) const LOCKINFO: Command = Command {
 
 /// Holders, and waiters, that one reply shows.
 const SHOWN_MAX: usize = 1000;
-/// What the description of one of them costs.
-const MEMBER_WORK: usize = 16;
+/// What the description of one of them costs, with the pseudonym of a session.
+const MEMBER_WORK: usize = 32;
 
 fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(words.word(1))?;
@@ -75,7 +75,8 @@ impl Steps for Describing {
         let snapshot = &self.snapshot;
         loop {
             if let Some(lease) = snapshot.holders.get(self.holders.len()) {
-                self.holders.push(holder(lease, snapshot.now));
+                let session = lease.session().map(|id| shown(context, id));
+                self.holders.push(holder(lease, snapshot.now, session));
             } else if let Some(next) = snapshot.waiters.get(self.waiters.len()) {
                 self.waiters.push(waiting(next, snapshot.now));
             } else {
@@ -111,7 +112,15 @@ fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-fn holder(lease: &Lease, now: Timestamp) -> Reply {
+/// A session's id is a secret: only the connection that opened it sees it, and others a pseudonym.
+fn shown(context: &Context<'_>, id: SessionId) -> String {
+    match context.client.knows_session(id) {
+        true => session_text(id),
+        false => context.access.engine().pseudonyms().short_session(id),
+    }
+}
+
+fn holder(lease: &Lease, now: Timestamp, session: Option<String>) -> Reply {
     let origin = lease.origin.as_deref();
     map([
         ("owner", Reply::bulk(lease.owner.as_bytes())),
@@ -121,7 +130,7 @@ fn holder(lease: &Lease, now: Timestamp) -> Reply {
         ("renewals", Reply::Integer(i64::from(lease.renewals))),
         ("addr", origin.map_or(Reply::Null, |origin| Reply::bulk(&origin.addr))),
         ("client_name", origin.map_or(Reply::Null, |origin| Reply::bulk(&origin.client_name))),
-        ("session", lease.session().map_or(Reply::Null, |id| Reply::bulk(session_text(id)))),
+        ("session", session.map_or(Reply::Null, Reply::bulk)),
         ("meta", lease.meta().map_or(Reply::Null, Reply::bulk)),
     ])
 }
@@ -134,7 +143,7 @@ fn waiting((owner, mode, since): &(Owner, Mode, Timestamp), now: Timestamp) -> R
     ])
 }
 
-/// A session id as clients see it: 32 hexadecimal digits.
+/// A session id as SESSION OPEN answers it: 32 hexadecimal digits.
 pub(super) fn session_text(id: SessionId) -> String {
     format!("{:032x}", id.0)
 }

@@ -433,10 +433,21 @@ impl Context<'_> {
     }
 
     /// A TTL in seconds or milliseconds, for the command `name`.
-    fn ttl(&self, word: &[u8], unit_ms: u64, name: &str) -> Result<Ttl, CommandError> {
-        let amount = u64::try_from(args::integer(word)?).ok().filter(|amount| *amount > 0);
-        let millis = amount.and_then(|amount| amount.checked_mul(unit_ms));
-        self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?)
+    fn ttl(&self, word: &[u8], unit_ms: i64, name: &str) -> Result<Ttl, CommandError> {
+        let amount = args::integer(word)?;
+        let millis =
+            Some(amount).filter(|amount| *amount > 0).and_then(|amount| self.millis(amount, unit_ms));
+        self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?.unsigned_abs())
+    }
+
+    /// An amount of time in milliseconds; `None` if it ends when Redis has no number for the time.
+    fn millis(&self, amount: i64, unit_ms: i64) -> Option<i64> {
+        let millis = amount.checked_mul(unit_ms)?;
+        if millis <= i64::from(TTL_MS_MAX) {
+            return Some(millis);
+        }
+        let now = i64::try_from(self.access.engine().clock().wall_millis()).ok()?;
+        now.checked_add(millis).map(|_| millis)
     }
 
     /// A TTL of so many milliseconds.

@@ -87,6 +87,7 @@ fn open(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
         None => Ttl::from_millis(u64::from(context.service.limits.ttl_ms_default))?,
     };
     let id = context.look(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
+    context.client.opened_session(id);
     Ok(Reply::bulk(session_text(id)))
 }
 

@@ -1,7 +1,7 @@
 //! `SET key value [NX | XX | IFEQ value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]` and `SETNX key value`
 //!
 //! Redis' lock idiom on the same leases: the value is the owner. A plain SET replaces the holder under a new token; the
-//! holder's own SET keeps it. OK, or Null if the condition does not hold or a lock-delay runs.
+//! holder's own SET keeps it. OK, or Null if the condition does not hold, which for NX includes a lock-delay that is running.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, get};
 use crate::lock::{LockName, Op, Outcome, Owner, Request, SetCondition, Ttl};
@@ -51,8 +51,8 @@ struct Wanted {
 fn parse(context: &Context<'_>, words: Args<'_>) -> Result<Wanted, CommandError> {
     let mut wanted =
         Wanted { condition: SetCondition::Always, impossible: false, get: false, ends: Ends::Never };
-    // As in Redis, the same option may come again, another of its kind not.
-    let (mut condition, mut end) = (None, None);
+    // As in Redis, the same option may come again, another of its kind not, and numbers are read once all options are known.
+    let (mut condition, mut end, mut amount) = (None, None, &b""[..]);
     let may = |kind: &mut Option<&'static str>, name| *kind.get_or_insert(name) == name;
     let mut options = words.options(3);
     while let Some(word) = options.next_word() {
@@ -73,17 +73,20 @@ fn parse(context: &Context<'_>, words: Args<'_>) -> Result<Wanted, CommandError>
             };
         } else if is("keepttl") && may(&mut end, "keepttl") {
             wanted.ends = Ends::As;
-        } else if is("ex") && may(&mut end, "ex") {
-            wanted.ends = Ends::After(context.ttl(options.value()?, 1000, "set")?);
-        } else if is("px") && may(&mut end, "px") {
-            wanted.ends = Ends::After(context.ttl(options.value()?, 1, "set")?);
-        } else if is("exat") && may(&mut end, "exat") {
-            wanted.ends = until(context, options.integer()?, 1000)?;
-        } else if is("pxat") && may(&mut end, "pxat") {
-            wanted.ends = until(context, options.integer()?, 1)?;
+        } else if let Some(name) = ["ex", "px", "exat", "pxat"].into_iter().find(|name| is(name))
+            && may(&mut end, name)
+        {
+            amount = options.value()?;
         } else {
             return Err(CommandError::SYNTAX);
         }
+    }
+    match end {
+        Some("ex") => wanted.ends = Ends::After(context.ttl(amount, 1000, "set")?),
+        Some("px") => wanted.ends = Ends::After(context.ttl(amount, 1, "set")?),
+        Some("exat") => wanted.ends = until(context, args::integer(amount)?, 1000)?,
+        Some("pxat") => wanted.ends = until(context, args::integer(amount)?, 1)?,
+        _ => {}
     }
     Ok(wanted)
 }
@@ -99,9 +102,9 @@ fn until(context: &Context<'_>, at: i64, unit_ms: i64) -> Result<Ends, CommandEr
 }
 
 fn set(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    let wanted = parse(context, words)?;
     let name = context.name(words.word(1))?;
     let owner = context.owner(words.word(2))?;
-    let wanted = parse(context, words)?;
     if !wanted.get && !matches!(wanted.ends, Ends::Past) {
         let is_set = put(context, &name, owner, &wanted)?;
         return Ok(if is_set { Reply::OK } else { Reply::Null });

@@ -3,7 +3,9 @@
 //! Promise: nobody's commands come between those of an EXEC, all changes land in one commit, and the reply waits for it.
 
 use super::steps::{KEY_WORK, Words, work_of_bytes};
-use super::{Args, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps};
+use super::{
+    Args, Client, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps, args,
+};
 use crate::engine::Watch;
 use crate::reply::Reply;
 
@@ -48,11 +50,11 @@ pub(super) const EXEC: Command = command(
 
 pub(super) const DISCARD: Command =
     command("discard", "", 1, Flags::NOT_QUEUED, "Forgets what was queued.", |context, _| {
-        context.client.watch = None;
-        match context.client.transaction.take() {
-            Some(_) => Ok(Reply::OK),
-            None => Err(CommandError::fixed("ERR DISCARD without MULTI")),
+        if context.client.transaction.is_none() {
+            return Err(CommandError::fixed("ERR DISCARD without MULTI"));
         }
+        context.client.discard_transaction();
+        Ok(Reply::OK)
     });
 
 pub(super) const WATCH: Command = Command {
@@ -118,10 +120,10 @@ const WATCHED_MAX: usize = 10_000;
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    let watch = context.client.watch.take();
     let Some(transaction) = context.client.transaction.take() else {
         return Err(CommandError::fixed("ERR EXEC without MULTI"));
     };
+    let watch = context.client.watch.take();
     if transaction.is_broken {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
@@ -147,7 +149,30 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     })
 }
 
+impl Client {
+    /// Forgets what was queued and what is watched.
+    fn discard_transaction(&mut self) {
+        self.transaction = None;
+        self.watch = None;
+    }
+}
+
 impl Context<'_> {
+    /// What a request that was refused before it was queued means for a transaction: EXEC will refuse, too. A refused EXEC
+    /// ends the transaction.
+    pub(super) fn abort_transaction(&mut self, words: Args<'_>, error: CommandError) -> CommandError {
+        if args::is(words.word(0), EXEC.name) {
+            self.client.discard_transaction();
+            let text = error.text();
+            let why = text.strip_prefix("ERR ").unwrap_or(text);
+            return CommandError::new(format!("EXECABORT Transaction discarded because of: {why}"));
+        }
+        if let Some(transaction) = self.client.transaction.as_mut() {
+            transaction.is_broken = true;
+        }
+        error
+    }
+
     /// Queues a command for EXEC.
     pub(super) fn queue(
         &mut self,

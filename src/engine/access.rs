@@ -14,11 +14,12 @@ use crossbeam_utils::sync::ShardedLockWriteGuard;
 use super::sessions::Use;
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
-use super::{Engine, Event, EventKind, Unavailable, Verdict};
+use super::zombies::Lost;
+use super::{Engine, Event, EventKind, Unavailable, Verdict, losses};
 use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, Slot, Timestamp,
-    Waiter, WaiterId,
+    self, ENDS_PER_STEP, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SetCondition, Slot,
+    Timestamp, Waiter, WaiterId,
 };
 
 /// A way to the locks. Never make a second one on the same thread while one is alone.
@@ -239,7 +240,7 @@ impl Engine {
         }
         match outcome {
             Outcome::Unsettled => return Err(Retry::Unsettled),
-            Outcome::NotHeld => self.note_late(op, guarded.hash, now),
+            Outcome::NotHeld => self.note_late(name, op, guarded.hash, now),
             _ => {}
         }
         core.census.outcome(&outcome);
@@ -283,7 +284,7 @@ impl Engine {
             }
         }
         if slot.lease_of(&request.owner).is_none() {
-            if !self.core.census.has_room(self.core.config.locks_max) {
+            if needs_room(op, slot) && !self.core.census.has_room(self.core.config.locks_max) {
                 return Err(Unavailable::LocksMax.into());
             }
             if self.core.tokens.are_exhausted() {
@@ -307,7 +308,7 @@ impl Engine {
     }
 
     /// Counts an owner that comes back after its lease has ended.
-    fn note_late(&self, op: &Op, hash: u64, now: Timestamp) {
+    fn note_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
         let (owner, late) = match op {
             Op::Release { owner, .. } | Op::Delete { if_owner: Some(owner) } => {
                 (owner, &self.core.census.late_releases)
@@ -315,8 +316,9 @@ impl Engine {
             Op::Renew { owner, .. } => (owner, &self.core.census.late_renewals),
             _ => return,
         };
-        if let Some(ended) = self.core.zombies.came_back(|| self.core.hash.with_owner(hash, owner)) {
-            late.observe(now.nanos_since(ended), 1);
+        if let Some(lost) = self.core.zombies.came_back(|| self.core.hash.with_owner(hash, owner)) {
+            late.observe(now.nanos_since(lost.at), 1);
+            losses::log_late(name, op, &lost, now);
         }
     }
 
@@ -351,6 +353,9 @@ impl Engine {
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch: table.epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
+        if changes_value(op, &outcome, &effects) {
+            core.watches.changed(name);
+        }
         if effects.is_empty() {
             return Ok(outcome);
         }
@@ -359,16 +364,13 @@ impl Engine {
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
         let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
-        // Who waits is no business of those who watch a lock.
-        if effects.iter().any(|effect| !matches!(effect, Effect::Joined { .. } | Effect::WaiterLeft { .. })) {
-            core.watches.changed(guarded.hash);
-        }
         if core.events.is_heard() {
             let events = effects.iter().filter_map(|effect| event_of(name, effect, &effects, guarded.slot));
             events.for_each(|event| core.events.push(seq, event));
         }
         for effect in effects.iter() {
             core.census.count(effect, now);
+            losses::log_end(name, op, effect);
             self.note(name, effect, &effects, guarded, now);
             let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
             let is_heard = core.waiters.tell(waiter, verdict);
@@ -410,9 +412,10 @@ impl Engine {
                     core.sessions.count(session, name, false);
                 }
                 lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                if how.is_unclean() {
+                if how.is_unclean() || *how == End::Replaced {
                     let at = now.min(lease.deadline);
-                    core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), at);
+                    let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
+                    core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
                 }
             }
             Effect::Joined { session: Some(session), .. } => {
@@ -423,6 +426,30 @@ impl Engine {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end. As in Redis, a SET is a change
+/// even if it changes nothing.
+fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
+    matches!((op, outcome), (Op::Set { .. }, Outcome::Granted { .. }))
+        || effects.iter().any(|effect| match effect {
+            Effect::Granted { .. } | Effect::Renewed { .. } | Effect::Ended { .. } => true,
+            Effect::DelayStarted { .. }
+            | Effect::DelayEnded
+            | Effect::Joined { .. }
+            | Effect::WaiterLeft { .. } => false,
+        })
+}
+
+/// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either does not.
+fn needs_room(op: &Op, slot: &Slot) -> bool {
+    match op {
+        Op::Set { condition: SetCondition::Always | SetCondition::IfFree, .. } => {
+            slot.newest().is_none() && slot.delay().is_none()
+        }
+        Op::Set { .. } => false,
+        _ => true,
     }
 }
 
@@ -481,7 +508,8 @@ fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Opt
             let kind = match how {
                 End::Released | End::Session { .. } => EventKind::Released,
                 End::Expired => EventKind::Expired,
-                End::Forced | End::Replaced => EventKind::Forced,
+                End::Forced => EventKind::Forced,
+                End::Replaced => EventKind::Replaced,
             };
             (kind, lease.token, lease.deadline)
         }

@@ -38,8 +38,10 @@ pub struct Census {
     pub session_ends: Count,
     /// Leases that reached their deadline.
     pub expiries: Count,
-    /// Leases ended by an operator, or by a SET over them.
+    /// Leases ended by an operator.
     pub forced: Count,
+    /// Leases ended by a SET that gave the lock to another owner.
+    pub replaced: Count,
     /// Requests that had to queue.
     pub waits: Count,
     /// Queued requests that waited as long as they wished.
@@ -70,6 +72,7 @@ impl Default for Census {
             session_ends: Count::default(),
             expiries: Count::default(),
             forced: Count::default(),
+            replaced: Count::default(),
             waits: Count::default(),
             wait_timeouts: Count::default(),
             waiting_times: Histogram::of_times(),
@@ -152,7 +155,8 @@ impl Census {
                     End::Released => &self.releases,
                     End::Session { .. } => &self.session_ends,
                     End::Expired => &self.expiries,
-                    End::Forced | End::Replaced => &self.forced,
+                    End::Forced => &self.forced,
+                    End::Replaced => &self.replaced,
                 }
             }
             Effect::Joined { .. } => {

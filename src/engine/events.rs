@@ -23,8 +23,10 @@ pub enum EventKind {
     Released,
     /// It reached its deadline.
     Expired,
-    /// An operator ended it, or a SET over it.
+    /// An operator ended it.
     Forced,
+    /// A SET gave the lock to another owner.
+    Replaced,
 }
 
 impl EventKind {
@@ -36,6 +38,7 @@ impl EventKind {
             EventKind::Released => "released",
             EventKind::Expired => "expired",
             EventKind::Forced => "forced",
+            EventKind::Replaced => "replaced",
         }
     }
 }

@@ -13,7 +13,9 @@ mod deadlines;
 mod entry;
 mod events;
 mod expiry;
+mod losses;
 mod metered;
+mod pseudonyms;
 mod quotas;
 mod recovery;
 mod scan;
@@ -43,6 +45,7 @@ pub use events::{Event, EventKind};
 pub use expiry::Expiry;
 pub use metered::CommitMetrics;
 use metered::Metered;
+pub use pseudonyms::{Pseudonyms, keyed};
 use quotas::Quotas;
 use recovery::Progress;
 pub use scan::{HeldLock, Scan, Scanned};
@@ -126,6 +129,7 @@ struct Core {
     zombies: Zombies,
     commits: Arc<CommitMetrics>,
     secret: [u8; 32],
+    pseudonyms: Pseudonyms,
 }
 
 impl Engine {
@@ -160,6 +164,7 @@ impl Engine {
             zombies: Zombies::default(),
             commits,
             secret: loaded.secret,
+            pseudonyms: Pseudonyms::new(&loaded.secret),
         });
         core.restore(&mut core.write(), found, loaded.tokens_reserved)?;
         let rebuilt = Arc::clone(&core);
@@ -244,6 +249,11 @@ impl Engine {
     /// Belongs to the data: the key of what is derived from leases and must be the same after a restart.
     pub fn secret(&self) -> &[u8; 32] {
         &self.core.secret
+    }
+
+    /// What is shown in place of secrets.
+    pub fn pseudonyms(&self) -> &Pseudonyms {
+        &self.core.pseudonyms
     }
 
     /// The number after that of the latest token.

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::*;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
-use crate::lock::{FencingToken, Lease, LeaseExtra, LockName, Mode, Outcome, Owner, Request, Ttl};
+use crate::lock::{
+    FencingToken, Lease, LeaseExtra, LockName, Mode, Outcome, Owner, Request, SetCondition, Ttl,
+};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());
@@ -54,6 +56,12 @@ fn take(engine: &Arc<Engine>, key: &str, request: Request) -> Option<i64> {
     }
 }
 
+/// Puts a value whatever is there.
+fn set(engine: &Arc<Engine>, key: &str, request: Request) -> Outcome {
+    let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
+    engine.access().submit(&name(key), &op).unwrap().0
+}
+
 fn release(engine: &Arc<Engine>, key: &str, who: &str) -> Outcome {
     engine.access().submit(&name(key), &Op::Release { owner: owner(who), token: None }).unwrap().0
 }
@@ -89,9 +97,11 @@ async fn a_lock_outlives_the_process_with_owner_token_and_remaining_time() {
     let acquire = Op::Acquire { request: request("a"), wait: None };
     let (outcome, seq) = engine.access().submit(&name("k"), &acquire).unwrap();
     engine.barrier(seq).await.unwrap();
+    let pseudonym = engine.pseudonyms().short_session(SessionId(1));
     drop(engine);
     clock.advance_millis(400);
     let engine = on_disk(&path, &clock);
+    assert_eq!(engine.pseudonyms().short_session(SessionId(1)), pseudonym);
     let ((token, holder, left), _) = engine
         .access()
         .read(&name("k"), |slot, now| {
@@ -743,6 +753,33 @@ async fn sessions_and_running_delays_have_a_limit_too() {
 }
 
 #[tokio::test]
+async fn a_delay_that_a_set_replaced_is_gone_for_good_and_needs_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let clock = Clock::manual();
+    let config = EngineConfig { locks_max: 1, ..config() };
+    let start = || {
+        let backend = SqliteBackend::open(&path).unwrap();
+        Engine::start(Box::new(backend), clock.clone(), config.clone()).unwrap()
+    };
+    let engine = start();
+    let delay = Ttl::from_millis(60_000).ok();
+    take(&engine, "k", request("a").with(LeaseExtra { delay, ..LeaseExtra::default() })).unwrap();
+    clock.advance_millis(1000);
+    engine.expire_due();
+    assert_eq!((engine.census().leases(), engine.census().kept()), (0, 1));
+    assert!(matches!(set(&engine, "k", request("b")), Outcome::Granted { reentrant: false, .. }));
+    assert!(matches!(set(&engine, "k", request("c")), Outcome::Granted { reentrant: false, .. }));
+    assert_eq!((engine.census().leases(), engine.census().kept()), (1, 1));
+    assert_eq!(engine.census().replaced.read(), 1);
+    drop(engine);
+    let engine = start();
+    assert_eq!((engine.census().leases(), engine.census().kept()), (1, 1));
+    assert_eq!(release(&engine, "k", "c"), Outcome::Released(1));
+    assert!(take(&engine, "k", request("d")).is_some(), "no lock-delay is running");
+}
+
+#[tokio::test]
 async fn a_failed_commit_is_taken_back_and_service_resumes() {
     let faults = Arc::new(Faults::default());
     let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
@@ -867,6 +904,11 @@ async fn events_are_told_in_order_once_they_are_durable() {
     let events = engine.next_events().await;
     let told: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.token.get())).collect();
     assert_eq!(told, [("acquired", token), ("forced", token)]);
+    let first = take(&engine, "k", request("a")).unwrap();
+    set(&engine, "k", request("b"));
+    let events = engine.next_events().await;
+    let told: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.token.get())).collect();
+    assert_eq!(told, [("acquired", first), ("replaced", first), ("acquired", first + 1)]);
     faults.fail_with(Some(JournalError::Full));
     let acquire = Op::Acquire { request: request("a"), wait: None };
     let (_, never) = engine.access().submit(&name("never"), &acquire).unwrap();

@@ -1,10 +1,10 @@
 //! WATCH: who wants to know that a lock has changed.
 //!
-//! Promise: a change after [`Access::watch`] is seen by [`Watch::is_broken`]; unrelated locks whose hashes collide may
-//! break a watch, too, which is safe. Costs one atomic load an operation while nobody watches.
+//! Promise: a watch breaks when Redis' would: when a lock that it watches is granted, renewed, ended or set, even to the same
+//! value, and after a failed commit. Costs one atomic load an operation while nobody watches.
 //! Absent: what changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,19 +15,21 @@ use crate::lock::LockName;
 #[derive(Default)]
 pub(super) struct Watches {
     count: AtomicUsize,
-    /// By the hash of the lock, then by the address of the flag: a watch finds its own however many others there are.
-    flags: Mutex<BTreeMap<(u64, usize), Arc<AtomicBool>>>,
+    flags: Mutex<Flags>,
 }
 
+/// By the lock, then by the address of the flag: a watch finds its own however many others there are.
+type Flags = BTreeMap<(LockName, usize), Arc<AtomicBool>>;
+
 impl Watches {
-    fn flags(&self) -> MutexGuard<'_, BTreeMap<(u64, usize), Arc<AtomicBool>>> {
+    fn flags(&self) -> MutexGuard<'_, Flags> {
         self.flags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn changed(&self, hash: u64) {
+    pub(super) fn changed(&self, name: &LockName) {
         if self.count.load(Ordering::SeqCst) > 0 {
             let flags = self.flags();
-            let of_lock = flags.range((hash, 0)..=(hash, usize::MAX));
+            let of_lock = flags.range((name.clone(), 0)..=(name.clone(), usize::MAX));
             of_lock.for_each(|(_, flag)| flag.store(true, Ordering::SeqCst));
         }
     }
@@ -41,28 +43,26 @@ impl Watches {
 pub struct Watch {
     engine: Arc<Engine>,
     is_broken: Arc<AtomicBool>,
-    /// With their hashes.
-    watched: HashMap<LockName, u64>,
+    watched: BTreeSet<LockName>,
     bytes: usize,
 }
 
 impl Watch {
     /// Watches nothing yet.
     pub fn new(engine: &Arc<Engine>) -> Watch {
-        Watch { engine: Arc::clone(engine), is_broken: Arc::default(), watched: HashMap::new(), bytes: 0 }
+        Watch { engine: Arc::clone(engine), is_broken: Arc::default(), watched: BTreeSet::new(), bytes: 0 }
     }
 
     /// Watches one more lock. What has ended by now is settled first: it is no change.
     pub fn add(&mut self, access: &Access<'_>, name: &LockName) -> Result<(), Unavailable> {
-        if self.watched.contains_key(name) {
+        if self.watched.contains(name) {
             return Ok(());
         }
         access.free_ended(name)?;
         let core = &self.engine.core;
-        let hash = core.hash.of(name);
         core.watches.count.fetch_add(1, Ordering::SeqCst);
-        core.watches.flags().insert((hash, self.address()), Arc::clone(&self.is_broken));
-        self.watched.insert(name.clone(), hash);
+        core.watches.flags().insert((name.clone(), self.address()), Arc::clone(&self.is_broken));
+        self.watched.insert(name.clone());
         self.bytes += name.as_bytes().len();
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Watch {
     /// Whether one of them changed. A lease that has ended meanwhile is a change.
     pub fn is_broken(&self, access: &Access<'_>) -> Result<(bool, Seq), Unavailable> {
         let mut last = Seq::default();
-        for name in self.watched.keys() {
+        for name in &self.watched {
             last = last.max(access.free_ended(name)?);
         }
         Ok((self.is_broken.load(Ordering::SeqCst), last))
@@ -100,8 +100,9 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let watches = &self.engine.core.watches;
         let mut flags = watches.flags();
-        for hash in self.watched.values() {
-            flags.remove(&(*hash, self.address()));
+        let address = self.address();
+        for name in &self.watched {
+            flags.remove(&(name.clone(), address));
         }
         drop(flags);
         watches.count.fetch_sub(self.watched.len(), Ordering::SeqCst);

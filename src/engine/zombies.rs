@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::lock::Timestamp;
+use crate::lock::{FencingToken, Origin, Timestamp};
 
 /// Ends remembered.
 const REMEMBERED: usize = 65_536;
@@ -18,37 +18,47 @@ pub(super) struct Zombies {
     ended: Mutex<Ended>,
 }
 
+/// A lease that its owner lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// When it ended.
+    pub(super) at: Timestamp,
+    pub(super) token: FencingToken,
+    /// Where the holder was, if that is logged.
+    pub(super) origin: Option<Arc<Origin>>,
+}
+
 #[derive(Default)]
 struct Ended {
     /// By the hash of lock and owner.
-    at: HashMap<u64, Timestamp>,
+    lost: HashMap<u64, Lost>,
     order: VecDeque<(u64, Timestamp)>,
 }
 
 impl Zombies {
     /// A lease has ended behind its owner's back.
-    pub(super) fn ended(&self, lock_and_owner: u64, at: Timestamp) {
+    pub(super) fn ended(&self, lock_and_owner: u64, lost: Lost) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.order.len() == REMEMBERED
             && let Some((oldest, then)) = ended.order.pop_front()
-            && ended.at.get(&oldest) == Some(&then)
+            && ended.lost.get(&oldest).is_some_and(|lost| lost.at == then)
         {
-            ended.at.remove(&oldest);
+            ended.lost.remove(&oldest);
         }
-        ended.at.insert(lock_and_owner, at);
-        ended.order.push_back((lock_and_owner, at));
-        self.remembered.store(ended.at.len(), Ordering::Relaxed);
+        ended.order.push_back((lock_and_owner, lost.at));
+        ended.lost.insert(lock_and_owner, lost);
+        self.remembered.store(ended.lost.len(), Ordering::Relaxed);
     }
 
-    /// The owner wants to release or renew what it does not hold: when its lease ended, if it had one. Told once.
-    pub(super) fn came_back(&self, lock_and_owner: impl FnOnce() -> u64) -> Option<Timestamp> {
+    /// The owner wants to release or renew what it does not hold: the lease that it lost, if it had one. Told once.
+    pub(super) fn came_back(&self, lock_and_owner: impl FnOnce() -> u64) -> Option<Lost> {
         if self.remembered.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = ended.at.remove(&lock_and_owner());
-        self.remembered.store(ended.at.len(), Ordering::Relaxed);
-        at
+        let lost = ended.lost.remove(&lock_and_owner());
+        self.remembered.store(ended.lost.len(), Ordering::Relaxed);
+        lost
     }
 }
 
@@ -59,7 +69,8 @@ mod tests {
     #[test]
     fn the_latest_ends_are_remembered_and_told_once() {
         let zombies = Zombies::default();
-        let at = Timestamp::from_nanos;
+        let token = FencingToken::new(1).unwrap();
+        let at = |nanos| Lost { at: Timestamp::from_nanos(nanos), token, origin: None };
         for n in 0..REMEMBERED as u64 + 10 {
             zombies.ended(n, at(n));
         }

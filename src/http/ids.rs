@@ -3,32 +3,24 @@
 //! Promise: one-way, and the same after a restart: derived with a key that is kept with the data. A lease id is known to
 //! its holder only; nobody can make one from what others are shown. Absent: state.
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use uuid::Uuid;
 
+use crate::engine::Pseudonyms;
+pub(super) use crate::engine::keyed;
 use crate::lock::{FencingToken, LockName, Owner, SessionId};
 
 /// Derives ids.
 pub(super) struct Ids {
-    mac: Hmac<Sha256>,
+    pseudonyms: Pseudonyms,
 }
 
 impl Ids {
     pub(super) fn new(secret: &[u8; 32]) -> Ids {
-        Ids { mac: keyed(secret) }
+        Ids { pseudonyms: Pseudonyms::new(secret) }
     }
 
     fn derive(&self, kind: &[u8], what: &[u8]) -> Uuid {
-        let mut mac = self.mac.clone();
-        mac.update(kind);
-        // No kind contains a NUL, so that no two different inputs are one.
-        mac.update(&[0]);
-        mac.update(what);
-        let digest: [u8; 32] = mac.finalize().into_bytes().into();
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        Uuid::new_v8(bytes)
+        self.pseudonyms.derive(kind, what)
     }
 
     /// The proof of a lease.
@@ -50,13 +42,8 @@ impl Ids {
 
     /// Stands for a session where its secret id must not be shown.
     pub(super) fn session(&self, id: SessionId) -> Uuid {
-        self.derive(b"session", &id.0.to_be_bytes())
+        self.pseudonyms.session(id)
     }
-}
-
-/// A keyed hash.
-pub(super) fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).unwrap_or_else(|_| unreachable!("a key of any length will do"))
 }
 
 #[cfg(test)]

@@ -207,7 +207,8 @@ impl All {
             ("releases", "Leases ended by their owner", &census.releases),
             ("session_ends", "Leases ended with their session", &census.session_ends),
             ("expiries", "Leases that reached their deadline", &census.expiries),
-            ("forced_ends", "Leases ended by an operator, or by a SET over them", &census.forced),
+            ("forced_ends", "Leases ended by an operator", &census.forced),
+            ("replaced_ends", "Leases ended by a SET of another owner", &census.replaced),
             ("waits", "Requests that had to wait", &census.waits),
             ("wait_timeouts", "Requests that waited as long as they wished", &census.wait_timeouts),
         ] {

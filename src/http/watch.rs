@@ -134,7 +134,8 @@ fn frame(
         EventKind::Acquired => "acquired",
         EventKind::Renewed => "renewed",
         EventKind::Expired => "expired",
-        EventKind::Released | EventKind::Forced => "released",
+        // HTTP clients know no other word for an end that is no expiry.
+        EventKind::Released | EventKind::Forced | EventKind::Replaced => "released",
     };
     let lease = lease.filter(|_| matches!(kind, EventKind::Acquired | EventKind::Renewed));
     let change = Change {

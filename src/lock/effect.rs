@@ -72,14 +72,14 @@ pub enum Effect {
         /// How it ended.
         how: End,
     },
-    /// Nobody is granted the lock until this is over.
+    /// A lock-delay began, or a running one became longer.
     DelayStarted {
         /// The delay.
         delay: Delay,
         /// None was running, that this one prolongs.
         is_first: bool,
     },
-    /// The delay is over.
+    /// The lock-delay is over, or a SET replaced it.
     DelayEnded,
     /// A request joined the queue.
     Joined {

@@ -41,6 +41,10 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
     ensure(waiters.iter().all(|waiter| waiter.deadline > now), "who has timed out does not wait")?;
     ensure(slot.delay().is_none_or(|delay| delay.until > now), "a delay that is over is gone")?;
     ensure(
+        slot.delay().is_none() || leases.iter().all(|lease| lease.mode != Mode::Exclusive),
+        "no lock-delay runs beside an exclusive holder",
+    )?;
+    ensure(
         waiters.is_empty() || slot.delay().is_some() || !leases.is_empty() || slot.has_more_to_grant(),
         "nobody waits for a free lock",
     )?;

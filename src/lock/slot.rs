@@ -231,7 +231,7 @@ impl Member for Waiter {
 /// The rest a lock takes after an unclean end, so that a paused holder's last writes can land.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delay {
-    /// Nobody is granted the lock before this time.
+    /// No request is granted before this time, except a SET without NX.
     pub until: Timestamp,
     /// How long it is in all.
     pub length: Ttl,

@@ -67,7 +67,7 @@ pub enum Op {
         /// The owner it queued for.
         owner: Owner,
     },
-    /// Put a value as Redis' SET does: whoever holds the lock loses it.
+    /// Put a value as Redis' SET does. If its condition holds, it replaces all holders and any running lock-delay.
     Set {
         /// The new holder; always exclusive.
         request: Request,
@@ -95,7 +95,7 @@ pub enum Op {
 pub enum SetCondition {
     /// Always.
     Always,
-    /// Only if nobody holds it.
+    /// Only if the lock is free and no lock-delay is running.
     IfFree,
     /// Only if somebody holds it.
     IfHeld,
@@ -229,11 +229,10 @@ impl<E: Env> Step<'_, E> {
             room -= 1;
             self.end(token, End::Expired);
         }
-        let Some(busy) = self.slot.busy.as_mut() else { return true };
-        if busy.delay.is_some_and(|delay| delay.until <= self.now) {
-            busy.delay = None;
-            self.effects.push(Effect::DelayEnded);
+        if self.slot.delay().is_some_and(|delay| delay.until <= self.now) {
+            self.end_delay();
         }
+        let Some(busy) = self.slot.busy.as_mut() else { return true };
         while let Some(place) = busy.queue.due(self.now) {
             if room == 0 {
                 return false;
@@ -334,7 +333,7 @@ impl<E: Env> Step<'_, E> {
         if !met {
             return Outcome::Refused(Refusal::Condition);
         }
-        if let Some(delay) = self.slot.delay() {
+        if let (SetCondition::IfFree, Some(delay)) = (condition, self.slot.delay()) {
             return Outcome::Refused(Refusal::Delayed(delay));
         }
         let kept = match self.slot.newest() {
@@ -357,6 +356,7 @@ impl<E: Env> Step<'_, E> {
         if self.slot.newest().is_some() {
             return Outcome::Unsettled;
         }
+        self.end_delay();
         if let Some(busy) = self.slot.busy.as_mut()
             && let Some(place) = busy.queue.number_of(&request.owner)
             && let Some(waiter) = busy.queue.remove(place)
@@ -453,6 +453,13 @@ impl<E: Env> Step<'_, E> {
         match self.slot.newest() {
             None => Outcome::Released(ended),
             Some(_) => Outcome::ReleasedSome(ended),
+        }
+    }
+
+    /// Ends the lock-delay, if one is running.
+    fn end_delay(&mut self) {
+        if self.slot.busy.as_mut().is_some_and(|busy| busy.delay.take().is_some()) {
+            self.effects.push(Effect::DelayEnded);
         }
     }
 

@@ -10,6 +10,7 @@ mod linearizability;
 mod power_loss;
 mod process;
 mod random;
+mod redis_itself;
 mod replies;
 mod scripts;
 mod simulation;

@@ -312,3 +312,72 @@ fn names_leave_nothing_behind() {
         assert!(after < before + 24 * names as i64, "resident memory grew from {before} to {after}");
     }
 }
+
+#[test]
+fn the_debug_log_says_why_a_lock_was_lost_and_who_came_back_too_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("octostore.db"), &["--log", "debug"]);
+    let mut client = server.connect();
+    let me = client.stream().local_addr().unwrap().to_string();
+    let mut tied = server.connect();
+    let tied_addr = format!("{} (worker-7)", tied.stream().local_addr().unwrap());
+    assert_eq!(tied.line("CLIENT SETNAME worker-7"), "+OK");
+    let mut other = server.connect();
+    assert_eq!(other.line("LOCK expired s3cret PX 1"), ":1");
+    let other_addr = other.stream().local_addr().unwrap().to_string();
+    until_free(&mut client, "expired");
+    assert_eq!(client.line("LOCK forced s3cret"), ":2");
+    assert_eq!(client.line("FORCEUNLOCK forced"), ":1");
+    assert_eq!(client.line("SET replaced s3cret"), "+OK");
+    assert_eq!(client.line("SET replaced an0ther"), "+OK");
+    assert_eq!(tied.line("LOCK tied s3cret CONN"), ":5");
+    drop(tied);
+    until_free(&mut client, "tied");
+    let session = client.line("SESSION OPEN").trim_matches('"').to_owned();
+    assert_eq!(client.line(&format!("LOCK closed s3cret SESSION {session}")), ":6");
+    assert_eq!(client.line(&format!("SESSION CLOSE {session}")), ":1");
+    assert_eq!(client.line("LOCK odd\u{fc}key s3cret"), ":7");
+    assert_eq!(client.line("DEL odd\u{fc}key"), ":1");
+    for late in [
+        "UNLOCK expired s3cret",
+        "UNLOCK expired s3cret",
+        "RENEW forced s3cret",
+        "UNLOCK replaced s3cret",
+        "UNLOCK never s3cret",
+    ] {
+        assert_eq!(client.line(late), ":0", "{late}");
+    }
+    // Released by its owner: nothing was lost.
+    assert_eq!(client.line("LOCK mine s3cret"), ":8");
+    assert_eq!(client.line("UNLOCK mine s3cret"), ":1");
+    let (_, log) = server.terminate();
+    let said = |message: &str| log.lines().filter(|line| line.contains(message)).collect::<Vec<_>>();
+    for (lock, token, holder, why) in [
+        ("0:expired", 1, &other_addr, "it expired"),
+        ("0:forced", 2, &me, "an operator ended it"),
+        ("0:replaced", 3, &me, "a SET gave the lock to another owner"),
+        ("0:tied", 5, &tied_addr, "its session expired or its connection was closed"),
+        ("0:closed", 6, &me, "its session was closed"),
+        ("0:odd\\xc3\\xbckey", 7, &me, "a DEL or an end in the past ended it"),
+    ] {
+        let lines = said(&format!("lease ended lock={lock} token={token} holder={holder} why=\"{why}\""));
+        assert_eq!(lines.len(), 1, "{lock}: {log}");
+    }
+    assert_eq!(said("lease ended").len(), 6, "{log}");
+    for (wanted, lock, token, holder) in [
+        ("release", "0:expired", 1, &other_addr),
+        ("renew", "0:forced", 2, &me),
+        ("release", "0:replaced", 3, &me),
+    ] {
+        let message = format!("late {wanted}: the lease had ended lock={lock} token={token} holder={holder}");
+        assert_eq!(said(&message).len(), 1, "{message}: {log}");
+    }
+    assert_eq!(said("the lease had ended").len(), 3, "{log}");
+    assert!(!log.contains("s3cret") && !log.contains("an0ther") && !log.contains(&session), "{log}");
+}
+
+fn until_free(client: &mut Client, key: &str) {
+    while client.line(&format!("FENCE {key}")) != "(nil)" {
+        std::thread::yield_now();
+    }
+}

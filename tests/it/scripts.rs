@@ -1,7 +1,7 @@
 //! Golden transcripts: what clients send and what they get, as text that anyone can read.
 //!
 //! A line `> WORDS` is sent by the first client, `b> WORDS` by client b, and what follows is the reply. `b>> WORDS` sends
-//! and waits until the request queues; `b<` reads the reply later. `advance MS` moves the clock, `flags FLAGS` at the top
+//! and waits until the request queues; `b<` reads the reply later. `b>- WORDS` sends what is not answered. `advance MS` moves the clock, `flags FLAGS` at the top
 //! sets the server up. `UPDATE_SCRIPTS=1 cargo test scripts` writes what the server answers now; review it as a diff.
 
 use std::collections::BTreeMap;
@@ -12,18 +12,45 @@ use super::wire::{Client, TestServer};
 
 #[test]
 fn every_script_is_answered_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/scripts");
+    let count = check("tests/it/scripts", |flags| TestServer::manual(flags));
+    assert!(count >= 8, "the scripts are there");
+}
+
+/// What answers a script.
+pub(crate) trait Answers {
+    fn connect(&self) -> Client;
+    /// Lets this much time pass.
+    fn advance(&self, millis: u64);
+    /// How many requests queue for a lock.
+    fn waiting(&self) -> u64;
+}
+
+impl Answers for TestServer {
+    fn connect(&self) -> Client {
+        TestServer::connect(self)
+    }
+    fn advance(&self, millis: u64) {
+        TestServer::advance(self, millis);
+    }
+    fn waiting(&self) -> u64 {
+        self.engine.census().waiting()
+    }
+}
+
+/// Runs all scripts of a folder, each on a server started with the flags it names, and compares. Returns how many there are.
+pub(crate) fn check<S: Answers>(folder: &str, start: impl Fn(&[&str]) -> S) -> usize {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut scripts: Vec<_> = std::fs::read_dir(&folder)
         .expect("the scripts")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
         .collect();
     scripts.sort();
-    assert!(scripts.len() >= 8, "the scripts are there");
+    let count = scripts.len();
     let mut differing = Vec::new();
     for path in scripts {
         let text = std::fs::read_to_string(&path).expect("a script");
-        let answered = run(&text);
+        let answered = run(&text, &start);
         if std::env::var_os("UPDATE_SCRIPTS").is_some() {
             std::fs::write(&path, &answered).expect("a writable script");
         } else if answered != text {
@@ -35,6 +62,7 @@ fn every_script_is_answered_as_written() {
         }
     }
     assert!(differing.is_empty(), "{}", differing.join("\n"));
+    count
 }
 
 /// What the README shows is what redis-cli prints on a new database.
@@ -60,14 +88,14 @@ fn the_session_in_the_readme_is_answered_as_printed() {
 }
 
 /// The script with the replies that the server gives now.
-fn run(script: &str) -> String {
+fn run<S: Answers>(script: &str, start: impl Fn(&[&str]) -> S) -> String {
     let flags: Vec<&str> = script
         .lines()
         .find_map(|line| line.strip_prefix("flags "))
         .unwrap_or("")
         .split_whitespace()
         .collect();
-    let server = TestServer::manual(&flags);
+    let server = start(&flags);
     let mut clients: BTreeMap<String, Client> = BTreeMap::new();
     let mut secrets: Vec<String> = Vec::new();
     let mut waiting = 0;
@@ -81,7 +109,11 @@ fn run(script: &str) -> String {
             let _ = writeln!(answered, "{line}");
         } else if let Some(millis) = line.strip_prefix("advance ") {
             server.advance(millis.parse().expect("milliseconds"));
-            waiting = server.engine.census().waiting();
+            waiting = server.waiting();
+            let _ = writeln!(answered, "{line}");
+        } else if let Some((name, words)) = line.split_once(">- ") {
+            let client = clients.entry(name.to_owned()).or_insert_with(|| server.connect());
+            client.send_bytes(format!("{words}\r\n").as_bytes());
             let _ = writeln!(answered, "{line}");
         } else if let Some(name) = line.strip_suffix('<') {
             let client = clients.get_mut(name).expect("a client that sent something");
@@ -89,8 +121,8 @@ fn run(script: &str) -> String {
         } else if let Some(name) = line.strip_suffix(" closes") {
             clients.remove(name).expect("a client");
             let _ = writeln!(answered, "{line}");
-            super::wire::until(|| server.engine.census().waiting() < waiting || waiting == 0);
-            waiting = server.engine.census().waiting();
+            super::wire::until(|| server.waiting() < waiting || waiting == 0);
+            waiting = server.waiting();
         } else if let Some((name, words)) = sent {
             let (name, parks) = (name.trim_end_matches('>'), name.ends_with('>'));
             let client = clients.entry(name.to_owned()).or_insert_with(|| server.connect());
@@ -101,10 +133,10 @@ fn run(script: &str) -> String {
             let _ = writeln!(answered, "{line}");
             if parks {
                 waiting += 1;
-                server.until_waiting(waiting);
+                super::wire::until(|| server.waiting() == waiting);
             } else {
                 let reply = client.reply();
-                waiting = server.engine.census().waiting();
+                waiting = server.waiting();
                 let _ = writeln!(answered, "{}", hide(&reply, &mut secrets));
             }
         }
@@ -112,18 +144,19 @@ fn run(script: &str) -> String {
     answered
 }
 
-/// Replaces what differs from run to run: ports, session ids.
+/// Replaces what differs from run to run: ports, session ids and their pseudonyms.
 fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
     let mut lines = Vec::new();
     for line in reply.lines() {
         let word = line.trim_matches([' ', '"']);
-        let line = if word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let line = if [16, 32].contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let label = if word.len() == 32 { "secret" } else { "pseudonym" };
             let known = secrets.iter().position(|secret| secret == word);
             let n = known.unwrap_or_else(|| {
                 secrets.push(word.to_owned());
                 secrets.len() - 1
             });
-            line.replace(word, &format!("$secret{}", n + 1))
+            line.replace(word, &format!("${label}{}", n + 1))
         } else if word.starts_with("127.0.0.1:") {
             line.replace(word, "ADDR")
         } else {

@@ -78,8 +78,8 @@ fn a_dependency_is_named_in_one_place() {
         ("hyper", vec!["http/listener.rs"]),
         ("hyper_util", vec!["http/listener.rs"]),
         ("prometheus_client", vec!["http/metrics.rs"]),
-        ("hmac", vec!["http/ids.rs", "http/users.rs"]),
-        ("sha2", vec!["http/ids.rs"]),
+        ("hmac", vec!["engine/pseudonyms.rs", "http/users.rs"]),
+        ("sha2", vec!["engine/pseudonyms.rs"]),
         ("percent_encoding", vec!["http/names.rs"]),
     ] {
         for (name, text) in sources() {

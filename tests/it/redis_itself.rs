@@ -1,0 +1,118 @@
+//! Where the answers are to be those of Redis 7: the same scripts, answered by octostore and, where one is installed, by a real
+//! redis-server. `UPDATE_SCRIPTS=1 cargo test redis_itself` writes what Redis answers.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use super::scripts::{Answers, check};
+use super::wire::{Client, TestServer, until};
+
+const SCRIPTS: &str = "tests/it/redis";
+
+/// A real redis-server without persistence, killed when it is dropped.
+struct Redis {
+    child: Child,
+    addr: SocketAddr,
+    flags: Vec<String>,
+}
+
+impl Redis {
+    /// The version that is installed, if any.
+    fn version() -> Option<String> {
+        let output = Command::new("redis-server").arg("--version").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Some(text.split_once("v=")?.1.split_whitespace().next()?.to_owned())
+    }
+
+    fn start(flags: &[&str]) -> Redis {
+        // It cannot choose a port by itself: another program may take this one first.
+        let started = (0..10).find_map(|_| {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let addr = free.local_addr().expect("its number");
+            drop(free);
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()]);
+            command.args(["--save", "", "--appendonly", "no", "--enable-debug-command", "yes"]);
+            let child = command.args(flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            let mut child = child.expect("redis-server");
+            let mut has_ended = || child.try_wait().expect("its state").is_some();
+            loop {
+                if TcpStream::connect(addr).is_ok() {
+                    return Some((child, addr));
+                }
+                if has_ended() {
+                    return None;
+                }
+                std::thread::yield_now();
+            }
+        });
+        let (child, addr) = started.expect("a redis-server that starts");
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let redis = Redis { child, addr, flags };
+        // What has expired is still there until somebody asks for it.
+        assert_eq!(redis.control().line("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK");
+        redis
+    }
+
+    /// A connection that may do anything.
+    fn control(&self) -> Client {
+        let mut client = Client::connect(self.addr);
+        if let [flag, password] = &self.flags[..]
+            && flag == "--requirepass"
+        {
+            assert_eq!(client.call(&["AUTH", password]), "+OK");
+        }
+        client
+    }
+}
+
+impl Answers for Redis {
+    fn connect(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    fn advance(&self, millis: u64) {
+        let control = std::cell::RefCell::new(self.control());
+        let micros = || {
+            let time = control.borrow_mut().line("TIME");
+            let mut parts = time.lines().skip(1).map(|part| part.trim().trim_matches('"').parse::<u64>());
+            let mut part = || parts.next().expect("a part").expect("a number");
+            part() * 1_000_000 + part()
+        };
+        let end = micros() + millis * 1000;
+        until(|| micros() > end);
+    }
+
+    fn waiting(&self) -> u64 {
+        0
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn octostore_answers_as_redis_does() {
+    let start = |flags: &[&str]| {
+        let server = TestServer::manual(flags);
+        // Times of today, as Redis has them.
+        server.clock.step_wall_to(1_700_000_000_000);
+        server
+    };
+    if std::env::var_os("UPDATE_SCRIPTS").is_none() {
+        assert!(check(SCRIPTS, start) >= 5, "the scripts are there");
+    }
+}
+
+#[test]
+fn redis_itself_answers_as_written() {
+    match Redis::version() {
+        Some(version) if version.starts_with("7.") => drop(check(SCRIPTS, Redis::start)),
+        found => println!("skipped: there is no redis-server 7 here, but {found:?}"),
+    }
+}
