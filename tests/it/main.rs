@@ -15,5 +15,6 @@ mod replies;
 mod scripts;
 mod simulation;
 mod tidy;
+mod turns;
 mod waiting;
 mod wire;
