@@ -179,6 +179,7 @@ fn shown(names: &mut Names, method: &str, answer: &Answer) -> String {
     for header in ["allow", "retry-after", "content-type", "cache-control", "content-security-policy"]
         .into_iter()
         .chain(["access-control-allow-origin", "access-control-allow-methods"])
+        .chain(["x-octostore-ignored-fields"])
         .chain(["access-control-allow-headers", "access-control-max-age", "access-control-allow-credentials"])
     {
         if let Some(value) = answer.header(header).filter(|value| *value != "application/json") {
