@@ -185,6 +185,10 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
     fn parts(content_type: Option<&str>) -> Parts {
@@ -209,5 +213,57 @@ mod tests {
         ] {
             assert_eq!(is_json(&parts(media)), expected, "{media:?}");
         }
+    }
+
+    #[test]
+    fn ignored_fields_are_listed_in_a_header_that_is_short_and_safe() {
+        let shown = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            shown(&names).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(shown(&[]), None);
+        assert_eq!(
+            shown(&["ttl", "a b,*\r\nx: \u{e9}"]).as_deref(),
+            Some("ttl, a%20b%2C%2A%0D%0Ax%3A%20%C3%A9")
+        );
+        assert_eq!(shown(&["a"; 8]).as_deref(), Some("a, a, a, a, a, a, a, a"));
+        assert_eq!(shown(&["a"; 9]).as_deref(), Some("a, a, a, a, a, a, a, a, *"));
+    }
+
+    /// A body that sends its bytes, and then never ends.
+    struct Endless(Option<Vec<u8>>);
+
+    impl http_body::Body for Endless {
+        type Data = axum::body::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+            let bytes = self.0.take();
+            bytes.map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(http_body::Frame::data(bytes.into())))))
+        }
+    }
+
+    #[test]
+    fn bodies_are_held_up_to_the_budget_and_to_the_byte() {
+        let budget = budget();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut read = |length: usize| {
+            let budget = &budget;
+            let mut reading = Box::pin(async move {
+                collect(Body::new(Endless(Some(vec![b' '; length]))), &mut budget.charge()).await
+            });
+            let polled = reading.as_mut().poll(&mut context).map(|read| read.is_err());
+            (polled, reading)
+        };
+        let held: Vec<_> = (0..BODIES_BYTES_MAX / BODY_BYTES_MAX).map(|_| read(BODY_BYTES_MAX)).collect();
+        assert!(held.iter().all(|(polled, _)| polled.is_pending()), "all of it is taken");
+        assert_eq!(read(BODY_BYTES_FREE + 1).0, Poll::Ready(true), "no byte is left");
+        assert_eq!(read(BODY_BYTES_FREE).0, Poll::Pending, "short ones are not charged");
+        drop(held);
+        assert_eq!(read(BODY_BYTES_MAX).0, Poll::Pending, "all of it is back");
+        assert_eq!(read(BODY_BYTES_MAX + 1).0, Poll::Ready(true), "too long");
     }
 }

@@ -185,3 +185,34 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODES: [Code; 13] = [
+        Code::AuthenticationRequired,
+        Code::AuthenticationFailed,
+        Code::Forbidden,
+        Code::LockLimitExceeded,
+        Code::InvalidInput,
+        Code::InvalidTtl,
+        Code::InvalidLockName,
+        Code::NotFound,
+        Code::SessionExpired,
+        Code::LeaseNotCurrent,
+        Code::CapacityExceeded,
+        Code::RateLimited,
+        Code::InternalError,
+    ];
+    const _: () = assert!(CODES.len() == Code::InternalError as usize + 1);
+
+    #[test]
+    fn the_document_lists_the_codes_there_are() {
+        let document = include_str!("openapi.yaml");
+        let list = document.split("\n        code:\n").nth(1).and_then(|rest| rest.split("enum:\n").nth(1));
+        let lines = list.expect("the codes").lines().map_while(|line| line.trim_start().strip_prefix("- "));
+        let codes = CODES.map(|code| serde_json::to_value(code).expect("text"));
+        assert_eq!(lines.collect::<Vec<_>>(), codes.each_ref().map(|code| code.as_str().expect("text")));
+    }
+}

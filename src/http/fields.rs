@@ -155,3 +155,91 @@ pub(super) fn explain(text: &str, fields: &'static [Field], keys: &Keys, error: 
         None => format!("a field has a value that it cannot have {position}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[Field] = &[Field::required("id", "a number"), Field::optional("text", "a string")];
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Object {
+        #[serde(rename = "id")]
+        _id: u32,
+        #[serde(rename = "text")]
+        _text: Option<String>,
+    }
+
+    fn explained(text: &str) -> String {
+        let keys = Keys::of(text, FIELDS).expect("JSON");
+        explain(text, FIELDS, &keys, &serde_json::from_str::<Object>(text).expect_err("no such object"))
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_not_repeated() {
+        for (text, expected) in [
+            ("{}", "field id is missing"),
+            ("{\"secret\":1}", "field id is missing"),
+            ("{\"id\":\"secret\"}", "field id must be a number (line 1, column 14)"),
+            ("{\"id\":1,\n\"text\":[\"secret\", {}]}", "field text must be a string (line 2, column 7)"),
+            ("{\"text\":\"\",\"id\":null,\"text\":\"\"}", "field id must be a number (line 1, column 20)"),
+            ("{\"text\":\"\",\"text\":\"\",\"id\":1}", "field text appears twice (line 1, column 17)"),
+            (
+                "{\"text\":\"\u{e9}\", \"x\":{\"text\":1}, \"id\":-1}",
+                "field id must be a number (line 1, column 37)",
+            ),
+        ] {
+            assert_eq!(explained(text), expected, "{text}");
+        }
+    }
+
+    /// Learns which fields a type reads, and gives it none.
+    struct Asked(&'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for &mut Asked {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("nothing is read"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    #[test]
+    fn the_fields_that_routes_declare_are_those_that_they_read() {
+        fn check<T: Fields>() {
+            let mut asked = Asked(&[]);
+            assert!(T::deserialize(&mut asked).is_err());
+            assert_eq!(T::FIELDS.iter().map(|field| field.name).collect::<Vec<_>>(), asked.0);
+        }
+        check::<crate::http::locks::Acquire>();
+        check::<crate::http::locks::Renew>();
+        check::<crate::http::locks::Release>();
+        check::<crate::http::sessions::Create>();
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_within_bounds() {
+        let text =
+            (0..20).map(|n| format!("\"{}{n}\":{{\"id\":0}}", "\u{e9}".repeat(100))).collect::<Vec<_>>();
+        let keys = Keys::of(&format!("{{{},\"id\":1}}", text.join(",")), FIELDS).expect("JSON");
+        assert_eq!(keys.into_unknown(), ["\u{e9}".repeat(UNKNOWN_CHARS_MAX)], "once cut they are one");
+        let text = (0..20).map(|n| format!("\"x{n}\":0")).collect::<Vec<_>>();
+        let keys = Keys::of(&format!("{{{}}}", text.join(",")), FIELDS).expect("JSON");
+        assert_eq!(keys.into_unknown().len(), UNKNOWN_MAX);
+    }
+}

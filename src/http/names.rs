@@ -141,4 +141,16 @@ mod tests {
         assert_eq!(shown(b"\xff\0"), "%FF%00");
         assert_eq!(shown(b"a//b"), "a%2F%2Fb");
     }
+
+    #[test]
+    fn the_pattern_in_the_document_has_the_characters_of_names() {
+        let document = include_str!("openapi.yaml");
+        let pattern = document.split("pattern: '").nth(1).and_then(|rest| rest.split('\'').next());
+        const PART: &str = r"[A-Za-z0-9_.\-\u0080-\uffff]{1,64}";
+        assert_eq!(pattern, Some(format!("^{PART}(/{PART})*$").as_str()));
+        for c in (0..=127u8).map(char::from) {
+            let is_in_pattern = c.is_ascii_alphanumeric() || "_.-/".contains(c);
+            assert_eq!(problem(&format!("a{c}a")).is_none(), is_in_pattern, "{c:?}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ const TTL_S_MIN: u32 = 10;
 const TTL_S_MAX: u32 = 300;
 
 #[derive(Deserialize)]
-struct Create {
+pub(super) struct Create {
     ttl_seconds: Option<u32>,
 }
 

@@ -14,7 +14,10 @@ use serde_json::Value;
 
 use super::wire::TestServer;
 
+mod bodies;
 mod faults;
+mod heads;
+mod openapi;
 mod service;
 mod watch;
 
@@ -229,6 +232,7 @@ fn run(script: &str) -> String {
             rest = after.trim_start();
         }
         let answer = exchange(addr, &request(who, method, path, &headers, rest)).expect("an answer");
+        openapi::assert_documented(method, path, &answer);
         writeln!(answered, "{}", shown(&mut names, method, &answer)).expect("room");
     }
     answered
