@@ -1,43 +1,137 @@
 //! Request bodies.
 //!
-//! Promise: bounded in bytes and in time, and refused in the contract's order: media type 415, size 413, syntax 400,
-//! shape 422. Absent: what the values mean.
+//! Guarantees: bounded in bytes and in time, one by one and in all for each caller, and refused in the contract's order:
+//! media type 415, size 413, syntax 400, shape 422, then credentials 401. A refusal names the field or the position.
+//! Fields that no route knows are ignored, and named to the client. Not here: what the values mean.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
+use super::budget::{Budget, Charge};
 use super::error::ApiError;
+use super::fields::{self, Fields, Keys};
+use super::users::User;
+use super::{Adapter, names};
 
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 2 << 20;
 /// How long a body may take in all.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// What every connection may hold of a body without a charge, in bytes: more than any sensible request has.
+const BODY_BYTES_FREE: usize = 8 << 10;
+/// Bytes of bodies beyond that which one user may have in flight, and all who have no credentials together.
+const BODIES_BYTES_MAX: usize = 16 << 20;
+/// Longer bodies are read beside the threads that serve requests, in bytes.
+const PARSE_INLINE_MAX: usize = 64 << 10;
 
-/// Reads a JSON object.
-pub(super) async fn read<T: DeserializeOwned>(parts: &Parts, body: Body) -> Result<T, ApiError> {
+const _: () = assert!(BODY_BYTES_FREE <= PARSE_INLINE_MAX && PARSE_INLINE_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_MAX <= BODIES_BYTES_MAX);
+
+const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-octostore-ignored-fields");
+/// Names of ignored fields that a response lists.
+const IGNORED_SHOWN_MAX: usize = 8;
+
+/// What one caller may have in flight.
+pub(super) fn budget() -> Budget {
+    Budget::new(BODIES_BYTES_MAX)
+}
+
+/// A body that was read, and who sent it.
+pub(super) struct Asked<T> {
+    pub(super) body: T,
+    pub(super) user: Arc<User>,
+    pub(super) ignored: Ignored,
+}
+
+/// The fields of a body that were ignored.
+pub(super) struct Ignored(Option<HeaderValue>);
+
+impl Ignored {
+    /// Names them in a response.
+    pub(super) fn name_in(self, response: Result<Response, ApiError>) -> Response {
+        let mut response = response.into_response();
+        if let Some(names) = self.0 {
+            response.headers_mut().insert(IGNORED_FIELDS, names);
+        }
+        response
+    }
+}
+
+/// Reads a JSON object, and only then refuses a caller without credentials. What is held of the body meanwhile is charged to
+/// the caller: users to themselves, everybody else to one budget.
+pub(super) async fn read<T: Fields>(
+    adapter: &Adapter,
+    parts: &Parts,
+    body: Body,
+) -> Result<Asked<T>, ApiError> {
     if !is_json(parts) {
-        return Err(ApiError::unreadable(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        let reason = "header content-type must be application/json or application/<name>+json";
+        return Err(ApiError::malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
     }
-    let bad_syntax = || ApiError::unreadable(StatusCode::BAD_REQUEST);
-    let bytes = tokio::time::timeout(BODY_TIME_MAX, collect(body)).await.map_err(|_| bad_syntax())??;
-    let text = std::str::from_utf8(&bytes).map_err(|_| bad_syntax())?;
-    serde_json::from_str::<IgnoredAny>(text).map_err(|_| bad_syntax())?;
-    // What follows would also take an array for an object.
+    let user = adapter.users.authenticate(&parts.headers);
+    let mut charge = user.as_ref().map_or(&adapter.strangers, |user| &user.bodies).charge();
+    let bytes =
+        tokio::time::timeout(BODY_TIME_MAX, collect(body, &mut charge)).await.unwrap_or_else(|_| {
+            let reason = format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs());
+            Err(bad_request(&reason))
+        })?;
+    let parsed = if bytes.len() <= PARSE_INLINE_MAX {
+        parse(&bytes)
+    } else {
+        let parsing = tokio::task::spawn_blocking(move || parse(&bytes));
+        parsing.await.map_err(|_| ApiError::internal())?
+    };
+    drop(charge);
+    let (body, ignored) = parsed?;
+    Ok(Asked { body, user: user?, ignored: Ignored(shown(&ignored)) })
+}
+
+fn bad_request(reason: &str) -> ApiError {
+    ApiError::malformed(StatusCode::BAD_REQUEST, reason)
+}
+
+fn parse<T: Fields>(bytes: &[u8]) -> Result<(T, Vec<String>), ApiError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| bad_request(&format!("the body is not UTF-8 (byte {})", error.valid_up_to() + 1)))?;
+    let bad_syntax = |error: serde_json::Error| match text.trim_ascii().is_empty() {
+        true => bad_request("the body is empty and must be a JSON object"),
+        // What these errors say repeats nothing of the body.
+        false => bad_request(&format!("the body is not JSON: {error}")),
+    };
+    let bad_shape = |reason: &str| ApiError::malformed(StatusCode::UNPROCESSABLE_ENTITY, reason);
     if !text.trim_start().starts_with('{') {
-        return Err(ApiError::unreadable(StatusCode::UNPROCESSABLE_ENTITY));
+        fields::check_syntax(text).map_err(bad_syntax)?;
+        return Err(bad_shape("the body must be a JSON object"));
     }
-    serde_json::from_str(text).map_err(|error| match error.classify() {
-        Category::Data => ApiError::unreadable(StatusCode::UNPROCESSABLE_ENTITY),
-        Category::Io | Category::Syntax | Category::Eof => bad_syntax(),
-    })
+    let keys = Keys::of(text, T::FIELDS).map_err(bad_syntax)?;
+    match serde_json::from_str(text) {
+        Ok(asked) => Ok((asked, keys.into_unknown())),
+        Err(error) if error.classify() == Category::Data => {
+            Err(bad_shape(&fields::explain(text, T::FIELDS, &keys, &error)))
+        }
+        Err(error) => Err(bad_syntax(error)),
+    }
+}
+
+/// The names of ignored fields as a header, and in the log.
+fn shown(ignored: &[String]) -> Option<HeaderValue> {
+    if ignored.is_empty() {
+        return None;
+    }
+    let listed = ignored.iter().take(IGNORED_SHOWN_MAX).map(|name| names::header_safe(name));
+    // No name has an asterisk in it once it is encoded.
+    let more = (ignored.len() > IGNORED_SHOWN_MAX).then(|| "*".to_owned());
+    let text = listed.chain(more).collect::<Vec<_>>().join(", ");
+    tracing::debug!(fields = %text, "a request has fields that are not known and were ignored");
+    HeaderValue::from_str(&text).ok()
 }
 
 /// `application/json` or `application/<anything>+json`, with or without parameters.
@@ -50,22 +144,34 @@ fn is_json(parts: &Parts) -> bool {
     subtype == "json" || subtype.strip_suffix("+json").is_some_and(|name| !name.is_empty())
 }
 
-async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
-    let too_long = || ApiError::unreadable(StatusCode::PAYLOAD_TOO_LARGE);
+async fn collect(mut body: Body, charge: &mut Charge<'_>) -> Result<Vec<u8>, ApiError> {
+    let too_long = || {
+        let reason = format!("the body is longer than {BODY_BYTES_MAX} bytes");
+        ApiError::malformed(StatusCode::PAYLOAD_TOO_LARGE, &reason)
+    };
     let announced = http_body::Body::size_hint(&body);
     if announced.lower() > BODY_BYTES_MAX as u64 {
         return Err(too_long());
     }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::unreadable(StatusCode::BAD_REQUEST))?;
+        let broken = "the body ends before its announced end, or a chunk of it is malformed";
+        let frame = frame.map_err(|_| bad_request(broken))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > BODY_BYTES_MAX {
+        let length = bytes.len() + data.len();
+        if length > BODY_BYTES_MAX {
             return Err(too_long());
+        }
+        if length > bytes.capacity() {
+            let capacity = length.next_power_of_two().min(BODY_BYTES_MAX);
+            if capacity > BODY_BYTES_FREE {
+                charge.raise_to(capacity).map_err(|_| ApiError::too_many_bodies())?;
+            }
+            bytes.reserve_exact(capacity - bytes.len());
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes.into())
+    Ok(bytes)
 }
 
 /// An answer in JSON.
@@ -79,6 +185,10 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
     fn parts(content_type: Option<&str>) -> Parts {
@@ -103,5 +213,57 @@ mod tests {
         ] {
             assert_eq!(is_json(&parts(media)), expected, "{media:?}");
         }
+    }
+
+    #[test]
+    fn ignored_fields_are_listed_in_a_header_that_is_short_and_safe() {
+        let shown = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            shown(&names).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(shown(&[]), None);
+        assert_eq!(
+            shown(&["ttl", "a b,*\r\nx: \u{e9}"]).as_deref(),
+            Some("ttl, a%20b%2C%2A%0D%0Ax%3A%20%C3%A9")
+        );
+        assert_eq!(shown(&["a"; 8]).as_deref(), Some("a, a, a, a, a, a, a, a"));
+        assert_eq!(shown(&["a"; 9]).as_deref(), Some("a, a, a, a, a, a, a, a, *"));
+    }
+
+    /// A body that sends its bytes, and then never ends.
+    struct Endless(Option<Vec<u8>>);
+
+    impl http_body::Body for Endless {
+        type Data = axum::body::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+            let bytes = self.0.take();
+            bytes.map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(http_body::Frame::data(bytes.into())))))
+        }
+    }
+
+    #[test]
+    fn bodies_are_held_up_to_the_budget_and_to_the_byte() {
+        let budget = budget();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut read = |length: usize| {
+            let budget = &budget;
+            let mut reading = Box::pin(async move {
+                collect(Body::new(Endless(Some(vec![b' '; length]))), &mut budget.charge()).await
+            });
+            let polled = reading.as_mut().poll(&mut context).map(|read| read.is_err());
+            (polled, reading)
+        };
+        let held: Vec<_> = (0..BODIES_BYTES_MAX / BODY_BYTES_MAX).map(|_| read(BODY_BYTES_MAX)).collect();
+        assert!(held.iter().all(|(polled, _)| polled.is_pending()), "all of it is taken");
+        assert_eq!(read(BODY_BYTES_FREE + 1).0, Poll::Ready(true), "no byte is left");
+        assert_eq!(read(BODY_BYTES_FREE).0, Poll::Pending, "short ones are not charged");
+        drop(held);
+        assert_eq!(read(BODY_BYTES_MAX).0, Poll::Pending, "all of it is back");
+        assert_eq!(read(BODY_BYTES_MAX + 1).0, Poll::Ready(true), "too long");
     }
 }

@@ -1,6 +1,7 @@
 //! Errors in the contract's shape.
 //!
-//! Promise: every `code` and `error` label comes from here; 5xx never say more than their label. Absent: the id of the
+//! Guarantees: every `code` and `error` label comes from here; `details` name what is wrong (a header, a field, a byte
+//! offset) and never repeat a value that a client sent; 5xx say no more than their label. Not here: the id of the
 //! request, which the router adds.
 
 use axum::http::StatusCode;
@@ -9,11 +10,30 @@ use serde::Serialize;
 
 use crate::engine::Unavailable;
 
+/// What clients switch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Code {
+    AuthenticationRequired,
+    AuthenticationFailed,
+    Forbidden,
+    LockLimitExceeded,
+    InvalidInput,
+    InvalidTtl,
+    InvalidLockName,
+    NotFound,
+    SessionExpired,
+    LeaseNotCurrent,
+    CapacityExceeded,
+    RateLimited,
+    InternalError,
+}
+
 /// Why a request got nothing.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
     status: StatusCode,
-    code: &'static str,
+    code: Code,
     label: &'static str,
     details: String,
     retry_after_s: Option<u64>,
@@ -23,7 +43,7 @@ pub(super) struct ApiError {
 #[derive(Serialize)]
 pub(super) struct ErrorBody<'a> {
     error: &'static str,
-    code: &'static str,
+    code: Code,
     details: &'a str,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,93 +51,102 @@ pub(super) struct ErrorBody<'a> {
 }
 
 impl ApiError {
-    fn new(
-        status: StatusCode,
-        code: &'static str,
-        label: &'static str,
-        details: impl Into<String>,
-    ) -> ApiError {
+    fn new(status: StatusCode, code: Code, label: &'static str, details: impl Into<String>) -> ApiError {
         ApiError { status, code, label, details: details.into(), retry_after_s: None }
     }
 
-    fn because(status: StatusCode, code: &'static str, label: &'static str, reason: &str) -> ApiError {
+    fn because(status: StatusCode, code: Code, label: &'static str, reason: &str) -> ApiError {
         ApiError::new(status, code, label, format!("{label}: {reason}"))
     }
 
     pub(super) fn no_credentials() -> ApiError {
         let label = "Authorization header required";
-        ApiError::new(StatusCode::UNAUTHORIZED, "authentication_required", label, "Bearer token required")
+        ApiError::new(StatusCode::UNAUTHORIZED, Code::AuthenticationRequired, label, "Bearer token required")
     }
 
     pub(super) fn wrong_credentials() -> ApiError {
         let label = "Authentication failed";
-        ApiError::new(StatusCode::UNAUTHORIZED, "authentication_failed", label, label)
+        ApiError::new(StatusCode::UNAUTHORIZED, Code::AuthenticationFailed, label, label)
     }
 
     pub(super) fn forbidden(reason: &str) -> ApiError {
-        ApiError::because(StatusCode::FORBIDDEN, "forbidden", "Forbidden", reason)
+        ApiError::because(StatusCode::FORBIDDEN, Code::Forbidden, "Forbidden", reason)
     }
 
     pub(super) fn lock_limit(most: u64) -> ApiError {
         let label = "Lock limit exceeded";
         let details = format!("{label} (maximum {most} per user)");
-        ApiError::new(StatusCode::FORBIDDEN, "lock_limit_exceeded", label, details)
+        ApiError::new(StatusCode::FORBIDDEN, Code::LockLimitExceeded, label, details)
     }
 
     /// A value that makes no sense.
     pub(super) fn invalid(reason: &str) -> ApiError {
-        ApiError::because(StatusCode::BAD_REQUEST, "invalid_input", "Invalid input", reason)
+        ApiError::because(StatusCode::BAD_REQUEST, Code::InvalidInput, "Invalid input", reason)
     }
 
-    /// Something that could not even be read.
-    pub(super) fn unreadable(status: StatusCode) -> ApiError {
-        let details = "The request could not be parsed, or is not supported here";
-        ApiError::new(status, "invalid_input", "Invalid input", details)
+    /// A request that is refused before its route sees it: its head, path, query, media type, size or JSON.
+    pub(super) fn malformed(status: StatusCode, reason: &str) -> ApiError {
+        ApiError::because(status, Code::InvalidInput, "Invalid input", reason)
     }
 
     pub(super) fn invalid_ttl(reason: &str) -> ApiError {
-        ApiError::because(StatusCode::BAD_REQUEST, "invalid_ttl", "Invalid TTL", reason)
+        ApiError::because(StatusCode::BAD_REQUEST, Code::InvalidTtl, "Invalid TTL", reason)
     }
 
     pub(super) fn invalid_name(reason: &str) -> ApiError {
-        ApiError::because(StatusCode::BAD_REQUEST, "invalid_lock_name", "Invalid lock name", reason)
+        ApiError::because(StatusCode::BAD_REQUEST, Code::InvalidLockName, "Invalid lock name", reason)
     }
 
     pub(super) fn no_route() -> ApiError {
         let label = "Resource not found";
-        ApiError::new(StatusCode::NOT_FOUND, "not_found", label, label)
+        ApiError::new(StatusCode::NOT_FOUND, Code::NotFound, label, label)
     }
 
     pub(super) fn no_session() -> ApiError {
         let label = "Session not found";
-        ApiError::new(StatusCode::NOT_FOUND, "not_found", label, label)
+        ApiError::new(StatusCode::NOT_FOUND, Code::NotFound, label, label)
     }
 
     pub(super) fn session_expired() -> ApiError {
         let label = "Session expired";
-        ApiError::new(StatusCode::GONE, "session_expired", label, label)
+        ApiError::new(StatusCode::GONE, Code::SessionExpired, label, label)
     }
 
     /// Somebody holds the lock, but not under this lease.
     pub(super) fn other_lease() -> ApiError {
         let label = "Lease is not current";
-        ApiError::new(StatusCode::BAD_REQUEST, "lease_not_current", label, "Invalid lease ID")
+        ApiError::new(StatusCode::BAD_REQUEST, Code::LeaseNotCurrent, label, "Invalid lease ID")
     }
 
     /// Nobody holds the lock.
     pub(super) fn no_lease() -> ApiError {
         let label = "Lease is not current";
-        ApiError::new(StatusCode::NOT_FOUND, "lease_not_current", label, label)
+        ApiError::new(StatusCode::NOT_FOUND, Code::LeaseNotCurrent, label, label)
     }
 
     pub(super) fn no_capacity(reason: &str) -> ApiError {
-        let full = ApiError::because(StatusCode::CONFLICT, "capacity_exceeded", "Capacity exceeded", reason);
+        let full =
+            ApiError::because(StatusCode::CONFLICT, Code::CapacityExceeded, "Capacity exceeded", reason);
         ApiError { retry_after_s: Some(1), ..full }
+    }
+
+    /// Every connection that the server may have is in use.
+    pub(super) fn no_connection() -> ApiError {
+        let full = ApiError::no_capacity("as many connections are open as --connections-max allows");
+        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..full }
+    }
+
+    /// The caller's requests hold as many bytes as they may.
+    pub(super) fn too_many_bodies() -> ApiError {
+        let label = "Rate limit exceeded";
+        let details = format!("{label}: too many large bodies are in flight; retry in 1 seconds");
+        let limited = ApiError::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, label, details);
+        ApiError { retry_after_s: Some(1), ..limited }
     }
 
     pub(super) fn internal() -> ApiError {
         let label = "Internal server error";
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", label, label)
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, label, label)
     }
 
     pub(super) fn retry_after_s(&self) -> Option<u64> {
@@ -157,5 +186,36 @@ impl IntoResponse for ApiError {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODES: [Code; 13] = [
+        Code::AuthenticationRequired,
+        Code::AuthenticationFailed,
+        Code::Forbidden,
+        Code::LockLimitExceeded,
+        Code::InvalidInput,
+        Code::InvalidTtl,
+        Code::InvalidLockName,
+        Code::NotFound,
+        Code::SessionExpired,
+        Code::LeaseNotCurrent,
+        Code::CapacityExceeded,
+        Code::RateLimited,
+        Code::InternalError,
+    ];
+    const _: () = assert!(CODES.len() == Code::InternalError as usize + 1);
+
+    #[test]
+    fn the_document_lists_the_codes_there_are() {
+        let document = include_str!("openapi.yaml");
+        let list = document.split("\n        code:\n").nth(1).and_then(|rest| rest.split("enum:\n").nth(1));
+        let lines = list.expect("the codes").lines().map_while(|line| line.trim_start().strip_prefix("- "));
+        let codes = CODES.map(|code| serde_json::to_value(code).expect("text"));
+        assert_eq!(lines.collect::<Vec<_>>(), codes.each_ref().map(|code| code.as_str().expect("text")));
     }
 }

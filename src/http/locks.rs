@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::body::Asked;
 use super::error::ApiError;
+use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{Adapter, body, names, sessions};
 use crate::engine::{Access, Scan, Unavailable};
@@ -48,6 +50,17 @@ pub(super) struct Acquire {
     acl: Option<Acl>,
 }
 
+impl Fields for Acquire {
+    const FIELDS: &'static [Field] = &[
+        Field::optional("ttl_seconds", U32),
+        Field::optional("metadata", "a string"),
+        Field::optional("session_id", "a UUID"),
+        Field::optional("ephemeral", "true or false"),
+        Field::optional("lock_delay_seconds", U32),
+        Field::optional("acl", "an object whose acquire is an array of strings"),
+    ];
+}
+
 #[derive(Deserialize)]
 struct Acl {
     #[serde(rename = "acquire")]
@@ -60,9 +73,18 @@ pub(super) struct Renew {
     ttl_seconds: Option<u32>,
 }
 
+impl Fields for Renew {
+    const FIELDS: &'static [Field] =
+        &[Field::required("lease_id", "a UUID"), Field::optional("ttl_seconds", U32)];
+}
+
 #[derive(Deserialize)]
 pub(super) struct Release {
     lease_id: Uuid,
+}
+
+impl Fields for Release {
+    const FIELDS: &'static [Field] = &[Field::required("lease_id", "a UUID")];
 }
 
 #[derive(Serialize)]
@@ -129,20 +151,23 @@ pub(super) async fn acquire(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let asked: Acquire = body::read(&parts, body).await?;
-    let user = adapter.users.authenticate(&parts.headers)?;
-    let name = user.lock(&name)?;
-    let op = Op::Acquire { request: asked.check(&adapter, &user)?, wait: None };
-    let session = asked.session_id.map(|id| SessionId(id.as_u128()));
-    let acquired = adapter.decide(|access| adapter.acquire(access, &user, &name, &op, session)).await??;
-    let status = match acquired {
-        Answer::Delayed { .. } => StatusCode::CONFLICT,
-        _ => StatusCode::OK,
-    };
-    Ok(body::json(status, &acquired))
+    let Asked { body, user, ignored } = body::read::<Acquire>(&adapter, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&adapter, &user, &name).await))
 }
 
 impl Acquire {
+    async fn submit(self, adapter: &Adapter, user: &User, name: &str) -> Result<Response, ApiError> {
+        let name = user.lock(name)?;
+        let op = Op::Acquire { request: self.check(adapter, user)?, wait: None };
+        let session = self.session_id.map(|id| SessionId(id.as_u128()));
+        let acquired = adapter.decide(|access| adapter.acquire(access, user, &name, &op, session)).await??;
+        let status = match acquired {
+            Answer::Delayed { .. } => StatusCode::CONFLICT,
+            _ => StatusCode::OK,
+        };
+        Ok(body::json(status, &acquired))
+    }
+
     /// What is asked of the lock manager.
     fn check(&self, adapter: &Adapter, user: &User) -> Result<crate::lock::Request, ApiError> {
         let ttl = ttl(self.ttl_seconds)?;
@@ -312,29 +337,34 @@ pub(super) async fn renew(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let asked: Renew = body::read(&parts, body).await?;
-    let user = adapter.users.authenticate(&parts.headers)?;
-    let name = user.lock(&name)?;
-    let ttl = ttl(asked.ttl_seconds)?;
-    let renewed = adapter
-        .decide(|access| {
-            let (proven, seq) = adapter.proven(access, &user, &name, asked.lease_id)?;
-            let (owner, token) = match proven {
-                Ok(proven) => proven,
-                Err(refusal) => return Ok((Err(refusal), seq)),
-            };
-            let op = Op::Renew { owner, ttl: Some(ttl), token: Some(token) };
-            access.submit_and_look(&name, &op, |outcome, _, now| match outcome {
-                Outcome::Renewed { deadline } => Ok(Renewed {
-                    lease_id: asked.lease_id,
-                    expires_at: adapter.shown(deadline),
-                    renew_after_ms: millis_left(deadline, now) / 2,
-                }),
-                _ => Err(ApiError::no_lease()),
+    let Asked { body, user, ignored } = body::read::<Renew>(&adapter, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&adapter, &user, &name).await))
+}
+
+impl Renew {
+    async fn submit(self, adapter: &Adapter, user: &User, name: &str) -> Result<Response, ApiError> {
+        let name = user.lock(name)?;
+        let ttl = ttl(self.ttl_seconds)?;
+        let renewed = adapter
+            .decide(|access| {
+                let (proven, seq) = adapter.proven(access, user, &name, self.lease_id)?;
+                let (owner, token) = match proven {
+                    Ok(proven) => proven,
+                    Err(refusal) => return Ok((Err(refusal), seq)),
+                };
+                let op = Op::Renew { owner, ttl: Some(ttl), token: Some(token) };
+                access.submit_and_look(&name, &op, |outcome, _, now| match outcome {
+                    Outcome::Renewed { deadline } => Ok(Renewed {
+                        lease_id: self.lease_id,
+                        expires_at: adapter.shown(deadline),
+                        renew_after_ms: millis_left(deadline, now) / 2,
+                    }),
+                    _ => Err(ApiError::no_lease()),
+                })
             })
-        })
-        .await??;
-    Ok(body::json(StatusCode::OK, &renewed))
+            .await??;
+        Ok(body::json(StatusCode::OK, &renewed))
+    }
 }
 
 pub(super) async fn release(
@@ -343,24 +373,29 @@ pub(super) async fn release(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let asked: Release = body::read(&parts, body).await?;
-    let user = adapter.users.authenticate(&parts.headers)?;
-    let name = user.lock(&name)?;
-    adapter
-        .decide(|access| {
-            let (proven, seq) = adapter.proven(access, &user, &name, asked.lease_id)?;
-            let (owner, token) = match proven {
-                Ok(proven) => proven,
-                Err(refusal) => return Ok((Err(refusal), seq)),
-            };
-            let op = Op::Release { owner, token: Some(token) };
-            access.submit_and_look(&name, &op, |outcome, _, _| match outcome {
-                Outcome::Released(_) => Ok(()),
-                _ => Err(ApiError::no_lease()),
+    let Asked { body, user, ignored } = body::read::<Release>(&adapter, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&adapter, &user, &name).await))
+}
+
+impl Release {
+    async fn submit(self, adapter: &Adapter, user: &User, name: &str) -> Result<Response, ApiError> {
+        let name = user.lock(name)?;
+        adapter
+            .decide(|access| {
+                let (proven, seq) = adapter.proven(access, user, &name, self.lease_id)?;
+                let (owner, token) = match proven {
+                    Ok(proven) => proven,
+                    Err(refusal) => return Ok((Err(refusal), seq)),
+                };
+                let op = Op::Release { owner, token: Some(token) };
+                access.submit_and_look(&name, &op, |outcome, _, _| match outcome {
+                    Outcome::Released(_) => Ok(()),
+                    _ => Err(ApiError::no_lease()),
+                })
             })
-        })
-        .await??;
-    Ok(body::json(StatusCode::OK, &()))
+            .await??;
+        Ok(body::json(StatusCode::OK, &()))
+    }
 }
 
 pub(super) async fn status(

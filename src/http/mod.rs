@@ -9,8 +9,12 @@
 //! server has.
 
 mod body;
+mod budget;
 mod error;
+mod fields;
+mod head;
 mod history;
+mod host;
 mod ids;
 mod listener;
 mod locks;
@@ -20,6 +24,7 @@ mod router;
 mod service;
 mod sessions;
 mod times;
+mod unread;
 mod users;
 mod watch;
 
@@ -27,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::budget::Budget;
 use self::error::ApiError;
 use self::history::History;
 use self::ids::Ids;
@@ -67,6 +73,8 @@ pub struct Adapter {
     config: HttpConfig,
     ids: Ids,
     users: Users,
+    /// What callers without credentials may have in flight, all together.
+    strangers: Budget,
     watchers: Arc<Watchers>,
     metrics: HttpMetrics,
     server_metrics: Arc<ServerMetrics>,
@@ -87,6 +95,7 @@ impl Adapter {
         let ids = Ids::new(engine.secret());
         Arc::new(Adapter {
             users: Users::new(&config.users, &ids, engine.secret()),
+            strangers: body::budget(),
             watchers: Watchers::new(engine),
             metrics: HttpMetrics::default(),
             server_metrics: Arc::clone(server_metrics),

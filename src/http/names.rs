@@ -21,21 +21,33 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
     let raw = parts.uri.path().split('/').nth(2).unwrap_or("");
     let decoded = percent_decode_str(raw).decode_utf8();
-    decoded.map(Into::into).map_err(|_| ApiError::unreadable(StatusCode::BAD_REQUEST))
+    decoded.map(Into::into).map_err(|error| {
+        let reason = format!(
+            "segment 2 of the path is not UTF-8 once it is decoded (byte {})",
+            error.valid_up_to() + 1
+        );
+        ApiError::malformed(StatusCode::BAD_REQUEST, &reason)
+    })
 }
 
 /// The value of a query parameter. Others are ignored; given twice it is refused.
 pub(super) fn query(parts: &Parts, name: &str) -> Result<Option<String>, ApiError> {
-    let unreadable = || ApiError::unreadable(StatusCode::BAD_REQUEST);
-    let decode = |text: &str| -> Result<String, ApiError> {
-        let text = text.replace('+', " ");
-        percent_decode_str(&text).decode_utf8().map(Into::into).map_err(|_| unreadable())
-    };
+    let malformed = |reason: &str| ApiError::malformed(StatusCode::BAD_REQUEST, reason);
+    let decode =
+        |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(String::from);
     let mut found = None;
-    for pair in parts.uri.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+    for (at, pair) in parts.uri.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if decode(key)? == name && found.replace(decode(value)?).is_some() {
-            return Err(unreadable());
+        let key = decode(key).ok_or_else(|| {
+            malformed(&format!("the name of query parameter {} is not UTF-8 once it is decoded", at + 1))
+        })?;
+        if key != name {
+            continue;
+        }
+        let value = decode(value)
+            .ok_or_else(|| malformed(&format!("query parameter {name} is not UTF-8 once it is decoded")))?;
+        if found.replace(value).is_some() {
+            return Err(malformed(&format!("query parameter {name} appears more than once")));
         }
     }
     Ok(found)
@@ -77,6 +89,11 @@ pub(super) fn shown(key: &[u8]) -> String {
         Ok(text) => utf8_percent_encode(text, KEPT).to_string(),
         Err(_) => percent_encoding::percent_encode(key, KEPT).to_string(),
     }
+}
+
+/// Text as a header can carry it: percent-encoded but for ASCII letters, digits, `-`, `_` and `.`.
+pub(super) fn header_safe(text: &str) -> String {
+    utf8_percent_encode(text, KEPT).to_string()
 }
 
 #[cfg(test)]
@@ -123,5 +140,17 @@ mod tests {
         assert_eq!(shown(b"50%/a"), "50%25%2Fa");
         assert_eq!(shown(b"\xff\0"), "%FF%00");
         assert_eq!(shown(b"a//b"), "a%2F%2Fb");
+    }
+
+    #[test]
+    fn the_pattern_in_the_document_has_the_characters_of_names() {
+        let document = include_str!("openapi.yaml");
+        let pattern = document.split("pattern: '").nth(1).and_then(|rest| rest.split('\'').next());
+        const PART: &str = r"[A-Za-z0-9_.\-\u0080-\uffff]{1,64}";
+        assert_eq!(pattern, Some(format!("^{PART}(/{PART})*$").as_str()));
+        for c in (0..=127u8).map(char::from) {
+            let is_in_pattern = c.is_ascii_alphanumeric() || "_.-/".contains(c);
+            assert_eq!(problem(&format!("a{c}a")).is_none(), is_in_pattern, "{c:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which request goes where, and what every answer carries.
 //!
-//! Promise: [`ROUTES`] is the only list of routes; every answer has its request id and the headers of the contract, errors
-//! included. Absent: what routes do.
+//! Guarantees: [`ROUTES`] is the only list of routes; every answer has its request id and the headers of the contract, errors
+//! included, also where there was no request that could be read. Not here: what routes do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,8 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::error::ApiError;
 use super::metrics::Endpoint;
-use super::{Adapter, body, locks, service, sessions, watch};
+use super::unread::Unread;
+use super::{Adapter, body, host, locks, service, sessions, watch};
 
 /// A path and what it answers to.
 pub(super) struct Route {
@@ -84,8 +85,12 @@ async fn no_route() -> ApiError {
     ApiError::no_route()
 }
 
-async fn no_method() -> ApiError {
-    ApiError::unreadable(StatusCode::METHOD_NOT_ALLOWED)
+async fn no_method(request: Request) -> ApiError {
+    let path = request.extensions().get::<MatchedPath>();
+    let of_path = ROUTES.iter().filter(|route| path.is_some_and(|path| route.path == path.as_str()));
+    let methods: Vec<_> = of_path.map(|route| route.method.as_str()).collect();
+    let reason = format!("the method must be {}", methods.join(" or "));
+    ApiError::malformed(StatusCode::METHOD_NOT_ALLOWED, &reason)
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -96,22 +101,48 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET,POST,PUT,DELETE");
 const HEADERS: HeaderValue =
     HeaderValue::from_static("authorization,content-type,x-admin-key,x-octostore-admin-key");
 
-/// What is common to all answers: the request's id, headers, the shape of errors, and being counted.
+/// What is common to all answers: the request's id, headers, the shape of errors, being counted, and what becomes of a body
+/// that was not read.
 async fn frame(State(adapter): State<Arc<Adapter>>, request: Request, next: Next) -> Response {
     let clock = adapter.engine.clock();
     let started = clock.now();
     let endpoint = endpoint(&request);
-    let id = request_id();
     let origin = request.headers().get(header::ORIGIN).cloned();
     let is_preflight = request.method() == Method::OPTIONS;
-    let response = if is_preflight {
+    let (request, unread) = Unread::watch(request);
+    let answered = answer(&adapter, request, next).await;
+    let mut response = with_headers(answered, is_preflight);
+    if let Some(origin) = origin.filter(|origin| adapter.config.origins.iter().any(|known| known == origin)) {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    let is_error = response.status().is_client_error() || response.status().is_server_error();
+    adapter.metrics.note(endpoint, clock.now().nanos_since(started), is_error);
+    if let Some(unread) = unread {
+        unread.finish(&mut response).await;
+    }
+    response
+}
+
+async fn answer(adapter: &Adapter, request: Request, next: Next) -> Response {
+    if let Err(refusal) = host::check(&request, adapter.users.serve_this_machine_only(request.headers())) {
+        refusal.into_response()
+    } else if request.method() == Method::OPTIONS {
         preflight()
     } else if request.uri().path().contains("//") {
         // An empty segment is no name and no id, so this is no route.
         ApiError::no_route().into_response()
     } else {
         next.run(request).await
-    };
+    }
+}
+
+/// The answer to what could not be read as a request, or for which there is no room.
+pub(super) fn refusal(error: ApiError) -> Response {
+    with_headers(error.into_response(), false)
+}
+
+fn with_headers(response: Response, is_preflight: bool) -> Response {
+    let id = request_id();
     let mut response = with_error_body(response, &id);
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -121,11 +152,6 @@ async fn frame(State(adapter): State<Arc<Adapter>>, request: Request, next: Next
     if !is_preflight {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
-    if let Some(origin) = origin.filter(|origin| adapter.config.origins.iter().any(|known| known == origin)) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    }
-    let is_error = response.status().is_client_error() || response.status().is_server_error();
-    adapter.metrics.note(endpoint, clock.now().nanos_since(started), is_error);
     response
 }
 

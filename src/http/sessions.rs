@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::body::Asked;
 use super::error::ApiError;
+use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{Adapter, body, names};
 use crate::engine::{Access, Unavailable};
@@ -23,8 +25,12 @@ const TTL_S_MIN: u32 = 10;
 const TTL_S_MAX: u32 = 300;
 
 #[derive(Deserialize)]
-struct Create {
+pub(super) struct Create {
     ttl_seconds: Option<u32>,
+}
+
+impl Fields for Create {
+    const FIELDS: &'static [Field] = &[Field::optional("ttl_seconds", U32)];
 }
 
 #[derive(Serialize)]
@@ -72,30 +78,37 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let asked: Create = body::read(&parts, body).await?;
-    let user = adapter.users.authenticate(&parts.headers)?;
-    let seconds = asked.ttl_seconds.unwrap_or(TTL_S_DEFAULT).clamp(TTL_S_MIN, TTL_S_MAX);
-    let ttl = Ttl::from_millis(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
-    let name = format!("http {}", user.name);
-    let (id, deadline) = adapter
-        .decide(|access| {
-            let (id, seq) = access.open_session(&name, Some(&user.account), Some(ttl))?;
-            let deadline = access.session(id).map(|(record, _, _)| record.deadline);
-            Ok(((id, deadline), seq))
-        })
-        .await?;
-    let created = Created {
-        session_id: Uuid::from_u128(id.0),
-        expires_at: adapter.shown(deadline?),
-        keepalive_interval_secs: seconds / 2,
-    };
-    Ok(body::json(StatusCode::CREATED, &created))
+    let Asked { body, user, ignored } = body::read::<Create>(&adapter, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&adapter, &user).await))
+}
+
+impl Create {
+    async fn submit(self, adapter: &Adapter, user: &User) -> Result<Response, ApiError> {
+        let seconds = self.ttl_seconds.unwrap_or(TTL_S_DEFAULT).clamp(TTL_S_MIN, TTL_S_MAX);
+        let ttl = Ttl::from_millis(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
+        let name = format!("http {}", user.name);
+        let (id, deadline) = adapter
+            .decide(|access| {
+                let (id, seq) = access.open_session(&name, Some(&user.account), Some(ttl))?;
+                let deadline = access.session(id).map(|(record, _, _)| record.deadline);
+                Ok(((id, deadline), seq))
+            })
+            .await?;
+        let created = Created {
+            session_id: Uuid::from_u128(id.0),
+            expires_at: adapter.shown(deadline?),
+            keepalive_interval_secs: seconds / 2,
+        };
+        Ok(body::json(StatusCode::CREATED, &created))
+    }
 }
 
 /// The session in the path, and who asks.
 fn named(adapter: &Adapter, parts: &Parts) -> Result<(SessionId, Arc<User>), ApiError> {
     let id = names::segment(parts)?;
-    let id = Uuid::parse_str(&id).map_err(|_| ApiError::unreadable(StatusCode::BAD_REQUEST))?;
+    let id = Uuid::parse_str(&id).map_err(|_| {
+        ApiError::malformed(StatusCode::BAD_REQUEST, "segment 2 of the path is not the UUID of a session")
+    })?;
     let user = adapter.users.authenticate(&parts.headers)?;
     Ok((SessionId(id.as_u128()), user))
 }

@@ -1,8 +1,8 @@
 //! Who asks.
 //!
-//! Promise: credentials are kept and compared as keyed hashes, in constant time, and never shown. Without any configured,
-//! one user `local` needs none, and then only requests that were meant for this machine are served: a page in a browser
-//! that had its own name resolved to it is not. Absent: what a user may do with a lock.
+//! Guarantees: credentials are kept and compared as keyed hashes, in constant time, and never shown. Without any configured,
+//! one user `local` needs none, and then only requests that were meant for this machine are served. Not here: what a user
+//! may do with a lock; for which host a request was meant.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,9 +13,10 @@ use hmac::Mac;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::budget::Budget;
 use super::error::ApiError;
 use super::ids::{Ids, keyed};
-use super::names;
+use super::{body, names};
 use crate::lock::{LockName, Owner};
 
 /// Longest name of a user, in bytes.
@@ -88,7 +89,7 @@ pub struct UsersConfig {
 }
 
 /// A user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct User {
     pub(super) id: Uuid,
     pub(super) name: String,
@@ -97,11 +98,12 @@ pub(super) struct User {
     /// As which it holds locks that are not ephemeral.
     pub(super) owner: Owner,
     namespace: Option<String>,
-    pub(super) is_admin: bool,
+    /// What its requests may have in flight.
+    pub(super) bodies: Budget,
 }
 
 impl User {
-    fn new(ids: &Ids, name: &str, namespace: Option<String>, is_admin: bool) -> User {
+    fn new(ids: &Ids, name: &str, namespace: Option<String>) -> User {
         User {
             id: ids.user(name),
             name: name.to_owned(),
@@ -109,7 +111,7 @@ impl User {
             owner: Owner::new(format!("http:{name}").as_bytes())
                 .unwrap_or_else(|_| unreachable!("names of users are short")),
             namespace,
-            is_admin,
+            bodies: body::budget(),
         }
     }
 
@@ -159,15 +161,15 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
         // Parentheses are in no user's name.
-        let admin_user = Arc::new(User::new(ids, "(admin)", None, true));
+        let admin_user = Arc::new(User::new(ids, "(admin)", None));
         let admin = config.admin_key.as_ref().map(|key| digest(secret, &key.0));
         let mut users = Users { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
         for user in &config.users {
-            let made = Arc::new(User::new(ids, &user.name, user.namespace.clone(), false));
+            let made = Arc::new(User::new(ids, &user.name, user.namespace.clone()));
             users.by_token.insert(digest(secret, &user.token.0), made);
         }
         if config.users.is_empty() {
-            let local = Arc::new(User::new(ids, "local", None, false));
+            let local = Arc::new(User::new(ids, "local", None));
             match &config.local_token {
                 Some(token) => drop(users.by_token.insert(digest(secret, &token.0), local)),
                 None => users.open = Some(local),
@@ -191,29 +193,35 @@ impl Users {
             return Ok(Arc::clone(&self.admin_user));
         }
         if let Some(open) = &self.open {
-            return if is_meant_for_this_machine(headers) {
-                Ok(Arc::clone(open))
-            } else {
-                Err(ApiError::forbidden(
-                    "without tokens only requests to localhost are served; see --http-tokens",
-                ))
-            };
+            return Ok(Arc::clone(open));
         }
         let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
         self.user_of(given).ok_or_else(ApiError::wrong_credentials)
     }
 
-    /// Refuses whoever is not an operator. Where nobody has credentials, everyone is.
+    /// Whether a request must be meant for this machine, as nothing else shows that its sender may ask.
+    pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
+        self.open.is_some() && !self.is_operator(headers)
+    }
+
+    /// Refuses callers that are not operators. Where nobody has credentials, every caller is one.
     pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.has_admin_key(headers) || (self.admin.is_none() && self.open.is_some()) {
-            return self.authenticate(headers).map(|_| ());
+        if self.is_operator(headers) || (self.admin.is_none() && self.open.is_some()) {
+            return Ok(());
         }
         let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
-        match given.strip_prefix("admin:") {
-            Some(key) if self.is_admin_key(key) => Ok(()),
-            _ if self.user_of(given).is_some() => Err(ApiError::forbidden("this is for operators")),
-            _ => Err(ApiError::wrong_credentials()),
+        match self.user_of(given) {
+            Some(_) => Err(ApiError::forbidden("this is for operators")),
+            None => Err(ApiError::wrong_credentials()),
         }
+    }
+
+    /// Whether the operators' key is given, in a header of its own or, as Prometheus does, as a bearer token.
+    fn is_operator(&self, headers: &HeaderMap) -> bool {
+        let is_key = |given: &str| {
+            self.is_admin_key(given) || given.strip_prefix("admin:").is_some_and(|key| self.is_admin_key(key))
+        };
+        self.has_admin_key(headers) || bearer(headers).is_some_and(is_key)
     }
 
     fn user_of(&self, token: &str) -> Option<Arc<User>> {
@@ -248,22 +256,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .filter(|token| !token.is_empty())
 }
 
-/// Whether the request names this machine as such, or nothing.
-fn is_meant_for_this_machine(headers: &HeaderMap) -> bool {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let Some(host) = hosts.next() else { return true };
-    let host = host.to_str().unwrap_or("?");
-    if hosts.next().is_some() || host.contains('@') {
-        return false;
-    }
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,28 +271,5 @@ mod tests {
         }
         assert!(UserConfig::parse(&format!("{}:t", "a".repeat(64))).is_ok());
         assert!(UserConfig::parse(&format!("{}:t", "a".repeat(65))).is_err());
-    }
-
-    #[test]
-    fn only_names_of_this_machine_are_local() {
-        let with = |host: &str| HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
-        for (host, expected) in [
-            ("localhost", true),
-            ("LocalHost:7380", true),
-            ("127.0.0.1:7380", true),
-            ("127.9.9.9", true),
-            ("[::1]:7380", true),
-            ("evil.example", false),
-            ("localhost.evil.example:7380", false),
-            ("192.168.0.1:7380", false),
-            ("localhost:7380@evil.example", false),
-            ("", false),
-        ] {
-            assert_eq!(is_meant_for_this_machine(&with(host)), expected, "{host}");
-        }
-        assert!(is_meant_for_this_machine(&HeaderMap::new()));
-        let mut two = with("localhost");
-        two.append(header::HOST, "evil.example".parse().unwrap());
-        assert!(!is_meant_for_this_machine(&two));
     }
 }

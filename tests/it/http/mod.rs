@@ -14,7 +14,10 @@ use serde_json::Value;
 
 use super::wire::TestServer;
 
+mod bodies;
 mod faults;
+mod heads;
+mod openapi;
 mod service;
 mod watch;
 
@@ -179,6 +182,7 @@ fn shown(names: &mut Names, method: &str, answer: &Answer) -> String {
     for header in ["allow", "retry-after", "content-type", "cache-control", "content-security-policy"]
         .into_iter()
         .chain(["access-control-allow-origin", "access-control-allow-methods"])
+        .chain(["x-octostore-ignored-fields"])
         .chain(["access-control-allow-headers", "access-control-max-age", "access-control-allow-credentials"])
     {
         if let Some(value) = answer.header(header).filter(|value| *value != "application/json") {
@@ -228,6 +232,7 @@ fn run(script: &str) -> String {
             rest = after.trim_start();
         }
         let answer = exchange(addr, &request(who, method, path, &headers, rest)).expect("an answer");
+        openapi::assert_documented(method, path, &answer);
         writeln!(answered, "{}", shown(&mut names, method, &answer)).expect("room");
     }
     answered

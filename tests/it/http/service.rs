@@ -102,3 +102,24 @@ fn the_documents_are_served() {
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
 }
+
+#[test]
+fn the_commands_in_the_readme_exclude_each_other() {
+    let server = TestServer::manual(&[]);
+    let readme = include_str!("../../../README.md");
+    let block = readme.split("```sh\nsession() {").nth(1).and_then(|rest| rest.split("```").next());
+    let script = format!("session() {{{}", block.expect("the commands"));
+    let script = script.replace("localhost:7380", &server.http.expect("HTTP").to_string());
+    let run = |script: &str| {
+        let shell = std::process::Command::new("sh").args(["-c", script]).output().expect("a shell");
+        String::from_utf8(shell.stdout).expect("text")
+    };
+    if run("command -v curl").is_empty() {
+        println!("skipped: there is no curl");
+        return;
+    }
+    let answered = run(&script);
+    let statuses: Vec<_> =
+        answered.lines().filter_map(|line| line.strip_prefix("{\"status\":\"")?.split('"').next()).collect();
+    assert_eq!(statuses, ["acquired", "held"], "{answered}");
+}

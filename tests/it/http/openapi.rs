@@ -1,0 +1,262 @@
+//! The OpenAPI document against what the server does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use octostore::journal::{Faults, JournalError};
+
+use super::{Answer, call, exchange, request, server};
+use crate::wire::{TestServer, until};
+
+/// The document, read line by line: it is written in one style.
+const DOCUMENT: &str = include_str!("../../../src/http/openapi.yaml");
+
+const NO_SESSION: &str = "00000000-0000-4000-8000-000000000000";
+/// A body that every route takes that takes one.
+const LEASE: &str = "{\"lease_id\":\"00000000-0000-4000-8000-000000000000\"}";
+
+/// An operation as the document has it.
+#[derive(Debug, Clone)]
+pub(super) struct Operation {
+    pub(super) method: String,
+    pub(super) path: String,
+    statuses: BTreeSet<u16>,
+    /// Needs no credentials, whoever the users are.
+    is_public: bool,
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    let paths = DOCUMENT.split("\npaths:\n").nth(1).expect("paths");
+    let paths = paths.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
+    let (mut operations, mut path) = (Vec::<Operation>::new(), "");
+    for line in paths {
+        let text = line.trim_start();
+        let word = text.trim_end_matches(':');
+        let last = operations.last_mut();
+        match (line.len() - text.len(), last) {
+            (2, _) => path = word,
+            (4, _) if ["get", "post", "put", "delete"].contains(&word) => operations.push(Operation {
+                method: word.to_uppercase(),
+                path: path.to_owned(),
+                statuses: BTreeSet::new(),
+                is_public: false,
+            }),
+            (6, Some(operation)) if text == "security: []" => operation.is_public = true,
+            (8, Some(operation)) => {
+                let status = text.strip_prefix('"').and_then(|text| text.split_once("\":"));
+                operation.statuses.extend(status.and_then(|(status, _)| status.parse::<u16>().ok()));
+            }
+            _ => {}
+        }
+    }
+    assert!(operations.iter().all(|operation| operation.statuses.len() > 4), "{operations:?}");
+    operations
+}
+
+/// The operation of a request, if there is one.
+fn find(method: &str, path: &str) -> Option<Operation> {
+    let path = path.split('?').next().unwrap_or_default();
+    let segments: Vec<_> = path.split('/').collect();
+    let matches = |template: &str| {
+        let parts: Vec<_> = template.split('/').collect();
+        let same = |(part, segment): (&&str, &&str)| {
+            part == segment || (part.starts_with('{') && !segment.is_empty())
+        };
+        parts.len() == segments.len() && parts.iter().zip(&segments).all(same)
+    };
+    operations().into_iter().find(|operation| operation.method == method && matches(&operation.path))
+}
+
+/// The error codes of the document.
+fn codes() -> BTreeSet<String> {
+    let list = DOCUMENT.split("\n        code:\n").nth(1).expect("the codes").split("enum:\n").nth(1);
+    let lines = list.expect("a list").lines().map_while(|line| line.trim_start().strip_prefix("- "));
+    lines.map(str::to_owned).collect()
+}
+
+/// Asserts that the document has the answer to this request.
+pub(super) fn assert_documented(method: &str, path: &str, answer: &Answer) {
+    if let Some(operation) = find(method, path) {
+        let is_documented = operation.statuses.contains(&answer.status);
+        assert!(is_documented, "{} is documented for {method} {}", answer.status, operation.path);
+    }
+    let is_json = answer.header("content-type") == Some("application/json");
+    if is_json && answer.status >= 400 && !answer.body.is_empty() {
+        let body = answer.json();
+        if let Some(code) = body["code"].as_str() {
+            assert!(codes().contains(code), "{code} is documented");
+        } else {
+            assert_eq!((answer.status, &body["status"]), (409, &"delayed".into()), "{body}");
+        }
+    }
+}
+
+/// What the statuses of operations are seen by.
+#[derive(Default)]
+struct Seen(BTreeMap<(String, String), BTreeSet<u16>>);
+
+impl Seen {
+    fn note(&mut self, method: &str, path: &str, answer: &Answer) {
+        assert_documented(method, path, answer);
+        let operation = find(method, path).expect("an operation");
+        self.0.entry((operation.method, operation.path)).or_default().insert(answer.status);
+    }
+}
+
+#[test]
+fn the_document_has_every_status_that_there_is_and_no_other() {
+    let mut seen = Seen::default();
+    let (server, _dir) =
+        server(&["--http-locks-per-user-max", "1", "--sessions-max", "3", "--locks-max", "3"]);
+    let addr = server.http.expect("HTTP");
+    let long = "a".repeat(20 << 10);
+    let is_json = "content-type: application/json\r\n";
+    let taken = call(addr, "alice", "POST", "/locks/a/acquire", "{\"lock_delay_seconds\":9}").json();
+    let opened =
+        |ttl: u32| call(addr, "alice", "POST", "/sessions", &format!("{{\"ttl_seconds\":{ttl}}}")).json();
+    let (first, second) = (opened(10), opened(300));
+    let (ended, live) =
+        (first["session_id"].as_str().expect("an id"), second["session_id"].as_str().expect("an id"));
+    call(addr, "bob", "POST", "/locks/b/acquire", &format!("{{\"session_id\":{NO_SESSION:?}}}"));
+    let lease = format!("{{\"lease_id\":{}}}", taken["lease_id"]);
+    let in_session = |id: &str| format!("{{\"session_id\":{id:?},\"ephemeral\":true}}");
+    let ephemeral = {
+        call(addr, "alice", "POST", "/locks/a/release", &lease);
+        let taken = call(addr, "alice", "POST", "/locks/e/acquire", &in_session(ended)).json();
+        format!("{{\"lease_id\":{}}}", taken["lease_id"])
+    };
+    server.advance(10_000);
+    for operation in operations() {
+        let (method, template) = (operation.method.as_str(), operation.path.as_str());
+        let path = template.replace("{name}", "a").replace("{id}", NO_SESSION);
+        let raw = |head: &str| exchange(addr, head.as_bytes()).expect("an answer");
+        for answer in [
+            raw(&format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n\r\n")),
+            raw(&format!("{method} {path}?{long} HTTP/1.1\r\nhost: x\r\n\r\n")),
+            raw(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\nx: {long}\r\n\r\n")),
+        ] {
+            seen.note(method, &path, &answer);
+        }
+        if method == "POST" {
+            for (headers, body) in
+                [("content-type: text/plain\r\n", "{}"), (is_json, "{"), (is_json, "[]"), ("", "{}")]
+            {
+                let asked = request("alice", method, &path, headers, body);
+                seen.note(method, &path, &exchange(addr, &asked).expect("an answer"));
+            }
+            let head = format!("{is_json}content-length: {}\r\n", (2 << 20) + 1);
+            let asked = format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer token-of-alice\r\n{head}\r\n"
+            );
+            seen.note(method, &path, &raw(&asked));
+        }
+        for who in ["nobody", "alice", "carol", "admin"] {
+            if path.ends_with("/watch") && ["alice", "admin"].contains(&who) {
+                continue;
+            }
+            let body = if method == "POST" { LEASE } else { "" };
+            seen.note(method, &path, &call(addr, who, method, &path, body));
+        }
+        if path == "/locks/a/watch" {
+            seen.note(method, &path, &call_watch(addr));
+        }
+    }
+    let mut ask = |who: &str, method: &str, path: &str, body: &str, status: u16| {
+        let answer = call(addr, who, method, path, body);
+        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.body);
+        seen.note(method, path, &answer);
+    };
+    ask("alice", "GET", "/locks?prefix=a&prefix=b", "", 400);
+    ask("alice", "GET", "/locks/..", "", 400);
+    ask("carol", "GET", "/locks?prefix=a", "", 403);
+    ask("admin", "GET", "/admin/metrics/timeseries?window=2h", "", 400);
+    ask("alice", "POST", "/locks/e/renew", &ephemeral, 410);
+    ask("alice", "POST", "/locks/e/release", &ephemeral, 410);
+    ask("alice", "POST", "/locks/a/acquire", &in_session(ended), 410);
+    ask("alice", "POST", &format!("/sessions/{ended}/keepalive"), "", 410);
+    ask("alice", "POST", "/locks/a/acquire", &in_session(NO_SESSION), 404);
+    ask("alice", "GET", &format!("/sessions/{live}"), "", 200);
+    ask("alice", "POST", &format!("/sessions/{live}/keepalive"), "", 200);
+    ask("alice", "DELETE", &format!("/sessions/{live}"), "", 204);
+    call(addr, "alice", "DELETE", &format!("/sessions/{ended}"), "");
+    let lease = call(addr, "bob", "POST", "/locks/r/acquire", "{}").json()["lease_id"].clone();
+    let lease = format!("{{\"lease_id\":{lease}}}");
+    ask("bob", "POST", "/locks/r/renew", &lease, 200);
+    ask("bob", "POST", "/locks/r/release", &lease, 200);
+    ask("bob", "POST", "/locks/r/release", &lease, 404);
+    ask("bob", "POST", "/locks/r/renew", &lease, 404);
+    for n in 0..3 {
+        call(addr, "alice", "POST", "/sessions", &format!("{{\"ttl_seconds\":{}}}", 300 - n));
+    }
+    ask("alice", "POST", "/sessions", "{}", 409);
+    for n in 0..3 {
+        server.connect().line(&format!("LOCK full{n} me EX 600"));
+    }
+    ask("alice", "POST", "/locks/z/acquire", "{}", 409);
+    for (method, path, answer) in faults() {
+        seen.note(&method, &path, &answer);
+    }
+    // What this test does not bring about: limits of bodies, time and connections have tests of their own, and so many
+    // names are not watched in a test.
+    let elsewhere = BTreeSet::from([408, 429, 503]);
+    seen.0.entry(("GET".into(), "/locks/{name}/watch".into())).or_default().insert(409);
+    for operation in operations() {
+        let key = (operation.method.clone(), operation.path.clone());
+        let seen = seen.0.get(&key).cloned().unwrap_or_default();
+        let unseen: Vec<_> =
+            operation.statuses.difference(&seen).filter(|status| !elsewhere.contains(status)).collect();
+        assert!(unseen.is_empty(), "{key:?} is documented to answer {unseen:?}");
+    }
+}
+
+/// The answer to a watch, without its stream.
+fn call_watch(addr: std::net::SocketAddr) -> Answer {
+    let _stream = super::watch::Watch::open(addr, "alice", "a");
+    Answer { status: 200, headers: Vec::new(), body: String::new() }
+}
+
+/// What is answered where the host is another machine's, and while storage fails.
+fn faults() -> Vec<(String, String, Answer)> {
+    let faults = Arc::new(Faults::default());
+    let server = TestServer::on(Arc::clone(&faults));
+    let addr = server.http.expect("HTTP");
+    faults.fail_with(Some(JournalError::Full));
+    call(addr, "nobody", "POST", "/locks/x/acquire", "{}");
+    until(|| call(addr, "nobody", "GET", "/health", "").status == 500);
+    let mut answers = Vec::new();
+    for operation in operations() {
+        let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
+        let head = format!(
+            "{} {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n",
+            operation.method
+        );
+        let foreign = exchange(addr, head.as_bytes()).expect("an answer");
+        answers.push((operation.method.clone(), path.clone(), foreign));
+        let body = if operation.method == "POST" { LEASE } else { "" };
+        if operation.statuses.contains(&500) {
+            let answer = call(addr, "nobody", &operation.method, &path, body);
+            answers.push((operation.method, path, answer));
+        }
+    }
+    faults.fail_with(None);
+    answers
+}
+
+#[test]
+fn the_document_says_who_needs_credentials() {
+    let (server, _dir) = server(&[]);
+    let (addr, open) = (server.http.expect("HTTP"), TestServer::manual(&[]));
+    let open = open.http.expect("HTTP");
+    // Where there are no users, nobody needs any: an empty alternative.
+    let common = DOCUMENT.split("\nsecurity:\n").nth(1).and_then(|rest| rest.split("\npaths:").next());
+    assert_eq!(common, Some("  - bearer: []\n  - adminKey: []\n  - {}"));
+    for operation in operations() {
+        let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
+        let body = if operation.method == "POST" { LEASE } else { "" };
+        if !path.ends_with("/watch") {
+            assert_ne!(call(open, "nobody", &operation.method, &path, body).status, 401, "{operation:?}");
+        }
+        let status = call(addr, "nobody", &operation.method, &path, body).status;
+        assert_eq!(status != 401, operation.is_public, "{operation:?}");
+    }
+}
