@@ -235,14 +235,14 @@ fn events() -> Vec<(EventKind, &'static str)> {
         Some(EventKind::Renewed) => Some((EventKind::Released, "LOCK $event me; DEL $event")),
         Some(EventKind::Released) => Some((EventKind::Expired, "LOCK $event:$n me PX 1")),
         Some(EventKind::Expired) => Some((EventKind::Forced, "LOCK $event me; FORCEUNLOCK $event")),
-        Some(EventKind::Forced) => None,
+        Some(EventKind::Forced) => Some((EventKind::Replaced, "SET $event $n")),
+        Some(EventKind::Replaced) => None,
     };
     let mut all: Vec<(EventKind, &'static str)> = Vec::new();
     while let Some(next) = after(all.last().map(|(kind, _)| *kind)) {
         all.push(next);
     }
     // A SET over a holder, whichever kind that is.
-    all.push((EventKind::Forced, "SET $event $n"));
     all
 }
 
