@@ -109,6 +109,7 @@ fn every_module_says_what_it_promises() {
         assert!(text.starts_with("//! "), "{name} starts with its purpose");
         let is_substantial = code(&text).lines().count() > 80;
         let says = text.contains("Promise:")
+            || text.contains("Guarantees:")
             || name.starts_with("command/")
             || name == "lib.rs"
             || name.ends_with("tests.rs");
