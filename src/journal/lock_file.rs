@@ -71,7 +71,8 @@ fn refuse_foreign(text: &str, path: &Path) -> Result<(), JournalError> {
     if text.is_empty() || field::<i64>(text, "tokens_reserved").is_some() {
         return Ok(());
     }
-    let what = format!("{} is no lock file of octostore; remove it, or choose another --data", path.display());
+    let what =
+        format!("{} is no lock file of octostore; remove it, or choose another --data", path.display());
     Err(JournalError::Path { what })
 }
 
@@ -117,18 +118,18 @@ impl LockFile {
     /// Puts the file back if it was removed, where the lock on the database has kept other servers out
     /// meanwhile. Fails where it could not.
     pub(super) fn verify(&mut self) -> Result<(), JournalError> {
-        let replaced = match self.identity.verify() {
-            Ok(()) => return Ok(()),
-            Err(replaced) if self.database.is_none() => return Err(replaced),
-            Err(replaced) => replaced,
-        };
+        let Err(error) = self.identity.verify() else { return Ok(()) };
+        let JournalError::Replaced { what } = &error else { return Err(error) };
+        if self.database.is_none() {
+            return Err(error);
+        }
         let mut file = open(&self.path)?;
         if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
             // A server that tries to start; the lock on the database refuses it. The next check puts the file back.
             return Ok(());
         }
         refuse_foreign(&read(&mut file, &self.path)?, &self.path)?;
-        tracing::warn!(%replaced, "the lock file is put back");
+        tracing::warn!("{what}; it is put back");
         self.identity = FileIdentity::of(&self.path).map_err(|error| fault("look at", &self.path, &error))?;
         self.file = file;
         self.write()

@@ -17,7 +17,7 @@ mod sqlite;
 
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
-pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq};
+pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch};
 pub use memory::MemoryBackend;
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::{DamagedLog, SqliteBackend};

@@ -97,7 +97,14 @@ impl Checkpoints {
 
     /// Whether the files are to be verified. At most once for each second and each checkpoint.
     pub(super) fn take_verification(&self) -> bool {
-        self.is_verification_due.load(Ordering::Relaxed) && self.is_verification_due.swap(false, Ordering::AcqRel)
+        self.is_verification_due.load(Ordering::Relaxed)
+            && self.is_verification_due.swap(false, Ordering::AcqRel)
+    }
+
+    /// The next commit verifies the files.
+    #[cfg(test)]
+    pub(super) fn demand_verification(&self) {
+        self.is_verification_due.store(true, Ordering::Release);
     }
 
     /// Call after each commit.

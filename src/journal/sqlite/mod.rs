@@ -218,7 +218,8 @@ fn open_locked(
     path: &Path,
     damaged_log: DamagedLog,
 ) -> Result<(Connection, [FileIdentity; 2], Checkpoints), JournalError> {
-    let failed = |doing: &str, error: io::Error| JournalError::Io { what: format!("cannot {doing}: {error}") };
+    let failed =
+        |doing: &str, error: io::Error| JournalError::Io { what: format!("cannot {doing}: {error}") };
     // Before SQLite opens the log: it cuts off what it cannot read.
     let damage = log_check::find_damage(path).map_err(|error| failed("check the write-ahead log", error))?;
     if let (Some(log_check::Damage { what, commits }), DamagedLog::Refuse) = (&damage, damaged_log) {
@@ -232,7 +233,8 @@ fn open_locked(
     }
     prepare(&mut db)?;
     lengthen_log(path).map_err(|error| failed("lengthen the write-ahead log", error))?;
-    let identify = |path: &Path| FileIdentity::of(path).map_err(|error| failed("look at the database", error));
+    let identify =
+        |path: &Path| FileIdentity::of(path).map_err(|error| failed("look at the database", error));
     let files = [identify(path)?, identify(&log_path(path))?];
     let checkpoints = Checkpoints::start(path, &files, &mut db)?;
     Ok((db, files, checkpoints))
@@ -338,7 +340,9 @@ fn prepare(db: &mut Connection) -> Result<(), JournalError> {
 fn renew_view(db: &mut Connection) -> Result<(), JournalError> {
     let check = |error| fault("renew the view of leases", &error);
     let found: Option<String> = db
-        .query_row("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = 'leases'", [], |row| row.get(0))
+        .query_row("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = 'leases'", [], |row| {
+            row.get(0)
+        })
         .optional()
         .map_err(check)?;
     if found.as_deref() == Some(VIEW) {
@@ -732,7 +736,147 @@ mod tests {
         assert!(matches!(loaded, Err(JournalError::Corrupt { .. })), "{loaded:?}");
     }
 
-    fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
+    /// Keys and owners as the view has them, by token.
+    fn names(path: &Path) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
+        let db = Connection::open(path).unwrap();
+        let mut rows = db.prepare("SELECT token, key, owner FROM leases ORDER BY token").unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn the_view_shows_binary_keys_as_they_are_in_a_database_of_0_1_0_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        run_sql(&path, include_str!("../../../tests/it/data/binary_keys_0.1.0.sql"));
+        assert_eq!(names(&path)[1].1, b"[255,254]", "as that version showed it");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        let expected = vec![
+            (1, b"plain".to_vec(), b"worker".to_vec()),
+            (2, vec![0xff, 0xfe], b"\0\x01\x80owner".to_vec()),
+            (3, (0..=255).collect(), b"worker".to_vec()),
+        ];
+        let load = |backend: &mut SqliteBackend| {
+            let mut found = Vec::new();
+            let mut each = |record| {
+                let Record::Granted(stored) = record else { panic!("not a lease: {record:?}") };
+                let (key, owner) = (stored.name.key().to_vec(), stored.lease.owner.as_bytes().to_vec());
+                found.push((stored.lease.token.get(), key, owner));
+            };
+            let boot = "2f9d9e6b-0d8c-4b6e-8f43-1f5a8f0c7a11";
+            backend.load(Some(boot), Timestamp::default(), &mut each).unwrap();
+            found
+        };
+        assert_eq!(names(&path), expected, "while they are in the rows of changes");
+        assert_eq!(load(&mut backend), expected);
+        while backend.maintain().unwrap() {}
+        assert_eq!(names(&path), expected, "once they have moved");
+        let other = Box::new(StoredLease {
+            name: LockName::new(0, b"\0\xfe").unwrap(),
+            lease: lease(9, 7).lease.clone(),
+        });
+        backend.commit(&[Record::Granted(other)]).unwrap();
+        assert_eq!(names(&path)[3], (9, b"\0\xfe".to_vec(), b"\0\xff".to_vec()));
+    }
+
+    #[test]
+    fn a_commit_that_must_not_wait_leaves_a_locked_database_to_one_that_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.backlog_changes_max = 20;
+        let other = Connection::open(&path).unwrap();
+        let mut expected = 0;
+        // One statement, several, and with changes on their way.
+        let batches = [granted(1..3), vec![Record::TokensReserved(90)], granted(3..40), granted(40..60)];
+        for batch in batches {
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            for _ in 0..2 {
+                assert_eq!(backend.try_commit(&batch), Ok(Attempt::WouldBlock));
+            }
+            assert_eq!(view(&path).len(), expected);
+            other.execute_batch("ROLLBACK").unwrap();
+            backend.commit(&batch).unwrap();
+            expected += batch.iter().filter(|record| record.is_of_a_lease()).count();
+            assert_eq!(view(&path).len(), expected);
+        }
+        assert_eq!(backend.try_commit(&granted(60..61)), Ok(Attempt::Committed));
+        let mut found = Vec::new();
+        backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+        assert_eq!(found, granted(1..61));
+    }
+
+    #[test]
+    fn a_server_whose_database_is_gone_stops_and_leaves_that_of_another_alone() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.commit(&granted(1..3)).unwrap();
+        let files = ["db", "db-wal", "db-shm", "db.lock"];
+        let move_all = |from: &Path, to: &Path| {
+            files.iter().for_each(|file| std::fs::rename(from.join(file), to.join(file)).unwrap());
+        };
+        let is_replaced =
+            |result: &Result<(), JournalError>| matches!(result, Err(JournalError::Replaced { .. }));
+        for file in ["db", "db-wal"] {
+            std::fs::rename(dir.path().join(file), elsewhere.path().join(file)).unwrap();
+            assert!(is_replaced(&backend.verify()), "{file}");
+            let loaded = backend.load(Some("b"), Timestamp::default(), &mut |_| {}).map(drop);
+            assert!(is_replaced(&loaded), "{file}");
+            std::fs::rename(elsewhere.path().join(file), dir.path().join(file)).unwrap();
+            assert_eq!(backend.verify(), Ok(()), "{file} is back");
+        }
+        move_all(dir.path(), elsewhere.path());
+        backend.checkpoints.demand_verification();
+        assert!(is_replaced(&backend.commit(&granted(3..4))));
+        let mut other = SqliteBackend::open(&path).unwrap();
+        other.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        other.commit(&granted(7..8)).unwrap();
+        assert!(is_replaced(&backend.verify()));
+        drop(backend);
+        other.commit(&granted(8..9)).unwrap();
+        drop(other);
+        for (path, expected) in [(path, 7..9), (elsewhere.path().join("db"), 1..3)] {
+            let mut backend = SqliteBackend::open(&path).unwrap();
+            let mut found = Vec::new();
+            backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+            assert_eq!(found, granted(expected));
+        }
+    }
+
+    #[test]
+    fn a_lock_file_that_is_removed_comes_back_while_the_database_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lock_file) = (dir.path().join("db"), dir.path().join("db.lock"));
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.commit(&[Record::TokensReserved(4096)]).unwrap();
+        std::fs::remove_file(&lock_file).unwrap();
+        if cfg!(not(target_os = "linux")) {
+            return assert!(matches!(backend.verify(), Err(JournalError::Replaced { .. })));
+        }
+        // What a second server leaves that finds the database locked.
+        assert!(matches!(SqliteBackend::open(&path), Err(JournalError::InUse { .. })));
+        assert_eq!(backend.verify(), Ok(()));
+        assert!(std::fs::read_to_string(&lock_file).unwrap().contains(" 4096\n"));
+        let process = Some(std::process::id());
+        assert_eq!(SqliteBackend::open(&path).unwrap_err(), JournalError::InUse { process });
+        std::fs::write(&lock_file, "").unwrap();
+        std::fs::remove_file(&lock_file).unwrap();
+        std::fs::write(&lock_file, "somebody's notes").unwrap();
+        assert!(matches!(backend.verify(), Err(JournalError::Path { .. })));
+        assert_eq!(std::fs::read_to_string(&lock_file).unwrap(), "somebody's notes");
+    }
+
+    /// A folder that needs no disk, where there is one.
+    pub(super) fn in_memory() -> tempfile::TempDir {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+    }
+
+    pub(super) fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
         tokens.map(|token| Record::Granted(lease(token, 7))).collect()
     }
 
