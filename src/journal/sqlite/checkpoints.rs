@@ -50,10 +50,10 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// `files` are the database and its log.
+    /// `file` is the one at `database`, which is where pages belong.
     pub(super) fn start(
         database: &Path,
-        files: &[FileIdentity; 2],
+        file: &FileIdentity,
         db: &mut Connection,
     ) -> Result<Checkpoints, JournalError> {
         let pages = Arc::new(AtomicUsize::new(0));
@@ -70,7 +70,7 @@ impl Checkpoints {
         let moved = Arc::clone(&is_moved);
         let is_verification_due = Arc::new(AtomicBool::new(false));
         let due = Arc::clone(&is_verification_due);
-        let files = files.clone();
+        let file = file.clone();
         let thread = std::thread::Builder::new()
             .name("octostore-ckpt".into())
             .spawn(move || {
@@ -86,8 +86,9 @@ impl Checkpoints {
                     }
                     due.store(true, Ordering::Release);
                 }
-                if files.iter().any(|file| file.verify().is_err()) {
-                    // This is the last connection. It would remove the log by its path: another server's.
+                if file.verify().is_err() {
+                    // This is the last connection. It would remove the log by its path, which is that of another
+                    // database now.
                     let _ = own.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
                 }
             })

@@ -236,7 +236,7 @@ fn open_locked(
     let identify =
         |path: &Path| FileIdentity::of(path).map_err(|error| failed("look at the database", error));
     let files = [identify(path)?, identify(&log_path(path))?];
-    let checkpoints = Checkpoints::start(path, &files, &mut db)?;
+    let checkpoints = Checkpoints::start(path, &files[0], &mut db)?;
     Ok((db, files, checkpoints))
 }
 
@@ -844,6 +844,22 @@ mod tests {
             backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
             assert_eq!(found, granted(expected));
         }
+    }
+
+    #[test]
+    fn a_log_that_is_removed_stops_the_server_and_its_commits_are_kept_when_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.commit(&granted(1..9)).unwrap();
+        std::fs::remove_file(log_path(&path)).unwrap();
+        assert!(matches!(backend.verify(), Err(JournalError::Replaced { .. })));
+        drop(backend);
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        let mut found = Vec::new();
+        backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+        assert_eq!(found, granted(1..9));
     }
 
     #[test]
