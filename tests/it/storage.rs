@@ -30,8 +30,9 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_until_its_loss_is_accepted() {
     std::fs::write(&log, &bytes).unwrap();
     for _ in 0..2 {
         let why = Process::try_start(&data).err().expect("a refusal");
-        let says = |text: &str| assert!(why.contains(text), "{text}: {why}");
-        ["octostore.db: a frame of the write-ahead log", "commits", "--accept-damaged-log"].map(says);
+        for text in ["octostore.db: a frame of the write-ahead log", "commits", "--accept-damaged-log"] {
+            assert!(why.contains(text), "{text}: {why}");
+        }
     }
     let server = Process::start(&data, &["--accept-damaged-log"]);
     let mut client = server.connect();
@@ -52,7 +53,9 @@ fn a_server_whose_files_are_gone_refuses_everything_and_harms_no_other() {
         let old = Process::start(&data, &[]);
         let mut client = old.connect();
         assert_eq!(client.line("LOCK k old EX 3600"), ":1");
-        ["", "-wal", "-shm", ".lock"].map(|suffix| std::fs::remove_file(beside(&data, suffix)).unwrap());
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            std::fs::remove_file(beside(&data, suffix)).unwrap();
+        }
         let new = Process::start(&data, &[]);
         assert_eq!(new.connect().line("LOCK k new EX 3600"), ":1");
         let asks = if is_busy { "RENEW k old EX 3600" } else { "FENCE k" };
