@@ -1,4 +1,7 @@
-//! Why the journal could not do what was asked, with the operator's next step.
+//! Why the journal could not do what was asked.
+//!
+//! Guarantees: the text of an error names the cause and the operator's next step.
+//! Not here: what a client is told, and whether a retry is due.
 
 use std::fmt;
 

@@ -8,8 +8,9 @@
 //! commit's last frame proves that everything before it was durable once. What a crash leaves
 //! behind is never reported: neither the torn frames of the last commit, nor those of failed
 //! commits that later ones overwrote in part, as none of them continues a commit.
-//! Not here: damage in the very last commit, which looks the same as a torn one; a lost log file;
-//! repairs. The file is only read.
+//! Not here: damage in the very last commit, which looks the same as a torn one, and in one frame of
+//! 64 at the end of the commit before, see [`Frame::has_mark_beside_salt`]; a lost log file; repairs.
+//! The file is only read.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -21,6 +22,8 @@ const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
 /// Without its lowest bit, which tells the byte order of checksums.
 const MAGIC: u32 = 0x377f_0682;
+/// What a disk writes as a whole or not at all.
+const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES_DEFAULT: usize = 4096;
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -91,7 +94,7 @@ fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
     let mut first_bad = None;
     // Commits behind the first bad frame, the unproven ones included.
     let mut behind = 0;
-    // Of the frame before: the checksum it has, the one it should have, and whether it ends a commit.
+    // Of the frame before: the checksum it has, the one it should have, and whether it certainly ends a commit.
     let (mut stored, mut computed, mut ends_commit) = (header.checksum, header.checksum, false);
     let mut bytes = vec![0; FRAME_HEADER_BYTES + header.page_bytes];
     let mut offset = HEADER_BYTES;
@@ -103,13 +106,14 @@ fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
             sums[0] = frame.checksum_after(stored, header);
             sums[1] = if computed == stored { sums[0] } else { frame.checksum_after(computed, header) };
         }
-        let is_valid = frame.salt == header.salt && frame.page != 0 && sums.contains(&frame.checksum);
+        let is_current = frame.salt == header.salt;
+        let is_valid = is_current && frame.page != 0 && sums.contains(&frame.checksum);
         let is_commit = frame.database_pages != 0;
         if first_bad.is_none() && is_valid {
             frames.readable += u64::from(is_commit);
         } else {
             let bad = *first_bad.get_or_insert(offset);
-            behind += u64::from(is_commit && frame.salt == header.salt);
+            behind += u64::from(is_commit && is_current);
             if is_valid {
                 frames.hidden = behind;
                 if ends_commit {
@@ -117,7 +121,8 @@ fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
                 }
             }
         }
-        (stored, computed, ends_commit) = (frame.checksum, sums[0], is_commit);
+        let is_mark_current = is_valid || (is_current && Frame::has_mark_beside_salt(offset));
+        (stored, computed, ends_commit) = (frame.checksum, sums[0], is_commit && is_mark_current);
         offset += bytes.len();
     }
     Ok(frames)
@@ -244,6 +249,13 @@ impl Frame<'_> {
             checksum: [word(bytes, 4), word(bytes, 5)],
             bytes,
         }
+    }
+
+    /// Whether the mark of a commit and the salt of a frame at `offset` are in one sector, and so of the same age. Where
+    /// they are not, a torn frame may have the mark of an earlier generation.
+    fn has_mark_beside_salt(offset: usize) -> bool {
+        const SALT_END: usize = 16;
+        offset / SECTOR_BYTES == (offset + SALT_END - 1) / SECTOR_BYTES
     }
 
     /// What its checksum should be behind a frame with the checksum `before`.
@@ -438,6 +450,22 @@ mod tests {
         log[HEADER_BYTES + FRAME_BYTES - 1] ^= 1;
         Killed { database: start.database, log }.write(&path);
         assert!(find_damage(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_torn_frame_with_a_mark_of_an_earlier_generation_is_no_damage() {
+        let (dir, path) = paths();
+        let killed =
+            Killed::after(None, &dir.path().join("original"), [&granted(1..4)[..], &granted(4..6000)]);
+        let last = killed.commits()[killed.commits().len() - 2];
+        let straddling = |frame: &usize| !Frame::has_mark_beside_salt(HEADER_BYTES + frame * FRAME_BYTES);
+        let frame = (last + 1..killed.frames() - 1).find(straddling).unwrap();
+        let at = HEADER_BYTES + frame * FRAME_BYTES;
+        assert_eq!((at + 8) % SECTOR_BYTES, 0, "the mark is the end of a sector");
+        let mut log = killed.log;
+        log[at..at + 8].copy_from_slice(&[0, 0, 0, 7, 0, 0, 0, 9]);
+        Killed { database: killed.database, log }.write(&path);
+        assert_eq!(find_damage(&path).unwrap(), None);
     }
 
     #[test]
