@@ -9,7 +9,7 @@
 //! behind is never reported: neither the torn frames of the last commit, nor those of failed
 //! commits that later ones overwrote in part, as none of them continues a commit.
 //! Not here: damage in the very last commit, which looks the same as a torn one, and in one frame of
-//! 64 at the end of the commit before, see [`Frame::has_mark_beside_salt`]; a lost log file; repairs.
+//! 64 at the end of the commit before, see [`Frame::has_certain_mark`]; a lost log file; repairs.
 //! The file is only read.
 
 use std::fs::File;
@@ -94,8 +94,10 @@ fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
     let mut first_bad = None;
     // Commits behind the first bad frame, the unproven ones included.
     let mut behind = 0;
-    // Of the frame before: the checksum it has, the one it should have, and whether it certainly ends a commit.
-    let (mut stored, mut computed, mut ends_commit) = (header.checksum, header.checksum, false);
+    // Of the frame before: the checksum it has and the one it should have, whether it ends a commit, and
+    // whether that is as certain as the checksum it has.
+    let (mut stored, mut computed) = (header.checksum, header.checksum);
+    let (mut ends_commit, mut is_mark_certain) = (false, false);
     let mut bytes = vec![0; FRAME_HEADER_BYTES + header.page_bytes];
     let mut offset = HEADER_BYTES;
     while is_filled(log, &mut bytes)? {
@@ -116,13 +118,14 @@ fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
             behind += u64::from(is_commit && is_current);
             if is_valid {
                 frames.hidden = behind;
-                if ends_commit {
+                // The checksum that it should have covers the mark.
+                if ends_commit && (frame.checksum == sums[1] || is_mark_certain) {
                     frames.damaged_from = Some(bad);
                 }
             }
         }
-        let is_mark_current = is_valid || (is_current && Frame::has_mark_beside_salt(offset));
-        (stored, computed, ends_commit) = (frame.checksum, sums[0], is_commit && is_mark_current);
+        (stored, computed) = (frame.checksum, sums[0]);
+        (ends_commit, is_mark_certain) = (is_commit, frame.has_certain_mark(offset, is_current));
         offset += bytes.len();
     }
     Ok(frames)
@@ -251,11 +254,13 @@ impl Frame<'_> {
         }
     }
 
-    /// Whether the mark of a commit and the salt of a frame at `offset` are in one sector, and so of the same age. Where
-    /// they are not, a torn frame may have the mark of an earlier generation.
-    fn has_mark_beside_salt(offset: usize) -> bool {
+    /// Whether the mark of a commit in a frame at `offset` is of the same age as the checksum there, and not
+    /// of an earlier generation, as it may be in a torn frame: it is in the same sector as the
+    /// checksum, or as a salt that is current.
+    fn has_certain_mark(&self, offset: usize, is_current: bool) -> bool {
         const SALT_END: usize = 16;
-        offset / SECTOR_BYTES == (offset + SALT_END - 1) / SECTOR_BYTES
+        let is_whole_up_to = |end| offset / SECTOR_BYTES == (offset + end - 1) / SECTOR_BYTES;
+        is_whole_up_to(FRAME_HEADER_BYTES) || (is_current && is_whole_up_to(SALT_END))
     }
 
     /// What its checksum should be behind a frame with the checksum `before`.
@@ -458,10 +463,10 @@ mod tests {
         let killed =
             Killed::after(None, &dir.path().join("original"), [&granted(1..4)[..], &granted(4..6000)]);
         let last = killed.commits()[killed.commits().len() - 2];
-        let straddling = |frame: &usize| !Frame::has_mark_beside_salt(HEADER_BYTES + frame * FRAME_BYTES);
+        let straddling = |frame: &usize| (HEADER_BYTES + frame * FRAME_BYTES + 8) % SECTOR_BYTES == 0;
         let frame = (last + 1..killed.frames() - 1).find(straddling).unwrap();
         let at = HEADER_BYTES + frame * FRAME_BYTES;
-        assert_eq!((at + 8) % SECTOR_BYTES, 0, "the mark is the end of a sector");
+        // Its mark is the end of a sector that was not written.
         let mut log = killed.log;
         log[at..at + 8].copy_from_slice(&[0, 0, 0, 7, 0, 0, 0, 9]);
         Killed { database: killed.database, log }.write(&path);
