@@ -116,15 +116,60 @@ fn wall_nanos() -> u64 {
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The kernel's name for this boot; `None` where it has none, and then every start counts as a reboot.
+/// Names what the boot-time clock counts from: this boot of the machine, and the offset of the time namespace if
+/// there is one. `None` where that cannot be told, and then every start counts as a reboot.
 pub fn boot_id() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let offsets = match std::fs::read_to_string("/proc/self/timens_offsets") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        offsets => Some(offsets.ok()?),
+    };
+    boot_era(boot.trim(), offsets.as_deref())
+}
+
+/// A process in a time namespace reads another time of the same boot, so its deadlines are of another era. Without an
+/// offset it is the boot alone. `offsets` as in time_namespaces(7); `None`: the kernel has none.
+fn boot_era(boot: &str, offsets: Option<&str>) -> Option<String> {
+    if boot.is_empty() {
+        return None;
+    }
+    let Some(offsets) = offsets else { return Some(boot.to_owned()) };
+    let offset = offsets.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let is_boottime = matches!(fields.next(), Some("boottime" | "7"));
+        let number = |text: Option<&str>| text?.parse::<i64>().ok();
+        is_boottime.then(|| Some((number(fields.next())?, number(fields.next())?))).flatten()
+    });
+    match offset? {
+        (0, 0) => Some(boot.to_owned()),
+        (seconds, nanos) => Some(format!("{boot} in a time namespace at {seconds} s {nanos} ns")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_offset_of_the_clock_is_another_boot() {
+        fn era(offsets: Option<&str>) -> Option<String> {
+            boot_era("id", offsets)
+        }
+        let plain = Some("id".to_owned());
+        assert_eq!(era(None), plain, "a kernel without time namespaces");
+        assert_eq!(era(Some("monotonic           0         0\nboottime            0         0\n")), plain);
+        assert_eq!(era(Some("monotonic           5         0\nboottime            0         0\n")), plain);
+        let shifted = |seconds, nanos| era(Some(&format!("monotonic 0 0\nboottime {seconds} {nanos}\n")));
+        let eras = [plain, shifted(1, 0), shifted(0, 1), shifted(-1, 0), shifted(1, 1)];
+        for (index, era) in eras.iter().enumerate() {
+            assert!(era.is_some() && !eras[..index].contains(era), "{era:?}");
+        }
+        assert_eq!(shifted(1, 0), eras[1]);
+        for unreadable in ["", "monotonic 0 0\n", "boottime\n", "boottime 0\n", "boottime x 0\n"] {
+            assert_eq!(era(Some(unreadable)), None, "{unreadable:?}");
+        }
+        assert_eq!(boot_era("", None), None);
+    }
 
     #[test]
     fn the_system_clock_goes_forward_and_a_wall_step_moves_nothing() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::command::{Limits, Password};
 use crate::http::{HttpConfig, Secret, UserConfig, UsersConfig};
-use crate::journal::Durability;
+use crate::journal::{DamagedLog, Durability};
 use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
 use crate::resp::{ListenerLimits, ScanLimits};
 
@@ -97,6 +97,13 @@ pub static OPTIONS: &[Opt] = &[
     opt(KEEP, "data", "FILE", "./octostore.db", "The database file"),
     opt(
         KEEP,
+        "accept-damaged-log",
+        "",
+        "",
+        "Start although damage in the write-ahead log hides commits, and go on without them",
+    ),
+    opt(
+        KEEP,
         "durability",
         "MODE",
         "always",
@@ -158,6 +165,8 @@ pub struct Config {
     pub http_adapter: HttpConfig,
     /// The database file.
     pub data: PathBuf,
+    /// Whether commits that damage in its log hides may be lost.
+    pub damaged_log: DamagedLog,
     /// When replies may leave.
     pub durability: Durability,
     /// Tokens start above this.
@@ -391,12 +400,17 @@ impl Config {
             connections_max: listener.connections_max,
             output_stall: listener.output_stall,
         };
+        let damaged_log = match said.switch("accept-damaged-log")? {
+            true => DamagedLog::Discard,
+            false => DamagedLog::Refuse,
+        };
         Ok(Config {
             listen,
             password,
             http,
             http_adapter,
             data: PathBuf::from(said.text("data").unwrap_or("./octostore.db")),
+            damaged_log,
             durability,
             token_floor: i64::try_from(said.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?).unwrap_or(0),
             locks_max: said.number("locks-max", 1, u64::from(u32::MAX))?,

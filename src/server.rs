@@ -101,7 +101,7 @@ impl Server {
         let open = || -> Result<Box<dyn Backend>, JournalError> {
             Ok(match config.durability {
                 Durability::Memory => Box::new(MemoryBackend::default()),
-                _ => Box::new(SqliteBackend::open(&config.data)?),
+                _ => Box::new(SqliteBackend::open_with(&config.data, config.damaged_log)?),
             })
         };
         Server::start_with(config, clock, open).await

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::journal::{Backend, JournalError, Loaded, Record};
+use crate::journal::{Attempt, Backend, JournalError, Loaded, Record};
 use crate::lock::Timestamp;
 use crate::metrics::Histogram;
 
@@ -48,6 +48,20 @@ impl Backend for Metered {
         self.metrics.times.observe(self.clock.now().nanos_since(started), 1);
         self.metrics.sizes.observe(records, 1);
         outcome
+    }
+
+    fn try_commit(&mut self, batch: &[Record]) -> Result<Attempt, JournalError> {
+        let (started, records) = (self.clock.now(), batch.len() as u64);
+        let outcome = self.inner.try_commit(batch);
+        if outcome != Ok(Attempt::WouldBlock) {
+            self.metrics.times.observe(self.clock.now().nanos_since(started), 1);
+            self.metrics.sizes.observe(records, 1);
+        }
+        outcome
+    }
+
+    fn verify(&mut self) -> Result<(), JournalError> {
+        self.inner.verify()
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {

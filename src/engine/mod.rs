@@ -167,11 +167,12 @@ impl Engine {
             pseudonyms: Pseudonyms::new(&loaded.secret),
         });
         core.restore(&mut core.write(), found, loaded.tokens_reserved)?;
-        let rebuilt = Arc::clone(&core);
+        let (rebuilt, clock) = (Arc::clone(&core), core.clock.clone());
         let journal = Journal::start(
             Box::new(backend),
             core.config.durability,
             Box::new(move |backend, epoch| rebuilt.rebuild(backend, epoch)),
+            Box::new(move || clock.now().as_nanos()),
         )
         .map_err(|error| JournalError::Io { what: format!("cannot start the commit thread: {error}") })?;
         let cell = OnceLock::new();

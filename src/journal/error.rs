@@ -1,4 +1,7 @@
-//! Why the journal could not do what was asked, with the operator's next step.
+//! Why the journal could not do what was asked.
+//!
+//! Guarantees: the text of an error names the cause and the operator's next step.
+//! Not here: what a client is told, and whether a retry is due.
 
 use std::fmt;
 
@@ -21,6 +24,18 @@ pub enum JournalError {
     /// The file is damaged.
     Corrupt {
         /// What was found.
+        what: String,
+    },
+    /// Commits that were durable once can be read no more.
+    DamagedLog {
+        /// What was found.
+        what: String,
+        /// How many commits, as far as that can be told.
+        commits: u64,
+    },
+    /// The files that the server has open are not those at their paths any more.
+    Replaced {
+        /// Which file, and what happened to it.
         what: String,
     },
     /// The file is a database of some other program.
@@ -75,6 +90,26 @@ impl fmt::Display for JournalError {
                 write!(
                     f,
                     "the database is damaged ({what}); restore a backup, or salvage it with sqlite3's .recover"
+                )
+            }
+            JournalError::DamagedLog { what, commits } => {
+                let commits = match commits {
+                    1 => "1 commit".to_owned(),
+                    commits => format!("{commits} commits"),
+                };
+                write!(
+                    f,
+                    "{what}, and {commits} from there on cannot be read; copy the database and its -wal file, then \
+                     restore a backup, or start once with --accept-damaged-log to go on without these commits: \
+                     what they locked is free, what they released is held until its TTL ends, and no token is \
+                     issued twice"
+                )
+            }
+            JournalError::Replaced { what } => {
+                write!(
+                    f,
+                    "{what} while the server runs, so another server may grant the same locks; put the file back, \
+                     or stop this server"
                 )
             }
             JournalError::Foreign => {

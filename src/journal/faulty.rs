@@ -5,7 +5,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use super::{Backend, JournalError, Loaded, Record};
+use super::{Attempt, Backend, JournalError, Loaded, Record, Stopwatch};
 use crate::lock::Timestamp;
 
 /// The commands, shared with the test.
@@ -22,6 +22,10 @@ struct State {
     panic: bool,
     hold: bool,
     held: bool,
+    lock: bool,
+    verification_error: Option<JournalError>,
+    nanos: u64,
+    nanos_per_commit: u64,
     batch_sizes: Vec<usize>,
     committed_by: Vec<ThreadId>,
 }
@@ -69,6 +73,28 @@ impl Faults {
         self.wait_while(|state| !state.held);
     }
 
+    /// Another process has the storage locked: commits wait until `false`, or would block.
+    pub fn lock_storage(&self, lock: bool) {
+        self.state().lock = lock;
+        self.changed.notify_all();
+    }
+
+    /// What the backend verifies fails with this error, and so does every load.
+    pub fn fail_verification_with(&self, error: Option<JournalError>) {
+        self.state().verification_error = error;
+    }
+
+    /// So long commits take from now on, by [`Faults::stopwatch`].
+    pub fn set_commit_nanos(&self, nanos: u64) {
+        self.state().nanos_per_commit = nanos;
+    }
+
+    /// Time that only commits make pass.
+    pub fn stopwatch(self: &Arc<Self>) -> Stopwatch {
+        let faults = Arc::clone(self);
+        Box::new(move || faults.state().nanos)
+    }
+
     /// How many records each successful commit had.
     pub fn batch_sizes(&self) -> Vec<usize> {
         self.state().batch_sizes.clone()
@@ -106,14 +132,19 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         each: &mut dyn FnMut(Record),
     ) -> Result<Loaded, JournalError> {
         self.check()?;
+        self.verify()?;
         self.inner.load(boot, now, each)
     }
 
     fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         self.faults.state().held = true;
         self.faults.changed.notify_all();
-        self.faults.wait_while(|state| state.hold);
-        self.faults.state().held = false;
+        self.faults.wait_while(|state| state.hold || state.lock);
+        {
+            let mut state = self.faults.state();
+            state.held = false;
+            state.nanos += state.nanos_per_commit;
+        }
         self.check()?;
         let panics = std::mem::take(&mut self.faults.state().panic);
         assert!(!panics, "as it was told");
@@ -125,6 +156,17 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         state.batch_sizes.push(records);
         state.committed_by.push(std::thread::current().id());
         Ok(())
+    }
+
+    fn try_commit(&mut self, batch: &[Record]) -> Result<Attempt, JournalError> {
+        if self.faults.state().lock {
+            return Ok(Attempt::WouldBlock);
+        }
+        self.commit(batch).map(|()| Attempt::Committed)
+    }
+
+    fn verify(&mut self) -> Result<(), JournalError> {
+        self.faults.state().verification_error.clone().map_or(Ok(()), Err)
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {

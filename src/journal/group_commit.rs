@@ -8,6 +8,12 @@
 //! enqueue comes along. Then, if few wait, it commits on its own thread. That blocks the thread for one sync, and spares
 //! the two hand-overs that a thread for commits costs. If many wait it asks such a thread, so that requests are executed
 //! while others are committed. That thread also commits what nobody waits for, and recovers from failures.
+//!
+//! A thread that waits for a barrier never waits for another process that has the storage locked: it
+//! leaves its batch to the commit thread. Storage that stalls blocks such a thread once: after a slow
+//! commit all are left to the commit thread, until enough of them in a row have been fast. (To
+//! hand the other tasks of the thread over before each commit costs as much as to hand over the
+//! commit, which is what committing here saves.)
 //! Absent: what records mean, async runtimes (barriers are plain futures).
 
 use std::future::Future;
@@ -19,7 +25,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-use super::{Backend, JournalError, Record};
+use super::{Attempt, Backend, JournalError, Record};
 
 /// The place of a record in the journal; 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -55,6 +61,9 @@ pub struct OutcomeUnknown;
 /// Rebuilds the state in memory, for the new epoch, from what the backend holds.
 pub type Rebuild = Box<dyn FnMut(&mut dyn Backend, u64) -> Result<(), JournalError> + Send>;
 
+/// Nanoseconds that have passed since some fixed moment.
+pub type Stopwatch = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// First pause between two tries to recover from a failed commit; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -67,6 +76,12 @@ const IDLE_AFTER: Duration = Duration::from_millis(50);
 const FEW: usize = 4;
 /// Whoever asks so many times before anybody else does is alone.
 const ALONE_AFTER: usize = 8;
+/// A commit that takes longer is slow: as long as it takes, the thread that makes it does nothing else.
+const SLOW_COMMIT_NANOS: u64 = 2_000_000;
+/// Fast commits in a row after which the threads that wait make them again.
+const FAST_COMMITS_MIN: u32 = 8;
+/// How often the backend verifies itself while nothing is committed.
+const VERIFY_EVERY: Duration = Duration::from_secs(1);
 /// Room kept from one commit to the next, in records.
 const SPARE_RECORDS_MAX: usize = 8192;
 /// Failures remembered for barriers that are still to be asked about; far more than can be in flight.
@@ -89,6 +104,9 @@ struct Shared {
     has_failed: AtomicBool,
     /// Whether `Queue::down` is set, for a check without the lock.
     is_down: AtomicBool,
+    /// Recent commits were slow, or found the storage locked: only the commit thread makes them.
+    is_slow: AtomicBool,
+    stopwatch: Stopwatch,
     barriers: Mutex<Barriers>,
     commits: AtomicU64,
     committed: AtomicU64,
@@ -100,12 +118,22 @@ struct Writer {
     rebuild: Rebuild,
     /// Room for the records that come during a commit.
     spare: Vec<Record>,
+    /// Since the last slow one.
+    fast_commits: u32,
+}
+
+/// Records on their way to the backend, and the Seq of the last one.
+struct Batch {
+    records: Vec<Record>,
+    last: u64,
 }
 
 #[derive(Default)]
 struct Queue {
     pending: Vec<Record>,
     last: u64,
+    /// Goes before `pending`: storage that another process has locked is for the commit thread to wait for.
+    blocked: Option<Batch>,
     /// Counts rebuilds; an append for an earlier state is refused.
     epoch: u64,
     open_groups: u32,
@@ -119,6 +147,16 @@ struct Queue {
     /// The commit thread does not look by itself.
     is_asleep: bool,
     closing: bool,
+}
+
+impl Queue {
+    fn may_commit(&self) -> bool {
+        self.blocked.is_some() || (self.open_groups == 0 && !self.pending.is_empty())
+    }
+
+    fn has_records(&self) -> bool {
+        self.blocked.is_some() || !self.pending.is_empty()
+    }
 }
 
 #[derive(Default)]
@@ -160,20 +198,29 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 }
 
 impl Journal {
-    /// Starts the commit thread on a backend whose state is already loaded, as epoch 0.
+    /// Starts the commit thread on a backend whose state is already loaded, as epoch 0. `stopwatch`
+    /// tells slow commits from fast ones.
     pub fn start(
         backend: Box<dyn Backend>,
         durability: Durability,
         rebuild: Rebuild,
+        stopwatch: Stopwatch,
     ) -> std::io::Result<Journal> {
         let shared = Arc::new(Shared {
-            writer: Mutex::new(Writer { backend, rebuild, spare: Vec::new() }),
+            writer: Mutex::new(Writer {
+                backend,
+                rebuild,
+                spare: Vec::new(),
+                fast_commits: FAST_COMMITS_MIN,
+            }),
             // An earlier process may have left some.
             queue: Mutex::new(Queue { has_housekeeping: true, ..Queue::default() }),
             changed: Condvar::new(),
             settled: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
+            is_slow: AtomicBool::new(false),
+            stopwatch,
             barriers: Mutex::default(),
             commits: AtomicU64::new(0),
             committed: AtomicU64::new(0),
@@ -344,7 +391,7 @@ impl Future for Barrier<'_> {
             let are_many = barriers.asked.max(barriers.asked_before) > FEW;
             drop(barriers);
             // Only now: if somebody else commits at this moment, then this one is seen afterwards.
-            match (is_last, are_many) {
+            match (is_last, are_many || shared.is_slow.load(Ordering::Relaxed)) {
                 (false, _) => {}
                 (true, true) => shared.ask(),
                 (true, false) => shared.commit_unless_busy(),
@@ -454,10 +501,10 @@ impl Shared {
         }
     }
 
-    /// Commits what is pending, unless somebody else is committing.
+    /// Commits what is pending, unless somebody else is committing, or keeps the storage locked.
     fn commit_unless_busy(&self) {
         let Some(mut writer) = try_lock(&self.writer) else { return };
-        self.commit_pending(&mut writer);
+        self.commit_pending(&mut writer, |backend, records| backend.try_commit(records));
         drop(writer);
         self.hand_over();
     }
@@ -493,52 +540,81 @@ impl Shared {
         woken.into_iter().for_each(|parked| parked.waker.wake());
     }
 
-    /// Commits all there is, unless a group is open.
-    fn commit_pending(&self, writer: &mut Writer) {
-        let (mut batch, last) = {
-            let mut queue = lock(&self.queue);
-            if queue.pending.is_empty() || queue.open_groups > 0 {
-                return;
-            }
-            queue.has_housekeeping = true;
-            queue.is_urgent = false;
-            queue.batches += 1;
-            (std::mem::replace(&mut queue.pending, std::mem::take(&mut writer.spare)), queue.last)
-        };
-        let records = batch.len() as u64;
-        let commit = AssertUnwindSafe(|| writer.backend.commit(&batch));
+    /// Commits all there is, unless a group is open. What would block is left to the commit thread.
+    fn commit_pending(
+        &self,
+        writer: &mut Writer,
+        commit: impl FnOnce(&mut dyn Backend, &[Record]) -> Result<Attempt, JournalError>,
+    ) {
+        let Some(mut batch) = self.take_batch(writer) else { return };
+        let records = batch.records.len() as u64;
+        let started = (self.stopwatch)();
+        let backend = writer.backend.as_mut();
+        let commit = AssertUnwindSafe(|| commit(backend, &batch.records));
         // What a panic leaves is loaded anew, as after every failure.
         let panicked = |_| Err(JournalError::Io { what: "the commit panicked".into() });
-        match catch_unwind(commit).unwrap_or_else(panicked) {
-            Ok(()) => {
+        let outcome = catch_unwind(commit).unwrap_or_else(panicked);
+        let nanos = (self.stopwatch)().saturating_sub(started);
+        self.note_pace(writer, nanos > SLOW_COMMIT_NANOS || outcome == Ok(Attempt::WouldBlock));
+        match outcome {
+            Ok(Attempt::Committed) => {
                 self.commits.fetch_add(1, Ordering::Relaxed);
                 self.committed.fetch_add(records, Ordering::Relaxed);
-                self.settle(last, None);
+                self.settle(batch.last, None);
             }
-            Err(error) => self.fail(last + 1 - records, error),
+            Ok(Attempt::WouldBlock) => {
+                let mut queue = lock(&self.queue);
+                (queue.blocked, queue.is_urgent) = (Some(batch), true);
+                drop(queue);
+                return self.changed.notify_one();
+            }
+            Err(error) => self.fail(records, error),
         }
         // Only now that everybody is told: it takes a while.
-        batch.clear();
-        if batch.capacity() <= SPARE_RECORDS_MAX {
-            writer.spare = batch;
+        batch.records.clear();
+        if batch.records.capacity() <= SPARE_RECORDS_MAX {
+            writer.spare = batch.records;
         }
     }
 
-    /// Fails what is in flight; the commit thread will recover.
-    fn fail(&self, first: u64, error: JournalError) {
-        let last = {
+    fn take_batch(&self, writer: &mut Writer) -> Option<Batch> {
+        let mut queue = lock(&self.queue);
+        if !queue.may_commit() {
+            return None;
+        }
+        queue.has_housekeeping = true;
+        queue.is_urgent = false;
+        queue.batches += 1;
+        let last = queue.last;
+        queue.blocked.take().or_else(|| {
+            let records = std::mem::replace(&mut queue.pending, std::mem::take(&mut writer.spare));
+            Some(Batch { records, last })
+        })
+    }
+
+    /// Notes how long a commit took.
+    fn note_pace(&self, writer: &mut Writer, was_slow: bool) {
+        writer.fast_commits = if was_slow { 0 } else { writer.fast_commits.saturating_add(1) };
+        self.is_slow.store(writer.fast_commits < FAST_COMMITS_MIN, Ordering::Relaxed);
+    }
+
+    /// Fails what is in flight, that is what is queued and so many records before it; the commit thread will recover.
+    fn fail(&self, taken: u64, error: JournalError) {
+        let (first, last) = {
             let mut queue = lock(&self.queue);
             queue.down = Some(error.clone());
             self.is_down.store(true, Ordering::Release);
+            let blocked = queue.blocked.take().map_or(0, |batch| batch.records.len());
+            let in_flight = taken + (blocked + queue.pending.len()) as u64;
             queue.pending.clear();
             queue.is_urgent = false;
             queue.epoch += 1;
-            queue.last
+            (queue.last + 1 - in_flight, queue.last)
         };
         self.settle(last, Some(first));
         self.changed.notify_all();
         // Only now: whatever becomes of this line, nobody waits for it.
-        tracing::error!(%error, "a commit failed; nothing can be locked or released until storage works again");
+        tracing::error!(%error, "storage failed; nothing can be locked or released until it works again");
     }
 }
 
@@ -546,6 +622,7 @@ impl Shared {
 enum Work {
     Commit,
     KeepHouse,
+    Verify,
     Recover,
     End,
 }
@@ -553,10 +630,23 @@ enum Work {
 impl Shared {
     /// The commit thread.
     fn run(&self, durability: Durability) {
+        let mut is_idle = false;
         loop {
-            match self.wait_for_work(durability) {
+            let work = self.wait_for_work(durability, is_idle);
+            is_idle = matches!(work, Work::Verify);
+            match work {
                 Work::Commit => {
-                    self.commit_pending(&mut lock(&self.writer));
+                    self.commit_pending(&mut lock(&self.writer), |backend, records| {
+                        backend.commit(records).map(|()| Attempt::Committed)
+                    });
+                    self.hand_over();
+                }
+                Work::Verify => {
+                    let mut writer = lock(&self.writer);
+                    if let Err(error) = writer.backend.verify() {
+                        self.fail(0, error);
+                    }
+                    drop(writer);
                     self.hand_over();
                 }
                 Work::KeepHouse => {
@@ -577,16 +667,17 @@ impl Shared {
         }
     }
 
-    fn wait_for_work(&self, durability: Durability) -> Work {
+    fn wait_for_work(&self, durability: Durability, is_idle: bool) -> Work {
         let look_every = match durability {
             Durability::Interval(interval) => interval,
             Durability::Always | Durability::Memory => LOOK_EVERY,
         };
         let mut queue = lock(&self.queue);
-        let (mut batches_seen, mut some_seen, mut quiet_for) = (queue.batches, false, Duration::ZERO);
+        let (mut batches_seen, mut some_seen, mut quiet_for) =
+            (queue.batches, false, if is_idle { IDLE_AFTER } else { Duration::ZERO });
         loop {
-            let has_some = !queue.pending.is_empty();
-            let may_commit = has_some && queue.open_groups == 0;
+            let has_some = queue.has_records();
+            let may_commit = queue.may_commit();
             let is_quiet = queue.batches == batches_seen;
             if queue.down.is_some() {
                 return if queue.closing { Work::End } else { Work::Recover };
@@ -611,15 +702,17 @@ impl Shared {
                 }
                 queue.is_asleep = true;
                 let is_asleep = |queue: &mut Queue| queue.is_asleep && !queue.closing && queue.down.is_none();
-                queue = self.changed.wait_while(queue, is_asleep).unwrap_or_else(PoisonError::into_inner);
-                queue.is_asleep = false;
+                let slept = self.changed.wait_timeout_while(queue, VERIFY_EVERY, is_asleep);
+                queue = slept.unwrap_or_else(PoisonError::into_inner).0;
+                if std::mem::replace(&mut queue.is_asleep, false) && !queue.closing && queue.down.is_none() {
+                    return Work::Verify;
+                }
                 quiet_for = Duration::ZERO;
                 continue;
             }
             let is_left_alone = |queue: &mut Queue| {
-                let may_commit = queue.open_groups == 0 && !queue.pending.is_empty();
-                let is_wanted = may_commit && (queue.is_urgent || queue.closing);
-                let is_over = queue.closing && queue.pending.is_empty();
+                let is_wanted = queue.may_commit() && (queue.is_urgent || queue.closing);
+                let is_over = queue.closing && !queue.has_records();
                 !is_wanted && !is_over && queue.down.is_none()
             };
             let waited = self.changed.wait_timeout_while(queue, look_every, is_left_alone);
@@ -703,7 +796,8 @@ mod tests {
             report.send((epoch, found)).unwrap();
             Ok(())
         });
-        (Journal::start(Box::new(backend), durability, rebuild).unwrap(), faults, rebuilt)
+        let journal = Journal::start(Box::new(backend), durability, rebuild, faults.stopwatch()).unwrap();
+        (journal, faults, rebuilt)
     }
 
     /// Appends as soon as the state of this epoch is there.
@@ -804,7 +898,7 @@ mod tests {
         let mut barrier = journal.barrier(seq);
         assert!(is_pending(&mut barrier) && is_pending(&mut barrier) && is_pending(&mut barrier));
         // As a thread does that began before the group was opened.
-        journal.shared.commit_pending(&mut lock(&journal.shared.writer));
+        journal.shared.commit_unless_busy();
         assert_eq!((faults.batch_sizes(), journal.commits()), (vec![], (0, 0)));
         drop(group);
         barrier.wait().unwrap();
@@ -915,6 +1009,98 @@ mod tests {
             rebuilt.recv().map(|(epoch, found)| (epoch, found.len())),
             Ok((1, 2 + FEW + alone as usize))
         );
+    }
+
+    #[test]
+    fn after_a_slow_commit_only_the_commit_thread_commits_until_several_were_fast() {
+        let (journal, faults, _) = start(Durability::Always);
+        let mut ids = 0..;
+        let mut committed_here = || {
+            let seq = journal.append(0, [session(ids.next().unwrap())]).unwrap();
+            assert_eq!(journal.barrier(seq).wait(), Ok(()));
+            faults.committed_by().last() == Some(&std::thread::current().id())
+        };
+        faults.set_commit_nanos(SLOW_COMMIT_NANOS);
+        assert!(committed_here() && committed_here(), "that is fast");
+        faults.set_commit_nanos(SLOW_COMMIT_NANOS + 1);
+        assert!(committed_here(), "the first slow one");
+        for _ in 0..3 {
+            assert!(!committed_here());
+        }
+        faults.set_commit_nanos(1);
+        for _ in 0..FAST_COMMITS_MIN {
+            assert!(!committed_here());
+        }
+        assert!(committed_here());
+    }
+
+    #[test]
+    fn storage_that_stalls_blocks_a_thread_once_and_not_again() {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.set_commit_nanos(SLOW_COMMIT_NANOS + 1);
+        journal.barrier(journal.append(0, [session(1)]).unwrap()).wait().unwrap();
+        faults.hold_commits();
+        let mut late = journal.barrier(journal.append(0, [session(2)]).unwrap());
+        // Neither blocks, although the commit does.
+        assert!(is_pending(&mut late) && is_pending(&mut late));
+        faults.wait_until_held();
+        let mut later = journal.barrier(journal.append(0, [session(3)]).unwrap());
+        assert!(is_pending(&mut later) && is_pending(&mut later));
+        faults.release_commits();
+        assert_eq!((late.wait(), later.wait()), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn a_thread_that_waits_does_not_wait_for_another_process() {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.lock_storage(true);
+        let mut first = journal.barrier(journal.append(0, [session(1)]).unwrap());
+        assert!(is_pending(&mut first) && is_pending(&mut first));
+        faults.wait_until_held();
+        let mut second = journal.barrier(journal.append(0, [session(2)]).unwrap());
+        assert!(is_pending(&mut second) && is_pending(&mut second));
+        faults.lock_storage(false);
+        assert_eq!((first.wait(), second.wait()), (Ok(()), Ok(())));
+        assert_eq!(faults.batch_sizes(), [1, 1], "in their order");
+        assert_eq!(journal.commits(), (2, 2));
+    }
+
+    #[test]
+    fn what_waits_for_another_process_is_committed_before_the_end_or_fails_with_the_rest() {
+        for is_failing in [false, true] {
+            let (journal, faults, _) = start(Durability::Always);
+            faults.lock_storage(true);
+            let first = journal.append(0, [session(1)]).unwrap();
+            let mut waiting = journal.barrier(first);
+            assert!(is_pending(&mut waiting) && is_pending(&mut waiting));
+            faults.wait_until_held();
+            let last = journal.append(0, [session(2), session(3)]).unwrap();
+            faults.fail_with(is_failing.then_some(JournalError::Locked));
+            faults.lock_storage(false);
+            let expected = if is_failing { Err(OutcomeUnknown) } else { Ok(()) };
+            assert_eq!(waiting.wait(), expected);
+            journal.close();
+            assert_eq!((journal.verdict(first), journal.verdict(last)), (Some(expected), Some(expected)));
+        }
+    }
+
+    #[test]
+    fn a_backend_that_is_not_what_it_was_is_noticed_while_nothing_is_committed() {
+        let (journal, faults, rebuilt) = start(Durability::Always);
+        let durable = journal.append(0, [session(1)]).unwrap();
+        journal.barrier(durable).wait().unwrap();
+        let replaced = JournalError::Replaced { what: "the file was removed".into() };
+        faults.fail_verification_with(Some(replaced.clone()));
+        while journal.down().is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(journal.append(0, [session(2)]), Err(replaced.clone()));
+        assert_eq!(journal.barrier(durable).wait(), Ok(()));
+        assert_eq!(journal.down(), Some(replaced), "it is not taken back into service");
+        assert!(rebuilt.try_recv().is_err());
+        faults.fail_verification_with(None);
+        assert_eq!(rebuilt.recv(), Ok((1, vec![1])));
+        assert_eq!(journal.barrier(append_in(&journal, 1, 3)).wait(), Ok(()));
     }
 
     #[test]

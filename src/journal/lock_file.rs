@@ -9,13 +9,15 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::JournalError;
+use super::file_identity::FileIdentity;
 
 /// The held file.
 #[derive(Debug)]
 pub(super) struct LockFile {
     file: File,
     /// The database itself, locked for good measure.
-    _database: Option<File>,
+    database: Option<File>,
+    identity: FileIdentity,
     path: PathBuf,
     tokens_reserved: i64,
     /// There was nothing in it before.
@@ -53,10 +55,30 @@ fn lock_database(path: &Path, text: &str) -> Result<Option<File>, JournalError> 
     if cfg!(not(target_os = "linux")) {
         return Ok(None);
     }
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let file = opened.map_err(|error| fault("open", path, &error))?;
+    let file = open(path)?;
     lock(&file, path, text)?;
     Ok(Some(file))
+}
+
+fn read(file: &mut File, path: &Path) -> Result<String, JournalError> {
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| fault("read", path, &error))?;
+    // Zeros are what a loss of power may leave of a new one.
+    Ok(String::from_utf8_lossy(&bytes).trim_matches('\0').to_owned())
+}
+
+fn refuse_foreign(text: &str, path: &Path) -> Result<(), JournalError> {
+    if text.is_empty() || field::<i64>(text, "tokens_reserved").is_some() {
+        return Ok(());
+    }
+    let what =
+        format!("{} is no lock file of octostore; remove it, or choose another --data", path.display());
+    Err(JournalError::Path { what })
+}
+
+fn open(path: &Path) -> Result<File, JournalError> {
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    opened.map_err(|error| fault("open", path, &error))
 }
 
 impl LockFile {
@@ -66,24 +88,10 @@ impl LockFile {
         let mut path = database.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = opened.map_err(|error| fault("open", &path, &error))?;
-        let mut bytes = Vec::new();
-        Read::by_ref(&mut file)
-            .take(BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .map_err(|error| fault("read", &path, &error))?;
-        let text = String::from_utf8_lossy(&bytes);
-        // Zeros are what a loss of power may leave of a new one.
-        let text = text.trim_matches('\0');
+        let mut file = open(&path)?;
+        let text = &read(&mut file, &path)?;
         lock(&file, &path, text)?;
-        if !text.is_empty() && field::<i64>(text, "tokens_reserved").is_none() {
-            let what = format!(
-                "{} is no lock file of octostore; remove it, or choose another --data",
-                path.display()
-            );
-            return Err(JournalError::Path { what });
-        }
+        refuse_foreign(text, &path)?;
         let tokens_reserved = field(text, "tokens_reserved").unwrap_or(0);
         if !is_new && text.is_empty() {
             tracing::warn!(
@@ -100,10 +108,31 @@ impl LockFile {
             );
         }
         let database = lock_database(database, text)?;
+        let identity = FileIdentity::of(&path).map_err(|error| fault("look at", &path, &error))?;
         let mut lock_file =
-            LockFile { file, _database: database, path, tokens_reserved, is_new: text.is_empty() };
+            LockFile { file, database, identity, path, tokens_reserved, is_new: text.is_empty() };
         lock_file.write()?;
         Ok(lock_file)
+    }
+
+    /// Puts the file back if it was removed, where the lock on the database has kept other servers out
+    /// meanwhile. Fails where it could not.
+    pub(super) fn verify(&mut self) -> Result<(), JournalError> {
+        let Err(error) = self.identity.verify() else { return Ok(()) };
+        let JournalError::Replaced { what } = &error else { return Err(error) };
+        if self.database.is_none() {
+            return Err(error);
+        }
+        let mut file = open(&self.path)?;
+        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
+            // A server that tries to start; the lock on the database refuses it. The next check puts the file back.
+            return Ok(());
+        }
+        refuse_foreign(&read(&mut file, &self.path)?, &self.path)?;
+        tracing::warn!("{what}; it is put back");
+        self.identity = FileIdentity::of(&self.path).map_err(|error| fault("look at", &self.path, &error))?;
+        self.file = file;
+        self.write()
     }
 
     /// Leaves nothing of it behind if it was not there before: the database beside it is none of ours.

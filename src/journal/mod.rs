@@ -8,6 +8,7 @@
 mod conformance;
 mod error;
 mod faulty;
+mod file_identity;
 mod group_commit;
 mod lock_file;
 mod memory;
@@ -16,10 +17,10 @@ mod sqlite;
 
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
-pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq};
+pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch};
 pub use memory::MemoryBackend;
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
-pub use sqlite::SqliteBackend;
+pub use sqlite::{DamagedLog, SqliteBackend};
 
 use crate::lock::Timestamp;
 
@@ -32,6 +33,15 @@ pub struct Loaded {
     pub rebooted: bool,
     /// Made with the data and never changed: the key of what is derived from leases and must outlive a restart.
     pub secret: [u8; 32],
+}
+
+/// What came of [`Backend::try_commit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// The batch is durable.
+    Committed,
+    /// Another process has the storage locked. Nothing was written; the batch must be committed next.
+    WouldBlock,
 }
 
 /// Where records are kept. Owned by one thread; every call blocks.
@@ -51,6 +61,19 @@ pub trait Backend: Send {
 
     /// Makes a batch durable, as a whole; returns only then. After an error nothing of it is kept.
     fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError>;
+
+    /// [`Backend::commit`] for a thread that must not wait for other processes. After
+    /// [`Attempt::WouldBlock`] the next commit must be of the same batch.
+    fn try_commit(&mut self, batch: &[Record]) -> Result<Attempt, JournalError> {
+        self.commit(batch).map(|()| Attempt::Committed)
+    }
+
+    /// Checks that a restart would still find what is written here. Called every second while nothing is
+    /// committed; while there are commits, they check it themselves as often. An error counts as a failed
+    /// commit.
+    fn verify(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
 
     /// A step of housekeeping, called when nothing was to be committed for a while. Whether there is more to do. After an
     /// error everything is as before, and commits go on.

@@ -37,6 +37,15 @@ impl Process {
         Process::spawn(command(data).envs(variables.iter().copied())).unwrap_or_else(|why| panic!("{why}"))
     }
 
+    /// As the last words of another program's command line.
+    pub(crate) fn start_under(words: &[&str], data: &Path) -> Process {
+        let program = command(data);
+        let mut outer = Command::new(words[0]);
+        outer.args(&words[1..]).arg(program.get_program()).args(program.get_args());
+        outer.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::spawn(&mut outer).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     /// For a disk that is full: a file that is too large is an error, not a signal, and nothing can be logged.
     pub(crate) fn start_on_full_disk(data: &Path) -> Process {
         let program = command(data);

@@ -8,10 +8,12 @@
 mod backlog;
 mod changes;
 mod checkpoints;
+mod log_check;
 mod recovered;
 mod rows;
 mod state;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,8 +22,9 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use self::backlog::{Backlog, Move};
 use self::changes::ChangesText;
 use self::checkpoints::{Checkpoints, lengthen_log};
+use super::file_identity::FileIdentity;
 use super::lock_file::LockFile;
-use super::{Backend, JournalError, Loaded, Record};
+use super::{Attempt, Backend, JournalError, Loaded, Record};
 use crate::lock::Timestamp;
 
 const SCHEMA_VERSION: i64 = 1;
@@ -63,43 +66,6 @@ CREATE TABLE changes (
     row INTEGER PRIMARY KEY,
     leases TEXT NOT NULL
 ) STRICT;
-CREATE VIEW leases AS
-    WITH change AS (
-        SELECT iif(c.type = 'array', json_extract(c.value, '$[0]'), c.value) AS token, c.value,
-            iif(c.type = 'array', json_array_length(c.value), 0) AS length, changes.row * 16777216 + c.key AS place
-        FROM changes, json_each(changes.leases) c),
-    renewed AS (
-        SELECT token, json_extract(value, '$[1]') AS deadline_ns, json_extract(value, '$[2]') AS lasts_ms,
-            json_extract(value, '$[3]') AS renewals, max(place)
-        FROM change WHERE length = 4 GROUP BY token),
-    lease AS (
-        SELECT * FROM held WHERE token NOT IN (SELECT token FROM change WHERE length > 4)
-        UNION ALL
-        SELECT
-            json_extract(value, '$[0]'), json_extract(value, '$[1]'), CAST(json_extract(value,
-            '$[2]') AS BLOB), CAST(json_extract(value, '$[3]') AS BLOB), json_extract(value,
-            '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value,
-            '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value,
-            '$[10]'), json_extract(value, '$[11]'), json_extract(value, '$[12]'),
-            json_extract(value, '$[13]'), json_extract(value, '$[14]'), json_extract(value, '$[15]'),
-            json_extract(value, '$[16]'), json_extract(value, '$[17]'), json_extract(value, '$[18]')
-        FROM change WHERE length = 19
-        UNION ALL
-        SELECT
-            json_extract(value, '$[0]'), json_extract(value, '$[1]'), CAST(json_extract(value,
-            '$[2]') AS BLOB), CAST(json_extract(value, '$[3]') AS BLOB), 1, json_extract(value,
-            '$[5]'), json_extract(value, '$[5]'), json_extract(value, '$[4]') + 1000000 * json_extract(value,
-            '$[5]'), json_extract(value, '$[4]'), 0, NULL, NULL, 0, NULL, NULL, NULL, NULL,
-            json_extract(value, '$[6]'), json_extract(value, '$[7]')
-        FROM change WHERE length = 8)
-    SELECT
-        l.token, l.db, l.key, l.owner, l.holders_max, l.ttl_ms,
-        iif(r.token IS NULL, l.lasts_ms, r.lasts_ms) AS lasts_ms,
-        iif(r.token IS NULL, l.deadline_ns, r.deadline_ns) AS deadline_ns, l.granted_ns,
-        coalesce(r.renewals, l.renewals) AS renewals,
-        l.max_hold_ms, l.delay_ms, l.delay_always, l.session, l.counted_by, l.account, l.meta, l.addr, l.client_name
-    FROM lease l LEFT JOIN renewed r ON r.token = l.token
-    WHERE l.token NOT IN (SELECT token FROM change WHERE length = 0);
 CREATE TABLE delays (
     db INTEGER NOT NULL,
     key BLOB NOT NULL,
@@ -116,6 +82,67 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What tools read. It is made again whenever its text is another one: it holds no data.
+///
+/// Keys and owners that are no text are arrays of bytes in `changes`. `unhex` would be simpler, and is
+/// missing before SQLite 3.41.
+const VIEW: &str = "\
+CREATE VIEW leases AS
+    WITH change AS (
+        SELECT iif(c.type = 'array', json_extract(c.value, '$[0]'), c.value) AS token, c.value,
+            iif(c.type = 'array', json_array_length(c.value), 0) AS length, changes.row * 16777216 + c.key AS place
+        FROM changes, json_each(changes.leases) c),
+    renewed AS (
+        SELECT token, json_extract(value, '$[1]') AS deadline_ns, json_extract(value, '$[2]') AS lasts_ms,
+            json_extract(value, '$[3]') AS renewals, max(place)
+        FROM change WHERE length = 4 GROUP BY token),
+    bytes AS (SELECT x'\
+000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\
+202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f\
+404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f\
+606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f\
+808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f\
+a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf\
+c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedf\
+e0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff' AS each),
+    named AS (
+        SELECT value, length,
+            iif(json_type(value, '$[2]') = 'array',
+                (SELECT CAST(group_concat(substr(each, b.value + 1, 1), '') AS BLOB)
+                    FROM json_each(change.value, '$[2]') b, bytes),
+                CAST(json_extract(value, '$[2]') AS BLOB)) AS key,
+            iif(json_type(value, '$[3]') = 'array',
+                (SELECT CAST(group_concat(substr(each, b.value + 1, 1), '') AS BLOB)
+                    FROM json_each(change.value, '$[3]') b, bytes),
+                CAST(json_extract(value, '$[3]') AS BLOB)) AS owner
+        FROM change WHERE length > 4),
+    lease AS (
+        SELECT * FROM held WHERE token NOT IN (SELECT token FROM change WHERE length > 4)
+        UNION ALL
+        SELECT
+            json_extract(value, '$[0]'), json_extract(value, '$[1]'), key, owner, json_extract(value,
+            '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value,
+            '$[7]'), json_extract(value, '$[8]'), json_extract(value, '$[9]'), json_extract(value,
+            '$[10]'), json_extract(value, '$[11]'), json_extract(value, '$[12]'),
+            json_extract(value, '$[13]'), json_extract(value, '$[14]'), json_extract(value, '$[15]'),
+            json_extract(value, '$[16]'), json_extract(value, '$[17]'), json_extract(value, '$[18]')
+        FROM named WHERE length = 19
+        UNION ALL
+        SELECT
+            json_extract(value, '$[0]'), json_extract(value, '$[1]'), key, owner, 1, json_extract(value,
+            '$[5]'), json_extract(value, '$[5]'), json_extract(value, '$[4]') + 1000000 * json_extract(value,
+            '$[5]'), json_extract(value, '$[4]'), 0, NULL, NULL, 0, NULL, NULL, NULL, NULL,
+            json_extract(value, '$[6]'), json_extract(value, '$[7]')
+        FROM named WHERE length = 8)
+    SELECT
+        l.token, l.db, l.key, l.owner, l.holders_max, l.ttl_ms,
+        iif(r.token IS NULL, l.lasts_ms, r.lasts_ms) AS lasts_ms,
+        iif(r.token IS NULL, l.deadline_ns, r.deadline_ns) AS deadline_ns, l.granted_ns,
+        coalesce(r.renewals, l.renewals) AS renewals,
+        l.max_hold_ms, l.delay_ms, l.delay_always, l.session, l.counted_by, l.account, l.meta, l.addr, l.client_name
+    FROM lease l LEFT JOIN renewed r ON r.token = l.token
+    WHERE l.token NOT IN (SELECT token FROM change WHERE length = 0)";
+
 /// Changes in `changes` from which on they move into `held`: fewer cost a burst of new locks a third of its speed. As many as a
 /// hash map holds before it doubles once more.
 const BACKLOG_CHANGES_MAX: usize = (1 << 18) / 8 * 7;
@@ -129,10 +156,24 @@ const CHANGES_PER_STEP: usize = 2_048;
 /// Pages of the database kept in memory, in KiB.
 const CACHE_KIB: i64 = 2_048;
 
+/// What to do where the log is so damaged that durable commits cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DamagedLog {
+    /// Do not open the database.
+    #[default]
+    Refuse,
+    /// Go on without these commits.
+    Discard,
+}
+
 /// An open database file.
 #[derive(Debug)]
 pub struct SqliteBackend {
     db: Connection,
+    /// The database and its log.
+    files: [FileIdentity; 2],
+    /// What a commit is to write, from before it found the database locked.
+    staged: Option<Staged>,
     backlog: Backlog,
     backlog_changes_max: usize,
     /// Room for the text of the next commit, by the last one.
@@ -146,9 +187,14 @@ impl SqliteBackend {
     /// Opens the database at `path`, or makes it. Fails on files that are damaged, foreign, newer, or in use by another
     /// server.
     pub fn open(path: &Path) -> Result<SqliteBackend, JournalError> {
+        SqliteBackend::open_with(path, DamagedLog::Refuse)
+    }
+
+    /// [`SqliteBackend::open`], even if durable commits in the log cannot be read.
+    pub fn open_with(path: &Path, damaged_log: DamagedLog) -> Result<SqliteBackend, JournalError> {
         let path = &real(path)?;
         let lock_file = LockFile::acquire(path)?;
-        let (db, checkpoints) = match open_locked(path) {
+        let (db, files, checkpoints) = match open_locked(path, damaged_log) {
             Ok(opened) => opened,
             Err(error) => {
                 lock_file.forget();
@@ -157,6 +203,8 @@ impl SqliteBackend {
         };
         Ok(SqliteBackend {
             db,
+            files,
+            staged: None,
             backlog: Backlog::default(),
             text_bytes: 0,
             backlog_changes_max: BACKLOG_CHANGES_MAX,
@@ -166,14 +214,37 @@ impl SqliteBackend {
     }
 }
 
-fn open_locked(path: &Path) -> Result<(Connection, Checkpoints), JournalError> {
+fn open_locked(
+    path: &Path,
+    damaged_log: DamagedLog,
+) -> Result<(Connection, [FileIdentity; 2], Checkpoints), JournalError> {
+    let failed =
+        |doing: &str, error: io::Error| JournalError::Io { what: format!("cannot {doing}: {error}") };
+    // Before SQLite opens the log: it cuts off what it cannot read.
+    let damage = log_check::find_damage(path).map_err(|error| failed("check the write-ahead log", error))?;
+    if let (Some(log_check::Damage { what, commits }), DamagedLog::Refuse) = (&damage, damaged_log) {
+        return Err(JournalError::DamagedLog { what: what.clone(), commits: *commits });
+    }
     let mut db = Connection::open(path).map_err(|error| fault("open the database", &error))?;
+    refuse_foreign(&db)?;
+    if let Some(log_check::Damage { what, commits }) = damage {
+        tracing::warn!(database = %path.display(), "{what}: going on without {commits} commits, as told");
+        discard_log(&db)?;
+    }
     prepare(&mut db)?;
-    lengthen_log(path).map_err(|error| JournalError::Io {
-        what: format!("cannot lengthen the write-ahead log: {error}"),
-    })?;
-    let checkpoints = Checkpoints::start(path, &mut db)?;
-    Ok((db, checkpoints))
+    lengthen_log(path).map_err(|error| failed("lengthen the write-ahead log", error))?;
+    let identify =
+        |path: &Path| FileIdentity::of(path).map_err(|error| failed("look at the database", error));
+    let files = [identify(path)?, identify(&log_path(path))?];
+    let checkpoints = Checkpoints::start(path, &files[0], &mut db)?;
+    Ok((db, files, checkpoints))
+}
+
+/// The write-ahead log of a database.
+fn log_path(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
 }
 
 /// The file that a path leads to, through links, so that two paths to one file are one.
@@ -202,17 +273,36 @@ fn real(path: &Path) -> Result<PathBuf, JournalError> {
     }
 }
 
+/// Refuses databases of other programs, before anything is written.
+fn refuse_foreign(db: &Connection) -> Result<(), JournalError> {
+    let check = |error| fault("open the database", &error);
+    db.busy_timeout(BUSY_TIMEOUT).map_err(check)?;
+    let application: i64 = db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(check)?;
+    match has_tables(db)? && application != APPLICATION_ID {
+        true => Err(JournalError::Foreign),
+        false => Ok(()),
+    }
+}
+
+fn has_tables(db: &Connection) -> Result<bool, JournalError> {
+    db.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+        .map_err(|error| fault("open the database", &error))
+}
+
+/// Moves what can be read of the log into the database, and empties it: what cannot be read must not be
+/// found again behind what is written next.
+fn discard_log(db: &Connection) -> Result<(), JournalError> {
+    let is_busy: bool = db
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .map_err(|error| fault("empty the write-ahead log", &error))?;
+    if is_busy { Err(JournalError::Locked) } else { Ok(()) }
+}
+
 /// Sets and checks every pragma, and makes the tables.
 fn prepare(db: &mut Connection) -> Result<(), JournalError> {
     let check = |error| fault("prepare the database", &error);
-    db.busy_timeout(BUSY_TIMEOUT).map_err(check)?;
     db.set_prepared_statement_cache_capacity(32);
-    let application: i64 = db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(check)?;
-    let tables: i64 =
-        db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(check)?;
-    if tables > 0 && application != APPLICATION_ID {
-        return Err(JournalError::Foreign);
-    }
+    let is_new = !has_tables(db)?;
     let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(check)?;
     if mode != "wal" {
         return Err(JournalError::Io { what: format!("the file system allows no write-ahead log ({mode})") });
@@ -221,9 +311,10 @@ fn prepare(db: &mut Connection) -> Result<(), JournalError> {
     db.execute_batch("PRAGMA synchronous = FULL; PRAGMA locking_mode = NORMAL; PRAGMA foreign_keys = OFF")
         .map_err(check)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(check)?;
-    if tables == 0 {
+    if is_new {
         let making = db.transaction().map_err(check)?;
         making.execute_batch(SCHEMA).map_err(check)?;
+        making.execute_batch(VIEW).map_err(check)?;
         making.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}")).map_err(check)?;
         making
             .execute("INSERT INTO octostore VALUES (1, ?1, 0, NULL, randomblob(32))", [SCHEMA_VERSION])
@@ -238,35 +329,46 @@ fn prepare(db: &mut Connection) -> Result<(), JournalError> {
         Some(SCHEMA_VERSION) => {
             // Better not to start than to find out at the first lock that nothing can be written.
             db.execute("UPDATE octostore SET tokens_reserved = tokens_reserved", []).map_err(check)?;
-            Ok(())
+            renew_view(db)
         }
         Some(found) if found > SCHEMA_VERSION => Err(JournalError::Newer { found, known: SCHEMA_VERSION }),
         found => Err(JournalError::Corrupt { what: format!("schema version {found:?}") }),
     }
 }
 
-impl Backend for SqliteBackend {
-    fn load(
-        &mut self,
-        boot: Option<&str>,
-        now: Timestamp,
-        each: &mut dyn FnMut(Record),
-    ) -> Result<Loaded, JournalError> {
-        let (mut loaded, backlog) = state::load(&mut self.db, boot, now, each)?;
-        self.backlog = backlog;
-        loaded.tokens_reserved = loaded.tokens_reserved.max(self.lock_file.tokens_reserved());
-        Ok(loaded)
+/// Gives a database of an earlier version the view as it is now.
+fn renew_view(db: &mut Connection) -> Result<(), JournalError> {
+    let check = |error| fault("renew the view of leases", &error);
+    let found: Option<String> = db
+        .query_row("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = 'leases'", [], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map_err(check)?;
+    if found.as_deref() == Some(VIEW) {
+        return Ok(());
     }
+    let renewing = db.transaction().map_err(check)?;
+    renewing.execute_batch("DROP VIEW IF EXISTS leases").map_err(check)?;
+    renewing.execute_batch(VIEW).map_err(check)?;
+    renewing.commit().map_err(check)
+}
 
-    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
-        let failed = |error| fault("commit", &error);
-        let records = batch.len();
+/// What a commit writes, once it is known.
+#[derive(Debug)]
+struct Staged {
+    /// The row of changes and its text, if there is one.
+    row: Option<i64>,
+    text: Vec<u8>,
+    has_others: bool,
+}
+
+impl SqliteBackend {
+    /// Enters a batch into the backlog.
+    fn stage(&mut self, batch: &[Record]) -> Result<Staged, JournalError> {
         let mut text = ChangesText::with_capacity(self.text_bytes);
         let row = self.backlog.add(batch, &mut text);
         let has_others = batch.iter().any(|record| !record.is_of_a_lease());
-        if row.is_none() && !has_others {
-            return Ok(());
-        }
         let reserved = batch.iter().filter_map(|record| match record {
             Record::TokensReserved(upto) => Some(*upto),
             _ => None,
@@ -278,11 +380,34 @@ impl Backend for SqliteBackend {
             self.text_bytes = text.len() + text.len() / 4;
             self.backlog.weigh_newest(text.len());
         }
+        Ok(Staged { row, text, has_others })
+    }
+
+    /// Commits a batch, or what is staged of it. Only [`JournalError::Locked`] leaves it staged.
+    fn write(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+        self.verify_if_due()?;
+        let staged = match self.staged.take() {
+            Some(staged) => staged,
+            None => self.stage(batch)?,
+        };
+        if staged.row.is_none() && !staged.has_others {
+            return Ok(());
+        }
+        let written = self.write_staged(batch, &staged);
+        if written == Err(JournalError::Locked) {
+            self.staged = Some(staged);
+        }
+        written
+    }
+
+    fn write_staged(&mut self, batch: &[Record], staged: &Staged) -> Result<(), JournalError> {
+        let failed = |error| fault("commit", &error);
+        let Staged { row, text, has_others } = staged;
         let is_full =
             self.backlog.changes() > self.backlog_changes_max || self.backlog.bytes() > BACKLOG_BYTES_MAX;
         // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
         // meanwhile need not be written.
-        let share = |leases| records * leases / self.backlog_changes_max + SWEEP_MIN;
+        let share = |leases| batch.len() * leases / self.backlog_changes_max + SWEEP_MIN;
         let to_move = self.backlog.sweeping().or(is_full.then_some(0)).map(share);
         let removal = to_move.is_none().then(|| self.backlog.plan_removal());
         let is_one_statement = !has_others && removal.as_ref().is_some_and(|plan| plan.last_row().is_none());
@@ -298,7 +423,7 @@ impl Backend for SqliteBackend {
             }
             .map_err(failed)?;
         }
-        row.map_or(Ok(()), |row| rows::put_changes(&self.db, row, &text)).map_err(failed)?;
+        row.map_or(Ok(()), |row| rows::put_changes(&self.db, row, text)).map_err(failed)?;
         let moved = match removal {
             Some(plan) => plan,
             None => plan_move(&mut self.backlog, &self.db, to_move.unwrap_or(SWEEP_MIN))?,
@@ -310,8 +435,52 @@ impl Backend for SqliteBackend {
         Ok(())
     }
 
+    fn verify_if_due(&mut self) -> Result<(), JournalError> {
+        if self.checkpoints.take_verification() { self.verify() } else { Ok(()) }
+    }
+}
+
+impl Backend for SqliteBackend {
+    fn load(
+        &mut self,
+        boot: Option<&str>,
+        now: Timestamp,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<Loaded, JournalError> {
+        self.verify()?;
+        self.staged = None;
+        let (mut loaded, backlog) = state::load(&mut self.db, boot, now, each)?;
+        self.backlog = backlog;
+        loaded.tokens_reserved = loaded.tokens_reserved.max(self.lock_file.tokens_reserved());
+        Ok(loaded)
+    }
+
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+        let written = self.write(batch);
+        // Whatever comes of an error, this batch does not come again.
+        self.staged = None;
+        written
+    }
+
+    fn try_commit(&mut self, batch: &[Record]) -> Result<Attempt, JournalError> {
+        let failed = |error| fault("commit", &error);
+        self.db.busy_timeout(Duration::ZERO).map_err(failed)?;
+        let written = self.write(batch);
+        self.db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        match written {
+            Err(JournalError::Locked) if self.staged.is_some() => Ok(Attempt::WouldBlock),
+            written => written.map(|()| Attempt::Committed),
+        }
+    }
+
+    fn verify(&mut self) -> Result<(), JournalError> {
+        self.files.iter().try_for_each(FileIdentity::verify)?;
+        self.lock_file.verify()
+    }
+
     fn maintain(&mut self) -> Result<bool, JournalError> {
         let failed = |error| fault("move changes", &error);
+        self.verify_if_due()?;
         if !self.backlog.is_empty() {
             let moving = Writing::begin(&self.db)?;
             let moved = plan_move(&mut self.backlog, &self.db, CHANGES_PER_STEP)?;
@@ -567,7 +736,163 @@ mod tests {
         assert!(matches!(loaded, Err(JournalError::Corrupt { .. })), "{loaded:?}");
     }
 
-    fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
+    /// Keys and owners as the view has them, by token.
+    fn names(path: &Path) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
+        let db = Connection::open(path).unwrap();
+        let mut rows = db.prepare("SELECT token, key, owner FROM leases ORDER BY token").unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn the_view_shows_binary_keys_as_they_are_in_a_database_of_0_1_0_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        run_sql(&path, include_str!("../../../tests/it/data/binary_keys_0.1.0.sql"));
+        assert_eq!(names(&path)[1].1, b"[255,254]", "as that version showed it");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        let expected = vec![
+            (1, b"plain".to_vec(), b"worker".to_vec()),
+            (2, vec![0xff, 0xfe], b"\0\x01\x80owner".to_vec()),
+            (3, (0..=255).collect(), b"worker".to_vec()),
+        ];
+        let load = |backend: &mut SqliteBackend| {
+            let mut found = Vec::new();
+            let mut each = |record| {
+                let Record::Granted(stored) = record else { panic!("not a lease: {record:?}") };
+                let (key, owner) = (stored.name.key().to_vec(), stored.lease.owner.as_bytes().to_vec());
+                found.push((stored.lease.token.get(), key, owner));
+            };
+            let boot = "2f9d9e6b-0d8c-4b6e-8f43-1f5a8f0c7a11";
+            backend.load(Some(boot), Timestamp::default(), &mut each).unwrap();
+            found
+        };
+        assert_eq!(names(&path), expected, "while they are in the rows of changes");
+        assert_eq!(load(&mut backend), expected);
+        while backend.maintain().unwrap() {}
+        assert_eq!(names(&path), expected, "once they have moved");
+        let other = Box::new(StoredLease {
+            name: LockName::new(0, b"\0\xfe").unwrap(),
+            lease: lease(9, 7).lease.clone(),
+        });
+        backend.commit(&[Record::Granted(other)]).unwrap();
+        assert_eq!(names(&path)[3], (9, b"\0\xfe".to_vec(), b"\0\xff".to_vec()));
+    }
+
+    #[test]
+    fn a_commit_that_must_not_wait_leaves_a_locked_database_to_one_that_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.backlog_changes_max = 20;
+        let other = Connection::open(&path).unwrap();
+        let mut expected = 0;
+        // One statement, several, and with changes on their way.
+        let batches = [granted(1..3), vec![Record::TokensReserved(90)], granted(3..40), granted(40..60)];
+        for batch in batches {
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            for _ in 0..2 {
+                assert_eq!(backend.try_commit(&batch), Ok(Attempt::WouldBlock));
+            }
+            assert_eq!(view(&path).len(), expected);
+            other.execute_batch("ROLLBACK").unwrap();
+            backend.commit(&batch).unwrap();
+            expected += batch.iter().filter(|record| record.is_of_a_lease()).count();
+            assert_eq!(view(&path).len(), expected);
+        }
+        assert_eq!(backend.try_commit(&granted(60..61)), Ok(Attempt::Committed));
+        let mut found = Vec::new();
+        backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+        assert_eq!(found, granted(1..61));
+    }
+
+    #[test]
+    fn a_server_whose_database_is_gone_stops_and_leaves_that_of_another_alone() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.commit(&granted(1..3)).unwrap();
+        let files = ["db", "db-wal", "db-shm", "db.lock"];
+        let move_all = |from: &Path, to: &Path| {
+            files.iter().for_each(|file| std::fs::rename(from.join(file), to.join(file)).unwrap());
+        };
+        let is_replaced =
+            |result: &Result<(), JournalError>| matches!(result, Err(JournalError::Replaced { .. }));
+        for file in ["db", "db-wal"] {
+            std::fs::rename(dir.path().join(file), elsewhere.path().join(file)).unwrap();
+            assert!(is_replaced(&backend.verify()), "{file}");
+            let loaded = backend.load(Some("b"), Timestamp::default(), &mut |_| {}).map(drop);
+            assert!(is_replaced(&loaded), "{file}");
+            std::fs::rename(elsewhere.path().join(file), dir.path().join(file)).unwrap();
+            assert_eq!(backend.verify(), Ok(()), "{file} is back");
+        }
+        move_all(dir.path(), elsewhere.path());
+        backend.checkpoints.demand_verification();
+        assert!(is_replaced(&backend.commit(&granted(3..4))));
+        let mut other = SqliteBackend::open(&path).unwrap();
+        other.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        other.commit(&granted(7..8)).unwrap();
+        assert!(is_replaced(&backend.verify()));
+        drop(backend);
+        other.commit(&granted(8..9)).unwrap();
+        drop(other);
+        for (path, expected) in [(path, 7..9), (elsewhere.path().join("db"), 1..3)] {
+            let mut backend = SqliteBackend::open(&path).unwrap();
+            let mut found = Vec::new();
+            backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+            assert_eq!(found, granted(expected));
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_removed_stops_the_server_and_its_commits_are_kept_when_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.commit(&granted(1..9)).unwrap();
+        std::fs::remove_file(log_path(&path)).unwrap();
+        assert!(matches!(backend.verify(), Err(JournalError::Replaced { .. })));
+        drop(backend);
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        let mut found = Vec::new();
+        backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+        assert_eq!(found, granted(1..9));
+    }
+
+    #[test]
+    fn a_lock_file_that_is_removed_comes_back_while_the_database_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lock_file) = (dir.path().join("db"), dir.path().join("db.lock"));
+        let mut backend = SqliteBackend::open(&path).unwrap();
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+        backend.commit(&[Record::TokensReserved(4096)]).unwrap();
+        std::fs::remove_file(&lock_file).unwrap();
+        if cfg!(not(target_os = "linux")) {
+            return assert!(matches!(backend.verify(), Err(JournalError::Replaced { .. })));
+        }
+        // What a second server leaves that finds the database locked.
+        assert!(matches!(SqliteBackend::open(&path), Err(JournalError::InUse { .. })));
+        assert_eq!(backend.verify(), Ok(()));
+        assert!(std::fs::read_to_string(&lock_file).unwrap().contains(" 4096\n"));
+        let process = Some(std::process::id());
+        assert_eq!(SqliteBackend::open(&path).unwrap_err(), JournalError::InUse { process });
+        std::fs::write(&lock_file, "").unwrap();
+        std::fs::remove_file(&lock_file).unwrap();
+        std::fs::write(&lock_file, "somebody's notes").unwrap();
+        assert!(matches!(backend.verify(), Err(JournalError::Path { .. })));
+        assert_eq!(std::fs::read_to_string(&lock_file).unwrap(), "somebody's notes");
+    }
+
+    /// A folder that needs no disk, where there is one.
+    pub(super) fn in_memory() -> tempfile::TempDir {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+    }
+
+    pub(super) fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
         tokens.map(|token| Record::Granted(lease(token, 7))).collect()
     }
 

@@ -1,0 +1,495 @@
+//! Checks the write-ahead log before SQLite reads it.
+//!
+//! SQLite takes the first frame whose checksum is wrong for the end of the log. That is right for a
+//! commit that a crash interrupted, and silently drops commits if the frame was damaged later.
+//!
+//! Guarantees: damage is reported if it hides a commit that was followed by another one. A commit
+//! is synced before the next one is written behind it, so a frame that continues the checksum of a
+//! commit's last frame proves that everything before it was durable once. What a crash leaves
+//! behind is never reported: neither the torn frames of the last commit, nor those of failed
+//! commits that later ones overwrote in part, as none of them continues a commit.
+//! Not here: damage in the very last commit, which looks the same as a torn one, and in one frame of
+//! 64 at the end of the commit before, see [`Frame::has_certain_mark`]; a lost log file; repairs.
+//! The file is only read.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use super::log_path;
+
+const HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+/// Without its lowest bit, which tells the byte order of checksums.
+const MAGIC: u32 = 0x377f_0682;
+/// What a disk writes as a whole or not at all.
+const SECTOR_BYTES: usize = 512;
+const PAGE_BYTES_DEFAULT: usize = 4096;
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Commits in the log that SQLite would drop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// What is wrong, and where.
+    pub(super) what: String,
+    /// Commits from there on, as far as their marks can be read.
+    pub(super) commits: u64,
+}
+
+/// Looks for damage in the log of `database`.
+pub(super) fn find_damage(database: &Path) -> io::Result<Option<Damage>> {
+    let log = match File::open(log_path(database)) {
+        Ok(log) => log,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut log = BufReader::with_capacity(BUFFER_BYTES, log);
+    let mut bytes = [0; HEADER_BYTES];
+    if !is_filled(&mut log, &mut bytes)? {
+        return Ok(None);
+    }
+    let database = DatabaseFile::read(database)?;
+    let header = Header::parse(&bytes);
+    let found = match &header {
+        Some(header) => read_frames(&mut log, header)?,
+        None => {
+            let page_bytes = database.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
+            read_frames_without_header(&mut log, page_bytes)?
+        }
+    };
+    Ok(match found {
+        _ if database.is_empty && found.commits() > 0 => Some(Damage {
+            what: "the database file is empty, and its log is not".to_owned(),
+            commits: found.commits(),
+        }),
+        Frames { damaged_from: Some(offset), hidden, .. } => {
+            let what = match header {
+                Some(_) => format!("a frame of the write-ahead log, at byte {offset}, is damaged"),
+                None => "the header of the write-ahead log is damaged".to_owned(),
+            };
+            Some(Damage { what, commits: hidden })
+        }
+        Frames { damaged_from: None, .. } => None,
+    })
+}
+
+/// What the log has of its current generation.
+struct Frames {
+    /// Commits that SQLite finds.
+    readable: u64,
+    /// Commits that it does not find.
+    hidden: u64,
+    /// Where the damage is that hides them, if it is damage.
+    damaged_from: Option<usize>,
+}
+
+impl Frames {
+    fn commits(&self) -> u64 {
+        self.readable + if self.damaged_from.is_some() { self.hidden } else { 0 }
+    }
+}
+
+fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
+    let mut frames = Frames { readable: 0, hidden: 0, damaged_from: None };
+    let mut first_bad = None;
+    // Commits behind the first bad frame, the unproven ones included.
+    let mut behind = 0;
+    // Of the frame before: the checksum it has and the one it should have, whether it ends a commit, and
+    // whether that is as certain as the checksum it has.
+    let (mut stored, mut computed) = (header.checksum, header.checksum);
+    let (mut ends_commit, mut is_mark_certain) = (false, false);
+    let mut bytes = vec![0; FRAME_HEADER_BYTES + header.page_bytes];
+    let mut offset = HEADER_BYTES;
+    while is_filled(log, &mut bytes)? {
+        let frame = Frame::parse(&bytes);
+        // Either one may be the damaged one.
+        let mut sums = [stored, computed];
+        if !frame.is_blank() {
+            sums[0] = frame.checksum_after(stored, header);
+            sums[1] = if computed == stored { sums[0] } else { frame.checksum_after(computed, header) };
+        }
+        let is_current = frame.salt == header.salt;
+        let is_valid = is_current && frame.page != 0 && sums.contains(&frame.checksum);
+        let is_commit = frame.database_pages != 0;
+        if first_bad.is_none() && is_valid {
+            frames.readable += u64::from(is_commit);
+        } else {
+            let bad = *first_bad.get_or_insert(offset);
+            behind += u64::from(is_commit && is_current);
+            if is_valid {
+                frames.hidden = behind;
+                // The checksum that it should have covers the mark.
+                if ends_commit && (frame.checksum == sums[1] || is_mark_certain) {
+                    frames.damaged_from = Some(bad);
+                }
+            }
+        }
+        (stored, computed) = (frame.checksum, sums[0]);
+        (ends_commit, is_mark_certain) = (is_commit, frame.has_certain_mark(offset, is_current));
+        offset += bytes.len();
+    }
+    Ok(frames)
+}
+
+/// A header is synced before the first frame is written behind it, so frames without one are damage.
+fn read_frames_without_header(log: &mut impl Read, page_bytes: usize) -> io::Result<Frames> {
+    let mut frames = Frames { readable: 0, hidden: 0, damaged_from: None };
+    let mut salt = None;
+    let mut bytes = vec![0; FRAME_HEADER_BYTES + page_bytes];
+    while is_filled(log, &mut bytes)? {
+        let frame = Frame::parse(&bytes);
+        if frame.page != 0 && frame.salt == *salt.get_or_insert(frame.salt) {
+            frames.damaged_from = Some(0);
+            frames.hidden += u64::from(frame.database_pages != 0);
+        }
+    }
+    Ok(frames)
+}
+
+/// Reads exactly as much as `buffer` holds; `false`: less was left.
+fn is_filled(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match log.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+struct DatabaseFile {
+    is_empty: bool,
+    page_bytes: Option<usize>,
+}
+
+impl DatabaseFile {
+    fn read(path: &Path) -> io::Result<DatabaseFile> {
+        const PAGE_BYTES_AT: usize = 16;
+        let mut start = [0; PAGE_BYTES_AT + 2];
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(DatabaseFile { is_empty: true, page_bytes: None });
+            }
+            Err(error) => return Err(error),
+        };
+        let is_empty = file.metadata()?.len() == 0;
+        let has_start = is_filled(&mut file, &mut start)?;
+        let page_bytes = match u16::from_be_bytes([start[PAGE_BYTES_AT], start[PAGE_BYTES_AT + 1]]) {
+            1 => 65_536,
+            bytes => usize::from(bytes),
+        };
+        let page_bytes = Some(page_bytes).filter(|bytes| has_start && is_page_size(*bytes));
+        Ok(DatabaseFile { is_empty, page_bytes })
+    }
+}
+
+fn is_page_size(bytes: usize) -> bool {
+    bytes.is_power_of_two() && (512..=65_536).contains(&bytes)
+}
+
+fn word(bytes: &[u8], index: usize) -> u32 {
+    let at = index * 4;
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+struct Header {
+    page_bytes: usize,
+    has_big_endian_checksums: bool,
+    salt: [u32; 2],
+    checksum: [u32; 2],
+}
+
+impl Header {
+    /// Only what SQLite would accept, too.
+    fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
+        let magic = word(bytes, 0);
+        let header = Header {
+            page_bytes: usize::try_from(word(bytes, 2)).unwrap_or(0),
+            has_big_endian_checksums: magic & 1 == 1,
+            salt: [word(bytes, 4), word(bytes, 5)],
+            checksum: [word(bytes, 6), word(bytes, 7)],
+        };
+        let is_valid = magic & !1 == MAGIC
+            && is_page_size(header.page_bytes)
+            && header.checksum_of(&bytes[..24], [0, 0]) == header.checksum;
+        is_valid.then_some(header)
+    }
+
+    /// Continues `checksum` over `bytes`, whose length is a multiple of eight.
+    fn checksum_of(&self, bytes: &[u8], checksum: [u32; 2]) -> [u32; 2] {
+        let read = |bytes: &[u8]| {
+            let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
+            if self.has_big_endian_checksums { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+        };
+        let [mut first, mut second] = checksum;
+        for pair in bytes.chunks_exact(8) {
+            first = first.wrapping_add(read(&pair[..4])).wrapping_add(second);
+            second = second.wrapping_add(read(&pair[4..])).wrapping_add(first);
+        }
+        [first, second]
+    }
+}
+
+struct Frame<'a> {
+    page: u32,
+    /// Pages of the database after the commit that this frame ends; 0 in all other frames.
+    database_pages: u32,
+    salt: [u32; 2],
+    checksum: [u32; 2],
+    bytes: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Nothing was ever written there.
+    fn is_blank(&self) -> bool {
+        self.bytes[..FRAME_HEADER_BYTES].iter().all(|byte| *byte == 0)
+    }
+
+    fn parse(bytes: &[u8]) -> Frame<'_> {
+        Frame {
+            page: word(bytes, 0),
+            database_pages: word(bytes, 1),
+            salt: [word(bytes, 2), word(bytes, 3)],
+            checksum: [word(bytes, 4), word(bytes, 5)],
+            bytes,
+        }
+    }
+
+    /// Whether the mark of a commit in a frame at `offset` is of the same age as the checksum there, and not
+    /// of an earlier generation, as it may be in a torn frame: it is in the same sector as the
+    /// checksum, or as a salt that is current.
+    fn has_certain_mark(&self, offset: usize, is_current: bool) -> bool {
+        const SALT_END: usize = 16;
+        let is_whole_up_to = |end| offset / SECTOR_BYTES == (offset + end - 1) / SECTOR_BYTES;
+        is_whole_up_to(FRAME_HEADER_BYTES) || (is_current && is_whole_up_to(SALT_END))
+    }
+
+    /// What its checksum should be behind a frame with the checksum `before`.
+    fn checksum_after(&self, before: [u32; 2], header: &Header) -> [u32; 2] {
+        let checksum = header.checksum_of(&self.bytes[..8], before);
+        header.checksum_of(&self.bytes[FRAME_HEADER_BYTES..], checksum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::tests::{granted, in_memory};
+    use super::super::{DamagedLog, SqliteBackend};
+    use super::*;
+    use crate::journal::{Backend, JournalError, Record};
+    use crate::lock::Timestamp;
+
+    const COMMITS: i64 = 300;
+    /// Of the default page size.
+    const FRAME_BYTES: usize = FRAME_HEADER_BYTES + PAGE_BYTES_DEFAULT;
+
+    /// A database as `kill -9` leaves it.
+    struct Killed {
+        database: Vec<u8>,
+        log: Vec<u8>,
+    }
+
+    impl Killed {
+        /// After these commits.
+        fn after<'a>(
+            start: Option<&Killed>,
+            path: &Path,
+            batches: impl IntoIterator<Item = &'a [Record]>,
+        ) -> Killed {
+            if let Some(start) = start {
+                start.write(path);
+            }
+            let mut backend = SqliteBackend::open(path).unwrap();
+            load(&mut backend);
+            batches.into_iter().for_each(|batch| backend.commit(batch).unwrap());
+            let mut log = std::fs::read(log_path(path)).unwrap();
+            let used = log.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+            log.truncate((used - HEADER_BYTES).next_multiple_of(FRAME_BYTES) + HEADER_BYTES);
+            Killed { database: std::fs::read(path).unwrap(), log }
+        }
+
+        fn write(&self, path: &Path) {
+            std::fs::write(path, &self.database).unwrap();
+            std::fs::write(log_path(path), &self.log).unwrap();
+        }
+
+        fn frames(&self) -> usize {
+            (self.log.len() - HEADER_BYTES) / FRAME_BYTES
+        }
+
+        /// Where commits end, in frames.
+        fn commits(&self) -> Vec<usize> {
+            let ends_commit = |frame: &usize| {
+                let frame = Frame::parse(&self.log[HEADER_BYTES + frame * FRAME_BYTES..][..FRAME_BYTES]);
+                frame.database_pages != 0
+            };
+            (0..self.frames()).filter(ends_commit).map(|frame| frame + 1).collect()
+        }
+    }
+
+    fn load(backend: &mut SqliteBackend) -> Vec<Record> {
+        let mut found = Vec::new();
+        backend.load(Some("b"), Timestamp::default(), &mut |record| found.push(record)).unwrap();
+        found
+    }
+
+    fn batches(records: &[Record]) -> impl Iterator<Item = &[Record]> {
+        records.chunks(1)
+    }
+
+    fn paths() -> (tempfile::TempDir, PathBuf) {
+        let dir = in_memory();
+        let path = dir.path().join("db");
+        (dir, path)
+    }
+
+    #[test]
+    fn a_byte_that_flips_anywhere_in_the_log_loses_nothing_silently() {
+        let (dir, path) = paths();
+        let all = granted(1..COMMITS + 1);
+        let killed = Killed::after(None, &dir.path().join("original"), batches(&all));
+        let commits = killed.commits();
+        // What the start writes before anything is granted are commits, too.
+        assert!(commits.len() as i64 > COMMITS);
+        // Damage in the last commit cannot be told from one that was interrupted.
+        let last = HEADER_BYTES + commits[commits.len() - 2] * FRAME_BYTES;
+        let mut random = 1u64;
+        let mut below = |bound: usize| {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (random >> 33) as usize % bound
+        };
+        // All of the header, headers of frames, among them those of the last commits, and any bytes.
+        let mut places: Vec<usize> = (0..HEADER_BYTES).collect();
+        for frame in [0, 1, 2, killed.frames() / 2, commits[commits.len() - 2] - 1] {
+            places.extend((0..=FRAME_HEADER_BYTES).map(|byte| HEADER_BYTES + frame * FRAME_BYTES + byte));
+        }
+        places.extend((0..100).map(|_| below(last)));
+        let (mut refusals, mut serves) = (0, 0);
+        for place in places {
+            let mut copy = Killed { database: killed.database.clone(), log: killed.log.clone() };
+            copy.log[place] ^= 0xff;
+            copy.write(&path);
+            match SqliteBackend::open(&path) {
+                Ok(mut backend) => {
+                    assert_eq!(load(&mut backend).len(), all.len(), "byte {place}");
+                    serves += 1;
+                }
+                Err(JournalError::DamagedLog { commits, .. }) => {
+                    // What was flipped may be a mark.
+                    let most = killed.commits().len() as u64 + 1;
+                    assert!((1..=most).contains(&commits), "byte {place}: {commits}");
+                    assert_eq!(std::fs::read(log_path(&path)).unwrap(), copy.log, "the log stays as it is");
+                    refusals += 1;
+                }
+                Err(error) => panic!("byte {place}: {error}"),
+            }
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert!(refusals > 200, "{refusals} refused, {serves} served");
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted_and_does_not_come_back() {
+        let (dir, path) = paths();
+        let all = granted(1..COMMITS + 1);
+        let mut killed = Killed::after(None, &dir.path().join("original"), batches(&all));
+        let commits = killed.commits();
+        let kept = commits.len() - 101;
+        // In a page of the commit after them.
+        killed.log[HEADER_BYTES + commits[kept] * FRAME_BYTES - 100] ^= 1;
+        killed.write(&path);
+        match SqliteBackend::open(&path) {
+            Err(JournalError::DamagedLog { commits: 101, what }) => {
+                assert!(what.contains("write-ahead log"), "{what}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut backend = SqliteBackend::open_with(&path, DamagedLog::Discard).unwrap();
+        let found = load(&mut backend);
+        assert_eq!(found, all[..all.len() - 101]);
+        backend.commit(&granted(1000..1001)).unwrap();
+        // As after `kill -9`.
+        let copy = dir.path().join("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(log_path(&path), log_path(&copy)).unwrap();
+        let again = load(&mut SqliteBackend::open(&copy).unwrap());
+        assert_eq!((&again[..found.len()], again.len()), (&found[..], found.len() + 1));
+    }
+
+    #[test]
+    fn a_log_without_its_header_or_its_database_is_damage() {
+        let (dir, path) = paths();
+        let mut killed = Killed::after(None, &dir.path().join("original"), batches(&granted(1..4)));
+        let commits = killed.commits().len() as u64;
+        let database = std::mem::take(&mut killed.database);
+        killed.write(&path);
+        assert_eq!(find_damage(&path).unwrap().map(|damage| damage.commits), Some(commits));
+        assert!(load(&mut SqliteBackend::open_with(&path, DamagedLog::Discard).unwrap()).is_empty());
+        killed.database = database;
+        killed.log[..HEADER_BYTES].fill(0);
+        killed.write(&path);
+        assert_eq!(find_damage(&path).unwrap().map(|damage| damage.commits), Some(commits));
+        let _ = load(&mut SqliteBackend::open_with(&path, DamagedLog::Discard).unwrap());
+        assert_eq!(find_damage(&path).unwrap(), None, "it was emptied");
+    }
+
+    #[test]
+    fn what_failed_commits_leave_behind_a_shorter_one_is_no_damage() {
+        let (dir, path) = paths();
+        let start = Killed::after(None, &dir.path().join("original"), batches(&granted(1..6)));
+        let after = |name: &str, leases: i64| {
+            let records = granted(10..10 + leases);
+            Killed::after(Some(&start), &dir.path().join(name), [&records[..]])
+        };
+        // Two commits of which none came through, the longer one first, and then one that did.
+        let (long, short, done) = (after("long", 3000), after("short", 1000), after("done", 1));
+        assert!(long.frames() > short.frames() && short.frames() > done.frames());
+        let mut log = long.log;
+        log[..short.log.len()].copy_from_slice(&short.log);
+        log[..done.log.len()].copy_from_slice(&done.log);
+        Killed { database: start.database.clone(), log: log.clone() }.write(&path);
+        assert_eq!(find_damage(&path).unwrap(), None);
+        assert_eq!(load(&mut SqliteBackend::open(&path).unwrap()).len(), 6);
+        // The same, were it not for a byte of what came through before.
+        log[HEADER_BYTES + FRAME_BYTES - 1] ^= 1;
+        Killed { database: start.database, log }.write(&path);
+        assert!(find_damage(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_torn_frame_with_a_mark_of_an_earlier_generation_is_no_damage() {
+        let (dir, path) = paths();
+        let killed =
+            Killed::after(None, &dir.path().join("original"), [&granted(1..4)[..], &granted(4..6000)]);
+        let last = killed.commits()[killed.commits().len() - 2];
+        let straddling = |frame: &usize| (HEADER_BYTES + frame * FRAME_BYTES + 8) % SECTOR_BYTES == 0;
+        let frame = (last + 1..killed.frames() - 1).find(straddling).unwrap();
+        let at = HEADER_BYTES + frame * FRAME_BYTES;
+        // Its mark is the end of a sector that was not written.
+        let mut log = killed.log;
+        log[at..at + 8].copy_from_slice(&[0, 0, 0, 7, 0, 0, 0, 9]);
+        Killed { database: killed.database, log }.write(&path);
+        assert_eq!(find_damage(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn the_end_of_a_log_may_be_cut_or_torn_anywhere_in_the_last_commit() {
+        let (dir, path) = paths();
+        let killed =
+            Killed::after(None, &dir.path().join("original"), [&granted(1..4)[..], &granted(4..900)]);
+        let commits = killed.commits();
+        let last = HEADER_BYTES + commits[commits.len() - 2] * FRAME_BYTES;
+        for place in (last..killed.log.len()).step_by(509) {
+            let (mut cut, mut torn) = (killed.log.clone(), killed.log.clone());
+            cut.truncate(place);
+            let end = torn.len().min(place + 512);
+            torn[place..end].fill(0);
+            for log in [cut, torn] {
+                Killed { database: killed.database.clone(), log }.write(&path);
+                assert_eq!(find_damage(&path).unwrap(), None, "byte {place}");
+            }
+        }
+        assert!(killed.frames() > commits[commits.len() - 2] + 3);
+    }
+}
