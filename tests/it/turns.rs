@@ -242,7 +242,6 @@ fn events() -> Vec<(EventKind, &'static str)> {
     while let Some(next) = after(all.last().map(|(kind, _)| *kind)) {
         all.push(next);
     }
-    // A SET over a holder, whichever kind that is.
     all
 }
 
