@@ -14,13 +14,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 
 use super::Adapter;
 use super::router::router;
+use crate::net::Listeners;
 
 /// How long a connection may be idle, or take for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
@@ -35,7 +36,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
-pub async fn serve(listener: TcpListener, adapter: Arc<Adapter>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(mut listeners: Listeners, adapter: Arc<Adapter>, shutdown: impl Future<Output = ()>) {
     let service = TowerToHyperService::new(router(&adapter));
     let metrics = Arc::clone(&adapter.server_metrics);
     let config = &adapter.config;
@@ -45,7 +46,7 @@ pub async fn serve(listener: TcpListener, adapter: Arc<Adapter>, shutdown: impl 
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             _ = minutes.tick() => {
                 adapter.note_minute();
@@ -81,7 +82,7 @@ pub async fn serve(listener: TcpListener, adapter: Arc<Adapter>, shutdown: impl 
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     adapter.watchers.close();
     drop(stop);
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });

@@ -226,6 +226,11 @@ impl All {
         out.labelled_times("command", help, "command", server.commands.times())?;
         let help = "Commands answered with an error";
         out.labelled_counters("command_errors", help, "command", server.commands.errors())?;
+        out.counter(
+            "failed_logins",
+            "Wrong users or passwords that Redis clients gave",
+            server.failed_logins.read(),
+        )?;
         let http = &self.0.metrics.endpoints;
         let all = || Endpoint::ALL.into_iter().map(|endpoint| (endpoint.as_str(), &http[endpoint as usize]));
         let help = "Time from reading an HTTP request to its answer";

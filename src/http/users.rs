@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
 use hmac::Mac;
@@ -146,8 +146,45 @@ fn is_inside(namespace: &str, name: &str) -> bool {
 
 type Digest = [u8; 32];
 
-/// Everyone who may ask.
+/// Everyone who may ask, at this time. Each request looks at one state of it.
 pub(super) struct Users {
+    key: [u8; 32],
+    current: RwLock<Arc<Accounts>>,
+}
+
+impl Users {
+    pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
+        Users { key: *secret, current: RwLock::new(Arc::new(Accounts::new(config, ids, secret))) }
+    }
+
+    /// Replaces everyone. Requests under way go on as who they are.
+    pub(super) fn replace(&self, config: &UsersConfig, ids: &Ids) {
+        let accounts = Arc::new(Accounts::new(config, ids, &self.key));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = accounts;
+    }
+
+    fn current(&self) -> Arc<Accounts> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<User>> {
+        self.current().all()
+    }
+
+    /// Who asks about locks and sessions.
+    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
+        self.current().authenticate(headers)
+    }
+
+    /// Refuses whoever is not an operator. Where nobody has credentials, everyone is.
+    pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        self.current().authenticate_admin(headers)
+    }
+}
+
+/// Everyone who may ask.
+struct Accounts {
     key: [u8; 32],
     by_token: HashMap<Digest, Arc<User>>,
     admin: Option<Digest>,
@@ -156,12 +193,12 @@ pub(super) struct Users {
     open: Option<Arc<User>>,
 }
 
-impl Users {
-    pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
+impl Accounts {
+    fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Accounts {
         // Parentheses are in no user's name.
         let admin_user = Arc::new(User::new(ids, "(admin)", None, true));
         let admin = config.admin_key.as_ref().map(|key| digest(secret, &key.0));
-        let mut users = Users { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
+        let mut users = Accounts { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
         for user in &config.users {
             let made = Arc::new(User::new(ids, &user.name, user.namespace.clone(), false));
             users.by_token.insert(digest(secret, &user.token.0), made);
@@ -176,8 +213,7 @@ impl Users {
         users
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<Arc<User>> {
+    fn all(&self) -> Vec<Arc<User>> {
         let mut all: Vec<_> = self.by_token.values().chain(&self.open).cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         // One user may have several tokens.
@@ -185,8 +221,7 @@ impl Users {
         all
     }
 
-    /// Who asks about locks and sessions.
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
         if self.has_admin_key(headers) {
             return Ok(Arc::clone(&self.admin_user));
         }
@@ -203,8 +238,7 @@ impl Users {
         self.user_of(given).ok_or_else(ApiError::wrong_credentials)
     }
 
-    /// Refuses whoever is not an operator. Where nobody has credentials, everyone is.
-    pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.has_admin_key(headers) || (self.admin.is_none() && self.open.is_some()) {
             return self.authenticate(headers).map(|_| ());
         }
