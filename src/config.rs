@@ -1,8 +1,9 @@
 //! What was typed (flags, `OCTOSTORE_*` variables, a TOML file) becomes what is meant: a checked [`Config`].
 //!
-//! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the README's table. A flag
-//! wins over a variable, a variable over the file. Every error names the setting, where it came from and what to do.
-//! A setting that does not exist, or that is empty, is an error wherever it stands. Not here: secrets in any output.
+//! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the
+//! README's table. A flag wins over a variable, a variable over the file. Every error names the
+//! setting, where it came from and what to do. A setting that does not exist, or that is empty, is an
+//! error wherever it stands. Not here: secrets in any output.
 
 mod hints;
 
@@ -510,7 +511,7 @@ fn refuse_unknown_variables(
     Ok(())
 }
 
-/// Whether Kubernetes sets this variable in every container beside a service called octostore or octostore-….
+/// Whether Kubernetes sets this variable beside a service called octostore or octostore-….
 fn is_of_kubernetes(rest: &str, value: &OsStr) -> bool {
     let is_port = |text: &str| {
         let mut parts = text.split('_');
@@ -687,8 +688,8 @@ fn read_file(path: &str, said: &mut BTreeMap<&'static str, Said>) -> Result<(), 
     Ok(())
 }
 
-/// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. What only a running server knows, it
-/// adds itself.
+/// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. The running
+/// server adds its addresses and its limit of connections.
 fn settings(said: &Settings) -> Vec<(&'static str, String)> {
     let own = OPTIONS.iter().filter(|option| !option.is_secret());
     let mut all: Vec<(&str, String)> =

@@ -1,9 +1,10 @@
 //! The log's way to stderr.
 //!
-//! Guarantees: logging never waits for the reader of stderr. Lines go through a queue of bounded size to a thread of
-//! their own; lines that do not fit are dropped, and the log says how many. A client cannot fill the log: each place in
-//! the code writes at most one line a second at INFO or worse; the rest of that second becomes one line with their
-//! number and the clients' addresses. Not here: what is logged.
+//! Guarantees: logging never waits for the reader of stderr. Lines go through a queue of bounded
+//! size to a thread of their own; lines that do not fit are dropped, and the log says how many. A
+//! client cannot fill the log: each call site writes at most one line a second at INFO or worse; the
+//! events of the rest of that second become one line with their number and the clients' addresses.
+//! Not here: what is logged.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,8 +40,8 @@ const CLIENTS_MAX: usize = 4;
 /// The log of this process. Dropping it writes what is left, for at most a second.
 pub struct Log(Arc<Output>);
 
-/// Sends what is logged at `level` or worse to stderr, panics included. The variable RUST_LOG overrides the level.
-/// Fails if the system refuses a thread.
+/// Sends what is logged at `level` or worse to stderr, panics included. The variable RUST_LOG
+/// overrides the level. Fails if the system refuses a thread.
 pub fn to_stderr(level: Level) -> io::Result<Log> {
     let output = Output::start(Clock::system(), Box::new(Stderr))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.to_string()));
@@ -296,8 +297,8 @@ impl Windows {
         }
     }
 
-    /// Ends windows that are over, or all of them. Returns the summaries of those in which events were left out; these
-    /// sites have written a line just now, so their next window begins.
+    /// Ends windows that are over, or all of them. Returns the summaries of those in which events
+    /// were left out. A summary is its site's line of the next window, which begins now.
     fn end_due(&mut self, now: Timestamp, all: bool) -> Vec<(Level, String)> {
         let mut summaries = Vec::new();
         self.0.retain(|_, window| {

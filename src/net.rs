@@ -1,7 +1,7 @@
 //! Sockets that listen.
 //!
-//! Guarantees: one `accept` for all addresses of a protocol, which take turns, so that limits count connections to all
-//! of them. Not here: protocols.
+//! Guarantees: one `accept` for all addresses of a protocol, which take turns, so that limits count
+//! connections to all of them. Not here: protocols.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,15 +17,15 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 pub struct ListenAddress {
     /// The address; port 0 leaves the choice to the system.
     pub address: SocketAddr,
-    /// Without it the server does not start. The default and the addresses of a host name are not required, as long as
-    /// one of them is there: a machine may have no IPv6.
+    /// Without it the server does not start. The default addresses and those of a host name are not
+    /// required, as long as one of them exists: a machine may have no IPv6.
     pub is_required: bool,
 }
 
-/// Connections that may be made before they are accepted, as far as the system allows that (`net.core.somaxconn`). All
-/// clients come back at once after a restart, and those that find no room try again only after a second, then three,
-/// then seven.
-const BACKLOG: u32 = 65_535;
+/// Connections that wait to be accepted, as far as the system allows that (`net.core.somaxconn`).
+/// All clients come back at once after a restart, and those that find no room try again only after a
+/// second, then three, then seven.
+const ACCEPT_BACKLOG: u32 = 65_535;
 
 /// Sockets that listen for one protocol, at least one.
 pub struct Listeners {
@@ -108,7 +108,7 @@ fn listen(address: SocketAddr, has_v4: bool) -> io::Result<TcpListener> {
     // Otherwise a restart finds its port in use for a minute.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(ACCEPT_BACKLOG)
 }
 
 /// Whether the machine lacks the address, or its whole family.

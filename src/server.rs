@@ -1,7 +1,8 @@
 //! The composition root: opens the journal, recovers, binds, serves, reloads, and ends in order.
 //!
-//! Guarantees: nothing is served before recovery is done; on shutdown, what was received is finished and committed; a
-//! reload changes who may do what at once or not at all. Not here: everything that could be decided elsewhere.
+//! Guarantees: nothing is served before recovery is done; on shutdown, what was received is finished
+//! and committed; a reload changes all that can be changed, or nothing. Not here: everything that
+//! could be decided elsewhere.
 
 use std::fmt;
 use std::future::Future;
@@ -60,7 +61,7 @@ pub struct Server {
     listeners: Listeners,
     limits: ListenerLimits,
     http: Option<HttpSide>,
-    started_with: Config,
+    config: Config,
     _expiry: Expiry,
 }
 
@@ -121,9 +122,12 @@ impl Server {
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
-        let is_http_loopback = http.as_ref().is_none_or(|http| are_loopback(http.addresses()));
-        if config.password.is_none() && !(are_loopback(listeners.addresses()) && is_http_loopback) {
+        if config.password.is_none() && !are_loopback(listeners.addresses()) {
             tracing::warn!("other machines can reach this server, and Redis clients need no password");
+        }
+        let is_http_exposed = http.as_ref().is_some_and(|http| !are_loopback(http.addresses()));
+        if config.http_adapter.users.are_open() && is_http_exposed {
+            tracing::warn!("other machines can reach this server, and HTTP clients need no token");
         }
         let engine_config = EngineConfig {
             durability: config.durability,
@@ -165,8 +169,8 @@ impl Server {
             commands_run: Count::default(),
         });
         let limits = config.listener.clone();
-        let started_with = config.clone();
-        Ok(Server { engine, service, listeners, limits, http, started_with, _expiry: expiry })
+        let config = config.clone();
+        Ok(Server { engine, service, listeners, limits, http, config, _expiry: expiry })
     }
 
     /// The first address at which Redis clients connect.
@@ -179,14 +183,15 @@ impl Server {
         self.http.as_ref().map(|http| http.listeners.addresses()[0])
     }
 
-    /// What changes its users and its password while it runs.
+    /// A handle that replaces the password and the users while the server runs.
     pub fn reloader(&self) -> Reloader {
+        let http = self.http.as_ref();
         Reloader {
             service: Arc::clone(&self.service),
-            adapter: self.http.as_ref().map(|http| Arc::clone(&http.adapter)),
+            adapter: http.map(|http| Arc::clone(&http.adapter)),
             is_redis_exposed: !are_loopback(self.listeners.addresses()),
-            is_http_exposed: !self.http.as_ref().is_none_or(|http| are_loopback(http.listeners.addresses())),
-            started_with: self.started_with.clone(),
+            is_http_exposed: http.is_some_and(|http| !are_loopback(http.listeners.addresses())),
+            config: self.config.clone(),
         }
     }
 
@@ -292,29 +297,30 @@ pub struct Reloader {
     adapter: Option<Arc<Adapter>>,
     is_redis_exposed: bool,
     is_http_exposed: bool,
-    started_with: Config,
+    /// As the server runs now.
+    config: Config,
 }
 
 impl Reloader {
-    /// Takes over from `config` who may do what: the password of Redis clients, and the users and the operators' key of
-    /// HTTP. Connections that are authenticated stay so. Refuses to open a server that other machines can reach.
+    /// Takes over from `config` who may do what: the password of Redis clients, and the users and
+    /// the operators' key of HTTP. Connections that are authenticated stay so. Refuses to open a
+    /// server that other machines can reach.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
         let users = &config.http_adapter.users;
-        let has_users = !users.users.is_empty() || users.local_token.is_some();
-        let is_open =
-            (self.is_redis_exposed && config.password.is_none()) || (self.is_http_exposed && !has_users);
-        if is_open && !self.started_with.allows_no_password {
+        let is_open = (self.is_redis_exposed && config.password.is_none())
+            || (self.is_http_exposed && users.are_open());
+        if is_open && !self.config.allows_no_password {
             return Err("other machines can reach this server, and nobody would need a password any more");
         }
         let has_new_password = self.service.password.replace(config.password.clone());
-        let has_new_users = *users != self.started_with.http_adapter.users;
+        let has_new_users = *users != self.config.http_adapter.users;
         if let Some(adapter) = self.adapter.as_ref().filter(|_| has_new_users) {
             adapter.replace_users(users);
         }
-        self.started_with.http_adapter.users = users.clone();
+        self.config.http_adapter.users = users.clone();
         let is_fixed =
             |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
-        let before = &self.started_with.settings;
+        let before = &self.config.settings;
         let differing =
             config.settings.iter().filter(|setting| is_fixed(setting.0) && !before.contains(setting));
         let waiting = differing.map(|(name, _)| *name).collect();
@@ -333,7 +339,7 @@ pub struct Reloaded {
     pub waiting: Vec<&'static str>,
 }
 
-/// SIGHUP, from now on: it does not end the process any more.
+/// SIGHUP, which does not end the process as long as this exists.
 pub struct Hangups(Option<tokio::signal::unix::Signal>);
 
 impl Hangups {
@@ -346,8 +352,8 @@ impl Hangups {
         Hangups(caught.ok())
     }
 
-    /// Reads the configuration anew at every SIGHUP and takes over what can be. What is wrong with it is logged; the
-    /// server goes on as it is.
+    /// Reads the configuration anew at every SIGHUP and takes over what can be. If anything is
+    /// wrong with it, that is logged and the server goes on as it is.
     pub async fn reload<R>(self, mut reloader: Reloader, read: R)
     where
         R: Fn() -> Result<Config, ConfigError> + Clone + Send + 'static,
@@ -391,8 +397,9 @@ pub fn keep_files_private() {
 /// Files that the server needs beside connections.
 const FILES_BESIDE: u64 = 64;
 
-/// Asks the system for as many open files as connections need, up to `connections_max` Redis clients and as many HTTP
-/// clients if there are any. Returns the number of connections of each kind that the system allows.
+/// Asks the system for as many open files as connections need, up to `connections_max` Redis
+/// clients and as many HTTP clients if there are any. Returns the number of connections of each kind
+/// that the system allows.
 pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let kinds = if has_http { 2 } else { 1 };

@@ -1,7 +1,8 @@
 //! What was meant by a setting that does not exist.
 //!
-//! Guarantees: the options of Redis that its users type by habit lead to the setting that replaces them, or to the
-//! reason why there is none; anything else leads to the setting with the most similar name. Not here: values.
+//! Guarantees: the options of Redis that its users type by habit lead to the setting that replaces
+//! them, or to the reason why there is none; anything else leads to the setting with the most similar
+//! name. Not here: values.
 
 use super::OPTIONS;
 

@@ -54,6 +54,10 @@ impl ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, "authentication_failed", label, label)
     }
 
+    pub(super) fn is_wrong_credentials(&self) -> bool {
+        self.code == "authentication_failed"
+    }
+
     pub(super) fn forbidden(reason: &str) -> ApiError {
         ApiError::because(StatusCode::FORBIDDEN, "forbidden", "Forbidden", reason)
     }

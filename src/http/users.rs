@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::ids::{Ids, keyed};
 use super::names;
 use crate::lock::{LockName, Owner};
+use crate::metrics::Count;
 
 /// Longest name of a user, in bytes.
 const USER_BYTES_MAX: usize = 64;
@@ -87,6 +88,13 @@ pub struct UsersConfig {
     pub admin_key: Option<Secret>,
 }
 
+impl UsersConfig {
+    /// Whether requests need no token.
+    pub fn are_open(&self) -> bool {
+        self.users.is_empty() && self.local_token.is_none()
+    }
+}
+
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
@@ -150,11 +158,14 @@ type Digest = [u8; 32];
 pub(super) struct Users {
     key: [u8; 32],
     current: RwLock<Arc<Accounts>>,
+    /// Wrong tokens and keys that were given.
+    pub(super) failed_logins: Count,
 }
 
 impl Users {
     pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
-        Users { key: *secret, current: RwLock::new(Arc::new(Accounts::new(config, ids, secret))) }
+        let current = RwLock::new(Arc::new(Accounts::new(config, ids, secret)));
+        Users { key: *secret, current, failed_logins: Count::default() }
     }
 
     /// Replaces everyone. Requests under way go on as who they are.
@@ -174,12 +185,19 @@ impl Users {
 
     /// Who asks about locks and sessions.
     pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        self.current().authenticate(headers)
+        self.counted(self.current().authenticate(headers))
     }
 
     /// Refuses whoever is not an operator. Where nobody has credentials, everyone is.
     pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        self.current().authenticate_admin(headers)
+        self.counted(self.current().authenticate_admin(headers))
+    }
+
+    fn counted<T>(&self, found: Result<T, ApiError>) -> Result<T, ApiError> {
+        if found.as_ref().is_err_and(ApiError::is_wrong_credentials) {
+            self.failed_logins.add(1);
+        }
+        found
     }
 }
 

@@ -270,7 +270,7 @@ fn variables_configure_it_and_flags_win() {
     assert!(help.contains("--durability <MODE>") && help.contains("[default: always]"), "{help}");
 }
 
-/// A process that is sent this signal.
+/// Sends a signal to the server.
 fn signal(server: &Process, name: &str) {
     assert!(Command::new("kill").args([name, &server.id().to_string()]).status().expect("kill").success());
 }
@@ -300,7 +300,7 @@ fn wrong_passwords_are_counted_and_not_logged_one_by_one() {
     let more = |line: &&str| line.split_once(": ")?.1.split(' ').next()?.parse::<u64>().ok();
     let counted: u64 = lines.iter().map(|line| more(line).unwrap_or(1)).sum();
     assert_eq!(counted, TIMES, "{log}");
-    assert!(lines[1].ends_with("more, clients 127.0.0.1"), "{log}");
+    assert!(lines.iter().any(|line| line.ends_with(" more, clients 127.0.0.1")), "{log}");
     assert!(!log.contains("guess"), "{log}");
 }
 
