@@ -234,6 +234,12 @@ impl Opt {
         ["requirepass", "http-token", "http-admin-key"].contains(&self.name)
     }
 
+    /// Whether it takes several values, with commas between them or as an array in the file. If the
+    /// flag is given several times, the last one counts, as with every flag.
+    fn is_list(&self) -> bool {
+        ["listen", "http", "http-allow-origin"].contains(&self.name)
+    }
+
     /// Whether a running server can take over a change: it says who may do what.
     pub fn is_reloadable(&self) -> bool {
         self.is_secret() || ["requirepass-file", "http-tokens", "http-admin-key-file"].contains(&self.name)
@@ -678,6 +684,9 @@ fn read_file(path: &str, said: &mut BTreeMap<&'static str, Said>) -> Result<(), 
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(is_set) => is_set.to_string(),
+            toml::Value::Array(items) if option.is_list() => texts(&items).ok_or_else(|| {
+                wrong(format!("--config: {path}: not everything in the array {key} is a text"))
+            })?,
             other => {
                 let kind = other.type_str();
                 return Err(wrong(format!("--config: {path}: {key} is {kind}, not a text or a number")));
@@ -686,6 +695,12 @@ fn read_file(path: &str, said: &mut BTreeMap<&'static str, Said>) -> Result<(), 
         said.insert(option.name, Said { text, from: path.to_owned() });
     }
     Ok(())
+}
+
+/// Texts with commas between.
+fn texts(items: &[toml::Value]) -> Option<String> {
+    let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+    texts.map(|texts| texts.join(","))
 }
 
 /// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. The running
@@ -796,6 +811,20 @@ mod tests {
         let required = |text: &str| ListenAddress { address: text.parse().unwrap(), is_required: true };
         let both = listen("127.0.0.1:1, [::1]:2").unwrap();
         assert_eq!(both, [required("127.0.0.1:1"), required("[::1]:2")]);
+        let repeated = Config::with(&["--listen", "127.0.0.1:1", "--listen=[::1]:2"]).unwrap();
+        assert_eq!(repeated.listen, [required("[::1]:2")], "the last flag counts");
+        let dir = tempfile::tempdir().unwrap();
+        let file = |text: &str| {
+            let path = dir.path().join("octostore.toml");
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let array = file("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n");
+        assert_eq!(Config::with(&["--config", &array]).unwrap().listen, both);
+        assert!(
+            refusal(&["--config", &file("listen = [1]\n")]).contains("not everything in the array listen")
+        );
+        assert!(refusal(&["--config", &file("listen = []\n")]).contains("is empty"));
         let named = listen("localhost:1").unwrap();
         assert!(!named.is_empty() && named.iter().all(|listen| !listen.is_required), "{named:?}");
         for (text, part) in [

@@ -148,6 +148,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn all_of_ipv4_and_all_of_ipv6_can_have_one_port() {
+        if std::net::TcpListener::bind("[::1]:0").is_err() {
+            return println!("skipped: this machine has no IPv6");
+        }
+        let mut listeners = Listeners::bind(&wanted(&["0.0.0.0:0", "[::]:0"], true)).unwrap();
+        let port = listeners.addresses()[0].port();
+        assert_eq!(listeners.addresses()[1].port(), port);
+        for ip in ["127.0.0.1", "::1"] {
+            let _client = std::net::TcpStream::connect((ip, port)).unwrap();
+            assert_eq!(listeners.accept().await.unwrap().1.ip().to_string(), ip);
+        }
+    }
+
+    #[tokio::test]
     async fn what_the_machine_lacks_is_skipped_unless_it_was_asked_for() {
         let addresses = |bound: Listeners| bound.addresses().to_vec();
         let found = Listeners::bind(&wanted(&["127.0.0.1:0", NOWHERE], false)).map(addresses).unwrap();
