@@ -286,7 +286,7 @@ const HOT: &str = "hot";
 const SOCKET_WAITERS: u64 = 10_000;
 const WAITERS_INSIDE: u64 = 100_000;
 /// Set for a process that is to be a server with so many waiters inside.
-const SERVE_WAITERS: &str = "OCTOSTORE_BENCH_WAITERS_INSIDE";
+const SERVE_WAITERS: &str = "BENCH_OCTOSTORE_WAITERS_INSIDE";
 
 /// After how long a waiter goes away, whatever it does, if it does.
 fn patience(n: u64) -> Option<Duration> {

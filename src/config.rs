@@ -1,20 +1,26 @@
 //! What was typed (flags, `OCTOSTORE_*` variables, a TOML file) becomes what is meant: a checked [`Config`].
 //!
-//! Promise: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the README's table. A flag
-//! wins over a variable, a variable over the file. Every error names the setting, where it came from and what to do.
-//! Absent: secrets in any output.
+//! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the
+//! README's table. A flag wins over a variable, a variable over the file. Every error names the
+//! setting, where it came from and what to do. A setting that does not exist, or that is empty, is an
+//! error wherever it stands. Not here: secrets in any output.
+
+mod hints;
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::hints::Form;
 use crate::command::{Limits, Password};
 use crate::http::{HttpConfig, Secret, UserConfig, UsersConfig};
 use crate::journal::{DamagedLog, Durability};
 use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
+use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
 /// One setting.
@@ -49,7 +55,13 @@ const LIMIT: &str = "Limits";
 
 /// All settings.
 pub static OPTIONS: &[Opt] = &[
-    opt(SERVE, "listen", "ADDR:PORT", "127.0.0.1:7379", "Where Redis clients connect"),
+    opt(
+        SERVE,
+        "listen",
+        "ADDR:PORT",
+        "127.0.0.1:7379,[::1]:7379",
+        "Where Redis clients connect; several addresses with commas between",
+    ),
     opt(
         SERVE,
         "requirepass",
@@ -75,7 +87,13 @@ pub static OPTIONS: &[Opt] = &[
         "Threads that serve requests; 0: one less than there are processors, which is left to commits, and at least 1",
     ),
     opt(SERVE, "log", "LEVEL", "info", "What is logged to stderr: error, warn, info, debug or trace"),
-    opt(HTTP, "http", "ADDR:PORT", "127.0.0.1:7380", "Where HTTP clients connect; off: nowhere"),
+    opt(
+        HTTP,
+        "http",
+        "ADDR:PORT",
+        "127.0.0.1:7380,[::1]:7380",
+        "Where HTTP clients connect; several addresses with commas between; off: nowhere",
+    ),
     opt(
         HTTP,
         "http-tokens",
@@ -156,11 +174,13 @@ pub static OPTIONS: &[Opt] = &[
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where Redis clients connect.
-    pub listen: SocketAddr,
+    pub listen: Vec<ListenAddress>,
     /// What they must know.
     pub password: Option<Password>,
-    /// Where HTTP clients connect; `None`: nowhere.
-    pub http: Option<SocketAddr>,
+    /// Listening beyond loopback without a password is meant.
+    pub allows_no_password: bool,
+    /// Where HTTP clients connect; empty: nowhere.
+    pub http: Vec<ListenAddress>,
     /// What they may do.
     pub http_adapter: HttpConfig,
     /// The database file.
@@ -222,6 +242,17 @@ impl Opt {
     fn is_secret(&self) -> bool {
         ["requirepass", "http-token", "http-admin-key"].contains(&self.name)
     }
+
+    /// Whether it takes several values, with commas between them or as an array in the file. If the
+    /// flag is given several times, the last one counts, as with every flag.
+    fn is_list(&self) -> bool {
+        ["listen", "http", "http-allow-origin"].contains(&self.name)
+    }
+
+    /// Whether a running server can take over a change: it says who may do what.
+    pub fn is_reloadable(&self) -> bool {
+        self.is_secret() || ["requirepass-file", "http-tokens", "http-admin-key-file"].contains(&self.name)
+    }
 }
 
 /// The command line.
@@ -265,6 +296,9 @@ fn command() -> clap::Command {
         .args(OPTIONS.iter().map(arg))
 }
 
+/// Where a value came from that was not given.
+const DEFAULT: &str = "its default";
+
 /// A value, and where it came from.
 struct Said {
     text: String,
@@ -278,8 +312,12 @@ impl Settings {
         self.0.get(name).map(|said| said.text.as_str()).filter(|text| !text.is_empty())
     }
 
+    fn is_default(&self, name: &'static str) -> bool {
+        self.0.get(name).is_none_or(|said| said.from == DEFAULT)
+    }
+
     fn fault(&self, name: &'static str, problem: impl fmt::Display) -> ConfigError {
-        let from = self.0.get(name).map_or("its default", |said| said.from.as_str());
+        let from = self.0.get(name).map_or(DEFAULT, |said| said.from.as_str());
         wrong(format!("--{name} (from {from}): {problem}"))
     }
 
@@ -304,11 +342,20 @@ impl Settings {
 
 impl Config {
     /// Reads flags (the program's name first), variables and the file.
-    pub fn read(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Config, ConfigError> {
-        let matches = command().try_get_matches_from(arguments).map_err(ConfigError::Usage)?;
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
+        let config = Config::parse(arguments);
+        // A wrong flag, or a call for help, comes first; what follows from a mistyped variable, after it.
+        if !matches!(config, Err(ConfigError::Usage(_))) {
+            refuse_unknown_variables(std::env::vars_os())?;
+        }
+        config
+    }
+
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
+        let matches = command().try_get_matches_from(arguments).map_err(usage)?;
         let mut said = BTreeMap::new();
         for option in OPTIONS {
-            let (text, from) = (option.default.to_owned(), "its default".to_owned());
+            let (text, from) = (option.default.to_owned(), DEFAULT.to_owned());
             said.insert(option.name, Said { text, from });
         }
         if let Some(path) = matches.get_one::<String>("config") {
@@ -323,28 +370,35 @@ impl Config {
                 said.insert(option.name, Said { text: text.clone(), from });
             }
         }
-        Config::check(&Settings(said))
+        let said = Settings(said);
+        // A variable or a template that expanded to nothing: the server would run with less than was meant.
+        for option in OPTIONS {
+            if said.text(option.name).is_none() && !said.is_default(option.name) {
+                return Err(said.fault(option.name, "is empty; give it a value, or leave it out"));
+            }
+        }
+        Config::check(&said)
     }
 
     /// The defaults, with these flags.
     pub fn with(flags: &[&str]) -> Result<Config, ConfigError> {
-        Config::read(std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into))
+        Config::parse(std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into))
     }
 
     fn check(said: &Settings) -> Result<Config, ConfigError> {
-        let listen = address(said, "listen")?;
         let password = password(said)?;
-        let is_open = said.switch("allow-no-password")?;
-        if password.is_none() && !listen.ip().is_loopback() && !is_open {
+        let allows_no_password = said.switch("allow-no-password")?;
+        let listen = addresses(said, "listen")?;
+        if let (None, Some(exposed)) = (&password, exposed(&listen).filter(|_| !allows_no_password)) {
             return Err(said.fault(
                 "listen",
                 format!(
-                    "{listen} can be reached from other machines, and there is no password; set --requirepass-file, \
-                     or --allow-no-password if everyone who can connect may take every lock"
+                    "{exposed} can be reached from other machines, and there is no password; set \
+                     --requirepass-file, or --allow-no-password if everyone who can connect may take every lock"
                 ),
             ));
         }
-        let http = http_address(said, is_open)?;
+        let http = http_addresses(said, allows_no_password)?;
         let interval = Duration::from_millis(said.number("commit-interval-ms", 1, 60_000)?);
         let durability = match said.text("durability") {
             Some("always") => Durability::Always,
@@ -407,6 +461,7 @@ impl Config {
         Ok(Config {
             listen,
             password,
+            allows_no_password,
             http,
             http_adapter,
             data: PathBuf::from(said.text("data").unwrap_or("./octostore.db")),
@@ -434,14 +489,91 @@ impl Config {
     }
 }
 
-fn address(said: &Settings, name: &'static str) -> Result<SocketAddr, ConfigError> {
-    let text = said.text(name).unwrap_or("");
-    let found = text.to_socket_addrs().map(|mut addresses| addresses.next());
-    match found {
-        Ok(Some(address)) => Ok(address),
-        Ok(None) => Err(said.fault(name, format!("{text:?} has no address"))),
-        Err(error) => Err(said.fault(name, format!("{text:?} is not an address and port ({error})"))),
+/// The message for a flag that does not exist, if it is one that users of Redis expect.
+fn usage(error: clap::Error) -> ConfigError {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) => unknown.clone(),
+        _ => return ConfigError::Usage(error),
+    };
+    if !unknown.starts_with('-') {
+        return wrong(format!(
+            "{unknown:?} is no option; settings are flags like --listen ADDR:PORT, or lines of a TOML file that \
+             --config names (a redis.conf is none)"
+        ));
     }
+    let name = unknown.split('=').next().unwrap_or("").trim_start_matches('-');
+    match hints::redis_hint(name, &Form::Flag) {
+        Some(hint) => wrong(format!("there is no option {unknown}: {hint}; see octostore --help")),
+        None => ConfigError::Usage(error),
+    }
+}
+
+/// Variables that are meant for others: clients take a server's address from the first.
+const FOREIGN_VARIABLES: [&str; 1] = ["OCTOSTORE_URL"];
+
+/// A mistyped variable must not leave a setting at its default, above all not the password.
+fn refuse_unknown_variables(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
+    for (name, value) in variables {
+        let Some(name) = name.to_str() else { continue };
+        let Some(rest) = name.strip_prefix("OCTOSTORE_") else { continue };
+        let is_known = rest == "CONFIG"
+            || OPTIONS.iter().any(|option| option.variable() == name)
+            || FOREIGN_VARIABLES.contains(&name)
+            || is_of_kubernetes(rest, &value);
+        if !is_known {
+            let hint = hints::hint(rest, &Form::Variable);
+            return Err(wrong(format!("the variable {name} is no setting: {hint}")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether Kubernetes sets this variable beside a service called octostore or octostore-….
+fn is_of_kubernetes(rest: &str, value: &OsStr) -> bool {
+    let is_port = |text: &str| {
+        let mut parts = text.split('_');
+        parts.next().is_some_and(|port| port.parse::<u16>().is_ok())
+            && parts.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
+    };
+    let is_link = || value.to_str().is_some_and(|value| value.contains("://"));
+    let of_service = |name: &str| rest == name || rest.ends_with(&format!("_{name}"));
+    of_service("SERVICE_HOST")
+        || rest.starts_with("SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT")
+        || (of_service("PORT") && is_link())
+        || rest.split_once("PORT_").is_some_and(|(_, port)| is_port(port))
+}
+
+/// Addresses with commas between. A host name stands for all of its addresses.
+fn addresses(said: &Settings, name: &'static str) -> Result<Vec<ListenAddress>, ConfigError> {
+    let mut found: Vec<ListenAddress> = Vec::new();
+    for text in said.text(name).unwrap_or("").split(',').map(str::trim) {
+        let resolved = text.to_socket_addrs().map_err(|error| {
+            let example = "as in 127.0.0.1:7379 or [::1]:7379, with commas between several";
+            said.fault(name, format!("{text:?} is not an address and port, {example} ({error})"))
+        })?;
+        let before = found.len();
+        let is_required = !said.is_default(name) && text.parse::<SocketAddr>().is_ok();
+        for address in resolved {
+            if found.iter().all(|known| known.address != address) {
+                found.push(ListenAddress { address, is_required });
+            } else if found[..before].iter().any(|known| known.address == address) {
+                return Err(said.fault(name, format!("{address} is named twice")));
+            }
+        }
+        if found.len() == before {
+            return Err(said.fault(name, format!("{text:?} has no address")));
+        }
+    }
+    Ok(found)
+}
+
+/// An address that other machines can reach.
+fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
+    addresses.iter().map(|listen| listen.address).find(|address| !address.ip().is_loopback())
 }
 
 /// A secret given as such, or as a file with it in the first line.
@@ -468,7 +600,12 @@ fn read_private(path: &str) -> Result<String, String> {
             mode & 0o777
         ));
     }
-    std::fs::read_to_string(path).map_err(unreadable)
+    std::fs::read_to_string(path).map(without_mark).map_err(unreadable)
+}
+
+/// Some editors put a byte order mark in front of a text. It is no part of it.
+fn without_mark(text: String) -> String {
+    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
 
 fn password(said: &Settings) -> Result<Option<Password>, ConfigError> {
@@ -476,24 +613,24 @@ fn password(said: &Settings) -> Result<Option<Password>, ConfigError> {
 }
 
 /// Where to serve HTTP. Beyond loopback only with credentials.
-fn http_address(said: &Settings, is_open: bool) -> Result<Option<SocketAddr>, ConfigError> {
-    if said.text("http").is_none_or(|text| text == "off") {
-        return Ok(None);
+fn http_addresses(said: &Settings, allows_no_password: bool) -> Result<Vec<ListenAddress>, ConfigError> {
+    if said.text("http") == Some("off") {
+        return Ok(Vec::new());
     }
-    let address = address(said, "http")?;
+    let addresses = addresses(said, "http")?;
     let is_protected = ["http-tokens", "http-token", "requirepass", "requirepass-file"]
         .into_iter()
         .any(|name| said.text(name).is_some());
-    if !is_protected && !address.ip().is_loopback() && !is_open {
-        return Err(said.fault(
+    match exposed(&addresses).filter(|_| !is_protected && !allows_no_password) {
+        Some(exposed) => Err(said.fault(
             "http",
             format!(
-                "{address} can be reached from other machines, and nobody has a token; set --http-tokens, or \
+                "{exposed} can be reached from other machines, and nobody has a token; set --http-tokens, or \
                  --allow-no-password if everyone who can connect may take every lock"
             ),
-        ));
+        )),
+        None => Ok(addresses),
     }
-    Ok(Some(address))
 }
 
 /// Who may use HTTP. Without users, whoever knows the password that Redis clients must give, if there is one.
@@ -527,7 +664,10 @@ fn users(said: &Settings) -> Result<UsersConfig, ConfigError> {
         let problem = format!("the token of {name} is given twice, or {name} has two namespaces");
         return Err(said.fault("http-tokens", problem));
     }
-    let local_token = secret(said, "requirepass", "requirepass-file")?.as_deref().and_then(Secret::new);
+    let local_token = match users.as_slice() {
+        [] => secret(said, "requirepass", "requirepass-file")?.as_deref().and_then(Secret::new),
+        _ => None,
+    };
     let admin_key = secret(said, "http-admin-key", "http-admin-key-file")?.as_deref().and_then(Secret::new);
     Ok(UsersConfig { users, local_token, admin_key })
 }
@@ -545,22 +685,22 @@ fn origins(said: &Settings) -> Result<Vec<String>, ConfigError> {
 
 fn read_file(path: &str, said: &mut BTreeMap<&'static str, Said>) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path)
+        .map(without_mark)
         .map_err(|error| wrong(format!("--config: cannot read {path}: {error}")))?;
     let table: toml::Table =
         text.parse().map_err(|error| wrong(format!("--config: {path} is not TOML: {error}")))?;
     for (key, value) in table {
         let Some(option) = OPTIONS.iter().find(|option| option.name == key) else {
-            let near = OPTIONS.iter().find(|option| option.name == key.replace('_', "-"));
-            let hint = match near {
-                Some(option) => format!("; did you mean {}?", option.name),
-                None => ", see octostore --help for those there are".to_owned(),
-            };
-            return Err(wrong(format!("--config: {path}: there is no setting {key:?}{hint}")));
+            let hint = hints::hint(&key, &Form::Key);
+            return Err(wrong(format!("--config: {path}: there is no setting {key:?}: {hint}")));
         };
         let text = match value {
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(is_set) => is_set.to_string(),
+            toml::Value::Array(items) if option.is_list() => texts(&items).ok_or_else(|| {
+                wrong(format!("--config: {path}: not everything in the array {key} is a text"))
+            })?,
             other => {
                 let kind = other.type_str();
                 return Err(wrong(format!("--config: {path}: {key} is {kind}, not a text or a number")));
@@ -571,22 +711,23 @@ fn read_file(path: &str, said: &mut BTreeMap<&'static str, Said>) -> Result<(), 
     Ok(())
 }
 
-/// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for.
+/// Texts with commas between.
+fn texts(items: &[toml::Value]) -> Option<String> {
+    let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+    texts.map(|texts| texts.join(","))
+}
+
+/// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. The running
+/// server adds its addresses and its limit of connections.
 fn settings(said: &Settings) -> Vec<(&'static str, String)> {
     let own = OPTIONS.iter().filter(|option| !option.is_secret());
     let mut all: Vec<(&str, String)> =
         own.map(|option| (option.name, said.text(option.name).unwrap_or("").to_owned())).collect();
     let of = |name: &'static str| said.text(name).unwrap_or("").to_owned();
     let is_kept = said.text("durability") != Some("memory");
-    let (ip, port) = of("listen")
-        .rsplit_once(':')
-        .map_or_else(Default::default, |(ip, port)| (ip.to_owned(), port.to_owned()));
     all.extend([
-        ("bind", ip),
-        ("port", port),
         ("timeout", of("idle-timeout-s")),
         ("databases", crate::lock::DATABASES.to_string()),
-        ("maxclients", of("connections-max")),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("save", String::new()),
@@ -614,7 +755,9 @@ mod tests {
     fn the_defaults_are_sound_and_the_table_makes_a_command_line() {
         command().debug_assert();
         let config = Config::with(&[]).unwrap();
-        assert_eq!(config.listen.to_string(), "127.0.0.1:7379");
+        let listen: Vec<String> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
+        assert_eq!(listen, ["127.0.0.1:7379", "[::1]:7379"]);
+        assert!(config.listen.iter().chain(&config.http).all(|listen| !listen.is_required));
         assert_eq!(config.durability, Durability::Always);
         assert_eq!(config.data, PathBuf::from("./octostore.db"));
         assert!(config.password.is_none());
@@ -660,6 +803,143 @@ mod tests {
             let text = refusal(&flags);
             assert!(text.contains(part), "{flags:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_setting_that_is_given_and_empty_is_refused() {
+        for option in OPTIONS {
+            let text = refusal(&[&format!("--{}=", option.name)]);
+            let expected = format!("--{} (from the command line): is empty; give it a value", option.name);
+            assert!(text.contains(&expected), "{text}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("octostore.toml");
+        std::fs::write(&path, "requirepass = \"\"\n").unwrap();
+        let path = path.to_str().unwrap();
+        assert!(refusal(&["--config", path]).contains("is empty"));
+    }
+
+    #[test]
+    fn several_addresses_are_listened_on() {
+        let listen = |text: &str| Config::with(&["--listen", text]).map(|config| config.listen);
+        let required = |text: &str| ListenAddress { address: text.parse().unwrap(), is_required: true };
+        let both = listen("127.0.0.1:1, [::1]:2").unwrap();
+        assert_eq!(both, [required("127.0.0.1:1"), required("[::1]:2")]);
+        let repeated = Config::with(&["--listen", "127.0.0.1:1", "--listen=[::1]:2"]).unwrap();
+        assert_eq!(repeated.listen, [required("[::1]:2")], "the last flag counts");
+        let dir = tempfile::tempdir().unwrap();
+        let file = |text: &str| {
+            let path = dir.path().join("octostore.toml");
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let array = file("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n");
+        assert_eq!(Config::with(&["--config", &array]).unwrap().listen, both);
+        assert!(
+            refusal(&["--config", &file("listen = [1]\n")]).contains("not everything in the array listen")
+        );
+        assert!(refusal(&["--config", &file("listen = []\n")]).contains("is empty"));
+        let named = listen("localhost:1").unwrap();
+        assert!(!named.is_empty() && named.iter().all(|listen| !listen.is_required), "{named:?}");
+        for (text, part) in [
+            ("127.0.0.1:1,127.0.0.1:1", "127.0.0.1:1 is named twice"),
+            ("127.0.0.1:1,", "\"\" is not an address and port"),
+            ("127.0.0.1:1 [::1]:1", "is not an address and port"),
+            ("127.0.0.1:1,192.0.2.1:1", "192.0.2.1:1 can be reached from other machines"),
+        ] {
+            let refused = listen(text).unwrap_err().to_string();
+            assert!(refused.contains(part), "{text}: {refused}");
+        }
+        assert!(refusal(&["--http", "127.0.0.1:1,0.0.0.0:1"]).contains("0.0.0.0:1 can be reached"));
+        assert!(Config::with(&["--http", "off"]).unwrap().http.is_empty());
+    }
+
+    #[test]
+    fn options_of_redis_lead_to_those_of_octostore() {
+        for (flags, part) in [
+            (vec!["--port", "6379"], "there is no option --port: octostore has --listen ADDR:PORT"),
+            (vec!["--port=6379"], "octostore has --listen ADDR:PORT"),
+            (vec!["-p", "6379"], "octostore has --listen ADDR:PORT"),
+            (vec!["--bind", "127.0.0.1"], "octostore has --listen ADDR:PORT"),
+            (vec!["--dir", "/data"], "octostore has --data FILE"),
+            (vec!["--appendonly", "yes"], "octostore has --durability MODE"),
+            (vec!["--protected-mode", "no"], "octostore has --allow-no-password;"),
+            (vec!["--databases", "4"], "there are always 16 databases"),
+            (vec!["--daemonize", "yes"], "it runs in the foreground"),
+            (vec!["/etc/redis/redis.conf"], "is no option; settings are flags"),
+            (vec!["--listne", "127.0.0.1:1"], "'--listen'"),
+        ] {
+            let text = refusal(&flags);
+            assert!(text.contains(part), "{flags:?}: {text}");
+        }
+        // What is the value of another flag is no option.
+        let config = Config::with(&["--requirepass", "--port"]).unwrap();
+        assert_eq!(config.password, Password::new("--port"));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_is_refused_unless_it_is_meant_for_others() {
+        let check = |name: &str, value: &str| {
+            refuse_unknown_variables([(name.into(), value.into())].into_iter())
+                .map_err(|error| error.to_string())
+        };
+        for (name, part) in [
+            ("OCTOSTORE_REQUIREPAS", "did you mean OCTOSTORE_REQUIREPASS?"),
+            ("OCTOSTORE_PASSWORD", "octostore has OCTOSTORE_REQUIREPASS_FILE FILE"),
+            ("OCTOSTORE_CONFG", "did you mean OCTOSTORE_CONFIG?"),
+            ("OCTOSTORE_locks_max", "did you mean OCTOSTORE_LOCKS_MAX?"),
+            ("OCTOSTORE_PORT", "octostore has OCTOSTORE_LISTEN ADDR:PORT"),
+            ("OCTOSTORE_COLOUR", "see octostore --help"),
+            ("OCTOSTORE_", "see octostore --help"),
+        ] {
+            let refused = check(name, "6379").unwrap_err();
+            assert!(refused.contains(name) && refused.contains(part), "{refused}");
+            assert!(!refused.contains("6379"), "a value may be a secret: {refused}");
+        }
+        for (name, value) in [
+            ("OCTOSTORE_LOCKS_MAX", "1"),
+            ("OCTOSTORE_CONFIG", "file"),
+            ("OCTOSTORE_URL", "redis://localhost:7379"),
+            ("PATH", "/bin"),
+            ("MY_OCTOSTORE_LOCK", "1"),
+            // Kubernetes beside services called octostore and octostore-http.
+            ("OCTOSTORE_SERVICE_HOST", "10.0.0.1"),
+            ("OCTOSTORE_SERVICE_PORT_REDIS", "7379"),
+            ("OCTOSTORE_PORT", "tcp://10.0.0.1:7379"),
+            ("OCTOSTORE_PORT_7379_TCP_ADDR", "10.0.0.1"),
+            ("OCTOSTORE_HTTP_SERVICE_PORT", "7380"),
+            ("OCTOSTORE_HTTP_PORT_7380_TCP", "tcp://10.0.0.1:7380"),
+        ] {
+            assert_eq!(check(name, value), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (password, key) = (file("password", "swordfish\n"), file("key", "opensesame"));
+        let (tokens, toml) = (file("tokens", "alice:token\n"), file("toml", "locks-max = 5\n"));
+        let config = Config::with(&[
+            "--config",
+            &toml,
+            "--requirepass-file",
+            &password,
+            "--http-admin-key-file",
+            &key,
+            "--http-tokens",
+            &tokens,
+        ])
+        .unwrap();
+        assert_eq!((config.locks_max, config.password), (5, Password::new("swordfish")));
+        let users = config.http_adapter.users;
+        assert_eq!((users.users[0].name.as_str(), users.admin_key), ("alice", Secret::new("opensesame")));
+        assert!(refusal(&["--requirepass-file", &file("empty", "\n")]).contains("is empty"));
     }
 
     #[test]

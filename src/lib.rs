@@ -15,6 +15,8 @@
 //! | [`metrics`] | counters and histograms | names, labels, clocks |
 //! | [`config`] | flags, variables and file become a checked configuration | defaults that are not in its table |
 //! | [`server`] | the composition root: open, recover, bind, serve, drain | everything that could be decided elsewhere |
+//! | [`net`] | sockets that listen, at several addresses | protocols |
+//! | [`logging`] | the log's way to stderr: a bounded queue, a line a second for each call site | what is logged |
 //! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
 //!
 //! A request goes `resp` → `command` → `engine` → `lock` in one synchronous call under the guard of one lock; what changed
@@ -38,7 +40,9 @@ pub mod engine;
 pub mod http;
 pub mod journal;
 pub mod lock;
+pub mod logging;
 pub mod metrics;
+pub mod net;
 pub mod reply;
 pub mod resp;
 pub mod server;

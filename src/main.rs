@@ -4,43 +4,51 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use octostore::config::{Config, ConfigError};
-use octostore::server::Server;
+use octostore::logging;
+use octostore::server::{self, Server, StartError};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let config = match Config::read(std::env::args_os()) {
+    let read = || Config::read(std::env::args_os());
+    let mut config = match read() {
         Ok(config) => config,
         Err(ConfigError::Usage(error)) => error.exit(),
-        Err(error) => {
-            eprintln!("octostore: {error}");
-            return ExitCode::from(2);
-        }
+        Err(error) => return fail(2, &error.to_string()),
     };
-    octostore::server::log_to_stderr(config.log);
-    octostore::server::keep_files_private();
-    octostore::server::raise_file_limit(config.listener.connections_max, config.http.is_some());
+    // Written in full when it is dropped, behind everything else.
+    let log = match logging::to_stderr(config.log) {
+        Ok(log) => log,
+        Err(error) => return fail(1, &format!("cannot start threads: {error}")),
+    };
+    server::keep_files_private();
+    let fewer_connections = server::fit_file_limit(&mut config);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
     let served = runtime.map(|runtime| {
         runtime.block_on(async {
+            let hangups = server::Hangups::catch();
             let server = Server::start(&config).await?;
-            // Nobody may be there to read it; that is no reason not to serve.
+            fewer_connections.iter().for_each(|fewer| tracing::info!("{fewer}"));
+            tokio::spawn(hangups.reload(server.reloader(), read));
+            // If stdout is closed, the server serves all the same.
             let _ = writeln!(std::io::stdout(), "{}", server.banner());
-            server.run(octostore::server::asked_to_stop()).await;
-            Ok::<(), octostore::server::StartError>(())
+            server.run(server::asked_to_stop()).await;
+            Ok::<(), StartError>(())
         })
     });
     match served {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            eprintln!("octostore: {error}");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("octostore: cannot start threads: {error}");
-            ExitCode::FAILURE
-        }
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => log.print(&format!("octostore: {error}")),
+        Err(error) => log.print(&format!("octostore: cannot start threads: {error}")),
     }
+    ExitCode::FAILURE
+}
+
+/// Says why nothing was started.
+fn fail(code: u8, reason: &str) -> ExitCode {
+    // If stderr is closed, the exit code is all there is.
+    let _ = writeln!(std::io::stderr(), "octostore: {reason}");
+    ExitCode::from(code)
 }

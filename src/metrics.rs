@@ -240,13 +240,16 @@ pub struct ServerMetrics {
     pub redis: ConnectionMetrics,
     /// Connections of HTTP clients.
     pub http: ConnectionMetrics,
+    /// Wrong users or passwords that Redis clients gave.
+    pub failed_logins: Count,
 }
 
 impl ServerMetrics {
     /// For a server with these commands.
     pub fn of(commands: impl IntoIterator<Item = &'static str>) -> ServerMetrics {
         let (redis, http) = (ConnectionMetrics::default(), ConnectionMetrics::default());
-        ServerMetrics { commands: CommandMetrics::of(commands), redis, http }
+        let failed_logins = Count::default();
+        ServerMetrics { commands: CommandMetrics::of(commands), redis, http, failed_logins }
     }
 }
 

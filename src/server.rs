@@ -1,7 +1,8 @@
-//! The composition root: opens the journal, recovers, binds, serves, and ends in order.
+//! The composition root: opens the journal, recovers, binds, serves, reloads, and ends in order.
 //!
-//! Promise: nothing is served before recovery is done; on shutdown, what was received is finished and committed.
-//! Absent: everything that could be decided elsewhere.
+//! Guarantees: nothing is served before recovery is done; on shutdown, what was received is finished
+//! and committed; a reload changes all that can be changed, or nothing. Not here: everything that
+//! could be decided elsewhere.
 
 use std::fmt;
 use std::future::Future;
@@ -9,17 +10,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::clock::{self, Clock};
-use crate::command::{self, About, Clients, Hub, Service};
-use crate::config::Config;
+use crate::command::{self, About, Clients, CurrentPassword, Hub, Service};
+use crate::config::{Config, ConfigError, OPTIONS};
 use crate::engine::{Engine, EngineConfig, Expiry};
 use crate::http::{self, Adapter};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
 use crate::lock::DATABASES;
 use crate::metrics::{Count, ServerMetrics};
+use crate::net::{ListenAddress, Listeners};
 use crate::resp::{self, ListenerLimits};
 
 /// Why a server does not start.
@@ -57,37 +58,33 @@ impl std::error::Error for StartError {}
 pub struct Server {
     engine: Arc<Engine>,
     service: Arc<Service>,
-    listener: TcpListener,
-    address: SocketAddr,
+    listeners: Listeners,
     limits: ListenerLimits,
     http: Option<HttpSide>,
+    config: Config,
     _expiry: Expiry,
 }
 
 struct HttpSide {
     adapter: Arc<Adapter>,
-    listener: TcpListener,
-    address: SocketAddr,
+    listeners: Listeners,
 }
 
 /// Lock events passed on before those who listen get a turn: fewer than an HTTP reader may be behind.
 const EVENTS_PER_TURN: usize = 32;
 
-/// Connections that may be made before they are accepted, as far as the system allows that (`net.core.somaxconn`). A whole fleet
-/// comes back at once after a restart, and who finds no room tries again only after a second, then three, then seven.
-const BACKLOG: u32 = 65_535;
+fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, StartError> {
+    Listeners::bind(wanted).map_err(|(address, error)| StartError::Bind(setting, address, error))
+}
 
-fn bind(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Or a restart finds its port in use for a minute.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let listener = socket.listen(BACKLOG)?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    };
-    listen().map_err(|error| StartError::Bind(setting, address, error))
+/// Whether only this machine can reach all of them.
+fn are_loopback(addresses: &[SocketAddr]) -> bool {
+    addresses.iter().all(|address| address.ip().is_loopback())
+}
+
+/// Addresses for people, or for Redis' way of listing them.
+fn joined(items: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(between)
 }
 
 impl Server {
@@ -113,20 +110,24 @@ impl Server {
         clock: Clock,
         open: impl FnOnce() -> Result<Box<dyn Backend>, JournalError>,
     ) -> Result<Server, StartError> {
-        let (listener, address) = bind("listen", config.listen)?;
-        let http = match config.http {
-            Some(address) => Some(bind("http", address)?),
-            None => None,
+        let listeners = bind("listen", &config.listen)?;
+        let http = match config.http.as_slice() {
+            [] => None,
+            wanted => Some(bind("http", wanted)?),
         };
+        let port = listeners.addresses()[0].port();
         let data = match config.durability {
             Durability::Memory => "memory".to_owned(),
             _ => config.data.display().to_string(),
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
-        let is_alone = |address: SocketAddr| address.ip().is_loopback();
-        if config.password.is_none() && !(is_alone(config.listen) && config.http.is_none_or(is_alone)) {
+        if config.password.is_none() && !are_loopback(listeners.addresses()) {
             tracing::warn!("other machines can reach this server, and Redis clients need no password");
+        }
+        let is_http_exposed = http.as_ref().is_some_and(|http| !are_loopback(http.addresses()));
+        if config.http_adapter.users.are_open() && is_http_exposed {
+            tracing::warn!("other machines can reach this server, and HTTP clients need no token");
         }
         let engine_config = EngineConfig {
             durability: config.durability,
@@ -140,36 +141,58 @@ impl Server {
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
-        let about = About { port: address.port(), data, durability: config.durability_name(), started };
+        let about = About { port, data, durability: config.durability_name(), started };
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
-        let http = http.map(|(listener, address)| {
+        let http = http.map(|listeners| {
             let adapter = Adapter::new(&engine, config.http_adapter.clone(), &metrics, file);
-            HttpSide { adapter, listener, address }
+            HttpSide { adapter, listeners }
         });
+        let connections_max = config.listener.connections_max.to_string();
+        let mut settings = config.settings.clone();
+        settings.retain(|(name, _)| *name != "connections-max");
+        settings.extend([
+            ("connections-max", connections_max.clone()),
+            ("maxclients", connections_max),
+            ("bind", joined(listeners.addresses().iter().map(SocketAddr::ip), " ")),
+            ("port", port.to_string()),
+        ]);
         let service = Arc::new(Service {
             engine: Arc::clone(&engine),
             limits: config.limits.clone(),
-            password: config.password.clone(),
+            password: CurrentPassword::new(config.password.clone()),
             clients: Clients::default(),
             hub: Hub::default(),
-            settings: config.settings.clone(),
+            settings,
             about,
             metrics,
             commands_run: Count::default(),
         });
         let limits = config.listener.clone();
-        Ok(Server { engine, service, listener, address, limits, http, _expiry: expiry })
+        let config = config.clone();
+        Ok(Server { engine, service, listeners, limits, http, config, _expiry: expiry })
     }
 
-    /// Where Redis clients connect.
+    /// The first address at which Redis clients connect.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listeners.addresses()[0]
     }
 
-    /// Where HTTP clients connect; `None`: nowhere.
+    /// The first address at which HTTP clients connect; `None`: nowhere.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(|http| http.address)
+        self.http.as_ref().map(|http| http.listeners.addresses()[0])
+    }
+
+    /// A handle that replaces the password and the users while the server runs.
+    pub fn reloader(&self) -> Reloader {
+        let http = self.http.as_ref();
+        Reloader {
+            service: Arc::clone(&self.service),
+            adapter: http.map(|http| Arc::clone(&http.adapter)),
+            is_redis_exposed: !are_loopback(self.listeners.addresses()),
+            is_http_exposed: http.is_some_and(|http| !are_loopback(http.listeners.addresses())),
+            config: self.config.clone(),
+        }
     }
 
     /// The lock manager.
@@ -189,18 +212,20 @@ impl Server {
             "memory" => "in memory only: a restart forgets all locks".to_owned(),
             mode => format!("{} ({recovered}), durability {mode}", about.data),
         };
-        let address = self.address;
+        let address = self.address();
         let mut try_it = "redis-cli".to_owned();
         if !matches!(address.ip().to_string().as_str(), "127.0.0.1" | "0.0.0.0" | "::") {
             try_it.push_str(&format!(" -h {}", address.ip()));
         }
         try_it.push_str(&format!(" -p {}", address.port()));
-        if self.service.password.is_some() {
+        if !self.service.password.is_none() {
             try_it.push_str(" --askpass");
         }
-        let http = self.http_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let redis = joined(self.listeners.addresses(), ", ");
+        let http =
+            self.http.as_ref().map_or("off".to_owned(), |http| joined(http.listeners.addresses(), ", "));
         format!(
-            "octostore {}\n  redis  {address}\n  http   {http}\n  data   {kept}\n  try    {try_it} LOCK demo me EX 30",
+            "octostore {}\n  redis  {redis}\n  http   {http}\n  data   {kept}\n  try    {try_it} LOCK demo me EX 30",
             env!("CARGO_PKG_VERSION"),
         )
     }
@@ -223,10 +248,10 @@ impl Server {
             })
         };
         let (stop, stopped) = watch::channel(());
-        let redis = resp::listen(self.listener, self.service, self.limits, asked(stopped.clone()));
+        let redis = resp::listen(self.listeners, self.service, self.limits, asked(stopped.clone()));
         let http = async {
             if let Some(http) = self.http {
-                http::serve(http.listener, http.adapter, asked(stopped)).await;
+                http::serve(http.listeners, http.adapter, asked(stopped)).await;
             }
         };
         tokio::join!(redis, http, async {
@@ -266,20 +291,102 @@ pub async fn asked_to_stop() {
     tracing::info!("stopping: no new connections, finishing what was received");
 }
 
-/// Sends what is logged at `level` or worse to stderr. The variable RUST_LOG overrides it.
-pub fn log_to_stderr(level: tracing::Level) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level.to_string()));
-    let is_terminal = std::io::IsTerminal::is_terminal(&io::stderr());
-    // A second call, as in tests, keeps what the first one set up.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(is_terminal)
-        .with_target(false)
-        // There is nowhere to say that stderr cannot be written, and trying to would panic.
-        .log_internal_errors(false)
-        .try_init();
+/// Changes the password and the users of a running server.
+pub struct Reloader {
+    service: Arc<Service>,
+    adapter: Option<Arc<Adapter>>,
+    is_redis_exposed: bool,
+    is_http_exposed: bool,
+    /// As the server runs now.
+    config: Config,
+}
+
+impl Reloader {
+    /// Takes over from `config` who may do what: the password of Redis clients, and the users and
+    /// the operators' key of HTTP. Connections that are authenticated stay so. Refuses to open a
+    /// server that other machines can reach.
+    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
+        let users = &config.http_adapter.users;
+        let is_open = (self.is_redis_exposed && config.password.is_none())
+            || (self.is_http_exposed && users.are_open());
+        if is_open && !self.config.allows_no_password {
+            return Err("other machines can reach this server, and nobody would need a password any more");
+        }
+        let has_new_password = self.service.password.replace(config.password.clone());
+        let has_new_users = *users != self.config.http_adapter.users;
+        if let Some(adapter) = self.adapter.as_ref().filter(|_| has_new_users) {
+            adapter.replace_users(users);
+        }
+        self.config.http_adapter.users = users.clone();
+        let is_fixed =
+            |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
+        let before = &self.config.settings;
+        let differing =
+            config.settings.iter().filter(|setting| is_fixed(setting.0) && !before.contains(setting));
+        let waiting = differing.map(|(name, _)| *name).collect();
+        Ok(Reloaded { has_new_password, has_new_users, waiting })
+    }
+}
+
+/// What a reload did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Redis clients need another password.
+    pub has_new_password: bool,
+    /// HTTP has other users, tokens or operators.
+    pub has_new_users: bool,
+    /// Settings that differ from those of the start, and hold only after a restart.
+    pub waiting: Vec<&'static str>,
+}
+
+/// SIGHUP, which does not end the process as long as this exists.
+pub struct Hangups(Option<tokio::signal::unix::Signal>);
+
+impl Hangups {
+    /// Catches the signal. Needs a runtime.
+    pub fn catch() -> Hangups {
+        let caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        if let Err(error) = &caught {
+            tracing::warn!(%error, "SIGHUP cannot be caught; it ends the process");
+        }
+        Hangups(caught.ok())
+    }
+
+    /// Reads the configuration anew at every SIGHUP and takes over what can be. If anything is
+    /// wrong with it, that is logged and the server goes on as it is.
+    pub async fn reload<R>(self, mut reloader: Reloader, read: R)
+    where
+        R: Fn() -> Result<Config, ConfigError> + Clone + Send + 'static,
+    {
+        let Some(mut hangup) = self.0 else { return };
+        while hangup.recv().await.is_some() {
+            let reloaded = match tokio::task::spawn_blocking(read.clone()).await {
+                Ok(Ok(config)) => reloader.reload(&config).map_err(str::to_owned),
+                Ok(Err(error)) => Err(error.to_string()),
+                // The log has the panic's own line, too.
+                Err(error) => Err(error.to_string()),
+            };
+            match reloaded {
+                Ok(reloaded) => tracing::info!("SIGHUP: {reloaded}"),
+                Err(reason) => tracing::error!("SIGHUP: nothing was reloaded: {reason}"),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.has_new_password, self.has_new_users) {
+            (true, true) => "the password and the users of HTTP were reloaded",
+            (true, false) => "the password was reloaded",
+            (false, true) => "the users of HTTP were reloaded",
+            (false, false) => "password and users are the same as before",
+        })?;
+        match self.waiting.as_slice() {
+            [] => Ok(()),
+            waiting => write!(f, "; only a restart changes --{}", waiting.join(", --")),
+        }
+    }
 }
 
 /// Makes the files that the process creates its user's only: they name owners and sessions, which are secrets.
@@ -290,21 +397,36 @@ pub fn keep_files_private() {
 /// Files that the server needs beside connections.
 const FILES_BESIDE: u64 = 64;
 
-/// Asks the system for as many open files as connections need: so many Redis clients, and as many HTTP clients if there are any.
-pub fn raise_file_limit(connections_max: usize, has_http: bool) {
+/// Asks the system for as many open files as connections need, up to `connections_max` Redis
+/// clients and as many HTTP clients if there are any. Returns the number of connections of each kind
+/// that the system allows.
+pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = connections_max as u64 * if has_http { 2 } else { 1 } + FILES_BESIDE;
+    let kinds = if has_http { 2 } else { 1 };
+    let wanted = connections_max as u64 * kinds + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
+    if limit.current.is_some_and(|current| current < wanted) {
+        let current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        // What is allowed after this counts, not whether it worked.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum });
     }
-    let allowed = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum: limit.maximum });
-    if raised.is_err() || allowed < wanted {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(0);
-        tracing::warn!(
-            "{wanted} open files are needed for --connections-max {connections_max}, and {files} are allowed: \
-             raise that (ulimit -n), or lower --connections-max"
-        );
-    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
+    let connections = (allowed.saturating_sub(FILES_BESIDE) / kinds).max(1);
+    usize::try_from(connections).map_or(connections_max, |connections| connections.min(connections_max))
+}
+
+/// Lowers `--connections-max` to what the system allows. Returns what the log is to say of it.
+pub fn fit_file_limit(config: &mut Config) -> Option<String> {
+    let wanted = config.listener.connections_max;
+    let has_http = !config.http.is_empty();
+    let allowed = raise_file_limit(wanted, has_http);
+    (allowed < wanted).then(|| {
+        config.listener.connections_max = allowed;
+        config.http_adapter.connections_max = allowed;
+        let kinds = if has_http { "Redis clients and as many HTTP clients" } else { "Redis clients" };
+        format!(
+            "up to {allowed} {kinds} can connect, not --connections-max {wanted}: the system allows no more open \
+             files (ulimit -n)"
+        )
+    })
 }

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../src/recovery.rs"]
+#[path = "../../tests/it/corpus/recovery.rs"]
 mod target;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| target::run(input));

@@ -1,8 +1,10 @@
 //! The password.
 //!
-//! Promise: compared in constant time; never shown, not even by `Debug`. Absent: users, ACLs.
+//! Guarantees: compared in constant time; never shown, not even by `Debug`. It can be replaced while clients connect.
+//! Not here: users, ACLs.
 
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
 
 use subtle::ConstantTimeEq;
 
@@ -18,6 +20,42 @@ impl Password {
 
     pub(super) fn is(&self, given: &[u8]) -> bool {
         self.0.ct_eq(given).into()
+    }
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Password) -> bool {
+        self.is(&other.0)
+    }
+}
+
+/// The password at this time. Each method locks for a comparison or a copy.
+#[derive(Debug, Default)]
+pub struct CurrentPassword(RwLock<Option<Password>>);
+
+impl CurrentPassword {
+    /// Starts with this one; `None`: clients need none.
+    pub fn new(password: Option<Password>) -> CurrentPassword {
+        CurrentPassword(RwLock::new(password))
+    }
+
+    /// Whether clients need none.
+    pub fn is_none(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Whether a client that gives this may do everything.
+    pub(super) fn admits(&self, given: &[u8]) -> bool {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().is_none_or(|password| password.is(given))
+    }
+
+    /// Sets another one. Returns whether it differs. Clients that are connected stay authenticated.
+    pub fn replace(&self, password: Option<Password>) -> bool {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let differs = *current != password;
+        *current = password;
+        differs
     }
 }
 

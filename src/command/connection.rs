@@ -70,8 +70,9 @@ pub(super) const QUIT: Command = command(
 );
 
 fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-    let is_right = context.service.password.as_ref().is_none_or(|right| right.is(password));
+    let is_right = context.service.password.admits(password);
     if user != b"default" || !is_right {
+        context.service.metrics.failed_logins.add(1);
         tracing::warn!(client = %context.client.info().addr, "wrong user or password");
         return Err(CommandError::fixed("WRONGPASS invalid username-password pair or user is disabled."));
     }

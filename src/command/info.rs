@@ -113,6 +113,7 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "total_connections_received:{}\r\n", service.metrics.redis.opened())?;
     write!(out, "rejected_connections:{}\r\n", service.metrics.redis.refused())?;
     write!(out, "total_commands_processed:{}\r\n", service.commands_run.read())?;
+    write!(out, "acl_access_denied_auth:{}\r\n", service.metrics.failed_logins.read())?;
     write!(out, "expired_keys:{}\r\n", census.expiries.read())?;
     write!(out, "evicted_keys:0\r\n")?;
     write!(out, "pubsub_channels:{channels}\r\n")?;

@@ -42,7 +42,7 @@ use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Op, Outcome
 use crate::metrics::{Count, ServerMetrics};
 use crate::reply::Reply;
 pub use args::{Args, OwnedArgs, Span};
-pub use auth::Password;
+pub use auth::{CurrentPassword, Password};
 pub use client::{Client, Executed, Next};
 pub use clients::{ClientInfo, Clients};
 pub use error::{CommandError, OUTCOME_UNKNOWN};
@@ -279,7 +279,7 @@ pub struct Service {
     /// What requests may ask for.
     pub limits: Limits,
     /// Without it everyone may do everything.
-    pub password: Option<Password>,
+    pub password: CurrentPassword,
     /// Who is connected.
     pub clients: Clients,
     /// Who listens to what.

@@ -69,6 +69,10 @@ impl ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, Code::AuthenticationFailed, label, label)
     }
 
+    pub(super) fn is_wrong_credentials(&self) -> bool {
+        self.code == Code::AuthenticationFailed
+    }
+
     pub(super) fn forbidden(reason: &str) -> ApiError {
         ApiError::because(StatusCode::FORBIDDEN, Code::Forbidden, "Forbidden", reason)
     }

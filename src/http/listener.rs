@@ -20,7 +20,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
@@ -31,6 +31,7 @@ use super::metrics::Endpoint;
 use super::router::{refusal, router};
 use super::unread::Lingers;
 use super::{Adapter, times};
+use crate::net::Listeners;
 
 /// How long a connection may be idle, or take for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
@@ -52,7 +53,7 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 const REFUSED_MAX: usize = 64;
 
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
-pub async fn serve(listener: TcpListener, adapter: Arc<Adapter>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(mut listeners: Listeners, adapter: Arc<Adapter>, shutdown: impl Future<Output = ()>) {
     let router = TowerToHyperService::new(router(&adapter));
     let metrics = Arc::clone(&adapter.server_metrics);
     let config = &adapter.config;
@@ -62,7 +63,7 @@ pub async fn serve(listener: TcpListener, adapter: Arc<Adapter>, shutdown: impl 
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             _ = minutes.tick() => {
                 adapter.note_minute();
@@ -96,7 +97,7 @@ pub async fn serve(listener: TcpListener, adapter: Arc<Adapter>, shutdown: impl 
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     adapter.watchers.close();
     drop(stop);
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });

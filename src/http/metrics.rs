@@ -227,6 +227,10 @@ impl All {
         out.labelled_times("command", help, "command", server.commands.times())?;
         let help = "Commands answered with an error";
         out.labelled_counters("command_errors", help, "command", server.commands.errors())?;
+        let failed = [("redis", &server.failed_logins), ("http", &self.0.users.failed_logins)];
+        let failed = failed.into_iter().map(|(protocol, failed)| (protocol, failed.read()));
+        let help = "Wrong passwords, tokens and keys that clients gave";
+        out.labelled_counters("failed_logins", help, "protocol", failed)?;
         let http = &self.0.metrics.endpoints;
         let all = || Endpoint::ALL.into_iter().map(|endpoint| (endpoint.as_str(), &http[endpoint as usize]));
         let help = "Time from reading an HTTP request to its answer";

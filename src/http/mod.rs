@@ -108,6 +108,11 @@ impl Adapter {
         })
     }
 
+    /// Replaces everyone who may ask. Their locks, sessions and streams stay.
+    pub fn replace_users(&self, users: &UsersConfig) {
+        self.users.replace(users, &self.ids);
+    }
+
     /// Passes a lock event on to those who watch.
     pub fn tell(&self, event: &Event) {
         self.watchers.tell(event);

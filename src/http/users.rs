@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
 use hmac::Mac;
@@ -18,6 +18,7 @@ use super::error::ApiError;
 use super::ids::{Ids, keyed};
 use super::{body, names};
 use crate::lock::{LockName, Owner};
+use crate::metrics::Count;
 
 /// Longest name of a user, in bytes.
 const USER_BYTES_MAX: usize = 64;
@@ -88,6 +89,13 @@ pub struct UsersConfig {
     pub admin_key: Option<Secret>,
 }
 
+impl UsersConfig {
+    /// Whether requests need no token.
+    pub fn are_open(&self) -> bool {
+        self.users.is_empty() && self.local_token.is_none()
+    }
+}
+
 /// A user.
 #[derive(Debug)]
 pub(super) struct User {
@@ -148,8 +156,61 @@ fn is_inside(namespace: &str, name: &str) -> bool {
 
 type Digest = [u8; 32];
 
-/// Everyone who may ask.
+/// Everyone who may ask, at this time. Each request looks at one state of it.
 pub(super) struct Users {
+    key: [u8; 32],
+    current: RwLock<Arc<Accounts>>,
+    /// Wrong tokens and keys that were given.
+    pub(super) failed_logins: Count,
+}
+
+impl Users {
+    pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
+        let current = RwLock::new(Arc::new(Accounts::new(config, ids, secret)));
+        Users { key: *secret, current, failed_logins: Count::default() }
+    }
+
+    /// Replaces everyone. Requests under way go on as who they are.
+    pub(super) fn replace(&self, config: &UsersConfig, ids: &Ids) {
+        let accounts = Arc::new(Accounts::new(config, ids, &self.key));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = accounts;
+    }
+
+    fn current(&self) -> Arc<Accounts> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<User>> {
+        self.current().all()
+    }
+
+    /// Who asks about locks and sessions.
+    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
+        self.counted(self.current().authenticate(headers))
+    }
+
+    /// Refuses whoever is not an operator. Where nobody has credentials, everyone is.
+    pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        self.counted(self.current().authenticate_admin(headers))
+    }
+
+    /// Whether a request must be meant for this machine, as nothing else shows that its sender may ask.
+    pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
+        let accounts = self.current();
+        accounts.open.is_some() && !accounts.is_operator(headers)
+    }
+
+    fn counted<T>(&self, found: Result<T, ApiError>) -> Result<T, ApiError> {
+        if found.as_ref().is_err_and(ApiError::is_wrong_credentials) {
+            self.failed_logins.add(1);
+        }
+        found
+    }
+}
+
+/// Everyone who may ask.
+struct Accounts {
     key: [u8; 32],
     by_token: HashMap<Digest, Arc<User>>,
     admin: Option<Digest>,
@@ -158,12 +219,12 @@ pub(super) struct Users {
     open: Option<Arc<User>>,
 }
 
-impl Users {
-    pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
+impl Accounts {
+    fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Accounts {
         // Parentheses are in no user's name.
         let admin_user = Arc::new(User::new(ids, "(admin)", None));
         let admin = config.admin_key.as_ref().map(|key| digest(secret, &key.0));
-        let mut users = Users { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
+        let mut users = Accounts { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
         for user in &config.users {
             let made = Arc::new(User::new(ids, &user.name, user.namespace.clone()));
             users.by_token.insert(digest(secret, &user.token.0), made);
@@ -178,8 +239,7 @@ impl Users {
         users
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<Arc<User>> {
+    fn all(&self) -> Vec<Arc<User>> {
         let mut all: Vec<_> = self.by_token.values().chain(&self.open).cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         // One user may have several tokens.
@@ -187,8 +247,7 @@ impl Users {
         all
     }
 
-    /// Who asks about locks and sessions.
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
         if self.has_admin_key(headers) {
             return Ok(Arc::clone(&self.admin_user));
         }
@@ -199,13 +258,8 @@ impl Users {
         self.user_of(given).ok_or_else(ApiError::wrong_credentials)
     }
 
-    /// Whether a request must be meant for this machine, as nothing else shows that its sender may ask.
-    pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
-        self.open.is_some() && !self.is_operator(headers)
-    }
-
     /// Refuses callers that are not operators. Where nobody has credentials, every caller is one.
-    pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.is_operator(headers) || (self.admin.is_none() && self.open.is_some()) {
             return Ok(());
         }

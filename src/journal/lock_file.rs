@@ -22,6 +22,8 @@ pub(super) struct LockFile {
     tokens_reserved: i64,
     /// There was nothing in it before.
     is_new: bool,
+    /// There was something in the database before.
+    had_database: bool,
 }
 
 /// More is not read: it is no lock file.
@@ -84,7 +86,7 @@ fn open(path: &Path) -> Result<File, JournalError> {
 impl LockFile {
     /// Takes the file beside `database`: its name with `.lock` behind it.
     pub(super) fn acquire(database: &Path) -> Result<LockFile, JournalError> {
-        let is_new = !database.exists();
+        let had_database = std::fs::metadata(database).is_ok_and(|file| file.len() > 0);
         let mut path = database.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
@@ -93,26 +95,31 @@ impl LockFile {
         lock(&file, &path, text)?;
         refuse_foreign(text, &path)?;
         let tokens_reserved = field(text, "tokens_reserved").unwrap_or(0);
-        if !is_new && text.is_empty() {
+        let (is_new, database) = (text.is_empty(), lock_database(database, text)?);
+        let identity = FileIdentity::of(&path).map_err(|error| fault("look at", &path, &error))?;
+        let mut lock_file =
+            LockFile { file, database, identity, path, tokens_reserved, is_new, had_database };
+        lock_file.write()?;
+        Ok(lock_file)
+    }
+
+    /// Warns if the database and this file do not belong together. To be called once the database has turned out to be
+    /// one of octostore.
+    pub(super) fn warn_of_mismatch(&self, database: &Path) {
+        if self.had_database && self.is_new {
             tracing::warn!(
                 database = %database.display(),
                 "there was no {} beside the database: if this is an old copy, tokens issued since may be issued again; \
                  start with --token-floor above them",
-                path.display()
+                self.path.display()
             );
         }
-        if is_new && tokens_reserved > 0 {
+        if !self.had_database && self.tokens_reserved > 0 {
             tracing::warn!(
                 database = %database.display(),
                 "the database that was here is gone, and its locks with it; tokens go on above those it issued"
             );
         }
-        let database = lock_database(database, text)?;
-        let identity = FileIdentity::of(&path).map_err(|error| fault("look at", &path, &error))?;
-        let mut lock_file =
-            LockFile { file, database, identity, path, tokens_reserved, is_new: text.is_empty() };
-        lock_file.write()?;
-        Ok(lock_file)
     }
 
     /// Puts the file back if it was removed, where the lock on the database has kept other servers out

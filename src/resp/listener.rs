@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::connection::Connection;
 use super::scan::ScanLimits;
 use crate::command::Service;
+use crate::net::Listeners;
 
 /// What connections may do.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
 pub async fn listen(
-    listener: TcpListener,
+    mut listeners: Listeners,
     service: Arc<Service>,
     limits: ListenerLimits,
     shutdown: impl Future<Output = ()>,
@@ -59,7 +60,7 @@ pub async fn listen(
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             () = &mut shutdown => break,
         };
@@ -80,7 +81,7 @@ pub async fn listen(
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     service.clients.kill_all();
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {

@@ -1,16 +1,14 @@
-//! Inputs that the fuzz targets started from, or that once broke something, replayed without a fuzzer.
+//! Inputs that the fuzz targets started from, or that once broke something, replayed without a fuzzer. They and what
+//! the targets do are here and not in `fuzz`, as a package has no folder that is a package itself.
 
 use std::path::Path;
 
-#[path = "../../fuzz/src/http.rs"]
 mod http;
-#[path = "../../fuzz/src/recovery.rs"]
 mod recovery;
-#[path = "../../fuzz/src/requests.rs"]
 mod requests;
 
 fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
     let mut replayed = 0;
     for entry in std::fs::read_dir(folder).expect("a corpus") {
         let path = entry.expect("a file").path();

@@ -60,8 +60,12 @@ impl Process {
         let mut child = command.spawn().expect("the program");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let banner: Vec<String> = lines.by_ref().take(5).map_while(Result::ok).collect();
-        let address =
-            |side: &str| banner.iter().find_map(|line| line.trim().strip_prefix(side)?.trim().parse().ok());
+        // The first of the addresses at which it serves.
+        let address = |side: &str| {
+            banner
+                .iter()
+                .find_map(|line| line.trim().strip_prefix(side)?.split(',').next()?.trim().parse().ok())
+        };
         let (addr, http) = (address("redis"), address("http"));
         match addr {
             Some(addr) => Ok(Process { child, addr, http, banner }),
@@ -70,6 +74,10 @@ impl Process {
                 Err(format!("{banner:?}: {}", text(child.stderr.take())))
             }
         }
+    }
+
+    fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("its log")
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -269,6 +277,238 @@ fn variables_configure_it_and_flags_win() {
     let help = command(Path::new("x")).arg("--help").output().expect("the program");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     assert!(help.contains("--durability <MODE>") && help.contains("[default: always]"), "{help}");
+}
+
+/// Sends a signal to the server.
+fn signal(server: &Process, name: &str) {
+    assert!(Command::new("kill").args([name, &server.id().to_string()]).status().expect("kill").success());
+}
+
+#[test]
+fn wrong_passwords_are_counted_and_not_logged_one_by_one() {
+    const TIMES: u64 = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    // Its stderr is a pipe that nothing reads until it has ended.
+    let server = Process::start(&dir.path().join("db"), &["--requirepass", "swordfish"]);
+    let mut client = server.connect();
+    for batch in 0..TIMES / 1000 {
+        let request = if batch % 2 == 0 { "AUTH guess\r\n" } else { "HELLO 3 AUTH default guess\r\n" };
+        client.send_bytes(request.repeat(1000).as_bytes());
+        for _ in 0..1000 {
+            assert!(client.reply().starts_with("-WRONGPASS"));
+        }
+    }
+    let mut other = server.connect();
+    assert_eq!(other.line("AUTH swordfish"), "+OK");
+    assert!(other.line("INFO stats").contains(&format!("acl_access_denied_auth:{TIMES}\\r\\n")));
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("wrong user or password")).collect();
+    // One a second, and one at the end; this is the work of a second, with room for a slow machine.
+    assert!((2..=62).contains(&lines.len()), "{log}");
+    let more = |line: &&str| line.split_once(": ")?.1.split(' ').next()?.parse::<u64>().ok();
+    let counted: u64 = lines.iter().map(|line| more(line).unwrap_or(1)).sum();
+    assert_eq!(counted, TIMES, "{log}");
+    assert!(lines.iter().any(|line| line.ends_with(" more, clients 127.0.0.1")), "{log}");
+    assert!(!log.contains("guess"), "{log}");
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_starts_serves_and_ends() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while std::io::Write::write(&mut writer, &[b'x'; 4096]).is_ok() {}
+    while std::io::Write::write(&mut writer, b"x").is_ok() {}
+    // Not a byte of room is left, and the server waits as on any other pipe.
+    fcntl_setfl(&writer, flags).unwrap();
+    let data = dir.path().join("db");
+    let mut server =
+        Process::spawn(command(&data).args(["--connections-max", "1", "--log", "debug"]).stderr(writer))
+            .unwrap();
+    let mut client = server.connect();
+    for _ in 0..3000 {
+        assert_eq!(server.connect().reply(), "-ERR max number of clients reached");
+    }
+    assert_eq!(client.line("LOCK k me"), ":1");
+    signal(&server, "-TERM");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    drop(reader);
+    // Nor does it die of a reader that has gone.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut server = Process::spawn(command(&data).stderr(writer)).unwrap();
+    assert_eq!(server.connect().line("GET k"), "\"me\"");
+    signal(&server, "-TERM");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn it_serves_at_every_address_under_one_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = [
+        "--listen",
+        "127.0.0.1:0,127.0.0.2:0",
+        "--http",
+        "127.0.0.2:0, 127.0.0.1:0",
+        "--connections-max",
+        "2",
+    ];
+    let server = Process::start(&dir.path().join("db"), &flags);
+    let port = server.addr.port();
+    assert_eq!(server.banner[1], format!("  redis  127.0.0.1:{port}, 127.0.0.2:{port}"));
+    let other = SocketAddr::new("127.0.0.2".parse().unwrap(), port);
+    let (mut first, mut second) = (server.connect(), Client::connect(other));
+    assert_eq!(first.line("LOCK k me"), ":1");
+    assert_eq!(second.line("GET k"), "\"me\"");
+    assert_eq!(Client::connect(other).reply(), "-ERR max number of clients reached");
+    assert_eq!(server.connect().reply(), "-ERR max number of clients reached");
+    let settings = first.line("CONFIG GET bind port");
+    assert!(settings.contains("127.0.0.1 127.0.0.2") && settings.contains(&port.to_string()), "{settings}");
+    let http = server.http.expect("HTTP").port();
+    for ip in ["127.0.0.1", "127.0.0.2"] {
+        let address = SocketAddr::new(ip.parse().unwrap(), http);
+        let answer = super::http::exchange(
+            address,
+            b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        );
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    let ip6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if ip6 {
+        let server = Process::start(&dir.path().join("db6"), &["--listen", "127.0.0.1:0,[::1]:0"]);
+        let other = SocketAddr::new("::1".parse().unwrap(), server.addr.port());
+        assert_eq!(Client::connect(other).line("PING"), "+PONG");
+    }
+}
+
+#[test]
+fn sighup_reloads_passwords_and_users_and_never_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (tokens, password) = (file("tokens", "alice:old\n"), file("password", "one\n"));
+    let config = file("octostore.toml", "");
+    let flags = ["--config", &config, "--http-tokens", &tokens, "--requirepass-file", &password];
+    let mut server = Process::start(&dir.path().join("db"), &flags);
+    let mut log = BufReader::new(server.stderr());
+    let http = server.http.expect("HTTP");
+    let status = |token: &str| {
+        let request = format!(
+            "GET /locks HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+        );
+        super::http::exchange(http, request.as_bytes()).expect("an answer").status
+    };
+    let auth = |password: &str| server.connect().line(&format!("AUTH {password}"));
+    let mut authenticated = server.connect();
+    assert_eq!((authenticated.line("AUTH one").as_str(), status("old"), status("new")), ("+OK", 200, 401));
+    // Users and password change, and no request fails for it.
+    file("tokens", "alice:new\nbob:other\n");
+    file("password", "two\n");
+    signal(&server, "-HUP");
+    super::wire::until(|| status("new") == 200);
+    assert_eq!((status("old"), status("other")), (401, 200));
+    assert!(auth("one").starts_with("-WRONGPASS"));
+    assert_eq!(auth("two"), "+OK");
+    assert_eq!(authenticated.line("LOCK k me"), ":1", "who is authenticated stays so");
+    // What makes no sense changes nothing, all or none of it.
+    file("tokens", "alice\n");
+    file("password", "three\n");
+    signal(&server, "-HUP");
+    // The signals of one kind that come together may be one, so the log tells when this one was answered.
+    let mut lines = Vec::new();
+    let mut until_line = |part: &str| loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "{part}: {lines:?}");
+        lines.push(line.clone());
+        if line.contains(part) {
+            return line;
+        }
+    };
+    assert!(until_line("SIGHUP").contains("INFO SIGHUP: the password and the users of HTTP were reloaded\n"));
+    let refusal = until_line("SIGHUP");
+    assert!(refusal.contains("ERROR SIGHUP: nothing was reloaded: --http-tokens"), "{refusal}");
+    assert_eq!((auth("two").as_str(), status("new")), ("+OK", 200));
+    // What needs a restart is named.
+    file("tokens", "alice:new\nbob:other\n");
+    file("octostore.toml", "locks-max = 7\n");
+    signal(&server, "-HUP");
+    let reloaded = until_line("SIGHUP");
+    assert!(reloaded.contains("the password was reloaded; only a restart changes --locks-max"), "{reloaded}");
+    assert_eq!(auth("three"), "+OK");
+}
+
+#[test]
+fn as_many_connections_are_allowed_as_files_may_be_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = command(&dir.path().join("db"));
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""]);
+    shell.arg(program.get_program()).args(program.get_args());
+    shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    let server = Process::spawn(&mut shell).unwrap();
+    // 64 for the server itself, the rest in halves for Redis and HTTP.
+    let mut client = server.connect();
+    assert!(client.line("CONFIG GET maxclients").contains("\"68\""));
+    assert!(client.line("CONFIG GET connections-max").contains("\"68\""));
+    let _others: Vec<Client> = (1..68).map(|_| server.connect()).collect();
+    assert_eq!(server.connect().reply(), "-ERR max number of clients reached");
+    let (_, log) = server.terminate();
+    let first = log.lines().next().expect("a line");
+    assert!(first.contains(" INFO up to 68 Redis clients and as many HTTP clients can connect"), "{log}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_in_one_line_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("notes.txt");
+    std::fs::write(&text, "some text\n".repeat(500)).unwrap();
+    let fifo = dir.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let device = dir.path().join("device");
+    std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+    for (data, part) in [
+        (text.as_path(), "is not a database of octostore"),
+        (&fifo, "is not a regular file"),
+        (&device, "is not a regular file"),
+        (Path::new("/dev/null"), "is not a regular file"),
+    ] {
+        let (code, said) = refused(data, &[]);
+        assert!(code == Some(1) && said.contains(part) && said.lines().count() == 1, "{said}");
+    }
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["device", "fifo", "notes.txt"]);
+    for beside in ["lock", "wal", "shm"] {
+        assert!(!Path::new(&format!("/dev/null.{beside}")).exists(), "{beside}");
+        assert!(!Path::new(&format!("/dev/null-{beside}")).exists(), "{beside}");
+    }
+}
+
+#[test]
+fn a_mistyped_variable_or_an_option_of_redis_is_refused_with_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("db");
+    let output = command(&data).env("OCTOSTORE_REQUIREPAS", "swordfish").output().expect("the program");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(2) && said.contains("did you mean OCTOSTORE_REQUIREPASS?"),
+        "{said}"
+    );
+    for (flags, part) in
+        [(["--port", "6379"], "octostore has --listen ADDR:PORT"), (["--requirepass", ""], "is empty")]
+    {
+        let (code, said) = refused(&data, &flags);
+        assert!(code == Some(2) && said.contains(part), "{said}");
+    }
+    assert!(!data.exists());
 }
 
 /// Locks and releases that many names: `OCTOSTORE_TEST_NAMES=1000000 cargo test --release names_leave`.

@@ -41,16 +41,18 @@ fn modules_import_only_what_they_may() {
         ("clock", &["lock"]),
         ("journal", &["lock"]),
         ("metrics", &[]),
+        ("net", &[]),
+        ("logging", &["clock", "lock"]),
         ("engine", &["lock", "journal", "clock", "metrics"]),
         // The Seq that a reply waits for, the clock's times and the journal's errors pass through.
         ("command", &["engine", "lock", "reply", "journal", "metrics"]),
-        ("resp", &["command", "reply", "engine", "journal", "lock"]),
-        ("http", &["engine", "lock", "journal", "metrics"]),
-        ("config", &["command", "journal", "lock", "resp", "http"]),
+        ("resp", &["command", "reply", "engine", "journal", "lock", "net"]),
+        ("http", &["engine", "lock", "journal", "metrics", "net"]),
+        ("config", &["command", "journal", "lock", "resp", "http", "net"]),
     ];
     let modules = [
         "lock", "reply", "clock", "journal", "engine", "command", "resp", "http", "config", "server",
-        "metrics",
+        "metrics", "net", "logging",
     ];
     for (name, text) in sources() {
         let own = name.split(['/', '.']).next().unwrap_or("").to_owned();
@@ -72,6 +74,7 @@ fn a_dependency_is_named_in_one_place() {
         ("redis_protocol", vec!["resp/codec.rs"]),
         ("clap", vec!["config.rs"]),
         ("toml", vec!["config.rs"]),
+        ("tracing_subscriber", vec!["logging.rs"]),
         ("getrandom", vec!["engine/sessions/mod.rs", "journal/memory.rs"]),
         ("subtle", vec!["command/auth.rs", "http/users.rs"]),
         ("axum", vec!["http/"]),
@@ -108,13 +111,48 @@ fn every_module_says_what_it_promises() {
     for (name, text) in sources() {
         assert!(text.starts_with("//! "), "{name} starts with its purpose");
         let is_substantial = code(&text).lines().count() > 80;
-        let says = text.contains("Promise:")
-            || text.contains("Guarantees:")
+        let says = text.contains("Guarantees:")
+            || text.contains("Promise:")
             || name.starts_with("command/")
             || name == "lib.rs"
             || name.ends_with("tests.rs");
         assert!(!is_substantial || says || name.ends_with("conformance.rs"), "{name} says what it promises");
     }
+}
+
+/// A package has everything that is in the repository, except for folders that are packages themselves.
+#[test]
+fn what_code_and_tests_read_is_in_the_package() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_packaged = |path: &Path| {
+        let own = path.strip_prefix(root).is_ok();
+        own && path
+            .ancestors()
+            .take_while(|folder| *folder != root)
+            .all(|folder| !folder.join("Cargo.toml").exists())
+    };
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml");
+    let is_plain = |line: &str| !line.starts_with("exclude") && !line.starts_with("include");
+    assert!(manifest.lines().all(is_plain), "the manifest takes nothing out");
+    let mut read = 0;
+    for folder in ["src", "tests", "benches"] {
+        for (name, text) in rust_files(&root.join(folder)) {
+            let file = root.join(folder).join(&name);
+            // The text that follows each of these, up to the next quote.
+            let beside =
+                ["include_str!(\"", "include_bytes!(\"", "#[path = \""].map(|word| (word, file.parent()));
+            let below = [("CARGO_MANIFEST_DIR\")).join(\"", Some(root)), ("root.join(\"", Some(root))];
+            for (word, from) in beside.into_iter().chain(below) {
+                for rest in text.split(word).skip(1) {
+                    let path = rest.split('"').next().unwrap_or_default();
+                    let Ok(path) = from.expect("a folder").join(path).canonicalize() else { continue };
+                    assert!(is_packaged(&path), "{folder}/{name} reads {}", path.display());
+                    read += 1;
+                }
+            }
+        }
+    }
+    assert!(read > 8, "{read}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod backlog;
 mod changes;
 mod checkpoints;
+mod compiled;
 mod log_check;
 mod recovered;
 mod rows;
@@ -201,6 +202,8 @@ impl SqliteBackend {
                 return Err(error);
             }
         };
+        lock_file.warn_of_mismatch(path);
+        compiled::report(&db);
         Ok(SqliteBackend {
             db,
             files,
@@ -252,6 +255,11 @@ fn real(path: &Path) -> Result<PathBuf, JournalError> {
     match std::fs::canonicalize(path) {
         Ok(path) if path.is_dir() => {
             let what = format!("{} is a directory; name a file in it", path.display());
+            Err(JournalError::Path { what })
+        }
+        Ok(path) if !path.is_file() => {
+            // A device or a pipe keeps nothing, and nothing is to be left beside it.
+            let what = format!("{} is not a regular file; name one, or --durability memory", path.display());
             Err(JournalError::Path { what })
         }
         Ok(path) => Ok(path),

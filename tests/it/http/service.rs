@@ -43,6 +43,8 @@ fn metrics_are_what_prometheus_reads_and_json_on_demand() {
     redis.line("UNLOCK a me");
     call(addr, "alice", "POST", "/locks/c/acquire", "{}");
     call(addr, "alice", "POST", "/locks/c/renew", "{}");
+    call(addr, "mallory", "GET", "/locks/c", "");
+    call(addr, "nobody", "GET", "/locks/c", "");
     let answer = call(addr, "admin", "GET", "/metrics", "");
     let media = answer.header("content-type").unwrap_or_default();
     assert!(media.starts_with("application/openmetrics-text; version=1.0.0"), "{media}");
@@ -63,6 +65,8 @@ fn metrics_are_what_prometheus_reads_and_json_on_demand() {
         "octostore_http_request_seconds_count{endpoint=\"acquire\"} 1",
         "octostore_http_request_errors_total{endpoint=\"renew\"} 1",
         "octostore_connections{protocol=\"redis\"} 1",
+        "octostore_failed_logins_total{protocol=\"http\"} 1",
+        "octostore_failed_logins_total{protocol=\"redis\"} 0",
         "octostore_journal_up 1",
         "octostore_queue_length 0",
         "octostore_sessions 0",

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use octostore::clock::Clock;
-use octostore::command::{self, About, Client, Clients, Executed, Hub, Limits, Next, Service};
+use octostore::command::{
+    self, About, Client, Clients, CurrentPassword, Executed, Hub, Limits, Next, Service,
+};
 use octostore::engine::{Engine, EngineConfig};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::lock::Timestamp;
@@ -29,7 +31,7 @@ fn service() -> Arc<Service> {
     Arc::new(Service {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
         limits: Limits { multi_bytes_max: 1 << 10, subscriptions_max: 8, ..Limits::default() },
-        password: None,
+        password: CurrentPassword::default(),
         clients: Clients::default(),
         hub: Hub::default(),
         settings: vec![("port", "0".into())],
