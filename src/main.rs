@@ -32,9 +32,11 @@ fn main() -> ExitCode {
             let server = Server::start(&config).await?;
             fewer_connections.iter().for_each(|fewer| tracing::info!("{fewer}"));
             tokio::spawn(hangups.reload(server.reloader(), read));
+            // Before the banner: a supervisor that has read it may send SIGTERM at once.
+            let stop = server::asked_to_stop();
             // If stdout is closed, the server serves all the same.
             let _ = writeln!(std::io::stdout(), "{}", server.banner());
-            server.run(server::asked_to_stop()).await;
+            server.run(stop).await;
             Ok::<(), StartError>(())
         })
     });

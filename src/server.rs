@@ -276,19 +276,21 @@ async fn asked(mut stopped: watch::Receiver<()>) {
 }
 
 /// Completes when the process is told to end, by SIGTERM or Ctrl-C.
-pub async fn asked_to_stop() {
+/// The signals are caught from this call on, whenever the future is first polled.
+pub fn asked_to_stop() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("signals cannot be caught; the process ends without draining");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::warn!("signals cannot be caught; the process ends without draining");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: no new connections, finishing what was received");
     }
-    tracing::info!("stopping: no new connections, finishing what was received");
 }
 
 /// Changes the password and the users of a running server.
