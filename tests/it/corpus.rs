@@ -7,7 +7,7 @@ mod http;
 #[path = "../../fuzz/src/recovery.rs"]
 mod recovery;
 #[path = "../../fuzz/src/requests.rs"]
-mod requests;
+pub(crate) mod requests;
 
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
