@@ -78,7 +78,7 @@ fn what_looks_at_much_lets_others_run_in_between() {
         ("0", with(&["keys", "*"], &[]), 4),
         ("0", with(&["keys", "none"], &[]), 4),
         ("1", with(&["keys"], &[glob.clone()]), 100),
-        ("1", with(&["scan", "0", "count", "1000", "match"], &[glob.clone()]), 100),
+        ("1", with(&["scan", "0", "count", "1000", "match"], &[glob.clone()]), 50),
         ("15", with(&["scan", "0", "count", "1000"], &[]), 2),
         ("0", with(&["watch"], &keys), 10),
         ("2", with(&["lockinfo", "shared"], &[]), 3),
