@@ -1,8 +1,8 @@
 //! What a well-behaved client sees while another abuses the server, and what that costs in memory.
 //!
 //! `cargo bench --bench abuse` runs everything; `-- patterns`, `-- AUTH` and so on only what has this
-//! in its name. It prints a markdown table. `OCTOSTORE_BIN` is the path of the server, by default the
-//! one of this build. With `OCTOSTORE_BEFORE`, the path of another build, both take turns, and each
+//! in its name. It prints a markdown table. `BENCH_SERVER` is the path of the server, by default the
+//! one of this build. With `BENCH_AGAINST`, the path of another build, both take turns, and each
 //! cell has both figures. `BENCH_SECONDS` (3) is how long each abuse is watched.
 //!
 //! The probe sends one request at a time: PING, and LOCK and UNLOCK of a key of its own; only PING where
@@ -28,8 +28,8 @@ use support::{HTTP_TOKEN, Line, encode, seconds};
 fn main() {
     support::raise_file_limit();
     let filter: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    let now = std::env::var("OCTOSTORE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_octostore").to_owned());
-    let before = std::env::var("OCTOSTORE_BEFORE").ok();
+    let now = std::env::var("BENCH_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_octostore").to_owned());
+    let before = std::env::var("BENCH_AGAINST").ok();
     println!(
         "| while … | p50 µs | p99 µs | max ms | MB at first | MB at most | MB at the end | p99, max × |"
     );
@@ -269,8 +269,8 @@ impl Server {
             .arg(dir.path().join("octostore.db"))
             .args(abuse.flags)
             // What this program reads is no setting of the server.
-            .env_remove("OCTOSTORE_BIN")
-            .env_remove("OCTOSTORE_BEFORE")
+            .env_remove("BENCH_SERVER")
+            .env_remove("BENCH_AGAINST")
             .stdout(Stdio::piped());
         if abuse.disk == Disk::None {
             command.args(["--durability", "memory"]);

@@ -687,6 +687,64 @@ async fn a_scan_returns_all_that_is_held_throughout_whatever_comes_and_goes() {
 }
 
 #[tokio::test]
+async fn a_scan_starts_over_when_what_it_saw_was_rolled_back() {
+    let faults = Arc::new(Faults::default());
+    let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+    let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
+    for n in 0..100 {
+        take(&engine, &format!("stays{n}"), request("a")).unwrap();
+    }
+    engine.barrier(engine.last()).await.unwrap();
+    faults.hold_commits();
+    let mut scan = Scan::new(0, 0, usize::MAX);
+    assert_eq!(scanned(&engine.access(), &mut scan, 1).len(), 1);
+    (0..100).for_each(|n| assert!(take(&engine, &format!("ghost{n}"), request("a")).is_some()));
+    // More of them than of the others are among what is seen now.
+    let seen = scanned(&engine.access(), &mut scan, 150);
+    assert!(seen.iter().any(|key| key.starts_with("ghost")));
+    let stands_on = scan.seq();
+    faults.fail_with(Some(JournalError::Full));
+    faults.release_commits();
+    assert!(engine.barrier(stands_on).await.is_err(), "it was never durable");
+    faults.fail_with(None);
+    while engine.check_up().is_err() {
+        std::thread::yield_now();
+    }
+    take(&engine, "later", request("a")).unwrap();
+    engine.barrier(engine.last()).await.unwrap();
+    assert!(
+        engine.verdict(stands_on) == Some(Err(crate::journal::OutcomeUnknown)),
+        "a later commit changes nothing"
+    );
+    let mut found = Vec::new();
+    let scanned = engine
+        .access()
+        .scan(&mut scan, usize::MAX, |held| found.push(String::from_utf8_lossy(held.key()).into_owned()))
+        .unwrap();
+    assert!(scanned.is_restarted && scanned.is_done, "{scanned:?}");
+    assert_eq!(found.len(), 101);
+    assert!(!found.iter().any(|key| key.starts_with("ghost")));
+    assert_eq!(engine.barrier(scan.seq()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_scan_of_a_small_database_looks_at_so_much_of_a_large_one_a_call() {
+    let engine = memory(&Clock::manual());
+    (0..5000).for_each(|n| assert!(take(&engine, &format!("k{n}"), request("a")).is_some()));
+    let (mut scan, mut looked, mut calls) = (Scan::new(1, 0, 10), 0, 0);
+    loop {
+        let scanned = engine.access().scan(&mut scan, 100, |_| panic!("nothing is held there")).unwrap();
+        assert!(scanned.looked <= 101, "{scanned:?}");
+        (looked, calls) = (looked + scanned.looked, calls + 1);
+        if scanned.is_done {
+            break;
+        }
+    }
+    assert_eq!((looked, scan.cursor()), (5000, 0));
+    assert!(calls >= 50);
+}
+
+#[tokio::test]
 async fn at_the_limit_nothing_new_is_granted_and_the_rest_goes_on() {
     let config = EngineConfig { locks_max: 1, ..config() };
     let engine = Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config).unwrap();

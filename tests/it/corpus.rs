@@ -5,7 +5,7 @@ use std::path::Path;
 
 mod http;
 mod recovery;
-mod requests;
+pub(crate) mod requests;
 
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);

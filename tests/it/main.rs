@@ -14,6 +14,7 @@ mod redis_itself;
 mod replies;
 mod scripts;
 mod simulation;
+mod steps;
 mod storage;
 mod tidy;
 mod turns;

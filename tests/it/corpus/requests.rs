@@ -17,10 +17,11 @@ use octostore::metrics::{Count, ServerMetrics};
 use octostore::resp::parts::{ScanLimits, Scanner, encode};
 use redis_protocol::{resp2, resp3};
 
-fn service() -> Arc<Service> {
+/// A server without sockets, in memory.
+pub(crate) fn service(locks_max: u64, multi_bytes_max: usize) -> Arc<Service> {
     let config = EngineConfig {
         durability: Durability::Memory,
-        locks_max: 16,
+        locks_max,
         sessions_max: 4,
         waiters_per_lock_max: 4,
         leases_per_account_max: 4,
@@ -30,7 +31,7 @@ fn service() -> Arc<Service> {
     let backend = Box::new(MemoryBackend::default());
     Arc::new(Service {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
-        limits: Limits { multi_bytes_max: 1 << 10, subscriptions_max: 8, ..Limits::default() },
+        limits: Limits { multi_bytes_max, subscriptions_max: 8, ..Limits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
         hub: Hub::default(),
@@ -71,7 +72,7 @@ fn replies(protocol: u8, mut bytes: Bytes) -> Option<usize> {
 /// The first byte tells how much time passes between two requests.
 pub(crate) fn run(input: &[u8]) {
     let Some((pace, mut input)) = input.split_first() else { return };
-    let service = service();
+    let service = service(16, 1 << 10);
     let limits = ScanLimits {
         words_max: 64,
         word_bytes_max: 8 << 10,
