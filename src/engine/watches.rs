@@ -12,15 +12,17 @@ use super::{Access, Engine, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{LockName, Op};
 
+/// Names, each with the flag of a watch, by the hash of the name, which others may share.
+type Watched = HashMap<u64, Vec<(LockName, Arc<AtomicBool>)>>;
+
 #[derive(Default)]
 pub(super) struct Watches {
     count: AtomicUsize,
-    /// Names, each with the flag of a watch, by the hash of the name, which others may share.
-    by_hash: Mutex<HashMap<u64, Vec<(LockName, Arc<AtomicBool>)>>>,
+    by_hash: Mutex<Watched>,
 }
 
 impl Watches {
-    fn by_hash(&self) -> MutexGuard<'_, HashMap<u64, Vec<(LockName, Arc<AtomicBool>)>>> {
+    fn by_hash(&self) -> MutexGuard<'_, Watched> {
         self.by_hash.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,5 +100,29 @@ impl Drop for Watch {
             }
         }
         watches.count.fetch_sub(self.watched.len(), Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_to_another_name_of_the_same_hash_breaks_nothing() {
+        let watches = Watches::default();
+        let name = |key: &str| LockName::new(0, key.as_bytes()).unwrap();
+        let flags = ["a", "b"].map(|key| {
+            let flag = Arc::<AtomicBool>::default();
+            watches.count.fetch_add(1, Ordering::SeqCst);
+            watches.by_hash().entry(7).or_default().push((name(key), Arc::clone(&flag)));
+            flag
+        });
+        let broken = || flags.each_ref().map(|flag| flag.load(Ordering::SeqCst));
+        watches.changed(7, &name("c"));
+        assert_eq!(broken(), [false, false]);
+        watches.changed(7, &name("b"));
+        assert_eq!(broken(), [false, true]);
+        watches.all_changed();
+        assert_eq!(broken(), [true, true]);
     }
 }
