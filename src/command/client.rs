@@ -273,13 +273,14 @@ impl Client {
         super::lock::verdict(parked).await
     }
 
-    /// Tells the registry what this connection did. Call between batches of requests.
+    /// Tells the registry what this connection did. Call between batches of requests, and before it is shown.
     pub fn rest(&mut self, is_waiting: bool) {
         let now = self.service.engine.clock().now();
         let (channels, patterns) = self.subscriptions.counts();
         let queued = self.transaction.as_ref().map(Transaction::len);
         let watched = self.watch.as_ref().map_or(0, Watch::len);
-        let command = self.last_command;
+        // Of the request that is carried out, if it asks about its own connection.
+        let command = if self.command.is_empty() { self.last_command } else { self.command };
         self.info.update(|details| {
             details.last_seen = now;
             details.last_command = command;

@@ -950,6 +950,37 @@ async fn a_watch_breaks_when_a_lock_changes_or_expires() {
     assert!(!unrelated.is_broken(&engine.access()).unwrap().0);
 }
 
+/// Whether a watch of `k` breaks when `change` runs.
+fn breaks<R>(engine: &Arc<Engine>, change: impl FnOnce() -> R) -> bool {
+    let mut watch = Watch::new(engine);
+    watch.add(&engine.access(), &name("k")).unwrap();
+    change();
+    watch.is_broken(&engine.access()).unwrap().0
+}
+
+#[tokio::test]
+async fn a_watch_breaks_at_what_changes_a_lease_and_at_nothing_else() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    let delay = Ttl::from_millis(50).ok();
+    let delayed = || request("a").with(LeaseExtra { delay, ..LeaseExtra::default() });
+    let lock = || take(&engine, "k", delayed());
+    let take_over = || take(&engine, "k", request("b"));
+    assert!(breaks(&engine, lock));
+    assert!(!breaks(&engine, lock), "asking again at the same instant moves no end");
+    clock.advance_millis(1);
+    assert!(breaks(&engine, lock), "asking again later does");
+    assert!(breaks(&engine, || set(&engine, "k", request("a"))), "so does a SET of the same value");
+    assert!(!breaks(&engine, || release(&engine, "k", "b")));
+    clock.advance_millis(1000);
+    engine.expire_due();
+    assert!(!breaks(&engine, take_over), "the lock-delay is running");
+    assert!(!breaks(&engine, || clock.advance_millis(50)), "its end frees nothing that was held");
+    assert!(breaks(&engine, take_over));
+    let op = Op::Set { request: request("b"), condition: SetCondition::Always, keep_ttl: true };
+    assert!(breaks(&engine, || engine.access().submit(&name("k"), &op).unwrap()));
+}
+
 #[tokio::test]
 async fn events_are_told_in_order_once_they_are_durable() {
     let faults = Arc::new(Faults::default());

@@ -116,3 +116,29 @@ fn redis_itself_answers_as_written() {
         found => println!("skipped: there is no redis-server 7 here, but {found:?}"),
     }
 }
+
+/// The fields of a line of CLIENT LIST in Redis 7.4, in order.
+const CLIENT_FIELDS: &str = "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free argv-mem multi-mem rbs \
+                             rbp obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";
+
+fn check_client_lines(client: &mut Client) {
+    for (request, command) in [("CLIENT LIST", "client|list"), ("client info", "client|info")] {
+        let line = client.line(request);
+        let line = line.trim_matches('"').trim_end_matches("\\n");
+        let mut known = CLIENT_FIELDS.split_whitespace();
+        let mut fields = line.split(' ').map(|field| field.split_once('=').expect("a field"));
+        assert!(fields.clone().all(|(name, _)| known.any(|known| known == name)), "in another order: {line}");
+        assert_eq!(fields.find(|(name, _)| *name == "cmd"), Some(("cmd", command)), "{line}");
+    }
+    assert_eq!(client.line("MULTI"), "+OK");
+    assert_eq!(client.line("CLIENT INFO"), "+QUEUED");
+    assert!(client.line("EXEC").contains(" cmd=exec "));
+}
+
+#[test]
+fn a_line_of_client_list_has_the_fields_of_redis_in_order_and_the_command_that_asks() {
+    check_client_lines(&mut TestServer::manual(&[]).connect());
+    if Redis::version().is_some_and(|version| version.starts_with("7.")) {
+        check_client_lines(&mut Redis::start(&[]).control());
+    }
+}

@@ -12,7 +12,7 @@ use super::wire::{Client, TestServer};
 
 #[test]
 fn every_script_is_answered_as_written() {
-    let count = check("tests/it/scripts", |flags| TestServer::manual(flags));
+    let count = check("tests/it/scripts", TestServer::manual);
     assert!(count >= 8, "the scripts are there");
 }
 
