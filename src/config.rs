@@ -77,7 +77,7 @@ pub static OPTIONS: &[Opt] = &[
         "output-stall-ms",
         "MS",
         "30000",
-        "Close connections that read none of their replies for so long",
+        "Close connections that take less than a mebibyte of a reply in so long",
     ),
     opt(
         SERVE,
