@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::args;
 use super::clients::ClientInfo;
-use super::pubsub::{Mailbox, Subscriptions};
+use super::pubsub::{Incoming, Subscriptions, Turn};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, Service};
 use crate::engine::{Parked, Watch};
@@ -110,9 +110,14 @@ impl Client {
         self.subscriptions.count() > 0
     }
 
-    /// Where messages for it arrive, once it has subscribed.
-    pub fn mailbox(&self) -> Option<&Arc<Mailbox>> {
-        self.subscriptions.mailbox()
+    /// Whether it has subscribed to something since it was opened or reset.
+    pub fn has_subscribed(&self) -> bool {
+        self.subscriptions.has_mailbox()
+    }
+
+    /// The oldest message for it that was not sent yet.
+    pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
+        self.subscriptions.next_message(turn)
     }
 
     pub(super) fn select(&mut self, database: u8) {

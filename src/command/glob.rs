@@ -10,6 +10,8 @@
 //! good as any. Long literal segments are found in linear time. For all others, [`LANES`] places are
 //! tried at once, one byte operation for all of them, until none is left.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use memchr::memmem;
@@ -44,6 +46,12 @@ impl Work {
     /// Takes units away, down to 0.
     pub(super) fn spend(&mut self, units: usize) {
         self.0 = self.0.saturating_sub(units as u64);
+    }
+
+    /// How many of `units` were spent, if it was made of them.
+    #[cfg(test)]
+    pub(super) fn spent_of(&self, units: u64) -> u64 {
+        units - self.0
     }
 
     /// Whether the turn is over.
@@ -217,8 +225,8 @@ impl<'a> Segment<'a> {
     fn find(&self, text: &[u8], mut start: usize, work: &mut Work) -> Search {
         work.spend(1 + self.pattern.len() / 16);
         let is_literal = !self.pattern.iter().any(|byte| matches!(byte, b'?' | b'[' | b'\\'));
-        let literal = (is_literal && self.text_bytes >= LITERAL_BYTES_MIN)
-            .then(|| memmem::Finder::new(self.pattern));
+        let literal =
+            (is_literal && self.text_bytes >= LITERAL_BYTES_MIN).then(|| memmem::Finder::new(self.pattern));
         // All places are below this.
         let Some(end) = (text.len() + 1).checked_sub(self.text_bytes) else { return Search::Nowhere };
         while start < end {
@@ -252,6 +260,33 @@ impl<'a> Segment<'a> {
             }
         }
         lanes.iter().position(|lane| *lane == 1)
+    }
+}
+
+/// Patterns are compared as texts.
+impl Ord for Glob {
+    fn cmp(&self, other: &Glob) -> Ordering {
+        self.pattern.cmp(&other.pattern)
+    }
+}
+
+impl PartialOrd for Glob {
+    fn partial_cmp(&self, other: &Glob) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Glob {
+    fn eq(&self, other: &Glob) -> bool {
+        self.pattern == other.pattern
+    }
+}
+
+impl Eq for Glob {}
+
+impl Borrow<[u8]> for Glob {
+    fn borrow(&self) -> &[u8] {
+        &self.pattern
     }
 }
 
@@ -459,7 +494,7 @@ mod tests {
         let mut work = Work::new(u64::MAX);
         let glob = Glob::new(pattern).unwrap();
         let found = glob.advance(text, &mut Progress::default(), &mut work).unwrap();
-        (found, u64::MAX - work.0)
+        (found, work.spent_of(u64::MAX))
     }
 
     #[test]
@@ -558,7 +593,9 @@ mod tests {
 
     #[test]
     fn a_prefix_is_what_every_match_starts_with() {
-        for (pattern, prefix) in [("__lock__:*", "__lock__:"), ("a?", "a"), ("[a]", ""), ("a\\b", "a"), ("ab", "ab")] {
+        for (pattern, prefix) in
+            [("__lock__:*", "__lock__:"), ("a?", "a"), ("[a]", ""), ("a\\b", "a"), ("ab", "ab")]
+        {
             assert_eq!(Glob::new(pattern.as_bytes()).unwrap().prefix(), prefix.as_bytes());
         }
     }

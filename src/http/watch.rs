@@ -85,7 +85,13 @@ impl Watchers {
         });
     }
 
-    /// Ends all streams.
+    /// Ends the streams of all who watch now. Returns how many there were.
+    pub(super) fn cut_off(&self) -> usize {
+        let watched = self.names().as_mut().map(std::mem::take).unwrap_or_default();
+        watched.values().map(HashMap::len).sum()
+    }
+
+    /// Ends all streams, those to come included.
     pub(super) fn close(&self) {
         self.names().take();
     }
