@@ -723,7 +723,10 @@ async fn the_queue_of_events_is_bounded_and_what_is_lost_is_told() {
     let long = "k".repeat(1000);
     let renew = |count: usize| {
         let op = Op::Acquire { request: request("a"), wait: None };
-        (0..count).for_each(|_| drop(engine.access().submit(&name(&long), &op).unwrap()));
+        for _ in 0..count {
+            engine.clock().advance_millis(1);
+            engine.access().submit(&name(&long), &op).unwrap();
+        }
     };
     let events = &engine.core.events;
     renew(100);
