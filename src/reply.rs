@@ -3,6 +3,7 @@
 //! Promise: every reply is complete and owns its bytes. Absent: RESP versions, HTTP, sockets.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 /// A reply, in the terms that all protocols share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub enum Reply {
     Bulk(Vec<u8>),
     /// Text for people, of several lines.
     Text(String),
+    /// The same, long.
+    LongText(Rope),
+    /// An array of byte strings, of which there may be many.
+    Bulks(Bulks),
     /// Nothing.
     Null,
     /// Nothing, where there might have been an array.
@@ -48,6 +53,8 @@ impl Reply {
             + match self {
                 Reply::Bulk(bytes) => bytes.len(),
                 Reply::Text(text) => text.len(),
+                Reply::LongText(rope) => rope.len(),
+                Reply::Bulks(bulks) => bulks.size(),
                 Reply::Error(text) => text.len(),
                 Reply::Array(parts) | Reply::Set(parts) | Reply::Push(parts) | Reply::Sequence(parts) => {
                     parts.iter().map(Reply::size).sum()
@@ -55,6 +62,27 @@ impl Reply {
                 Reply::Map(pairs) => pairs.iter().map(|(key, value)| key.size() + value.size()).sum(),
                 Reply::Simple(_) | Reply::Integer(_) | Reply::Null | Reply::NullArray => 0,
             }
+    }
+
+    /// Whether it takes more than so many bytes of memory. Looks at no more of it than it has to.
+    pub fn is_larger_than(&self, bytes: usize) -> bool {
+        fn take(reply: &Reply, left: &mut usize) -> bool {
+            let all = |parts: &[Reply], left: &mut usize| parts.iter().all(|part| take(part, left));
+            let own = match reply {
+                Reply::Array(parts) | Reply::Set(parts) | Reply::Push(parts) | Reply::Sequence(parts) => {
+                    return all(parts, left);
+                }
+                Reply::Map(pairs) => {
+                    return pairs.iter().all(|(key, value)| take(key, left) && take(value, left));
+                }
+                reply => reply.size(),
+            };
+            own <= *left && {
+                *left -= own;
+                true
+            }
+        }
+        !take(self, &mut { bytes })
     }
 
     /// A count.
@@ -65,5 +93,139 @@ impl Reply {
     /// Milliseconds or another unsigned number.
     pub fn unsigned(n: u64) -> Reply {
         Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+    }
+}
+
+/// Bytes in pieces: growing it never moves what is there, and it goes a piece at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rope {
+    pieces: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+/// Bytes of a piece of a [`Rope`].
+const PIECE_BYTES: usize = 32 << 10;
+
+impl Rope {
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Appends parts, all of them in one piece.
+    pub fn push(&mut self, parts: &[&[u8]]) {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        let has_room = |piece: &Vec<u8>| piece.len() + bytes <= piece.capacity();
+        if !self.pieces.back().is_some_and(has_room) {
+            // The first is small: most ropes are.
+            let room = if self.pieces.is_empty() { 512 } else { PIECE_BYTES };
+            self.pieces.push_back(Vec::with_capacity(room.max(bytes)));
+        }
+        let piece = self.pieces.back_mut().unwrap_or_else(|| unreachable!("pushed above"));
+        parts.iter().for_each(|part| piece.extend_from_slice(part));
+        self.bytes += bytes;
+    }
+
+    /// What it consists of.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(Vec::as_slice)
+    }
+
+    /// Takes the first piece out.
+    pub fn pop(&mut self) -> Option<Vec<u8>> {
+        let piece = self.pieces.pop_front()?;
+        self.bytes -= piece.len();
+        Some(piece)
+    }
+}
+
+/// Byte strings, packed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bulks {
+    /// Each string after its length in [`LENGTH_BYTES`] bytes.
+    rope: Rope,
+    count: usize,
+}
+
+const LENGTH_BYTES: usize = size_of::<u32>();
+
+impl Bulks {
+    /// Appends a string.
+    pub fn push(&mut self, bulk: &[u8]) {
+        let length = u32::try_from(bulk.len()).unwrap_or_else(|_| unreachable!("strings are short"));
+        self.rope.push(&[&length.to_le_bytes(), bulk]);
+        self.count += 1;
+    }
+
+    /// How many strings there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of memory.
+    pub fn size(&self) -> usize {
+        self.rope.len()
+    }
+
+    /// Takes the first strings out, about as many as fit into [`PIECE_BYTES`], and passes them to `each`.
+    /// `false`: there were none.
+    pub fn drain_piece(&mut self, mut each: impl FnMut(&[u8])) -> bool {
+        let Some(piece) = self.rope.pop() else { return false };
+        for bulk in strings(&piece) {
+            each(bulk);
+            self.count -= 1;
+        }
+        true
+    }
+
+    /// All strings.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.rope.pieces().flat_map(strings)
+    }
+}
+
+fn strings(mut piece: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, after) = piece.split_first_chunk::<LENGTH_BYTES>()?;
+        let (string, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        piece = after;
+        Some(string)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_into_a_rope_comes_out_in_order() {
+        let lengths = [0, 1, 500, 513, PIECE_BYTES - 4, PIECE_BYTES, 3 * PIECE_BYTES, 7];
+        let strings: Vec<Vec<u8>> = (0..200).map(|n| vec![n as u8; lengths[n % lengths.len()]]).collect();
+        let mut bulks = Bulks::default();
+        strings.iter().for_each(|string| bulks.push(string));
+        assert_eq!(bulks.len(), strings.len());
+        assert_eq!(bulks.size(), strings.iter().map(|string| LENGTH_BYTES + string.len()).sum::<usize>());
+        assert!(bulks.iter().eq(&strings));
+        let mut out = Vec::new();
+        while bulks.drain_piece(|string| out.push(string.to_vec())) {}
+        assert_eq!((out, bulks.len(), bulks.size()), (strings, 0, 0));
+    }
+
+    #[test]
+    fn a_reply_is_larger_than_one_byte_less_than_its_parts() {
+        let reply = Reply::Array(vec![Reply::bulk("abc"), Reply::Map(vec![(Reply::Null, Reply::OK)])]);
+        // Those that have no parts themselves.
+        let parts = 3 * size_of::<Reply>() + 3;
+        assert!(reply.is_larger_than(parts - 1) && !reply.is_larger_than(parts));
     }
 }

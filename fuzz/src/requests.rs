@@ -85,7 +85,17 @@ pub(crate) fn run(input: &[u8]) {
             continue;
         }
         service.engine.clock().advance_millis(u64::from(*pace));
-        let Executed { reply, next, command, .. } = client.execute(&service, args);
+        let mut executed = client.execute(&service, args);
+        if let Next::Steps(mut steps) = executed.next {
+            let is_answered = executed.reply.is_some();
+            executed = loop {
+                if let Some(executed) = client.advance(&service, &mut *steps) {
+                    break executed;
+                }
+            };
+            executed.reply = executed.reply.filter(|_| is_answered);
+        }
+        let Executed { reply, next, command, .. } = executed;
         if let Some(reply) = reply {
             let mut out = BytesMut::new();
             encode(&reply, client.protocol(), &mut out);
@@ -95,7 +105,7 @@ pub(crate) fn run(input: &[u8]) {
             assert!(found == Some(1) || (answers_often && found > Some(1)), "{out:?}");
         }
         match next {
-            Next::Request => {}
+            Next::Request | Next::Steps(_) => {}
             // As if the client had gone while it waited.
             Next::Wait(parked) => drop(parked),
             Next::Close => break,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::args;
 use super::clients::ClientInfo;
+use super::hub::Publication;
 use super::pubsub::{Incoming, Subscriptions, Turn};
+use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, Service};
 use crate::engine::{Parked, Watch};
@@ -17,7 +19,7 @@ use crate::reply::Reply;
 
 /// What became of a request.
 pub struct Executed {
-    /// What to answer; `None`: nothing. If it waits for a lock, only whether there is to be an answer.
+    /// What to answer; `None`: nothing. If it waits for a lock or has turns left to take, only whether there is to be an answer.
     pub reply: Option<Reply>,
     /// The reply must not leave before this is durable.
     pub seq: Seq,
@@ -33,6 +35,8 @@ pub enum Next {
     Request,
     /// It waits for a lock; the reply comes from [`Client::verdict`].
     Wait(Parked),
+    /// It has turns left to take; the reply comes from [`Client::advance`].
+    Steps(Box<dyn Steps>),
     /// It ends after the reply.
     Close,
 }
@@ -55,6 +59,8 @@ pub struct Client {
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
+    /// What a command of the transaction that runs publishes, once the transaction is over.
+    pub(super) deferred: Option<Publication>,
     connection_session: Option<SessionId>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
@@ -63,6 +69,10 @@ pub struct Client {
     /// The one that is carried out.
     command: &'static str,
     last_command: &'static str,
+    /// Units of work done since the last turn ended.
+    pub(super) work: usize,
+    /// What `work` was when the transaction that runs began.
+    pub(super) transaction_began_at: usize,
 }
 
 impl Client {
@@ -78,13 +88,26 @@ impl Client {
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
+            deferred: None,
             connection_session: None,
             origin: None,
             replies: Replies::On,
             skips_next: false,
             command: "",
             last_command: "NULL",
+            work: 0,
+            transaction_began_at: 0,
         }
+    }
+
+    /// Whether it may go on before others are served.
+    pub fn has_turn_left(&self) -> bool {
+        self.work < TURN_WORK
+    }
+
+    /// Others were served: starts a new turn.
+    pub fn begin_turn(&mut self) {
+        self.work = 0;
     }
 
     /// What others may know of it.
@@ -154,11 +177,17 @@ impl Client {
         self.is_authenticated = self.service.password.is_none();
     }
 
+    /// Removes some of its subscriptions, as many as a turn allows. Returns whether there are any left.
+    pub fn unsubscribe_some(&mut self) -> bool {
+        self.subscriptions.clear_some(&self.service, self.info.id)
+    }
+
     /// Carries a request out. `service` is the one it was made with, passed along to spare a count of references.
     pub fn execute(&mut self, service: &Arc<Service>, words: Args<'_>) -> Executed {
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
+        self.work += REQUEST_WORK;
         let access = service.engine.access();
         let mut context = Context {
             service,
@@ -166,24 +195,49 @@ impl Client {
             access: &access,
             seq: Seq::default(),
             parked: None,
+            steps: None,
             closes: false,
         };
         let done = context.run(words);
         let reply = context.reply_to(done);
-        let Context { seq, parked, closes, .. } = context;
+        let Context { seq, parked, steps, closes, .. } = context;
         let is_silent = self.replies != Replies::On;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
-        let next = match parked {
-            Some(parked) => Next::Wait(parked),
-            None if closes => Next::Close,
-            None => Next::Request,
+        let next = match (parked, steps) {
+            (Some(parked), _) => Next::Wait(parked),
+            (None, Some(steps)) => Next::Steps(steps),
+            (None, None) if closes => Next::Close,
+            (None, None) => Next::Request,
         };
         if !self.command.is_empty() {
             self.last_command = self.command;
         }
         Executed { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
+    }
+
+    /// Takes the next turn of a request. `None`: it needs another one.
+    pub fn advance(&mut self, service: &Arc<Service>, steps: &mut dyn Steps) -> Option<Executed> {
+        self.begin_turn();
+        let access = service.engine.access();
+        let mut context = Context {
+            service,
+            client: self,
+            access: &access,
+            seq: Seq::default(),
+            parked: None,
+            steps: None,
+            closes: false,
+        };
+        let done = match steps.advance(&mut context) {
+            Ok(Progress::More) => return None,
+            Ok(Progress::Done(reply)) => Ok(reply),
+            Err(error) => Err(error),
+        };
+        let reply = Some(context.reply_to(done));
+        let next = if context.closes { Next::Close } else { Next::Request };
+        Some(Executed { reply, seq: context.seq, next, command: context.client.last_command })
     }
 
     pub(super) fn set_replies(&mut self, word: &[u8]) -> Result<Reply, CommandError> {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use super::CommandError;
+use super::steps::TURN_WORK;
 
 /// Longest pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1024;
@@ -26,6 +27,9 @@ const LANES: usize = 64;
 const LITERAL_BYTES_MIN: usize = 8;
 /// Places that such a search covers between two looks at the work that is left.
 const SEARCH_PLACES: usize = 16 << 10;
+
+/// Units of work in a unit of a request's turn.
+const WORK_PER_UNIT: usize = 12;
 
 /// Work that may still be done in a turn. A unit is one operation on [`LANES`] bytes, or as much: a few
 /// nanoseconds.
@@ -40,7 +44,17 @@ impl Work {
 
     /// Work for one turn of a task: about half a millisecond.
     pub(super) fn turn() -> Work {
-        Work(50_000)
+        Work::of_units(TURN_WORK)
+    }
+
+    /// As much work as so many units of a request's turn, see `steps`.
+    pub(super) fn of_units(units: usize) -> Work {
+        Work((units * WORK_PER_UNIT) as u64)
+    }
+
+    /// The units of a request's turn that are left, rounded down.
+    pub(super) fn units(&self) -> usize {
+        self.0 as usize / WORK_PER_UNIT
     }
 
     /// Takes units away, down to 0.

@@ -29,6 +29,7 @@ mod renew;
 mod server;
 mod session;
 mod set;
+mod steps;
 mod transaction;
 mod unlock;
 
@@ -48,6 +49,7 @@ pub use clients::{ClientInfo, Clients};
 pub use error::{CommandError, OUTCOME_UNKNOWN};
 pub use hub::{Hub, Publication};
 pub use pubsub::{Incoming, Turn};
+pub use steps::{Progress, Steps};
 
 /// A command, or a subcommand of one.
 #[derive(Debug)]
@@ -361,6 +363,8 @@ pub struct Context<'a> {
     pub(self) seq: Seq,
     /// The request waits for a lock; there is no reply yet.
     pub(self) parked: Option<Parked>,
+    /// The request goes on in further turns; there is no reply yet.
+    pub(self) steps: Option<Box<dyn Steps>>,
     /// The connection ends after the reply.
     pub(self) closes: bool,
 }
@@ -398,6 +402,7 @@ impl Context<'_> {
             access: &alone,
             seq: self.seq,
             parked: None,
+            steps: None,
             closes: false,
         };
         let result = work(&mut inner);

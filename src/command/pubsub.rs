@@ -4,12 +4,14 @@
 //! would go beyond either limit changes nothing. Lock events say what happened and the token, never the
 //! owner. Not here: how messages reach subscribers, sockets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::glob::{Glob, Progress, Work};
 use super::hub::{self, Mailbox, Notice, Publication, SUBSCRIPTION_BYTES, Topic, Via};
+use super::steps::{self, Steps, TURN_WORK, Words};
 use super::{Args, Command, CommandError, Context, Flags, Group, Limits, Run, Service};
+use crate::journal::Seq;
 use crate::reply::Reply;
 
 /// What one connection has subscribed to.
@@ -217,17 +219,26 @@ impl Subscriptions {
         }
     }
 
+    /// Removes some of them. Returns whether there are any left.
+    pub(super) fn clear_some(&mut self, service: &Service, client: u64) -> bool {
+        for _ in 0..TURN_WORK / TOPIC_WORK {
+            if let Some(channel) = self.channels.first().cloned() {
+                self.remove(service, client, Kind::Channel, &channel);
+            } else if let Some((glob, ())) = self.patterns.first_key_value() {
+                let pattern = Arc::clone(glob.text());
+                self.remove(service, client, Kind::Pattern, &pattern);
+            } else {
+                self.mailbox = None;
+                self.matching = None;
+                return false;
+            }
+        }
+        true
+    }
+
     /// Removes all of them.
     pub(super) fn clear(&mut self, service: &Service, client: u64) {
-        while let Some(channel) = self.channels.first().cloned() {
-            self.remove(service, client, Kind::Channel, &channel);
-        }
-        while let Some((glob, ())) = self.patterns.first_key_value() {
-            let pattern = Arc::clone(glob.text());
-            self.remove(service, client, Kind::Pattern, &pattern);
-        }
-        self.mailbox = None;
-        self.matching = None;
+        while self.clear_some(service, client) {}
     }
 }
 
@@ -312,14 +323,61 @@ pub(super) const PUBLISH: Command = command(
                 "ERR channels __lock__: and __lock@n__: are for the server's events",
             ));
         }
-        let mut publication = Publication::message(channel, words.word(2));
-        loop {
-            if let Some(sent) = publication.advance(&context.service.hub) {
-                return Ok(Reply::count(sent));
-            }
+        let publication = Publication::message(channel, words.word(2));
+        if context.access.is_alone() {
+            // Nobody waits for those who listen: EXEC sends it when others may come in between.
+            context.client.deferred = Some(publication);
+            return Ok(Reply::Integer(0));
         }
+        context.in_turns(Publish(publication))
     },
 );
+
+/// Units of work on one channel or pattern.
+const TOPIC_WORK: usize = 10;
+
+struct Publish(Publication);
+
+impl Steps for Publish {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        Ok(match context.publish(&mut self.0) {
+            Some(sent) => steps::Progress::Done(Reply::count(sent)),
+            None => steps::Progress::More,
+        })
+    }
+}
+
+/// What the commands of a transaction publish, with the places of these commands among the replies.
+pub(super) struct PublishAll {
+    pub(super) replies: Vec<Reply>,
+    pub(super) publications: VecDeque<(usize, Publication)>,
+    /// What the replies wait for.
+    pub(super) seq: Seq,
+}
+
+impl Steps for PublishAll {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        while let Some((place, publication)) = self.publications.front_mut() {
+            let Some(sent) = context.publish(publication) else { return Ok(steps::Progress::More) };
+            self.replies[*place] = Reply::count(sent);
+            self.publications.pop_front();
+        }
+        context.seq = context.seq.max(self.seq);
+        Ok(steps::Progress::Done(Reply::Array(std::mem::take(&mut self.replies))))
+    }
+}
+
+impl Context<'_> {
+    /// Does what is left of the turn for a publication.
+    fn publish(&mut self, publication: &mut Publication) -> Option<usize> {
+        // At least a little, so that it gets on.
+        let units = self.turn_left().max(TOPIC_WORK);
+        let mut work = Work::of_units(units);
+        let sent = publication.advance_by(&self.service.hub, &mut work);
+        self.spend(units - work.units());
+        sent
+    }
+}
 
 fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply {
     let topic = topic.map_or(Reply::Null, Reply::bulk);
@@ -346,32 +404,72 @@ fn subscribe(context: &mut Context<'_>, words: Args<'_>, kind: Kind) -> Result<R
     subscriptions
         .mailbox
         .get_or_insert_with(|| Arc::new(Mailbox::new(Arc::clone(&info), limits.subscriber_bytes_max)));
-    let mut confirmations = Vec::new();
-    for topic in words.from(1) {
-        if !subscriptions.has(kind, topic) {
-            subscriptions.add(service, info.id, kind, topic);
-        }
-        confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+    context.in_turns(Subscribe { words: Words::new(words, 1), kind, verb, confirmations: Vec::new() })
+}
+
+struct Subscribe {
+    words: Words,
+    kind: Kind,
+    verb: &'static str,
+    confirmations: Vec<Reply>,
+}
+
+impl Steps for Subscribe {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        let Subscribe { words, kind, verb, confirmations } = self;
+        let are_done = words.each(context, |context, topic| {
+            context.spend(TOPIC_WORK);
+            let (service, id) = (context.service, context.client.info().id);
+            let subscriptions = &mut context.client.subscriptions;
+            if !subscriptions.has(*kind, topic) {
+                subscriptions.add(service, id, *kind, topic);
+            }
+            confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+            Ok(())
+        })?;
+        Ok(match are_done {
+            true => steps::Progress::Done(Reply::Sequence(std::mem::take(confirmations))),
+            false => steps::Progress::More,
+        })
     }
-    Ok(Reply::Sequence(confirmations))
 }
 
 fn unsubscribe(context: &mut Context<'_>, words: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
-    let id = context.client.info().id;
     let subscriptions = &mut context.client.subscriptions;
     let topics: Vec<Arc<[u8]>> = match (words.len(), kind) {
         (1, Kind::Channel) => subscriptions.channels.iter().cloned().collect(),
         (1, Kind::Pattern) => subscriptions.patterns.keys().map(|glob| Arc::clone(glob.text())).collect(),
         _ => words.from(1).map(Arc::from).collect(),
     };
-    let mut confirmations = Vec::new();
-    for topic in &topics {
-        subscriptions.remove(context.service, id, kind, topic);
-        confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+    if topics.is_empty() {
+        return Ok(Reply::Sequence(vec![confirmation(verb, None, subscriptions.count())]));
     }
-    if confirmations.is_empty() {
-        confirmations.push(confirmation(verb, None, subscriptions.count()));
+    context.in_turns(Unsubscribe { topics: topics.into_iter(), kind, verb, confirmations: Vec::new() })
+}
+
+struct Unsubscribe {
+    topics: std::vec::IntoIter<Arc<[u8]>>,
+    kind: Kind,
+    verb: &'static str,
+    confirmations: Vec<Reply>,
+}
+
+impl Steps for Unsubscribe {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        for topic in self.topics.by_ref() {
+            context.spend(TOPIC_WORK);
+            let (service, id) = (context.service, context.client.info().id);
+            let subscriptions = &mut context.client.subscriptions;
+            subscriptions.remove(service, id, self.kind, &topic);
+            self.confirmations.push(confirmation(self.verb, Some(&topic), subscriptions.count()));
+            if !context.has_turn_left() {
+                break;
+            }
+        }
+        Ok(match self.topics.len() {
+            0 => steps::Progress::Done(Reply::Sequence(std::mem::take(&mut self.confirmations))),
+            _ => steps::Progress::More,
+        })
     }
-    Ok(Reply::Sequence(confirmations))
 }

@@ -2,6 +2,10 @@
 //!
 //! Promise: nobody's commands come between those of an EXEC, all changes land in one commit, and the reply waits for it.
 
+use std::collections::VecDeque;
+
+use super::pubsub::PublishAll;
+use super::steps::work_of_bytes;
 use super::{Args, Command, CommandError, Context, Flags, Group, OwnedArgs, Run};
 use crate::engine::Watch;
 use crate::reply::Reply;
@@ -105,8 +109,6 @@ fn watch(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErr
     Ok(Reply::OK)
 }
 
-/// Bytes of replies from which on an EXEC carries out only what changes something.
-const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Keys that one connection may watch.
 const WATCHED_MAX: usize = 10_000;
 
@@ -118,27 +120,37 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     if transaction.is_broken {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
-    context.atomically(|context| {
+    let mut publications = VecDeque::new();
+    let reply = context.atomically(|context| {
         if let Some(watch) = &watch
             && context.look(watch.is_broken(context.access))?
         {
             return Ok(Reply::NullArray);
         }
         let mut replies = Vec::with_capacity(transaction.queued.len());
-        let mut bytes = 0;
+        context.begin_transaction();
         for (command, words) in &transaction.queued {
-            let reply = match bytes > REPLY_BYTES_MAX && !command.is(Flags::WRITE) {
-                true => Err(CommandError::new(format!(
-                    "ERR the replies before this one have more than {REPLY_BYTES_MAX} bytes; it was not run"
-                ))),
-                false => context.call(command, words.as_args()),
+            let may_run = match command.is(Flags::WRITE) {
+                true => Ok(()),
+                false => context.check_transaction_budget(),
             };
+            let reply = may_run.and_then(|()| context.call(command, words.as_args()));
             let reply = context.reply_to(reply);
-            bytes += reply.size();
+            context.spend(work_of_bytes(reply.size()));
+            if let Some(publication) = context.client.deferred.take() {
+                publications.push_back((replies.len(), publication));
+            }
             replies.push(reply);
         }
         Ok(Reply::Array(replies))
-    })
+    })?;
+    match reply {
+        Reply::Array(replies) if !publications.is_empty() => {
+            let seq = context.seq;
+            context.in_turns(PublishAll { replies, publications, seq })
+        }
+        reply => Ok(reply),
+    }
 }
 
 impl Context<'_> {

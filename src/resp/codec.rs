@@ -10,7 +10,7 @@ use redis_protocol::resp2::types::BorrowedFrame as Frame2;
 use redis_protocol::resp3::encode::complete::extend_encode_borrowed as encode3;
 use redis_protocol::resp3::types::{BorrowedFrame as Frame3, VerbatimStringFormat};
 
-use crate::reply::Reply;
+use crate::reply::{Bulks, Reply, Rope};
 
 /// Appends a reply in RESP `protocol` (2 or 3) to `out`.
 pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
@@ -28,6 +28,15 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
             scalar3(out, &Frame3::VerbatimString { data, format, attributes: None });
         }
         Reply::Text(text) => scalar(out, &Frame2::BulkString(text.as_bytes())),
+        Reply::LongText(rope) => {
+            long_text_head(rope, is_3, out);
+            rope.pieces().for_each(|piece| out.extend_from_slice(piece));
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Bulks(bulks) => {
+            number(b'*', bulks.len(), out);
+            bulks.iter().for_each(|bytes| bulk(bytes, out));
+        }
         Reply::Null | Reply::NullArray if is_3 => scalar3(out, &Frame3::Null),
         Reply::Null => scalar(out, &Frame2::Null),
         Reply::NullArray => out.extend_from_slice(b"*-1\r\n"),
@@ -35,11 +44,7 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
         Reply::Set(items) => aggregate(if is_3 { b'~' } else { b'*' }, items, protocol, out),
         Reply::Push(items) => aggregate(if is_3 { b'>' } else { b'*' }, items, protocol, out),
         Reply::Map(pairs) => {
-            if is_3 {
-                number(b'%', pairs.len(), out);
-            } else {
-                number(b'*', pairs.len() * 2, out);
-            }
+            map_head(pairs.len(), is_3, out);
             for (key, value) in pairs {
                 encode(key, protocol, out);
                 encode(value, protocol, out);
@@ -47,6 +52,121 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
         }
         Reply::Sequence(replies) => replies.iter().for_each(|reply| encode(reply, protocol, out)),
     }
+}
+
+/// Encodes one reply in parts, and lets go of what is encoded.
+pub(super) struct Encoder {
+    protocol: u8,
+    /// What is still to come, the innermost last.
+    rest: Vec<Rest>,
+}
+
+enum Rest {
+    One(Reply),
+    Replies(std::vec::IntoIter<Reply>),
+    Pairs(std::vec::IntoIter<(Reply, Reply)>),
+    Bulks(Bulks),
+    Rope(Rope),
+    Literal(&'static [u8]),
+}
+
+impl Encoder {
+    pub(super) fn new(reply: Reply, protocol: u8) -> Encoder {
+        Encoder { protocol, rest: vec![Rest::One(reply)] }
+    }
+
+    /// Appends to `out` until it has `bytes` bytes or somewhat more. `false`: that was all.
+    pub(super) fn encode(&mut self, out: &mut BytesMut, bytes: usize) -> bool {
+        while out.len() < bytes {
+            let Some(rest) = self.rest.last_mut() else { return false };
+            let (next, value) = match rest {
+                Rest::Replies(replies) => (replies.next(), None),
+                Rest::Pairs(pairs) => {
+                    pairs.next().map_or((None, None), |(key, value)| (Some(key), Some(value)))
+                }
+                Rest::Bulks(bulks) => {
+                    if bulks.drain_piece(|bulk| self::bulk(bulk, out)) {
+                        continue;
+                    }
+                    (None, None)
+                }
+                Rest::Rope(rope) => match rope.pop() {
+                    Some(piece) => {
+                        out.extend_from_slice(&piece);
+                        continue;
+                    }
+                    None => (None, None),
+                },
+                Rest::One(_) | Rest::Literal(_) => match self.rest.pop() {
+                    Some(Rest::Literal(literal)) => {
+                        out.extend_from_slice(literal);
+                        continue;
+                    }
+                    Some(Rest::One(reply)) => (Some(reply), None),
+                    _ => unreachable!("it was the last"),
+                },
+            };
+            self.rest.extend(value.map(Rest::One));
+            match next {
+                Some(reply) => self.begin(reply, out),
+                None => drop(self.rest.pop()),
+            }
+        }
+        !self.rest.is_empty()
+    }
+
+    fn begin(&mut self, reply: Reply, out: &mut BytesMut) {
+        let is_3 = self.protocol == 3;
+        let rest = match reply {
+            Reply::Array(items) => list(b'*', items, out),
+            Reply::Set(items) => list(if is_3 { b'~' } else { b'*' }, items, out),
+            Reply::Push(items) => list(if is_3 { b'>' } else { b'*' }, items, out),
+            Reply::Map(pairs) => {
+                map_head(pairs.len(), is_3, out);
+                Rest::Pairs(pairs.into_iter())
+            }
+            Reply::Sequence(replies) => Rest::Replies(replies.into_iter()),
+            Reply::Bulks(bulks) => {
+                number(b'*', bulks.len(), out);
+                Rest::Bulks(bulks)
+            }
+            Reply::LongText(rope) => {
+                long_text_head(&rope, is_3, out);
+                self.rest.push(Rest::Literal(b"\r\n"));
+                Rest::Rope(rope)
+            }
+            reply => return encode(&reply, self.protocol, out),
+        };
+        self.rest.push(rest);
+    }
+}
+
+fn long_text_head(rope: &Rope, is_3: bool, out: &mut BytesMut) {
+    const FORMAT: &[u8] = b"txt:";
+    match is_3 {
+        true => number(b'=', rope.len() + FORMAT.len(), out),
+        false => number(b'$', rope.len(), out),
+    }
+    out.extend_from_slice(if is_3 { FORMAT } else { b"" });
+}
+
+fn list(kind: u8, items: Vec<Reply>, out: &mut BytesMut) -> Rest {
+    number(kind, items.len(), out);
+    Rest::Replies(items.into_iter())
+}
+
+fn map_head(pairs: usize, is_3: bool, out: &mut BytesMut) {
+    if is_3 {
+        number(b'%', pairs, out);
+    } else {
+        number(b'*', pairs * 2, out);
+    }
+}
+
+fn bulk(bytes: &[u8], out: &mut BytesMut) {
+    number(b'$', bytes.len(), out);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn aggregate(kind: u8, items: &[Reply], protocol: u8, out: &mut BytesMut) {
@@ -87,6 +207,13 @@ mod tests {
             let mut out = BytesMut::from(&b"before"[..]);
             encode(reply, protocol, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), format!("before{expected}"), "RESP{protocol}");
+            // In parts as small as they get.
+            let (mut encoder, mut parts) = (Encoder::new(reply.clone(), protocol), BytesMut::new());
+            while {
+                let bytes = parts.len() + 1;
+                encoder.encode(&mut parts, bytes)
+            } {}
+            assert_eq!(String::from_utf8_lossy(&parts), expected, "RESP{protocol}");
         }
     }
 
@@ -104,6 +231,26 @@ mod tests {
         check(&Reply::Set(vec![Reply::Null]), "*1\r\n$-1\r\n", "~1\r\n_\r\n");
         check(&Reply::Push(vec![]), "*0\r\n", ">0\r\n");
         check(&Reply::Sequence(vec![Reply::OK, Reply::OK]), "+OK\r\n+OK\r\n", "+OK\r\n+OK\r\n");
+    }
+
+    #[test]
+    fn packed_strings_and_long_texts_have_the_frames_of_plain_ones() {
+        let (mut bulks, mut rope) = (Bulks::default(), Rope::default());
+        check(&Reply::Bulks(bulks.clone()), "*0\r\n", "*0\r\n");
+        check(&Reply::LongText(rope.clone()), "$0\r\n\r\n", "=4\r\ntxt:\r\n");
+        bulks.push(b"a\r\nb");
+        bulks.push(b"");
+        rope.push(&[b"a", b"b"]);
+        let strings = "*2\r\n$4\r\na\r\nb\r\n$0\r\n\r\n";
+        check(&Reply::Bulks(bulks.clone()), strings, strings);
+        check(&Reply::LongText(rope), "$2\r\nab\r\n", "=6\r\ntxt:ab\r\n");
+        let nested =
+            Reply::Map(vec![(Reply::OK, Reply::Array(vec![Reply::Bulks(bulks)])), (Reply::OK, Reply::Null)]);
+        check(
+            &nested,
+            &format!("*4\r\n+OK\r\n*1\r\n{strings}+OK\r\n$-1\r\n"),
+            &format!("%2\r\n+OK\r\n*1\r\n{strings}+OK\r\n_\r\n"),
+        );
     }
 
     #[test]

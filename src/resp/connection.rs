@@ -2,7 +2,8 @@
 //!
 //! Promise: replies leave in the order of their requests, each only after what it stands on is durable; one whose
 //! commit failed says so. Memory is bounded: a client that does not read its replies is not read from. A grant to a
-//! waiter whose socket is gone is given back. Absent: what commands mean.
+//! waiter whose socket is gone is given back. Others are served after every turn of work, be it one request, a long
+//! pipeline or a large reply. Absent: what commands mean.
 
 use std::io;
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::codec::encode;
+use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
-use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service, Turn};
+use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service, Steps, Turn};
 use crate::engine::Parked;
 use crate::journal::Seq;
 use crate::lock::Timestamp;
@@ -53,6 +54,20 @@ impl From<io::Error> for End {
 enum Then {
     Read,
     Continue,
+    /// Let others run, then go on with the batch.
+    Yield,
+    /// The request goes on in turns.
+    Steps {
+        steps: Box<dyn Steps>,
+        is_answered: bool,
+        command: &'static str,
+    },
+    /// A reply too large for the batch.
+    Answer {
+        reply: Reply,
+        seq: Seq,
+        closes: bool,
+    },
     Wait {
         parked: Parked,
         is_answered: bool,
@@ -109,6 +124,9 @@ impl Connection {
     pub(super) async fn run(mut self) {
         self.service.metrics.redis.open();
         let end = self.serve().await;
+        while self.client.unsubscribe_some() {
+            yield_now().await;
+        }
         self.service.metrics.redis.close();
         let addr = &self.client.info().addr;
         match end {
@@ -123,11 +141,33 @@ impl Connection {
 
     async fn serve(&mut self) -> Result<(), End> {
         loop {
-            let then = self.execute_batch();
-            self.flush().await?;
+            let then = match self.execute_batch() {
+                Then::Yield => {
+                    self.yield_turn().await;
+                    continue;
+                }
+                Then::Answer { reply, seq, closes } => {
+                    self.settle().await;
+                    self.send().await?;
+                    self.answer_in_parts(reply, seq).await?;
+                    match closes {
+                        true => Then::Close,
+                        false => continue,
+                    }
+                }
+                then => {
+                    self.flush().await?;
+                    then
+                }
+            };
             match then {
                 Then::Read => self.read().await?,
-                Then::Continue => {}
+                Then::Continue | Then::Yield | Then::Answer { .. } => {}
+                Then::Steps { steps, is_answered, command } => {
+                    if self.take_turns(steps, is_answered, command).await? {
+                        return Ok(());
+                    }
+                }
                 Then::Wait { parked, is_answered } => {
                     self.client.rest(true);
                     self.wait(parked, is_answered).await?;
@@ -141,11 +181,16 @@ impl Connection {
     /// Executes complete requests of the input, until there is none, or the output is to be sent first.
     fn execute_batch(&mut self) -> Then {
         let service = Arc::clone(&self.service);
-        self.batch_began = service.engine.clock().now();
+        if self.ran.is_empty() {
+            self.batch_began = service.engine.clock().now();
+        }
         let mut done = 0;
         let then = loop {
             if self.output.len() >= FLUSH_BYTES {
                 break Then::Continue;
+            }
+            if !self.client.has_turn_left() {
+                break Then::Yield;
             }
             let length = match self.scanner.scan(&self.input[done..]) {
                 Ok(Some(length)) => length,
@@ -166,6 +211,12 @@ impl Connection {
             }
             let Executed { reply, seq, next, command } = self.client.execute(&self.service, args);
             done += length;
+            let next = match next {
+                Next::Steps(steps) => {
+                    break Then::Steps { steps, is_answered: reply.is_some(), command };
+                }
+                next => next,
+            };
             let is_error = matches!(reply, Some(Reply::Error(_)));
             match self.ran.last_mut() {
                 Some((last, times, errors)) if *last == command => {
@@ -181,15 +232,69 @@ impl Connection {
             if let Next::Wait(parked) = next {
                 break Then::Wait { parked, is_answered: reply.is_some() };
             }
-            if let Some(reply) = reply {
-                self.answer(&reply, seq);
+            let closes = matches!(next, Next::Close);
+            match reply {
+                Some(reply) if reply.is_larger_than(FLUSH_BYTES) => {
+                    break Then::Answer { reply, seq, closes };
+                }
+                Some(reply) => self.answer(&reply, seq),
+                None => {}
             }
-            if matches!(next, Next::Close) {
+            if closes {
                 break Then::Close;
             }
         };
         self.input.advance(done);
         then
+    }
+
+    /// Lets others run.
+    async fn yield_turn(&mut self) {
+        tokio::task::yield_now().await;
+        self.client.begin_turn();
+    }
+
+    /// Carries a request to its end, others in between. Leaves it when nobody is there for its reply. Answers
+    /// whether the connection is to be closed.
+    async fn take_turns(
+        &mut self,
+        mut steps: Box<dyn Steps>,
+        is_answered: bool,
+        command: &'static str,
+    ) -> Result<bool, End> {
+        let service = Arc::clone(&self.service);
+        self.batch_began = service.engine.clock().now();
+        let Executed { reply, seq, next, .. } = loop {
+            self.yield_turn().await;
+            if self.client.info().is_killed() || is_gone(&self.stream) {
+                return Err(End::Closed);
+            }
+            if let Some(executed) = self.client.advance(&service, &mut *steps) {
+                break executed;
+            }
+        };
+        self.ran.push((command, 1, u64::from(matches!(reply, Some(Reply::Error(_))))));
+        match reply.filter(|_| is_answered) {
+            Some(reply) => self.answer_in_parts(reply, seq).await?,
+            None => self.note_commands(),
+        }
+        Ok(matches!(next, Next::Close))
+    }
+
+    /// Sends a reply once it is durable, others in between.
+    async fn answer_in_parts(&mut self, reply: Reply, seq: Seq) -> Result<(), End> {
+        let reply = match self.service.engine.barrier(seq).await {
+            Ok(()) => reply,
+            Err(_) => OUTCOME_UNKNOWN,
+        };
+        self.note_commands();
+        let mut encoder = Encoder::new(reply, self.client.protocol());
+        let mut pace = Pace::default();
+        while encoder.encode(&mut self.output, FLUSH_BYTES) {
+            self.send_at(&mut pace).await?;
+            self.yield_turn().await;
+        }
+        self.send_at(&mut pace).await
     }
 
     /// Ends the connection in such a way that the other side can read why: closed with input unread, the system would reset
@@ -218,11 +323,16 @@ impl Connection {
     /// Makes the replies durable, then sends them.
     async fn flush(&mut self) -> Result<(), End> {
         self.settle().await;
+        self.note_commands();
+        self.send().await
+    }
+
+    /// Adds the commands that are answered now to what is measured.
+    fn note_commands(&mut self) {
         let took = self.service.engine.clock().now().nanos_since(self.batch_began);
         for (command, times, errors) in self.ran.drain(..) {
             self.service.metrics.commands.note(command, took, times, errors);
         }
-        self.send().await
     }
 
     /// Waits until the replies may be told, and corrects those whose commit failed.
@@ -248,14 +358,23 @@ impl Connection {
         engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
     }
 
-    /// Sends the output. Gives up when nothing moves for too long, or when the connection is to end.
+    /// Sends the output. Gives up when it goes too slowly, or when the connection is to end.
     async fn send(&mut self) -> Result<(), End> {
+        self.send_at(&mut Pace::default()).await
+    }
+
+    /// Sends the output as a part of what `pace` is about.
+    async fn send_at(&mut self, pace: &mut Pace) -> Result<(), End> {
         while !self.output.is_empty() {
             match self.stream.try_write(&self.output) {
                 Ok(0) => return Err(End::Closed),
-                Ok(sent) => self.output.advance(sent),
+                Ok(sent) => {
+                    self.output.advance(sent);
+                    pace.sent += sent as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let writable = timeout(self.limits.output_stall, self.stream.writable());
+                    let left = pace.left(Instant::now(), self.limits.output_stall).ok_or(End::Stalled)?;
+                    let writable = timeout(left, self.stream.writable());
                     tokio::select! {
                         ready = writable => ready.map_err(|_| End::Stalled)??,
                         () = self.client.info().called() => if self.client.info().is_killed() {
@@ -358,6 +477,28 @@ impl Connection {
     }
 }
 
+/// How fast a client takes its output: so that a byte now and then does not keep a reply in memory for ever.
+#[derive(Default)]
+struct Pace {
+    /// When the client first had to be waited for.
+    since: Option<Instant>,
+    /// Bytes that it has taken.
+    sent: u64,
+}
+
+/// Bytes that earn a client another `--output-stall-ms`.
+const STALL_BYTES: u64 = 1 << 20;
+
+impl Pace {
+    /// How long the client may still be waited for. `None`: no longer.
+    fn left(&mut self, now: Instant, stall: Duration) -> Option<Duration> {
+        let waited = now.saturating_duration_since(*self.since.get_or_insert(now));
+        let earned = stall.mul_f64(self.sent as f64 / STALL_BYTES as f64);
+        // Nothing at all for so long is too long, whatever went before.
+        (stall + earned).checked_sub(waited).filter(|left| !left.is_zero()).map(|left| left.min(stall))
+    }
+}
+
 async fn sleep(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
@@ -403,6 +544,22 @@ const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX && READ_BYTES_MAX <= FLUS
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_now_and_then_is_not_enough() {
+        let (mut pace, stall, start) = (Pace::default(), Duration::from_secs(30), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(pace.left(start, stall), Some(stall));
+        pace.sent += 1;
+        assert!(pace.left(after(29), stall).is_some_and(|left| left < Duration::from_millis(1001)));
+        pace.sent += 1;
+        assert_eq!(pace.left(after(31), stall), None);
+        // A slow client that goes on taking its reply has the time it needs.
+        pace.sent += STALL_BYTES;
+        assert!(pace.left(after(31), stall).is_some_and(|left| left < Duration::from_secs(30)));
+        pace.sent += 100 * STALL_BYTES;
+        assert_eq!(pace.left(after(31), stall), Some(stall));
+    }
 
     #[tokio::test]
     async fn who_has_gone_is_noticed_before_the_runtime_hears_of_it() {
