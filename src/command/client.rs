@@ -165,11 +165,11 @@ impl Client {
         Arc::clone(self.origin.get_or_insert_with(make))
     }
 
-    /// Back to how it was when it was opened, but for locks taken with CONN.
+    /// Back to how it was when it was opened, but for locks taken with CONN, and for subscriptions: see
+    /// [`Client::unsubscribe_some`].
     pub(super) fn reset(&mut self) {
         self.transaction = None;
         self.watch = None;
-        self.subscriptions.clear(&self.service, self.info.id);
         self.select(0);
         self.set_protocol(2);
         self.set_name("");

@@ -386,7 +386,7 @@ fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply
 
 fn subscribe(context: &mut Context<'_>, words: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
-    let (service, limits) = (context.service, &context.service.limits);
+    let limits = &context.service.limits;
     let info = Arc::clone(context.client.info());
     let subscriptions = &mut context.client.subscriptions;
     if kind == Kind::Pattern {

@@ -13,6 +13,7 @@ mod random;
 mod replies;
 mod scripts;
 mod simulation;
+mod subscribers;
 mod tidy;
 mod waiting;
 mod wire;
