@@ -347,6 +347,11 @@ impl Glob {
         &self.pattern[..end]
     }
 
+    /// Units of work that matching a text of so many bytes takes at most, see [`super::steps`].
+    pub(super) fn work(&self, bytes: usize) -> usize {
+        super::steps::work_of_bytes(self.0.len() * bytes)
+    }
+
     /// Whether `text` as a whole matches.
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         let mut work = Work::new(u64::MAX);

@@ -1,9 +1,12 @@
 //! `EXISTS key ...`, `TYPE key`, `KEYS pattern`, `DBSIZE`
 
 use super::glob::Glob;
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none};
+use super::{
+    Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, locks, name_or_none,
+};
+use crate::engine::Scan;
 use crate::lock::{Mode, Slot};
-use crate::reply::Reply;
+use crate::reply::{Bulks, Reply};
 
 pub(super) const EXISTS: Command = Command {
     name: "exists",
@@ -52,18 +55,18 @@ pub(super) const DBSIZE: Command = Command {
     }),
 };
 
-/// What Redis would call it.
-pub(super) fn kind(slot: &Slot) -> &'static str {
-    match slot.newest() {
-        None => "none",
-        Some(lease) if lease.mode == Mode::Exclusive => "string",
-        Some(_) => "lock",
+/// What Redis would call a key that is held in this mode.
+pub(super) fn kind(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "string",
+        Mode::Shared | Mode::Limit(_) => "lock",
     }
 }
 
 fn kind_of(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, words.word(1))? else { return Ok(Reply::Simple("none")) };
-    context.look(context.access.read(&name, |slot, _| kind(slot))).map(Reply::Simple)
+    let kind = |slot: &Slot, _| slot.newest().map_or("none", |lease| kind(lease.mode));
+    context.look(context.access.read(&name, kind)).map(Reply::Simple)
 }
 
 fn exists(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
@@ -82,9 +85,43 @@ fn exists(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandEr
 
 fn keys(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let pattern = Glob::new(words.word(1))?;
-    let scan = context.access.scan(context.client.database(), 0, usize::MAX);
-    let (names, _, seq) = scan?;
-    context.seq = context.seq.max(seq);
-    let fitting = names.iter().filter(|name| pattern.matches(name.key()));
-    Ok(Reply::Array(fitting.map(|name| Reply::bulk(name.key())).collect()))
+    let scan = Scan::new(context.client.database(), 0, usize::MAX);
+    context.in_turns(Listing { scan, pattern, found: Bulks::default() })
+}
+
+/// Bytes that a KEYS may collect.
+const REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// A KEYS that has not seen all keys yet.
+struct Listing {
+    scan: Scan,
+    pattern: Glob,
+    found: Bulks,
+}
+
+impl Steps for Listing {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let entries = locks::entries_per_look(Some(&self.pattern));
+        loop {
+            let mut keys = Bulks::default();
+            let scanned = context.access.scan(&mut self.scan, entries, |held| keys.push(held.key()))?;
+            if scanned.is_restarted {
+                self.found = Bulks::default();
+            }
+            locks::spend(context, &scanned);
+            locks::push_matching(context, Some(&self.pattern), &keys, &mut self.found);
+            if self.found.size() > REPLY_BYTES_MAX {
+                return Err(CommandError::new(format!(
+                    "ERR the reply has more than {REPLY_BYTES_MAX} bytes; use SCAN or LOCKS"
+                )));
+            }
+            if scanned.is_done {
+                context.seq = context.seq.max(self.scan.seq());
+                return Ok(Progress::Done(Reply::Bulks(std::mem::take(&mut self.found))));
+            }
+            if !context.has_turn_left() {
+                return Ok(Progress::More);
+            }
+        }
+    }
 }

@@ -82,8 +82,8 @@ impl Context<'_> {
     pub(super) fn check_transaction_budget(&self) -> Result<(), CommandError> {
         match self.client.work.saturating_sub(self.client.transaction_began_at) > TRANSACTION_WORK {
             true => Err(CommandError::fixed(
-                "ERR the transaction reads too much: others wait until it ends; read outside of MULTI, or with \
-                 fewer commands",
+                "ERR the transaction's budget for reading is used up, as others wait until it ends; it was not \
+                 run",
             )),
             false => Ok(()),
         }

@@ -148,67 +148,6 @@ impl<'a> Access<'a> {
             }
         }
     }
-
-    /// Names held in a database, in the order of a scan from `cursor` (0: the start), about `count` of them, and the
-    /// cursor to go on with (0: the end). What is held during the whole scan is returned.
-    pub fn scan(
-        &self,
-        database: u8,
-        cursor: u64,
-        count: usize,
-    ) -> Result<(Vec<LockName>, u64, Seq), Unavailable> {
-        self.end_due_sessions()?;
-        self.engine.check_up()?;
-        let now = self.engine.core.clock.now();
-        let (mut names, mut last, mut next) = (Vec::new(), None, 0);
-        // Cursors are hashes: their 32 bits survive every client's number type.
-        let scan = |hash: u64, name: &LockName, slot: &Slot| {
-            if names.len() >= count && last != Some(hash) {
-                next = hash;
-                return false;
-            }
-            if name.database() == database && slot.holders().any(|lease| !lease.is_over(now)) {
-                names.push(name.clone());
-                last = Some(hash);
-            }
-            true
-        };
-        self.with_table(|table| table.scan(cursor, scan));
-        Ok((names, next, self.engine.last()))
-    }
-
-    /// All locks of a database that are held, in no order, until `each` answers `false`. A lock that is held during the whole
-    /// visit is visited. Slow where there are many, without keeping others out.
-    pub fn visit(
-        &self,
-        database: u8,
-        mut each: impl FnMut(&LockName, &Slot, Timestamp) -> bool,
-    ) -> Result<Seq, Unavailable> {
-        let mut wants_more = true;
-        for part in 0..Table::PARTS {
-            self.end_due_sessions()?;
-            self.engine.check_up()?;
-            let now = self.engine.core.clock.now();
-            let visit = |name: &LockName, slot: &Slot| {
-                if name.database() == database && slot.holders().any(|lease| !lease.is_over(now)) {
-                    wants_more = each(name, slot, now);
-                }
-                wants_more
-            };
-            self.with_table(|table| table.scan_part(part, visit));
-            if !wants_more {
-                break;
-            }
-        }
-        Ok(self.engine.last())
-    }
-
-    /// How many locks of a database are held; those that have ended and were not swept yet included.
-    pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
-        self.end_due_sessions()?;
-        self.engine.check_up()?;
-        Ok((self.engine.core.census.keys(database), self.engine.last()))
-    }
 }
 
 impl Engine {

@@ -91,6 +91,27 @@ impl Entry {
         }
     }
 
+    /// Its name as bytes, the database first.
+    pub(super) fn name_bytes(&self) -> &[u8] {
+        match self {
+            Entry::Plain(plain) => plain.name(),
+            Entry::Renewed(renewed) => renewed.0.name(),
+            Entry::Full(full) => full.name.as_bytes(),
+        }
+    }
+
+    /// How the newest of its holders holds it at `now`. `None`: it is not held, or of another database.
+    pub(super) fn held_as(&self, database: u8, now: Timestamp) -> Option<Mode> {
+        if self.name_bytes().first() != Some(&database) {
+            return None;
+        }
+        match self {
+            Entry::Plain(plain) => (plain.deadline > now).then_some(Mode::Exclusive),
+            Entry::Renewed(renewed) => (renewed.0.deadline > now).then_some(Mode::Exclusive),
+            Entry::Full(full) => full.slot.newest_live(now).map(|lease| lease.mode),
+        }
+    }
+
     /// When the first thing of the lock ends by itself.
     pub(super) fn next_deadline(&self) -> Timestamp {
         match self {

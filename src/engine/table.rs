@@ -198,40 +198,27 @@ impl Table {
             .collect()
     }
 
-    /// Locks of one part, in the order of their hashes. Locks one shard at a time.
-    pub(super) fn scan_part(&self, part: usize, mut each: impl FnMut(&LockName, &Slot) -> bool) {
-        self.scan_in(part, 0, |_, name, slot| each(name, slot));
+    /// Looks at all locks under a hash that are not free. Locks one shard.
+    pub(super) fn look(&self, hash: u64, each: impl FnMut(&Entry)) {
+        let head = self.part(hash).get(&Table::key(hash));
+        std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next()).for_each(each);
     }
 
-    /// Locks, each with its hash, in the order of their hashes from `from` on, until `each` answers `false` between two
-    /// different hashes. Locks one shard at a time.
-    pub(super) fn scan(&self, from: u64, mut each: impl FnMut(u64, &LockName, &Slot) -> bool) {
-        let first = NameHash::upper(from);
-        for part in first..Table::PARTS {
-            let from = if part == first { NameHash::lower(from) } else { 0 };
-            if !self.scan_in(part, from, &mut each) {
-                return;
-            }
+    /// How many entries a part has, and the lower parts of the `max` smallest of their hashes from `from` on,
+    /// the largest first. Locks one shard at a time.
+    pub(super) fn hashes(&self, part: usize, from: u64, max: usize) -> (usize, Vec<u32>) {
+        let (mut entries, mut lowers) = (0, Vec::new());
+        for entry in self.parts[part].iter() {
+            let lower = NameHash::lower(*entry.key());
+            entries += 1;
+            lowers.extend(u32::try_from(lower).ok().filter(|_| lower >= from));
         }
-    }
-
-    fn scan_in(&self, part: usize, from: u64, mut each: impl FnMut(u64, &LockName, &Slot) -> bool) -> bool {
-        let entries = self.parts[part].iter();
-        let mut lowers: Vec<u64> =
-            entries.map(|entry| NameHash::lower(*entry.key())).filter(|lower| *lower >= from).collect();
-        lowers.sort_unstable();
-        for lower in lowers {
-            let hash = NameHash::joined(part, lower);
-            let Some(head) = self.parts[part].get(&Table::key(hash)) else { continue };
-            let mut wants_more = true;
-            for entry in std::iter::successors(Some(&**head), |entry| entry.next()) {
-                wants_more = entry.look(|name, slot| each(hash, name, slot));
-            }
-            if !wants_more {
-                return false;
-            }
+        if lowers.len() > max {
+            lowers.select_nth_unstable(max);
+            lowers.truncate(max);
         }
-        true
+        lowers.sort_unstable_by(|a, b| b.cmp(a));
+        (entries, lowers)
     }
 }
 
@@ -338,23 +325,27 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_visits_every_entry_once_in_the_order_of_hashes() {
+    fn hashes_of_a_part_come_in_order_and_in_pieces() {
         let table = Table::new(0);
-        let hashes: Vec<u64> = (0..1000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).collect();
-        hashes.iter().for_each(|hash| occupy(&table, *hash, &hash.to_string()));
-        let mut seen = Vec::new();
-        table.scan(0, |hash, name, _| {
-            assert_eq!(name.key(), hash.to_string().as_bytes());
-            seen.push(hash);
-            true
-        });
-        assert!(seen.is_sorted());
-        assert_eq!(seen.len(), hashes.len());
-        let mut rest = Vec::new();
-        table.scan(seen[500], |hash, _, _| {
-            rest.push(hash);
-            rest.len() < 10
-        });
-        assert_eq!(rest, seen[500..510]);
+        let hashes: Vec<u64> = (0..1000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).collect();
+        hashes.iter().for_each(|lower| occupy(&table, NameHash::joined(3, *lower), &lower.to_string()));
+        let mut expected: Vec<u32> = hashes.iter().map(|lower| *lower as u32).collect();
+        expected.sort_unstable();
+        expected.dedup();
+        let (mut seen, mut from) = (Vec::new(), 0);
+        loop {
+            let (entries, mut lowers) = table.hashes(3, from, 7);
+            assert_eq!(entries, expected.len());
+            assert!(lowers.len() <= 7 && lowers.is_sorted_by(|a, b| a > b));
+            let Some(last) = lowers.first().copied() else { break };
+            lowers.reverse();
+            seen.extend(lowers);
+            from = u64::from(last) + 1;
+        }
+        assert_eq!(seen, expected);
+        assert_eq!(table.hashes(4, 0, 7), (0, vec![]));
+        let mut names = 0;
+        table.look(NameHash::joined(3, hashes[0]), |_| names += 1);
+        assert_eq!(names, 1);
     }
 }

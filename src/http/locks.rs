@@ -9,12 +9,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::error::ApiError;
 use super::users::User;
 use super::{Adapter, body, names, sessions};
-use crate::engine::{Access, Unavailable};
+use crate::engine::{Access, Scan, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{
     Delay, FencingToken, Lease, LeaseExtra, LockName, Op, Origin, Outcome, Owner, Refusal, SessionId, Slot,
@@ -30,6 +31,12 @@ const DELAY_S_MAX: u32 = 30;
 const RETRY_MS_MAX: u64 = 1000;
 /// Locks in one list; clients take no more than a mebibyte anyway.
 const LIST_MAX: usize = 100_000;
+/// Names and metadata in one list, in bytes.
+const LIST_BYTES_MAX: usize = 32 << 20;
+/// Lists that are made at once.
+const LISTS_AT_ONCE: usize = 1;
+/// Entries of the table that are looked at under one guard.
+const ENTRIES_PER_LOOK: usize = 256;
 
 #[derive(Deserialize)]
 pub(super) struct Acquire {
@@ -379,35 +386,61 @@ pub(super) async fn list(
     let user = adapter.users.authenticate(&parts.headers)?;
     let prefix = user.prefix(prefix)?;
     let wanted = prefix.clone().unwrap_or_default();
-    let mut locks = collect(&adapter, move |adapter, name, lease| {
+    let pick = move |adapter: &Adapter, name: &LockName, lease: &Lease| {
         let shown = names::shown(name.key());
         shown.starts_with(&wanted).then(|| adapter.view(shown, Some(lease)))
-    })
-    .await?;
-    locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(body::json(StatusCode::OK, &LockList { total: locks.len(), locks, prefix }))
+    };
+    let answer = |mut locks: Vec<LockView>| {
+        locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        body::json(StatusCode::OK, &LockList { total: locks.len(), locks, prefix })
+    };
+    collect(&adapter, pick, answer).await
 }
 
-/// What `pick` makes of all locks that are held. Looks at every lock, beside the threads that serve requests.
+/// The answer that `answer` makes of what `pick` makes of all locks that are held. Both run beside the threads
+/// that serve requests, as they look at every lock and write a long answer; a few requests at a time, so that
+/// those threads have the processors.
 pub(super) async fn collect<R: Send + 'static>(
     adapter: &Arc<Adapter>,
     pick: impl Fn(&Adapter, &LockName, &Lease) -> Option<R> + Send + 'static,
-) -> Result<Vec<R>, ApiError> {
+    answer: impl FnOnce(Vec<R>) -> Response + Send + 'static,
+) -> Result<Response, ApiError> {
+    static AT_ONCE: Semaphore = Semaphore::const_new(LISTS_AT_ONCE);
+    let turn = AT_ONCE.acquire().await.map_err(|_| ApiError::internal())?;
     let looking = Arc::clone(adapter);
-    let found = tokio::task::spawn_blocking(move || {
-        let mut found = Vec::new();
-        let seq = looking.engine.access().visit(0, |name, slot, now| {
-            let lease = slot.holders().filter(|lease| !lease.is_over(now)).last();
-            found.extend(lease.and_then(|lease| pick(&looking, name, lease)));
-            found.len() <= LIST_MAX
-        })?;
-        Ok::<_, Unavailable>((found, seq))
-    });
-    let (found, seq) = found.await.map_err(|_| ApiError::internal())??;
-    if found.len() > LIST_MAX {
-        let problem = format!("more than {LIST_MAX} locks; ask with a longer prefix");
+    let work = move || {
+        let _turn = turn;
+        let mut scan = Scan::new(0, 0, usize::MAX);
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        loop {
+            let (mut picked, mut picked_bytes) = (Vec::new(), 0);
+            let scanned = looking.engine.access().scan(&mut scan, ENTRIES_PER_LOOK, |held| {
+                held.with_lease(|name, lease| {
+                    let Some(one) = pick(&looking, name, lease) else { return };
+                    picked.push(one);
+                    picked_bytes += name.key().len() + lease.meta().map_or(0, str::len);
+                });
+            })?;
+            if scanned.is_restarted {
+                (found, bytes) = (Vec::new(), 0);
+            }
+            found.append(&mut picked);
+            bytes += picked_bytes;
+            if found.len() > LIST_MAX || bytes > LIST_BYTES_MAX {
+                return Ok((None, scan.seq()));
+            }
+            if scanned.is_done {
+                return Ok::<_, Unavailable>((Some(answer(found)), scan.seq()));
+            }
+        }
+    };
+    let (response, seq) = tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal())??;
+    let Some(response) = response else {
+        let problem = format!(
+            "more than {LIST_MAX} locks, or {LIST_BYTES_MAX} bytes of names and metadata; ask with a longer prefix"
+        );
         return Err(ApiError::invalid(&problem));
-    }
+    };
     adapter.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
-    Ok(found)
+    Ok(response)
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::history::Totals;
 use super::{Adapter, body, locks, metrics, names, times};
-use crate::lock::Lease;
+use crate::lock::{Lease, LockName};
 
 static OPENAPI: &str = include_str!("openapi.yaml");
 static DOCS: &str = include_str!("docs.html");
@@ -146,7 +146,7 @@ pub(super) async fn admin_status(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     adapter.users.authenticate_admin(&headers)?;
-    let locks = locks::collect(&adapter, |adapter, name, lease| {
+    let pick = |adapter: &Adapter, name: &LockName, lease: &Lease| {
         let now = adapter.engine.clock().now();
         Some(HeldView {
             name: names::shown(name.key()),
@@ -156,16 +156,20 @@ pub(super) async fn admin_status(
             expires_at: adapter.shown(lease.deadline),
             ttl_remaining_seconds: lease.deadline.millis_left(now).map(|millis| millis / 1000),
         })
-    })
-    .await?;
-    let since = times::rfc3339(adapter.engine.clock().wall_nanos_of(adapter.started));
-    let users = adapter.users.all().into_iter().map(|user| UserView {
-        id: user.id,
-        github_username: user.name.clone(),
-        created_at: since.clone(),
-    });
-    let status = AdminStatus { healthy: true, numbers: adapter.numbers(), locks, users: users.collect() };
-    Ok(body::json(StatusCode::OK, &status))
+    };
+    let shown = Arc::clone(&adapter);
+    let answer = move |locks| {
+        let since = times::rfc3339(shown.engine.clock().wall_nanos_of(shown.started));
+        let users = shown.users.all().into_iter().map(|user| UserView {
+            id: user.id,
+            github_username: user.name.clone(),
+            created_at: since.clone(),
+        });
+        let status =
+            AdminStatus { healthy: true, numbers: shown.numbers(), locks, users: users.collect() };
+        body::json(StatusCode::OK, &status)
+    };
+    locks::collect(&adapter, pick, answer).await
 }
 
 /// Who holds it, as far as that is no secret: a user, or a Redis client's name or address.

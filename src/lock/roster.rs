@@ -78,6 +78,11 @@ impl<T: Member> Roster<T> {
         self.members.last_key_value().map(|(_, member)| member)
     }
 
+    /// The last member whose deadline is after `now`. O(1) unless the last members have ended.
+    pub(super) fn last_after(&self, now: Timestamp) -> Option<&T> {
+        self.members.values().rev().find(|member| member.deadline() > now)
+    }
+
     /// A member whose deadline is `now` or earlier, the earliest first.
     pub(super) fn due(&self, now: Timestamp) -> Option<i64> {
         self.by_deadline.first().filter(|(deadline, _)| *deadline <= now).map(|&(_, number)| number)

@@ -293,6 +293,15 @@ impl Slot {
         }
     }
 
+    /// The newest lease that is not over at `now`, be the others swept or not.
+    pub fn newest_live(&self, now: Timestamp) -> Option<&Lease> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => Some(lease).filter(|lease| !lease.is_over(now)),
+            Holders::Many(roster) => roster.last_after(now),
+        }
+    }
+
     /// All holders, the oldest grant first.
     pub fn holders(&self) -> impl Iterator<Item = &Lease> {
         let (one, many) = match &self.holders {

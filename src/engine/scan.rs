@@ -1,0 +1,191 @@
+//! Looks at all locks, a few at a time.
+//!
+//! Guarantees: a lock that is held during the whole scan is seen, and what is seen belongs to one state of the
+//! table: if a failed commit is rolled back in between, the scan starts over. Work per call is bounded,
+//! whatever the size of the table. Not here: patterns, replies.
+
+use super::entry::Entry;
+use super::table::{NameHash, Table};
+use super::{Access, Unavailable};
+use crate::journal::Seq;
+use crate::lock::{Lease, LockName, Mode, Timestamp};
+
+/// Where a scan over the locks of one database is.
+pub struct Scan {
+    database: u8,
+    /// The hash it started at.
+    from: u64,
+    /// The hash it goes on at.
+    next: u64,
+    /// Lower parts of the hashes ahead in the part of `next`, the nearest last.
+    ahead: Vec<u32>,
+    /// The hash it goes on at when `ahead` is empty.
+    resume: u64,
+    /// Hashes to put into `ahead` at once.
+    ahead_max: usize,
+    /// The table that was looked at.
+    epoch: Option<u64>,
+    seq: Seq,
+}
+
+/// What one call of [`Access::scan`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scanned {
+    /// Entries of the table that were looked at.
+    pub looked: usize,
+    /// Entries that were passed over to find those.
+    pub passed: usize,
+    /// There is nothing ahead.
+    pub is_done: bool,
+    /// The table was replaced: what earlier calls saw is to be thrown away.
+    pub is_restarted: bool,
+}
+
+impl Scan {
+    /// A scan of a database that starts at `cursor` (0: the start) and looks at about `entries` entries in all.
+    pub fn new(database: u8, cursor: u64, entries: usize) -> Scan {
+        let ahead_max = entries.clamp(AHEAD_MIN, AHEAD_MAX);
+        let (ahead, epoch, seq) = (Vec::new(), None, Seq::default());
+        Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch, seq }
+    }
+
+    /// Where another scan may go on; 0: nowhere, everything was seen. Cursors are hashes: their 32 bits survive
+    /// every client's number type.
+    pub fn cursor(&self) -> u64 {
+        if NameHash::upper(self.next) < Table::PARTS { self.next } else { 0 }
+    }
+
+    /// What was seen stands on this.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn restart(&mut self) {
+        (self.next, self.epoch, self.seq) = (self.from, None, Seq::default());
+        self.ahead.clear();
+    }
+}
+
+/// Bounds of the hashes that a scan collects at once: few, as a call that needs few is to be cheap, and not
+/// too few, as collecting them passes over all entries of a part.
+const AHEAD_MIN: usize = 16;
+const AHEAD_MAX: usize = 4096;
+
+/// A lock that is held.
+pub struct HeldLock<'a> {
+    entry: &'a Entry,
+    now: Timestamp,
+    mode: Mode,
+}
+
+impl HeldLock<'_> {
+    /// Its key.
+    pub fn key(&self) -> &[u8] {
+        &self.entry.name_bytes()[1..]
+    }
+
+    /// How the newest holder holds it.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Reads its newest lease.
+    pub fn with_lease<R>(&self, read: impl FnOnce(&LockName, &Lease) -> R) -> Option<R> {
+        self.entry.look(|name, slot| slot.newest_live(self.now).map(|lease| read(name, lease)))
+    }
+}
+
+impl Access<'_> {
+    /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the locks that are held.
+    pub fn scan(
+        &self,
+        scan: &mut Scan,
+        entries: usize,
+        mut each: impl FnMut(&HeldLock<'_>),
+    ) -> Result<Scanned, Unavailable> {
+        let core = &self.engine().core;
+        loop {
+            self.end_due_sessions()?;
+            let scanned = self.with_table(|table| {
+                // In this order: what a session holds that is due after `now` was held at `now`.
+                let now = core.clock.now();
+                if core.sessions.is_any_due(now) {
+                    return Ok(None);
+                }
+                // Under the guard: the table cannot be replaced now, and what it shows either is durable up to
+                // the Seq below, or the barrier of that Seq fails.
+                self.engine().check_up()?;
+                let is_restarted = scan.epoch.is_some_and(|epoch| epoch != table.epoch);
+                if is_restarted {
+                    scan.restart();
+                }
+                scan.epoch = Some(table.epoch);
+                let scanned = scan.advance(table, now, entries, &mut each);
+                scan.seq = scan.seq.max(self.engine().last());
+                Ok(Some(Scanned { is_restarted, ..scanned }))
+            });
+            if let Some(scanned) = scanned? {
+                return Ok(scanned);
+            }
+        }
+    }
+
+    /// How many locks of a database are held; those that have ended and were not swept yet included.
+    pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
+        self.end_due_sessions()?;
+        self.with_table(|_| {
+            self.engine().check_up()?;
+            Ok((self.engine().core.census.keys(database), self.engine().last()))
+        })
+    }
+}
+
+impl Scan {
+    fn advance(
+        &mut self,
+        table: &Table,
+        now: Timestamp,
+        entries: usize,
+        each: &mut impl FnMut(&HeldLock<'_>),
+    ) -> Scanned {
+        let (mut looked, mut passed) = (0, 0);
+        loop {
+            let part = NameHash::upper(self.next);
+            if part >= Table::PARTS {
+                return Scanned { looked, passed, is_done: true, is_restarted: false };
+            }
+            if let Some(lower) = self.ahead.pop() {
+                let hash = NameHash::joined(part, u64::from(lower));
+                table.look(hash, |entry| {
+                    looked += 1;
+                    if let Some(mode) = entry.held_as(self.database, now) {
+                        each(&HeldLock { entry, now, mode });
+                    }
+                });
+                self.next = self.ahead.last().map_or(self.resume, |lower| NameHash::joined(part, u64::from(*lower)));
+                if looked >= entries {
+                    break;
+                }
+                continue;
+            }
+            let (all, ahead) = table.hashes(part, NameHash::lower(self.next), self.ahead_max);
+            self.resume = match ahead.first() {
+                Some(last) if ahead.len() == self.ahead_max => NameHash::joined(part, u64::from(*last)) + 1,
+                _ => NameHash::joined(part + 1, 0),
+            };
+            let next = ahead.last().map(|lower| NameHash::joined(part, u64::from(*lower)));
+            self.next = next.unwrap_or(self.resume);
+            self.ahead = ahead;
+            // Who needs more than asked for is not to pass over a large part again and again.
+            self.ahead_max = (self.ahead_max * 2).min(AHEAD_MAX);
+            passed += all;
+            if passed >= PASSED_MAX {
+                break;
+            }
+        }
+        Scanned { looked, passed, is_done: false, is_restarted: false }
+    }
+}
+
+/// Entries that one call passes over before it stops.
+const PASSED_MAX: usize = 16 * 1024;
