@@ -349,7 +349,7 @@ impl Glob {
 
     /// Units of work that matching a text of so many bytes takes at most, see [`super::steps`].
     pub(super) fn work(&self, bytes: usize) -> usize {
-        super::steps::work_of_bytes(self.0.len() * bytes)
+        (1 + self.pattern.len() * (bytes / LANES + 1)).div_ceil(WORK_PER_UNIT)
     }
 
     /// Whether `text` as a whole matches.
@@ -580,6 +580,8 @@ mod tests {
             let (found, work) = measured(pattern.as_bytes(), &text);
             assert!(!found, "{pattern}");
             assert!(work < 20_000, "{pattern}: {work}");
+            let at_most = Glob::new(pattern.as_bytes()).unwrap().work(text.len()) * WORK_PER_UNIT;
+            assert!(work <= at_most as u64, "{pattern}: {work} of {at_most}");
         }
         let (found, work) = measured(("*".to_owned() + &"a".repeat(500) + "b*").as_bytes(), &[b'a'; 1 << 20]);
         assert!(!found && work < 100_000, "{work}: linear in the text");

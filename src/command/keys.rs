@@ -1,9 +1,7 @@
 //! `EXISTS key ...`, `TYPE key`, `KEYS pattern`, `DBSIZE`
 
 use super::glob::Glob;
-use super::{
-    Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, locks, name_or_none,
-};
+use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, locks, name_or_none};
 use crate::engine::Scan;
 use crate::lock::{Mode, Slot};
 use crate::reply::{Bulks, Reply};

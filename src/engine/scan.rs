@@ -162,7 +162,8 @@ impl Scan {
                         each(&HeldLock { entry, now, mode });
                     }
                 });
-                self.next = self.ahead.last().map_or(self.resume, |lower| NameHash::joined(part, u64::from(*lower)));
+                self.next =
+                    self.ahead.last().map_or(self.resume, |lower| NameHash::joined(part, u64::from(*lower)));
                 if looked >= entries {
                     break;
                 }

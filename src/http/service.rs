@@ -165,8 +165,7 @@ pub(super) async fn admin_status(
             github_username: user.name.clone(),
             created_at: since.clone(),
         });
-        let status =
-            AdminStatus { healthy: true, numbers: shown.numbers(), locks, users: users.collect() };
+        let status = AdminStatus { healthy: true, numbers: shown.numbers(), locks, users: users.collect() };
         body::json(StatusCode::OK, &status)
     };
     locks::collect(&adapter, pick, answer).await
