@@ -349,7 +349,7 @@ impl Glob {
 
     /// Units of work that matching a text of so many bytes takes at most, see [`super::steps`].
     pub(super) fn work(&self, bytes: usize) -> usize {
-        (1 + self.pattern.len() * (bytes / LANES + 1)).div_ceil(WORK_PER_UNIT)
+        (2 + self.pattern.len() * (bytes / LANES + 2)).div_ceil(WORK_PER_UNIT)
     }
 
     /// Whether `text` as a whole matches.

@@ -287,7 +287,11 @@ mod tests {
         assert!(matches!(backlog.poll(&mut context), Poll::Ready(Some((0, _)))));
         assert!(reader.push(0, &text), "what was read makes room");
         assert!(!reader.push(0, &text));
-        assert_eq!((backlog.waiting().frames.len(), backlog.waiting().bytes), (0, 0));
+        let left = {
+            let waiting = backlog.waiting();
+            (waiting.frames.len(), waiting.bytes)
+        };
+        assert_eq!(left, (0, 0));
         assert!(backlog.poll(&mut context).is_pending());
         drop(reader);
         assert!(matches!(backlog.poll(&mut context), Poll::Ready(None)));
