@@ -85,7 +85,12 @@ pub(crate) fn run(input: &[u8]) {
             continue;
         }
         service.engine.clock().advance_millis(u64::from(*pace));
-        let mut executed = client.execute(&service, args);
+        let mut executed = loop {
+            let executed = client.execute(&service, args);
+            if !matches!(executed.next, Next::Again) {
+                break executed;
+            }
+        };
         if let Next::Steps(mut steps) = executed.next {
             let is_answered = executed.reply.is_some();
             executed = loop {
@@ -105,7 +110,7 @@ pub(crate) fn run(input: &[u8]) {
             assert!(found == Some(1) || (answers_often && found > Some(1)), "{out:?}");
         }
         match next {
-            Next::Request | Next::Steps(_) => {}
+            Next::Request | Next::Again | Next::Steps(_) => {}
             // As if the client had gone while it waited.
             Next::Wait(parked) => drop(parked),
             Next::Close => break,

@@ -33,6 +33,8 @@ pub struct Executed {
 pub enum Next {
     /// With the next request.
     Request,
+    /// With the same request, once others had their turn: nothing was done yet, and there is no reply.
+    Again,
     /// It waits for a lock; the reply comes from [`Client::verdict`].
     Wait(Parked),
     /// It has turns left to take; the reply comes from [`Client::advance`].
@@ -199,6 +201,10 @@ impl Client {
             closes: false,
         };
         let done = context.run(words);
+        if done.as_ref().is_err_and(CommandError::is_unsettled) {
+            let (reply, seq, next, command) = (None, Seq::default(), Next::Again, self.command);
+            return Executed { reply, seq, next, command };
+        }
         let reply = context.reply_to(done);
         let Context { seq, parked, steps, closes, .. } = context;
         let is_silent = self.replies != Replies::On;
@@ -233,6 +239,7 @@ impl Client {
         let done = match steps.advance(&mut context) {
             Ok(Progress::More) => return None,
             Ok(Progress::Done(reply)) => Ok(reply),
+            Err(error) if error.is_unsettled() => return None,
             Err(error) => Err(error),
         };
         let reply = Some(context.reply_to(done));

@@ -211,7 +211,7 @@ pub(super) const CLIENT: Command = Command {
         ),
         subcommand("client|info", "", 2, "Answers what is known of this connection.", |context, _| {
             context.client.rest(false);
-            let now = context.access.engine().clock().now();
+            let now = context.access.now();
             Ok(Reply::Text(context.client.info().line(now) + "\n"))
         }),
         subcommand(
@@ -306,7 +306,7 @@ fn list(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
             return Err(CommandError::SYNTAX);
         }
     }
-    let now = context.access.engine().clock().now();
+    let now = context.access.now();
     let mut text = String::new();
     for info in context.service.clients.all() {
         let is_wanted = kind.as_deref().is_none_or(|kind| kind == info.kind())
@@ -333,7 +333,7 @@ type Filter = Box<dyn Fn(&ClientInfo) -> bool>;
 
 fn kill(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let own = context.client.info().id;
-    let now = context.access.engine().clock().now();
+    let now = context.access.now();
     let all = context.service.clients.all();
     if words.len() == 3 {
         let found = all.iter().find(|info| info.addr.as_bytes() == words.word(2));

@@ -2,6 +2,7 @@
 //!
 //! Release keys, whoever asks, as Redis does. Integer: how many were held.
 
+use super::steps::KEY_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, name_or_none};
 use crate::lock::{Op, Outcome, Owner};
 use crate::reply::Reply;
@@ -49,6 +50,7 @@ fn del(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
     if words.len() == 2 {
         return delete(context, words.word(1), None).map(reply);
     }
+    context.spend(KEY_WORK * words.len());
     context.atomically(|context| {
         let mut deleted = 0;
         for key in words.from(1) {

@@ -24,6 +24,10 @@ impl CommandError {
     pub(super) const WRONG_TYPE: CommandError =
         CommandError::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
 
+    /// Not a failure: the request is to be carried out again once others had their turn.
+    pub(super) const UNSETTLED: CommandError =
+        CommandError::fixed("ERR too many leases ended at once; try again");
+
     pub(super) const fn fixed(text: &'static str) -> CommandError {
         CommandError { text: Cow::Borrowed(text), tells_of_state: false }
     }
@@ -43,6 +47,11 @@ impl CommandError {
     /// The whole text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether the request is to be carried out again once others had their turn.
+    pub(super) fn is_unsettled(&self) -> bool {
+        *self == CommandError::UNSETTLED
     }
 
     /// Whether it tells of the state of locks or sessions, which must be durable first.
@@ -65,7 +74,7 @@ impl From<Invalid> for CommandError {
 
 impl From<Unavailable> for CommandError {
     fn from(unavailable: Unavailable) -> CommandError {
-        let tells_of_state = !matches!(unavailable, Unavailable::Journal(_));
+        let tells_of_state = !matches!(unavailable, Unavailable::Journal(_) | Unavailable::Unsettled);
         let error = match unavailable {
             Unavailable::Journal(error) => CommandError::new(format!(
                 "MISCONF the journal is down, so nothing can be changed or read safely; locks stay held: {error}"
@@ -85,6 +94,8 @@ impl From<Unavailable> for CommandError {
             Unavailable::NoSession => {
                 CommandError::fixed("NOSESSION the session has ended, or there never was one with this id")
             }
+            // A connection asks again instead.
+            Unavailable::Unsettled => CommandError::UNSETTLED,
             Unavailable::TokensExhausted => {
                 CommandError::fixed("ERR all fencing tokens up to 2^53 are used up")
             }

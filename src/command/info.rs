@@ -55,7 +55,7 @@ fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
 
 fn server(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let about = &context.service.about;
-    let now = context.access.engine().clock().now();
+    let now = context.access.now();
     let uptime = now.millis_since(about.started) / 1000;
     write!(out, "redis_version:{REDIS_VERSION}\r\n")?;
     write!(out, "octostore_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;

@@ -1,6 +1,7 @@
 //! `EXISTS key ...`, `TYPE key`, `KEYS pattern`, `DBSIZE`
 
 use super::glob::Glob;
+use super::steps::KEY_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, locks, name_or_none};
 use crate::engine::Scan;
 use crate::lock::{Mode, Slot};
@@ -68,17 +69,20 @@ fn kind_of(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandE
 }
 
 fn exists(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+    // What can be done before others are kept out is done before.
+    let mut names = Vec::with_capacity(words.len() - 1);
+    for key in words.from(1) {
+        names.extend(name_or_none(context, key)?);
+    }
+    context.spend(KEY_WORK * names.len());
     let count = |context: &mut Context<'_>| {
         let mut held = 0;
-        for key in words.from(1) {
-            if let Some(name) = name_or_none(context, key)? {
-                let is_held = context.look(context.access.read(&name, |slot, _| slot.newest().is_some()))?;
-                held += usize::from(is_held);
-            }
+        for name in &names {
+            held += usize::from(context.look(context.access.is_held(name))?);
         }
         Ok(Reply::count(held))
     };
-    if words.len() == 2 { count(context) } else { context.atomically(count) }
+    if names.len() < 2 { count(context) } else { context.atomically(count) }
 }
 
 fn keys(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {

@@ -111,7 +111,7 @@ fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
         let outcome = context.look(access.submit(&name, &op))?;
         return reply(outcome);
     }
-    let until = access.engine().clock().now().after(Ttl::from_millis(wait).ok());
+    let until = access.now().after(Ttl::from_millis(wait).ok());
     match access.submit_or_wait(&name, request, until)? {
         Acquired::Now(outcome, seq) => {
             context.seq = context.seq.max(seq);

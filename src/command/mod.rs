@@ -377,14 +377,21 @@ impl Context<'_> {
         Ok(value)
     }
 
+    /// Makes the reply wait for all that was looked at.
+    fn depend_on_all(&mut self) -> Result<(), CommandError> {
+        self.seq = self.seq.max(self.access.covering_seq()?);
+        Ok(())
+    }
+
     /// What a client is told of a command.
     fn reply_to(&mut self, done: Result<Reply, CommandError>) -> Reply {
-        done.unwrap_or_else(|error| {
-            if error.tells_of_state() {
-                self.seq = self.seq.max(self.access.engine().last());
-            }
-            error.into()
-        })
+        let Err(error) = done else { return done.unwrap_or(Reply::Null) };
+        if error.tells_of_state()
+            && let Err(unavailable) = self.depend_on_all()
+        {
+            return unavailable.into();
+        }
+        error.into()
     }
 
     /// Runs `work` with nobody coming between its operations.

@@ -99,12 +99,12 @@ fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, Comma
     let access = context.access;
     match access.keep_alive(id) {
         Err(Unavailable::NoSession) => {
-            context.seq = context.seq.max(access.engine().last());
+            context.depend_on_all()?;
             Ok(Reply::Null)
         }
         kept => {
             let deadline = context.look(kept)?;
-            let left = deadline.millis_left(access.engine().clock().now());
+            let left = deadline.millis_left(access.now());
             Ok(Reply::unsigned(left.unwrap_or(u64::MAX)))
         }
     }
@@ -118,7 +118,7 @@ fn close(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErr
 fn info(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
     let (record, locks, seq) = context.access.session(id(words)?)?;
     context.seq = context.seq.max(seq);
-    let left = record.deadline.millis_left(context.access.engine().clock().now());
+    let left = record.deadline.millis_left(context.access.now());
     Ok(Reply::Map(vec![
         (Reply::bulk("name"), Reply::bulk(record.name)),
         (Reply::bulk("ttl_ms"), left.map_or(Reply::Null, Reply::unsigned)),

@@ -92,7 +92,7 @@ fn parse(context: &Context<'_>, words: Args<'_>) -> Result<Wanted, CommandError>
 fn until(context: &Context<'_>, at: i64, unit_ms: i64) -> Result<Ends, CommandError> {
     let at = Some(at).filter(|at| *at > 0).and_then(|at| at.checked_mul(unit_ms));
     let at = at.ok_or_else(|| CommandError::expire_time("set"))? as u64;
-    match at.saturating_sub(context.access.engine().clock().wall_millis()) {
+    match at.saturating_sub(context.access.wall_millis()) {
         0 => Ok(Ends::Past),
         left => Ok(Ends::After(context.ttl_of(left)?)),
     }

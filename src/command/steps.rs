@@ -13,7 +13,7 @@ pub(super) const TURN_WORK: usize = 4096;
 /// What a request costs before it does anything.
 pub(super) const REQUEST_WORK: usize = 8;
 /// What the look at one key of a command with several keys costs.
-pub(super) const KEY_WORK: usize = 4;
+pub(super) const KEY_WORK: usize = 8;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.

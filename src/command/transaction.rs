@@ -5,8 +5,8 @@
 use std::collections::VecDeque;
 
 use super::pubsub::PublishAll;
-use super::steps::work_of_bytes;
-use super::{Args, Command, CommandError, Context, Flags, Group, OwnedArgs, Run};
+use super::steps::{KEY_WORK, Words, work_of_bytes};
+use super::{Args, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps};
 use crate::engine::Watch;
 use crate::reply::Reply;
 
@@ -88,29 +88,37 @@ fn watch(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErr
     if context.client.transaction.is_some() {
         return Err(CommandError::fixed("ERR WATCH inside MULTI is not allowed"));
     }
-    let mut watch = context.client.watch.take().unwrap_or_else(|| Watch::new(context.access.engine()));
-    let mut watched = Ok(());
-    for key in words.from(1) {
-        // A key that no lock can have never changes.
-        if let Some(name) = super::name_or_none(context, key)? {
-            watched = watch.add(context.access, &name);
-            if watched.is_err() || watch.len() > WATCHED_MAX {
-                break;
+    context.in_turns(Watching(Words::new(words, 1)))
+}
+
+/// The keys of a WATCH that are still to be watched.
+struct Watching(Words);
+
+impl Steps for Watching {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let is_done = self.0.each(context, |context, key| {
+            context.spend(KEY_WORK);
+            // A key that no lock can have never changes.
+            let Some(name) = super::name_or_none(context, key)? else { return Ok(()) };
+            let access = context.access;
+            let watch = context.client.watch.get_or_insert_with(|| Watch::new(access.engine()));
+            watch.add(access, &name)?;
+            if watch.len() > WATCHED_MAX || watch.bytes() > WATCHED_BYTES_MAX {
+                context.client.watch = None;
+                return Err(CommandError::new(format!(
+                    "ERR at most {WATCHED_MAX} keys of {WATCHED_BYTES_MAX} bytes can be watched; none is now"
+                )));
             }
-        }
+            Ok(())
+        })?;
+        Ok(if is_done { Progress::Done(Reply::OK) } else { Progress::More })
     }
-    let count = watch.len();
-    context.client.watch = Some(watch);
-    watched?;
-    if count > WATCHED_MAX {
-        context.client.watch = None;
-        return Err(CommandError::new(format!("ERR at most {WATCHED_MAX} keys can be watched; none is now")));
-    }
-    Ok(Reply::OK)
 }
 
 /// Keys that one connection may watch.
 const WATCHED_MAX: usize = 10_000;
+/// Bytes of their names.
+const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     let watch = context.client.watch.take();

@@ -1,31 +1,38 @@
 //! The operations: one at a time, or several as one.
 //!
-//! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. Between two operations of
-//! an access that is alone ([`Engine::alone`]) nobody else's happens, and all of them land in one commit.
+//! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. The operations of an access that
+//! is alone ([`Engine::alone`]) happen at one instant: nobody else's come between, the clock is read once for all of them,
+//! and they land in one commit. An operation frees so much of what has ended, and leaves the rest to the next.
 //! Absent: protocols, and the rules of locks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_utils::sync::ShardedLockWriteGuard;
 
+use super::sessions::Use;
 use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::{Engine, Event, EventKind, Unavailable, Verdict};
-use crate::journal::{Group, Journal, Record, Renewal, Seq, StoredLease};
+use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SessionId, Slot, Timestamp,
+    self, ENDS_PER_STEP, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, Slot, Timestamp,
     Waiter, WaiterId,
 };
 
 /// A way to the locks. Never make a second one on the same thread while one is alone.
 pub struct Access<'a> {
     engine: &'a Arc<Engine>,
+    /// Which rebuild of the table it began with.
+    epoch: u64,
     alone: Option<Alone<'a>>,
 }
 
 struct Alone<'a> {
     table: ShardedLockWriteGuard<'a, Table>,
+    now: Timestamp,
+    wall_millis: u64,
     _one_commit: Group<'a>,
 }
 
@@ -37,9 +44,14 @@ pub enum Acquired {
     Parked(Parked),
 }
 
+/// Steps of freeing what has ended that one operation makes before others get their turn.
+const STEPS_PER_TURN: usize = 2;
+
 pub(super) enum Retry {
-    AfterSessions,
+    /// What has ended and counts toward the account is to be swept first.
     AfterExpiry,
+    /// More of the lock has ended than one step frees.
+    Unsettled,
     Never(Unavailable),
 }
 
@@ -52,13 +64,17 @@ impl From<Unavailable> for Retry {
 impl Engine {
     /// For single operations. Locks nothing by itself.
     pub fn access(self: &Arc<Self>) -> Access<'_> {
-        Access { engine: self, alone: None }
+        Access { engine: self, epoch: self.core.epoch.load(Ordering::Acquire), alone: None }
     }
 
     /// For several operations that nobody may come between. Keeps all others out until it is dropped: be quick.
     pub fn alone(self: &Arc<Self>) -> Access<'_> {
         let table = self.core.write();
-        Access { engine: self, alone: Some(Alone { table, _one_commit: self.one_commit() }) }
+        let clock = &self.core.clock;
+        let (now, wall_millis) = (clock.now(), clock.wall_millis());
+        let epoch = table.epoch;
+        let alone = Alone { table, now, wall_millis, _one_commit: self.one_commit() };
+        Access { engine: self, epoch, alone: Some(alone) }
     }
 }
 
@@ -73,17 +89,29 @@ impl<'a> Access<'a> {
         self.alone.is_some()
     }
 
+    /// Now. Alone, the instant at which all of its operations happen.
+    pub fn now(&self) -> Timestamp {
+        self.alone.as_ref().map_or_else(|| self.engine.core.clock.now(), |alone| alone.now)
+    }
+
+    /// The same by the wall clock, in milliseconds since 1970.
+    pub fn wall_millis(&self) -> u64 {
+        self.alone.as_ref().map_or_else(|| self.engine.core.clock.wall_millis(), |alone| alone.wall_millis)
+    }
+
+    /// What all that this access has looked at so far depends on: for a refusal that depends on more than one lock. Fails if
+    /// the state was rebuilt meanwhile: what was seen before may have been taken back, and a later Seq says nothing about it.
+    pub fn covering_seq(&self) -> Result<Seq, Unavailable> {
+        self.with_table(|table| match table.epoch == self.epoch {
+            true => Ok(self.engine.last()),
+            false => Err(Unavailable::Journal(JournalError::rebuilt())),
+        })
+    }
+
     pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
         match &self.alone {
             Some(alone) => work(&alone.table),
             None => work(&self.engine.core.read()),
-        }
-    }
-
-    pub(super) fn with_table_alone<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
-        match &self.alone {
-            Some(alone) => work(&alone.table),
-            None => work(&self.engine.core.write()),
         }
     }
 
@@ -102,24 +130,43 @@ impl<'a> Access<'a> {
     }
 
     /// Runs one operation and looks at the lock as it is then.
+    ///
+    /// Fails with [`Unavailable::Unsettled`], and has not run the operation, if so much has ended that others are to get
+    /// their turn first; not alone.
     pub fn submit_and_look<R>(
         &self,
         name: &LockName,
         op: &Op,
         look: impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<(R, Seq), Unavailable> {
-        loop {
-            // In a statement of its own: ending sessions needs the table to itself.
-            let done = self.with_table(|table| self.engine.run_in(table, name, op, &look));
-            match done {
-                Err(Retry::AfterSessions) => self.end_due_sessions()?,
+        let steps = if self.is_alone() { usize::MAX } else { STEPS_PER_TURN };
+        self.submit_in_steps(name, op, look, steps)
+    }
+
+    /// Runs one operation, however much is to be freed before. For threads that may be kept busy.
+    pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(Outcome, Seq), Unavailable> {
+        self.submit_in_steps(name, op, |outcome, _, _| outcome, usize::MAX)
+    }
+
+    fn submit_in_steps<R>(
+        &self,
+        name: &LockName,
+        op: &Op,
+        look: impl Fn(Outcome, &Slot, Timestamp) -> R,
+        steps: usize,
+    ) -> Result<(R, Seq), Unavailable> {
+        let instant = self.alone.as_ref().map(|alone| alone.now);
+        for _ in 0..steps {
+            match self.with_table(|table| self.engine.run_in(table, name, op, instant, &look)) {
                 // What has ended and was not swept yet counts no more.
                 Err(Retry::AfterExpiry) if self.is_alone() => return Err(Unavailable::AccountMax),
                 Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),
+                Err(Retry::Unsettled) => {}
                 Err(Retry::Never(why)) => return Err(why),
                 Ok(done) => return Ok(done),
             }
         }
+        Err(Unavailable::Unsettled)
     }
 
     /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`. Alone it does not queue.
@@ -151,40 +198,79 @@ impl<'a> Access<'a> {
 }
 
 impl Engine {
+    /// Runs an operation at `instant`, or at the time that the clock shows under the guard.
     pub(super) fn run_in<R>(
         &self,
         table: &Table,
         name: &LockName,
         op: &Op,
+        instant: Option<Timestamp>,
         look: &impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<(R, Seq), Retry> {
         let core = &*self.core;
         table.with_slot(core.hash.of(name), name, |mut guarded| {
             // Under the guard: what was changed here before the journal went down is not to be seen.
             self.check_up()?;
-            let now = core.clock.now();
-            if core.sessions.is_any_due(now) && !matches!(op, Op::EndSession { .. }) {
-                return Err(Retry::AfterSessions);
-            }
-            let account = self.admit(op, guarded.slot, now)?;
+            let now = instant.unwrap_or_else(|| core.clock.now());
             let was_held = guarded.slot.newest().is_some();
-            let mut undelivered = VecDeque::new();
-            let outcome = self.step(table, name, op, now, &mut guarded, &mut undelivered)?;
-            core.census.outcome(&outcome);
-            match outcome {
-                Outcome::Granted { reentrant: false, .. } => {}
-                _ => account.into_iter().for_each(|account| core.quotas.remove(account)),
-            }
-            if outcome == Outcome::NotHeld {
-                self.note_late(op, guarded.hash, now);
-            }
-            while let Some(op) = undelivered.pop_front() {
-                self.step(table, name, &op, now, &mut guarded, &mut undelivered)?;
-            }
+            let outcome = self.run_under_guard(table, name, op, now, &mut guarded);
             core.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
             core.deadlines.rearm(&mut guarded, now);
-            Ok((look(outcome, guarded.slot, now), guarded.last_change()))
+            Ok((look(outcome?, guarded.slot, now), guarded.last_change()))
         })
+    }
+
+    fn run_under_guard(
+        &self,
+        table: &Table,
+        name: &LockName,
+        op: &Op,
+        now: Timestamp,
+        guarded: &mut Guarded<'_>,
+    ) -> Result<Outcome, Retry> {
+        let core = &*self.core;
+        if core.sessions.may_be_over(now) {
+            self.end_over_sessions(table, name, now, guarded)?;
+        }
+        let account = self.admit(op, guarded.slot, now)?;
+        let outcome = self.step_and_return(table, name, op, now, guarded)?;
+        if !matches!(outcome, Outcome::Granted { reentrant: false, .. }) {
+            account.into_iter().for_each(|account| core.quotas.remove(account));
+        }
+        match outcome {
+            Outcome::Unsettled => return Err(Retry::Unsettled),
+            Outcome::NotHeld => self.note_late(op, guarded.hash, now),
+            _ => {}
+        }
+        core.census.outcome(&outcome);
+        Ok(outcome)
+    }
+
+    /// Ends what a lock has of sessions that are over.
+    fn end_over_sessions(
+        &self,
+        table: &Table,
+        name: &LockName,
+        now: Timestamp,
+        guarded: &mut Guarded<'_>,
+    ) -> Result<(), Retry> {
+        let (sessions, slot) = (&self.core.sessions, &*guarded.slot);
+        let members = slot.session_members();
+        if members == 0 {
+            return Ok(());
+        }
+        let over =
+            sessions.over(now, ENDS_PER_STEP, members, slot.sessions(), |session| slot.has_session(session));
+        let are_all = over.len() < ENDS_PER_STEP;
+        for session in over {
+            // One that is due may not have been ended yet. Its end goes before those of its leases.
+            self.end_session_in(table, session, false, false, now)?;
+            let op = Op::EndSession { session, clean: sessions.ended_cleanly(session) };
+            if self.step_and_return(table, name, &op, now, guarded)? == Outcome::Unsettled {
+                return Err(Retry::Unsettled);
+            }
+        }
+        if are_all { Ok(()) } else { Err(Retry::Unsettled) }
     }
 
     /// Refuses what would go beyond a limit, before anything changes. Returns the account for which a lease is counted
@@ -192,7 +278,7 @@ impl Engine {
     fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
         for id in [request.session(), request.counted_by()].into_iter().flatten() {
-            if self.core.sessions.get(id, |_| ()).is_none() {
+            if self.core.sessions.is_over(id, now) {
                 return Err(Unavailable::NoSession.into());
             }
         }
@@ -234,7 +320,24 @@ impl Engine {
         }
     }
 
-    /// One transition and what follows from it. Grants that reached nobody are given back through `undelivered`.
+    /// One transition and what follows from it. Grants that reached nobody are given back.
+    fn step_and_return(
+        &self,
+        table: &Table,
+        name: &LockName,
+        op: &Op,
+        now: Timestamp,
+        guarded: &mut Guarded<'_>,
+    ) -> Result<Outcome, Unavailable> {
+        let mut undelivered = VecDeque::new();
+        let outcome = self.step(table, name, op, now, guarded, &mut undelivered)?;
+        while let Some(op) = undelivered.pop_front() {
+            self.step(table, name, &op, now, guarded, &mut undelivered)?;
+        }
+        Ok(outcome)
+    }
+
+    /// One transition and what follows from it. `undelivered` gets what gives back the grants that reached nobody.
     fn step(
         &self,
         table: &Table,
@@ -286,7 +389,10 @@ impl Engine {
             Effect::Granted { token, waiter } => {
                 let Some(lease) = all.granted(*token, guarded.slot) else { return };
                 if let Some(session) = lease.session() {
-                    core.sessions.attach(session, name);
+                    core.sessions.attach(session, name, Use::Lease);
+                    if waiter.is_some() {
+                        core.sessions.detach(session, name, Use::Waiter);
+                    }
                 }
                 if let Some(session) = lease.counted_by() {
                     core.sessions.count(session, name, true);
@@ -297,7 +403,9 @@ impl Engine {
                 }
             }
             Effect::Ended { lease, how } => {
-                self.detach(lease.session(), name, guarded.slot);
+                if let Some(session) = lease.session() {
+                    core.sessions.detach(session, name, Use::Lease);
+                }
                 if let Some(session) = lease.counted_by() {
                     core.sessions.count(session, name, false);
                 }
@@ -307,18 +415,13 @@ impl Engine {
                     core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), at);
                 }
             }
-            Effect::Joined { session: Some(session), .. } => core.sessions.attach(*session, name),
-            Effect::WaiterLeft { session, .. } => self.detach(*session, name, guarded.slot),
+            Effect::Joined { session: Some(session), .. } => {
+                core.sessions.attach(*session, name, Use::Waiter)
+            }
+            Effect::WaiterLeft { session: Some(session), .. } => {
+                core.sessions.detach(*session, name, Use::Waiter);
+            }
             _ => {}
-        }
-    }
-
-    fn detach(&self, session: Option<SessionId>, name: &LockName, slot: &Slot) {
-        let Some(session) = session else { return };
-        let still_there = slot.holders().any(|lease| lease.session() == Some(session))
-            || slot.waiters().any(|waiter| waiter.request.session() == Some(session));
-        if !still_there {
-            self.core.sessions.detach(session, name);
         }
     }
 }
@@ -343,7 +446,7 @@ impl lock::Env for EngineEnv<'_> {
         let core = &self.engine.core;
         // When one session ends, others may be due and not yet ended.
         if let Some(session) = waiter.request.session()
-            && core.sessions.get(session, |session| session.record.deadline > self.now) != Some(true)
+            && core.sessions.is_over(session, self.now)
         {
             return Some(Left::SessionEnded);
         }

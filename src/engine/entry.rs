@@ -100,15 +100,30 @@ impl Entry {
         }
     }
 
-    /// How the newest of its holders holds it at `now`. `None`: it is not held, or of another database.
-    pub(super) fn held_as(&self, database: u8, now: Timestamp) -> Option<Mode> {
+    /// Whether there is a lease, over or not.
+    pub(super) fn has_holder(&self) -> bool {
+        match self {
+            Entry::Plain(_) | Entry::Renewed(_) => true,
+            Entry::Full(full) => full.slot.newest().is_some(),
+        }
+    }
+
+    /// How the newest of its holders holds it at `now`, of those that `is_live` is true of. `None`: it is not
+    /// held, or of another database.
+    pub(super) fn held_as(
+        &self,
+        database: u8,
+        now: Timestamp,
+        is_live: &dyn Fn(&Lease) -> bool,
+    ) -> Option<Mode> {
         if self.name_bytes().first() != Some(&database) {
             return None;
         }
         match self {
+            // These have no session.
             Entry::Plain(plain) => (plain.deadline > now).then_some(Mode::Exclusive),
             Entry::Renewed(renewed) => (renewed.0.deadline > now).then_some(Mode::Exclusive),
-            Entry::Full(full) => full.slot.newest_live(now).map(|lease| lease.mode),
+            Entry::Full(full) => full.slot.newest_where(is_live).map(|lease| lease.mode),
         }
     }
 

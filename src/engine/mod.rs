@@ -27,7 +27,7 @@ mod zombies;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
@@ -94,6 +94,9 @@ pub enum Unavailable {
     NoSession,
     /// No fencing token is left.
     TokensExhausted,
+    /// So much has ended that others are to get their turn before the rest is freed. Nothing was done of what was asked: yield,
+    /// and ask again.
+    Unsettled,
 }
 
 /// The lock manager.
@@ -105,6 +108,8 @@ pub struct Engine {
 /// All but the journal, which in turn rebuilds this after a failure.
 struct Core {
     table: ShardedLock<Table>,
+    /// That of `table`, to be read without its lock.
+    epoch: AtomicU64,
     hash: NameHash,
     clock: Clock,
     config: EngineConfig,
@@ -139,6 +144,7 @@ impl Engine {
         let (backend, commits) = Metered::new(backend, &clock);
         let core = Arc::new(Core {
             table: ShardedLock::new(Table::new(0)),
+            epoch: AtomicU64::new(0),
             hash: NameHash::default(),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
             deadlines: Deadlines::default(),
@@ -245,7 +251,8 @@ impl Engine {
         self.core.tokens.last() + 1
     }
 
-    /// What stands on everything that was decided so far: for a refusal that depends on more than one lock.
+    /// What depends on everything that was decided so far. What was seen before may have been taken back since: see
+    /// [`Access::covering_seq`].
     pub fn last(&self) -> Seq {
         self.journal().last()
     }
@@ -264,9 +271,8 @@ impl Engine {
     /// Frees what has ended by now, a part of it if it is much. Answers when to come back; [`Timestamp::NEVER`]: when something
     /// is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
-        let access = self.access();
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
-        let _ = access.end_due_sessions();
+        let _ = self.access().sweep_sessions(EXPIRIES_PER_STEP);
         let _ = self.close_orphans();
         let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
@@ -278,7 +284,7 @@ impl Engine {
             }
         }
         deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.settle(hash));
-        self.core.deadlines.next().min(self.core.sessions.next_deadline())
+        self.core.deadlines.next().min(self.core.sessions.next_sweep())
     }
 
     /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.

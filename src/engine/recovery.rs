@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::sessions::Use;
 use super::table::Table;
 use super::{Core, Verdict};
 use crate::clock::Clock;
@@ -97,11 +98,9 @@ impl Core {
                     }
                     self.census.lease_restored();
                     if let Some(session) = session {
-                        self.sessions.attach(session, &name);
-                        if self.sessions.get(session, |_| ()).is_none() {
-                            let what = format!("a lease of {name:?} ends with a session that is not there");
-                            return Err(JournalError::Corrupt { what });
-                        }
+                        // The end of a session is one record; those of its leases may come in later commits.
+                        self.sessions.was_ended(session);
+                        self.sessions.attach(session, &name, Use::Lease);
                     }
                     if let Some(session) = counted_by {
                         self.sessions.count(session, &name, true);
@@ -143,6 +142,7 @@ impl Core {
         self.restore(&mut fresh, found, loaded.tokens_reserved)?;
         self.tokens.after_failure();
         *table = fresh;
+        self.epoch.store(epoch, Ordering::Release);
         drop(table);
         self.watches.all_changed();
         self.sessions.has_orphans.store(true, Ordering::Release);

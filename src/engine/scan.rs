@@ -8,7 +8,7 @@ use super::entry::Entry;
 use super::table::{NameHash, Table};
 use super::{Access, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{Lease, LockName, Mode, Timestamp};
+use crate::lock::{ENDS_PER_STEP, Lease, LockName, Mode, Op, Timestamp};
 
 /// Where a scan over the locks of one database is.
 pub struct Scan {
@@ -74,7 +74,7 @@ const AHEAD_MAX: usize = 4096;
 /// A lock that is held.
 pub struct HeldLock<'a> {
     entry: &'a Entry,
-    now: Timestamp,
+    is_live: &'a dyn Fn(&Lease) -> bool,
     mode: Mode,
 }
 
@@ -91,7 +91,7 @@ impl HeldLock<'_> {
 
     /// Reads its newest lease.
     pub fn with_lease<R>(&self, read: impl FnOnce(&LockName, &Lease) -> R) -> Option<R> {
-        self.entry.look(|name, slot| slot.newest_live(self.now).map(|lease| read(name, lease)))
+        self.entry.look(|name, slot| slot.newest_where(self.is_live).map(|lease| read(name, lease)))
     }
 }
 
@@ -103,36 +103,68 @@ impl Access<'_> {
         entries: usize,
         mut each: impl FnMut(&HeldLock<'_>),
     ) -> Result<Scanned, Unavailable> {
-        let core = &self.engine().core;
-        loop {
-            self.end_due_sessions()?;
-            let scanned = self.with_table(|table| {
-                // In this order: what a session holds that is due after `now` was held at `now`.
-                let now = core.clock.now();
-                if core.sessions.is_any_due(now) {
-                    return Ok(None);
-                }
-                // Under the guard: the table cannot be replaced now, and what it shows either is durable up to
-                // the Seq below, or the barrier of that Seq fails.
-                self.engine().check_up()?;
-                let is_restarted = scan.epoch.is_some_and(|epoch| epoch != table.epoch);
-                if is_restarted {
-                    scan.restart();
-                }
-                scan.epoch = Some(table.epoch);
-                let scanned = scan.advance(table, now, entries, &mut each);
-                scan.seq = scan.seq.max(self.engine().last());
-                Ok(Some(Scanned { is_restarted, ..scanned }))
-            });
-            if let Some(scanned) = scanned? {
-                return Ok(scanned);
+        self.with_table(|table| {
+            // Under the guard: the table cannot be replaced now, and what it shows either is durable up to the
+            // Seq below, or the barrier of that Seq fails.
+            self.engine().check_up()?;
+            let now = self.now();
+            let is_restarted = scan.epoch.is_some_and(|epoch| epoch != table.epoch);
+            if is_restarted {
+                scan.restart();
             }
+            scan.epoch = Some(table.epoch);
+            let sessions = &self.engine().core.sessions;
+            let may_be_over = sessions.may_be_over(now);
+            let is_live = |lease: &Lease| {
+                let session = lease.session().filter(|_| may_be_over);
+                !lease.is_over(now) && !session.is_some_and(|session| sessions.is_over(session, now))
+            };
+            let scanned = scan.advance(table, now, entries, &is_live, &mut each);
+            scan.seq = scan.seq.max(self.engine().last());
+            Ok(Scanned { is_restarted, ..scanned })
+        })
+    }
+
+    /// Whether a lock is held. Looks only, unless something of it has ended and is to be freed first.
+    pub fn is_held(&self, name: &LockName) -> Result<(bool, Seq), Unavailable> {
+        let is_held = |entry: Option<&Entry>| entry.is_some_and(Entry::has_holder);
+        match self.peek(name, is_held)? {
+            Some(peeked) => Ok(peeked),
+            None => self.read(name, |slot, _| slot.newest().is_some()),
         }
+    }
+
+    /// Frees what has ended of a lock. Cheap if nothing has.
+    pub(super) fn free_ended(&self, name: &LockName) -> Result<Seq, Unavailable> {
+        match self.peek(name, |_| ())? {
+            Some(((), seq)) => Ok(seq),
+            None => self.submit(name, &Op::Settle).map(|(_, seq)| seq),
+        }
+    }
+
+    /// Looks at the entry of a lock without working on it. `None`: something under its hash may have ended.
+    fn peek<R>(
+        &self,
+        name: &LockName,
+        look: impl FnOnce(Option<&Entry>) -> R,
+    ) -> Result<Option<(R, Seq)>, Unavailable> {
+        let core = &self.engine().core;
+        self.with_table(|table| {
+            // Under the guard of the table, as a scan does.
+            self.engine().check_up()?;
+            let now = self.now();
+            if core.sessions.may_be_over(now) {
+                return Ok(None);
+            }
+            Ok(table.peek(core.hash.of(name), name, |entry, next_deadline| {
+                (next_deadline > now).then(|| look(entry))
+            }))
+        })
     }
 
     /// How many locks of a database are held; those that have ended and were not swept yet included.
     pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
-        self.end_due_sessions()?;
+        self.sweep_sessions(ENDS_PER_STEP)?;
         self.with_table(|_| {
             self.engine().check_up()?;
             Ok((self.engine().core.census.keys(database), self.engine().last()))
@@ -146,6 +178,7 @@ impl Scan {
         table: &Table,
         now: Timestamp,
         entries: usize,
+        is_live: &dyn Fn(&Lease) -> bool,
         each: &mut impl FnMut(&HeldLock<'_>),
     ) -> Scanned {
         let (mut looked, mut passed) = (0, 0);
@@ -158,8 +191,8 @@ impl Scan {
                 let hash = NameHash::joined(part, u64::from(lower));
                 table.look(hash, |entry| {
                     looked += 1;
-                    if let Some(mode) = entry.held_as(self.database, now) {
-                        each(&HeldLock { entry, now, mode });
+                    if let Some(mode) = entry.held_as(self.database, now, is_live) {
+                        each(&HeldLock { entry, is_live, mode });
                     }
                 });
                 self.next =

@@ -198,6 +198,21 @@ impl Table {
             .collect()
     }
 
+    /// Looks at the entry of a lock, and passes it on with the time at which the first thing ends by itself of the
+    /// locks under its hash. With the Seq of the last change to any of them. Locks one shard.
+    pub(super) fn peek<R>(
+        &self,
+        hash: u64,
+        name: &LockName,
+        look: impl FnOnce(Option<&Entry>, Timestamp) -> Option<R>,
+    ) -> Option<(R, Seq)> {
+        let head = self.part(hash).get(&Table::key(hash));
+        let chain = || std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next());
+        let next_deadline = chain().map(Entry::next_deadline).min().unwrap_or(Timestamp::NEVER);
+        let found = look(chain().find(|entry| entry.is_of(name)), next_deadline)?;
+        Some((found, Seq::from_u64(self.stripe(hash).load(Ordering::Acquire))))
+    }
+
     /// Looks at all locks under a hash that are not free. Locks one shard.
     pub(super) fn look(&self, hash: u64, each: impl FnMut(&Entry)) {
         let head = self.part(hash).get(&Table::key(hash));

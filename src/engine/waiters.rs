@@ -114,7 +114,7 @@ impl Parked {
     pub fn give_back(&self, token: FencingToken) {
         let op = Op::GiveBack { owner: self.owner.clone(), token };
         // If the journal is down the lease stays until its deadline, as for any holder that is gone.
-        let _ = self.engine.access().submit(&self.name, &op);
+        let _ = self.engine.access().submit_to_end(&self.name, &op);
     }
 }
 
@@ -130,7 +130,7 @@ impl Drop for Parked {
             _ => {
                 let op = Op::Leave { waiter: self.id, owner: self.owner.clone() };
                 // If the journal is down the table is rebuilt without this waiter anyway.
-                let _ = self.engine.access().submit(&self.name, &op);
+                let _ = self.engine.access().submit_to_end(&self.name, &op);
             }
         }
     }

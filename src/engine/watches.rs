@@ -4,35 +4,36 @@
 //! break a watch, too, which is safe. Costs one atomic load an operation while nobody watches.
 //! Absent: what changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, Engine, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{LockName, Op};
+use crate::lock::LockName;
 
 #[derive(Default)]
 pub(super) struct Watches {
     count: AtomicUsize,
-    by_hash: Mutex<HashMap<u64, Vec<Arc<AtomicBool>>>>,
+    /// By the hash of the lock, then by the address of the flag: a watch finds its own however many others there are.
+    flags: Mutex<BTreeMap<(u64, usize), Arc<AtomicBool>>>,
 }
 
 impl Watches {
-    fn by_hash(&self) -> MutexGuard<'_, HashMap<u64, Vec<Arc<AtomicBool>>>> {
-        self.by_hash.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flags(&self) -> MutexGuard<'_, BTreeMap<(u64, usize), Arc<AtomicBool>>> {
+        self.flags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn changed(&self, hash: u64) {
-        if self.count.load(Ordering::SeqCst) > 0
-            && let Some(flags) = self.by_hash().get(&hash)
-        {
-            flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
+        if self.count.load(Ordering::SeqCst) > 0 {
+            let flags = self.flags();
+            let of_lock = flags.range((hash, 0)..=(hash, usize::MAX));
+            of_lock.for_each(|(_, flag)| flag.store(true, Ordering::SeqCst));
         }
     }
 
     pub(super) fn all_changed(&self) {
-        self.by_hash().values().flatten().for_each(|flag| flag.store(true, Ordering::SeqCst));
+        self.flags().values().for_each(|flag| flag.store(true, Ordering::SeqCst));
     }
 }
 
@@ -40,27 +41,34 @@ impl Watches {
 pub struct Watch {
     engine: Arc<Engine>,
     is_broken: Arc<AtomicBool>,
-    watched: Vec<(u64, LockName)>,
+    /// With their hashes.
+    watched: HashMap<LockName, u64>,
+    bytes: usize,
 }
 
 impl Watch {
     /// Watches nothing yet.
     pub fn new(engine: &Arc<Engine>) -> Watch {
-        Watch { engine: Arc::clone(engine), is_broken: Arc::default(), watched: Vec::new() }
+        Watch { engine: Arc::clone(engine), is_broken: Arc::default(), watched: HashMap::new(), bytes: 0 }
     }
 
     /// Watches one more lock. What has ended by now is settled first: it is no change.
     pub fn add(&mut self, access: &Access<'_>, name: &LockName) -> Result<(), Unavailable> {
-        if self.watched.iter().any(|(_, watched)| watched == name) {
+        if self.watched.contains_key(name) {
             return Ok(());
         }
-        access.submit(name, &Op::Settle)?;
+        access.free_ended(name)?;
         let core = &self.engine.core;
         let hash = core.hash.of(name);
         core.watches.count.fetch_add(1, Ordering::SeqCst);
-        core.watches.by_hash().entry(hash).or_default().push(Arc::clone(&self.is_broken));
-        self.watched.push((hash, name.clone()));
+        core.watches.flags().insert((hash, self.address()), Arc::clone(&self.is_broken));
+        self.watched.insert(name.clone(), hash);
+        self.bytes += name.as_bytes().len();
         Ok(())
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.is_broken).addr()
     }
 
     /// How many locks it watches.
@@ -73,11 +81,16 @@ impl Watch {
         self.watched.is_empty()
     }
 
+    /// Bytes of their names.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether one of them changed. A lease that has ended meanwhile is a change.
     pub fn is_broken(&self, access: &Access<'_>) -> Result<(bool, Seq), Unavailable> {
         let mut last = Seq::default();
-        for (_, name) in &self.watched {
-            last = last.max(access.submit(name, &Op::Settle)?.1);
+        for name in self.watched.keys() {
+            last = last.max(access.free_ended(name)?);
         }
         Ok((self.is_broken.load(Ordering::SeqCst), last))
     }
@@ -86,15 +99,11 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let watches = &self.engine.core.watches;
-        let mut by_hash = watches.by_hash();
-        for (hash, _) in &self.watched {
-            if let Some(flags) = by_hash.get_mut(hash) {
-                flags.retain(|flag| !Arc::ptr_eq(flag, &self.is_broken));
-                if flags.is_empty() {
-                    by_hash.remove(hash);
-                }
-            }
+        let mut flags = watches.flags();
+        for hash in self.watched.values() {
+            flags.remove(&(*hash, self.address()));
         }
+        drop(flags);
         watches.count.fetch_sub(self.watched.len(), Ordering::SeqCst);
     }
 }

@@ -112,17 +112,25 @@ impl Adapter {
     /// Runs `work`, and answers once all it stands on is durable. A refusal of `work` stands on something, too.
     async fn decide<R>(
         &self,
-        work: impl FnOnce(&Access<'_>) -> Result<(R, Seq), Unavailable>,
+        mut work: impl FnMut(&Access<'_>) -> Result<(R, Seq), Unavailable>,
     ) -> Result<R, ApiError> {
-        let done = work(&self.engine.access());
-        let seq = match &done {
-            Ok((_, seq)) if *seq != Seq::default() => *seq,
-            Err(Unavailable::Journal(_)) => Seq::default(),
-            // Refused for what there is in all.
-            Ok(_) | Err(_) => self.engine.last(),
+        let (done, seq) = loop {
+            {
+                let access = self.engine.access();
+                match work(&access) {
+                    Err(Unavailable::Unsettled) => {}
+                    Ok((done, seq)) if seq != Seq::default() => break (Ok(done), seq),
+                    Err(Unavailable::Journal(error)) => {
+                        break (Err(Unavailable::Journal(error)), Seq::default());
+                    }
+                    // Refused for what there is in all.
+                    done => break (done.map(|(done, _)| done), access.covering_seq()?),
+                }
+            }
+            tokio::task::yield_now().await;
         };
         self.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
-        Ok(done?.0)
+        Ok(done?)
     }
 
     /// Wall time, as answers show it.

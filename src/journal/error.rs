@@ -44,6 +44,13 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// What was asked for concerns a state that is no more.
+    pub(crate) fn rebuilt() -> JournalError {
+        JournalError::Io { what: "the state was rebuilt meanwhile".into() }
+    }
+}
+
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -197,7 +197,7 @@ impl Journal {
             return Err(error.clone());
         }
         if queue.epoch != epoch {
-            return Err(JournalError::Io { what: "the state was rebuilt meanwhile".into() });
+            return Err(JournalError::rebuilt());
         }
         let before = queue.pending.len();
         queue.pending.extend(records);

@@ -41,7 +41,7 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
     ensure(waiters.iter().all(|waiter| waiter.deadline > now), "who has timed out does not wait")?;
     ensure(slot.delay().is_none_or(|delay| delay.until > now), "a delay that is over is gone")?;
     ensure(
-        waiters.is_empty() || slot.delay().is_some() || !leases.is_empty(),
+        waiters.is_empty() || slot.delay().is_some() || !leases.is_empty() || slot.has_more_to_grant(),
         "nobody waits for a free lock",
     )?;
     let indexed = leases
@@ -54,5 +54,6 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
         .chain(waiters.iter().map(|waiter| waiter.deadline))
         .chain(slot.delay().map(|delay| delay.until))
         .min();
+    let nearest = if slot.has_more_to_grant() { Some(Timestamp::default()) } else { nearest };
     ensure(nearest.unwrap_or(Timestamp::NEVER) == slot.next_deadline(), "the next deadline is the nearest")
 }

@@ -13,7 +13,7 @@ mod types;
 
 pub use effect::{Effect, Effects, End, Left};
 pub use slot::{Delay, Lease, LeaseExtra, Origin, Request, Slot, Waiter};
-pub use transition::{Env, Op, Outcome, Refusal, SetCondition, apply};
+pub use transition::{ENDS_PER_STEP, Env, Op, Outcome, PROMOTIONS_PER_STEP, Refusal, SetCondition, apply};
 pub use types::{
     DATABASES, FencingToken, Invalid, KEY_BYTES_MAX, LockName, Mode, OWNER_BYTES_MAX, Owner, SessionId,
     TOKEN_MAX, TTL_MS_MAX, Timestamp, Ttl, WaiterId,

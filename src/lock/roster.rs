@@ -1,11 +1,11 @@
 //! An ordered set of owners: the holders of a shared or limited lock, or the queue of a lock.
 //!
-//! Promise: first, last, by number, by owner and by nearest deadline are each O(log n), so that 100 000
-//! waiters on one key cost no more per step than ten. Absent: any rule about who may hold what.
+//! Promise: first, last, by number, by owner, by session, by nearest deadline and by smallest capacity are each O(log n), so
+//! that 100 000 members of one lock cost no more per step than ten. Absent: any rule about who may hold what.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::types::{Owner, Timestamp};
+use super::types::{Owner, SessionId, Timestamp};
 
 /// What a [`Roster`] keeps.
 pub(super) trait Member {
@@ -13,6 +13,10 @@ pub(super) trait Member {
     fn number(&self) -> i64;
     fn owner(&self) -> &Owner;
     fn deadline(&self) -> Timestamp;
+    /// The session it ends with. Never changes.
+    fn session(&self) -> Option<SessionId>;
+    /// How many members it allows, itself included. Never changes.
+    fn capacity(&self) -> Option<u32>;
 }
 
 #[derive(Debug, Clone)]
@@ -20,11 +24,19 @@ pub(super) struct Roster<T> {
     members: BTreeMap<i64, T>,
     by_owner: BTreeMap<Owner, i64>,
     by_deadline: BTreeSet<(Timestamp, i64)>,
+    by_session: BTreeSet<(SessionId, i64)>,
+    by_capacity: BTreeSet<(u32, i64)>,
 }
 
 impl<T> Default for Roster<T> {
     fn default() -> Self {
-        Roster { members: BTreeMap::new(), by_owner: BTreeMap::new(), by_deadline: BTreeSet::new() }
+        Roster {
+            members: BTreeMap::new(),
+            by_owner: BTreeMap::new(),
+            by_deadline: BTreeSet::new(),
+            by_session: BTreeSet::new(),
+            by_capacity: BTreeSet::new(),
+        }
     }
 }
 
@@ -35,6 +47,8 @@ impl<T: Member> Roster<T> {
         if member.deadline() != Timestamp::NEVER {
             self.by_deadline.insert((member.deadline(), number));
         }
+        self.by_session.extend(member.session().map(|session| (session, number)));
+        self.by_capacity.extend(member.capacity().map(|capacity| (capacity, number)));
         let owner_was = self.by_owner.insert(member.owner().clone(), number);
         let member_was = self.members.insert(number, member);
         debug_assert!(owner_was.is_none() && member_was.is_none());
@@ -44,10 +58,16 @@ impl<T: Member> Roster<T> {
         let member = self.members.remove(&number)?;
         self.by_owner.remove(member.owner());
         self.by_deadline.remove(&(member.deadline(), number));
+        if let Some(session) = member.session() {
+            self.by_session.remove(&(session, number));
+        }
+        if let Some(capacity) = member.capacity() {
+            self.by_capacity.remove(&(capacity, number));
+        }
         Some(member)
     }
 
-    /// Changes a member in place; its number and owner must stay.
+    /// Changes a member in place; only its deadline may change of what [`Member`] tells.
     pub(super) fn update<R>(&mut self, number: i64, change: impl FnOnce(&mut T) -> R) -> Option<R> {
         let member = self.members.get_mut(&number)?;
         let before = member.deadline();
@@ -78,9 +98,9 @@ impl<T: Member> Roster<T> {
         self.members.last_key_value().map(|(_, member)| member)
     }
 
-    /// The last member whose deadline is after `now`. O(1) unless the last members have ended.
-    pub(super) fn last_after(&self, now: Timestamp) -> Option<&T> {
-        self.members.values().rev().find(|member| member.deadline() > now)
+    /// The last of the members that `is_wanted` is true of. Goes through those after it.
+    pub(super) fn last_where(&self, is_wanted: &dyn Fn(&T) -> bool) -> Option<&T> {
+        self.members.values().rev().find(|member| is_wanted(member))
     }
 
     /// A member whose deadline is `now` or earlier, the earliest first.
@@ -90,6 +110,21 @@ impl<T: Member> Roster<T> {
 
     pub(super) fn next_deadline(&self) -> Timestamp {
         self.by_deadline.first().map_or(Timestamp::NEVER, |&(deadline, _)| deadline)
+    }
+
+    /// The numbers of the members that end with a session, in order.
+    pub(super) fn of_session(&self, session: SessionId) -> impl Iterator<Item = i64> {
+        self.by_session.range((session, i64::MIN)..=(session, i64::MAX)).map(|&(_, number)| number)
+    }
+
+    /// The sessions that members end with, each as often as it has members.
+    pub(super) fn sessions(&self) -> impl ExactSizeIterator<Item = SessionId> {
+        self.by_session.iter().map(|&(session, _)| session)
+    }
+
+    /// The smallest capacity of any member.
+    pub(super) fn smallest_capacity(&self) -> Option<u32> {
+        self.by_capacity.first().map(|&(capacity, _)| capacity)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -186,6 +186,12 @@ impl Member for Lease {
     fn deadline(&self) -> Timestamp {
         self.deadline
     }
+    fn session(&self) -> Option<SessionId> {
+        Lease::session(self)
+    }
+    fn capacity(&self) -> Option<u32> {
+        self.mode.capacity()
+    }
 }
 
 /// A request in the queue of a lock.
@@ -213,6 +219,13 @@ impl Member for Waiter {
     fn deadline(&self) -> Timestamp {
         self.deadline
     }
+    fn session(&self) -> Option<SessionId> {
+        self.request.session()
+    }
+    fn capacity(&self) -> Option<u32> {
+        // Only what is held limits others.
+        None
+    }
 }
 
 /// The rest a lock takes after an unclean end, so that a paused holder's last writes can land.
@@ -237,6 +250,8 @@ pub(super) enum Holders {
 pub(super) struct Busy {
     pub(super) queue: Roster<Waiter>,
     pub(super) delay: Option<Delay>,
+    /// The head of the queue is to be granted the lock by the next step: one grants only so many.
+    pub(super) has_more_to_grant: bool,
 }
 
 /// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not exist.
@@ -268,7 +283,8 @@ impl Slot {
         Slot { holders: Holders::One(lease), busy: None }
     }
 
-    /// The earliest time at which something in this slot ends by itself.
+    /// The earliest time at which something in this slot ends by itself, or [`Timestamp::default`] if there is something to do at
+    /// once.
     pub fn next_deadline(&self) -> Timestamp {
         let holders = match &self.holders {
             Holders::None => Timestamp::NEVER,
@@ -277,6 +293,7 @@ impl Slot {
         };
         match &self.busy {
             None => holders,
+            Some(busy) if busy.has_more_to_grant => Timestamp::default(),
             Some(busy) => {
                 let delay = busy.delay.map_or(Timestamp::NEVER, |delay| delay.until);
                 holders.min(busy.queue.next_deadline()).min(delay)
@@ -293,12 +310,12 @@ impl Slot {
         }
     }
 
-    /// The newest lease that is not over at `now`, be the others swept or not.
-    pub fn newest_live(&self, now: Timestamp) -> Option<&Lease> {
+    /// The newest of the leases that `is_wanted` is true of.
+    pub fn newest_where(&self, is_wanted: &dyn Fn(&Lease) -> bool) -> Option<&Lease> {
         match &self.holders {
             Holders::None => None,
-            Holders::One(lease) => Some(lease).filter(|lease| !lease.is_over(now)),
-            Holders::Many(roster) => roster.last_after(now),
+            Holders::One(lease) => Some(lease).filter(|lease| is_wanted(lease)),
+            Holders::Many(roster) => roster.last_where(is_wanted),
         }
     }
 
@@ -339,6 +356,59 @@ impl Slot {
         }
     }
 
+    /// The tokens of the leases that end with a session, in order.
+    pub(super) fn tokens_of(&self, session: SessionId) -> impl Iterator<Item = FencingToken> {
+        let (one, many) = match &self.holders {
+            Holders::None => (None, None),
+            Holders::One(lease) => ((lease.session() == Some(session)).then_some(lease.token), None),
+            Holders::Many(roster) => {
+                let leases = roster.of_session(session).filter_map(|number| roster.get(number));
+                (None, Some(leases.map(|lease| lease.token)))
+            }
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// The smallest number of holders that any holder allows; `None` without a bound.
+    pub fn smallest_capacity(&self) -> Option<u32> {
+        match &self.holders {
+            Holders::None => None,
+            Holders::One(lease) => lease.mode.capacity(),
+            Holders::Many(roster) => roster.smallest_capacity(),
+        }
+    }
+
+    /// How many leases and waiters end with a session.
+    pub fn session_members(&self) -> usize {
+        let holders = match &self.holders {
+            Holders::None => 0,
+            Holders::One(lease) => usize::from(lease.session().is_some()),
+            Holders::Many(roster) => roster.sessions().len(),
+        };
+        holders + self.busy.as_ref().map_or(0, |busy| busy.queue.sessions().len())
+    }
+
+    /// The sessions that leases and waiters end with; one may come several times.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        let (one, many) = match &self.holders {
+            Holders::None => (None, None),
+            Holders::One(lease) => (lease.session(), None),
+            Holders::Many(roster) => (None, Some(roster.sessions())),
+        };
+        let queue = self.busy.iter().flat_map(|busy| busy.queue.sessions());
+        one.into_iter().chain(many.into_iter().flatten()).chain(queue)
+    }
+
+    /// Whether a lease or a waiter ends with this session.
+    pub fn has_session(&self, session: SessionId) -> bool {
+        let is_held = match &self.holders {
+            Holders::None => false,
+            Holders::One(lease) => lease.session() == Some(session),
+            Holders::Many(roster) => roster.of_session(session).next().is_some(),
+        };
+        is_held || self.busy.as_ref().is_some_and(|busy| busy.queue.of_session(session).next().is_some())
+    }
+
     /// All waiters, the head of the queue first.
     pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
         self.busy.iter().flat_map(|busy| busy.queue.iter())
@@ -352,6 +422,11 @@ impl Slot {
     /// How many wait.
     pub fn waiter_count(&self) -> usize {
         self.busy.as_ref().map_or(0, |busy| busy.queue.len())
+    }
+
+    /// Whether the next step grants the lock to more of those who wait.
+    pub(super) fn has_more_to_grant(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.has_more_to_grant)
     }
 
     /// The running lock-delay.

@@ -121,6 +121,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         Outcome::NotHeld => "not-held".into(),
         Outcome::NotExclusive => "not-exclusive".into(),
         Outcome::Done => "done".into(),
+        Outcome::Unsettled => "unsettled".into(),
     };
     for effect in effects.iter() {
         match effect {

@@ -130,6 +130,8 @@ pub enum Outcome {
     NotExclusive,
     /// Nothing to say.
     Done,
+    /// More has ended, by now or with a session, than one step frees; nothing else was done. Apply it again.
+    Unsettled,
 }
 
 /// Why a lock was not granted; checked in this order.
@@ -147,10 +149,18 @@ pub enum Refusal {
     Condition,
 }
 
-/// Applies `op` at `now`. What happened is appended to `effects`, in order.
+/// Leases and waiters that one transition ends because their time has come, or their session is over.
+pub const ENDS_PER_STEP: usize = 256;
+/// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is due at once.
+pub const PROMOTIONS_PER_STEP: usize = 256;
+
+/// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than [`ENDS_PER_STEP`] leases and
+/// waiters have ended by `now`, only so many are freed and the answer is [`Outcome::Unsettled`].
 pub fn apply(slot: &mut Slot, op: &Op, now: Timestamp, env: &mut impl Env, effects: &mut Effects) -> Outcome {
     let mut step = Step { slot, now, env, effects };
-    step.settle();
+    if !step.settle() {
+        return Outcome::Unsettled;
+    }
     let outcome = step.run(op);
     step.promote();
     step.slot.drop_busy_if_empty();
@@ -207,22 +217,32 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Frees what has ended by now: leases, the delay, waiters.
-    fn settle(&mut self) {
+    /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one step may do.
+    fn settle(&mut self) -> bool {
+        let mut room = ENDS_PER_STEP;
         while let Some(token) = self.slot.due_holder(self.now) {
+            if room == 0 {
+                return false;
+            }
+            room -= 1;
             self.end(token, End::Expired);
         }
-        let Some(busy) = self.slot.busy.as_mut() else { return };
+        let Some(busy) = self.slot.busy.as_mut() else { return true };
         if busy.delay.is_some_and(|delay| delay.until <= self.now) {
             busy.delay = None;
             self.effects.push(Effect::DelayEnded);
         }
         while let Some(place) = busy.queue.due(self.now) {
+            if room == 0 {
+                return false;
+            }
+            room -= 1;
             if let Some(waiter) = busy.queue.remove(place) {
                 self.effects.push(left(&waiter, Left::TimedOut));
             }
         }
         self.promote();
+        true
     }
 
     fn acquire(&mut self, request: &Request, wait: Option<(WaiterId, Timestamp)>) -> Outcome {
@@ -267,27 +287,21 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn end_session(&mut self, session: SessionId, clean: bool) -> Outcome {
-        let tokens: Vec<_> = self
-            .slot
-            .holders()
-            .filter(|lease| lease.session() == Some(session))
-            .map(|lease| lease.token)
-            .collect();
+        let tokens: Vec<_> = self.slot.tokens_of(session).take(ENDS_PER_STEP).collect();
         for token in &tokens {
             self.end(*token, End::Session { clean });
         }
         if let Some(busy) = self.slot.busy.as_mut() {
-            let places: Vec<_> = busy
-                .queue
-                .iter()
-                .filter(|waiter| waiter.request.session() == Some(session))
-                .map(|waiter| waiter.place)
-                .collect();
+            let places: Vec<_> = busy.queue.of_session(session).take(ENDS_PER_STEP).collect();
             for waiter in places.into_iter().filter_map(|place| busy.queue.remove(place)) {
                 self.effects.push(left(&waiter, Left::SessionEnded));
             }
         }
-        Outcome::Released(tokens.len() as u32)
+        if self.slot.has_session(session) {
+            Outcome::Unsettled
+        } else {
+            Outcome::Released(tokens.len() as u32)
+        }
     }
 
     fn leave(&mut self, id: WaiterId, owner: &Owner) -> Outcome {
@@ -426,16 +440,25 @@ impl<E: Env> Step<'_, E> {
         ended
     }
 
-    /// Grants the lock to the head of the queue for as long as there is room.
+    /// Grants the lock to the head of the queue for as long as there is room, to so many in one step.
     fn promote(&mut self) {
+        let mut room = PROMOTIONS_PER_STEP;
         loop {
-            let Some(head) = self.slot.busy.as_ref().and_then(|busy| busy.queue.first()) else { return };
+            let Some(busy) = self.slot.busy.as_mut() else { return };
+            busy.has_more_to_grant = false;
+            let Some(head) = busy.queue.first() else { return };
             let (place, mode) = (head.place, head.request.mode);
             let is_lost = self.env.is_lost(head);
             if is_lost.is_none() && !self.has_room_for(mode) {
                 return;
             }
-            let Some(waiter) = self.slot.busy_mut().queue.remove(place) else { return };
+            let busy = self.slot.busy_mut();
+            if room == 0 {
+                busy.has_more_to_grant = true;
+                return;
+            }
+            room -= 1;
+            let Some(waiter) = busy.queue.remove(place) else { return };
             match is_lost {
                 None => drop(self.grant(&waiter.request, Some((waiter.id, waiter.since)))),
                 Some(why) => self.effects.push(left(&waiter, why)),
@@ -450,18 +473,10 @@ impl<E: Env> Step<'_, E> {
         let Some(newest) = self.slot.newest() else { return true };
         // All holders are of one kind; of limits, the smallest of those that hold it counts.
         newest.mode.mixes_with(mode)
-            && [mode.capacity(), self.smallest_capacity()]
+            && [mode.capacity(), self.slot.smallest_capacity()]
                 .into_iter()
                 .flatten()
                 .all(|capacity| self.slot.holder_count() < capacity as usize)
-    }
-
-    fn smallest_capacity(&self) -> Option<u32> {
-        // Bounded by the limit itself: a limited lock has at most that many holders.
-        match self.slot.newest()?.mode {
-            Mode::Limit(_) => self.slot.holders().filter_map(|lease| lease.mode.capacity()).min(),
-            mode => mode.capacity(),
-        }
     }
 
     fn grant(&mut self, request: &Request, waiter: Option<(WaiterId, Timestamp)>) -> FencingToken {

@@ -210,6 +210,9 @@ impl Connection {
                 continue;
             }
             let Executed { reply, seq, next, command } = self.client.execute(&self.service, args);
+            if matches!(next, Next::Again) {
+                break Then::Yield;
+            }
             done += length;
             let next = match next {
                 Next::Steps(steps) => {

@@ -1,18 +1,20 @@
 //! What is done with sessions.
 //!
-//! Promise: a session that has ended is never revived, and nobody sees a part of its locks released. Sessions that are
-//! due end before whatever is asked next. What one end leads to (a waiter that hears that its own session is over, too) is in
-//! one commit with it. Absent: the rules of locks.
+//! Promise: a session ends at one instant for everybody, with one record, and is never revived; nobody sees a part of its locks
+//! released. What is left to do, lock by lock, is done by the next operation on each of them or in steps by
+//! [`Access::sweep_sessions`], and by recovery if the process ends before. Absent: the rules of locks.
 
 mod book;
 
 use self::book::Session;
-pub(super) use self::book::Sessions;
-use super::access::Retry;
+pub(super) use self::book::{Sessions, Use};
 use super::table::Table;
 use super::{Access, Engine, Unavailable};
 use crate::journal::{JournalError, Record, Seq, SessionRecord};
-use crate::lock::{LockName, Op, Outcome, SessionId, Timestamp, Ttl};
+use crate::lock::{LockName, Op, SessionId, Timestamp, Ttl};
+
+/// Locks that the end of a session frees at once; more are freed in steps.
+const FREED_AT_ONCE: usize = 256;
 
 impl Access<'_> {
     /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
@@ -36,7 +38,7 @@ impl Access<'_> {
         if ttl.is_none() {
             core.sessions.connection(id, true);
         }
-        let deadline = core.clock.now().after(ttl);
+        let deadline = self.now().after(ttl);
         let record =
             SessionRecord { id, name: name.to_owned(), account: account.map(Box::from), ttl, deadline };
         let opened = self.with_table(|table| {
@@ -54,74 +56,114 @@ impl Access<'_> {
 
     /// Moves the end of a session to its TTL from now. Answers when it ends.
     pub fn keep_alive(&self, id: SessionId) -> Result<(Timestamp, Seq), Unavailable> {
+        self.engine().check_up()?;
         let core = &self.engine().core;
-        loop {
-            self.end_due_sessions()?;
-            let kept = self.with_table(|table| {
-                core.sessions.keep(
-                    id,
-                    || core.clock.now(),
-                    |record| {
-                        let kept = Record::SessionOpened(record);
-                        self.engine().journal().append(table.epoch, [kept]).map_err(Unavailable::Journal)
-                    },
-                )
-            });
-            if let Some((deadline, seq)) = kept? {
+        let kept = self.with_table(|table| {
+            core.sessions.keep(
+                id,
+                || self.now(),
+                |record| {
+                    let kept = Record::SessionOpened(record);
+                    self.engine().journal().append(table.epoch, [kept]).map_err(Unavailable::Journal)
+                },
+            )
+        });
+        match kept? {
+            Some((deadline, seq)) => {
                 core.deadlines.alarm.armed(deadline);
-                return Ok((deadline, seq));
+                Ok((deadline, seq))
+            }
+            None => {
+                self.end_session(id, false, false)?;
+                Err(Unavailable::NoSession)
             }
         }
     }
 
-    /// Whether a session is there.
+    /// Whether a session is open.
     pub fn has_session(&self, id: SessionId) -> bool {
-        self.engine().core.sessions.get(id, |_| ()).is_some()
+        self.engine().core.sessions.get(id, self.now(), |_| ()).is_some()
     }
 
     /// What is known of a session, and how many locks it has.
     pub fn session(&self, id: SessionId) -> Result<(SessionRecord, usize, Seq), Unavailable> {
-        self.end_due_sessions()?;
-        let read = |session: &Session| (session.record.clone(), session.names.len() + session.counted.len());
-        let (record, locks) = self.engine().core.sessions.get(id, read).ok_or(Unavailable::NoSession)?;
-        Ok((record, locks, self.engine().last()))
-    }
-
-    /// Ends a session; its locks are released in one commit. `clean`: its owner asked, so no lock-delay is due.
-    pub fn close_session(&self, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
-        let _one_commit = self.engine().one_commit();
-        self.with_table_alone(|table| {
-            self.engine().end_due_sessions_in(table)?;
-            let closed = self.engine().close_session_in(table, id, clean)?;
-            // One that became due meanwhile may have lost a waiter to this end.
-            self.engine().end_due_sessions_in(table)?;
-            Ok(closed)
+        let read = |session: &Session| (session.record.clone(), session.locks());
+        self.with_table(|_| {
+            self.engine().check_up()?;
+            let found = self.engine().core.sessions.get(id, self.now(), read);
+            let (record, locks) = found.ok_or(Unavailable::NoSession)?;
+            Ok((record, locks, self.engine().last()))
         })
     }
 
-    /// Ends the sessions whose deadline has come.
-    pub(super) fn end_due_sessions(&self) -> Result<(), Unavailable> {
-        let core = &self.engine().core;
-        if !core.sessions.is_any_due(core.clock.now()) {
+    /// Ends a session and, at the same instant, all its leases. Answers how many these were; if there are more than
+    /// [`FREED_AT_ONCE`] locks, leases count that reached their own deadline just now and were not swept.
+    /// `clean`: its owner asked, so no lock-delay is due.
+    pub fn close_session(&self, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
+        let is_over = !self.has_session(id);
+        let ended = self.end_session(id, clean, true)?;
+        let (sessions, seq) = (&self.engine().core.sessions, ended.ok_or(Unavailable::NoSession)?);
+        let swept = sessions
+            .to_free(Some(id), FREED_AT_ONCE)
+            .into_iter()
+            .try_for_each(|(id, name)| self.free(id, &name));
+        let freed = sessions.freed(id);
+        swept?;
+        if is_over {
+            return Err(Unavailable::NoSession);
+        }
+        // All of it depends on the end of the session alone.
+        Ok((freed.released + freed.left, seq))
+    }
+
+    /// Ends a session for everybody. `None`: there is none that is open.
+    fn end_session(
+        &self,
+        id: SessionId,
+        is_clean: bool,
+        is_awaited: bool,
+    ) -> Result<Option<Seq>, Unavailable> {
+        let ended = self
+            .with_table(|table| self.engine().end_session_in(table, id, is_clean, is_awaited, self.now()));
+        // Its locks are to be freed.
+        self.engine().core.deadlines.alarm.armed(Timestamp::default());
+        ended
+    }
+
+    /// Ends sessions whose deadline has come, and frees locks of those that are over: at most `max` of each.
+    pub(super) fn sweep_sessions(&self, max: usize) -> Result<(), Unavailable> {
+        let (sessions, now) = (&self.engine().core.sessions, self.now());
+        sessions.forget_old(now);
+        if !sessions.may_be_over(now) {
             return Ok(());
         }
-        let _one_commit = self.engine().one_commit();
-        self.with_table_alone(|table| self.engine().end_due_sessions_in(table))
+        for _ in 0..max {
+            let Some(id) = sessions.due(now) else { break };
+            self.end_session(id, false, false)?;
+        }
+        sessions.to_free(None, max).into_iter().try_for_each(|(id, name)| self.free(id, &name))
+    }
+
+    /// Frees one lock of what ended with a session.
+    fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
+        self.submit_to_end(name, &Op::Settle)?;
+        self.engine().core.sessions.is_freed(id, name);
+        Ok(())
     }
 
     /// What was known of a session that expired in the last seconds.
     pub fn expired_session(&self, id: SessionId) -> Option<SessionRecord> {
-        let core = &self.engine().core;
-        core.sessions.expired(core.clock.now(), |session| session.record.id == id)
+        if !self.has_session(id) {
+            // One that is due has expired, swept or not. If the journal is down it is not known.
+            self.end_session(id, false, false).ok()?;
+        }
+        self.engine().core.sessions.expired(id, self.now())
     }
 
-    /// Whether a session of `account` that expired in the last seconds had a lease of this lock.
+    /// Whether a session of `account` that expired in the last seconds had a lease of this lock. May be called under the guard
+    /// of a lock.
     pub fn had_expired_session(&self, account: &str, name: &LockName) -> bool {
-        let is_wanted = |session: &Session| {
-            session.record.account.as_deref() == Some(account) && session.names.contains(name)
-        };
-        let core = &self.engine().core;
-        core.sessions.expired(core.clock.now(), is_wanted).is_some()
+        self.engine().core.sessions.has_expired(account, name, self.now())
     }
 
     /// Forgets that a session has expired.
@@ -136,32 +178,19 @@ impl Access<'_> {
 }
 
 impl Engine {
-    fn end_due_sessions_in(&self, table: &Table) -> Result<(), Unavailable> {
-        while let Some(id) = self.core.sessions.due(self.core.clock.now()) {
-            self.close_session_in(table, id, false)?;
-        }
-        Ok(())
-    }
-
-    /// Needs the table alone: nobody may see a part of a session's locks released.
-    fn close_session_in(&self, table: &Table, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
+    /// Ends a session for everybody. Does not need the table alone: there is one instant at which it is over.
+    pub(super) fn end_session_in(
+        &self,
+        table: &Table,
+        id: SessionId,
+        is_clean: bool,
+        is_awaited: bool,
+        now: Timestamp,
+    ) -> Result<Option<Seq>, Unavailable> {
         self.check_up()?;
-        let session = self.core.sessions.remove(id).ok_or(Unavailable::NoSession)?;
-        let _one_commit = self.one_commit();
-        let mut released = 0;
-        for name in &session.names {
-            match self.run_in(table, name, &Op::EndSession { session: id, clean }, &|outcome, _, _| outcome) {
-                Ok((Outcome::Released(n), _)) => released += n,
-                Ok(_) | Err(Retry::AfterSessions | Retry::AfterExpiry) => {}
-                Err(Retry::Never(why)) => return Err(why),
-            }
-        }
-        let ended = [Record::SessionEnded(id)];
-        let seq = self.journal().append(table.epoch, ended).map_err(Unavailable::Journal)?;
-        let now = self.core.clock.now();
-        if session.record.deadline <= now {
-            self.core.sessions.has_expired(session, now);
-        }
-        Ok((released, seq))
+        self.core.sessions.end(id, is_clean, is_awaited, now, || {
+            let ended = [Record::SessionEnded(id)];
+            self.journal().append(table.epoch, ended).map_err(Unavailable::Journal)
+        })
     }
 }
