@@ -75,10 +75,7 @@ fn an_event_that_many_patterns_match_is_told_through_each_of_them() {
     let server = TestServer::real(&["--subscriber-bytes-max", "20000"]);
     let mut client = server.connect();
     // Far more bytes of messages than may wait: they are made when they are sent.
-    let patterns: Vec<String> =
-        (0..5000).map(|n| format!("__lock__:{}*", "*".repeat(n % 50 + n / 50))).collect();
-    let mut patterns: Vec<String> =
-        patterns.into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let mut patterns: Vec<String> = (1..150).map(|n| format!("__lock__:{}", "*".repeat(n))).collect();
     patterns.extend((0..1000).map(|n| format!("*k[{n}k]")));
     subscribe(&mut client, "PSUBSCRIBE", &patterns);
     server.connect().line("LOCK kk me");
