@@ -168,6 +168,13 @@ pub static OPTIONS: &[Opt] = &[
         "Messages kept for a subscriber that does not read",
     ),
     opt(LIMIT, "subscriptions-max", "N", "10000", "Channels and patterns of one connection"),
+    opt(
+        LIMIT,
+        "subscriptions-bytes-max",
+        "BYTES",
+        "4194304",
+        "The same in bytes: of the names, and 192 for each",
+    ),
 ];
 
 /// What is meant.
@@ -446,6 +453,7 @@ impl Config {
             multi_bytes_max: said.size("multi-bytes-max", 1024, 1 << 30)?,
             subscriber_bytes_max: said.size("subscriber-bytes-max", 1024, 1 << 30)?,
             subscriptions_max: said.size("subscriptions-max", 1, 1 << 20)?,
+            subscriptions_bytes_max: said.size("subscriptions-bytes-max", 1024, 1 << 30)?,
         };
         let http_adapter = HttpConfig {
             users: users(said)?,

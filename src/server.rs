@@ -13,9 +13,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::clock::{self, Clock};
-use crate::command::{self, About, Clients, CurrentPassword, Hub, Service};
+use crate::command::{self, About, Clients, CurrentPassword, Hub, Publication, Service};
 use crate::config::{Config, ConfigError, OPTIONS};
-use crate::engine::{Engine, EngineConfig, Expiry};
+use crate::engine::{Engine, EngineConfig, Expiry, Heard};
 use crate::http::{self, Adapter};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
 use crate::lock::DATABASES;
@@ -237,13 +237,29 @@ impl Server {
                 (Arc::clone(&self.service), self.http.as_ref().map(|http| Arc::clone(&http.adapter)));
             tokio::spawn(async move {
                 loop {
-                    for some in service.engine.next_events().await.chunks(EVENTS_PER_TURN) {
-                        for event in some {
-                            service.hub.tell(event);
-                            adapter.iter().for_each(|adapter| adapter.tell(event));
+                    match service.engine.next_events(EVENTS_PER_TURN).await {
+                        Heard::Events(events) => {
+                            for event in &events {
+                                let mut publication = Publication::event(event);
+                                while publication.advance(&service.hub).is_none() {
+                                    tokio::task::yield_now().await;
+                                }
+                                adapter.iter().for_each(|adapter| adapter.tell(event));
+                            }
                         }
-                        tokio::task::yield_now().await;
+                        Heard::Lost(events) => {
+                            let redis = service.hub.cut_off_listeners();
+                            let http =
+                                adapter.iter().map(|adapter| adapter.cut_off_watchers()).sum::<usize>();
+                            tracing::warn!(
+                                events,
+                                redis,
+                                http,
+                                "lock events came faster than they could be passed on; all who listened to any are cut off"
+                            );
+                        }
                     }
+                    tokio::task::yield_now().await;
                 }
             })
         };

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::args;
 use super::clients::ClientInfo;
-use super::pubsub::{Mailbox, Subscriptions};
+use super::hub::Publication;
+use super::pubsub::{Incoming, Subscriptions, Turn};
 use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, Service};
@@ -64,6 +65,8 @@ pub struct Client {
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
+    /// What a command of the transaction that runs publishes, once the transaction is over.
+    pub(super) deferred: Option<Publication>,
     connection_session: Option<SessionId>,
     /// The latest that it opened, the oldest first.
     opened_sessions: VecDeque<SessionId>,
@@ -93,6 +96,7 @@ impl Client {
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
+            deferred: None,
             connection_session: None,
             opened_sessions: VecDeque::new(),
             origin: None,
@@ -138,9 +142,14 @@ impl Client {
         self.subscriptions.count() > 0
     }
 
-    /// Where messages for it arrive, once it has subscribed.
-    pub fn mailbox(&self) -> Option<&Arc<Mailbox>> {
-        self.subscriptions.mailbox()
+    /// Whether it has subscribed to something since it was opened or reset.
+    pub fn has_subscribed(&self) -> bool {
+        self.subscriptions.has_mailbox()
+    }
+
+    /// The oldest message for it that was not sent yet.
+    pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
+        self.subscriptions.next_message(turn)
     }
 
     pub(super) fn select(&mut self, database: u8) {
@@ -178,17 +187,22 @@ impl Client {
         self.connection_session == Some(id) || self.opened_sessions.contains(&id)
     }
 
-    /// Back to how it was when it was opened, but for locks taken with CONN.
+    /// Back to how it was when it was opened, but for locks taken with CONN, and for subscriptions: see
+    /// [`Client::unsubscribe_some`].
     pub(super) fn reset(&mut self) {
         self.transaction = None;
         self.watch = None;
-        self.subscriptions.clear(&self.service, self.info.id);
         self.select(0);
         self.set_protocol(2);
         self.set_name("");
         self.replies = Replies::On;
         self.opened_sessions = VecDeque::new();
         self.is_authenticated = self.service.password.is_none();
+    }
+
+    /// Removes some of its subscriptions, as many as a turn allows. Returns whether there are any left.
+    pub fn unsubscribe_some(&mut self) -> bool {
+        self.subscriptions.clear_some(&self.service, self.info.id)
     }
 
     /// Carries a request out. `service` is the one it was made with, passed along to spare a count of references.

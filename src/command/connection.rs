@@ -1,5 +1,6 @@
 //! `HELLO`, `AUTH`, `PING`, `ECHO`, `SELECT`, `RESET`, `QUIT`: the connection itself.
 
+use super::steps::{Progress, Steps};
 use super::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, args};
 use crate::lock::DATABASES;
 use crate::reply::Reply;
@@ -53,9 +54,21 @@ pub(super) const RESET: Command = command(
     "Makes the connection as it was when it was opened. Locks taken with CONN stay until it closes.",
     |context, _| {
         context.client.reset();
-        Ok(Reply::Simple("RESET"))
+        context.in_turns(Unsubscribe)
     },
 );
+
+/// The end of RESET.
+struct Unsubscribe;
+
+impl Steps for Unsubscribe {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        Ok(match context.client.unsubscribe_some() {
+            true => Progress::More,
+            false => Progress::Done(Reply::Simple("RESET")),
+        })
+    }
+}
 
 pub(super) const QUIT: Command = command(
     "quit",

@@ -18,6 +18,7 @@ mod fence;
 mod forceunlock;
 mod get;
 mod glob;
+mod hub;
 mod info;
 mod keys;
 mod lock;
@@ -46,7 +47,8 @@ pub use auth::{CurrentPassword, Password};
 pub use client::{Client, Executed, Next};
 pub use clients::{ClientInfo, Clients};
 pub use error::{CommandError, OUTCOME_UNKNOWN};
-pub use pubsub::{Hub, Mailbox};
+pub use hub::{Hub, Publication};
+pub use pubsub::{Incoming, Turn};
 pub use steps::{Progress, Steps};
 
 /// A command, or a subcommand of one.
@@ -326,6 +328,8 @@ pub struct Limits {
     pub subscriber_bytes_max: usize,
     /// Channels and patterns of one connection.
     pub subscriptions_max: usize,
+    /// The same in bytes.
+    pub subscriptions_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -339,6 +343,7 @@ impl Default for Limits {
             multi_bytes_max: 1 << 20,
             subscriber_bytes_max: 1 << 20,
             subscriptions_max: 10_000,
+            subscriptions_bytes_max: 4 << 20,
         }
     }
 }

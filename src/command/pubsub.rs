@@ -1,151 +1,92 @@
-//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and the lock events on `__lock__:<key>`.
+//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and what one connection has subscribed to.
 //!
-//! Promise: a subscriber gets the messages of one publisher, and the events of one lock, in order; one that does not
-//! read is dropped at a limit. Events say what happened and the token, never the owner. Absent: sockets.
+//! Guarantees: the subscriptions of a connection are bounded in number and in bytes, and a command that
+//! would go beyond either limit changes nothing. Lock events say what happened and the token, never the
+//! owner. Not here: how messages reach subscribers, sockets.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use super::glob::Glob;
-use super::{Args, ClientInfo, Command, CommandError, Context, Flags, Group, Run, Service};
-use crate::engine::Event;
+use super::glob::{Glob, Progress, Work};
+use super::hub::{self, Mailbox, Notice, Publication, SUBSCRIPTION_BYTES, Topic, Via};
+use super::steps::{self, Steps, TURN_WORK, Words};
+use super::{Args, Command, CommandError, Context, Flags, Group, Limits, Run, Service};
+use crate::journal::Seq;
 use crate::reply::Reply;
 
-type Subscribers = HashMap<u64, Arc<Mailbox>>;
-
-/// Who listens to what.
-#[derive(Default)]
-pub struct Hub {
-    topics: Mutex<Topics>,
-}
-
-#[derive(Default)]
-struct Topics {
-    channels: HashMap<Arc<[u8]>, Subscribers>,
-    patterns: HashMap<Arc<[u8]>, Subscribers>,
-    /// The patterns, ready to be matched.
-    globs: HashMap<Arc<[u8]>, Glob>,
-}
-
-#[derive(Clone)]
-struct Message {
-    pattern: Option<Arc<[u8]>>,
-    channel: Arc<[u8]>,
-    payload: Arc<[u8]>,
-}
-
-impl Message {
-    fn size(&self) -> usize {
-        let pattern = self.pattern.as_ref().map_or(0, |pattern| pattern.len());
-        pattern + self.channel.len() + self.payload.len() + size_of::<Message>()
-    }
-}
-
-/// Messages on their way to one connection.
-pub struct Mailbox {
-    queue: Mutex<Queue>,
-    bytes_max: usize,
-    info: Arc<ClientInfo>,
-}
-
-#[derive(Default)]
-struct Queue {
-    messages: VecDeque<Message>,
-    bytes: usize,
-}
-
-impl Mailbox {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, message: Message) {
-        let mut queue = self.queue();
-        queue.bytes += message.size();
-        if queue.bytes > self.bytes_max {
-            if !self.info.is_killed() {
-                tracing::warn!(
-                    client = %self.info.addr, bytes = queue.bytes,
-                    "subscriber dropped: it does not read its messages (--subscriber-bytes-max)"
-                );
-            }
-            *queue = Queue::default();
-            drop(queue);
-            self.info.kill();
-            return;
-        }
-        queue.messages.push_back(message);
-        drop(queue);
-        self.info.call();
-    }
-
-    /// The oldest message, as the client gets it.
-    pub fn take(&self) -> Option<Reply> {
-        let mut queue = self.queue();
-        let message = queue.messages.pop_front()?;
-        queue.bytes -= message.size();
-        let (channel, payload) = (Reply::bulk(&message.channel), Reply::bulk(&message.payload));
-        Some(Reply::Push(match message.pattern {
-            None => vec![Reply::bulk("message"), channel, payload],
-            Some(pattern) => vec![Reply::bulk("pmessage"), Reply::bulk(&pattern), channel, payload],
-        }))
-    }
-}
-
-impl Hub {
-    fn topics(&self) -> MutexGuard<'_, Topics> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends to everyone who listens. Answers how many times it was sent.
-    fn publish(&self, channel: &[u8], payload: &[u8]) -> usize {
-        let topics = self.topics();
-        let message = Message { pattern: None, channel: channel.into(), payload: payload.into() };
-        let mut sent = 0;
-        for mailbox in topics.channels.get(channel).into_iter().flat_map(Subscribers::values) {
-            mailbox.push(message.clone());
-            sent += 1;
-        }
-        for (pattern, subscribers) in &topics.patterns {
-            if topics.globs.get(pattern).is_some_and(|glob| glob.matches(channel)) {
-                for mailbox in subscribers.values() {
-                    mailbox.push(Message { pattern: Some(Arc::clone(pattern)), ..message.clone() });
-                    sent += 1;
-                }
-            }
-        }
-        sent
-    }
-
-    /// Passes a lock event on.
-    pub fn tell(&self, event: &Event) {
-        let text = format!("{} {}", event.kind.as_str(), event.token.get());
-        self.publish(&channel_of(event), text.as_bytes());
-    }
-
-    /// How many channels and patterns somebody listens to.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        let topics = self.topics();
-        (topics.channels.len(), topics.patterns.len())
-    }
-}
-
-/// `__lock__:<key>`, or `__lock@<n>__:<key>` outside database 0.
-fn channel_of(event: &Event) -> Vec<u8> {
-    let mut channel = match event.name.database() {
-        0 => b"__lock__:".to_vec(),
-        database => format!("__lock@{database}__:").into_bytes(),
-    };
-    channel.extend_from_slice(event.name.key());
-    channel
-}
-
-/// What one connection listens to.
+/// What one connection has subscribed to.
 #[derive(Default)]
 pub(super) struct Subscriptions {
     mailbox: Option<Arc<Mailbox>>,
     channels: BTreeSet<Arc<[u8]>>,
-    patterns: BTreeSet<Arc<[u8]>>,
+    patterns: BTreeMap<Glob, ()>,
+    /// As they are counted against the limit.
+    bytes: usize,
+    /// Subscriptions through which lock events may come, and how many of them are patterns.
+    for_events: usize,
+    patterns_for_events: usize,
+    /// What the latter start with, all of them.
+    prefix: Option<Arc<[u8]>>,
+    /// The event that is being matched against the patterns.
+    matching: Option<Matching>,
+}
+
+/// An event, and how far it has been matched.
+struct Matching {
+    notice: Arc<Notice>,
+    /// The pattern that is being matched, or was the last one.
+    pattern: Option<Glob>,
+    /// Whether, and how far, it is being matched.
+    progress: Option<Progress>,
+}
+
+/// What there is to send to a subscriber.
+pub enum Incoming {
+    /// This.
+    Message(Reply),
+    /// Nothing at present.
+    Nothing,
+    /// The work of this turn was spent; there may be more.
+    Unfinished,
+}
+
+/// The work that a connection may do for its subscriptions before others have their turn.
+pub struct Turn(Work);
+
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn(Work::turn())
+    }
+}
+
+impl Matching {
+    /// The next pattern that matches. `Err`: the work was spent.
+    fn next(&mut self, patterns: &BTreeMap<Glob, ()>, work: &mut Work) -> Result<Option<Glob>, ()> {
+        loop {
+            if let (Some(glob), Some(progress)) = (&self.pattern, &mut self.progress) {
+                // Meanwhile the client may have unsubscribed from it.
+                let matches = patterns.contains_key(glob)
+                    && glob.advance(&self.notice.channel, progress, work).ok_or(())?;
+                self.progress = None;
+                if matches {
+                    return Ok(Some(glob.clone()));
+                }
+            }
+            let after = self.pattern.as_ref().map(|glob| &**glob.text());
+            match hub::next_candidate(patterns, after, &self.notice.channel, work) {
+                Some(glob) => (self.pattern, self.progress) = (Some(glob.clone()), Some(Progress::default())),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn message(notice: &Notice, pattern: Option<&Glob>) -> Incoming {
+    let (channel, payload) = (Reply::bulk(&notice.channel), Reply::bulk(&notice.payload));
+    Incoming::Message(Reply::Push(match pattern {
+        None => vec![Reply::bulk("message"), channel, payload],
+        Some(glob) => vec![Reply::bulk("pmessage"), Reply::bulk(glob.text()), channel, payload],
+    }))
 }
 
 impl Subscriptions {
@@ -157,55 +98,159 @@ impl Subscriptions {
         (self.channels.len(), self.patterns.len())
     }
 
-    pub(super) fn mailbox(&self) -> Option<&Arc<Mailbox>> {
-        self.mailbox.as_ref()
+    /// Whether there was a subscription since the connection was opened or reset.
+    pub(super) fn has_mailbox(&self) -> bool {
+        self.mailbox.is_some()
     }
 
-    pub(super) fn clear(&mut self, service: &Service, client: u64) {
-        for kind in [Kind::Channel, Kind::Pattern] {
-            for topic in std::mem::take(kind.own(self)) {
-                leave(service, kind, client, &topic);
+    /// The oldest message that was not sent yet.
+    pub(super) fn next_message(&mut self, turn: &mut Turn) -> Incoming {
+        let work = &mut turn.0;
+        loop {
+            if let Some(matching) = &mut self.matching {
+                match matching.next(&self.patterns, work) {
+                    Ok(Some(glob)) => return message(&matching.notice, Some(&glob)),
+                    Ok(None) => self.matching = None,
+                    Err(()) => return Incoming::Unfinished,
+                }
+            }
+            let Some(entry) = self.mailbox.as_ref().and_then(|mailbox| mailbox.take()) else {
+                return Incoming::Nothing;
+            };
+            work.spend(1);
+            match entry.via {
+                Via::Channel => return message(&entry.notice, None),
+                Via::Pattern(glob) => return message(&entry.notice, Some(&glob)),
+                Via::Prefix(_) => {
+                    self.matching = Some(Matching { notice: entry.notice, pattern: None, progress: None });
+                }
             }
         }
-        self.mailbox = None;
     }
+
+    /// Fails if `topics` more, of so many bytes, are more than the limits allow.
+    fn check(&self, limits: &Limits, topics: usize, bytes: usize) -> Result<(), CommandError> {
+        if self.count() + topics > limits.subscriptions_max {
+            return Err(CommandError::new(format!(
+                "ERR a connection listens to at most {} channels and patterns",
+                limits.subscriptions_max
+            )));
+        }
+        if self.bytes + bytes > limits.subscriptions_bytes_max {
+            return Err(CommandError::new(format!(
+                "ERR the channels and patterns of a connection take at most {} bytes, {SUBSCRIPTION_BYTES} for each \
+                 beside its name",
+                limits.subscriptions_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    fn has(&self, kind: Kind, topic: &[u8]) -> bool {
+        match kind {
+            Kind::Channel => self.channels.contains(topic),
+            Kind::Pattern => self.patterns.contains_key(topic),
+        }
+    }
+
+    /// Adds a channel or pattern that is not among them yet.
+    fn add(&mut self, service: &Service, client: u64, kind: Kind, text: &[u8]) {
+        let Some(mailbox) = &self.mailbox else { return };
+        let shared: Arc<[u8]> = text.into();
+        let topic = match kind {
+            Kind::Channel => Topic::Channel(shared),
+            Kind::Pattern => Topic::Pattern(Glob::of(shared)),
+        };
+        let is_for_events = topic.concerns_events();
+        if is_for_events && self.for_events == 0 {
+            service.hub.listen(client, Some(mailbox));
+            service.engine.listen(true);
+        }
+        self.for_events += usize::from(is_for_events);
+        self.bytes += cost(text);
+        service.hub.subscribe(topic.clone(), client, mailbox);
+        match topic {
+            Topic::Channel(channel) => drop(self.channels.insert(channel)),
+            Topic::Pattern(glob) => {
+                if is_for_events {
+                    self.patterns_for_events += 1;
+                    let prefix = match &self.prefix {
+                        Some(prefix) => &prefix[..hub::common_bytes(prefix, glob.prefix())],
+                        None => glob.prefix(),
+                    };
+                    let prefix = Some(Arc::from(prefix));
+                    self.move_prefix(service, client, prefix);
+                }
+                self.patterns.insert(glob, ());
+            }
+        }
+    }
+
+    /// Removes a channel or pattern, if it is among them.
+    fn remove(&mut self, service: &Service, client: u64, kind: Kind, text: &[u8]) {
+        let topic = match kind {
+            Kind::Channel => self.channels.take(text).map(Topic::Channel),
+            Kind::Pattern => self.patterns.remove_entry(text).map(|(glob, ())| Topic::Pattern(glob)),
+        };
+        let Some(topic) = topic else { return };
+        self.bytes -= cost(text);
+        service.hub.unsubscribe(&topic, client);
+        if topic.concerns_events() {
+            self.for_events -= 1;
+            if let Topic::Pattern(_) = topic {
+                self.patterns_for_events -= 1;
+                if self.patterns_for_events == 0 {
+                    self.move_prefix(service, client, None);
+                }
+            }
+            if self.for_events == 0 {
+                service.hub.listen(client, None);
+                service.engine.listen(false);
+            }
+        }
+    }
+
+    fn move_prefix(&mut self, service: &Service, client: u64, prefix: Option<Arc<[u8]>>) {
+        if let Some(mailbox) = &self.mailbox
+            && prefix != self.prefix
+        {
+            service.hub.move_prefix(client, mailbox, self.prefix.as_ref(), prefix.as_ref());
+            self.prefix = prefix;
+        }
+    }
+
+    /// Removes some of them. Returns whether there are any left.
+    pub(super) fn clear_some(&mut self, service: &Service, client: u64) -> bool {
+        for _ in 0..TURN_WORK / TOPIC_WORK {
+            if let Some(channel) = self.channels.first().cloned() {
+                self.remove(service, client, Kind::Channel, &channel);
+            } else if let Some((glob, ())) = self.patterns.first_key_value() {
+                let pattern = Arc::clone(glob.text());
+                self.remove(service, client, Kind::Pattern, &pattern);
+            } else {
+                self.mailbox = None;
+                self.matching = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Removes all of them.
+    pub(super) fn clear(&mut self, service: &Service, client: u64) {
+        while self.clear_some(service, client) {}
+    }
+}
+
+/// Bytes that are counted for a channel or pattern.
+fn cost(text: &[u8]) -> usize {
+    text.len() + SUBSCRIPTION_BYTES
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Channel,
     Pattern,
-}
-
-impl Kind {
-    fn own(self, subscriptions: &mut Subscriptions) -> &mut BTreeSet<Arc<[u8]>> {
-        match self {
-            Kind::Channel => &mut subscriptions.channels,
-            Kind::Pattern => &mut subscriptions.patterns,
-        }
-    }
-
-    fn all(self, topics: &mut Topics) -> &mut HashMap<Arc<[u8]>, Subscribers> {
-        match self {
-            Kind::Channel => &mut topics.channels,
-            Kind::Pattern => &mut topics.patterns,
-        }
-    }
-}
-
-fn leave(service: &Service, kind: Kind, client: u64, topic: &Arc<[u8]>) {
-    let mut topics = service.hub.topics();
-    let all = kind.all(&mut topics);
-    if let Some(subscribers) = all.get_mut(topic) {
-        subscribers.remove(&client);
-        if subscribers.is_empty() {
-            all.remove(topic);
-            if kind == Kind::Pattern {
-                topics.globs.remove(topic);
-            }
-        }
-        service.engine.listen(false);
-    }
 }
 
 const fn command(
@@ -273,14 +318,66 @@ pub(super) const PUBLISH: Command = command(
     "Sends a message to those who listen. Answers how many got it. Lock events cannot be sent.",
     |context, words| {
         let channel = words.word(1);
-        if channel.starts_with(b"__lock__:") || channel.starts_with(b"__lock@") {
+        if hub::is_for_events(channel) {
             return Err(CommandError::fixed(
                 "ERR channels __lock__: and __lock@n__: are for the server's events",
             ));
         }
-        Ok(Reply::count(context.service.hub.publish(channel, words.word(2))))
+        let publication = Publication::message(channel, words.word(2));
+        if context.access.is_alone() {
+            // Nobody waits for those who listen: EXEC sends it when others may come in between.
+            context.client.deferred = Some(publication);
+            return Ok(Reply::Integer(0));
+        }
+        context.in_turns(Publish(publication))
     },
 );
+
+/// Units of work on one channel or pattern.
+const TOPIC_WORK: usize = 10;
+
+struct Publish(Publication);
+
+impl Steps for Publish {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        Ok(match context.publish(&mut self.0) {
+            Some(sent) => steps::Progress::Done(Reply::count(sent)),
+            None => steps::Progress::More,
+        })
+    }
+}
+
+/// What the commands of a transaction publish, with the places of these commands among the replies.
+pub(super) struct PublishAll {
+    pub(super) replies: Vec<Reply>,
+    pub(super) publications: VecDeque<(usize, Publication)>,
+    /// What the replies wait for.
+    pub(super) seq: Seq,
+}
+
+impl Steps for PublishAll {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        while let Some((place, publication)) = self.publications.front_mut() {
+            let Some(sent) = context.publish(publication) else { return Ok(steps::Progress::More) };
+            self.replies[*place] = Reply::count(sent);
+            self.publications.pop_front();
+        }
+        context.seq = context.seq.max(self.seq);
+        Ok(steps::Progress::Done(Reply::Array(std::mem::take(&mut self.replies))))
+    }
+}
+
+impl Context<'_> {
+    /// Does what is left of the turn for a publication.
+    fn publish(&mut self, publication: &mut Publication) -> Option<usize> {
+        // At least a little, so that it gets on.
+        let units = self.turn_left().max(TOPIC_WORK);
+        let mut work = Work::of_units(units);
+        let sent = publication.advance_by(&self.service.hub, &mut work);
+        self.spend(units - work.units());
+        sent
+    }
+}
 
 fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply {
     let topic = topic.map_or(Reply::Null, Reply::bulk);
@@ -289,56 +386,90 @@ fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply
 
 fn subscribe(context: &mut Context<'_>, words: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
-    let (service, limits) = (context.service, &context.service.limits);
+    let limits = &context.service.limits;
     let info = Arc::clone(context.client.info());
     let subscriptions = &mut context.client.subscriptions;
-    if subscriptions.count() + words.len() - 1 > limits.subscriptions_max {
-        return Err(CommandError::new(format!(
-            "ERR a connection listens to at most {} channels and patterns",
-            limits.subscriptions_max
-        )));
+    if kind == Kind::Pattern {
+        words.from(1).try_for_each(Glob::check)?;
     }
-    let globs = match kind {
-        Kind::Channel => Vec::new(),
-        Kind::Pattern => words.from(1).map(Glob::new).collect::<Result<Vec<_>, _>>()?,
+    let sum = |topics: &mut dyn Iterator<Item = &[u8]>| {
+        topics.fold((0, 0), |(topics, bytes), topic| (topics + 1, bytes + cost(topic)))
     };
-    let mailbox = Arc::clone(subscriptions.mailbox.get_or_insert_with(|| {
-        let bytes_max = limits.subscriber_bytes_max;
-        Arc::new(Mailbox { queue: Mutex::default(), bytes_max, info: Arc::clone(&info) })
-    }));
-    let mut confirmations = Vec::new();
-    let mut globs = globs.into_iter();
-    for topic in words.from(1) {
-        let shared: Arc<[u8]> = topic.into();
-        let glob = globs.next();
-        if kind.own(subscriptions).insert(Arc::clone(&shared)) {
-            let mut topics = service.hub.topics();
-            topics.globs.extend(glob.map(|glob| (Arc::clone(&shared), glob)));
-            kind.all(&mut topics).entry(shared).or_default().insert(info.id, Arc::clone(&mailbox));
-            service.engine.listen(true);
-        }
-        confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+    let (topics, bytes) = sum(&mut words.from(1));
+    if subscriptions.check(limits, topics, bytes).is_err() {
+        // Some may be among its subscriptions already.
+        let (topics, bytes) = sum(&mut words.from(1).filter(|topic| !subscriptions.has(kind, topic)));
+        subscriptions.check(limits, topics, bytes)?;
     }
-    Ok(Reply::Sequence(confirmations))
+    subscriptions
+        .mailbox
+        .get_or_insert_with(|| Arc::new(Mailbox::new(Arc::clone(&info), limits.subscriber_bytes_max)));
+    context.in_turns(Subscribe { words: Words::new(words, 1), kind, verb, confirmations: Vec::new() })
+}
+
+struct Subscribe {
+    words: Words,
+    kind: Kind,
+    verb: &'static str,
+    confirmations: Vec<Reply>,
+}
+
+impl Steps for Subscribe {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        let Subscribe { words, kind, verb, confirmations } = self;
+        let are_done = words.each(context, |context, topic| {
+            context.spend(TOPIC_WORK);
+            let (service, id) = (context.service, context.client.info().id);
+            let subscriptions = &mut context.client.subscriptions;
+            if !subscriptions.has(*kind, topic) {
+                subscriptions.add(service, id, *kind, topic);
+            }
+            confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+            Ok(())
+        })?;
+        Ok(match are_done {
+            true => steps::Progress::Done(Reply::Sequence(std::mem::take(confirmations))),
+            false => steps::Progress::More,
+        })
+    }
 }
 
 fn unsubscribe(context: &mut Context<'_>, words: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
-    let id = context.client.info().id;
     let subscriptions = &mut context.client.subscriptions;
-    let topics: Vec<Arc<[u8]>> = match words.len() {
-        1 => kind.own(subscriptions).iter().cloned().collect(),
+    let topics: Vec<Arc<[u8]>> = match (words.len(), kind) {
+        (1, Kind::Channel) => subscriptions.channels.iter().cloned().collect(),
+        (1, Kind::Pattern) => subscriptions.patterns.keys().map(|glob| Arc::clone(glob.text())).collect(),
         _ => words.from(1).map(Arc::from).collect(),
     };
-    let mut confirmations = Vec::new();
-    for topic in &topics {
-        if kind.own(subscriptions).remove(topic) {
-            leave(context.service, kind, id, topic);
+    if topics.is_empty() {
+        return Ok(Reply::Sequence(vec![confirmation(verb, None, subscriptions.count())]));
+    }
+    context.in_turns(Unsubscribe { topics: topics.into_iter(), kind, verb, confirmations: Vec::new() })
+}
+
+struct Unsubscribe {
+    topics: std::vec::IntoIter<Arc<[u8]>>,
+    kind: Kind,
+    verb: &'static str,
+    confirmations: Vec<Reply>,
+}
+
+impl Steps for Unsubscribe {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        for topic in self.topics.by_ref() {
+            context.spend(TOPIC_WORK);
+            let (service, id) = (context.service, context.client.info().id);
+            let subscriptions = &mut context.client.subscriptions;
+            subscriptions.remove(service, id, self.kind, &topic);
+            self.confirmations.push(confirmation(self.verb, Some(&topic), subscriptions.count()));
+            if !context.has_turn_left() {
+                break;
+            }
         }
-        confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+        Ok(match self.topics.len() {
+            0 => steps::Progress::Done(Reply::Sequence(std::mem::take(&mut self.confirmations))),
+            _ => steps::Progress::More,
+        })
     }
-    if confirmations.is_empty() {
-        confirmations.push(confirmation(verb, None, subscriptions.count()));
-    }
-    Ok(Reply::Sequence(confirmations))
 }

@@ -51,6 +51,11 @@ impl Context<'_> {
         self.client.has_turn_left()
     }
 
+    /// How many units of the turn are left.
+    pub(super) fn turn_left(&self) -> usize {
+        TURN_WORK.saturating_sub(self.client.work)
+    }
+
     /// Carries `steps` out: the first turn now, the others after replies to earlier requests were sent. Inside
     /// EXEC there are no turns: all is done now, unless the transaction may not read that much.
     pub(super) fn in_turns(&mut self, mut steps: impl Steps + 'static) -> Result<Reply, CommandError> {

@@ -2,6 +2,9 @@
 //!
 //! Promise: nobody's commands come between those of an EXEC, all changes land in one commit, and the reply waits for it.
 
+use std::collections::VecDeque;
+
+use super::pubsub::PublishAll;
 use super::steps::{KEY_WORK, Words, work_of_bytes};
 use super::{
     Args, Client, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps, args,
@@ -127,7 +130,8 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     if transaction.is_broken {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
-    context.atomically(|context| {
+    let mut publications = VecDeque::new();
+    let reply = context.atomically(|context| {
         if let Some(watch) = &watch
             && context.look(watch.is_broken(context.access))?
         {
@@ -143,10 +147,20 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
             let reply = may_run.and_then(|()| context.call(command, words.as_args()));
             let reply = context.reply_to(reply);
             context.spend(work_of_bytes(reply.size()));
+            if let Some(publication) = context.client.deferred.take() {
+                publications.push_back((replies.len(), publication));
+            }
             replies.push(reply);
         }
         Ok(Reply::Array(replies))
-    })
+    })?;
+    match reply {
+        Reply::Array(replies) if !publications.is_empty() => {
+            let seq = context.seq;
+            context.in_turns(PublishAll { replies, publications, seq })
+        }
+        reply => Ok(reply),
+    }
 }
 
 impl Client {

@@ -1,10 +1,12 @@
 //! What happened to locks, for those who listen.
 //!
-//! Promise: the events of one lock come in the order in which they happened, each after it is durable. Nothing is
-//! kept while nobody listens. Absent: who listens, and channels.
+//! Guarantees: the events of one lock come in the order in which they happened, each after it is durable. Nothing is
+//! kept while nobody listens. The queue is bounded in bytes; if events do not fit, those who listen learn that they have
+//! missed some. Not here: who listens, and channels.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -58,12 +60,72 @@ pub struct Event {
     pub deadline: Timestamp,
 }
 
+/// What those who listen are to learn next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// These events, the oldest first.
+    Events(Vec<Event>),
+    /// So many events were dropped since the last ones. Whoever listens at this moment may have missed some.
+    Lost(u64),
+}
+
+/// Bytes of events that wait to be passed on. They are passed on faster than locks change; only a commit that takes long
+/// makes them wait.
+pub(super) const QUEUE_BYTES_MAX: usize = 16 << 20;
+
 #[derive(Default)]
 pub(super) struct Events {
     listeners: AtomicUsize,
     last: AtomicU64,
-    queue: Mutex<Vec<(Seq, Event)>>,
+    queue: Mutex<Queue>,
     arrived: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<(Seq, Event)>,
+    bytes: usize,
+    /// Events that were dropped. Until that was told, all others are dropped, too.
+    lost: u64,
+}
+
+impl Queue {
+    fn push(&mut self, seq: Seq, event: Event) {
+        if self.lost == 0 {
+            self.bytes += event.size();
+            self.events.push_back((seq, event));
+            if self.bytes <= QUEUE_BYTES_MAX {
+                return;
+            }
+            // Who listens will have missed the newest, and cannot be told of the older ones as if that were all.
+            self.lost = self.events.len() as u64;
+            self.events = VecDeque::new();
+            self.bytes = 0;
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Removes the oldest events.
+    fn take(&mut self, max: usize) -> Vec<(Seq, Event)> {
+        let count = self.events.len().min(max);
+        let taken: Vec<_> = self.events.drain(..count).collect();
+        self.bytes -= taken.iter().map(|(_, event)| event.size()).sum::<usize>();
+        if self.events.is_empty() && self.events.capacity() > SPARE_EVENTS_MAX {
+            self.events = VecDeque::new();
+        }
+        taken
+    }
+}
+
+/// An empty queue keeps room for so many events.
+const SPARE_EVENTS_MAX: usize = 1024;
+
+impl Event {
+    /// Bytes that are counted for it in the queue.
+    fn size(&self) -> usize {
+        size_of::<(Seq, Event)>() + self.name.key().len()
+    }
 }
 
 impl Events {
@@ -71,10 +133,19 @@ impl Events {
         self.listeners.load(Ordering::Acquire) > 0
     }
 
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes_queued(&self) -> usize {
+        self.queue().bytes
+    }
+
     pub(super) fn push(&self, seq: Seq, event: Event) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
         let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
-        queue.push((seq, Event { number, ..event }));
+        queue.push(seq, Event { number, ..event });
         drop(queue);
         self.arrived.notify_one();
     }
@@ -96,21 +167,31 @@ impl Engine {
         self.core.events.last.load(Ordering::Acquire)
     }
 
-    /// Waits for events and returns them once they are durable, the oldest first. For one task only.
-    pub async fn next_events(&self) -> Vec<Event> {
+    /// Waits for events and returns the oldest ones, at most `max`, once they are durable. For one task only.
+    pub async fn next_events(&self, max: usize) -> Heard {
+        let events = &self.core.events;
         loop {
-            self.core.events.arrived.notified().await;
-            let queued =
-                std::mem::take(&mut *self.core.events.queue.lock().unwrap_or_else(PoisonError::into_inner));
-            let mut events = Vec::with_capacity(queued.len());
-            for (seq, event) in queued {
+            let taken = {
+                let mut queue = events.queue();
+                match std::mem::take(&mut queue.lost) {
+                    0 => queue.take(max),
+                    lost => return Heard::Lost(lost),
+                }
+            };
+            let Some(highest) = taken.iter().map(|(seq, _)| *seq).max() else {
+                events.arrived.notified().await;
+                continue;
+            };
+            let is_durable = self.barrier(highest).await.is_ok() && !self.has_ever_failed();
+            let mut durable = Vec::with_capacity(taken.len());
+            for (seq, event) in taken {
                 // What a failed commit took back did not happen.
-                if self.barrier(seq).await.is_ok() {
-                    events.push(event);
+                if is_durable || self.barrier(seq).await.is_ok() {
+                    durable.push(event);
                 }
             }
-            if !events.is_empty() {
-                return events;
+            if !durable.is_empty() {
+                return Heard::Events(durable);
             }
         }
     }

@@ -41,7 +41,7 @@ pub use access::{Access, Acquired};
 pub use census::Census;
 use deadlines::Deadlines;
 use events::Events;
-pub use events::{Event, EventKind};
+pub use events::{Event, EventKind, Heard};
 pub use expiry::Expiry;
 pub use metered::CommitMetrics;
 use metered::Metered;

@@ -990,12 +990,12 @@ async fn events_are_told_in_order_once_they_are_durable() {
     engine.listen(true);
     let token = take(&engine, "k", request("a")).unwrap();
     engine.access().submit(&name("k"), &Op::Force).unwrap();
-    let events = engine.next_events().await;
+    let Heard::Events(events) = engine.next_events(10).await else { panic!("none is lost") };
     let told: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.token.get())).collect();
     assert_eq!(told, [("acquired", token), ("forced", token)]);
     let first = take(&engine, "k", request("a")).unwrap();
     set(&engine, "k", request("b"));
-    let events = engine.next_events().await;
+    let Heard::Events(events) = engine.next_events(10).await else { panic!("none is lost") };
     let told: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.token.get())).collect();
     assert_eq!(told, [("acquired", first), ("replaced", first), ("acquired", first + 1)]);
     faults.fail_with(Some(JournalError::Full));
@@ -1007,5 +1007,33 @@ async fn events_are_told_in_order_once_they_are_durable() {
         std::thread::yield_now();
     }
     take(&engine, "after", request("a")).unwrap();
-    assert_eq!(engine.next_events().await[0].name, name("after"), "what failed did not happen");
+    let Heard::Events(events) = engine.next_events(10).await else { panic!("none is lost") };
+    assert_eq!(events[0].name, name("after"), "what failed did not happen");
+}
+
+#[tokio::test]
+async fn the_queue_of_events_is_bounded_and_what_is_lost_is_told() {
+    let engine = Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config()).unwrap();
+    engine.listen(true);
+    let long = "k".repeat(1000);
+    let renew = |count: usize| {
+        let op = Op::Acquire { request: request("a"), wait: None };
+        for _ in 0..count {
+            engine.clock().advance_millis(1);
+            engine.access().submit(&name(&long), &op).unwrap();
+        }
+    };
+    let events = &engine.core.events;
+    renew(100);
+    assert!(matches!(engine.next_events(64).await, Heard::Events(events) if events.len() == 64));
+    assert!(matches!(engine.next_events(64).await, Heard::Events(events) if events.len() == 36));
+    assert_eq!(events.bytes_queued(), 0);
+    let fitting = super::events::QUEUE_BYTES_MAX / 1200;
+    renew(fitting);
+    assert!(events.bytes_queued() > super::events::QUEUE_BYTES_MAX / 2, "nothing is lost yet");
+    renew(2 * fitting);
+    assert!(events.bytes_queued() <= super::events::QUEUE_BYTES_MAX);
+    assert_eq!(engine.next_events(64).await, Heard::Lost(3 * fitting as u64));
+    renew(1);
+    assert!(matches!(engine.next_events(64).await, Heard::Events(events) if events.len() == 1), "it goes on");
 }

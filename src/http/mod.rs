@@ -118,6 +118,11 @@ impl Adapter {
         self.watchers.tell(event);
     }
 
+    /// Ends the streams of all who watch, as they have missed something. Returns how many there were.
+    pub fn cut_off_watchers(&self) -> usize {
+        self.watchers.cut_off()
+    }
+
     /// Runs `work`, and answers once all it stands on is durable. A refusal of `work` stands on something, too.
     async fn decide<R>(
         &self,

@@ -1,14 +1,14 @@
 //! `/locks/{name}/watch`: what happens to a lock, as it happens.
 //!
-//! Promise: a snapshot, then every later change once, in order, each after it is durable; a reader that falls behind is cut
-//! off, and costs the others nothing. Absent: replay.
+//! Guarantees: a snapshot, then every later change once, in order, each after it is durable. A reader that falls behind is
+//! cut off at a limit in bytes, what waited for it is forgotten at once, and it costs the others nothing. Not here: replay.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -16,22 +16,92 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use serde::Serialize;
-use tokio::sync::mpsc;
 
 use super::error::ApiError;
 use super::{Adapter, names, times};
 use crate::engine::{Engine, Event, EventKind};
 use crate::lock::{FencingToken, LockName, Timestamp};
 
-/// Events that wait for a reader before it is cut off.
-const BEHIND_MAX: usize = 100;
+/// Bytes of events that may wait for a reader.
+const BEHIND_BYTES_MAX: usize = 64 << 10;
 /// Different names watched at once.
 const NAMES_MAX: usize = 16_384;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A frame, and the number of the event it tells of.
 type Frame = (u64, Arc<str>);
-type Readers = HashMap<u64, mpsc::Sender<Frame>>;
+type Readers = HashMap<u64, Reader>;
+
+/// The sending side of a reader's backlog. The stream ends when this is dropped.
+struct Reader(Arc<Backlog>);
+
+/// Frames on their way to one reader.
+#[derive(Default)]
+struct Backlog(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    is_closed: bool,
+    waker: Option<Waker>,
+}
+
+impl Backlog {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let mut waiting = self.waiting();
+        match waiting.frames.pop_front() {
+            Some((number, text)) => {
+                waiting.bytes -= size(&text);
+                Poll::Ready(Some((number, text)))
+            }
+            None if waiting.is_closed => Poll::Ready(None),
+            None => {
+                waiting.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Bytes that are counted for a frame, though readers of the same lock share its text.
+fn size(text: &Arc<str>) -> usize {
+    text.len() + size_of::<Frame>()
+}
+
+impl Reader {
+    /// Adds a frame. Returns `false` if there is no room; then what waits is forgotten.
+    #[must_use]
+    fn push(&self, number: u64, text: &Arc<str>) -> bool {
+        let mut waiting = self.0.waiting();
+        let has_room = waiting.bytes + size(text) <= BEHIND_BYTES_MAX;
+        if has_room {
+            waiting.bytes += size(text);
+            waiting.frames.push_back((number, Arc::clone(text)));
+        } else {
+            waiting.frames = VecDeque::new();
+            waiting.bytes = 0;
+        }
+        let waker = waiting.waker.take();
+        drop(waiting);
+        waker.into_iter().for_each(Waker::wake);
+        has_room
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        waiting.is_closed = true;
+        let waker = waiting.waker.take();
+        drop(waiting);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
 
 /// Who watches what.
 pub(super) struct Watchers {
@@ -56,17 +126,17 @@ impl Watchers {
         self.names().as_ref().map_or(0, |names| names.values().map(HashMap::len).sum())
     }
 
-    fn join(self: &Arc<Self>, name: &LockName) -> Result<(Place, mpsc::Receiver<Frame>), ApiError> {
+    fn join(self: &Arc<Self>, name: &LockName) -> Result<(Place, Arc<Backlog>), ApiError> {
         let mut names = self.names();
         let Some(watched) = names.as_mut() else { return Err(ApiError::internal()) };
         if watched.len() >= NAMES_MAX && !watched.contains_key(name) {
             return Err(ApiError::no_capacity("as many locks are watched as may be"));
         }
-        let (sender, receiver) = mpsc::channel(BEHIND_MAX);
+        let backlog = Arc::new(Backlog::default());
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
-        watched.entry(name.clone()).or_default().insert(id, sender);
+        watched.entry(name.clone()).or_default().insert(id, Reader(Arc::clone(&backlog)));
         self.engine.listen(true);
-        Ok((Place { watchers: Arc::clone(self), name: name.clone(), id }, receiver))
+        Ok((Place { watchers: Arc::clone(self), name: name.clone(), id }, backlog))
     }
 
     pub(super) fn tell(&self, event: &Event) {
@@ -74,18 +144,22 @@ impl Watchers {
         let Some(readers) = names.as_mut().and_then(|names| names.get_mut(&event.name)) else { return };
         let text: Arc<str> =
             frame(&self.engine, &event.name, event.kind, Some((event.token, event.deadline))).into();
-        // Whoever has no room is behind; without a sender its stream ends.
-        readers.retain(|_, reader| match reader.try_send((event.number, Arc::clone(&text))) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                tracing::warn!(lock = ?event.name, "watcher cut off: it does not read its events");
-                false
-            }
-        });
+        let before = readers.len();
+        readers.retain(|_, reader| reader.push(event.number, &text));
+        let cut_off = before - readers.len();
+        drop(names);
+        if cut_off > 0 {
+            tracing::warn!(lock = ?event.name, watchers = cut_off, "watchers cut off: they do not read their events");
+        }
     }
 
-    /// Ends all streams.
+    /// Ends the streams of all who watch now. Returns how many there were.
+    pub(super) fn cut_off(&self) -> usize {
+        let watched = self.names().as_mut().map(std::mem::take).unwrap_or_default();
+        watched.values().map(HashMap::len).sum()
+    }
+
+    /// Ends all streams, those to come included.
     pub(super) fn close(&self) {
         self.names().take();
     }
@@ -151,7 +225,7 @@ fn frame(
 
 /// The frames of one reader.
 struct Frames {
-    receiver: mpsc::Receiver<Frame>,
+    backlog: Arc<Backlog>,
     snapshot: Option<String>,
     /// Events up to this one are in the snapshot.
     seen: u64,
@@ -166,7 +240,7 @@ impl Stream for Frames {
             return Poll::Ready(Some(Ok(sse::Event::default().data(snapshot))));
         }
         loop {
-            match std::task::ready!(self.receiver.poll_recv(context)) {
+            match std::task::ready!(self.backlog.poll(context)) {
                 Some((number, _)) if number <= self.seen => {}
                 Some((_, text)) => return Poll::Ready(Some(Ok(sse::Event::default().data(text)))),
                 None => return Poll::Ready(None),
@@ -184,7 +258,7 @@ pub(super) async fn watch(
     let user = adapter.users.authenticate(&parts.headers)?;
     let name = user.lock(&name)?;
     // First a place, then the snapshot: what happens between is in both, and told once.
-    let (place, receiver) = adapter.watchers.join(&name)?;
+    let (place, backlog) = adapter.watchers.join(&name)?;
     let (held, seen) = adapter
         .decide(|access| {
             access.read(&name, |slot, _| {
@@ -195,6 +269,32 @@ pub(super) async fn watch(
         .await?;
     let kind = if held.is_some() { EventKind::Acquired } else { EventKind::Released };
     let snapshot = Some(frame(&adapter.engine, &name, kind, held));
-    let frames = Frames { receiver, snapshot, seen, _place: place };
+    let frames = Frames { backlog, snapshot, seen, _place: place };
     Ok(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_reader_is_bounded_in_bytes_and_forgotten_beyond() {
+        let backlog = Arc::new(Backlog::default());
+        let reader = Reader(Arc::clone(&backlog));
+        let text: Arc<str> = "x".repeat(1000 - size_of::<Frame>()).into();
+        let fitting = BEHIND_BYTES_MAX / 1000;
+        assert!((0..fitting).all(|number| reader.push(number as u64, &text)));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(matches!(backlog.poll(&mut context), Poll::Ready(Some((0, _)))));
+        assert!(reader.push(0, &text), "what was read makes room");
+        assert!(!reader.push(0, &text));
+        let left = {
+            let waiting = backlog.waiting();
+            (waiting.frames.len(), waiting.bytes)
+        };
+        assert_eq!(left, (0, 0));
+        assert!(backlog.poll(&mut context).is_pending());
+        drop(reader);
+        assert!(matches!(backlog.poll(&mut context), Poll::Ready(None)));
+    }
 }

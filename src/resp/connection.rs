@@ -13,12 +13,13 @@ use bytes::{Buf, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
-use crate::command::{Client, Executed, Next, OUTCOME_UNKNOWN, Service, Steps};
+use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service, Steps, Turn};
 use crate::engine::Parked;
 use crate::journal::Seq;
 use crate::lock::Timestamp;
@@ -123,6 +124,9 @@ impl Connection {
     pub(super) async fn run(mut self) {
         self.service.metrics.redis.open();
         let end = self.serve().await;
+        while self.client.unsubscribe_some() {
+            yield_now().await;
+        }
         self.service.metrics.redis.close();
         let addr = &self.client.info().addr;
         match end {
@@ -400,15 +404,16 @@ impl Connection {
             if self.client.info().is_killed() {
                 return Err(End::Closed);
             }
-            self.send_messages().await?;
+            let has_more = self.send_messages().await?;
             self.input.reserve(self.read_bytes);
-            let idle = self.limits.idle_timeout.filter(|_| self.client.mailbox().is_none());
+            let idle = self.limits.idle_timeout.filter(|_| !self.client.has_subscribed());
             let before = self.input.len();
             let read = {
                 let read = self.stream.read_buf(&mut self.input);
                 tokio::select! {
                     read = read => Some(read),
                     () = self.client.info().called() => None,
+                    () = yield_now(), if has_more => None,
                     () = sleep(idle) => return Err(End::Idle),
                 }
             };
@@ -427,18 +432,27 @@ impl Connection {
         }
     }
 
-    async fn send_messages(&mut self) -> Result<(), End> {
-        while let Some(message) = self.client.mailbox().and_then(|mailbox| mailbox.take()) {
-            encode(&message, self.client.protocol(), &mut self.output);
+    /// Sends the messages of one turn. Returns whether there are more, for which others are to have
+    /// their turn first.
+    async fn send_messages(&mut self) -> Result<bool, End> {
+        let mut turn = Turn::default();
+        let has_more = loop {
+            match self.client.next_message(&mut turn) {
+                Incoming::Message(message) => encode(&message, self.client.protocol(), &mut self.output),
+                Incoming::Nothing => break false,
+                Incoming::Unfinished => break true,
+            }
             if self.output.len() >= FLUSH_BYTES {
                 self.send().await?;
             }
-        }
-        self.send().await
+        };
+        self.send().await?;
+        Ok(has_more)
     }
 
     /// Waits for the verdict on a parked request. Leaves the queue the moment the socket closes.
     async fn wait(&mut self, mut parked: Parked, is_answered: bool) -> Result<(), End> {
+        let mut has_more = false;
         let (reply, seq) = loop {
             let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
             tokio::select! {
@@ -448,8 +462,9 @@ impl Connection {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
                     }
-                    self.send_messages().await?;
+                    has_more = self.send_messages().await?;
                 }
+                () = yield_now(), if has_more => has_more = self.send_messages().await?,
             }
         };
         let granted = parked.granted();

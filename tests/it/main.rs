@@ -16,6 +16,7 @@ mod scripts;
 mod simulation;
 mod steps;
 mod storage;
+mod subscribers;
 mod tidy;
 mod turns;
 mod waiting;
