@@ -21,6 +21,8 @@ pub(super) const LOCKINFO: Command = Command {
 
 /// Holders, and waiters, that one reply shows.
 const SHOWN_MAX: usize = 1000;
+/// Bytes of their owners and META texts.
+const SHOWN_BYTES_MAX: usize = 1 << 20;
 /// What the description of one of them costs, with the pseudonym of a session.
 const MEMBER_WORK: usize = 32;
 
@@ -54,12 +56,30 @@ impl Snapshot {
             // The tightest limit among those who hold it is the one that counts.
             limit: slot.smallest_capacity(),
             delay_ms: slot.delay().and_then(|delay| delay.until.millis_left(now)).unwrap_or(0),
-            holders: slot.holders().take(SHOWN_MAX).cloned().collect(),
+            holders: within_bytes(slot.holders(), |lease| lease.owner.as_bytes().len() + meta_bytes(lease))
+                .cloned()
+                .collect(),
             holders_total: slot.holder_count(),
-            waiters: slot.waiters().take(SHOWN_MAX).map(waiting).collect(),
+            waiters: within_bytes(slot.waiters(), |waiter| waiter.request.owner.as_bytes().len())
+                .map(waiting)
+                .collect(),
             waiters_total: slot.waiter_count(),
         }
     }
+}
+
+/// The first [`SHOWN_MAX`] members, or fewer if these have more than [`SHOWN_BYTES_MAX`]; at least one.
+fn within_bytes<T>(all: impl Iterator<Item = T>, bytes_of: impl Fn(&T) -> usize) -> impl Iterator<Item = T> {
+    let mut bytes = 0;
+    all.take(SHOWN_MAX).take_while(move |member| {
+        let is_shown = bytes < SHOWN_BYTES_MAX;
+        bytes += bytes_of(member);
+        is_shown
+    })
+}
+
+fn meta_bytes(lease: &Lease) -> usize {
+    lease.meta().map_or(0, str::len)
 }
 
 /// A reply that is being made of a [`Snapshot`].

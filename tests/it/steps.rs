@@ -77,8 +77,8 @@ fn what_looks_at_much_lets_others_run_in_between() {
     for (database, request, turns_min) in [
         ("0", with(&["keys", "*"], &[]), 4),
         ("0", with(&["keys", "none"], &[]), 4),
-        ("1", with(&["keys"], std::slice::from_ref(&glob)), 100),
-        ("1", with(&["scan", "0", "count", "1000", "match"], std::slice::from_ref(&glob)), 50),
+        ("1", with(&["keys"], std::slice::from_ref(&glob)), 30),
+        ("1", with(&["scan", "0", "count", "1000", "match"], std::slice::from_ref(&glob)), 15),
         ("15", with(&["scan", "0", "count", "1000"], &[]), 2),
         ("0", with(&["watch"], &keys), 10),
         ("2", with(&["lockinfo", "shared"], &[]), 3),

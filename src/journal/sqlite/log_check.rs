@@ -463,7 +463,8 @@ mod tests {
         let killed =
             Killed::after(None, &dir.path().join("original"), [&granted(1..4)[..], &granted(4..6000)]);
         let last = killed.commits()[killed.commits().len() - 2];
-        let straddling = |frame: &usize| (HEADER_BYTES + frame * FRAME_BYTES + 8) % SECTOR_BYTES == 0;
+        let straddling =
+            |frame: &usize| (HEADER_BYTES + frame * FRAME_BYTES + 8).is_multiple_of(SECTOR_BYTES);
         let frame = (last + 1..killed.frames() - 1).find(straddling).unwrap();
         let at = HEADER_BYTES + frame * FRAME_BYTES;
         // Its mark is the end of a sector that was not written.
