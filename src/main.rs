@@ -10,10 +10,6 @@ use octostore::server::{self, Server, StartError};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Polls of tasks that are ready, each of up to about a millisecond, before a thread looks at its sockets again.
-/// With the default of 61, clients that keep tasks ready delay what others send by tens of milliseconds.
-const POLLS_PER_LOOK: u32 = 8;
-
 fn main() -> ExitCode {
     let read = || Config::read(std::env::args_os());
     let mut config = match read() {
@@ -28,11 +24,8 @@ fn main() -> ExitCode {
     };
     server::keep_files_private();
     let fewer_connections = server::fit_file_limit(&mut config);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads)
-        .event_interval(POLLS_PER_LOOK)
-        .enable_all()
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
     let served = runtime.map(|runtime| {
         runtime.block_on(async {
             let hangups = server::Hangups::catch();

@@ -52,7 +52,7 @@ const FULL: Scale =
 
 /// The longest wait of the probe. The server serves it within a few milliseconds where a request yields
 /// as it should, and after hundreds of milliseconds to minutes where one does not; the rest is room for a busy machine.
-const WAIT_MAX: Duration = Duration::from_millis(200);
+const WAIT_MAX: Duration = Duration::from_millis(400);
 /// A wait that no busy machine explains, so that another attempt is of no use.
 const STOPPED: Duration = Duration::from_secs(1);
 /// Attempts of one case. What stops the server does so each time; a busy machine does not.
