@@ -177,7 +177,7 @@ impl Bulks {
         self.rope.len()
     }
 
-    /// Takes the first strings out, about as many as fit into [`PIECE_BYTES`], and passes them to `each`.
+    /// Takes the first strings out, about as many as fit into `PIECE_BYTES`, and passes them to `each`.
     /// `false`: there were none.
     pub fn drain_piece(&mut self, mut each: impl FnMut(&[u8])) -> bool {
         let Some(piece) = self.rope.pop() else { return false };

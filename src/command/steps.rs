@@ -21,7 +21,7 @@ const BYTES_PER_UNIT: usize = 64;
 
 /// The rest of a request that takes more than one turn.
 pub trait Steps: Send {
-    /// Works until the turn is used up ([`Context::has_turn_left`]) or the reply is there. Gets forward in
+    /// Works until the turn is used up (`Context::has_turn_left`) or the reply is there. Gets forward in
     /// every call, even if nothing of the turn is left. What earlier turns looked at is kept in `self`: the
     /// reply waits for the `seq` of the last turn.
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError>;

@@ -97,7 +97,7 @@ impl Access<'_> {
     }
 
     /// Ends a session and, at the same instant, all its leases. Answers how many these were; if there are more than
-    /// [`FREED_AT_ONCE`] locks, leases count that reached their own deadline just now and were not swept.
+    /// `FREED_AT_ONCE` locks, leases count that reached their own deadline just now and were not swept.
     /// `clean`: its owner asked, so no lock-delay is due.
     pub fn close_session(&self, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
         let is_over = !self.has_session(id);
