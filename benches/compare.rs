@@ -110,7 +110,15 @@ fn compare_cycles(
 
 /// Measures both sides in turns, and reports medians: of each side, and of the ratios of neighbours.
 fn in_turns(name: &str, wanted: f64, own: impl Fn() -> f64, peer: impl Fn() -> f64) {
-    let turns: Vec<(f64, f64)> = (0..rounds()).map(|_| (own(), peer())).collect();
+    // Each side goes first in every other turn, so that neither gains from its place.
+    let turn = |n: usize| match n % 2 {
+        0 => (own(), peer()),
+        _ => {
+            let peer = peer();
+            (own(), peer)
+        }
+    };
+    let turns: Vec<(f64, f64)> = (0..rounds()).map(turn).collect();
     let (owns, peers) = turns.iter().copied().unzip();
     let ratios = turns.iter().map(|(own, peer)| own / peer).collect();
     report(name, median(owns), median(peers), median(ratios), wanted);

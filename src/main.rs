@@ -24,8 +24,11 @@ fn main() -> ExitCode {
     };
     server::keep_files_private();
     let fewer_connections = server::fit_file_limit(&mut config);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads)
+        .on_thread_park(octostore::journal::commit_before_park)
+        .enable_all()
+        .build();
     let served = runtime.map(|runtime| {
         runtime.block_on(async {
             let hangups = server::Hangups::catch();

@@ -168,12 +168,14 @@ impl CommandMetrics {
         CommandMetrics(names.into_iter().map(new).collect())
     }
 
-    /// So many of a command were answered after so many nanoseconds, some of them with an error.
-    pub fn note(&self, name: &str, nanos: u64, times: u64, errors: u64) {
-        if let Some((histogram, failed)) = self.0.get(name) {
-            histogram.observe(nanos, times);
-            if errors > 0 {
-                failed.fetch_add(errors, Ordering::Relaxed);
+    /// Adds commands that were answered `nanos` nanoseconds after they arrived, and empties `counts`.
+    pub fn observe(&self, counts: &mut CommandCounts, nanos: u64) {
+        for CommandCount { name, runs, errors } in counts.0.drain(..) {
+            if let Some((histogram, failed)) = self.0.get(name) {
+                histogram.observe(nanos, runs);
+                if errors > 0 {
+                    failed.fetch_add(errors, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -186,6 +188,36 @@ impl CommandMetrics {
     /// Answers that were errors, for every command.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.0.iter().map(|(name, (_, errors))| (*name, errors.load(Ordering::Relaxed)))
+    }
+}
+
+/// How often each command was run among requests that are answered together.
+#[derive(Debug, Default)]
+pub struct CommandCounts(Vec<CommandCount>);
+
+#[derive(Debug)]
+struct CommandCount {
+    name: &'static str,
+    runs: u64,
+    errors: u64,
+}
+
+impl CommandCounts {
+    /// Adds one run of a command.
+    pub fn add(&mut self, name: &'static str, is_error: bool) {
+        // Names come from one table, so the same name is at the same address. There are few in a batch.
+        match self.0.iter_mut().find(|count| std::ptr::eq(count.name, name)) {
+            Some(count) => {
+                count.runs += 1;
+                count.errors += u64::from(is_error);
+            }
+            None => self.0.push(CommandCount { name, runs: 1, errors: u64::from(is_error) }),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -82,7 +82,11 @@ impl Reply {
                 true
             }
         }
-        !take(self, &mut { bytes })
+        match self {
+            // Most replies are one of these.
+            Reply::Integer(_) | Reply::Simple(_) | Reply::Null => false,
+            reply => !take(reply, &mut { bytes }),
+        }
     }
 
     /// A count.

@@ -396,13 +396,14 @@ impl Context<'_> {
 
     /// What a client is told of a command.
     fn reply_to(&mut self, done: Result<Reply, CommandError>) -> Reply {
-        let Err(error) = done else { return done.unwrap_or(Reply::Null) };
-        if error.tells_of_state()
-            && let Err(unavailable) = self.depend_on_all()
-        {
-            return unavailable.into();
+        match done {
+            Ok(reply) => reply,
+            Err(error) if error.tells_of_state() => match self.depend_on_all() {
+                Ok(()) => error.into(),
+                Err(unavailable) => unavailable.into(),
+            },
+            Err(error) => error.into(),
         }
-        error.into()
     }
 
     /// Runs `work` with nobody coming between its operations.

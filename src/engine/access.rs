@@ -221,6 +221,7 @@ impl Engine {
         })
     }
 
+    #[inline]
     fn run_under_guard(
         &self,
         table: &Table,
@@ -323,6 +324,7 @@ impl Engine {
     }
 
     /// One transition and what follows from it. Grants that reached nobody are given back.
+    #[inline]
     fn step_and_return(
         &self,
         table: &Table,
@@ -330,7 +332,7 @@ impl Engine {
         op: &Op,
         now: Timestamp,
         guarded: &mut Guarded<'_>,
-    ) -> Result<Outcome, Unavailable> {
+    ) -> Result<Outcome, Retry> {
         let mut undelivered = VecDeque::new();
         let outcome = self.step(table, name, op, now, guarded, &mut undelivered)?;
         while let Some(op) = undelivered.pop_front() {
@@ -348,7 +350,7 @@ impl Engine {
         now: Timestamp,
         guarded: &mut Guarded<'_>,
         undelivered: &mut VecDeque<Op>,
-    ) -> Result<Outcome, Unavailable> {
+    ) -> Result<Outcome, Retry> {
         let core = &*self.core;
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch: table.epoch, now };

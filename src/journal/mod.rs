@@ -17,7 +17,9 @@ mod sqlite;
 
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
-pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch};
+pub use group_commit::{
+    Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch, commit_before_park,
+};
 pub use memory::MemoryBackend;
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::{DamagedLog, SqliteBackend};

@@ -5,7 +5,9 @@
 //! waiter whose socket is gone is given back. Others are served after every turn of work, be it one request, a long
 //! pipeline or a large reply. Absent: what commands mean.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service,
 use crate::engine::Parked;
 use crate::journal::Seq;
 use crate::lock::Timestamp;
+use crate::metrics::CommandCounts;
 use crate::reply::Reply;
 
 /// Replies of a batch are sent when there are so many bytes of them, even if more requests are there.
@@ -90,8 +93,8 @@ pub(super) struct Connection {
     /// Where each reply in `output` ends, and what it stands on.
     replies: Vec<(usize, Seq)>,
     highest: Seq,
-    /// What the batch asked for: runs of one command, how many, and how many of these got an error.
-    ran: Vec<(&'static str, u64, u64)>,
+    /// Commands of the batch that are not in the metrics yet.
+    ran: CommandCounts,
     batch_began: Timestamp,
 }
 
@@ -115,7 +118,7 @@ impl Connection {
             output: BytesMut::new(),
             replies: Vec::new(),
             highest: Seq::default(),
-            ran: Vec::new(),
+            ran: CommandCounts::default(),
             batch_began: Timestamp::default(),
         }
     }
@@ -161,7 +164,13 @@ impl Connection {
                 }
             };
             match then {
-                Then::Read => self.read().await?,
+                Then::Read => {
+                    let (read, has_waited) = noting_waits(self.read()).await;
+                    read?;
+                    if has_waited {
+                        self.client.begin_turn();
+                    }
+                }
                 Then::Continue | Then::Yield | Then::Answer { .. } => {}
                 Then::Steps { steps, is_answered, command } => {
                     if self.take_turns(steps, is_answered, command).await? {
@@ -221,13 +230,7 @@ impl Connection {
                 next => next,
             };
             let is_error = matches!(reply, Some(Reply::Error(_)));
-            match self.ran.last_mut() {
-                Some((last, times, errors)) if *last == command => {
-                    *times += 1;
-                    *errors += u64::from(is_error);
-                }
-                _ => self.ran.push((command, 1, u64::from(is_error))),
-            }
+            self.ran.add(command, is_error);
             if self.is_restricted && self.client.is_authenticated() {
                 self.is_restricted = false;
                 self.scanner.set_limits(self.limits.scan.clone());
@@ -276,7 +279,7 @@ impl Connection {
                 break executed;
             }
         };
-        self.ran.push((command, 1, u64::from(matches!(reply, Some(Reply::Error(_))))));
+        self.ran.add(command, matches!(reply, Some(Reply::Error(_))));
         match reply.filter(|_| is_answered) {
             Some(reply) => self.answer_in_parts(reply, seq).await?,
             None => self.note_commands(),
@@ -333,9 +336,7 @@ impl Connection {
     /// Adds the commands that are answered now to what is measured.
     fn note_commands(&mut self) {
         let took = self.service.engine.clock().now().nanos_since(self.batch_began);
-        for (command, times, errors) in self.ran.drain(..) {
-            self.service.metrics.commands.note(command, took, times, errors);
-        }
+        self.service.metrics.commands.observe(&mut self.ran, took);
     }
 
     /// Waits until the replies may be told, and corrects those whose commit failed.
@@ -500,6 +501,18 @@ impl Pace {
         // Nothing at all for so long is too long, whatever went before.
         (stall + earned).checked_sub(waited).filter(|left| !left.is_zero()).map(|left| left.min(stall))
     }
+}
+
+/// Completes with a future's output, and with whether other tasks could run before that.
+async fn noting_waits<F: Future>(future: F) -> (F::Output, bool) {
+    let mut future = pin!(future);
+    let mut has_waited = false;
+    let output = poll_fn(|context| {
+        let poll = future.as_mut().poll(context);
+        has_waited |= poll.is_pending();
+        poll
+    });
+    (output.await, has_waited)
 }
 
 async fn sleep(time: Option<Duration>) {
