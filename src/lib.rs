@@ -14,7 +14,7 @@
 //! | [`http`] | the HTTP adapter: routes, JSON, event streams, metrics as text | what locks do, RESP, storage |
 //! | [`metrics`] | counters and histograms | names, labels, clocks |
 //! | [`config`] | flags, variables and file become a checked configuration | defaults that are not in its table |
-//! | [`server`] | the composition root: open, recover, bind, serve, drain | everything that could be decided elsewhere |
+//! | [`server`] | the composition root: open, recover, bind, serve, drain; the log | everything that could be decided elsewhere |
 //! | [`net`] | sockets that listen, at several addresses | protocols |
 //! | [`logging`] | the log's way to stderr: a bounded queue, a line a second for each call site | what is logged |
 //! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
@@ -40,7 +40,6 @@ pub mod engine;
 pub mod http;
 pub mod journal;
 pub mod lock;
-pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reply;

@@ -1,37 +1,37 @@
 //! One connection's state, and how its requests are carried out.
 //!
-//! Promise: every request gets exactly one [`Executed`], whatever its words; when the client goes, its subscriptions,
+//! Promise: every request gets exactly one [`Execution`], whatever its words; when the client goes, its subscriptions,
 //! watches and CONN locks go with it. Absent: sockets and wire formats.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::args;
-use super::clients::ClientInfo;
-use super::hub::Publication;
+use super::options;
+use super::pubsub::Publication;
 use super::pubsub::{Incoming, Subscriptions, Turn};
+use super::registry::ClientInfo;
 use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
 use super::transaction::Transaction;
-use super::{Args, Command, CommandError, Context, Flags, Run, Service};
+use super::{Args, Command, CommandError, Context, Flags, Run, ServerState};
 use crate::engine::{Parked, Watch};
 use crate::journal::Seq;
 use crate::lock::{Origin, SessionId};
 use crate::reply::Reply;
 
 /// What became of a request.
-pub struct Executed {
+pub struct Execution {
     /// What to answer; `None`: nothing. If it waits for a lock or has turns left to take, only whether there is to be an answer.
     pub reply: Option<Reply>,
     /// The reply must not leave before this is durable.
     pub seq: Seq,
     /// How the connection goes on.
-    pub next: Next,
+    pub next: AfterReply,
     /// The name of the command; empty if there is none of that name.
     pub command: &'static str,
 }
 
 /// How a connection goes on after a request.
-pub enum Next {
+pub enum AfterReply {
     /// With the next request.
     Request,
     /// With the same request, once others had their turn: nothing was done yet, and there is no reply.
@@ -57,7 +57,7 @@ const OPENED_SESSIONS_MAX: usize = 16;
 
 /// One connection.
 pub struct Client {
-    service: Arc<Service>,
+    server: Arc<ServerState>,
     info: Arc<ClientInfo>,
     database: u8,
     protocol: u8,
@@ -85,14 +85,14 @@ pub struct Client {
 
 impl Client {
     /// Registers a connection between these two addresses.
-    pub fn new(service: &Arc<Service>, addr: String, local_addr: String) -> Client {
-        let info = service.clients.register(addr, local_addr, service.engine.clock().now());
+    pub fn new(server: &Arc<ServerState>, addr: String, local_addr: String) -> Client {
+        let info = server.clients.register(addr, local_addr, server.engine.clock().now());
         Client {
-            service: Arc::clone(service),
+            server: Arc::clone(server),
             info,
             database: 0,
             protocol: 2,
-            is_authenticated: service.password.is_none(),
+            is_authenticated: server.password.is_none(),
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
@@ -144,7 +144,7 @@ impl Client {
 
     /// Whether it has subscribed to something since it was opened or reset.
     pub fn has_subscribed(&self) -> bool {
-        self.subscriptions.has_mailbox()
+        self.subscriptions.has_queue()
     }
 
     /// The oldest message for it that was not sent yet.
@@ -197,23 +197,23 @@ impl Client {
         self.set_name("");
         self.replies = Replies::On;
         self.opened_sessions = VecDeque::new();
-        self.is_authenticated = self.service.password.is_none();
+        self.is_authenticated = self.server.password.is_none();
     }
 
     /// Removes some of its subscriptions, as many as a turn allows. Returns whether there are any left.
     pub fn unsubscribe_some(&mut self) -> bool {
-        self.subscriptions.clear_some(&self.service, self.info.id)
+        self.subscriptions.clear_some(&self.server, self.info.id)
     }
 
-    /// Carries a request out. `service` is the one it was made with, passed along to spare a count of references.
-    pub fn execute(&mut self, service: &Arc<Service>, words: Args<'_>) -> Executed {
+    /// Carries a request out. `server` is the one it was made with, passed along to spare a count of references.
+    pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
         self.work += REQUEST_WORK;
-        let access = service.engine.access();
+        let access = server.engine.access();
         let mut context = Context {
-            service,
+            server,
             client: self,
             access: &access,
             seq: Seq::default(),
@@ -221,10 +221,10 @@ impl Client {
             steps: None,
             closes: false,
         };
-        let done = context.run(words);
+        let done = context.run(args);
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
-            let (reply, seq, next, command) = (None, Seq::default(), Next::Again, self.command);
-            return Executed { reply, seq, next, command };
+            let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
+            return Execution { reply, seq, next, command };
         }
         let reply = context.reply_to(done);
         let Context { seq, parked, steps, closes, .. } = context;
@@ -235,23 +235,23 @@ impl Client {
             self.replies = Replies::On;
         }
         let next = match (parked, steps) {
-            (Some(parked), _) => Next::Wait(parked),
-            (None, Some(steps)) => Next::Steps(steps),
-            (None, None) if closes => Next::Close,
-            (None, None) => Next::Request,
+            (Some(parked), _) => AfterReply::Wait(parked),
+            (None, Some(steps)) => AfterReply::Steps(steps),
+            (None, None) if closes => AfterReply::Close,
+            (None, None) => AfterReply::Request,
         };
         if !self.command.is_empty() {
             self.last_command = self.command;
         }
-        Executed { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
+        Execution { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
     }
 
     /// Takes the next turn of a request. `None`: it needs another one.
-    pub fn advance(&mut self, service: &Arc<Service>, steps: &mut dyn Steps) -> Option<Executed> {
+    pub fn advance(&mut self, server: &Arc<ServerState>, steps: &mut dyn Steps) -> Option<Execution> {
         self.begin_turn();
-        let access = service.engine.access();
+        let access = server.engine.access();
         let mut context = Context {
-            service,
+            server,
             client: self,
             access: &access,
             seq: Seq::default(),
@@ -266,16 +266,16 @@ impl Client {
             Err(error) => Err(error),
         };
         let reply = Some(context.reply_to(done));
-        let next = if context.closes { Next::Close } else { Next::Request };
-        Some(Executed { reply, seq: context.seq, next, command: context.client.last_command })
+        let next = if context.closes { AfterReply::Close } else { AfterReply::Request };
+        Some(Execution { reply, seq: context.seq, next, command: context.client.last_command })
     }
 
-    pub(super) fn set_replies(&mut self, word: &[u8]) -> Result<Reply, CommandError> {
-        self.replies = match word {
-            word if args::is(word, "on") => Replies::On,
-            word if args::is(word, "off") => Replies::Off,
-            word if args::is(word, "skip") && self.replies == Replies::Off => Replies::Off,
-            word if args::is(word, "skip") => Replies::Skip,
+    pub(super) fn set_replies(&mut self, arg: &[u8]) -> Result<Reply, CommandError> {
+        self.replies = match arg {
+            arg if options::is(arg, "on") => Replies::On,
+            arg if options::is(arg, "off") => Replies::Off,
+            arg if options::is(arg, "skip") && self.replies == Replies::Off => Replies::Off,
+            arg if options::is(arg, "skip") => Replies::Skip,
             _ => return Err(CommandError::SYNTAX),
         };
         self.skips_next = self.replies == Replies::Skip;
@@ -289,7 +289,7 @@ impl Client {
 
     /// Tells the registry what this connection did. Call between batches of requests, and before it is shown.
     pub fn rest(&mut self, is_waiting: bool) {
-        let now = self.service.engine.clock().now();
+        let now = self.server.engine.clock().now();
         let (channels, patterns) = self.subscriptions.counts();
         let queued = self.transaction.as_ref().map(Transaction::len);
         let watched = self.watch.as_ref().map_or(0, Watch::len);
@@ -310,11 +310,11 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.watch = None;
-        self.subscriptions.clear(&self.service, self.info.id);
+        self.subscriptions.clear(&self.server, self.info.id);
         if let Some(id) = self.connection_session {
-            self.service.engine.connection_is_gone(id);
+            self.server.engine.connection_is_gone(id);
         }
-        self.service.clients.remove(self.info.id);
+        self.server.clients.remove(self.info.id);
     }
 }
 
@@ -335,17 +335,17 @@ impl Context<'_> {
     }
 
     /// Finds the command, checks what is common to all, and runs or queues it.
-    fn run(&mut self, words: Args<'_>) -> Result<Reply, CommandError> {
-        let command = self.admit(words).map_err(|error| self.abort_transaction(words, error))?;
+    fn run(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
+        let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
         if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
-            return self.queue(command, words);
+            return self.queue(command, args);
         }
-        self.call(command, words)
+        self.call(command, args)
     }
 
     /// The command that these words name, if the connection may send it now.
-    fn admit(&mut self, words: Args<'_>) -> Result<&'static Command, CommandError> {
-        let command = find(words)?;
+    fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
+        let command = find(args)?;
         self.client.command = command.name;
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
@@ -361,52 +361,52 @@ impl Context<'_> {
     }
 
     /// Runs a command that was found, with its checks done.
-    pub(super) fn call(&mut self, command: &'static Command, words: Args<'_>) -> Result<Reply, CommandError> {
-        self.service.commands_run.add(1);
+    pub(super) fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
+        self.server.commands_run.add(1);
         match command.run {
-            Run::Handler(handler) => handler(self, words),
+            Run::Handler(handler) => handler(self, args),
             Run::Subcommands(_) => Ok(super::docs::help(command)),
         }
     }
 }
 
 /// The command, or the subcommand, that these words name, if there are enough of them.
-fn find(words: Args<'_>) -> Result<&'static Command, CommandError> {
-    let Some(command) = Command::find(words.word(0)) else { return Err(unknown(words)) };
-    if !command.accepts(words.len()) {
+fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
+    let Some(command) = Command::find(args.at(0)) else { return Err(unknown(args)) };
+    if !command.accepts(args.len()) {
         return Err(CommandError::arity(command.name));
     }
     let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
-    if words.len() == 1 {
+    if args.len() == 1 {
         // COMMAND alone is COMMAND INFO.
         return subcommands.first().ok_or(CommandError::SYNTAX);
     }
-    let word = words.word(1);
-    if args::is(word, "help") {
+    let arg = args.at(1);
+    if options::is(arg, "help") {
         return Ok(command);
     }
-    let found = subcommands.iter().find(|subcommand| args::is(word, subcommand.own_name()));
+    let found = subcommands.iter().find(|subcommand| options::is(arg, subcommand.own_name()));
     let subcommand = found.ok_or_else(|| {
-        let (word, name) = (shown(word, 128), command.name.to_ascii_uppercase());
-        CommandError::new(format!("ERR unknown subcommand '{word}'. Try {name} HELP."))
+        let (arg, name) = (shown(arg, 128), command.name.to_ascii_uppercase());
+        CommandError::new(format!("ERR unknown subcommand '{arg}'. Try {name} HELP."))
     })?;
-    if subcommand.accepts(words.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
+    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
 }
 
 /// Input as it may be repeated in an error: cut, and with no control bytes.
-fn shown(word: &[u8], bytes_max: usize) -> String {
-    let word = String::from_utf8_lossy(&word[..word.len().min(bytes_max)]);
-    word.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+fn shown(arg: &[u8], bytes_max: usize) -> String {
+    let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
+    arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn unknown(words: Args<'_>) -> CommandError {
+fn unknown(args: Args<'_>) -> CommandError {
     let mut begin = String::new();
-    for word in words.from(1) {
+    for arg in args.from(1) {
         if begin.len() >= 128 {
             break;
         }
-        begin.push_str(&format!("'{}' ", shown(word, 128 - begin.len())));
+        begin.push_str(&format!("'{}' ", shown(arg, 128 - begin.len())));
     }
-    let name = shown(words.word(0), 128);
+    let name = shown(args.at(0), 128);
     CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {begin}"))
 }

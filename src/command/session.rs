@@ -1,7 +1,7 @@
 //! `SESSION OPEN | KEEPALIVE | CLOSE | INFO`: one keepalive for any number of locks.
 
-use super::lockinfo::session_text;
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
+use super::lock::session_text;
+use super::{Args, Command, CommandError, Context, Flags, Group, Run, options};
 use crate::engine::Unavailable;
 use crate::lock::{SessionId, Ttl};
 use crate::reply::Reply;
@@ -64,15 +64,15 @@ pub(super) const SESSION: Command = Command {
 
 const NAME_BYTES_MAX: usize = 1024;
 
-fn open(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (mut ttl, mut name) = (None, None);
-    let mut options = words.options(2);
-    while let Some(word) = options.next_word() {
-        if args::is(word, "ex") && ttl.is_none() {
+    let mut options = args.options(2);
+    while let Some(arg) = options.next_arg() {
+        if options::is(arg, "ex") && ttl.is_none() {
             ttl = Some(context.ttl(options.value()?, 1000, "session|open")?);
-        } else if args::is(word, "px") && ttl.is_none() {
+        } else if options::is(arg, "px") && ttl.is_none() {
             ttl = Some(context.ttl(options.value()?, 1, "session|open")?);
-        } else if args::is(word, "name") && name.is_none() {
+        } else if options::is(arg, "name") && name.is_none() {
             let text = std::str::from_utf8(options.value()?).ok();
             let text = text.filter(|text| text.len() <= NAME_BYTES_MAX);
             name = Some(text.ok_or_else(|| {
@@ -84,19 +84,19 @@ fn open(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
     }
     let ttl = match ttl {
         Some(ttl) => ttl,
-        None => Ttl::from_millis(u64::from(context.service.limits.ttl_ms_default))?,
+        None => Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default))?,
     };
     let id = context.look(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
     context.client.opened_session(id);
     Ok(Reply::bulk(session_text(id)))
 }
 
-fn id(words: Args<'_>) -> Result<SessionId, CommandError> {
-    args::session_id(words.word(2)).ok_or(Unavailable::NoSession.into())
+fn id(args: Args<'_>) -> Result<SessionId, CommandError> {
+    options::session_id(args.at(2)).ok_or(Unavailable::NoSession.into())
 }
 
-fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let Ok(id) = id(words) else { return Ok(Reply::Null) };
+fn keep_alive(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let Ok(id) = id(args) else { return Ok(Reply::Null) };
     let access = context.access;
     match access.keep_alive(id) {
         Err(Unavailable::NoSession) => {
@@ -111,13 +111,13 @@ fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, Comma
     }
 }
 
-fn close(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let released = context.look(context.access.close_session(id(words)?, true))?;
+fn close(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let released = context.look(context.access.close_session(id(args)?, true))?;
     Ok(Reply::Integer(i64::from(released)))
 }
 
-fn info(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let (record, locks, seq) = context.access.session(id(words)?)?;
+fn info(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let (record, locks, seq) = context.access.session(id(args)?)?;
     context.seq = context.seq.max(seq);
     let left = record.deadline.millis_left(context.access.now());
     Ok(Reply::Map(vec![

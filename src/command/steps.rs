@@ -91,15 +91,15 @@ impl Context<'_> {
 }
 
 /// Steps over the words of a request from number `next` on.
-pub(super) struct Words {
-    words: OwnedArgs,
+pub(super) struct RemainingArgs {
+    args: OwnedArgs,
     next: usize,
 }
 
-impl Words {
+impl RemainingArgs {
     /// Copies the words that are left.
-    pub(super) fn new(words: Args<'_>, next: usize) -> Words {
-        Words { words: words.to_owned(), next }
+    pub(super) fn new(args: Args<'_>, next: usize) -> RemainingArgs {
+        RemainingArgs { args: args.to_owned(), next }
     }
 
     /// Runs `work` on one word after the other. `true`: there are none left; else the turn is used up.
@@ -108,14 +108,14 @@ impl Words {
         context: &mut Context<'_>,
         mut work: impl FnMut(&mut Context<'_>, &[u8]) -> Result<(), CommandError>,
     ) -> Result<bool, CommandError> {
-        let words = self.words.as_args();
-        while self.next < words.len() {
-            work(context, words.word(self.next))?;
+        let args = self.args.as_args();
+        while self.next < args.len() {
+            work(context, args.at(self.next))?;
             self.next += 1;
             if !context.has_turn_left() {
                 break;
             }
         }
-        Ok(self.next >= words.len())
+        Ok(self.next >= args.len())
     }
 }

@@ -5,9 +5,9 @@
 use std::collections::VecDeque;
 
 use super::pubsub::PublishAll;
-use super::steps::{KEY_WORK, Words, work_of_bytes};
+use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
-    Args, Client, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps, args,
+    Args, Client, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps, options,
 };
 use crate::engine::Watch;
 use crate::reply::Reply;
@@ -86,15 +86,15 @@ fn multi(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> 
     Ok(Reply::OK)
 }
 
-fn watch(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+fn watch(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if context.client.transaction.is_some() {
         return Err(CommandError::fixed("ERR WATCH inside MULTI is not allowed"));
     }
-    context.in_turns(Watching(Words::new(words, 1)))
+    context.in_turns(Watching(RemainingArgs::new(args, 1)))
 }
 
 /// The keys of a WATCH that are still to be watched.
-struct Watching(Words);
+struct Watching(RemainingArgs);
 
 impl Steps for Watching {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
@@ -139,12 +139,12 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
         }
         let mut replies = Vec::with_capacity(transaction.queued.len());
         context.begin_transaction();
-        for (command, words) in &transaction.queued {
+        for (command, args) in &transaction.queued {
             let may_run = match command.is(Flags::WRITE) {
                 true => Ok(()),
                 false => context.check_transaction_budget(),
             };
-            let reply = may_run.and_then(|()| context.call(command, words.as_args()));
+            let reply = may_run.and_then(|()| context.call(command, args.as_args()));
             let reply = context.reply_to(reply);
             context.spend(work_of_bytes(reply.size()));
             if let Some(publication) = context.client.deferred.take() {
@@ -174,8 +174,8 @@ impl Client {
 impl Context<'_> {
     /// What a request that was refused before it was queued means for a transaction: EXEC will refuse, too. A refused EXEC
     /// ends the transaction.
-    pub(super) fn abort_transaction(&mut self, words: Args<'_>, error: CommandError) -> CommandError {
-        if args::is(words.word(0), EXEC.name) {
+    pub(super) fn abort_transaction(&mut self, args: Args<'_>, error: CommandError) -> CommandError {
+        if options::is(args.at(0), EXEC.name) {
             self.client.discard_transaction();
             let text = error.text();
             let why = text.strip_prefix("ERR ").unwrap_or(text);
@@ -188,19 +188,15 @@ impl Context<'_> {
     }
 
     /// Queues a command for EXEC.
-    pub(super) fn queue(
-        &mut self,
-        command: &'static Command,
-        words: Args<'_>,
-    ) -> Result<Reply, CommandError> {
-        let bytes_max = self.service.limits.multi_bytes_max;
+    pub(super) fn queue(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
+        let bytes_max = self.server.limits.multi_bytes_max;
         let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };
         if command.is(Flags::NO_MULTI) {
             transaction.is_broken = true;
             return Err(CommandError::fixed("ERR Command not allowed inside a transaction"));
         }
-        let words = words.to_owned();
-        transaction.bytes += words.size() + size_of::<(&Command, OwnedArgs)>();
+        let args = args.to_owned();
+        transaction.bytes += args.size() + size_of::<(&Command, OwnedArgs)>();
         if transaction.bytes > bytes_max {
             transaction.is_broken = true;
             transaction.queued = Vec::new();
@@ -208,7 +204,7 @@ impl Context<'_> {
                 "ERR a MULTI queues at most {bytes_max} bytes of commands"
             )));
         }
-        transaction.queued.push((command, words));
+        transaction.queued.push((command, args));
         Ok(Reply::Simple("QUEUED"))
     }
 }

@@ -30,7 +30,7 @@ const REDIS: &[(&[&str], Instead)] = &[
     (&["io-threads"], Setting("threads")),
     (&["client-output-buffer-limit"], Setting("subscriber-bytes-max")),
     (&["client-query-buffer-limit"], Setting("request-bytes-max")),
-    (&["proto-max-bulk-len"], Setting("word-bytes-max")),
+    (&["proto-max-bulk-len"], Setting("arg-bytes-max")),
     (&["databases"], Nothing("there are always 16 databases")),
     (
         &["daemonize", "supervised", "pidfile"],

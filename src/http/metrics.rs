@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use super::Adapter;
+use super::HttpState;
 use crate::metrics::{Histogram, Observed, resident_bytes};
 
 /// The media type of [`as_text`].
@@ -93,15 +93,15 @@ impl HttpMetrics {
 }
 
 /// Everything, in the text format that Prometheus scrapes.
-pub(super) fn as_text(adapter: &Arc<Adapter>) -> Result<String, fmt::Error> {
+pub(super) fn as_text(state: &Arc<HttpState>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("octostore");
-    registry.register_collector(Box::new(All(Arc::clone(adapter))));
+    registry.register_collector(Box::new(All(Arc::clone(state))));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
 }
 
-struct All(Arc<Adapter>);
+struct All(Arc<HttpState>);
 
 impl fmt::Debug for All {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -332,23 +332,21 @@ impl EndpointView {
 }
 
 /// The contract's JSON. Every look-up is in memory, so each counts as a hit of what upstream calls its cache.
-pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
-    let of = |endpoint: Endpoint| EndpointView::of(&adapter.metrics.endpoints[endpoint as usize]);
+pub(super) fn as_json(state: &HttpState) -> MetricsView {
+    let of = |endpoint: Endpoint| EndpointView::of(&state.metrics.endpoints[endpoint as usize]);
     let none = || EndpointView::of(&EndpointMetrics::default());
-    let census = adapter.engine.census();
+    let census = state.engine.census();
     let lock_routes =
         [Endpoint::Acquire, Endpoint::Release, Endpoint::Renew, Endpoint::Status, Endpoint::List];
-    let looked_up = lock_routes
-        .into_iter()
-        .map(|route| adapter.metrics.endpoints[route as usize].times.read().count)
-        .sum();
-    let (requests, uptime) = (adapter.metrics.requests(), adapter.uptime_seconds());
+    let looked_up =
+        lock_routes.into_iter().map(|route| state.metrics.endpoints[route as usize].times.read().count).sum();
+    let (requests, uptime) = (state.metrics.requests(), state.uptime_seconds());
     MetricsView {
         uptime_seconds: uptime,
         total_requests: requests,
         requests_per_second: requests as f64 / uptime.max(1) as f64,
         active_locks: census.leases(),
-        total_users: adapter.users.all().len(),
+        total_users: state.users.all().len(),
         memory_bytes: resident_bytes().unwrap_or(0),
         endpoints: EndpointViews {
             acquire: of(Endpoint::Acquire),
@@ -360,7 +358,7 @@ pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
             election: none(),
         },
         lock_store: LockStoreView {
-            total_acquires: adapter.acquires(),
+            total_acquires: state.acquires(),
             total_releases: census.releases.read(),
             total_expirations: census.expiries.read(),
             cache_hits: looked_up,

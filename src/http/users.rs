@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::budget::Budget;
 use super::error::ApiError;
-use super::ids::{Ids, keyed};
+use super::pseudonyms::{Ids, keyed};
 use super::{body, names};
 use crate::lock::{LockName, Owner};
 use crate::metrics::Count;

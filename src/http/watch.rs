@@ -18,7 +18,7 @@ use futures_core::Stream;
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::{Adapter, names, times};
+use super::{HttpState, names, times};
 use crate::engine::{Engine, Event, EventKind};
 use crate::lock::{FencingToken, LockName, Timestamp};
 
@@ -250,25 +250,25 @@ impl Stream for Frames {
 }
 
 pub(super) async fn watch(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let name = names::segment(&parts)?;
-    let user = adapter.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(&parts.headers)?;
     let name = user.lock(&name)?;
     // First a place, then the snapshot: what happens between is in both, and told once.
-    let (place, backlog) = adapter.watchers.join(&name)?;
-    let (held, seen) = adapter
+    let (place, backlog) = state.watchers.join(&name)?;
+    let (held, seen) = state
         .decide(|access| {
             access.read(&name, |slot, _| {
                 let held = slot.newest().map(|lease| (lease.token, lease.deadline));
-                (held, adapter.engine.last_event())
+                (held, state.engine.last_event())
             })
         })
         .await?;
     let kind = if held.is_some() { EventKind::Acquired } else { EventKind::Released };
-    let snapshot = Some(frame(&adapter.engine, &name, kind, held));
+    let snapshot = Some(frame(&state.engine, &name, kind, held));
     let frames = Frames { backlog, snapshot, seen, _place: place };
     Ok(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
-use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service, Steps, Turn};
+use crate::command::{AfterReply, Client, Execution, Incoming, OUTCOME_UNKNOWN, ServerState, Steps, Turn};
 use crate::engine::Parked;
 use crate::journal::Seq;
 use crate::lock::Timestamp;
@@ -79,7 +79,7 @@ enum Then {
 
 pub(super) struct Connection {
     stream: TcpStream,
-    service: Arc<Service>,
+    server: Arc<ServerState>,
     client: Client,
     scanner: Scanner,
     limits: ListenerLimits,
@@ -96,16 +96,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, service: Arc<Service>, limits: ListenerLimits) -> Connection {
+    pub(super) fn new(stream: TcpStream, server: Arc<ServerState>, limits: ListenerLimits) -> Connection {
         let address = |address: io::Result<std::net::SocketAddr>| {
             address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
         };
-        let client = Client::new(&service, address(stream.peer_addr()), address(stream.local_addr()));
+        let client = Client::new(&server, address(stream.peer_addr()), address(stream.local_addr()));
         let is_restricted = !client.is_authenticated();
         let scan = if is_restricted { limits.scan.unauthenticated() } else { limits.scan.clone() };
         Connection {
             stream,
-            service,
+            server,
             client,
             scanner: Scanner::new(scan),
             limits,
@@ -122,12 +122,12 @@ impl Connection {
 
     /// Serves until the client or the server ends it.
     pub(super) async fn run(mut self) {
-        self.service.metrics.redis.open();
+        self.server.metrics.redis.open();
         let end = self.serve().await;
         while self.client.unsubscribe_some() {
             yield_now().await;
         }
-        self.service.metrics.redis.close();
+        self.server.metrics.redis.close();
         let addr = &self.client.info().addr;
         match end {
             Ok(()) | Err(End::Closed) => {}
@@ -180,9 +180,9 @@ impl Connection {
 
     /// Executes complete requests of the input, until there is none, or the output is to be sent first.
     fn execute_batch(&mut self) -> Then {
-        let service = Arc::clone(&self.service);
+        let server = Arc::clone(&self.server);
         if self.ran.is_empty() {
-            self.batch_began = service.engine.clock().now();
+            self.batch_began = server.engine.clock().now();
         }
         let mut done = 0;
         let then = loop {
@@ -209,13 +209,13 @@ impl Connection {
                 done += length;
                 continue;
             }
-            let Executed { reply, seq, next, command } = self.client.execute(&self.service, args);
-            if matches!(next, Next::Again) {
+            let Execution { reply, seq, next, command } = self.client.execute(&self.server, args);
+            if matches!(next, AfterReply::Again) {
                 break Then::Yield;
             }
             done += length;
             let next = match next {
-                Next::Steps(steps) => {
+                AfterReply::Steps(steps) => {
                     break Then::Steps { steps, is_answered: reply.is_some(), command };
                 }
                 next => next,
@@ -232,10 +232,10 @@ impl Connection {
                 self.is_restricted = false;
                 self.scanner.set_limits(self.limits.scan.clone());
             }
-            if let Next::Wait(parked) = next {
+            if let AfterReply::Wait(parked) = next {
                 break Then::Wait { parked, is_answered: reply.is_some() };
             }
-            let closes = matches!(next, Next::Close);
+            let closes = matches!(next, AfterReply::Close);
             match reply {
                 Some(reply) if reply.is_larger_than(FLUSH_BYTES) => {
                     break Then::Answer { reply, seq, closes };
@@ -265,15 +265,15 @@ impl Connection {
         is_answered: bool,
         command: &'static str,
     ) -> Result<bool, End> {
-        let service = Arc::clone(&self.service);
-        self.batch_began = service.engine.clock().now();
-        let Executed { reply, seq, next, .. } = loop {
+        let server = Arc::clone(&self.server);
+        self.batch_began = server.engine.clock().now();
+        let Execution { reply, seq, next, .. } = loop {
             self.yield_turn().await;
             if self.client.info().is_killed() || is_gone(&self.stream) {
                 return Err(End::Closed);
             }
-            if let Some(executed) = self.client.advance(&service, &mut *steps) {
-                break executed;
+            if let Some(execution) = self.client.advance(&server, &mut *steps) {
+                break execution;
             }
         };
         self.ran.push((command, 1, u64::from(matches!(reply, Some(Reply::Error(_))))));
@@ -281,12 +281,12 @@ impl Connection {
             Some(reply) => self.answer_in_parts(reply, seq).await?,
             None => self.note_commands(),
         }
-        Ok(matches!(next, Next::Close))
+        Ok(matches!(next, AfterReply::Close))
     }
 
     /// Sends a reply once it is durable, others in between.
     async fn answer_in_parts(&mut self, reply: Reply, seq: Seq) -> Result<(), End> {
-        let reply = match self.service.engine.barrier(seq).await {
+        let reply = match self.server.engine.barrier(seq).await {
             Ok(()) => reply,
             Err(_) => OUTCOME_UNKNOWN,
         };
@@ -332,19 +332,19 @@ impl Connection {
 
     /// Adds the commands that are answered now to what is measured.
     fn note_commands(&mut self) {
-        let took = self.service.engine.clock().now().nanos_since(self.batch_began);
+        let took = self.server.engine.clock().now().nanos_since(self.batch_began);
         for (command, times, errors) in self.ran.drain(..) {
-            self.service.metrics.commands.note(command, took, times, errors);
+            self.server.metrics.commands.note(command, took, times, errors);
         }
     }
 
     /// Waits until the replies may be told, and corrects those whose commit failed.
     async fn settle(&mut self) {
-        if self.service.engine.barrier(self.highest).await.is_err() || self.has_failed() {
+        if self.server.engine.barrier(self.highest).await.is_err() || self.has_failed() {
             let told = std::mem::take(&mut self.output);
             let mut start = 0;
             for (end, seq) in std::mem::take(&mut self.replies) {
-                match self.service.engine.barrier(seq).await {
+                match self.server.engine.barrier(seq).await {
                     Ok(()) => self.output.extend_from_slice(&told[start..end]),
                     Err(_) => encode(&OUTCOME_UNKNOWN, self.client.protocol(), &mut self.output),
                 }
@@ -357,7 +357,7 @@ impl Connection {
 
     /// A later commit may have succeeded after an earlier one of the same batch failed.
     fn has_failed(&self) -> bool {
-        let engine = &self.service.engine;
+        let engine = &self.server.engine;
         engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
     }
 
@@ -366,7 +366,7 @@ impl Connection {
         self.send_at(&mut Pace::default()).await
     }
 
-    /// Sends the output as a part of what `pace` is about.
+    /// Sends the output as a part of what `pace` is info.
     async fn send_at(&mut self, pace: &mut Pace) -> Result<(), End> {
         while !self.output.is_empty() {
             match self.stream.try_write(&self.output) {

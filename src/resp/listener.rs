@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::connection::Connection;
 use super::scan::ScanLimits;
-use crate::command::Service;
+use crate::command::ServerState;
 use crate::net::Listeners;
 
 /// What connections may do.
@@ -52,7 +52,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
 pub async fn listen(
     mut listeners: Listeners,
-    service: Arc<Service>,
+    server: Arc<ServerState>,
     limits: ListenerLimits,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -66,14 +66,14 @@ pub async fn listen(
         };
         match accepted {
             Ok((stream, addr)) if connections.len() >= limits.connections_max => {
-                service.metrics.redis.refuse();
+                server.metrics.redis.refuse();
                 tracing::warn!(client = %addr, "connection refused: --connections-max reached");
                 connections.spawn(refuse(stream));
             }
             Ok((stream, _)) => {
                 prepare(&stream);
-                let (service, limits) = (Arc::clone(&service), limits.clone());
-                connections.spawn(async move { Connection::new(stream, service, limits).run().await });
+                let (server, limits) = (Arc::clone(&server), limits.clone());
+                connections.spawn(async move { Connection::new(stream, server, limits).run().await });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -82,7 +82,7 @@ pub async fn listen(
         }
     }
     drop(listeners);
-    service.clients.kill_all();
+    server.clients.kill_all();
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!(connections = connections.len(), "connections cut off: they did not end in time");

@@ -1,0 +1,170 @@
+//! `CLIENT ...`: who is connected.
+//!
+//! Promise: what is shown of a connection is at most one batch of requests old. Absent: sockets; a connection looks
+//! itself whether it is to end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::lock::Timestamp;
+
+/// Everyone who is connected.
+#[derive(Default)]
+pub struct Clients {
+    last_id: AtomicU64,
+    connected: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
+}
+
+/// What others may know of a connection.
+pub struct ClientInfo {
+    /// Its number, never used again.
+    pub id: u64,
+    /// Its own address.
+    pub addr: String,
+    /// The address it connected to.
+    pub local_addr: String,
+    pub(super) opened: Timestamp,
+    details: Mutex<Details>,
+    is_killed: AtomicBool,
+    attention: Notify,
+}
+
+/// What changes while a connection lasts.
+#[derive(Default, Clone)]
+pub(super) struct Details {
+    pub(super) name: String,
+    pub(super) lib_name: String,
+    pub(super) lib_version: String,
+    pub(super) database: u8,
+    pub(super) protocol: u8,
+    pub(super) last_seen: Timestamp,
+    pub(super) last_command: &'static str,
+    pub(super) channels: usize,
+    pub(super) patterns: usize,
+    pub(super) queued: Option<usize>,
+    pub(super) watched: usize,
+    pub(super) is_waiting: bool,
+}
+
+impl Clients {
+    fn connected(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn register(&self, addr: String, local_addr: String, now: Timestamp) -> Arc<ClientInfo> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let details = Details { protocol: 2, last_seen: now, last_command: "NULL", ..Details::default() };
+        let info = Arc::new(ClientInfo {
+            id,
+            addr,
+            local_addr,
+            opened: now,
+            details: Mutex::new(details),
+            is_killed: AtomicBool::new(false),
+            attention: Notify::new(),
+        });
+        self.connected().insert(id, Arc::clone(&info));
+        info
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        self.connected().remove(&id);
+    }
+
+    /// How many are connected.
+    pub fn len(&self) -> usize {
+        self.connected().len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.all().iter().filter(|info| info.details().is_waiting).count()
+    }
+
+    /// Ends all connections, each after the requests it has received.
+    pub fn kill_all(&self) {
+        self.all().iter().for_each(|info| info.kill());
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<ClientInfo>> {
+        self.connected().values().cloned().collect()
+    }
+}
+
+impl ClientInfo {
+    fn details(&self) -> MutexGuard<'_, Details> {
+        self.details.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Details)) {
+        change(&mut self.details());
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.details().name.clone()
+    }
+
+    /// Ends the connection as soon as it looks.
+    pub fn kill(&self) {
+        self.is_killed.store(true, Ordering::Release);
+        self.call();
+    }
+
+    /// Makes the connection look at [`ClientInfo::is_killed`] and its mailbox.
+    pub(super) fn call(&self) {
+        self.attention.notify_one();
+    }
+
+    /// Whether it is to end.
+    pub fn is_killed(&self) -> bool {
+        self.is_killed.load(Ordering::Acquire)
+    }
+
+    /// Completes when there is something to look at. For the connection itself.
+    pub async fn called(&self) {
+        self.attention.notified().await;
+    }
+
+    pub(super) fn client_type(&self) -> &'static str {
+        let details = self.details();
+        if details.channels + details.patterns > 0 { "pubsub" } else { "normal" }
+    }
+
+    /// One line, as Redis writes it.
+    pub(super) fn line(&self, now: Timestamp) -> String {
+        let details = self.details().clone();
+        let mut flags = String::new();
+        flags.extend((details.channels + details.patterns > 0).then_some('P'));
+        flags.extend(details.queued.is_some().then_some('x'));
+        flags.extend(details.is_waiting.then_some('b'));
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        format!(
+            "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub=0 multi={} watch={} \
+             cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.addr,
+            self.local_addr,
+            details.name,
+            now.millis_since(self.opened) / 1000,
+            now.millis_since(details.last_seen) / 1000,
+            details.database,
+            details.channels,
+            details.patterns,
+            details.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX)),
+            details.watched,
+            details.last_command,
+            details.protocol,
+            details.lib_name,
+            details.lib_version,
+        )
+    }
+}
