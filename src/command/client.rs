@@ -288,7 +288,7 @@ impl Client {
     }
 
     /// Tells the registry what this connection did. Call between batches of requests, and before it is shown.
-    pub fn rest(&mut self, is_waiting: bool) {
+    pub fn update_registry(&mut self, is_waiting: bool) {
         let now = self.server.engine.clock().now();
         let (channels, patterns) = self.subscriptions.counts();
         let queued = self.transaction.as_ref().map(Transaction::len);
@@ -329,7 +329,7 @@ impl Context<'_> {
             self.client.connection_session = None;
             self.access.forget_connection(id);
         }
-        let id = self.look(self.access.open_session("", None, None))?;
+        let id = self.observe(self.access.open_session("", None, None))?;
         self.client.connection_session = Some(id);
         Ok(id)
     }
@@ -387,14 +387,14 @@ fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
     }
     let found = subcommands.iter().find(|subcommand| options::is(arg, subcommand.own_name()));
     let subcommand = found.ok_or_else(|| {
-        let (arg, name) = (shown(arg, 128), command.name.to_ascii_uppercase());
+        let (arg, name) = (printable(arg, 128), command.name.to_ascii_uppercase());
         CommandError::new(format!("ERR unknown subcommand '{arg}'. Try {name} HELP."))
     })?;
     if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
 }
 
 /// Input as it may be repeated in an error: cut, and with no control bytes.
-fn shown(arg: &[u8], bytes_max: usize) -> String {
+fn printable(arg: &[u8], bytes_max: usize) -> String {
     let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
     arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -405,8 +405,8 @@ fn unknown(args: Args<'_>) -> CommandError {
         if begin.len() >= 128 {
             break;
         }
-        begin.push_str(&format!("'{}' ", shown(arg, 128 - begin.len())));
+        begin.push_str(&format!("'{}' ", printable(arg, 128 - begin.len())));
     }
-    let name = shown(args.at(0), 128);
+    let name = printable(args.at(0), 128);
     CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {begin}"))
 }

@@ -28,7 +28,7 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// Takes a result, and notes what the reply has to wait for.
-    pub(super) fn look<R>(&mut self, result: Result<(R, Seq), Unavailable>) -> Result<R, CommandError> {
+    pub(super) fn observe<R>(&mut self, result: Result<(R, Seq), Unavailable>) -> Result<R, CommandError> {
         let (value, seq) = result?;
         self.seq = self.seq.max(seq);
         Ok(value)
@@ -37,7 +37,7 @@ impl Context<'_> {
     /// Runs an operation that may end more leases than one step does, until it has ended all.
     pub(super) fn submit_whole(&mut self, name: &LockName, op: &Op) -> Result<Outcome, CommandError> {
         loop {
-            match self.look(self.access.submit(name, op))? {
+            match self.observe(self.access.submit(name, op))? {
                 Outcome::ReleasedSome(_) if self.access.is_alone() => {}
                 Outcome::ReleasedSome(_) => return Err(CommandError::UNSETTLED),
                 outcome => return Ok(outcome),
@@ -54,7 +54,7 @@ impl Context<'_> {
     /// What a client is told of a command.
     pub(super) fn reply_to(&mut self, done: Result<Reply, CommandError>) -> Reply {
         let Err(error) = done else { return done.unwrap_or(Reply::Null) };
-        if error.tells_of_state()
+        if error.reveals_state()
             && let Err(unavailable) = self.depend_on_all()
         {
             return unavailable.into();

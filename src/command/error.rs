@@ -14,7 +14,7 @@ use crate::reply::Reply;
 pub struct CommandError {
     text: Cow<'static, str>,
     /// It tells of the state of locks or sessions, which must be durable first.
-    tells_of_state: bool,
+    reveals_state: bool,
 }
 
 impl CommandError {
@@ -29,11 +29,11 @@ impl CommandError {
         CommandError::fixed("ERR too many leases ended at once; try again");
 
     pub(super) const fn fixed(text: &'static str) -> CommandError {
-        CommandError { text: Cow::Borrowed(text), tells_of_state: false }
+        CommandError { text: Cow::Borrowed(text), reveals_state: false }
     }
 
     pub(super) fn new(text: impl Into<String>) -> CommandError {
-        CommandError { text: Cow::Owned(text.into()), tells_of_state: false }
+        CommandError { text: Cow::Owned(text.into()), reveals_state: false }
     }
 
     pub(super) fn arity(name: &str) -> CommandError {
@@ -55,8 +55,8 @@ impl CommandError {
     }
 
     /// Whether it tells of the state of locks or sessions, which must be durable first.
-    pub(super) fn tells_of_state(&self) -> bool {
-        self.tells_of_state
+    pub(super) fn reveals_state(&self) -> bool {
+        self.reveals_state
     }
 }
 
@@ -74,7 +74,7 @@ impl From<Invalid> for CommandError {
 
 impl From<Unavailable> for CommandError {
     fn from(unavailable: Unavailable) -> CommandError {
-        let tells_of_state = !matches!(unavailable, Unavailable::Journal(_) | Unavailable::Unsettled);
+        let reveals_state = !matches!(unavailable, Unavailable::Journal(_) | Unavailable::Unsettled);
         let error = match unavailable {
             Unavailable::Journal(error) => CommandError::new(format!(
                 "MISCONF the journal is down, so nothing can be changed or read safely; locks stay held: {error}"
@@ -100,7 +100,7 @@ impl From<Unavailable> for CommandError {
                 CommandError::fixed("ERR all fencing tokens up to 2^53 are used up")
             }
         };
-        CommandError { tells_of_state, ..error }
+        CommandError { reveals_state, ..error }
     }
 }
 

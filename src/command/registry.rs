@@ -4,9 +4,10 @@
 //! itself whether it is to end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::lock::Timestamp;
@@ -51,7 +52,7 @@ pub(super) struct Details {
 
 impl Clients {
     fn connected(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connected.lock()
     }
 
     pub(super) fn register(&self, addr: String, local_addr: String, now: Timestamp) -> Arc<ClientInfo> {
@@ -100,7 +101,7 @@ impl Clients {
 
 impl ClientInfo {
     fn details(&self) -> MutexGuard<'_, Details> {
-        self.details.lock().unwrap_or_else(PoisonError::into_inner)
+        self.details.lock()
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Details)) {
@@ -114,11 +115,11 @@ impl ClientInfo {
     /// Ends the connection as soon as it looks.
     pub fn kill(&self) {
         self.is_killed.store(true, Ordering::Release);
-        self.call();
+        self.wake();
     }
 
     /// Makes the connection look at [`ClientInfo::is_killed`] and its mailbox.
-    pub(super) fn call(&self) {
+    pub(super) fn wake(&self) {
         self.attention.notify_one();
     }
 
@@ -128,7 +129,7 @@ impl ClientInfo {
     }
 
     /// Completes when there is something to look at. For the connection itself.
-    pub async fn called(&self) {
+    pub async fn woken(&self) {
         self.attention.notified().await;
     }
 

@@ -22,7 +22,7 @@ pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> 
     let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
     // No scan answers a larger cursor, or a negative one: nothing is behind them.
     let cursor = u64::try_from(cursor).unwrap_or(u64::MAX).min((1 << 48) - 1);
-    let (mut pattern, mut count, mut kind) = (None, COUNT_DEFAULT, None);
+    let (mut pattern, mut count, mut type_name) = (None, COUNT_DEFAULT, None);
     let mut options = args.options(2);
     while let Some(arg) = options.next_arg() {
         if options::is(arg, "match") {
@@ -34,21 +34,29 @@ pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> 
             }
             count = wanted.min(COUNT_MAX) as usize;
         } else if options::is(arg, "type") && has_type {
-            kind = Some(options.value()?);
+            type_name = Some(options.value()?);
         } else {
             return Err(CommandError::SYNTAX);
         }
     }
     let scan = Scan::new(context.client.database(), cursor, count);
-    let kind = kind.map(<[u8]>::to_vec);
-    context.in_turns(Scanning { scan, pattern, count, kind, keys: 0, looked: 0, found: Bulks::default() })
+    let type_name = type_name.map(<[u8]>::to_vec);
+    context.in_turns(Scanning {
+        scan,
+        pattern,
+        count,
+        type_name,
+        keys: 0,
+        looked: 0,
+        found: Bulks::default(),
+    })
 }
 
 /// One call of SCAN or LOCKS.
 struct Scanning {
     scan: Scan,
     pattern: Option<Glob>,
-    kind: Option<Vec<u8>>,
+    type_name: Option<Vec<u8>>,
     /// Keys to look at.
     count: usize,
     /// Keys of this database that were looked at.
@@ -63,10 +71,10 @@ impl Steps for Scanning {
         loop {
             let mut keys = Bulks::default();
             let entries = (self.count - self.keys).min(entries_per_look(self.pattern.as_ref()));
-            let (kind, counted) = (self.kind.as_deref(), &mut 0);
+            let (type_name, counted) = (self.type_name.as_deref(), &mut 0);
             let scanned = context.access.scan(&mut self.scan, entries, |held| {
                 *counted += 1;
-                if kind.is_none_or(|kind| options::is(kind, key::redis_type(held.mode()))) {
+                if type_name.is_none_or(|type_name| options::is(type_name, key::redis_type(held.mode()))) {
                     keys.push(held.key());
                 }
             })?;

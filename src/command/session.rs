@@ -86,7 +86,7 @@ fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         Some(ttl) => ttl,
         None => Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default))?,
     };
-    let id = context.look(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
+    let id = context.observe(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
     context.client.opened_session(id);
     Ok(Reply::bulk(session_text(id)))
 }
@@ -104,7 +104,7 @@ fn keep_alive(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
             Ok(Reply::Null)
         }
         kept => {
-            let deadline = context.look(kept)?;
+            let deadline = context.observe(kept)?;
             let left = deadline.millis_left(access.now());
             Ok(Reply::unsigned(left.unwrap_or(u64::MAX)))
         }
@@ -112,7 +112,7 @@ fn keep_alive(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
 }
 
 fn close(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let released = context.look(context.access.close_session(id(args)?, true))?;
+    let released = context.observe(context.access.close_session(id(args)?, true))?;
     Ok(Reply::Integer(i64::from(released)))
 }
 

@@ -148,7 +148,7 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         let before = if wanted.get { value(context, &name)? } else { Reply::Null };
         let is_set = put(context, &name, owner, &wanted)?;
         if is_set && matches!(wanted.ends, Ends::Past) {
-            context.look(context.access.submit(&name, &Op::Delete { if_owner: None }))?;
+            context.observe(context.access.submit(&name, &Op::Delete { if_owner: None }))?;
         }
         Ok(match (wanted.get, is_set) {
             (true, _) => before,
@@ -174,7 +174,7 @@ fn put(
     let request = Request { origin: Some(context.client.origin()), ..Request::exclusive(owner, ttl) };
     let op =
         Op::Set { request, condition: wanted.condition.clone(), keep_ttl: matches!(wanted.ends, Ends::As) };
-    match context.look(context.access.submit(name, &op))? {
+    match context.observe(context.access.submit(name, &op))? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         outcome => Ok(matches!(outcome, Outcome::Granted { .. })),
     }
@@ -201,7 +201,7 @@ fn value(context: &mut Context<'_>, name: &LockName) -> Result<Reply, CommandErr
         Some(lease) if lease.mode == Mode::Exclusive => Ok(Reply::bulk(lease.owner.as_bytes())),
         Some(_) => Err(CommandError::WRONG_TYPE),
     });
-    context.look(read)?
+    context.observe(read)?
 }
 
 fn delex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

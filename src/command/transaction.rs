@@ -133,7 +133,7 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     let mut publications = VecDeque::new();
     let reply = context.atomically(|context| {
         if let Some(watch) = &watch
-            && context.look(watch.is_broken(context.access))?
+            && context.observe(watch.is_broken(context.access))?
         {
             return Ok(Reply::NullArray);
         }

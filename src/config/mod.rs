@@ -6,176 +6,26 @@
 //! error wherever it stands. Not here: secrets in any output.
 
 mod hints;
+mod options;
+mod secrets;
+mod sources;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::hints::Form;
+use self::secrets::{password, users};
+use self::sources::{Settings, refuse_unknown_variables};
 use crate::command::{Limits, Password};
-use crate::http::{HttpConfig, Secret, UserConfig, UsersConfig};
+use crate::http::HttpConfig;
 use crate::journal::{DamagedLog, Durability};
 use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
 use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
-/// One setting.
-#[derive(Debug)]
-pub struct Opt {
-    /// Its flag without the dashes, and its key in the file; the variable is `OCTOSTORE_` and this in capitals.
-    pub name: &'static str,
-    /// What its value is called in the help; empty for a switch.
-    pub value: &'static str,
-    /// What it is if nobody says.
-    pub default: &'static str,
-    /// One sentence.
-    pub help: &'static str,
-    /// The part of the help it stands in.
-    pub heading: &'static str,
-}
-
-const fn opt(
-    heading: &'static str,
-    name: &'static str,
-    value: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> Opt {
-    Opt { name, value, default, help, heading }
-}
-
-const SERVE: &str = "Serving";
-const HTTP: &str = "HTTP";
-const KEEP: &str = "Keeping";
-const LIMIT: &str = "Limits";
-
-/// All settings.
-pub static OPTIONS: &[Opt] = &[
-    opt(
-        SERVE,
-        "listen",
-        "ADDR:PORT",
-        "127.0.0.1:7379,[::1]:7379",
-        "Where Redis clients connect; several addresses with commas between",
-    ),
-    opt(
-        SERVE,
-        "requirepass",
-        "PASSWORD",
-        "",
-        "The password that clients must give; better put it into a file",
-    ),
-    opt(SERVE, "requirepass-file", "FILE", "", "A file whose first line is the password"),
-    opt(SERVE, "allow-no-password", "", "", "Listen beyond loopback without a password"),
-    opt(SERVE, "idle-timeout-s", "S", "0", "Close connections that send nothing for so long; 0: never"),
-    opt(
-        SERVE,
-        "output-stall-ms",
-        "MS",
-        "30000",
-        "Close connections that take less than a mebibyte of a reply in so long",
-    ),
-    opt(
-        SERVE,
-        "threads",
-        "N",
-        "0",
-        "Threads that serve requests; 0: one less than there are processors, which is left to commits, and at min 1",
-    ),
-    opt(SERVE, "log", "LEVEL", "info", "What is logged to stderr: error, warn, info, debug or trace"),
-    opt(
-        HTTP,
-        "http",
-        "ADDR:PORT",
-        "127.0.0.1:7380,[::1]:7380",
-        "Where HTTP clients connect; several addresses with commas between; off: nowhere",
-    ),
-    opt(
-        HTTP,
-        "http-tokens",
-        "FILE",
-        "",
-        "Users, a line each: user:token, or user:token and a namespace for the names of its locks",
-    ),
-    opt(HTTP, "http-token", "USER:TOKEN", "", "One user; better put it into a variable or a file"),
-    opt(HTTP, "http-admin-key", "KEY", "", "What operators must give; better put it into a file"),
-    opt(HTTP, "http-admin-key-file", "FILE", "", "A file whose first line is the operators' key"),
-    opt(
-        HTTP,
-        "http-allow-origin",
-        "ORIGINS",
-        "",
-        "Origins of web pages whose scripts may read answers, with commas between",
-    ),
-    opt(HTTP, "http-locks-per-user-max", "N", "100", "Locks that one user holds at once"),
-    opt(KEEP, "data", "FILE", "./octostore.db", "The database file"),
-    opt(
-        KEEP,
-        "accept-damaged-log",
-        "",
-        "",
-        "Start although damage in the write-ahead log hides commits, and go on without them",
-    ),
-    opt(
-        KEEP,
-        "durability",
-        "MODE",
-        "always",
-        "always: reply after the sync; interval: reply at once, commit soon; memory: no file",
-    ),
-    opt(KEEP, "commit-interval-ms", "MS", "100", "With interval: the longest time until a commit"),
-    opt(
-        KEEP,
-        "token-floor",
-        "N",
-        "0",
-        "Fencing tokens start above this; for a database restored from a backup",
-    ),
-    opt(LIMIT, "ttl-ms-default", "MS", "30000", "TTL of a LOCK or SESSION OPEN that names none"),
-    opt(
-        LIMIT,
-        "locks-max",
-        "N",
-        "10000000",
-        "Leases held and lock-delays running at once; beyond it only who waits already is granted a lock",
-    ),
-    opt(
-        LIMIT,
-        "sessions-max",
-        "N",
-        "100000",
-        "Sessions open at once, one for each connection that uses CONN included",
-    ),
-    opt(LIMIT, "ttl-ms-max", "MS", "2592000000", "Longest TTL, MAXHOLD or DELAY; at max 30 days"),
-    opt(LIMIT, "waiters-per-lock-max", "N", "100000", "Requests that queue for one lock"),
-    opt(LIMIT, "connections-max", "N", "10000", "Connections at once"),
-    opt(LIMIT, "key-bytes-max", "BYTES", "1024", "Longest key"),
-    opt(LIMIT, "owner-bytes-max", "BYTES", "4096", "Longest owner"),
-    opt(LIMIT, "meta-bytes-max", "BYTES", "1024", "Longest META text"),
-    opt(LIMIT, "args-max", "N", "16384", "Arguments of one request"),
-    opt(LIMIT, "arg-bytes-max", "BYTES", "1048576", "Longest argument of a request"),
-    opt(LIMIT, "request-bytes-max", "BYTES", "2097152", "Longest request"),
-    opt(LIMIT, "multi-bytes-max", "BYTES", "1048576", "Commands that one MULTI queues"),
-    opt(
-        LIMIT,
-        "subscriber-bytes-max",
-        "BYTES",
-        "1048576",
-        "Messages kept for a subscriber that does not read",
-    ),
-    opt(LIMIT, "subscriptions-max", "N", "10000", "Channels and patterns of one connection"),
-    opt(
-        LIMIT,
-        "subscriptions-bytes-max",
-        "BYTES",
-        "4194304",
-        "The same in bytes: of the names, and 192 for each",
-    ),
-];
+pub use self::options::{OPTIONS, Opt};
 
 /// What is meant.
 #[derive(Debug, Clone)]
@@ -240,113 +90,6 @@ fn wrong(text: impl Into<String>) -> ConfigError {
     ConfigError::Setting(text.into())
 }
 
-impl Opt {
-    /// The environment variable.
-    pub fn variable(&self) -> String {
-        format!("OCTOSTORE_{}", self.name.to_ascii_uppercase().replace('-', "_"))
-    }
-
-    fn is_secret(&self) -> bool {
-        ["requirepass", "http-token", "http-admin-key"].contains(&self.name)
-    }
-
-    /// Whether it takes several values, with commas between them or as an array in the file. If the
-    /// flag is given several times, the last one counts, as with every flag.
-    fn is_list(&self) -> bool {
-        ["listen", "http", "http-allow-origin"].contains(&self.name)
-    }
-
-    /// Whether a running server can take over a change: it says who may do what.
-    pub fn is_reloadable(&self) -> bool {
-        self.is_secret() || ["requirepass-file", "http-tokens", "http-admin-key-file"].contains(&self.name)
-    }
-}
-
-/// The command line.
-fn command() -> clap::Command {
-    let arg = |option: &'static Opt| {
-        let mut help = option.help.to_owned();
-        if !option.default.is_empty() {
-            help.push_str(&format!(" [default: {}]", option.default));
-        }
-        let arg = clap::Arg::new(option.name)
-            .long(option.name)
-            .env(option.variable())
-            .hide_env_values(true)
-            .help(help)
-            .help_heading(option.heading);
-        match option.value {
-            "" => arg
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-                .value_name("BOOL")
-                .hide_possible_values(true),
-            value => arg.value_name(value).allow_hyphen_values(true),
-        }
-    };
-    let config = clap::Arg::new("config")
-        .long("config")
-        .env("OCTOSTORE_CONFIG")
-        .value_name("FILE")
-        .help("A TOML file with any of these settings, by the names of the flags");
-    clap::Command::new("octostore")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("A durable lock server that speaks the Redis protocol")
-        .after_help(
-            "Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
-             file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
-        )
-        .max_term_width(110)
-        .args_override_self(true)
-        .arg(config)
-        .args(OPTIONS.iter().map(arg))
-}
-
-/// Where a value came from that was not given.
-const DEFAULT: &str = "its default";
-
-/// A value, and where it came from.
-struct Setting {
-    text: String,
-    from: String,
-}
-
-struct Settings(BTreeMap<&'static str, Setting>);
-
-impl Settings {
-    fn text(&self, name: &'static str) -> Option<&str> {
-        self.0.get(name).map(|settings| settings.text.as_str()).filter(|text| !text.is_empty())
-    }
-
-    fn is_default(&self, name: &'static str) -> bool {
-        self.0.get(name).is_none_or(|settings| settings.from == DEFAULT)
-    }
-
-    fn fault(&self, name: &'static str, problem: impl fmt::Display) -> ConfigError {
-        let from = self.0.get(name).map_or(DEFAULT, |settings| settings.from.as_str());
-        wrong(format!("--{name} (from {from}): {problem}"))
-    }
-
-    fn number(&self, name: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
-        let text = self.text(name).unwrap_or("");
-        let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
-        number.ok_or_else(|| self.fault(name, format!("{text:?} is not a number from {min} to {max}")))
-    }
-
-    fn size(&self, name: &'static str, min: u64, max: u64) -> Result<usize, ConfigError> {
-        self.number(name, min, max).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
-    }
-
-    fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {
-        match self.text(name) {
-            None | Some("false" | "no" | "0") => Ok(false),
-            Some("true" | "yes" | "1") => Ok(true),
-            Some(other) => Err(self.fault(name, format!("{other:?} is neither true nor false"))),
-        }
-    }
-}
-
 impl Config {
     /// Reads flags (the program's name first), variables and the file.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
@@ -359,32 +102,7 @@ impl Config {
     }
 
     fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
-        let matches = command().try_get_matches_from(arguments).map_err(usage)?;
-        let mut settings = BTreeMap::new();
-        for option in OPTIONS {
-            let (text, from) = (option.default.to_owned(), DEFAULT.to_owned());
-            settings.insert(option.name, Setting { text, from });
-        }
-        if let Some(path) = matches.get_one::<String>("config") {
-            read_file(path, &mut settings)?;
-        }
-        for option in OPTIONS {
-            if let Some(text) = matches.get_one::<String>(option.name) {
-                let from = match matches.value_source(option.name) {
-                    Some(clap::parser::ValueSource::EnvVariable) => option.variable(),
-                    _ => "the command line".to_owned(),
-                };
-                settings.insert(option.name, Setting { text: text.clone(), from });
-            }
-        }
-        let settings = Settings(settings);
-        // A variable or a template that expanded to nothing: the server would run with less than was meant.
-        for option in OPTIONS {
-            if settings.text(option.name).is_none() && !settings.is_default(option.name) {
-                return Err(settings.fault(option.name, "is empty; give it a value, or leave it out"));
-            }
-        }
-        Config::check(&settings)
+        Config::check(&sources::read(arguments)?)
     }
 
     /// The defaults, with these flags.
@@ -500,64 +218,6 @@ impl Config {
     }
 }
 
-/// The message for a flag that does not exist, if it is one that users of Redis expect.
-fn usage(error: clap::Error) -> ConfigError {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) => unknown.clone(),
-        _ => return ConfigError::Usage(error),
-    };
-    if !unknown.starts_with('-') {
-        return wrong(format!(
-            "{unknown:?} is no option; settings are flags like --listen ADDR:PORT, or lines of a TOML file that \
-             --config names (a redis.conf is none)"
-        ));
-    }
-    let name = unknown.split('=').next().unwrap_or("").trim_start_matches('-');
-    match hints::redis_hint(name, &Form::Flag) {
-        Some(hint) => wrong(format!("there is no option {unknown}: {hint}; see octostore --help")),
-        None => ConfigError::Usage(error),
-    }
-}
-
-/// Variables that are meant for others: clients take a server's address from the first.
-const FOREIGN_VARIABLES: [&str; 1] = ["OCTOSTORE_URL"];
-
-/// A mistyped variable must not leave a setting at its default, above all not the password.
-fn refuse_unknown_variables(
-    variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<(), ConfigError> {
-    for (name, value) in variables {
-        let Some(name) = name.to_str() else { continue };
-        let Some(rest) = name.strip_prefix("OCTOSTORE_") else { continue };
-        let is_known = rest == "CONFIG"
-            || OPTIONS.iter().any(|option| option.variable() == name)
-            || FOREIGN_VARIABLES.contains(&name)
-            || is_of_kubernetes(rest, &value);
-        if !is_known {
-            let hint = hints::hint(rest, &Form::Variable);
-            return Err(wrong(format!("the variable {name} is no setting: {hint}")));
-        }
-    }
-    Ok(())
-}
-
-/// Whether Kubernetes sets this variable beside a service called octostore or octostore-….
-fn is_of_kubernetes(rest: &str, value: &OsStr) -> bool {
-    let is_port = |text: &str| {
-        let mut parts = text.split('_');
-        parts.next().is_some_and(|port| port.parse::<u16>().is_ok())
-            && parts.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
-    };
-    let is_link = || value.to_str().is_some_and(|value| value.contains("://"));
-    let of_service = |name: &str| rest == name || rest.ends_with(&format!("_{name}"));
-    of_service("SERVICE_HOST")
-        || rest.starts_with("SERVICE_PORT")
-        || rest.contains("_SERVICE_PORT")
-        || (of_service("PORT") && is_link())
-        || rest.split_once("PORT_").is_some_and(|(_, port)| is_port(port))
-}
-
 /// Addresses with commas between. A host name stands for all of its addresses.
 fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddress>, ConfigError> {
     let mut found: Vec<ListenAddress> = Vec::new();
@@ -587,46 +247,6 @@ fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
     addresses.iter().map(|listen| listen.address).find(|address| !address.ip().is_loopback())
 }
 
-/// A secret given as such, or as a file with it in the first line.
-fn secret(
-    settings: &Settings,
-    name: &'static str,
-    file: &'static str,
-) -> Result<Option<String>, ConfigError> {
-    let direct = settings.text(name).map(str::to_owned);
-    let Some(path) = settings.text(file) else { return Ok(direct) };
-    if direct.is_some() {
-        return Err(settings.fault(file, format!("--{name} is set, too; choose one")));
-    }
-    let text = read_private(path).map_err(|problem| settings.fault(file, problem))?;
-    match text.lines().next().unwrap_or("").trim_end() {
-        "" => Err(settings.fault(file, format!("the first line of {path} is empty"))),
-        line => Ok(Some(line.to_owned())),
-    }
-}
-
-/// Reads a file that holds a secret. Refuses one that is open to others.
-fn read_private(path: &str) -> Result<String, String> {
-    let unreadable = |error| format!("cannot read {path}: {error}");
-    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(format!(
-            "others may read or change {path} (its mode is {:o}); run chmod 600 on it",
-            mode & 0o777
-        ));
-    }
-    std::fs::read_to_string(path).map(without_mark).map_err(unreadable)
-}
-
-/// Some editors put a byte order mark in front of a text. It is no part of it.
-fn without_mark(text: String) -> String {
-    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
-}
-
-fn password(settings: &Settings) -> Result<Option<Password>, ConfigError> {
-    Ok(secret(settings, "requirepass", "requirepass-file")?.as_deref().and_then(Password::new))
-}
-
 /// Where to serve HTTP. Beyond loopback only with credentials.
 fn http_addresses(settings: &Settings, allows_no_password: bool) -> Result<Vec<ListenAddress>, ConfigError> {
     if settings.text("http") == Some("off") {
@@ -648,47 +268,6 @@ fn http_addresses(settings: &Settings, allows_no_password: bool) -> Result<Vec<L
     }
 }
 
-/// Who may use HTTP. Without users, whoever knows the password that Redis clients must give, if there is one.
-fn users(settings: &Settings) -> Result<UsersConfig, ConfigError> {
-    let mut users = Vec::new();
-    if let Some(line) = settings.text("http-token") {
-        let user = UserConfig::parse(line);
-        users
-            .push(user.map_err(|problem| settings.fault("http-token", format!("what was given {problem}")))?);
-    }
-    if let Some(path) = settings.text("http-tokens") {
-        let fault = |problem: String| settings.fault("http-tokens", problem);
-        let text = read_private(path).map_err(fault)?;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let user = UserConfig::parse(line);
-            users.push(user.map_err(|problem| fault(format!("line {} of {path} {problem}", number + 1)))?);
-        }
-        if users.is_empty() {
-            return Err(fault(format!("{path} has no user")));
-        }
-    }
-    if let Some(twice) = users.iter().enumerate().find_map(|(n, user)| {
-        users[..n].iter().find(|other| {
-            other.token == user.token || (other.name == user.name && other.namespace != user.namespace)
-        })
-    }) {
-        let name = &twice.name;
-        let problem = format!("the token of {name} is given twice, or {name} has two namespaces");
-        return Err(settings.fault("http-tokens", problem));
-    }
-    let local_token = match users.as_slice() {
-        [] => secret(settings, "requirepass", "requirepass-file")?.as_deref().and_then(Secret::new),
-        _ => None,
-    };
-    let admin_key =
-        secret(settings, "http-admin-key", "http-admin-key-file")?.as_deref().and_then(Secret::new);
-    Ok(UsersConfig { users, local_token, admin_key })
-}
-
 fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {
     let text = settings.text("http-allow-origin").unwrap_or("");
     let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
@@ -698,40 +277,6 @@ fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {
             _ => Err(settings.fault("http-allow-origin", format!("{origin:?} is not scheme://host[:port]"))),
         })
         .collect()
-}
-
-fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Result<(), ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map(without_mark)
-        .map_err(|error| wrong(format!("--config: cannot read {path}: {error}")))?;
-    let table: toml::Table =
-        text.parse().map_err(|error| wrong(format!("--config: {path} is not TOML: {error}")))?;
-    for (key, value) in table {
-        let Some(option) = OPTIONS.iter().find(|option| option.name == key) else {
-            let hint = hints::hint(&key, &Form::Key);
-            return Err(wrong(format!("--config: {path}: there is no setting {key:?}: {hint}")));
-        };
-        let text = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(is_set) => is_set.to_string(),
-            toml::Value::Array(items) if option.is_list() => texts(&items).ok_or_else(|| {
-                wrong(format!("--config: {path}: not everything in the array {key} is a text"))
-            })?,
-            other => {
-                let kind = other.type_str();
-                return Err(wrong(format!("--config: {path}: {key} is {kind}, not a text or a number")));
-            }
-        };
-        settings.insert(option.name, Setting { text, from: path.to_owned() });
-    }
-    Ok(())
-}
-
-/// Texts with commas between.
-fn texts(items: &[toml::Value]) -> Option<String> {
-    let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
-    texts.map(|texts| texts.join(","))
 }
 
 /// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. The running

@@ -1,6 +1,9 @@
 //! What is accepted, what is refused, and with which message.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
+use crate::http::Secret;
 
 fn refusal(flags: &[&str]) -> String {
     Config::with(flags).expect_err("refused").to_string()
@@ -8,7 +11,7 @@ fn refusal(flags: &[&str]) -> String {
 
 #[test]
 fn the_defaults_are_sound_and_the_table_makes_a_command_line() {
-    command().debug_assert();
+    sources::command().debug_assert();
     let config = Config::with(&[]).unwrap();
     let listen: Vec<String> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
     assert_eq!(listen, ["127.0.0.1:7379", "[::1]:7379"]);

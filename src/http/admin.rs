@@ -98,9 +98,9 @@ impl HttpState {
         census.grants.read() + census.repeats.read()
     }
 
-    pub(super) fn note_minute(&self) {
+    pub(super) fn record_minute(&self) {
         let census = self.engine.census();
-        self.history.note(Totals {
+        self.history.record(Totals {
             unix_s: self.engine.clock().wall_millis() / 1000,
             requests: self.metrics.requests(),
             acquires: self.acquires(),
@@ -149,11 +149,11 @@ pub(super) async fn admin_status(
     let pick = |state: &HttpState, name: &LockName, lease: &Lease| {
         let now = state.engine.clock().now();
         Some(HeldView {
-            name: names::shown(name.key()),
+            name: names::escape(name.key()),
             holder_username: holder(lease),
             metadata: lease.meta().map(str::to_owned),
             fencing_token: lease.token.get(),
-            expires_at: state.shown(lease.deadline),
+            expires_at: state.format_time(lease.deadline),
             ttl_remaining_seconds: lease.deadline.millis_left(now).map(|millis| millis / 1000),
         })
     };

@@ -91,7 +91,7 @@ pub(super) async fn read<T: Fields>(
     };
     drop(charge);
     let (body, ignored) = parsed?;
-    Ok(Asked { body, user: user?, ignored: Ignored(shown(&ignored)) })
+    Ok(Asked { body, user: user?, ignored: Ignored(header_value(&ignored)) })
 }
 
 fn bad_request(reason: &str) -> ApiError {
@@ -122,7 +122,7 @@ fn parse<T: Fields>(bytes: &[u8]) -> Result<(T, Vec<String>), ApiError> {
 }
 
 /// The names of ignored fields as a header, and in the log.
-fn shown(ignored: &[String]) -> Option<HeaderValue> {
+fn header_value(ignored: &[String]) -> Option<HeaderValue> {
     if ignored.is_empty() {
         return None;
     }
@@ -219,7 +219,7 @@ mod tests {
     fn ignored_fields_are_listed_in_a_header_that_is_short_and_safe() {
         let shown = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            shown(&names).map(|value| value.to_str().unwrap().to_owned())
+            header_value(&names).map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(shown(&[]), None);
         assert_eq!(

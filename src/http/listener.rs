@@ -66,7 +66,7 @@ pub async fn serve(mut listeners: Listeners, state: Arc<HttpState>, shutdown: im
             accepted = listeners.accept() => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             _ = minutes.tick() => {
-                state.note_minute();
+                state.record_minute();
                 continue;
             }
             () = &mut shutdown => break,
@@ -164,7 +164,7 @@ async fn run(
             return ended;
         }
     };
-    state.metrics.note(Endpoint::Other, 0, true);
+    state.metrics.record(Endpoint::Other, 0, true);
     close_with(&mut stream, state, head::refusal(fault, &read_buf)).await;
     ended
 }

@@ -268,7 +268,7 @@ impl HttpState {
             return Answer::Acquired {
                 lease_id: self.ids.lease(name, lease.token),
                 fencing_token: lease.token.get(),
-                expires_at: self.shown(lease.deadline),
+                expires_at: self.format_time(lease.deadline),
                 renew_after_ms: millis_left(lease.deadline, now) / 2,
                 metadata: lease.meta().map(str::to_owned),
             };
@@ -277,7 +277,7 @@ impl HttpState {
         let deadline = holder.map_or(now, |lease| lease.deadline);
         Answer::Held {
             holder_id: holder.map_or(Uuid::nil(), |lease| self.ids.holder(&lease.owner)),
-            expires_at: self.shown(deadline),
+            expires_at: self.format_time(deadline),
             retry_after_ms: millis_left(deadline, now).min(RETRY_MS_MAX),
             metadata: holder.and_then(Lease::meta).map(str::to_owned),
         }
@@ -285,7 +285,7 @@ impl HttpState {
 
     fn delayed(&self, delay: Delay, now: Timestamp) -> Answer {
         Answer::Delayed {
-            available_at: self.shown(delay.until),
+            available_at: self.format_time(delay.until),
             lock_delay_seconds: u64::from(delay.length.as_millis()).div_ceil(1000),
             retry_after_ms: millis_left(delay.until, now),
         }
@@ -325,7 +325,7 @@ impl HttpState {
             status: if lease.is_some() { "held" } else { "free" },
             holder_id: lease.map(|lease| self.ids.holder(&lease.owner)),
             fencing_token: lease.map_or_else(|| self.engine.next_token(), |lease| lease.token.get()),
-            expires_at: lease.map(|lease| self.shown(lease.deadline)),
+            expires_at: lease.map(|lease| self.format_time(lease.deadline)),
             metadata: lease.and_then(Lease::meta).map(str::to_owned),
         }
     }
@@ -356,7 +356,7 @@ impl Renew {
                 access.submit_and_look(&name, &op, |outcome, _, now| match outcome {
                     Outcome::Renewed { deadline } => Ok(Renewed {
                         lease_id: self.lease_id,
-                        expires_at: state.shown(deadline),
+                        expires_at: state.format_time(deadline),
                         renew_after_ms: millis_left(deadline, now) / 2,
                     }),
                     _ => Err(ApiError::no_lease()),
@@ -403,11 +403,11 @@ pub(super) async fn status(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let shown = names::segment(&parts)?;
+    let text = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&shown)?;
+    let name = user.lock(&text)?;
     let view =
-        state.decide(|access| access.read(&name, |slot, _| state.view(shown.clone(), slot.newest()))).await?;
+        state.decide(|access| access.read(&name, |slot, _| state.view(text.clone(), slot.newest()))).await?;
     Ok(body::json(StatusCode::OK, &view))
 }
 
@@ -421,8 +421,8 @@ pub(super) async fn list(
     let prefix = user.prefix(prefix)?;
     let wanted = prefix.clone().unwrap_or_default();
     let pick = move |state: &HttpState, name: &LockName, lease: &Lease| {
-        let shown = names::shown(name.key());
-        shown.starts_with(&wanted).then(|| state.view(shown, Some(lease)))
+        let text = names::escape(name.key());
+        text.starts_with(&wanted).then(|| state.view(text, Some(lease)))
     };
     let answer = |mut locks: Vec<LockView>| {
         locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -80,7 +80,7 @@ pub(super) struct HttpMetrics {
 
 impl HttpMetrics {
     /// An answer was made within so many nanoseconds.
-    pub(super) fn note(&self, endpoint: Endpoint, nanos: u64, is_error: bool) {
+    pub(super) fn record(&self, endpoint: Endpoint, nanos: u64, is_error: bool) {
         let metrics = &self.endpoints[endpoint as usize];
         metrics.times.observe(nanos, 1);
         metrics.errors.fetch_add(u64::from(is_error), Ordering::Relaxed);
@@ -317,16 +317,16 @@ impl EndpointView {
     fn of(metrics: &EndpointMetrics) -> EndpointView {
         const NANOS: u64 = 1_000_000;
         let seen = metrics.times.read();
-        let shown = |nanos: f64| format!("{:.1}", nanos / NANOS as f64);
+        let in_ms = |nanos: f64| format!("{:.1}", nanos / NANOS as f64);
         EndpointView {
             count: seen.count,
             errors: metrics.errors.load(Ordering::Relaxed),
             min_ms: seen.least / NANOS,
             max_ms: seen.most / NANOS,
-            avg_ms: shown(seen.sum as f64 / seen.count.max(1) as f64),
-            p50_ms: shown(seen.percentile(50) as f64),
-            p95_ms: shown(seen.percentile(95) as f64),
-            p99_ms: shown(seen.percentile(99) as f64),
+            avg_ms: in_ms(seen.sum as f64 / seen.count.max(1) as f64),
+            p50_ms: in_ms(seen.percentile(50) as f64),
+            p95_ms: in_ms(seen.percentile(95) as f64),
+            p99_ms: in_ms(seen.percentile(99) as f64),
         }
     }
 }

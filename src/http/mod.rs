@@ -114,8 +114,8 @@ impl HttpState {
     }
 
     /// Passes a lock event on to those who watch.
-    pub fn tell(&self, event: &Event) {
-        self.watchers.tell(event);
+    pub fn notify(&self, event: &Event) {
+        self.watchers.notify(event);
     }
 
     /// Ends the streams of all who watch, as they have missed something. Returns how many there were.
@@ -148,7 +148,7 @@ impl HttpState {
     }
 
     /// Wall time, as answers show it.
-    fn shown(&self, time: Timestamp) -> String {
+    fn format_time(&self, time: Timestamp) -> String {
         times::rfc3339(self.engine.clock().wall_nanos_of(time))
     }
 }

@@ -77,7 +77,7 @@ pub fn router(state: &Arc<HttpState>) -> Router {
     router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(Arc::clone(state), frame))
+        .layer(from_fn_with_state(Arc::clone(state), middleware))
         .with_state(Arc::clone(state))
 }
 
@@ -103,7 +103,7 @@ const HEADERS: HeaderValue =
 
 /// What is common to all answers: the request's id, headers, the shape of errors, being counted, and what becomes of a body
 /// that was not read.
-async fn frame(State(state): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
+async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let clock = state.engine.clock();
     let started = clock.now();
     let endpoint = endpoint(&request);
@@ -116,7 +116,7 @@ async fn frame(State(state): State<Arc<HttpState>>, request: Request, next: Next
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     let is_error = response.status().is_client_error() || response.status().is_server_error();
-    state.metrics.note(endpoint, clock.now().nanos_since(started), is_error);
+    state.metrics.record(endpoint, clock.now().nanos_since(started), is_error);
     if let Some(unread) = unread {
         unread.finish(&mut response).await;
     }

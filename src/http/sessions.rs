@@ -96,7 +96,7 @@ impl Create {
             .await?;
         let created = Created {
             session_id: Uuid::from_u128(id.0),
-            expires_at: state.shown(deadline?),
+            expires_at: state.format_time(deadline?),
             keepalive_interval_secs: seconds / 2,
         };
         Ok(body::json(StatusCode::CREATED, &created))
@@ -132,7 +132,7 @@ pub(super) async fn keep_alive(
             },
         })
         .await??;
-    let kept = KeptAlive { session_id: Uuid::from_u128(id.0), expires_at: state.shown(deadline) };
+    let kept = KeptAlive { session_id: Uuid::from_u128(id.0), expires_at: state.format_time(deadline) };
     Ok(body::json(StatusCode::OK, &kept))
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn status(
     let view = SessionView {
         session_id: Uuid::from_u128(id.0),
         user_id: user.id,
-        expires_at: state.shown(record.deadline),
+        expires_at: state.format_time(record.deadline),
         lock_count,
         active,
     };

@@ -3,9 +3,10 @@
 //! Promise: bounded to a week. Absent: clocks; whoever samples says when.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
-/// Minutes kept: a week of them.
+use parking_lot::Mutex;
+
+/// Minutes series: a week of them.
 const MINUTES_MAX: usize = 7 * 24 * 60;
 
 /// Totals at one time.
@@ -21,37 +22,37 @@ pub(super) struct Totals {
 /// The minutes, each as what it added to the totals; locks as there were at its end.
 #[derive(Default)]
 pub(super) struct History {
-    kept: Mutex<Kept>,
+    series: Mutex<Series>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Series {
     last: Totals,
     minutes: VecDeque<Totals>,
 }
 
 impl History {
     /// A minute is over, and these are the totals.
-    pub(super) fn note(&self, totals: Totals) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn record(&self, totals: Totals) {
+        let mut series = self.series.lock();
         let minute = Totals {
-            requests: totals.requests - kept.last.requests,
-            acquires: totals.acquires - kept.last.acquires,
-            releases: totals.releases - kept.last.releases,
+            requests: totals.requests - series.last.requests,
+            acquires: totals.acquires - series.last.acquires,
+            releases: totals.releases - series.last.releases,
             ..totals
         };
-        if kept.minutes.len() == MINUTES_MAX {
-            kept.minutes.pop_front();
+        if series.minutes.len() == MINUTES_MAX {
+            series.minutes.pop_front();
         }
-        kept.minutes.push_back(minute);
-        kept.last = totals;
+        series.minutes.push_back(minute);
+        series.last = totals;
     }
 
     /// The last so many minutes, the oldest first.
     pub(super) fn last(&self, minutes: usize) -> Vec<Totals> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let skipped = kept.minutes.len().saturating_sub(minutes);
-        kept.minutes.iter().skip(skipped).copied().collect()
+        let series = self.series.lock();
+        let skipped = series.minutes.len().saturating_sub(minutes);
+        series.minutes.iter().skip(skipped).copied().collect()
     }
 }
 
@@ -63,7 +64,7 @@ mod tests {
     fn minutes_are_differences_and_only_a_week_of_them_is_kept() {
         let history = History::default();
         for n in 1..=MINUTES_MAX as u64 + 5 {
-            history.note(Totals { unix_s: n * 60, requests: n * n, active_locks: n, ..Totals::default() });
+            history.record(Totals { unix_s: n * 60, requests: n * n, active_locks: n, ..Totals::default() });
         }
         let last = history.last(2);
         let end = MINUTES_MAX as u64 + 5;

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use hmac::Mac;
+use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
@@ -173,11 +174,11 @@ impl Users {
     /// Replaces everyone. Requests under way go on as who they are.
     pub(super) fn replace(&self, config: &UsersConfig, ids: &Ids) {
         let accounts = Arc::new(Accounts::new(config, ids, &self.key));
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = accounts;
+        *self.current.write() = accounts;
     }
 
     fn current(&self) -> Arc<Accounts> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read())
     }
 
     /// All of them.

@@ -169,7 +169,7 @@ impl Connection {
                     }
                 }
                 Then::Wait { parked, is_answered } => {
-                    self.client.rest(true);
+                    self.client.update_registry(true);
                     self.wait(parked, is_answered).await?;
                 }
                 Then::Close => return Ok(()),
@@ -279,7 +279,7 @@ impl Connection {
         self.ran.push((command, 1, u64::from(matches!(reply, Some(Reply::Error(_))))));
         match reply.filter(|_| is_answered) {
             Some(reply) => self.answer_in_parts(reply, seq).await?,
-            None => self.note_commands(),
+            None => self.record_commands(),
         }
         Ok(matches!(next, AfterReply::Close))
     }
@@ -290,7 +290,7 @@ impl Connection {
             Ok(()) => reply,
             Err(_) => OUTCOME_UNKNOWN,
         };
-        self.note_commands();
+        self.record_commands();
         let mut encoder = Encoder::new(reply, self.client.protocol());
         let mut pace = Pace::default();
         while encoder.encode(&mut self.output, FLUSH_BYTES) {
@@ -326,12 +326,12 @@ impl Connection {
     /// Makes the replies durable, then sends them.
     async fn flush(&mut self) -> Result<(), End> {
         self.settle().await;
-        self.note_commands();
+        self.record_commands();
         self.send().await
     }
 
     /// Adds the commands that are answered now to what is measured.
-    fn note_commands(&mut self) {
+    fn record_commands(&mut self) {
         let took = self.server.engine.clock().now().nanos_since(self.batch_began);
         for (command, times, errors) in self.ran.drain(..) {
             self.server.metrics.commands.note(command, took, times, errors);
@@ -380,7 +380,7 @@ impl Connection {
                     let writable = timeout(left, self.stream.writable());
                     tokio::select! {
                         ready = writable => ready.map_err(|_| End::Stalled)??,
-                        () = self.client.info().called() => if self.client.info().is_killed() {
+                        () = self.client.info().woken() => if self.client.info().is_killed() {
                             return Err(End::Closed);
                         },
                     }
@@ -396,7 +396,7 @@ impl Connection {
 
     /// Waits for more input, sending messages meanwhile.
     async fn read(&mut self) -> Result<(), End> {
-        self.client.rest(false);
+        self.client.update_registry(false);
         if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX * 2 {
             self.input = BytesMut::new();
         }
@@ -412,7 +412,7 @@ impl Connection {
                 let read = self.stream.read_buf(&mut self.input);
                 tokio::select! {
                     read = read => Some(read),
-                    () = self.client.info().called() => None,
+                    () = self.client.info().woken() => None,
                     () = yield_now(), if has_more => None,
                     () = sleep(idle) => return Err(End::Idle),
                 }
@@ -458,7 +458,7 @@ impl Connection {
             tokio::select! {
                 verdict = Client::verdict(&mut parked) => break verdict,
                 read = hears_on(&self.stream, &mut self.input, is_full) => read?,
-                () = self.client.info().called() => {
+                () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
                     }

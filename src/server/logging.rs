@@ -9,9 +9,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
@@ -111,7 +112,7 @@ impl Output {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn push(&self, line: &[u8]) {
@@ -134,7 +135,7 @@ impl Output {
         state.is_closing = true;
         self.changed.notify_all();
         // If the reader of stderr takes nothing, the last lines are lost.
-        drop(self.changed.wait_timeout_while(state, FLUSH_TIME_MAX, |state| !state.is_done));
+        self.changed.wait_while_for(&mut state, |state| !state.is_done, FLUSH_TIME_MAX);
     }
 
     /// The thread that writes. Errors have nowhere to go.
@@ -143,12 +144,11 @@ impl Output {
         loop {
             let mut state = self.state();
             let is_idle = |state: &mut State| state.text.is_empty() && !state.is_closing;
-            state = if state.windows.is_empty() {
-                self.changed.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner)
+            if state.windows.is_empty() {
+                self.changed.wait_while(&mut state, is_idle);
             } else {
-                let waited = self.changed.wait_timeout_while(state, WINDOW, is_idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            };
+                self.changed.wait_while_for(&mut state, is_idle, WINDOW);
+            }
             std::mem::swap(&mut text, &mut state.text);
             let dropped = std::mem::take(&mut state.dropped);
             let is_closing = state.is_closing;
@@ -367,7 +367,7 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             // The test is over when it drops its side.
             let _ = self.may_write.recv();
-            self.written.lock().unwrap().extend_from_slice(bytes);
+            self.written.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -384,7 +384,7 @@ mod tests {
     }
 
     fn text(written: &Mutex<Vec<u8>>) -> String {
-        String::from_utf8(written.lock().unwrap().clone()).unwrap()
+        String::from_utf8(written.lock().clone()).unwrap()
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! could be decided elsewhere.
 
 pub mod logging;
+mod process;
+mod reload;
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock::{self, Clock};
 use crate::command::{self, Clients, CurrentPassword, PubSub, Publication, ServerInfo, ServerState};
-use crate::config::{Config, ConfigError, OPTIONS};
+use crate::config::Config;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
 use crate::http::{self, HttpState};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
@@ -24,6 +26,9 @@ use crate::lock::DATABASES;
 use crate::metrics::{Count, ServerMetrics};
 use crate::net::{ListenAddress, Listeners};
 use crate::resp::{self, ListenerLimits};
+
+pub use process::{Hangups, asked_to_stop, fit_file_limit, keep_files_private, raise_file_limit};
+pub use reload::{Reloaded, Reloader};
 
 /// Why a server does not start.
 #[derive(Debug)]
@@ -246,7 +251,7 @@ impl Server {
                                 while publication.advance(&server.pubsub).is_none() {
                                     tokio::task::yield_now().await;
                                 }
-                                state.iter().for_each(|state| state.tell(event));
+                                state.iter().for_each(|state| state.notify(event));
                             }
                         }
                         Heard::Lost(events) => {
@@ -290,162 +295,4 @@ impl Server {
 /// Completes when the other side of the channel is gone.
 async fn asked(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
-}
-
-/// Completes when the process is told to end, by SIGTERM or Ctrl-C.
-/// The signals are caught from this call on, whenever the future is first polled.
-pub fn asked_to_stop() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-            tracing::warn!("signals cannot be caught; the process ends without draining");
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: no new connections, finishing what was received");
-    }
-}
-
-/// Changes the password and the users of a running server.
-pub struct Reloader {
-    server: Arc<ServerState>,
-    state: Option<Arc<HttpState>>,
-    is_redis_exposed: bool,
-    is_http_exposed: bool,
-    /// As the server runs now.
-    config: Config,
-}
-
-impl Reloader {
-    /// Takes over from `config` who may do what: the password of Redis clients, and the users and
-    /// the operators' key of HTTP. Connections that are authenticated stay so. Refuses to open a
-    /// server that other machines can reach.
-    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
-        let users = &config.http_config.users;
-        let is_open = (self.is_redis_exposed && config.password.is_none())
-            || (self.is_http_exposed && users.are_open());
-        if is_open && !self.config.allows_no_password {
-            return Err("other machines can reach this server, and nobody would need a password any more");
-        }
-        let has_new_password = self.server.password.replace(config.password.clone());
-        let has_new_users = *users != self.config.http_config.users;
-        if let Some(state) = self.state.as_ref().filter(|_| has_new_users) {
-            state.replace_users(users);
-        }
-        self.config.http_config.users = users.clone();
-        let is_fixed =
-            |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
-        let before = &self.config.settings;
-        let differing =
-            config.settings.iter().filter(|setting| is_fixed(setting.0) && !before.contains(setting));
-        let waiting = differing.map(|(name, _)| *name).collect();
-        Ok(Reloaded { has_new_password, has_new_users, waiting })
-    }
-}
-
-/// What a reload did.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Reloaded {
-    /// Redis clients need another password.
-    pub has_new_password: bool,
-    /// HTTP has other users, tokens or operators.
-    pub has_new_users: bool,
-    /// Settings that differ from those of the start, and hold only after a restart.
-    pub waiting: Vec<&'static str>,
-}
-
-/// SIGHUP, which does not end the process as long as this exists.
-pub struct Hangups(Option<tokio::signal::unix::Signal>);
-
-impl Hangups {
-    /// Catches the signal. Needs a runtime.
-    pub fn catch() -> Hangups {
-        let caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-        if let Err(error) = &caught {
-            tracing::warn!(%error, "SIGHUP cannot be caught; it ends the process");
-        }
-        Hangups(caught.ok())
-    }
-
-    /// Reads the configuration anew at every SIGHUP and takes over what can be. If anything is
-    /// wrong with it, that is logged and the server goes on as it is.
-    pub async fn reload<R>(self, mut reloader: Reloader, read: R)
-    where
-        R: Fn() -> Result<Config, ConfigError> + Clone + Send + 'static,
-    {
-        let Some(mut hangup) = self.0 else { return };
-        while hangup.recv().await.is_some() {
-            let reloaded = match tokio::task::spawn_blocking(read.clone()).await {
-                Ok(Ok(config)) => reloader.reload(&config).map_err(str::to_owned),
-                Ok(Err(error)) => Err(error.to_string()),
-                // The log has the panic's own line, too.
-                Err(error) => Err(error.to_string()),
-            };
-            match reloaded {
-                Ok(reloaded) => tracing::info!("SIGHUP: {reloaded}"),
-                Err(reason) => tracing::error!("SIGHUP: nothing was reloaded: {reason}"),
-            }
-        }
-    }
-}
-
-impl fmt::Display for Reloaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.has_new_password, self.has_new_users) {
-            (true, true) => "the password and the users of HTTP were reloaded",
-            (true, false) => "the password was reloaded",
-            (false, true) => "the users of HTTP were reloaded",
-            (false, false) => "password and users are the same as before",
-        })?;
-        match self.waiting.as_slice() {
-            [] => Ok(()),
-            waiting => write!(f, "; only a restart changes --{}", waiting.join(", --")),
-        }
-    }
-}
-
-/// Makes the files that the process creates its user's only: they name owners and sessions, which are secrets.
-pub fn keep_files_private() {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-}
-
-/// Files that the server needs beside connections.
-const FILES_BESIDE: u64 = 64;
-
-/// Asks the system for as many open files as connections need, up to `connections_max` Redis
-/// clients and as many HTTP clients if there are any. Returns the number of connections of each kind
-/// that the system allows.
-pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let kinds = if has_http { 2 } else { 1 };
-    let wanted = connections_max as u64 * kinds + FILES_BESIDE;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < wanted) {
-        let current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        // What is allowed after this counts, not whether it worked.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum });
-    }
-    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
-    let connections = (allowed.saturating_sub(FILES_BESIDE) / kinds).max(1);
-    usize::try_from(connections).map_or(connections_max, |connections| connections.min(connections_max))
-}
-
-/// Lowers `--connections-max` to what the system allows. Returns what the log is to say of it.
-pub fn fit_file_limit(config: &mut Config) -> Option<String> {
-    let wanted = config.listener.connections_max;
-    let has_http = !config.http.is_empty();
-    let allowed = raise_file_limit(wanted, has_http);
-    (allowed < wanted).then(|| {
-        config.listener.connections_max = allowed;
-        config.http_config.connections_max = allowed;
-        let kinds = if has_http { "Redis clients and as many HTTP clients" } else { "Redis clients" };
-        format!(
-            "up to {allowed} {kinds} can connect, not --connections-max {wanted}: the system allows no more open \
-             files (ulimit -n)"
-        )
-    })
 }

@@ -46,7 +46,7 @@ pub(in crate::command) const CLIENT: Command = Command {
             set_info,
         ),
         subcommand("client|info", "", 2, "Answers what is known of this connection.", |context, _| {
-            context.client.rest(false);
+            context.client.update_registry(false);
             let now = context.access.now();
             Ok(Reply::Text(context.client.info().line(now) + "\n"))
         }),
@@ -122,7 +122,7 @@ fn on_or_off(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 }
 
 fn list(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    context.client.rest(false);
+    context.client.update_registry(false);
     let (mut kind, mut ids) = (None, None);
     let mut options = args.options(2);
     while let Some(arg) = options.next_arg() {

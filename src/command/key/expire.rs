@@ -71,7 +71,7 @@ struct Left {
 }
 
 /// `None`: nobody holds it.
-fn look_at(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
+fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
     let read = context.access.read(name, |slot, now| {
         let left = |lease: &Lease| Left {
             millis: lease.deadline.millis_left(now),
@@ -79,12 +79,12 @@ fn look_at(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, C
         };
         slot.newest().map(left)
     });
-    context.look(read)
+    context.observe(read)
 }
 
 fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(-2)) };
-    Ok(match look_at(context, &name)?.map(|left| left.millis) {
+    Ok(match expiry_of(context, &name)?.map(|left| left.millis) {
         None => Reply::Integer(-2),
         Some(None) => Reply::Integer(-1),
         Some(Some(millis)) => Reply::unsigned((millis + unit_ms / 2) / unit_ms),
@@ -126,14 +126,14 @@ fn expire(
         Ok(millis) => match context.ttl_of(millis) {
             Ok(ttl) => Op::SetTtl { ttl: Some(ttl) },
             // Of a key that is free, any end will do.
-            Err(error) => return look_at(context, &name)?.map_or(Ok(Reply::Integer(0)), |_| Err(error)),
+            Err(error) => return expiry_of(context, &name)?.map_or(Ok(Reply::Integer(0)), |_| Err(error)),
         },
     };
     if !(nx || xx || gt || lt) {
         return apply(context, &name, &op);
     }
     context.atomically(|context| {
-        let Some(left) = look_at(context, &name)? else { return Ok(Reply::Integer(0)) };
+        let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
         // No end counts as infinitely far.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
         let (is, will_be) = (far(left.millis), i128::from(millis).min(far(left.most)));
@@ -155,7 +155,7 @@ fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, C
 
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
-    context.atomically(|context| match look_at(context, &name)? {
+    context.atomically(|context| match expiry_of(context, &name)? {
         Some(Left { millis: Some(_), most: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })

@@ -92,7 +92,7 @@ pub(in crate::command) const DBSIZE: Command = Command {
     keys: (0, 0, 0),
     run: Run::Handler(|context, _| {
         let held = context.access.keys_held(context.client.database());
-        context.look(held).map(Reply::unsigned)
+        context.observe(held).map(Reply::unsigned)
     }),
 };
 
@@ -107,7 +107,7 @@ pub(in crate::command) fn redis_type(mode: Mode) -> &'static str {
 fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Simple("none")) };
     let kind = |slot: &Slot, _| slot.newest().map_or("none", |lease| redis_type(lease.mode));
-    context.look(context.access.read(&name, kind)).map(Reply::Simple)
+    context.observe(context.access.read(&name, kind)).map(Reply::Simple)
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -120,7 +120,7 @@ fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     let count = |context: &mut Context<'_>| {
         let mut held = 0;
         for name in &names {
-            held += usize::from(context.look(context.access.is_held(name))?);
+            held += usize::from(context.observe(context.access.is_held(name))?);
         }
         Ok(Reply::count(held))
     };

@@ -29,7 +29,7 @@ struct Forced {
 
 impl Steps for Forced {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
-        match context.look(context.access.submit(&self.name, &Op::Force))? {
+        match context.observe(context.access.submit(&self.name, &Op::Force))? {
             Outcome::ReleasedSome(holders) => {
                 self.holders += holders;
                 context.spend(holders as usize * WORK_PER_HOLDER);

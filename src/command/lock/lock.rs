@@ -109,7 +109,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let wait = found.wait.unwrap_or(0);
     if wait == 0 || access.is_alone() {
         let op = crate::lock::Op::Acquire { request, wait: None };
-        let outcome = context.look(access.submit(&name, &op))?;
+        let outcome = context.observe(access.submit(&name, &op))?;
         return reply(outcome);
     }
     let until = access.now().after(Ttl::from_millis(wait).ok());

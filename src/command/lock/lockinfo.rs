@@ -28,7 +28,7 @@ const MEMBER_WORK: usize = 32;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;
-    let snapshot = context.look(context.access.read(&name, Snapshot::of))?;
+    let snapshot = context.observe(context.access.read(&name, Snapshot::of))?;
     let (holders, waiters) =
         (Vec::with_capacity(snapshot.holders.len()), Vec::with_capacity(snapshot.waiters.len()));
     let seq = context.seq;
@@ -95,7 +95,7 @@ impl Steps for Describing {
         let snapshot = &self.snapshot;
         loop {
             if let Some(lease) = snapshot.holders.get(self.holders.len()) {
-                let session = lease.session().map(|id| shown(context, id));
+                let session = lease.session().map(|id| session_label(context, id));
                 self.holders.push(holder(lease, snapshot.now, session));
             } else if let Some(next) = snapshot.waiters.get(self.waiters.len()) {
                 self.waiters.push(waiting(next, snapshot.now));
@@ -133,7 +133,7 @@ fn mode_name(mode: Mode) -> &'static str {
 }
 
 /// A session's id is a secret: only the connection that opened it sees it, and others a pseudonym.
-fn shown(context: &Context<'_>, id: SessionId) -> String {
+fn session_label(context: &Context<'_>, id: SessionId) -> String {
     match context.client.knows_session(id) {
         true => session_text(id),
         false => context.access.engine().pseudonyms().short_session(id),

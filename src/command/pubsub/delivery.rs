@@ -8,7 +8,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::command::ClientInfo;
 use crate::command::glob::{Glob, Progress, Work};
@@ -102,7 +104,7 @@ impl SubscriberQueue {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Adds a message. Returns `false` if that is the one too many, for which the connection ends.
@@ -120,7 +122,7 @@ impl SubscriberQueue {
         }
         queue.entries.push_back(entry);
         drop(queue);
-        self.info.call();
+        self.info.wake();
         true
     }
 
@@ -179,13 +181,13 @@ fn channel_of(event: &Event) -> Vec<u8> {
     channel
 }
 
-fn add(subscribers: &mut Subscribers, client: u64, mailbox: &Arc<SubscriberQueue>) {
+fn add(subscribers: &mut Subscribers, client: u64, queue: &Arc<SubscriberQueue>) {
     if let Err(place) = subscribers.binary_search_by_key(&client, |(id, _)| *id) {
         // Most topics have one subscriber.
         if subscribers.is_empty() {
             subscribers.reserve_exact(1);
         }
-        subscribers.insert(place, (client, Arc::clone(mailbox)));
+        subscribers.insert(place, (client, Arc::clone(queue)));
     }
 }
 
@@ -199,16 +201,16 @@ fn remove(subscribers: &mut Subscribers, client: u64) -> bool {
 
 impl PubSub {
     fn topics(&self) -> MutexGuard<'_, Topics> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        self.topics.lock()
     }
 
-    pub(in crate::command) fn subscribe(&self, topic: Topic, client: u64, mailbox: &Arc<SubscriberQueue>) {
+    pub(in crate::command) fn subscribe(&self, topic: Topic, client: u64, queue: &Arc<SubscriberQueue>) {
         let mut topics = self.topics();
         let subscribers = match topic {
             Topic::Channel(channel) => topics.channels.entry(channel).or_default(),
             Topic::Pattern(glob) => topics.patterns.entry(glob).or_default(),
         };
-        add(subscribers, client, mailbox);
+        add(subscribers, client, queue);
     }
 
     pub(in crate::command) fn unsubscribe(&self, topic: &Topic, client: u64) {
@@ -228,10 +230,10 @@ impl PubSub {
     }
 
     /// Starts or stops to count a connection among those that want lock events.
-    pub(in crate::command) fn listen(&self, client: u64, mailbox: Option<&Arc<SubscriberQueue>>) {
+    pub(in crate::command) fn listen(&self, client: u64, queue: Option<&Arc<SubscriberQueue>>) {
         let mut topics = self.topics();
-        match mailbox {
-            Some(mailbox) => topics.listeners.insert(client, Arc::clone(mailbox)),
+        match queue {
+            Some(queue) => topics.listeners.insert(client, Arc::clone(queue)),
             None => topics.listeners.remove(&client),
         };
     }
@@ -241,7 +243,7 @@ impl PubSub {
     pub(in crate::command) fn move_prefix(
         &self,
         client: u64,
-        mailbox: &Arc<SubscriberQueue>,
+        queue: &Arc<SubscriberQueue>,
         before: Option<&Arc<[u8]>>,
         after: Option<&Arc<[u8]>>,
     ) {
@@ -252,14 +254,14 @@ impl PubSub {
             topics.prefixes.remove(prefix);
         }
         if let Some(prefix) = after {
-            add(topics.prefixes.entry(Arc::clone(prefix)).or_default(), client, mailbox);
+            add(topics.prefixes.entry(Arc::clone(prefix)).or_default(), client, queue);
         }
     }
 
     /// Ends all connections that want lock events. Returns how many there were.
     pub fn cut_off_listeners(&self) -> usize {
         let listeners: Vec<_> = self.topics().listeners.values().cloned().collect();
-        listeners.iter().for_each(|mailbox| mailbox.close());
+        listeners.iter().for_each(|queue| queue.close());
         listeners.len()
     }
 
@@ -282,9 +284,9 @@ impl PubSub {
         let subscribers = subscribers.map_or(&[][..], Vec::as_slice);
         let rest = &subscribers[subscribers.partition_point(|(id, _)| *id <= *after)..];
         let served = &rest[..rest.len().min(SUBSCRIBERS_PER_STEP)];
-        for (id, mailbox) in served {
-            if !mailbox.push(Entry { via: via.clone(), notice: Arc::clone(notice) }) {
-                dropped.push(Arc::clone(&mailbox.info));
+        for (id, queue) in served {
+            if !queue.push(Entry { via: via.clone(), notice: Arc::clone(notice) }) {
+                dropped.push(Arc::clone(&queue.info));
             }
             *after = *id;
         }

@@ -20,7 +20,7 @@ pub use delivery::{PubSub, Publication};
 /// What one connection has subscribed to.
 #[derive(Default)]
 pub(in crate::command) struct Subscriptions {
-    mailbox: Option<Arc<SubscriberQueue>>,
+    queue: Option<Arc<SubscriberQueue>>,
     channels: BTreeSet<Arc<[u8]>>,
     patterns: BTreeMap<Glob, ()>,
     /// As they are counted against the limit.
@@ -103,7 +103,7 @@ impl Subscriptions {
 
     /// Whether there was a subscription since the connection was opened or reset.
     pub(in crate::command) fn has_queue(&self) -> bool {
-        self.mailbox.is_some()
+        self.queue.is_some()
     }
 
     /// The oldest message that was not sent yet.
@@ -117,7 +117,7 @@ impl Subscriptions {
                     Err(()) => return Incoming::Unfinished,
                 }
             }
-            let Some(entry) = self.mailbox.as_ref().and_then(|mailbox| mailbox.take()) else {
+            let Some(entry) = self.queue.as_ref().and_then(|queue| queue.take()) else {
                 return Incoming::Nothing;
             };
             work.spend(1);
@@ -158,7 +158,7 @@ impl Subscriptions {
 
     /// Adds a channel or pattern that is not among them yet.
     fn add(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
-        let Some(mailbox) = &self.mailbox else { return };
+        let Some(queue) = &self.queue else { return };
         let shared: Arc<[u8]> = text.into();
         let topic = match kind {
             Kind::Channel => Topic::Channel(shared),
@@ -166,12 +166,12 @@ impl Subscriptions {
         };
         let is_for_events = topic.concerns_events();
         if is_for_events && self.for_events == 0 {
-            server.pubsub.listen(client, Some(mailbox));
+            server.pubsub.listen(client, Some(queue));
             server.engine.listen(true);
         }
         self.for_events += usize::from(is_for_events);
         self.bytes += cost(text);
-        server.pubsub.subscribe(topic.clone(), client, mailbox);
+        server.pubsub.subscribe(topic.clone(), client, queue);
         match topic {
             Topic::Channel(channel) => drop(self.channels.insert(channel)),
             Topic::Pattern(glob) => {
@@ -214,10 +214,10 @@ impl Subscriptions {
     }
 
     fn move_prefix(&mut self, server: &ServerState, client: u64, prefix: Option<Arc<[u8]>>) {
-        if let Some(mailbox) = &self.mailbox
+        if let Some(queue) = &self.queue
             && prefix != self.prefix
         {
-            server.pubsub.move_prefix(client, mailbox, self.prefix.as_ref(), prefix.as_ref());
+            server.pubsub.move_prefix(client, queue, self.prefix.as_ref(), prefix.as_ref());
             self.prefix = prefix;
         }
     }
@@ -231,7 +231,7 @@ impl Subscriptions {
                 let pattern = Arc::clone(glob.text());
                 self.remove(server, client, Kind::Pattern, &pattern);
             } else {
-                self.mailbox = None;
+                self.queue = None;
                 self.matching = None;
                 return false;
             }
@@ -404,7 +404,7 @@ fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Re
         let (topics, bytes) = sum(&mut args.from(1).filter(|topic| !subscriptions.has(kind, topic)));
         subscriptions.check(limits, topics, bytes)?;
     }
-    subscriptions.mailbox.get_or_insert_with(|| {
+    subscriptions.queue.get_or_insert_with(|| {
         Arc::new(SubscriberQueue::new(Arc::clone(&info), limits.subscriber_bytes_max))
     });
     context.in_turns(Subscribe { args: RemainingArgs::new(args, 1), kind, verb, confirmations: Vec::new() })
