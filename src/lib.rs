@@ -25,7 +25,7 @@
 //!
 //! What holds everywhere:
 //!
-//! * Nobody is told anything that is not yet durable, refusals and reads included.
+//! * No reply reveals anything that is not yet durable, including refusals and reads.
 //! * Fencing tokens are one counter that never goes back and never comes from a clock.
 //! * A lease never ends early: deadlines are on the boot-time clock; wall time is for display.
 //! * A free lock costs nothing: no entry, no row, no timer.

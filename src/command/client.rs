@@ -1,7 +1,7 @@
 //! One connection's state, and how its requests are carried out.
 //!
-//! Promise: every request gets exactly one [`Execution`], whatever its words; when the client goes, its subscriptions,
-//! watches and CONN locks go with it. Absent: sockets and wire formats.
+//! Guarantees: every request yields exactly one [`Execution`], whatever its arguments. When the client
+//! disconnects, its subscriptions, watches and CONN locks end. Not here: sockets and wire formats.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,29 +18,30 @@ use crate::journal::Seq;
 use crate::lock::{Origin, SessionId};
 use crate::reply::Reply;
 
-/// What became of a request.
+/// The result of executing a request.
 pub struct Execution {
-    /// What to answer; `None`: nothing. If it waits for a lock or has turns left to take, only whether there is to be an answer.
+    /// The reply, or `None` if the client has turned replies off. For a request that is not finished yet, only
+    /// whether it is `Some` counts.
     pub reply: Option<Reply>,
-    /// The reply must not leave before this is durable.
+    /// The reply must not be sent before this is durable.
     pub seq: Seq,
-    /// How the connection goes on.
+    /// What the connection does after the reply.
     pub next: AfterReply,
-    /// The name of the command; empty if there is none of that name.
+    /// The name of the command; empty if it is unknown.
     pub command: &'static str,
 }
 
-/// How a connection goes on after a request.
+/// What a connection does after a reply.
 pub enum AfterReply {
-    /// With the next request.
+    /// Executes the next request.
     Request,
-    /// With the same request, once others had their turn: nothing was done yet, and there is no reply.
+    /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
-    /// It waits for a lock; the reply comes from [`Client::verdict`].
+    /// Waits for a lock; the reply comes from [`Client::verdict`].
     Wait(Parked),
-    /// It has turns left to take; the reply comes from [`Client::advance`].
+    /// Continues the request in further turns; the reply comes from [`Client::advance`].
     Steps(Box<dyn Steps>),
-    /// It ends after the reply.
+    /// Closes the connection.
     Close,
 }
 
@@ -48,14 +49,14 @@ pub enum AfterReply {
 enum Replies {
     On,
     Off,
-    /// Not to the next request.
+    /// Off for the next request only.
     Skip,
 }
 
-/// Sessions that a connection is remembered to have opened.
+/// Number of opened sessions that a connection remembers.
 const OPENED_SESSIONS_MAX: usize = 16;
 
-/// One connection.
+/// The state of one connection.
 pub struct Client {
     server: Arc<ServerState>,
     info: Arc<ClientInfo>,
@@ -65,26 +66,28 @@ pub struct Client {
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
-    /// What a command of the transaction that runs publishes, once the transaction is over.
+    /// The publication of the running transaction's current command, sent after the transaction.
     pub(super) deferred: Option<Publication>,
     connection_session: Option<SessionId>,
-    /// The latest that it opened, the oldest first.
+    /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
-    /// The request that is carried out said that the next one is to be skipped.
+    /// The current request was CLIENT REPLY SKIP.
     skips_next: bool,
-    /// The one that is carried out.
+    /// The current command.
     command: &'static str,
     last_command: &'static str,
+    /// The next request is the previous one again, which is counted already.
+    is_retried: bool,
     /// Units of work done since the last turn ended.
     pub(super) work: usize,
-    /// What `work` was when the transaction that runs began.
+    /// The value of `work` when the running transaction began.
     pub(super) transaction_began_at: usize,
 }
 
 impl Client {
-    /// Registers a connection between these two addresses.
+    /// Registers a connection from `addr` to `local_addr`.
     pub fn new(server: &Arc<ServerState>, addr: String, local_addr: String) -> Client {
         let info = server.clients.register(addr, local_addr, server.engine.clock().now());
         Client {
@@ -104,32 +107,33 @@ impl Client {
             skips_next: false,
             command: "",
             last_command: "NULL",
+            is_retried: false,
             work: 0,
             transaction_began_at: 0,
         }
     }
 
-    /// Whether it may go on before others are served.
+    /// Whether the current turn has work left.
     pub fn has_turn_left(&self) -> bool {
         self.work < TURN_WORK
     }
 
-    /// Others were served: starts a new turn.
+    /// Starts a new turn, after the connection has yielded.
     pub fn begin_turn(&mut self) {
         self.work = 0;
     }
 
-    /// What others may know of it.
+    /// The public information about the connection.
     pub fn info(&self) -> &Arc<ClientInfo> {
         &self.info
     }
 
-    /// 2 or 3.
+    /// The RESP version, 2 or 3.
     pub fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// Whether it gave the password, or needs none.
+    /// Whether the client has authenticated or needs no password.
     pub fn is_authenticated(&self) -> bool {
         self.is_authenticated
     }
@@ -142,12 +146,12 @@ impl Client {
         self.subscriptions.count() > 0
     }
 
-    /// Whether it has subscribed to something since it was opened or reset.
+    /// Whether the client has subscribed since the connection was opened or reset.
     pub fn has_subscribed(&self) -> bool {
         self.subscriptions.has_queue()
     }
 
-    /// The oldest message for it that was not sent yet.
+    /// Removes the oldest queued message.
     pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
         self.subscriptions.next_message(turn)
     }
@@ -167,14 +171,14 @@ impl Client {
         self.origin = None;
     }
 
-    /// Who asks, for those who look at the locks.
+    /// The client as LOCKINFO reports it.
     pub(super) fn origin(&mut self) -> Arc<Origin> {
         let info = &self.info;
         let make = || Arc::new(Origin { addr: info.addr.clone(), client_name: info.name() });
         Arc::clone(self.origin.get_or_insert_with(make))
     }
 
-    /// Notes that it opened a session.
+    /// Records a session that the client opened.
     pub(super) fn opened_session(&mut self, id: SessionId) {
         if self.opened_sessions.len() == OPENED_SESSIONS_MAX {
             self.opened_sessions.pop_front();
@@ -182,13 +186,13 @@ impl Client {
         self.opened_sessions.push_back(id);
     }
 
-    /// Whether it may see the id of a session: it opened it, or the session is its own (CONN).
+    /// Whether the client may see the id of a session: it opened the session, or the session is its CONN session.
     pub(super) fn knows_session(&self, id: SessionId) -> bool {
         self.connection_session == Some(id) || self.opened_sessions.contains(&id)
     }
 
-    /// Back to how it was when it was opened, but for locks taken with CONN, and for subscriptions: see
-    /// [`Client::unsubscribe_some`].
+    /// Restores the initial state, except for CONN locks and for subscriptions, which
+    /// [`Client::unsubscribe_some`] removes.
     pub(super) fn reset(&mut self) {
         self.transaction = None;
         self.watch = None;
@@ -200,35 +204,28 @@ impl Client {
         self.is_authenticated = self.server.password.is_none();
     }
 
-    /// Removes some of its subscriptions, as many as a turn allows. Returns whether there are any left.
+    /// Removes as many subscriptions as one turn allows. Returns whether any are left.
     pub fn unsubscribe_some(&mut self) -> bool {
         self.subscriptions.clear_some(&self.server, self.info.id)
     }
 
-    /// Carries a request out. `server` is the one it was made with, passed along to spare a count of references.
+    /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves cloning the `Arc`.
     pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
         self.work += REQUEST_WORK;
         let access = server.engine.access();
-        let mut context = Context {
-            server,
-            client: self,
-            access: &access,
-            seq: Seq::default(),
-            parked: None,
-            steps: None,
-            closes: false,
-        };
+        let mut context = Context::new(server, self, &access);
         let done = context.run(args);
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
+            self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
             return Execution { reply, seq, next, command };
         }
         let reply = context.reply_to(done);
         let Context { seq, parked, steps, closes, .. } = context;
-        // Messages, and the confirmations that they are to come, answer no request.
+        // Messages and subscription confirmations are not replies.
         let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
         let is_silent = self.replies != Replies::On && !is_message;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
@@ -246,19 +243,11 @@ impl Client {
         Execution { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
     }
 
-    /// Takes the next turn of a request. `None`: it needs another one.
+    /// Runs the next turn of a request. Returns `None` if it needs another one.
     pub fn advance(&mut self, server: &Arc<ServerState>, steps: &mut dyn Steps) -> Option<Execution> {
         self.begin_turn();
         let access = server.engine.access();
-        let mut context = Context {
-            server,
-            client: self,
-            access: &access,
-            seq: Seq::default(),
-            parked: None,
-            steps: None,
-            closes: false,
-        };
+        let mut context = Context::new(server, self, &access);
         let done = match steps.advance(&mut context) {
             Ok(Progress::More) => return None,
             Ok(Progress::Done(reply)) => Ok(reply),
@@ -282,18 +271,18 @@ impl Client {
         Ok(Reply::OK)
     }
 
-    /// Waits for a parked request's reply, and what that has to wait for.
+    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable first.
     pub async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
         super::lock::verdict(parked).await
     }
 
-    /// Tells the registry what this connection did. Call between batches of requests, and before it is shown.
+    /// Publishes the connection's state in the registry. Called between batches and before CLIENT LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
         let now = self.server.engine.clock().now();
         let (channels, patterns) = self.subscriptions.counts();
         let queued = self.transaction.as_ref().map(Transaction::len);
         let watched = self.watch.as_ref().map_or(0, Watch::len);
-        // Of the request that is carried out, if it asks about its own connection.
+        // CLIENT LIST and CLIENT INFO report themselves.
         let command = if self.command.is_empty() { self.last_command } else { self.command };
         self.info.update(|details| {
             details.last_seen = now;
@@ -319,13 +308,13 @@ impl Drop for Client {
 }
 
 impl Context<'_> {
-    /// The session that ends with this connection.
+    /// The session that ends with the connection; opens it if necessary.
     pub(super) fn connection_session(&mut self) -> Result<SessionId, CommandError> {
         if let Some(id) = self.client.connection_session {
             if self.access.has_session(id) {
                 return Ok(id);
             }
-            // The commit that opened it failed.
+            // The commit that opened the session failed.
             self.client.connection_session = None;
             self.access.forget_connection(id);
         }
@@ -334,7 +323,7 @@ impl Context<'_> {
         Ok(id)
     }
 
-    /// Finds the command, checks what is common to all, and runs or queues it.
+    /// Finds the command, runs the common checks, then runs or queues it.
     fn run(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
         let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
         if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
@@ -343,7 +332,7 @@ impl Context<'_> {
         self.call(command, args)
     }
 
-    /// The command that these words name, if the connection may send it now.
+    /// Finds the command and checks that the connection may send it now.
     fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
         let command = find(args)?;
         self.client.command = command.name;
@@ -360,9 +349,11 @@ impl Context<'_> {
         Ok(command)
     }
 
-    /// Runs a command that was found, with its checks done.
+    /// Runs a command that has passed the common checks.
     pub(super) fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
-        self.server.commands_run.add(1);
+        if !std::mem::take(&mut self.client.is_retried) {
+            self.server.commands_run.add(1);
+        }
         match command.run {
             Run::Handler(handler) => handler(self, args),
             Run::Subcommands(_) => Ok(super::docs::help(command)),
@@ -370,7 +361,7 @@ impl Context<'_> {
     }
 }
 
-/// The command, or the subcommand, that these words name, if there are enough of them.
+/// Finds the command or subcommand and checks its arity.
 fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
     let Some(command) = Command::find(args.at(0)) else { return Err(unknown(args)) };
     if !command.accepts(args.len()) {
@@ -378,7 +369,7 @@ fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
     }
     let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
     if args.len() == 1 {
-        // COMMAND alone is COMMAND INFO.
+        // COMMAND without a subcommand is COMMAND INFO.
         return subcommands.first().ok_or(CommandError::SYNTAX);
     }
     let arg = args.at(1);
@@ -393,7 +384,7 @@ fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
     if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
 }
 
-/// Input as it may be repeated in an error: cut, and with no control bytes.
+/// Input for an error message: truncated, control characters replaced.
 fn printable(arg: &[u8], bytes_max: usize) -> String {
     let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
     arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

@@ -1,4 +1,4 @@
-//! What a handler works with.
+//! The context of a command handler.
 
 use std::sync::Arc;
 
@@ -8,33 +8,44 @@ use crate::journal::Seq;
 use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Op, Outcome, Owner, TTL_MS_MAX, Ttl};
 use crate::reply::Reply;
 
-/// What a handler works with.
+/// The context of a command handler.
 pub struct Context<'a> {
-    /// What all connections share.
+    /// The state that all connections share.
     pub(super) server: &'a Arc<ServerState>,
-    /// The connection that asks.
+    /// The requesting connection.
     pub(super) client: &'a mut Client,
     /// The locks.
     pub(super) access: &'a Access<'a>,
-    /// The reply must wait for this.
+    /// The reply must not be sent before this is durable.
     pub(super) seq: Seq,
-    /// The request waits for a lock; there is no reply yet.
+    /// Set if the request waits for a lock and has no reply yet.
     pub(super) parked: Option<Parked>,
-    /// The request goes on in further turns; there is no reply yet.
+    /// Set if the request continues in further turns and has no reply yet.
     pub(super) steps: Option<Box<dyn Steps>>,
-    /// The connection ends after the reply.
+    /// Whether the connection closes after the reply.
     pub(super) closes: bool,
 }
 
+impl<'a> Context<'a> {
+    /// A context that has observed nothing yet.
+    pub(super) fn new(
+        server: &'a Arc<ServerState>,
+        client: &'a mut Client,
+        access: &'a Access<'a>,
+    ) -> Context<'a> {
+        Context { server, client, access, seq: Seq::default(), parked: None, steps: None, closes: false }
+    }
+}
+
 impl Context<'_> {
-    /// Takes a result, and notes what the reply has to wait for.
+    /// Unwraps a result and makes the reply wait for its Seq.
     pub(super) fn observe<R>(&mut self, result: Result<(R, Seq), Unavailable>) -> Result<R, CommandError> {
         let (value, seq) = result?;
         self.seq = self.seq.max(seq);
         Ok(value)
     }
 
-    /// Runs an operation that may end more leases than one step does, until it has ended all.
+    /// Repeats an operation that ends a bounded number of leases per step until all have ended.
     pub(super) fn submit_whole(&mut self, name: &LockName, op: &Op) -> Result<Outcome, CommandError> {
         loop {
             match self.observe(self.access.submit(name, op))? {
@@ -45,13 +56,13 @@ impl Context<'_> {
         }
     }
 
-    /// Makes the reply wait for all that was looked at.
+    /// Makes the reply wait for every change so far.
     pub(super) fn depend_on_all(&mut self) -> Result<(), CommandError> {
         self.seq = self.seq.max(self.access.covering_seq()?);
         Ok(())
     }
 
-    /// What a client is told of a command.
+    /// Converts the result of a handler to a reply.
     pub(super) fn reply_to(&mut self, done: Result<Reply, CommandError>) -> Reply {
         let Err(error) = done else { return done.unwrap_or(Reply::Null) };
         if error.reveals_state()
@@ -62,7 +73,7 @@ impl Context<'_> {
         error.into()
     }
 
-    /// Runs `work` with nobody coming between its operations.
+    /// Runs `work` with exclusive access to the engine.
     pub(super) fn atomically<R>(
         &mut self,
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
@@ -71,30 +82,23 @@ impl Context<'_> {
             return work(self);
         }
         let alone = self.access.engine().alone();
-        let mut inner = Context {
-            server: self.server,
-            client: self.client,
-            access: &alone,
-            seq: self.seq,
-            parked: None,
-            steps: None,
-            closes: false,
-        };
+        let mut inner = Context::new(self.server, self.client, &alone);
+        inner.seq = self.seq;
         let result = work(&mut inner);
         self.seq = inner.seq;
         result
     }
 
-    /// The lock that `key` names in this connection's database.
+    /// Parses a key of the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
         let max = self.server.limits.key_bytes_max;
         if key.len() > max && max < KEY_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR a key has 1 to {max} bytes")));
+            return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
         }
         Ok(LockName::new(self.client.database(), key)?)
     }
 
-    /// A TTL in seconds or milliseconds, for the command `name`.
+    /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
     pub(super) fn ttl(&self, arg: &[u8], unit_ms: i64, name: &str) -> Result<Ttl, CommandError> {
         let amount = options::integer(arg)?;
         let millis =
@@ -102,7 +106,7 @@ impl Context<'_> {
         self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?.unsigned_abs())
     }
 
-    /// An amount of time in milliseconds; `None` if it ends when Redis has no number for the time.
+    /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.
     pub(super) fn millis(&self, amount: i64, unit_ms: i64) -> Option<i64> {
         let millis = amount.checked_mul(unit_ms)?;
         if millis <= i64::from(TTL_MS_MAX) {
@@ -112,24 +116,24 @@ impl Context<'_> {
         now.checked_add(millis).map(|_| millis)
     }
 
-    /// A TTL of so many milliseconds.
+    /// A TTL of `millis` milliseconds, within the limits.
     pub(super) fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
         let max = self.server.limits.ttl_ms_max;
         let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
-        ttl.ok_or_else(|| CommandError::new(format!("ERR a TTL is 1 to {max} milliseconds")))
+        ttl.ok_or_else(|| CommandError::new(format!("ERR TTL must be 1 to {max} milliseconds")))
     }
 
-    /// An owner.
+    /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
         let max = self.server.limits.owner_bytes_max;
         if owner.len() > max && max < OWNER_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR an owner has 1 to {max} bytes")));
+            return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
         }
         Ok(Owner::new(owner)?)
     }
 }
 
-/// Commands that only compare keys find nothing under one that no lock can have.
+/// Parses a key for a command that only looks keys up: a key that no lock can have is `None`, not an error.
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
     match LockName::new(context.client.database(), key) {
         Ok(name) => Ok(Some(name)),

@@ -1,8 +1,8 @@
-//! What clients can ask for: one table of commands, one file per verb.
+//! The commands: one table, one file or folder per family.
 //!
-//! Promise: [`COMMANDS`] is the only list of commands; look-up, arity, `COMMAND DOCS` and the README's table come from
+//! Guarantees: [`COMMANDS`] is the only list of commands; look-up, arity, `COMMAND DOCS` and the README's table come from
 //! it. Handlers are synchronous: they return a reply and the Seq it has to wait for, and never touch a socket.
-//! Absent: wire formats, sockets, storage, the rules of locks.
+//! Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
 mod auth;

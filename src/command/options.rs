@@ -5,21 +5,21 @@
 use super::{Args, CommandError};
 use crate::lock::{FencingToken, SessionId};
 
-/// Reads optional words one after the other.
+/// Reads optional arguments in order.
 pub struct Options<'a> {
     args: Args<'a>,
     next: usize,
 }
 
 impl<'a> Args<'a> {
-    /// A reader of options that starts at word `n`.
+    /// An option reader that starts at argument `n`.
     pub fn options(&self, n: usize) -> Options<'a> {
         Options { args: *self, next: n }
     }
 }
 
 impl<'a> Options<'a> {
-    /// The next word, if there is one.
+    /// The next argument, if there is one.
     pub fn next_arg(&mut self) -> Option<&'a [u8]> {
         (self.next < self.args.len()).then(|| {
             self.next += 1;
@@ -27,26 +27,26 @@ impl<'a> Options<'a> {
         })
     }
 
-    /// The value that an option needs.
+    /// The next argument; a syntax error if there is none.
     pub fn value(&mut self) -> Result<&'a [u8], CommandError> {
         self.next_arg().ok_or(CommandError::SYNTAX)
     }
 
-    /// The number that an option needs.
+    /// The next argument as an integer.
     pub fn integer(&mut self) -> Result<i64, CommandError> {
         integer(self.value()?)
     }
 }
 
-/// Compares without regard to case.
+/// Compares ASCII case-insensitively.
 pub(super) fn is(arg: &[u8], name: &str) -> bool {
     arg.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// So many digits always fit.
+/// Numbers of this many digits always fit into an i64.
 const SHORT_DIGITS: usize = 18;
 
-/// A signed number, written as Redis wants it: no sign but `-`, no leading zeros, no spaces.
+/// Parses a signed integer as Redis does: no `+`, no leading zeros, no spaces.
 pub(super) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     if let [b'1'..=b'9', ..] = arg
         && arg.len() <= SHORT_DIGITS
@@ -64,14 +64,14 @@ pub(super) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     text.and_then(|text| text.parse().ok()).ok_or(CommandError::NOT_AN_INTEGER)
 }
 
-/// A fencing token; `None` for a number that no token can be, which therefore is nobody's.
+/// Parses a fencing token; `None` for an integer that cannot be a token.
 pub(super) fn token(arg: &[u8]) -> Result<Option<FencingToken>, CommandError> {
     Ok(FencingToken::new(integer(arg)?).ok())
 }
 
-/// A session id as SESSION OPEN answered it; `None` for what cannot be one.
+/// Parses a session id; `None` if it is malformed.
 pub(super) fn session_id(arg: &[u8]) -> Option<SessionId> {
-    // With hyphens, as HTTP shows it, or without.
+    // With hyphens, as in HTTP, or without.
     let text = match arg.len() {
         36 => arg.iter().copied().filter(|byte| *byte != b'-').collect(),
         _ => arg.to_vec(),

@@ -1,7 +1,7 @@
-//! `CLIENT ...`: who is connected.
+//! The registry of connected clients.
 //!
-//! Promise: what is shown of a connection is at most one batch of requests old. Absent: sockets; a connection looks
-//! itself whether it is to end.
+//! Guarantees: the information about a connection is at most one batch of requests old. Not here: sockets. A
+//! connection checks itself whether it has been killed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use tokio::sync::Notify;
 
 use crate::lock::Timestamp;
 
-/// Everyone who is connected.
+/// All connected clients.
 #[derive(Default)]
 pub struct Clients {
     last_id: AtomicU64,
     connected: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
 }
 
-/// What others may know of a connection.
+/// Public information about a connection.
 pub struct ClientInfo {
-    /// Its number, never used again.
+    /// The connection's id, never reused.
     pub id: u64,
-    /// Its own address.
+    /// The client's address.
     pub addr: String,
-    /// The address it connected to.
+    /// The server's address.
     pub local_addr: String,
     pub(super) opened: Timestamp,
     details: Mutex<Details>,
@@ -33,7 +33,7 @@ pub struct ClientInfo {
     attention: Notify,
 }
 
-/// What changes while a connection lasts.
+/// The mutable part of [`ClientInfo`].
 #[derive(Default, Clone)]
 pub(super) struct Details {
     pub(super) name: String,
@@ -75,12 +75,12 @@ impl Clients {
         self.connected().remove(&id);
     }
 
-    /// How many are connected.
+    /// The number of connected clients.
     pub fn len(&self) -> usize {
         self.connected().len()
     }
 
-    /// Whether nobody is connected.
+    /// Whether no client is connected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -89,7 +89,7 @@ impl Clients {
         self.all().iter().filter(|info| info.details().is_waiting).count()
     }
 
-    /// Ends all connections, each after the requests it has received.
+    /// Closes all connections after the requests they have received.
     pub fn kill_all(&self) {
         self.all().iter().for_each(|info| info.kill());
     }
@@ -112,23 +112,23 @@ impl ClientInfo {
         self.details().name.clone()
     }
 
-    /// Ends the connection as soon as it looks.
+    /// Asks the connection to close.
     pub fn kill(&self) {
         self.is_killed.store(true, Ordering::Release);
         self.wake();
     }
 
-    /// Makes the connection look at [`ClientInfo::is_killed`] and its mailbox.
+    /// Makes the connection check [`ClientInfo::is_killed`] and its message queue.
     pub(super) fn wake(&self) {
         self.attention.notify_one();
     }
 
-    /// Whether it is to end.
+    /// Whether the connection has been asked to close.
     pub fn is_killed(&self) -> bool {
         self.is_killed.load(Ordering::Acquire)
     }
 
-    /// Completes when there is something to look at. For the connection itself.
+    /// Completes after [`ClientInfo::wake`]. Awaited by the connection only.
     pub async fn woken(&self) {
         self.attention.notified().await;
     }
@@ -138,7 +138,7 @@ impl ClientInfo {
         if details.channels + details.patterns > 0 { "pubsub" } else { "normal" }
     }
 
-    /// One line, as Redis writes it.
+    /// The line of CLIENT LIST.
     pub(super) fn line(&self, now: Timestamp) -> String {
         let details = self.details().clone();
         let mut flags = String::new();

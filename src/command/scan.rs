@@ -1,6 +1,6 @@
-//! `LOCKS cursor [MATCH glob] [COUNT n]`, and SCAN, which is the same with Redis' TYPE.
+//! Iteration over keys, shared by SCAN, LOCKS and KEYS.
 //!
-//! The next cursor and keys that are held. Every key held through the whole scan is returned.
+//! Guarantees: a key that exists during the whole iteration is returned.
 
 use super::glob::Glob;
 use super::steps::TURN_WORK;
@@ -9,18 +9,18 @@ use crate::engine::{Scan, Scanned};
 use crate::lock::KEY_BYTES_MAX;
 use crate::reply::{Bulks, Reply};
 
-/// Keys looked at for one call, whatever COUNT says.
+/// Keys visited by one call, regardless of COUNT.
 const COUNT_MAX: i64 = 1_000;
 const COUNT_DEFAULT: usize = 10;
-/// Entries looked at for one call, those of other databases included: a database with few keys beside a large
-/// one is scanned in several calls.
+/// Entries visited by one call, including those of other databases. A small database beside a large one takes
+/// several calls.
 const LOOKED_MAX: usize = 10_000;
 
-/// Carries out one call of SCAN, or of LOCKS, which has no TYPE.
+/// Executes one call of SCAN, or of LOCKS, which has no TYPE option.
 pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> Result<Reply, CommandError> {
     let cursor = std::str::from_utf8(args.at(1)).ok().and_then(|text| text.parse::<i128>().ok());
     let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
-    // No scan answers a larger cursor, or a negative one: nothing is behind them.
+    // SCAN never returns a larger or negative cursor, so none has keys behind it.
     let cursor = u64::try_from(cursor).unwrap_or(u64::MAX).min((1 << 48) - 1);
     let (mut pattern, mut count, mut type_name) = (None, COUNT_DEFAULT, None);
     let mut options = args.options(2);
@@ -57,11 +57,11 @@ struct Scanning {
     scan: Scan,
     pattern: Option<Glob>,
     type_name: Option<Vec<u8>>,
-    /// Keys to look at.
+    /// Keys to visit.
     count: usize,
-    /// Keys of this database that were looked at.
+    /// Keys of this database visited so far.
     keys: usize,
-    /// Entries of the table that were looked at.
+    /// Table entries visited so far.
     looked: usize,
     found: Bulks,
 }
@@ -100,22 +100,22 @@ impl Steps for Scanning {
     }
 }
 
-/// Entries of the table to look at in one go, such that to match them all takes about a turn at most.
+/// Table entries to visit at once, so that matching all of them takes at most about one turn.
 pub(super) fn entries_per_look(pattern: Option<&Glob>) -> usize {
     const ENTRIES_MAX: usize = 256;
     let work = pattern.map_or(0, |pattern| pattern.work(KEY_BYTES_MAX));
     (TURN_WORK / (1 + work)).clamp(1, ENTRIES_MAX)
 }
 
-/// Counts what a look at the table took.
+/// Adds the cost of a table scan to the turn.
 pub(super) fn spend(context: &mut Context<'_>, scanned: &Scanned) {
     context.spend(1 + scanned.looked + scanned.passed / PASSED_PER_UNIT);
 }
 
-/// Entries of the table that are passed over in one unit of work.
+/// Table entries skipped in one unit of work.
 const PASSED_PER_UNIT: usize = 16;
 
-/// Adds those of some keys that match.
+/// Appends the keys that match to `found`.
 pub(super) fn push_matching(
     context: &mut Context<'_>,
     pattern: Option<&Glob>,

@@ -21,7 +21,7 @@ const fn subcommand(
 pub(super) const SESSION: Command = Command {
     name: "session",
     syntax: "",
-    summary: "Opens, keeps alive, closes and shows sessions, which end with all their locks.",
+    summary: "A container for session commands. A session ends together with all its locks.",
     group: Group::Lock,
     arity: -2,
     flags: Flags::NONE,
@@ -32,7 +32,7 @@ pub(super) const SESSION: Command = Command {
             "[EX seconds | PX milliseconds] [NAME text]",
             -2,
             Flags::WRITE | Flags::FAST,
-            "Opens a session. Answers its id, which is a secret.",
+            "Opens a session. Returns its id, which is a secret.",
             open,
         ),
         subcommand(
@@ -40,7 +40,7 @@ pub(super) const SESSION: Command = Command {
             "id",
             3,
             Flags::WRITE | Flags::FAST,
-            "Moves a session's end to its TTL from now. Answers the milliseconds left, or Null if it has ended.",
+            "Extends a session to its TTL from now. Returns the remaining milliseconds, or Null if the session does not exist.",
             keep_alive,
         ),
         subcommand(
@@ -48,7 +48,7 @@ pub(super) const SESSION: Command = Command {
             "id",
             3,
             Flags::WRITE,
-            "Ends a session and, at the same instant, all its locks. Answers how many.",
+            "Closes a session and atomically releases all its locks. Returns the number of locks released.",
             close,
         ),
         subcommand(
@@ -56,7 +56,7 @@ pub(super) const SESSION: Command = Command {
             "id",
             3,
             Flags::READONLY | Flags::FAST,
-            "Answers a session's name, remaining milliseconds and number of locks.",
+            "Returns the name, remaining milliseconds and number of locks of a session.",
             info,
         ),
     ]),
@@ -76,7 +76,7 @@ fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
             let text = std::str::from_utf8(options.value()?).ok();
             let text = text.filter(|text| text.len() <= NAME_BYTES_MAX);
             name = Some(text.ok_or_else(|| {
-                CommandError::new(format!("ERR a session's name is UTF-8 of at most {NAME_BYTES_MAX} bytes"))
+                CommandError::new(format!("ERR session name must be UTF-8 of at most {NAME_BYTES_MAX} bytes"))
             })?);
         } else {
             return Err(CommandError::SYNTAX);

@@ -1,4 +1,4 @@
-//! What a command is: its row in the table.
+//! A row of the command table.
 //!
 //! Not here: the table itself, handlers.
 
@@ -8,37 +8,37 @@ use crate::reply::Reply;
 /// A command, or a subcommand of one.
 #[derive(Debug)]
 pub struct Command {
-    /// In lower case; a subcommand's with its container's before it: `client|id`.
+    /// Lower case; a subcommand has its container's name in front: `client|id`.
     pub name: &'static str,
-    /// What follows the name, as in Redis' documentation: `[ ]` optional, `|` either, `...` repeated.
+    /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives, `...` repeated.
     pub syntax: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// For people who look for a command.
+    /// The group in the documentation.
     pub group: Group,
-    /// Number of words, the name included; negative: at least so many.
+    /// Number of arguments including the name; `-n` means at least `n`.
     pub arity: i8,
     /// [`Flags`], combined.
     pub flags: u16,
-    /// Where the keys are: first, last (negative: from the end), step. All 0: none.
+    /// Positions of the keys: first, last (negative counts from the end), step. All 0 if there are none.
     pub keys: (i8, i8, i8),
-    /// What it does.
+    /// The implementation.
     pub run: Run,
 }
 
-/// What a [`Command`] does.
+/// The implementation of a [`Command`].
 #[derive(Debug)]
 pub enum Run {
-    /// This.
+    /// A handler.
     Handler(Handler),
-    /// One of these, by the second word.
+    /// Subcommands, selected by the second argument.
     Subcommands(&'static [Command]),
 }
 
-/// Carries a command out.
+/// Executes a command.
 pub type Handler = fn(&mut Context<'_>, Args<'_>) -> Result<Reply, CommandError>;
 
-/// Commands that belong together, by Redis' names.
+/// Redis' groups of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// The native lock commands.
@@ -47,7 +47,7 @@ pub enum Group {
     String,
     /// Keys of any kind.
     Generic,
-    /// Several commands as one.
+    /// Transactions.
     Transactions,
     /// Lock events and messages.
     PubSub,
@@ -58,7 +58,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// The word that `COMMAND DOCS` uses.
+    /// The name in `COMMAND DOCS`.
     pub fn as_str(self) -> &'static str {
         match self {
             Group::Lock => "lock",
@@ -76,32 +76,32 @@ impl Group {
 pub struct Flags;
 
 impl Flags {
-    /// None of them.
+    /// No flags.
     pub const NONE: u16 = 0;
-    /// It may change a lock.
+    /// May change a key.
     pub const WRITE: u16 = 1;
-    /// It reads locks.
+    /// Reads keys.
     pub const READONLY: u16 = 1 << 1;
-    /// Its time does not depend on how much there is.
+    /// Takes constant or logarithmic time.
     pub const FAST: u16 = 1 << 2;
     /// For operators.
     pub const ADMIN: u16 = 1 << 3;
-    /// It may park the connection.
+    /// May block the connection.
     pub const BLOCKING: u16 = 1 << 4;
-    /// It may grant a lock, which is refused at the limit.
+    /// May grant a lock; refused when the lock limit is reached.
     pub const DENYOOM: u16 = 1 << 5;
-    /// It runs before a password was given.
+    /// Allowed before authentication.
     pub const NO_AUTH: u16 = 1 << 6;
-    /// It is not queued by MULTI, but done at once.
+    /// Executed at once inside MULTI.
     pub const NOT_QUEUED: u16 = 1 << 7;
-    /// It is refused inside MULTI.
+    /// Refused inside MULTI.
     pub const NO_MULTI: u16 = 1 << 8;
-    /// It works on a connection that has subscribed in RESP2.
+    /// Allowed on a RESP2 connection with subscriptions.
     pub const SUBSCRIBED: u16 = 1 << 9;
-    /// It is about messages.
+    /// Belongs to pub/sub.
     pub const PUBSUB: u16 = 1 << 10;
 
-    /// Redis' words for those that Redis has.
+    /// Redis' names of the flags that Redis knows.
     pub fn names(flags: u16) -> Vec<&'static str> {
         [
             (Flags::WRITE, "write"),
@@ -121,12 +121,12 @@ impl Flags {
 }
 
 impl Command {
-    /// The part of the name after the container's.
+    /// The name without the container's.
     pub fn own_name(&self) -> &'static str {
         self.name.rsplit('|').next().unwrap_or(self.name)
     }
 
-    /// Its subcommands, if it has any.
+    /// The subcommands; empty for a handler.
     pub fn subcommands(&self) -> &'static [Command] {
         match self.run {
             Run::Subcommands(subcommands) => subcommands,

@@ -1,4 +1,4 @@
-//! What all connections share.
+//! The state that all connections share.
 
 use std::sync::Arc;
 
@@ -7,47 +7,47 @@ use crate::engine::Engine;
 use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::metrics::{Count, ServerMetrics};
 
-/// What all connections share.
+/// The state that all connections share.
 pub struct ServerState {
     /// The lock manager.
     pub engine: Arc<Engine>,
-    /// What requests may ask for.
+    /// The limits of requests.
     pub limits: Limits,
-    /// Without it everyone may do everything.
+    /// The password; without one, every client is authenticated.
     pub password: CurrentPassword,
-    /// Who is connected.
+    /// The connected clients.
     pub clients: Clients,
-    /// Who listens to what.
+    /// The subscriptions.
     pub pubsub: PubSub,
-    /// What `CONFIG GET` shows. No secrets.
+    /// The settings of `CONFIG GET`, without secrets.
     pub settings: Vec<(&'static str, String)>,
-    /// What `INFO` and `HELLO` say of the server itself.
+    /// Information about the server for `INFO` and the banner.
     pub info: ServerInfo,
-    /// What is measured.
+    /// Counters and histograms.
     pub metrics: Arc<ServerMetrics>,
-    /// Commands carried out since the start.
+    /// Number of commands executed since the start.
     pub commands_run: Count,
 }
 
-/// What the server says of itself.
+/// Information about the server.
 #[derive(Debug, Clone)]
 pub struct ServerInfo {
     /// The port of the RESP listener.
     pub port: u16,
-    /// Where the data is, for people.
+    /// The location of the data, for display.
     pub data: String,
-    /// The durability mode, for people.
+    /// The durability mode, for display.
     pub durability: &'static str,
-    /// When it was started, on the engine's clock.
+    /// The start time on the engine's clock.
     pub started: crate::lock::Timestamp,
 }
 
-/// What requests may ask for.
+/// The limits of requests.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Longest TTL, in milliseconds; at most [`TTL_MS_MAX`].
     pub ttl_ms_max: u32,
-    /// The TTL of a LOCK that names none, in milliseconds.
+    /// Default TTL of LOCK, in milliseconds.
     pub ttl_ms_default: u32,
     /// Longest key, in bytes; at most [`KEY_BYTES_MAX`].
     pub key_bytes_max: usize,
@@ -55,13 +55,13 @@ pub struct Limits {
     pub owner_bytes_max: usize,
     /// Longest META text, in bytes.
     pub meta_bytes_max: usize,
-    /// Bytes of commands that one MULTI may queue.
+    /// Size of the commands queued by one MULTI, in bytes.
     pub multi_bytes_max: usize,
-    /// Messages that wait for a subscriber who does not read, in bytes.
+    /// Size of the messages queued for one subscriber, in bytes.
     pub subscriber_bytes_max: usize,
-    /// Channels and patterns of one connection.
+    /// Number of channels and patterns of one connection.
     pub subscriptions_max: usize,
-    /// The same in bytes.
+    /// Size of the channels and patterns of one connection, in bytes.
     pub subscriptions_bytes_max: usize,
 }
 

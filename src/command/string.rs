@@ -11,7 +11,7 @@ pub(super) const SET: Command = Command {
     name: "set",
     syntax: "key value [NX | XX | IFEQ comparison-value] [GET] \
              [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
-    summary: "Makes the value the key's only owner, as Redis' lock idiom does.",
+    summary: "Sets the owner of a key, replacing any other, as Redis' lock idiom does.",
     group: Group::String,
     arity: -3,
     flags: Flags::WRITE | Flags::DENYOOM,
@@ -22,7 +22,7 @@ pub(super) const SET: Command = Command {
 pub(super) const SETNX: Command = Command {
     name: "setnx",
     syntax: "key value",
-    summary: "Makes the value the key's owner, without an end, if nobody holds it.",
+    summary: "Sets the owner of a key, without expiry, if the key does not exist.",
     group: Group::String,
     arity: 3,
     flags: Flags::WRITE | Flags::DENYOOM | Flags::FAST,
@@ -33,7 +33,7 @@ pub(super) const SETNX: Command = Command {
 pub(super) const GET: Command = Command {
     name: "get",
     syntax: "key",
-    summary: "Answers the owner of a key, or Null. A shared or limited lock has no single one.",
+    summary: "Returns the owner of a key, or Null. Fails for shared and limited locks, which may have several.",
     group: Group::String,
     arity: 2,
     flags: Flags::READONLY | Flags::FAST,
@@ -44,7 +44,7 @@ pub(super) const GET: Command = Command {
 pub(super) const DELEX: Command = Command {
     name: "delex",
     syntax: "key [IFEQ comparison-value]",
-    summary: "Releases a key if this value owns it. Answers 1 or 0.",
+    summary: "Deletes a key if its owner equals the given value. Returns 1, or 0 if it was not deleted.",
     group: Group::String,
     arity: -2,
     flags: Flags::WRITE | Flags::FAST,
@@ -55,7 +55,7 @@ pub(super) const DELEX: Command = Command {
 pub(super) const DELIFEQ: Command = Command {
     name: "delifeq",
     syntax: "key comparison-value",
-    summary: "Releases a key if this value owns it. Answers 1 or 0.",
+    summary: "Deletes a key if its owner equals the given value. Returns 1, or 0 if it was not deleted.",
     group: Group::String,
     arity: 3,
     flags: Flags::WRITE | Flags::FAST,

@@ -1,4 +1,4 @@
-//! What was typed (flags, `OCTOSTORE_*` variables, a TOML file) becomes what is meant: a checked [`Config`].
+//! Configuration: flags, `OCTOSTORE_*` variables and a TOML file become a validated [`Config`].
 //!
 //! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the
 //! README's table. A flag wins over a variable, a variable over the file. Every error names the
@@ -27,7 +27,7 @@ use crate::resp::{ListenerLimits, ScanLimits};
 
 pub use self::options::{OPTIONS, Opt};
 
-/// What is meant.
+/// The validated configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where Redis clients connect.
@@ -56,7 +56,7 @@ pub struct Config {
     pub waiters_per_lock_max: usize,
     /// What connections may do.
     pub listener: ListenerLimits,
-    /// What requests may ask for.
+    /// The limits of requests.
     pub limits: Limits,
     /// Threads that serve requests.
     pub threads: usize,
@@ -94,7 +94,7 @@ impl Config {
     /// Reads flags (the program's name first), variables and the file.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
         let config = Config::parse(arguments);
-        // A wrong flag, or a call for help, comes first; what follows from a mistyped variable, after it.
+        // Errors of the command line and --help take precedence over unknown variables.
         if !matches!(config, Err(ConfigError::Usage(_))) {
             refuse_unknown_variables(std::env::vars_os())?;
         }
@@ -118,8 +118,8 @@ impl Config {
             return Err(settings.fault(
                 "listen",
                 format!(
-                    "{exposed} can be reached from other machines, and there is no password; set \
-                     --requirepass-file, or --allow-no-password if everyone who can connect may take every lock"
+                    "{exposed} is not a loopback address and no password is set; set --requirepass-file, or \
+                     --allow-no-password to give everyone who can connect full access"
                 ),
             ));
         }
@@ -139,7 +139,7 @@ impl Config {
         let log = settings
             .text("log")
             .and_then(|level| level.parse().ok())
-            .ok_or_else(|| settings.fault("log", "the levels are error, warn, info, debug and trace"))?;
+            .ok_or_else(|| settings.fault("log", "must be error, warn, info, debug or trace"))?;
         let threads = match settings.size("threads", 0, 1024)? {
             0 => std::thread::available_parallelism().map_or(1, |processors| processors.get() - 1).max(1),
             threads => threads,
@@ -232,11 +232,11 @@ fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddres
             if found.iter().all(|known| known.address != address) {
                 found.push(ListenAddress { address, is_required });
             } else if found[..before].iter().any(|known| known.address == address) {
-                return Err(settings.fault(name, format!("{address} is named twice")));
+                return Err(settings.fault(name, format!("{address} is given twice")));
             }
         }
         if found.len() == before {
-            return Err(settings.fault(name, format!("{text:?} has no address")));
+            return Err(settings.fault(name, format!("{text:?} resolves to no address")));
         }
     }
     Ok(found)
@@ -260,8 +260,8 @@ fn http_addresses(settings: &Settings, allows_no_password: bool) -> Result<Vec<L
         Some(exposed) => Err(settings.fault(
             "http",
             format!(
-                "{exposed} can be reached from other machines, and nobody has a token; set --http-tokens, or \
-                 --allow-no-password if everyone who can connect may take every lock"
+                "{exposed} is not a loopback address and no HTTP user is configured; set --http-tokens, or \
+                 --allow-no-password to give everyone who can connect full access"
             ),
         )),
         None => Ok(addresses),

@@ -18,7 +18,7 @@ pub(super) fn secret(
     let direct = settings.text(name).map(str::to_owned);
     let Some(path) = settings.text(file) else { return Ok(direct) };
     if direct.is_some() {
-        return Err(settings.fault(file, format!("--{name} is set, too; choose one")));
+        return Err(settings.fault(file, format!("--{name} is also set; use only one of them")));
     }
     let text = read_private(path).map_err(|problem| settings.fault(file, problem))?;
     match text.lines().next().unwrap_or("").trim_end() {
@@ -33,7 +33,7 @@ fn read_private(path: &str) -> Result<String, String> {
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(format!(
-            "others may read or change {path} (its mode is {:o}); run chmod 600 on it",
+            "{path} is accessible to other users (mode {:o}); run chmod 600 on it",
             mode & 0o777
         ));
     }
@@ -49,7 +49,7 @@ pub(super) fn password(settings: &Settings) -> Result<Option<Password>, ConfigEr
     Ok(secret(settings, "requirepass", "requirepass-file")?.as_deref().and_then(Password::new))
 }
 
-/// Who may use HTTP. Without users, whoever knows the password that Redis clients must give, if there is one.
+/// The HTTP users. Without any, the user `local` authenticates with the password of Redis clients, if one is set.
 pub(super) fn users(settings: &Settings) -> Result<UsersConfig, ConfigError> {
     let mut users = Vec::new();
     if let Some(line) = settings.text("http-token") {

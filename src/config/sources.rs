@@ -11,10 +11,10 @@ use super::hints::{self, Form};
 use super::options::Opt;
 use super::{ConfigError, OPTIONS, secrets, wrong};
 
-/// Where a value came from that was not given.
+/// The origin of a default value.
 const DEFAULT: &str = "its default";
 
-/// A value, and where it came from.
+/// A value and its origin.
 struct Setting {
     text: String,
     from: String,
@@ -50,7 +50,7 @@ impl Settings {
         match self.text(name) {
             None | Some("false" | "no" | "0") => Ok(false),
             Some("true" | "yes" | "1") => Ok(true),
-            Some(other) => Err(self.fault(name, format!("{other:?} is neither true nor false"))),
+            Some(other) => Err(self.fault(name, format!("{other:?} is not true or false"))),
         }
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Sett
     // A variable or a template that expanded to nothing: the server would run with less than was meant.
     for option in OPTIONS {
         if settings.text(option.name).is_none() && !settings.is_default(option.name) {
-            return Err(settings.fault(option.name, "is empty; give it a value, or leave it out"));
+            return Err(settings.fault(option.name, "is empty; set a value or omit it"));
         }
     }
     Ok(settings)
@@ -112,7 +112,7 @@ pub(super) fn command() -> clap::Command {
         .long("config")
         .env("OCTOSTORE_CONFIG")
         .value_name("FILE")
-        .help("A TOML file with any of these settings, by the names of the flags");
+        .help("TOML file with any of these settings, named like the flags");
     clap::Command::new("octostore")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A durable lock server that speaks the Redis protocol")
@@ -135,13 +135,13 @@ fn usage(error: clap::Error) -> ConfigError {
     };
     if !unknown.starts_with('-') {
         return wrong(format!(
-            "{unknown:?} is no option; settings are flags like --listen ADDR:PORT, or lines of a TOML file that \
-             --config names (a redis.conf is none)"
+            "{unknown:?} is not an option; settings are flags such as --listen ADDR:PORT, or lines of the TOML file \
+             given by --config (redis.conf is not supported)"
         ));
     }
     let name = unknown.split('=').next().unwrap_or("").trim_start_matches('-');
     match hints::redis_hint(name, &Form::Flag) {
-        Some(hint) => wrong(format!("there is no option {unknown}: {hint}; see octostore --help")),
+        Some(hint) => wrong(format!("unknown option {unknown}: {hint}; see octostore --help")),
         None => ConfigError::Usage(error),
     }
 }
@@ -162,7 +162,7 @@ pub(super) fn refuse_unknown_variables(
             || is_of_kubernetes(rest, &value);
         if !is_known {
             let hint = hints::hint(rest, &Form::Variable);
-            return Err(wrong(format!("the variable {name} is no setting: {hint}")));
+            return Err(wrong(format!("unknown variable {name}: {hint}")));
         }
     }
     Ok(())
@@ -193,18 +193,20 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
     for (key, value) in table {
         let Some(option) = OPTIONS.iter().find(|option| option.name == key) else {
             let hint = hints::hint(&key, &Form::Key);
-            return Err(wrong(format!("--config: {path}: there is no setting {key:?}: {hint}")));
+            return Err(wrong(format!("--config: {path}: unknown setting {key:?}: {hint}")));
         };
         let text = match value {
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(is_set) => is_set.to_string(),
             toml::Value::Array(items) if option.is_list() => texts(&items).ok_or_else(|| {
-                wrong(format!("--config: {path}: not everything in the array {key} is a text"))
+                wrong(format!("--config: {path}: the array {key} must contain only strings"))
             })?,
             other => {
                 let kind = other.type_str();
-                return Err(wrong(format!("--config: {path}: {key} is {kind}, not a text or a number")));
+                return Err(wrong(format!(
+                    "--config: {path}: {key} must be a string or a number, not {kind}"
+                )));
             }
         };
         settings.insert(option.name, Setting { text, from: path.to_owned() });

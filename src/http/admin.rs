@@ -1,6 +1,6 @@
 //! `/health`, `/status`, `/metrics`, `/admin/…`, `/openapi.yaml`, `/docs`: the server itself.
 //!
-//! Promise: nothing here changes anything. Absent: locks one by one.
+//! Guarantees: nothing here changes anything. Not here: locks one by one.
 
 use std::sync::Arc;
 
@@ -111,7 +111,7 @@ impl HttpState {
 }
 
 pub(super) async fn health(State(state): State<Arc<HttpState>>) -> Result<Response, ApiError> {
-    // Whoever asks wants to know whether locks can be taken.
+    // The probe is about whether locks can be acquired.
     if state.engine.journal_down().is_some() {
         return Err(ApiError::internal());
     }

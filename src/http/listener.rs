@@ -102,7 +102,7 @@ pub async fn serve(mut listeners: Listeners, state: Arc<HttpState>, shutdown: im
     drop(stop);
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "HTTP connections cut off: they did not end in time");
+        tracing::warn!(connections = connections.len(), "HTTP drain timeout: closing remaining connections");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `/locks`: acquire, renew, release, status, list.
 //!
-//! Promise: checks in the contract's order; a refusal that depends on a lock is decided in the same look as the rest.
-//! Absent: the rules of locks.
+//! Guarantees: checks in the contract's order; a refusal that depends on a lock is decided in the same look as the rest.
+//! Not here: the rules of locks.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const TTL_S_MAX: u32 = 3600;
 /// Longest metadata, in code points.
 const METADATA_CHARS_MAX: usize = 1024;
 const DELAY_S_MAX: u32 = 30;
-/// How long a poller is told to wait at most, so that it sees an early release.
+/// Maximum `retry_after_ms`, so that pollers notice an early release.
 const RETRY_MS_MAX: u64 = 1000;
 /// Locks in one list; clients take no more than a mebibyte anyway.
 const LIST_MAX: usize = 100_000;

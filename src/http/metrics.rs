@@ -1,6 +1,6 @@
 //! What is measured, as Prometheus reads it, and as JSON.
 //!
-//! Promise: every label comes from a closed set: names of commands and of endpoints. Absent: names of locks, owners and
+//! Guarantees: every label comes from a closed set: names of commands and of endpoints. Not here: names of locks, owners and
 //! clients.
 
 use std::fmt;
@@ -79,7 +79,7 @@ pub(super) struct HttpMetrics {
 }
 
 impl HttpMetrics {
-    /// An answer was made within so many nanoseconds.
+    /// Records a response that took `nanos` nanoseconds.
     pub(super) fn record(&self, endpoint: Endpoint, nanos: u64, is_error: bool) {
         let metrics = &self.endpoints[endpoint as usize];
         metrics.times.observe(nanos, 1);

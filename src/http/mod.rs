@@ -1,8 +1,8 @@
 //! The HTTP state, in the wire format of OctoStore 0.14.
 //!
-//! Promise: the same locks as over RESP, in one order of tokens; nothing about locks is decided here. What is answered is
+//! Guarantees: the same locks as over RESP, in one order of tokens; nothing about locks is decided here. What is answered is
 //! durable. Every route, its checks in the contract's order, is one function in `locks`, `sessions`, `watch` or
-//! `service`. Absent: RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
+//! `service`. Not here: RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
 //!
 //! How the worlds map: a name is a key of database 0; a user's locks have the owner `http:<user>`, those of its session
 //! `http:<user>:session:<pseudonym>`; a lease id is derived from the fencing token and the name with a key that only the

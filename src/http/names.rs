@@ -1,7 +1,7 @@
 //! Lock names in URLs.
 //!
-//! Promise: an HTTP name is a Redis key of database 0 that is a readable path; every other key is shown percent-encoded
-//! and cannot be asked for. Absent: who may use which name.
+//! Guarantees: an HTTP name is a Redis key of database 0 that is a readable path; every other key is shown percent-encoded
+//! and cannot be asked for. Not here: who may use which name.
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;

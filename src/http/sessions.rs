@@ -1,6 +1,6 @@
 //! `/sessions`: the lock manager's sessions, as users see them.
 //!
-//! Promise: what is not the caller's looks as if it were not there. Absent: the locks of sessions.
+//! Guarantees: other users' sessions appear not to exist. Not here: the locks of sessions.
 
 use std::sync::Arc;
 

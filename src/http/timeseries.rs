@@ -1,6 +1,6 @@
 //! What happened in each of the last minutes.
 //!
-//! Promise: bounded to a week. Absent: clocks; whoever samples says when.
+//! Guarantees: bounded to a week. Not here: clocks; the caller gives the time.
 
 use std::collections::VecDeque;
 
@@ -48,7 +48,7 @@ impl History {
         series.last = totals;
     }
 
-    /// The last so many minutes, the oldest first.
+    /// The last `minutes` minutes, oldest first.
     pub(super) fn last(&self, minutes: usize) -> Vec<Totals> {
         let series = self.series.lock();
         let skipped = series.minutes.len().saturating_sub(minutes);

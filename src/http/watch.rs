@@ -150,7 +150,7 @@ impl Watchers {
         let cut_off = before - readers.len();
         drop(names);
         if cut_off > 0 {
-            tracing::warn!(lock = ?event.name, watchers = cut_off, "watchers cut off: they do not read their events");
+            tracing::warn!(lock = ?event.name, watchers = cut_off, "watchers too slow: closing their streams");
         }
     }
 
@@ -258,7 +258,7 @@ pub(super) async fn watch(
     let name = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
     let name = user.lock(&name)?;
-    // First a place, then the snapshot: what happens between is in both, and told once.
+    // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;
     let (held, seen) = state
         .decide(|access| {

@@ -18,7 +18,7 @@ pub struct ListenAddress {
     /// The address; port 0 leaves the choice to the system.
     pub address: SocketAddr,
     /// Without it the server does not start. The default addresses and those of a host name are not
-    /// required, as long as one of them exists: a machine may have no IPv6.
+    /// required if one of them can be bound: a machine may have no IPv6.
     pub is_required: bool,
 }
 
@@ -52,7 +52,7 @@ impl Listeners {
                     bound.sockets.push(socket);
                 }
                 Err(error) if !is_required && is_absent(&error) => {
-                    tracing::debug!(%address, %error, "this machine has no such address");
+                    tracing::debug!(%address, %error, "address not available on this machine");
                     missing = Some((address, error));
                 }
                 Err(error) => return Err((address, error)),

@@ -1,9 +1,9 @@
 //! One connection: bytes in, requests, one durable barrier a batch, bytes out.
 //!
-//! Promise: replies leave in the order of their requests, each only after what it stands on is durable; one whose
+//! Guarantees: replies leave in the order of their requests, each only after what it stands on is durable; one whose
 //! commit failed says so. Memory is bounded: a client that does not read its replies is not read from. A grant to a
 //! waiter whose socket is gone is given back. Others are served after every turn of work, be it one request, a long
-//! pipeline or a large reply. Absent: what commands mean.
+//! pipeline or a large reply. Not here: what commands mean.
 
 use std::io;
 use std::sync::Arc;
@@ -25,18 +25,18 @@ use crate::journal::Seq;
 use crate::lock::Timestamp;
 use crate::reply::Reply;
 
-/// Replies of a batch are sent when there are so many bytes of them, even if more requests are there.
+/// The output is sent once it has this many bytes, even if more requests are buffered.
 const FLUSH_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
-/// How often a waiter with a full input buffer is looked after.
+/// How often a waiter with a full input buffer is checked for a disconnect.
 const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
-/// How long, and how often, input is read and thrown away after the last word to a client.
+/// Time and number of reads for which input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_READS: usize = 64;
 
-/// Why a connection ends, if there is something to say.
+/// Why a connection ends.
 enum End {
     Closed,
     Failed(io::Error),
@@ -50,19 +50,19 @@ impl From<io::Error> for End {
     }
 }
 
-/// What is to be done when the batch is sent.
+/// What to do after the batch is sent.
 enum Then {
     Read,
     Continue,
-    /// Let others run, then go on with the batch.
+    /// Yield, then continue with the batch.
     Yield,
-    /// The request goes on in turns.
+    /// Continue the request in turns.
     Steps {
         steps: Box<dyn Steps>,
         is_answered: bool,
         command: &'static str,
     },
-    /// A reply too large for the batch.
+    /// Send a reply that is too large for the batch.
     Answer {
         reply: Reply,
         seq: Seq,
@@ -73,7 +73,7 @@ enum Then {
         is_answered: bool,
     },
     Close,
-    /// What the client sends cannot be understood any more.
+    /// The input is malformed; close after the error reply.
     HangUp,
 }
 
@@ -87,10 +87,10 @@ pub(super) struct Connection {
     input: BytesMut,
     read_bytes: usize,
     output: BytesMut,
-    /// Where each reply in `output` ends, and what it stands on.
+    /// The end of each reply in `output`, and the Seq it waits for.
     replies: Vec<(usize, Seq)>,
     highest: Seq,
-    /// What the batch asked for: runs of one command, how many, and how many of these got an error.
+    /// Runs of equal commands in the batch: name, number of calls, number of errors.
     ran: Vec<(&'static str, u64, u64)>,
     batch_began: Timestamp,
 }
@@ -120,7 +120,7 @@ impl Connection {
         }
     }
 
-    /// Serves until the client or the server ends it.
+    /// Serves the connection until the client or the server closes it.
     pub(super) async fn run(mut self) {
         self.server.metrics.redis.open();
         let end = self.serve().await;
@@ -133,7 +133,7 @@ impl Connection {
             Ok(()) | Err(End::Closed) => {}
             Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
             Err(End::Stalled) => {
-                tracing::warn!(client = %addr, "connection closed: it does not read its replies (--output-stall-ms)");
+                tracing::warn!(client = %addr, "connection closed: client does not read its replies (--output-stall-ms)");
             }
             Err(End::Idle) => tracing::info!(client = %addr, "connection closed: idle (--idle-timeout-s)"),
         }
@@ -178,7 +178,7 @@ impl Connection {
         }
     }
 
-    /// Executes complete requests of the input, until there is none, or the output is to be sent first.
+    /// Executes the complete requests in the input until none is left or the output must be sent first.
     fn execute_batch(&mut self) -> Then {
         let server = Arc::clone(&self.server);
         if self.ran.is_empty() {
@@ -196,7 +196,7 @@ impl Connection {
                 Ok(Some(length)) => length,
                 Ok(None) => break Then::Read,
                 Err(super::scan::ProtocolError::Http) => {
-                    tracing::warn!(client = %self.client.info().addr, "connection closed: it speaks HTTP, not RESP");
+                    tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the RESP port");
                     break Then::Close;
                 }
                 Err(error) => {
@@ -251,14 +251,14 @@ impl Connection {
         then
     }
 
-    /// Lets others run.
+    /// Yields to other tasks and starts a new turn.
     async fn yield_turn(&mut self) {
         tokio::task::yield_now().await;
         self.client.begin_turn();
     }
 
-    /// Carries a request to its end, others in between. Leaves it when nobody is there for its reply. Answers
-    /// whether the connection is to be closed.
+    /// Completes a request in turns, yielding in between. Abandons it if the client disconnects. Returns whether
+    /// the connection must close.
     async fn take_turns(
         &mut self,
         mut steps: Box<dyn Steps>,
@@ -284,7 +284,7 @@ impl Connection {
         Ok(matches!(next, AfterReply::Close))
     }
 
-    /// Sends a reply once it is durable, others in between.
+    /// Sends a large reply in parts once it is durable, yielding in between.
     async fn answer_in_parts(&mut self, reply: Reply, seq: Seq) -> Result<(), End> {
         let reply = match self.server.engine.barrier(seq).await {
             Ok(()) => reply,
@@ -300,8 +300,8 @@ impl Connection {
         self.send_at(&mut pace).await
     }
 
-    /// Ends the connection in such a way that the other side can read why: closed with input unread, the system would reset
-    /// it, and take the reply away.
+    /// Closes the connection so that the client can read the error: closing a socket with unread input resets it
+    /// and discards the reply.
     async fn hang_up(&mut self) -> Result<(), End> {
         self.stream.shutdown().await?;
         let drained = async {
@@ -323,14 +323,14 @@ impl Connection {
         self.highest = self.highest.max(seq);
     }
 
-    /// Makes the replies durable, then sends them.
+    /// Waits until the replies are durable, then sends them.
     async fn flush(&mut self) -> Result<(), End> {
         self.settle().await;
         self.record_commands();
         self.send().await
     }
 
-    /// Adds the commands that are answered now to what is measured.
+    /// Records the batch in the command metrics.
     fn record_commands(&mut self) {
         let took = self.server.engine.clock().now().nanos_since(self.batch_began);
         for (command, times, errors) in self.ran.drain(..) {

@@ -1,6 +1,7 @@
 //! Accepts connections.
 //!
-//! Promise: at most so many connections at once; one too many is told why and closed. Absent: requests.
+//! Guarantees: the number of connections is limited; one beyond the limit gets an error and is closed. Not here:
+//! requests.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ pub async fn listen(
     server.clients.kill_all();
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections cut off: they did not end in time");
+        tracing::warn!(connections = connections.len(), "drain timeout: closing remaining connections");
     }
 }
 

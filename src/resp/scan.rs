@@ -1,8 +1,8 @@
 //! Finds requests in a stream of bytes: arrays of bulk strings, or inline commands.
 //!
-//! Promise: goes on where it stopped, so every byte is looked at once; nothing is copied but inline words; every length
+//! Guarantees: goes on where it stopped, so every byte is looked at once; nothing is copied but inline words; every length
 //! is checked against a limit before anything is kept; nested arrays do not exist. Error texts are Redis'.
-//! Absent: sockets, commands, buffers (the caller keeps one).
+//! Not here: sockets, commands, buffers (the caller keeps one).
 
 use std::fmt;
 

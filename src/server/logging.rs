@@ -155,7 +155,7 @@ impl Output {
             let summaries = state.windows.end_due(self.clock.now(), is_closing);
             drop(state);
             if dropped > 0 {
-                let loss = format!("{dropped} lines left out here: stderr was not read in time");
+                let loss = format!("{dropped} lines dropped: stderr was not read in time");
                 text.extend_from_slice(line(Level::WARN, &loss).as_bytes());
             }
             for (level, summary) in summaries {

@@ -47,7 +47,7 @@ impl fmt::Display for StartError {
             StartError::Bind(setting, addr, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
-                    "cannot listen on {addr}: the port is in use; stop that program, or choose another --{setting}"
+                    "cannot listen on {addr}: port in use; stop the other program or choose another --{setting}"
                 )
             }
             StartError::Bind(setting, addr, error) => {
@@ -130,11 +130,11 @@ impl Server {
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
         if config.password.is_none() && !are_loopback(listeners.addresses()) {
-            tracing::warn!("other machines can reach this server, and Redis clients need no password");
+            tracing::warn!("listening beyond loopback without a password for Redis clients");
         }
         let is_http_exposed = http.as_ref().is_some_and(|http| !are_loopback(http.addresses()));
         if config.http_config.users.are_open() && is_http_exposed {
-            tracing::warn!("other machines can reach this server, and HTTP clients need no token");
+            tracing::warn!("listening beyond loopback without a token for HTTP clients");
         }
         let engine_config = EngineConfig {
             durability: config.durability,
@@ -207,7 +207,7 @@ impl Server {
         &self.engine
     }
 
-    /// What to tell whoever started it.
+    /// The lines printed at start.
     pub fn banner(&self) -> String {
         let info = &self.server.info;
         let census = self.engine.census();
@@ -216,7 +216,7 @@ impl Server {
             locks => format!("{locks} locks recovered"),
         };
         let kept = match info.durability {
-            "memory" => "in memory only: a restart forgets all locks".to_owned(),
+            "memory" => "memory only, locks are lost on restart".to_owned(),
             mode => format!("{} ({recovered}), durability {mode}", info.data),
         };
         let address = self.address();
@@ -285,7 +285,7 @@ impl Server {
         let engine = self.engine;
         // Commits what is left: blocking, but nothing else is to be done any more.
         if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
-            tracing::error!(%error, "the data was not closed cleanly; the next start recovers it");
+            tracing::error!(%error, "the database was not closed cleanly; the next start recovers it");
             return;
         }
         tracing::info!("stopped");

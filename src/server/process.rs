@@ -7,25 +7,25 @@ use std::future::Future;
 use super::Reloader;
 use crate::config::{Config, ConfigError};
 
-/// Completes when the process is told to end, by SIGTERM or Ctrl-C.
+/// Completes on SIGTERM or Ctrl-C.
 /// The signals are caught from this call on, whenever the future is first polled.
 pub fn asked_to_stop() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     async move {
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-            tracing::warn!("signals cannot be caught; the process ends without draining");
+            tracing::warn!("cannot catch signals; the process will end without draining");
             return std::future::pending().await;
         };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: no new connections, finishing what was received");
+        tracing::info!("shutting down: draining connections");
     }
 }
 
-/// SIGHUP, which does not end the process as long as this exists.
+/// The SIGHUP handler. While it exists, SIGHUP does not end the process.
 pub struct Hangups(Option<tokio::signal::unix::Signal>);
 
 impl Hangups {
@@ -33,7 +33,7 @@ impl Hangups {
     pub fn catch() -> Hangups {
         let caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
         if let Err(error) = &caught {
-            tracing::warn!(%error, "SIGHUP cannot be caught; it ends the process");
+            tracing::warn!(%error, "cannot catch SIGHUP; it will end the process");
         }
         Hangups(caught.ok())
     }
@@ -60,17 +60,16 @@ impl Hangups {
     }
 }
 
-/// Makes the files that the process creates its user's only: they name owners and sessions, which are secrets.
+/// Makes new files private to the user: they contain owners and session ids, which are secrets.
 pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Files that the server needs beside connections.
+/// Files that the server needs besides connections.
 const FILES_BESIDE: u64 = 64;
 
-/// Asks the system for as many open files as connections need, up to `connections_max` Redis
-/// clients and as many HTTP clients if there are any. Returns the number of connections of each kind
-/// that the system allows.
+/// Raises the limit of open files for `connections_max` Redis clients and, if `has_http`, as many
+/// HTTP clients. Returns the number of connections of each kind that the system allows.
 pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let kinds = if has_http { 2 } else { 1 };
@@ -86,7 +85,7 @@ pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
     usize::try_from(connections).map_or(connections_max, |connections| connections.min(connections_max))
 }
 
-/// Lowers `--connections-max` to what the system allows. Returns what the log is to say of it.
+/// Lowers `--connections-max` to what the system allows. Returns the log line if it did.
 pub fn fit_file_limit(config: &mut Config) -> Option<String> {
     let wanted = config.listener.connections_max;
     let has_http = !config.http.is_empty();
@@ -96,8 +95,7 @@ pub fn fit_file_limit(config: &mut Config) -> Option<String> {
         config.http_config.connections_max = allowed;
         let kinds = if has_http { "Redis clients and as many HTTP clients" } else { "Redis clients" };
         format!(
-            "up to {allowed} {kinds} can connect, not --connections-max {wanted}: the system allows no more open \
-             files (ulimit -n)"
+            "--connections-max lowered from {wanted} to {allowed} {kinds}: limit of open files (ulimit -n)"
         )
     })
 }

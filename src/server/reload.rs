@@ -28,7 +28,7 @@ impl Reloader {
         let is_open = (self.is_redis_exposed && config.password.is_none())
             || (self.is_http_exposed && users.are_open());
         if is_open && !self.config.allows_no_password {
-            return Err("other machines can reach this server, and nobody would need a password any more");
+            return Err("the server listens beyond loopback and would no longer require a password");
         }
         let has_new_password = self.server.password.replace(config.password.clone());
         let has_new_users = *users != self.config.http_config.users;
@@ -63,11 +63,11 @@ impl fmt::Display for Reloaded {
             (true, true) => "the password and the users of HTTP were reloaded",
             (true, false) => "the password was reloaded",
             (false, true) => "the users of HTTP were reloaded",
-            (false, false) => "password and users are the same as before",
+            (false, false) => "password and users are unchanged",
         })?;
         match self.waiting.as_slice() {
             [] => Ok(()),
-            waiting => write!(f, "; only a restart changes --{}", waiting.join(", --")),
+            waiting => write!(f, "; restart required to change --{}", waiting.join(", --")),
         }
     }
 }

@@ -21,20 +21,26 @@ const fn subcommand(
 pub(in crate::command) const CLIENT: Command = Command {
     name: "client",
     syntax: "",
-    summary: "Shows, names and ends connections.",
+    summary: "A container for client connection commands.",
     group: Group::Connection,
     arity: -2,
     flags: Flags::NONE,
     keys: (0, 0, 0),
     run: Run::Subcommands(&[
-        subcommand("client|id", "", 2, "Answers this connection's number.", |context, _| {
+        subcommand("client|id", "", 2, "Returns the id of the connection.", |context, _| {
             Ok(Reply::unsigned(context.client.info().id))
         }),
-        subcommand("client|setname", "connection-name", 3, "Names this connection.", |context, args| {
-            context.client.set_name(valid_name(args.at(2))?);
-            Ok(Reply::OK)
-        }),
-        subcommand("client|getname", "", 2, "Answers this connection's name, or Null.", |context, _| {
+        subcommand(
+            "client|setname",
+            "connection-name",
+            3,
+            "Sets the name of the connection.",
+            |context, args| {
+                context.client.set_name(valid_name(args.at(2))?);
+                Ok(Reply::OK)
+            },
+        ),
+        subcommand("client|getname", "", 2, "Returns the name of the connection, or Null.", |context, _| {
             let name = context.client.info().name();
             Ok(if name.is_empty() { Reply::Null } else { Reply::bulk(name) })
         }),
@@ -42,10 +48,10 @@ pub(in crate::command) const CLIENT: Command = Command {
             "client|setinfo",
             "LIB-NAME libname | LIB-VER libver",
             4,
-            "Notes the client library's name or version.",
+            "Sets the name or version of the client library.",
             set_info,
         ),
-        subcommand("client|info", "", 2, "Answers what is known of this connection.", |context, _| {
+        subcommand("client|info", "", 2, "Returns information about the connection.", |context, _| {
             context.client.update_registry(false);
             let now = context.access.now();
             Ok(Reply::Text(context.client.info().line(now) + "\n"))
@@ -54,35 +60,35 @@ pub(in crate::command) const CLIENT: Command = Command {
             "client|list",
             "[TYPE type] [ID client-id [client-id ...]]",
             -2,
-            "Answers what is known of all connections.",
+            "Returns information about all connections, or about those that match.",
             list,
         ),
         subcommand(
             "client|kill",
             "filter [value] [filter value ...]",
             -3,
-            "Ends connections by ADDR, LADDR, ID, TYPE, USER, MAXAGE, SKIPME.",
+            "Closes connections by ADDR, LADDR, ID, TYPE, USER, MAXAGE and SKIPME.",
             kill,
         ),
         subcommand(
             "client|no-evict",
             "ON | OFF",
             3,
-            "Accepted for compatibility: nothing is ever evicted.",
+            "Accepted for compatibility: the server evicts no clients.",
             on_or_off,
         ),
         subcommand(
             "client|no-touch",
             "ON | OFF",
             3,
-            "Accepted for compatibility: reading never changes a key.",
+            "Accepted for compatibility: reads never modify keys.",
             on_or_off,
         ),
         subcommand(
             "client|reply",
             "ON | OFF | SKIP",
             3,
-            "Turns replies to this connection on or off, or skips the next one.",
+            "Turns replies to the connection on or off, or skips the next one.",
             |context, args| context.client.set_replies(args.at(2)),
         ),
     ]),

@@ -25,7 +25,7 @@ pub(in crate::command) const HELLO: Command = command(
     "[protover [AUTH username password] [SETNAME clientname]]",
     -1,
     Flags::NO_AUTH,
-    "Chooses RESP2 or RESP3. Answers what this server is.",
+    "Selects RESP2 or RESP3. Returns information about the server.",
     hello,
 );
 
@@ -34,25 +34,25 @@ pub(in crate::command) const AUTH: Command = command(
     "[username] password",
     -2,
     Flags::NO_AUTH,
-    "Gives the password. The only user is called default.",
+    "Authenticates the connection. The only user is named default.",
     auth,
 );
 
 pub(in crate::command) const PING: Command =
-    command("ping", "[message]", -1, Flags::SUBSCRIBED, "Answers PONG, or the message.", ping);
+    command("ping", "[message]", -1, Flags::SUBSCRIBED, "Returns PONG, or the message.", ping);
 
 pub(in crate::command) const ECHO: Command =
-    command("echo", "message", 2, Flags::NONE, "Answers the message.", |_, args| Ok(Reply::bulk(args.at(1))));
+    command("echo", "message", 2, Flags::NONE, "Returns the message.", |_, args| Ok(Reply::bulk(args.at(1))));
 
 pub(in crate::command) const SELECT: Command =
-    command("select", "index", 2, Flags::NONE, "Chooses the database, 0 to 15, that keys are in.", select);
+    command("select", "index", 2, Flags::NONE, "Selects the current database, 0 to 15.", select);
 
 pub(in crate::command) const RESET: Command = command(
     "reset",
     "",
     1,
     Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED,
-    "Makes the connection as it was when it was opened. Locks taken with CONN stay until it closes.",
+    "Resets the connection to its initial state. Locks acquired with CONN remain held until it closes.",
     |context, _| {
         context.client.reset();
         context.in_turns(Unsubscribe)

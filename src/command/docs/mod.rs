@@ -24,7 +24,7 @@ const fn subcommand(
 pub(in crate::command) const COMMAND: Command = Command {
     name: "command",
     syntax: "",
-    summary: "Answers what commands there are. redis-cli's hints come from it.",
+    summary: "Returns information about all commands.",
     group: Group::Server,
     arity: -1,
     flags: Flags::NONE,
@@ -34,24 +34,24 @@ pub(in crate::command) const COMMAND: Command = Command {
             "command|info",
             "[command-name [command-name ...]]",
             -2,
-            "Answers how to call commands.",
+            "Returns information about one, several or all commands.",
             info,
         ),
-        subcommand("command|count", "", 2, "Answers how many commands there are.", |_, _| {
+        subcommand("command|count", "", 2, "Returns the number of commands.", |_, _| {
             Ok(Reply::count(COMMANDS.len()))
         }),
         subcommand(
             "command|docs",
             "[command-name [command-name ...]]",
             -2,
-            "Answers what commands do and what they take.",
+            "Returns documentation of one, several or all commands.",
             docs,
         ),
         subcommand(
             "command|list",
             "[FILTERBY PATTERN pattern]",
             -2,
-            "Answers the names of all commands.",
+            "Returns the names of all commands, or of those that match.",
             list,
         ),
     ]),
@@ -89,7 +89,7 @@ const DOCUMENT_WORK: usize = 128;
 fn few_names(args: Args<'_>) -> Result<RemainingArgs, CommandError> {
     match args.len() - 2 > NAMES_MAX {
         true => {
-            Err(CommandError::new(format!("ERR at most {NAMES_MAX} names; without any, all are described")))
+            Err(CommandError::new(format!("ERR at most {NAMES_MAX} names; omit them to list all commands")))
         }
         false => Ok(RemainingArgs::new(args, 2)),
     }
@@ -239,6 +239,6 @@ pub(in crate::command) fn help(command: &Command) -> Reply {
         lines.push(bulk(format!("{own} {}", subcommand.syntax).trim_end()));
         lines.push(bulk(&format!("    {}", subcommand.summary)));
     }
-    lines.extend([bulk("HELP"), bulk("    Answers this.")]);
+    lines.extend([bulk("HELP"), bulk("    Returns this help.")]);
     Reply::Array(lines)
 }

@@ -37,7 +37,7 @@ const WORK_PER_UNIT: usize = 12;
 pub(in crate::command) struct Work(u64);
 
 impl Work {
-    /// Work of so many units.
+    /// `units` units of work.
     pub(in crate::command) fn new(units: u64) -> Work {
         Work(units)
     }
@@ -47,7 +47,7 @@ impl Work {
         Work::of_units(TURN_WORK)
     }
 
-    /// As much work as so many units of a request's turn, see `steps`.
+    /// The work of `units` units of a request's turn, see `steps`.
     pub(in crate::command) fn of_units(units: usize) -> Work {
         Work((units * WORK_PER_UNIT) as u64)
     }
@@ -347,7 +347,7 @@ impl Glob {
         &self.pattern[..end]
     }
 
-    /// Units of work that matching a text of so many bytes takes at most, see [`super::steps`].
+    /// Maximum units of work to match a text of `bytes` bytes, see [`super::steps`].
     pub(in crate::command) fn work(&self, bytes: usize) -> usize {
         (2 + self.pattern.len() * (bytes / LANES + 2)).div_ceil(WORK_PER_UNIT)
     }

@@ -1,6 +1,6 @@
 //! `TTL`, `PTTL`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE key ms [...]`, `PERSIST`
 //!
-//! On the lease of a key, whoever owns it, as in Redis.
+//! They act on the lease of a key regardless of its owner, as in Redis.
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none, options};
 use crate::lock::{Lease, LockName, Op, Outcome};
@@ -23,7 +23,7 @@ pub(in crate::command) const TTL: Command = command(
     "key",
     2,
     Flags::READONLY,
-    "Answers the seconds a key has left; -1 no end, -2 free.",
+    "Returns the remaining time to live of a key in seconds; -1 without expiry, -2 if it does not exist.",
     |c, w| left(c, w, 1000),
 );
 
@@ -32,7 +32,7 @@ pub(in crate::command) const PTTL: Command = command(
     "key",
     2,
     Flags::READONLY,
-    "Answers the milliseconds a key has left; -1 no end, -2 free.",
+    "Returns the remaining time to live of a key in milliseconds; -1 without expiry, -2 if it does not exist.",
     |context, args| left(context, args, 1),
 );
 
@@ -41,7 +41,7 @@ pub(in crate::command) const EXPIRE: Command = command(
     "key seconds [NX | XX | GT | LT]",
     -3,
     Flags::WRITE,
-    "Moves the end of a key to this many seconds from now. Answers 1, or 0 if it is free or the condition fails.",
+    "Sets the time to live of a key in seconds. Returns 1, or 0 if the key does not exist or the condition is not met.",
     |context, args| expire(context, args, 1000, "expire"),
 );
 
@@ -50,7 +50,7 @@ pub(in crate::command) const PEXPIRE: Command = command(
     "key milliseconds [NX | XX | GT | LT]",
     -3,
     Flags::WRITE,
-    "Moves the end of a key to this many milliseconds from now.",
+    "Sets the time to live of a key in milliseconds. Returns 1, or 0 if the key does not exist or the condition is not met.",
     |context, args| expire(context, args, 1, "pexpire"),
 );
 
@@ -59,23 +59,23 @@ pub(in crate::command) const PERSIST: Command = command(
     "key",
     2,
     Flags::WRITE,
-    "Takes the end of a key away. Answers 1, or 0 if it had none, or MAXHOLD sets one.",
+    "Removes the expiry of a key. Returns 1, or 0 if the key has no expiry or MAXHOLD limits it.",
     persist,
 );
 
 /// How long a lease still lasts, in milliseconds; `None`: without an end.
 struct Left {
     millis: Option<u64>,
-    /// The most that it can be made.
-    most: Option<u64>,
+    /// The maximum that MAXHOLD allows.
+    max: Option<u64>,
 }
 
-/// `None`: nobody holds it.
+/// The remaining lifetime of a key; `None` if it does not exist.
 fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
     let read = context.access.read(name, |slot, now| {
         let left = |lease: &Lease| Left {
             millis: lease.deadline.millis_left(now),
-            most: lease.hold_until().millis_left(now),
+            max: lease.hold_until().millis_left(now),
         };
         slot.newest().map(left)
     });
@@ -136,7 +136,7 @@ fn expire(
         let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
         // No end counts as infinitely far.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
-        let (is, will_be) = (far(left.millis), i128::from(millis).min(far(left.most)));
+        let (is, will_be) = (far(left.millis), i128::from(millis).min(far(left.max)));
         let holds = (!nx || left.millis.is_none())
             && (!xx || left.millis.is_some())
             && (!gt || will_be > is)
@@ -156,7 +156,7 @@ fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, C
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
     context.atomically(|context| match expiry_of(context, &name)? {
-        Some(Left { millis: Some(_), most: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
+        Some(Left { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })
 }

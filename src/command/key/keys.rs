@@ -8,7 +8,7 @@ use crate::reply::{Bulks, Reply};
 pub(in crate::command) const KEYS: Command = Command {
     name: "keys",
     syntax: "pattern",
-    summary: "Answers all keys of this database that match. Use LOCKS or SCAN where there are many.",
+    summary: "Returns all keys of the current database that match a pattern. Prefer LOCKS or SCAN on large databases.",
     group: Group::Generic,
     arity: 2,
     flags: Flags::READONLY,
@@ -19,7 +19,7 @@ pub(in crate::command) const KEYS: Command = Command {
 pub(in crate::command) const SCAN: Command = Command {
     name: "scan",
     syntax: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
-    summary: "Goes through the keys of this database.",
+    summary: "Iterates over the keys of the current database.",
     group: Group::Generic,
     arity: -2,
     flags: Flags::READONLY,
@@ -56,7 +56,7 @@ impl Steps for Listing {
             scan::push_matching(context, Some(&self.pattern), &keys, &mut self.found);
             if self.found.size() > REPLY_BYTES_MAX {
                 return Err(CommandError::new(format!(
-                    "ERR the reply has more than {REPLY_BYTES_MAX} bytes; use SCAN or LOCKS"
+                    "ERR reply exceeds {REPLY_BYTES_MAX} bytes; use SCAN or LOCKS"
                 )));
             }
             if scanned.is_done {

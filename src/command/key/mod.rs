@@ -14,7 +14,7 @@ pub(in crate::command) use keys::{KEYS, SCAN};
 pub(in crate::command) const DEL: Command = Command {
     name: "del",
     syntax: "key [key ...]",
-    summary: "Releases keys, whoever holds them. Answers how many were held.",
+    summary: "Deletes one or more keys, regardless of their owners. Returns the number of keys deleted.",
     group: Group::Generic,
     arity: -2,
     flags: Flags::WRITE,
@@ -51,7 +51,7 @@ pub(in crate::command) fn delete(
     let if_owner = match if_owner.map(Owner::new) {
         None => None,
         Some(Ok(owner)) => Some(owner),
-        // Nobody can be called this.
+        // No owner can have this value.
         Some(Err(_)) => return Ok(false),
     };
     match context.submit_whole(&name, &Op::Delete { if_owner })? {
@@ -63,7 +63,7 @@ pub(in crate::command) fn delete(
 pub(in crate::command) const EXISTS: Command = Command {
     name: "exists",
     syntax: "key [key ...]",
-    summary: "Answers how many of the keys are held.",
+    summary: "Returns the number of keys that exist.",
     group: Group::Generic,
     arity: -2,
     flags: Flags::READONLY | Flags::FAST,
@@ -74,7 +74,7 @@ pub(in crate::command) const EXISTS: Command = Command {
 pub(in crate::command) const TYPE: Command = Command {
     name: "type",
     syntax: "key",
-    summary: "Answers string for a key with one owner, lock for a shared or limited one, none for a free one.",
+    summary: "Returns the type of a key: string for an exclusive lock, lock for a shared or limited one, none if it does not exist.",
     group: Group::Generic,
     arity: 2,
     flags: Flags::READONLY | Flags::FAST,
@@ -85,7 +85,7 @@ pub(in crate::command) const TYPE: Command = Command {
 pub(in crate::command) const DBSIZE: Command = Command {
     name: "dbsize",
     syntax: "",
-    summary: "Answers how many keys of this database are held.",
+    summary: "Returns the number of keys in the current database.",
     group: Group::Server,
     arity: 1,
     flags: Flags::READONLY | Flags::FAST,

@@ -8,7 +8,7 @@ use crate::reply::Reply;
 pub(in crate::command) const FENCE: Command = Command {
     name: "fence",
     syntax: "key [token]",
-    summary: "Answers the fencing token of the newest holder, or whether a token holds the lock right now.",
+    summary: "Returns the fencing token of the newest holder, or whether the given token holds the lock.",
     group: Group::Lock,
     arity: -2,
     flags: Flags::READONLY | Flags::FAST,

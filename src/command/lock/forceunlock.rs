@@ -10,7 +10,7 @@ use crate::reply::Reply;
 pub(in crate::command) const FORCEUNLOCK: Command = Command {
     name: "forceunlock",
     syntax: "key",
-    summary: "Takes a lock away from whoever holds it. Answers how many held it. For operators; logged.",
+    summary: "Revokes all leases of a lock. Returns the number of holders removed. For operators; logged.",
     group: Group::Lock,
     arity: 2,
     flags: Flags::WRITE | Flags::ADMIN,

@@ -12,7 +12,7 @@ pub(in crate::command) const LOCK: Command = Command {
     name: "lock",
     syntax: "key owner [EX seconds | PX milliseconds] [WAIT milliseconds] [SHARED | LIMIT n] [MAXHOLD milliseconds] \
              [DELAY milliseconds] [SESSION id | CONN] [META text]",
-    summary: "Takes a lock, or waits for it in line. Answers the fencing token, or Null if it was not granted.",
+    summary: "Acquires a lock, waiting in FIFO order if asked to. Returns the fencing token, or Null if the lock was not granted.",
     group: Group::Lock,
     arity: -3,
     flags: Flags::WRITE | Flags::DENYOOM | Flags::FAST | Flags::BLOCKING,
@@ -46,13 +46,13 @@ fn parse(context: &Context<'_>, args: Args<'_>) -> Result<Options, CommandError>
             found.ttl = Some(context.ttl(options.value()?, 1, "lock")?);
         } else if is("wait") && found.wait.is_none() {
             let millis = u64::try_from(options.integer()?)
-                .map_err(|_| CommandError::fixed("ERR WAIT is 0 or more milliseconds"))?;
+                .map_err(|_| CommandError::fixed("ERR WAIT must be 0 or more milliseconds"))?;
             found.wait = Some(millis.min(WAIT_MS_MAX));
         } else if is("shared") && found.mode.is_none() {
             found.mode = Some(Mode::Shared);
         } else if is("limit") && found.mode.is_none() {
             let n = u32::try_from(options.integer()?)
-                .map_err(|_| CommandError::fixed("ERR LIMIT is 1 to 4294967295 holders"))?;
+                .map_err(|_| CommandError::fixed("ERR LIMIT must be between 1 and 4294967295"))?;
             found.mode = Some(Mode::limit(n)?);
         } else if is("maxhold") && found.max_hold.is_none() {
             found.max_hold = Some(context.ttl(options.value()?, 1, "lock")?);
@@ -78,9 +78,9 @@ fn parse(context: &Context<'_>, args: Args<'_>) -> Result<Options, CommandError>
 
 fn meta(text: &[u8], bytes_max: usize) -> Result<Box<str>, CommandError> {
     if text.len() > bytes_max {
-        return Err(CommandError::new(format!("ERR a META text has at most {bytes_max} bytes")));
+        return Err(CommandError::new(format!("ERR META exceeds {bytes_max} bytes")));
     }
-    std::str::from_utf8(text).map(Box::from).map_err(|_| CommandError::fixed("ERR a META text is UTF-8"))
+    std::str::from_utf8(text).map(Box::from).map_err(|_| CommandError::fixed("ERR META must be UTF-8"))
 }
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -135,11 +135,11 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
                 Mode::Limit(n) => format!("LIMIT {n}"),
             };
             Err(CommandError::new(format!(
-                "ERR this owner holds the lock in another mode ({held}); release it, or ask in that mode"
+                "ERR owner already holds the lock in another mode ({held}); release it first or request that mode"
             )))
         }
         Outcome::Refused(Refusal::OtherSession) => Err(CommandError::fixed(
-            "ERR this owner holds the lock under another session, or one of the two is without; release it first",
+            "ERR owner already holds the lock under a different session or without one; release it first",
         )),
         _ => Ok(Reply::Null),
     }
@@ -153,10 +153,10 @@ pub(in crate::command) async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
         Verdict::TimedOut(seq) => (Reply::Null, seq),
         Verdict::SessionEnded(seq) => (CommandError::from(crate::engine::Unavailable::NoSession).into(), seq),
         Verdict::Replaced => error(CommandError::fixed(
-            "ERR the same owner asked for this lock again meanwhile, and that request has the place in line",
+            "ERR superseded by a newer request of the same owner, which takes its place in the queue",
         )),
-        Verdict::Unavailable => error(CommandError::fixed(
-            "MISCONF the journal failed while this request waited; it waits no more, ask again",
-        )),
+        Verdict::Unavailable => {
+            error(CommandError::fixed("MISCONF journal failed while the request was queued; retry"))
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::reply::Reply;
 pub(in crate::command) const LOCKINFO: Command = Command {
     name: "lockinfo",
     syntax: "key",
-    summary: "Answers who holds a lock and who waits for it, in order: the first 1000 of each, and how many there are.",
+    summary: "Returns the holders and waiters of a lock in order: the first 1000 of each, and their numbers.",
     group: Group::Lock,
     arity: 2,
     flags: Flags::READONLY,

@@ -5,7 +5,7 @@ use crate::command::{Command, Flags, Group, Run, scan};
 pub(in crate::command) const LOCKS: Command = Command {
     name: "locks",
     syntax: "cursor [MATCH pattern] [COUNT count]",
-    summary: "Goes through the locks that are held, as SCAN does.",
+    summary: "Iterates over the locks that are held, as SCAN does.",
     group: Group::Lock,
     arity: -2,
     flags: Flags::READONLY,

@@ -9,7 +9,7 @@ use crate::reply::Reply;
 pub(in crate::command) const RENEW: Command = Command {
     name: "renew",
     syntax: "key owner [EX seconds | PX milliseconds] [TOKEN token]",
-    summary: "Moves the end of a lease to TTL from now. Answers 1, or 0 if this owner does not hold the lock.",
+    summary: "Extends a lease to TTL from now. Returns 1, or 0 if the owner does not hold the lock.",
     group: Group::Lock,
     arity: -3,
     flags: Flags::WRITE | Flags::FAST,

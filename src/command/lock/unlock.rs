@@ -9,7 +9,7 @@ use crate::reply::Reply;
 pub(in crate::command) const UNLOCK: Command = Command {
     name: "unlock",
     syntax: "key owner [TOKEN token]",
-    summary: "Gives a lock back. Answers 1, or 0 if this owner does not hold it under this token.",
+    summary: "Releases a lock. Returns 1, or 0 if the owner does not hold it under the token.",
     group: Group::Lock,
     arity: -3,
     flags: Flags::WRITE | Flags::FAST,
@@ -21,7 +21,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let name = context.name(args.at(1))?;
     let owner = context.owner(args.at(2))?;
     let token = match option_token(args, 3)? {
-        Wanted::Nobodys => return Ok(Reply::Integer(0)),
+        Wanted::Invalid => return Ok(Reply::Integer(0)),
         Wanted::Any => None,
         Wanted::This(token) => Some(token),
     };
@@ -36,7 +36,7 @@ pub(in crate::command) enum Wanted {
     /// The one with this token.
     This(FencingToken),
     /// None: the number given is no token.
-    Nobodys,
+    Invalid,
 }
 
 /// Reads `[TOKEN t]` as the only option, at word `n`.
@@ -47,7 +47,7 @@ pub(in crate::command) fn option_token(args: Args<'_>, n: usize) -> Result<Wante
         if !options::is(arg, "token") || !matches!(wanted, Wanted::Any) {
             return Err(CommandError::SYNTAX);
         }
-        wanted = options::token(options.value()?)?.map_or(Wanted::Nobodys, Wanted::This);
+        wanted = options::token(options.value()?)?.map_or(Wanted::Invalid, Wanted::This);
     }
     Ok(wanted)
 }

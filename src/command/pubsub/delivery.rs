@@ -1,9 +1,9 @@
-//! Who subscribed to what, and how messages and lock events reach them.
+//! Subscriptions, and the delivery of messages and lock events.
 //!
 //! Guarantees: a subscriber gets the messages of one publisher, and the events of one lock, in order.
 //! No call does more than about half a millisecond of work, whatever was subscribed to: a
 //! [`Publication`] goes on in turns. The patterns of a connection are matched against lock events by
-//! that connection's own task, so that they cost nobody else anything. A subscriber that does not keep
+//! that connection's own task, so that they cost other connections nothing. A subscriber that does not keep
 //! up is cut off at a limit in bytes. Not here: commands, sockets.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -50,7 +50,7 @@ struct Topics {
     listeners: BTreeMap<u64, Arc<SubscriberQueue>>,
 }
 
-/// What is told, once for all subscribers.
+/// A message, shared by all subscribers.
 pub(in crate::command) struct Notice {
     pub(in crate::command) channel: Arc<[u8]>,
     pub(in crate::command) payload: Box<[u8]>,
@@ -296,7 +296,7 @@ impl PubSub {
         for info in dropped {
             tracing::warn!(
                 client = %info.addr,
-                "subscriber dropped: it does not keep up with its messages (--subscriber-bytes-max)"
+                "subscriber too slow: closing connection (--subscriber-bytes-max)"
             );
         }
         done

@@ -131,11 +131,11 @@ impl Subscriptions {
         }
     }
 
-    /// Fails if `topics` more, of so many bytes, are more than the limits allow.
+    /// Fails if `topics` more subscriptions of `bytes` bytes exceed the limits.
     fn check(&self, limits: &Limits, topics: usize, bytes: usize) -> Result<(), CommandError> {
         if self.count() + topics > limits.subscriptions_max {
             return Err(CommandError::new(format!(
-                "ERR a connection listens to at most {} channels and patterns",
+                "ERR subscription limit reached: {} channels and patterns (--subscriptions-max)",
                 limits.subscriptions_max
             )));
         }
@@ -282,7 +282,7 @@ pub(in crate::command) const SUBSCRIBE: Command = command(
     "channel [channel ...]",
     -2,
     Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Listens to channels; the events of a lock are on __lock__:<key>.",
+    "Subscribes to channels. The events of a lock are published on __lock__:<key>.",
     |context, args| subscribe(context, args, Kind::Channel),
 );
 
@@ -291,7 +291,7 @@ pub(in crate::command) const PSUBSCRIBE: Command = command(
     "pattern [pattern ...]",
     -2,
     Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Listens to all channels that match; __lock__:* for the events of all locks.",
+    "Subscribes to channels that match patterns. __lock__:* matches the events of all locks.",
     |context, args| subscribe(context, args, Kind::Pattern),
 );
 
@@ -300,7 +300,7 @@ pub(in crate::command) const UNSUBSCRIBE: Command = command(
     "[channel [channel ...]]",
     -1,
     Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Stops listening to channels, or to all of them.",
+    "Unsubscribes from channels, or from all channels.",
     |context, args| unsubscribe(context, args, Kind::Channel),
 );
 
@@ -309,7 +309,7 @@ pub(in crate::command) const PUNSUBSCRIBE: Command = command(
     "[pattern [pattern ...]]",
     -1,
     Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Stops listening to patterns, or to all of them.",
+    "Unsubscribes from patterns, or from all patterns.",
     |context, args| unsubscribe(context, args, Kind::Pattern),
 );
 
@@ -318,17 +318,17 @@ pub(in crate::command) const PUBLISH: Command = command(
     "channel message",
     3,
     Flags::FAST,
-    "Sends a message to those who listen. Answers how many got it. Lock events cannot be sent.",
+    "Posts a message to a channel. Returns the number of subscribers that received it. Event channels are reserved.",
     |context, args| {
         let channel = args.at(1);
         if delivery::is_for_events(channel) {
             return Err(CommandError::fixed(
-                "ERR channels __lock__: and __lock@n__: are for the server's events",
+                "ERR channels __lock__: and __lock@n__: are reserved for lock events",
             ));
         }
         let publication = Publication::message(channel, args.at(2));
         if context.access.is_alone() {
-            // Nobody waits for those who listen: EXEC sends it when others may come in between.
+            // EXEC publishes after the transaction, when it no longer has exclusive access.
             context.client.deferred = Some(publication);
             return Ok(Reply::Integer(0));
         }

@@ -8,7 +8,7 @@ use crate::reply::Reply;
 pub(in crate::command) const CONFIG: Command = Command {
     name: "config",
     syntax: "",
-    summary: "Shows how the server is set up.",
+    summary: "A container for server configuration commands.",
     group: Group::Server,
     arity: -2,
     flags: Flags::ADMIN,
@@ -16,7 +16,7 @@ pub(in crate::command) const CONFIG: Command = Command {
     run: Run::Subcommands(&[Command {
         name: "config|get",
         syntax: "pattern [pattern ...]",
-        summary: "Answers the settings whose names match. They are set by flags, variables or a file.",
+        summary: "Returns the settings whose names match. Flags, environment variables and the configuration file set them.",
         group: Group::Server,
         arity: -3,
         flags: Flags::ADMIN,

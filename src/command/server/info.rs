@@ -10,8 +10,8 @@ use crate::reply::Reply;
 pub(in crate::command) const INFO: Command = Command {
     name: "info",
     syntax: "[section [section ...]]",
-    summary: "Answers what the server is and how it does: server, clients, memory, persistence, stats, \
-              replication, locks, keyspace. Counts are of this moment: what is not durable yet is counted, too.",
+    summary: "Returns information and statistics about the server: server, clients, memory, persistence, stats, \
+              replication, locks, keyspace. Counts include changes that are not durable yet.",
     group: Group::Server,
     arity: -1,
     flags: Flags::NONE,

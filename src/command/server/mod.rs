@@ -11,7 +11,7 @@ pub(in crate::command) use info::INFO;
 pub(in crate::command) const TIME: Command = Command {
     name: "time",
     syntax: "",
-    summary: "Answers the server's wall-clock time in seconds and microseconds. No lease depends on it.",
+    summary: "Returns the server's wall-clock time in seconds and microseconds. Leases do not depend on it.",
     group: Group::Server,
     arity: 1,
     flags: Flags::FAST,
@@ -26,7 +26,7 @@ pub(in crate::command) const TIME: Command = Command {
 pub(in crate::command) const WAIT: Command = Command {
     name: "wait",
     syntax: "numreplicas timeout",
-    summary: "Answers 0: there are no replicas, and every reply is durable before it is sent.",
+    summary: "Returns 0: there are no replicas, and every reply is durable before it is sent.",
     group: Group::Generic,
     arity: 3,
     flags: Flags::NONE,
