@@ -145,6 +145,6 @@ mod tests {
         assert_eq!(nearest("colour"), None);
         assert_eq!(nearest(&"x".repeat(1 << 20)), None);
         assert_eq!(hint("REQUIREPASSS", &Form::Variable), "did you mean OCTOSTORE_REQUIREPASS?");
-        assert_eq!(hint("port", &Form::Key), "octostore has listen ADDR:PORT");
+        assert_eq!(hint("port", &Form::Key), "use listen ADDR:PORT");
     }
 }

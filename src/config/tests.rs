@@ -44,15 +44,15 @@ fn wrong_settings_are_named_with_their_source() {
         (vec!["--locks-max", "many"], "\"many\" is not a number"),
         (vec!["--durability", "perhaps"], "is not always, interval or memory"),
         (vec!["--listen", "nonsense"], "is not an address and port"),
-        (vec!["--listen", "0.0.0.0:7379"], "there is no password"),
+        (vec!["--listen", "0.0.0.0:7379"], "no password is set"),
         (vec!["--arg-bytes-max", "1000000", "--request-bytes-max", "999999"], "--request-bytes-max"),
         (vec!["--requirepass-file", "/nonexistent/file"], "cannot read /nonexistent/file"),
-        (vec!["--requirepass-file", "x", "--requirepass", "y"], "choose one"),
-        (vec!["--log", "loud"], "the levels are"),
+        (vec!["--requirepass-file", "x", "--requirepass", "y"], "use only one of them"),
+        (vec!["--log", "loud"], "must be error, warn"),
         (vec!["--config", "/nonexistent/file"], "cannot read"),
         (vec!["--config", &file("locks_max = 1")], "did you mean locks-max?"),
-        (vec!["--config", &file("colour = 1")], "there is no setting \"colour\""),
-        (vec!["--config", &file("locks-max = [1]")], "locks-max is array"),
+        (vec!["--config", &file("colour = 1")], "unknown setting \"colour\""),
+        (vec!["--config", &file("locks-max = [1]")], "locks-max must be a string or a number, not array"),
         (vec!["--config", &file("= 1")], "is not TOML"),
     ] {
         let text = refusal(&flags);
@@ -64,7 +64,7 @@ fn wrong_settings_are_named_with_their_source() {
 fn a_setting_that_is_given_and_empty_is_refused() {
     for option in OPTIONS {
         let text = refusal(&[&format!("--{}=", option.name)]);
-        let expected = format!("--{} (from the command line): is empty; give it a value", option.name);
+        let expected = format!("--{} (from the command line): is empty; set a value", option.name);
         assert!(text.contains(&expected), "{text}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -90,36 +90,36 @@ fn several_addresses_are_listened_on() {
     };
     let array = file("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n");
     assert_eq!(Config::with(&["--config", &array]).unwrap().listen, both);
-    assert!(refusal(&["--config", &file("listen = [1]\n")]).contains("not everything in the array listen"));
+    assert!(refusal(&["--config", &file("listen = [1]\n")]).contains("the array listen must contain only strings"));
     assert!(refusal(&["--config", &file("listen = []\n")]).contains("is empty"));
     let named = listen("localhost:1").unwrap();
     assert!(!named.is_empty() && named.iter().all(|listen| !listen.is_required), "{named:?}");
     for (text, part) in [
-        ("127.0.0.1:1,127.0.0.1:1", "127.0.0.1:1 is named twice"),
+        ("127.0.0.1:1,127.0.0.1:1", "127.0.0.1:1 is given twice"),
         ("127.0.0.1:1,", "\"\" is not an address and port"),
         ("127.0.0.1:1 [::1]:1", "is not an address and port"),
-        ("127.0.0.1:1,192.0.2.1:1", "192.0.2.1:1 can be reached from other machines"),
+        ("127.0.0.1:1,192.0.2.1:1", "192.0.2.1:1 is not a loopback address"),
     ] {
         let refused = listen(text).unwrap_err().to_string();
         assert!(refused.contains(part), "{text}: {refused}");
     }
-    assert!(refusal(&["--http", "127.0.0.1:1,0.0.0.0:1"]).contains("0.0.0.0:1 can be reached"));
+    assert!(refusal(&["--http", "127.0.0.1:1,0.0.0.0:1"]).contains("0.0.0.0:1 is not a loopback address"));
     assert!(Config::with(&["--http", "off"]).unwrap().http.is_empty());
 }
 
 #[test]
 fn options_of_redis_lead_to_those_of_octostore() {
     for (flags, part) in [
-        (vec!["--port", "6379"], "there is no option --port: octostore has --listen ADDR:PORT"),
-        (vec!["--port=6379"], "octostore has --listen ADDR:PORT"),
-        (vec!["-p", "6379"], "octostore has --listen ADDR:PORT"),
-        (vec!["--bind", "127.0.0.1"], "octostore has --listen ADDR:PORT"),
-        (vec!["--dir", "/data"], "octostore has --data FILE"),
-        (vec!["--appendonly", "yes"], "octostore has --durability MODE"),
-        (vec!["--protected-mode", "no"], "octostore has --allow-no-password;"),
+        (vec!["--port", "6379"], "unknown option --port: use --listen ADDR:PORT"),
+        (vec!["--port=6379"], "use --listen ADDR:PORT"),
+        (vec!["-p", "6379"], "use --listen ADDR:PORT"),
+        (vec!["--bind", "127.0.0.1"], "use --listen ADDR:PORT"),
+        (vec!["--dir", "/data"], "use --data FILE"),
+        (vec!["--appendonly", "yes"], "use --durability MODE"),
+        (vec!["--protected-mode", "no"], "use --allow-no-password;"),
         (vec!["--databases", "4"], "there are always 16 databases"),
         (vec!["--daemonize", "yes"], "it runs in the foreground"),
-        (vec!["/etc/redis/redis.conf"], "is no option; settings are flags"),
+        (vec!["/etc/redis/redis.conf"], "is not an option; settings are flags"),
         (vec!["--listne", "127.0.0.1:1"], "'--listen'"),
     ] {
         let text = refusal(&flags);
@@ -137,10 +137,10 @@ fn a_variable_that_is_no_setting_is_refused_unless_it_is_meant_for_others() {
     };
     for (name, part) in [
         ("OCTOSTORE_REQUIREPAS", "did you mean OCTOSTORE_REQUIREPASS?"),
-        ("OCTOSTORE_PASSWORD", "octostore has OCTOSTORE_REQUIREPASS_FILE FILE"),
+        ("OCTOSTORE_PASSWORD", "use OCTOSTORE_REQUIREPASS_FILE FILE"),
         ("OCTOSTORE_CONFG", "did you mean OCTOSTORE_CONFIG?"),
         ("OCTOSTORE_locks_max", "did you mean OCTOSTORE_LOCKS_MAX?"),
-        ("OCTOSTORE_PORT", "octostore has OCTOSTORE_LISTEN ADDR:PORT"),
+        ("OCTOSTORE_PORT", "use OCTOSTORE_LISTEN ADDR:PORT"),
         ("OCTOSTORE_COLOUR", "see octostore --help"),
         ("OCTOSTORE_", "see octostore --help"),
     ] {

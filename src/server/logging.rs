@@ -398,9 +398,9 @@ mod tests {
         output.close();
         let text = text(&written);
         let kept = text.lines().filter(|line| line.starts_with('x')).count();
-        let loss = text.lines().find(|line| line.contains("left out")).unwrap();
+        let loss = text.lines().find(|line| line.contains("dropped")).unwrap();
         assert!(
-            loss.contains(&format!(" WARN {} lines left out", lines - kept)),
+            loss.contains(&format!(" WARN {} lines dropped", lines - kept)),
             "{kept} of {lines}: {loss}"
         );
         assert!((lines / 3..=lines / 3 * 2).contains(&kept), "{kept} of {lines}");
