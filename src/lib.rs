@@ -14,7 +14,7 @@
 //! | [`http`] | the HTTP adapter: routes, JSON, event streams, metrics as text | what locks do, RESP, storage |
 //! | [`metrics`] | counters and histograms | names, labels, clocks |
 //! | [`config`] | flags, variables and file become a checked configuration | defaults that are not in its table |
-//! | [`server`] | the composition root: open, recover, bind, serve, drain | everything that could be decided elsewhere |
+//! | [`server`] | the composition root: open, recover, bind, serve, drain; the log | everything that could be decided elsewhere |
 //! | [`net`] | sockets that listen, at several addresses | protocols |
 //! | [`logging`] | the log's way to stderr: a bounded queue, a line a second for each call site | what is logged |
 //! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
@@ -25,7 +25,7 @@
 //!
 //! What holds everywhere:
 //!
-//! * Nobody is told anything that is not yet durable, refusals and reads included.
+//! * No reply reveals anything that is not yet durable, including refusals and reads.
 //! * Fencing tokens are one counter that never goes back and never comes from a clock.
 //! * A lease never ends early: deadlines are on the boot-time clock; wall time is for display.
 //! * A free lock costs nothing: no entry, no row, no timer.
@@ -40,7 +40,6 @@ pub mod engine;
 pub mod http;
 pub mod journal;
 pub mod lock;
-pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reply;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use octostore::config::{Config, ConfigError};
-use octostore::logging;
+use octostore::server::logging;
 use octostore::server::{self, Server, StartError};
 
 #[global_allocator]

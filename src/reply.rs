@@ -1,6 +1,6 @@
 //! What a command answers, before any protocol.
 //!
-//! Promise: every reply is complete and owns its bytes. Absent: RESP versions, HTTP, sockets.
+//! Guarantees: every reply is complete and owns its bytes. Not here: RESP versions, HTTP, sockets.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -64,7 +64,7 @@ impl Reply {
             }
     }
 
-    /// Whether it takes more than so many bytes of memory. Looks at no more of it than it has to.
+    /// Whether it takes more than `bytes` bytes of memory. Stops as soon as that is known.
     pub fn is_larger_than(&self, bytes: usize) -> bool {
         fn take(reply: &Reply, left: &mut usize) -> bool {
             let all = |parts: &[Reply], left: &mut usize| parts.iter().all(|part| take(part, left));

@@ -4,8 +4,8 @@
 //! Not here: users, ACLs.
 
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 
 /// What a client must know.
@@ -41,18 +41,18 @@ impl CurrentPassword {
 
     /// Whether clients need none.
     pub fn is_none(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.0.read().is_none()
     }
 
     /// Whether a client that gives this may do everything.
     pub(super) fn admits(&self, given: &[u8]) -> bool {
-        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.0.read();
         current.as_ref().is_none_or(|password| password.is(given))
     }
 
     /// Sets another one. Returns whether it differs. Clients that are connected stay authenticated.
     pub fn replace(&self, password: Option<Password>) -> bool {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.write();
         let differs = *current != password;
         *current = password;
         differs

@@ -1,46 +1,47 @@
 //! One connection's state, and how its requests are carried out.
 //!
-//! Promise: every request gets exactly one [`Executed`], whatever its words; when the client goes, its subscriptions,
-//! watches and CONN locks go with it. Absent: sockets and wire formats.
+//! Guarantees: every request yields exactly one [`Execution`], whatever its arguments. When the client
+//! disconnects, its subscriptions, watches and CONN locks end. Not here: sockets and wire formats.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::args;
-use super::clients::ClientInfo;
-use super::hub::Publication;
+use super::options;
+use super::pubsub::Publication;
 use super::pubsub::{Incoming, Subscriptions, Turn};
+use super::registry::ClientInfo;
 use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
 use super::transaction::Transaction;
-use super::{Args, Command, CommandError, Context, Flags, Run, Service};
+use super::{Args, Command, CommandError, Context, Flags, Run, ServerState};
 use crate::engine::{Parked, Watch};
 use crate::journal::Seq;
 use crate::lock::{Origin, SessionId};
 use crate::reply::Reply;
 
-/// What became of a request.
-pub struct Executed {
-    /// What to answer; `None`: nothing. If it waits for a lock or has turns left to take, only whether there is to be an answer.
+/// The result of executing a request.
+pub struct Execution {
+    /// The reply, or `None` if the client has turned replies off. For a request that is not finished yet, only
+    /// whether it is `Some` counts.
     pub reply: Option<Reply>,
-    /// The reply must not leave before this is durable.
+    /// The reply must not be sent before this is durable.
     pub seq: Seq,
-    /// How the connection goes on.
-    pub next: Next,
-    /// The name of the command; empty if there is none of that name.
+    /// What the connection does after the reply.
+    pub next: AfterReply,
+    /// The name of the command; empty if it is unknown.
     pub command: &'static str,
 }
 
-/// How a connection goes on after a request.
-pub enum Next {
-    /// With the next request.
+/// What a connection does after a reply.
+pub enum AfterReply {
+    /// Executes the next request.
     Request,
-    /// With the same request, once others had their turn: nothing was done yet, and there is no reply.
+    /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
-    /// It waits for a lock; the reply comes from [`Client::verdict`].
+    /// Waits for a lock; the reply comes from [`Client::verdict`].
     Wait(Parked),
-    /// It has turns left to take; the reply comes from [`Client::advance`].
+    /// Continues the request in further turns; the reply comes from [`Client::advance`].
     Steps(Box<dyn Steps>),
-    /// It ends after the reply.
+    /// Closes the connection.
     Close,
 }
 
@@ -48,16 +49,16 @@ pub enum Next {
 enum Replies {
     On,
     Off,
-    /// Not to the next request.
+    /// Off for the next request only.
     Skip,
 }
 
-/// Sessions that a connection is remembered to have opened.
+/// Number of opened sessions that a connection remembers.
 const OPENED_SESSIONS_MAX: usize = 16;
 
-/// One connection.
+/// The state of one connection.
 pub struct Client {
-    service: Arc<Service>,
+    server: Arc<ServerState>,
     info: Arc<ClientInfo>,
     database: u8,
     protocol: u8,
@@ -65,34 +66,36 @@ pub struct Client {
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
-    /// What a command of the transaction that runs publishes, once the transaction is over.
+    /// The publication of the running transaction's current command, sent after the transaction.
     pub(super) deferred: Option<Publication>,
     connection_session: Option<SessionId>,
-    /// The latest that it opened, the oldest first.
+    /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
-    /// The request that is carried out said that the next one is to be skipped.
+    /// The current request was CLIENT REPLY SKIP.
     skips_next: bool,
-    /// The one that is carried out.
+    /// The current command.
     command: &'static str,
     last_command: &'static str,
+    /// The next request is the previous one again, which is counted already.
+    is_retried: bool,
     /// Units of work done since the last turn ended.
     pub(super) work: usize,
-    /// What `work` was when the transaction that runs began.
+    /// The value of `work` when the running transaction began.
     pub(super) transaction_began_at: usize,
 }
 
 impl Client {
-    /// Registers a connection between these two addresses.
-    pub fn new(service: &Arc<Service>, addr: String, local_addr: String) -> Client {
-        let info = service.clients.register(addr, local_addr, service.engine.clock().now());
+    /// Registers a connection from `addr` to `local_addr`.
+    pub fn new(server: &Arc<ServerState>, addr: String, local_addr: String) -> Client {
+        let info = server.clients.register(addr, local_addr, server.engine.clock().now());
         Client {
-            service: Arc::clone(service),
+            server: Arc::clone(server),
             info,
             database: 0,
             protocol: 2,
-            is_authenticated: service.password.is_none(),
+            is_authenticated: server.password.is_none(),
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
@@ -104,32 +107,33 @@ impl Client {
             skips_next: false,
             command: "",
             last_command: "NULL",
+            is_retried: false,
             work: 0,
             transaction_began_at: 0,
         }
     }
 
-    /// Whether it may go on before others are served.
+    /// Whether the current turn has work left.
     pub fn has_turn_left(&self) -> bool {
         self.work < TURN_WORK
     }
 
-    /// Others were served: starts a new turn.
+    /// Starts a new turn, after the connection has yielded.
     pub fn begin_turn(&mut self) {
         self.work = 0;
     }
 
-    /// What others may know of it.
+    /// The public information about the connection.
     pub fn info(&self) -> &Arc<ClientInfo> {
         &self.info
     }
 
-    /// 2 or 3.
+    /// The RESP version, 2 or 3.
     pub fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// Whether it gave the password, or needs none.
+    /// Whether the client has authenticated or needs no password.
     pub fn is_authenticated(&self) -> bool {
         self.is_authenticated
     }
@@ -142,12 +146,12 @@ impl Client {
         self.subscriptions.count() > 0
     }
 
-    /// Whether it has subscribed to something since it was opened or reset.
+    /// Whether the client has subscribed since the connection was opened or reset.
     pub fn has_subscribed(&self) -> bool {
-        self.subscriptions.has_mailbox()
+        self.subscriptions.has_queue()
     }
 
-    /// The oldest message for it that was not sent yet.
+    /// Removes the oldest queued message.
     pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
         self.subscriptions.next_message(turn)
     }
@@ -167,14 +171,14 @@ impl Client {
         self.origin = None;
     }
 
-    /// Who asks, for those who look at the locks.
+    /// The client as LOCKINFO reports it.
     pub(super) fn origin(&mut self) -> Arc<Origin> {
         let info = &self.info;
         let make = || Arc::new(Origin { addr: info.addr.clone(), client_name: info.name() });
         Arc::clone(self.origin.get_or_insert_with(make))
     }
 
-    /// Notes that it opened a session.
+    /// Records a session that the client opened.
     pub(super) fn opened_session(&mut self, id: SessionId) {
         if self.opened_sessions.len() == OPENED_SESSIONS_MAX {
             self.opened_sessions.pop_front();
@@ -182,13 +186,13 @@ impl Client {
         self.opened_sessions.push_back(id);
     }
 
-    /// Whether it may see the id of a session: it opened it, or the session is its own (CONN).
+    /// Whether the client may see the id of a session: it opened the session, or the session is its CONN session.
     pub(super) fn knows_session(&self, id: SessionId) -> bool {
         self.connection_session == Some(id) || self.opened_sessions.contains(&id)
     }
 
-    /// Back to how it was when it was opened, but for locks taken with CONN, and for subscriptions: see
-    /// [`Client::unsubscribe_some`].
+    /// Restores the initial state, except for CONN locks and for subscriptions, which
+    /// [`Client::unsubscribe_some`] removes.
     pub(super) fn reset(&mut self) {
         self.transaction = None;
         self.watch = None;
@@ -197,68 +201,53 @@ impl Client {
         self.set_name("");
         self.replies = Replies::On;
         self.opened_sessions = VecDeque::new();
-        self.is_authenticated = self.service.password.is_none();
+        self.is_authenticated = self.server.password.is_none();
     }
 
-    /// Removes some of its subscriptions, as many as a turn allows. Returns whether there are any left.
+    /// Removes as many subscriptions as one turn allows. Returns whether any are left.
     pub fn unsubscribe_some(&mut self) -> bool {
-        self.subscriptions.clear_some(&self.service, self.info.id)
+        self.subscriptions.clear_some(&self.server, self.info.id)
     }
 
-    /// Carries a request out. `service` is the one it was made with, passed along to spare a count of references.
-    pub fn execute(&mut self, service: &Arc<Service>, words: Args<'_>) -> Executed {
+    /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves cloning the `Arc`.
+    pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
         self.work += REQUEST_WORK;
-        let access = service.engine.access();
-        let mut context = Context {
-            service,
-            client: self,
-            access: &access,
-            seq: Seq::default(),
-            parked: None,
-            steps: None,
-            closes: false,
-        };
-        let done = context.run(words);
+        let access = server.engine.access();
+        let mut context = Context::new(server, self, &access);
+        let done = context.run(args);
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
-            let (reply, seq, next, command) = (None, Seq::default(), Next::Again, self.command);
-            return Executed { reply, seq, next, command };
+            self.is_retried = true;
+            let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
+            return Execution { reply, seq, next, command };
         }
         let reply = context.reply_to(done);
         let Context { seq, parked, steps, closes, .. } = context;
-        // Messages, and the confirmations that they are to come, answer no request.
+        // Messages and subscription confirmations are not replies.
         let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
         let is_silent = self.replies != Replies::On && !is_message;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
         let next = match (parked, steps) {
-            (Some(parked), _) => Next::Wait(parked),
-            (None, Some(steps)) => Next::Steps(steps),
-            (None, None) if closes => Next::Close,
-            (None, None) => Next::Request,
+            (Some(parked), _) => AfterReply::Wait(parked),
+            (None, Some(steps)) => AfterReply::Steps(steps),
+            (None, None) if closes => AfterReply::Close,
+            (None, None) => AfterReply::Request,
         };
         if !self.command.is_empty() {
             self.last_command = self.command;
         }
-        Executed { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
+        Execution { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
     }
 
-    /// Takes the next turn of a request. `None`: it needs another one.
-    pub fn advance(&mut self, service: &Arc<Service>, steps: &mut dyn Steps) -> Option<Executed> {
+    /// Runs the next turn of a request. Returns `None` if it needs another one.
+    pub fn advance(&mut self, server: &Arc<ServerState>, steps: &mut dyn Steps) -> Option<Execution> {
         self.begin_turn();
-        let access = service.engine.access();
-        let mut context = Context {
-            service,
-            client: self,
-            access: &access,
-            seq: Seq::default(),
-            parked: None,
-            steps: None,
-            closes: false,
-        };
+        let access = server.engine.access();
+        let mut context = Context::new(server, self, &access);
         let done = match steps.advance(&mut context) {
             Ok(Progress::More) => return None,
             Ok(Progress::Done(reply)) => Ok(reply),
@@ -266,34 +255,34 @@ impl Client {
             Err(error) => Err(error),
         };
         let reply = Some(context.reply_to(done));
-        let next = if context.closes { Next::Close } else { Next::Request };
-        Some(Executed { reply, seq: context.seq, next, command: context.client.last_command })
+        let next = if context.closes { AfterReply::Close } else { AfterReply::Request };
+        Some(Execution { reply, seq: context.seq, next, command: context.client.last_command })
     }
 
-    pub(super) fn set_replies(&mut self, word: &[u8]) -> Result<Reply, CommandError> {
-        self.replies = match word {
-            word if args::is(word, "on") => Replies::On,
-            word if args::is(word, "off") => Replies::Off,
-            word if args::is(word, "skip") && self.replies == Replies::Off => Replies::Off,
-            word if args::is(word, "skip") => Replies::Skip,
+    pub(super) fn set_replies(&mut self, arg: &[u8]) -> Result<Reply, CommandError> {
+        self.replies = match arg {
+            arg if options::is(arg, "on") => Replies::On,
+            arg if options::is(arg, "off") => Replies::Off,
+            arg if options::is(arg, "skip") && self.replies == Replies::Off => Replies::Off,
+            arg if options::is(arg, "skip") => Replies::Skip,
             _ => return Err(CommandError::SYNTAX),
         };
         self.skips_next = self.replies == Replies::Skip;
         Ok(Reply::OK)
     }
 
-    /// Waits for a parked request's reply, and what that has to wait for.
+    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable first.
     pub async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
         super::lock::verdict(parked).await
     }
 
-    /// Tells the registry what this connection did. Call between batches of requests, and before it is shown.
-    pub fn rest(&mut self, is_waiting: bool) {
-        let now = self.service.engine.clock().now();
+    /// Publishes the connection's state in the registry. Called between batches and before CLIENT LIST or INFO.
+    pub fn update_registry(&mut self, is_waiting: bool) {
+        let now = self.server.engine.clock().now();
         let (channels, patterns) = self.subscriptions.counts();
         let queued = self.transaction.as_ref().map(Transaction::len);
         let watched = self.watch.as_ref().map_or(0, Watch::len);
-        // Of the request that is carried out, if it asks about its own connection.
+        // CLIENT LIST and CLIENT INFO report themselves.
         let command = if self.command.is_empty() { self.last_command } else { self.command };
         self.info.update(|details| {
             details.last_seen = now;
@@ -310,42 +299,42 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.watch = None;
-        self.subscriptions.clear(&self.service, self.info.id);
+        self.subscriptions.clear(&self.server, self.info.id);
         if let Some(id) = self.connection_session {
-            self.service.engine.connection_is_gone(id);
+            self.server.engine.connection_is_gone(id);
         }
-        self.service.clients.remove(self.info.id);
+        self.server.clients.remove(self.info.id);
     }
 }
 
 impl Context<'_> {
-    /// The session that ends with this connection.
+    /// The session that ends with the connection; opens it if necessary.
     pub(super) fn connection_session(&mut self) -> Result<SessionId, CommandError> {
         if let Some(id) = self.client.connection_session {
             if self.access.has_session(id) {
                 return Ok(id);
             }
-            // The commit that opened it failed.
+            // The commit that opened the session failed.
             self.client.connection_session = None;
             self.access.forget_connection(id);
         }
-        let id = self.look(self.access.open_session("", None, None))?;
+        let id = self.observe(self.access.open_session("", None, None))?;
         self.client.connection_session = Some(id);
         Ok(id)
     }
 
-    /// Finds the command, checks what is common to all, and runs or queues it.
-    fn run(&mut self, words: Args<'_>) -> Result<Reply, CommandError> {
-        let command = self.admit(words).map_err(|error| self.abort_transaction(words, error))?;
+    /// Finds the command, runs the common checks, then runs or queues it.
+    fn run(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
+        let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
         if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
-            return self.queue(command, words);
+            return self.queue(command, args);
         }
-        self.call(command, words)
+        self.call(command, args)
     }
 
-    /// The command that these words name, if the connection may send it now.
-    fn admit(&mut self, words: Args<'_>) -> Result<&'static Command, CommandError> {
-        let command = find(words)?;
+    /// Finds the command and checks that the connection may send it now.
+    fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
+        let command = find(args)?;
         self.client.command = command.name;
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
@@ -360,53 +349,55 @@ impl Context<'_> {
         Ok(command)
     }
 
-    /// Runs a command that was found, with its checks done.
-    pub(super) fn call(&mut self, command: &'static Command, words: Args<'_>) -> Result<Reply, CommandError> {
-        self.service.commands_run.add(1);
+    /// Runs a command that has passed the common checks.
+    pub(super) fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
+        if !std::mem::take(&mut self.client.is_retried) {
+            self.server.commands_run.add(1);
+        }
         match command.run {
-            Run::Handler(handler) => handler(self, words),
+            Run::Handler(handler) => handler(self, args),
             Run::Subcommands(_) => Ok(super::docs::help(command)),
         }
     }
 }
 
-/// The command, or the subcommand, that these words name, if there are enough of them.
-fn find(words: Args<'_>) -> Result<&'static Command, CommandError> {
-    let Some(command) = Command::find(words.word(0)) else { return Err(unknown(words)) };
-    if !command.accepts(words.len()) {
+/// Finds the command or subcommand and checks its arity.
+fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
+    let Some(command) = Command::find(args.at(0)) else { return Err(unknown(args)) };
+    if !command.accepts(args.len()) {
         return Err(CommandError::arity(command.name));
     }
     let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
-    if words.len() == 1 {
-        // COMMAND alone is COMMAND INFO.
+    if args.len() == 1 {
+        // COMMAND without a subcommand is COMMAND INFO.
         return subcommands.first().ok_or(CommandError::SYNTAX);
     }
-    let word = words.word(1);
-    if args::is(word, "help") {
+    let arg = args.at(1);
+    if options::is(arg, "help") {
         return Ok(command);
     }
-    let found = subcommands.iter().find(|subcommand| args::is(word, subcommand.own_name()));
+    let found = subcommands.iter().find(|subcommand| options::is(arg, subcommand.own_name()));
     let subcommand = found.ok_or_else(|| {
-        let (word, name) = (shown(word, 128), command.name.to_ascii_uppercase());
-        CommandError::new(format!("ERR unknown subcommand '{word}'. Try {name} HELP."))
+        let (arg, name) = (printable(arg, 128), command.name.to_ascii_uppercase());
+        CommandError::new(format!("ERR unknown subcommand '{arg}'. Try {name} HELP."))
     })?;
-    if subcommand.accepts(words.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
+    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
 }
 
-/// Input as it may be repeated in an error: cut, and with no control bytes.
-fn shown(word: &[u8], bytes_max: usize) -> String {
-    let word = String::from_utf8_lossy(&word[..word.len().min(bytes_max)]);
-    word.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// Input for an error message: truncated, control characters replaced.
+fn printable(arg: &[u8], bytes_max: usize) -> String {
+    let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
+    arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn unknown(words: Args<'_>) -> CommandError {
+fn unknown(args: Args<'_>) -> CommandError {
     let mut begin = String::new();
-    for word in words.from(1) {
+    for arg in args.from(1) {
         if begin.len() >= 128 {
             break;
         }
-        begin.push_str(&format!("'{}' ", shown(word, 128 - begin.len())));
+        begin.push_str(&format!("'{}' ", printable(arg, 128 - begin.len())));
     }
-    let name = shown(words.word(0), 128);
+    let name = printable(args.at(0), 128);
     CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {begin}"))
 }

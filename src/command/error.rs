@@ -1,6 +1,6 @@
-//! What a client is told when a command cannot be carried out.
+//! Errors of commands.
 //!
-//! Promise: the first word is a stable code; texts that clients compare are Redis' own. Absent: outcomes such as "held
+//! Guarantees: the first word is a stable code; texts that clients compare are Redis' own. Not here: outcomes such as "held
 //! by another", which are replies.
 
 use std::borrow::Cow;
@@ -13,8 +13,8 @@ use crate::reply::Reply;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandError {
     text: Cow<'static, str>,
-    /// It tells of the state of locks or sessions, which must be durable first.
-    tells_of_state: bool,
+    /// The error reveals the state of locks or sessions, which must be durable first.
+    reveals_state: bool,
 }
 
 impl CommandError {
@@ -24,16 +24,16 @@ impl CommandError {
     pub(super) const WRONG_TYPE: CommandError =
         CommandError::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
 
-    /// Not a failure: the request is to be carried out again once others had their turn.
+    /// Internal: the connection yields and executes the request again.
     pub(super) const UNSETTLED: CommandError =
-        CommandError::fixed("ERR too many leases ended at once; try again");
+        CommandError::fixed("ERR too many leases ended at once; retry");
 
     pub(super) const fn fixed(text: &'static str) -> CommandError {
-        CommandError { text: Cow::Borrowed(text), tells_of_state: false }
+        CommandError { text: Cow::Borrowed(text), reveals_state: false }
     }
 
     pub(super) fn new(text: impl Into<String>) -> CommandError {
-        CommandError { text: Cow::Owned(text.into()), tells_of_state: false }
+        CommandError { text: Cow::Owned(text.into()), reveals_state: false }
     }
 
     pub(super) fn arity(name: &str) -> CommandError {
@@ -49,14 +49,14 @@ impl CommandError {
         &self.text
     }
 
-    /// Whether the request is to be carried out again once others had their turn.
+    /// Whether the connection must yield and execute the request again.
     pub(super) fn is_unsettled(&self) -> bool {
         *self == CommandError::UNSETTLED
     }
 
-    /// Whether it tells of the state of locks or sessions, which must be durable first.
-    pub(super) fn tells_of_state(&self) -> bool {
-        self.tells_of_state
+    /// Whether the error reveals the state of locks or sessions, which must be durable first.
+    pub(super) fn reveals_state(&self) -> bool {
+        self.reveals_state
     }
 }
 
@@ -74,37 +74,29 @@ impl From<Invalid> for CommandError {
 
 impl From<Unavailable> for CommandError {
     fn from(unavailable: Unavailable) -> CommandError {
-        let tells_of_state = !matches!(unavailable, Unavailable::Journal(_) | Unavailable::Unsettled);
+        let reveals_state = !matches!(unavailable, Unavailable::Journal(_) | Unavailable::Unsettled);
         let error = match unavailable {
             Unavailable::Journal(error) => CommandError::new(format!(
-                "MISCONF the journal is down, so nothing can be changed or read safely; locks stay held: {error}"
+                "MISCONF journal unavailable; reads and writes are refused, existing locks stay held: {error}"
             )),
             Unavailable::LocksMax => CommandError::fixed(
-                "OOM as many locks are held as --locks-max allows; held locks can still be renewed and released",
+                "OOM lock limit reached (--locks-max); existing locks can still be renewed or released",
             ),
-            Unavailable::SessionsMax => {
-                CommandError::fixed("OOM as many sessions are open as --sessions-max allows")
+            Unavailable::SessionsMax => CommandError::fixed("OOM session limit reached (--sessions-max)"),
+            Unavailable::WaitersMax => {
+                CommandError::fixed("OOM queue limit of this lock reached (--waiters-per-lock-max)")
             }
-            Unavailable::WaitersMax => CommandError::fixed(
-                "OOM as many requests wait for this lock as --waiters-per-lock-max allows",
-            ),
-            Unavailable::AccountMax => {
-                CommandError::fixed("OOM as many leases count toward the account as may")
-            }
-            Unavailable::NoSession => {
-                CommandError::fixed("NOSESSION the session has ended, or there never was one with this id")
-            }
+            Unavailable::AccountMax => CommandError::fixed("OOM lease limit of the account reached"),
+            Unavailable::NoSession => CommandError::fixed("NOSESSION session expired or unknown"),
             // A connection asks again instead.
             Unavailable::Unsettled => CommandError::UNSETTLED,
-            Unavailable::TokensExhausted => {
-                CommandError::fixed("ERR all fencing tokens up to 2^53 are used up")
-            }
+            Unavailable::TokensExhausted => CommandError::fixed("ERR fencing tokens exhausted (2^53)"),
         };
-        CommandError { tells_of_state, ..error }
+        CommandError { reveals_state, ..error }
     }
 }
 
-/// What a client is told whose commit failed.
+/// The reply to a request whose commit failed.
 pub const OUTCOME_UNKNOWN: Reply = Reply::Error(Cow::Borrowed(
-    "UNKNOWN the commit failed, so whether this took effect is unknown; look before you retry",
+    "UNKNOWN commit failed; the command may or may not have taken effect, check before retrying",
 ));

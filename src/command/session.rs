@@ -1,7 +1,7 @@
 //! `SESSION OPEN | KEEPALIVE | CLOSE | INFO`: one keepalive for any number of locks.
 
-use super::lockinfo::session_text;
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
+use super::lock::session_text;
+use super::{Args, Command, CommandError, Context, Flags, Group, Run, options};
 use crate::engine::Unavailable;
 use crate::lock::{SessionId, Ttl};
 use crate::reply::Reply;
@@ -21,7 +21,7 @@ const fn subcommand(
 pub(super) const SESSION: Command = Command {
     name: "session",
     syntax: "",
-    summary: "Opens, keeps alive, closes and shows sessions, which end with all their locks.",
+    summary: "A container for session commands. A session ends together with all its locks.",
     group: Group::Lock,
     arity: -2,
     flags: Flags::NONE,
@@ -32,7 +32,7 @@ pub(super) const SESSION: Command = Command {
             "[EX seconds | PX milliseconds] [NAME text]",
             -2,
             Flags::WRITE | Flags::FAST,
-            "Opens a session. Answers its id, which is a secret.",
+            "Opens a session. Returns its id, which is a secret.",
             open,
         ),
         subcommand(
@@ -40,7 +40,7 @@ pub(super) const SESSION: Command = Command {
             "id",
             3,
             Flags::WRITE | Flags::FAST,
-            "Moves a session's end to its TTL from now. Answers the milliseconds left, or Null if it has ended.",
+            "Extends a session to its TTL from now. Returns the remaining milliseconds, or Null if the session does not exist.",
             keep_alive,
         ),
         subcommand(
@@ -48,7 +48,7 @@ pub(super) const SESSION: Command = Command {
             "id",
             3,
             Flags::WRITE,
-            "Ends a session and, at the same instant, all its locks. Answers how many.",
+            "Closes a session and atomically releases all its locks. Returns the number of locks released.",
             close,
         ),
         subcommand(
@@ -56,7 +56,7 @@ pub(super) const SESSION: Command = Command {
             "id",
             3,
             Flags::READONLY | Flags::FAST,
-            "Answers a session's name, remaining milliseconds and number of locks.",
+            "Returns the name, remaining milliseconds and number of locks of a session.",
             info,
         ),
     ]),
@@ -64,19 +64,19 @@ pub(super) const SESSION: Command = Command {
 
 const NAME_BYTES_MAX: usize = 1024;
 
-fn open(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (mut ttl, mut name) = (None, None);
-    let mut options = words.options(2);
-    while let Some(word) = options.next_word() {
-        if args::is(word, "ex") && ttl.is_none() {
+    let mut options = args.options(2);
+    while let Some(arg) = options.next_arg() {
+        if options::is(arg, "ex") && ttl.is_none() {
             ttl = Some(context.ttl(options.value()?, 1000, "session|open")?);
-        } else if args::is(word, "px") && ttl.is_none() {
+        } else if options::is(arg, "px") && ttl.is_none() {
             ttl = Some(context.ttl(options.value()?, 1, "session|open")?);
-        } else if args::is(word, "name") && name.is_none() {
+        } else if options::is(arg, "name") && name.is_none() {
             let text = std::str::from_utf8(options.value()?).ok();
             let text = text.filter(|text| text.len() <= NAME_BYTES_MAX);
             name = Some(text.ok_or_else(|| {
-                CommandError::new(format!("ERR a session's name is UTF-8 of at most {NAME_BYTES_MAX} bytes"))
+                CommandError::new(format!("ERR session name must be UTF-8 of at most {NAME_BYTES_MAX} bytes"))
             })?);
         } else {
             return Err(CommandError::SYNTAX);
@@ -84,19 +84,19 @@ fn open(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandErro
     }
     let ttl = match ttl {
         Some(ttl) => ttl,
-        None => Ttl::from_millis(u64::from(context.service.limits.ttl_ms_default))?,
+        None => Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default))?,
     };
-    let id = context.look(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
+    let id = context.observe(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
     context.client.opened_session(id);
     Ok(Reply::bulk(session_text(id)))
 }
 
-fn id(words: Args<'_>) -> Result<SessionId, CommandError> {
-    args::session_id(words.word(2)).ok_or(Unavailable::NoSession.into())
+fn id(args: Args<'_>) -> Result<SessionId, CommandError> {
+    options::session_id(args.at(2)).ok_or(Unavailable::NoSession.into())
 }
 
-fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let Ok(id) = id(words) else { return Ok(Reply::Null) };
+fn keep_alive(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let Ok(id) = id(args) else { return Ok(Reply::Null) };
     let access = context.access;
     match access.keep_alive(id) {
         Err(Unavailable::NoSession) => {
@@ -104,20 +104,20 @@ fn keep_alive(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, Comma
             Ok(Reply::Null)
         }
         kept => {
-            let deadline = context.look(kept)?;
+            let deadline = context.observe(kept)?;
             let left = deadline.millis_left(access.now());
             Ok(Reply::unsigned(left.unwrap_or(u64::MAX)))
         }
     }
 }
 
-fn close(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let released = context.look(context.access.close_session(id(words)?, true))?;
+fn close(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let released = context.observe(context.access.close_session(id(args)?, true))?;
     Ok(Reply::Integer(i64::from(released)))
 }
 
-fn info(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
-    let (record, locks, seq) = context.access.session(id(words)?)?;
+fn info(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let (record, locks, seq) = context.access.session(id(args)?)?;
     context.seq = context.seq.max(seq);
     let left = record.deadline.millis_left(context.access.now());
     Ok(Reply::Map(vec![

@@ -1,23 +1,23 @@
-//! `MULTI`, `EXEC`, `DISCARD`, `WATCH key ...`, `UNWATCH`: several commands as one.
+//! Transactions: `MULTI`, `EXEC`, `DISCARD`, `WATCH key ...`, `UNWATCH`.
 //!
-//! Promise: nobody's commands come between those of an EXEC, all changes land in one commit, and the reply waits for it.
+//! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and the reply waits for it.
 
 use std::collections::VecDeque;
 
 use super::pubsub::PublishAll;
-use super::steps::{KEY_WORK, Words, work_of_bytes};
+use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
-    Args, Client, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps, args,
+    Args, Client, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps, options,
 };
 use crate::engine::Watch;
 use crate::reply::Reply;
 
-/// What MULTI has queued.
+/// The commands queued by MULTI.
 #[derive(Default)]
 pub(super) struct Transaction {
     queued: Vec<(&'static Command, OwnedArgs)>,
     bytes: usize,
-    /// A command could not be queued, so EXEC will refuse.
+    /// A command could not be queued, so EXEC fails.
     pub(super) is_broken: bool,
 }
 
@@ -39,20 +39,26 @@ const fn command(
     Command { name, syntax, summary, group, arity, flags: flags | Flags::FAST, keys, run: Run::Handler(run) }
 }
 
-pub(super) const MULTI: Command =
-    command("multi", "", 1, Flags::NOT_QUEUED, "Queues the commands that follow until EXEC.", multi);
+pub(super) const MULTI: Command = command(
+    "multi",
+    "",
+    1,
+    Flags::NOT_QUEUED,
+    "Starts a transaction: queues the commands that follow until EXEC.",
+    multi,
+);
 
 pub(super) const EXEC: Command = command(
     "exec",
     "",
     1,
     Flags::NOT_QUEUED,
-    "Carries out what was queued, as one. Answers Null if a watched key has changed.",
+    "Executes the queued commands atomically. Returns Null if a watched key has changed.",
     exec,
 );
 
 pub(super) const DISCARD: Command =
-    command("discard", "", 1, Flags::NOT_QUEUED, "Forgets what was queued.", |context, _| {
+    command("discard", "", 1, Flags::NOT_QUEUED, "Discards a transaction.", |context, _| {
         if context.client.transaction.is_none() {
             return Err(CommandError::fixed("ERR DISCARD without MULTI"));
         }
@@ -67,7 +73,7 @@ pub(super) const WATCH: Command = Command {
         "key [key ...]",
         -2,
         Flags::NOT_QUEUED,
-        "Makes EXEC answer Null if one of these keys changes before.",
+        "Monitors keys: EXEC returns Null if one of them changes first.",
         watch,
     )
 };
@@ -86,15 +92,15 @@ fn multi(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> 
     Ok(Reply::OK)
 }
 
-fn watch(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError> {
+fn watch(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if context.client.transaction.is_some() {
         return Err(CommandError::fixed("ERR WATCH inside MULTI is not allowed"));
     }
-    context.in_turns(Watching(Words::new(words, 1)))
+    context.in_turns(Watching(RemainingArgs::new(args, 1)))
 }
 
-/// The keys of a WATCH that are still to be watched.
-struct Watching(Words);
+/// A WATCH that is in progress.
+struct Watching(RemainingArgs);
 
 impl Steps for Watching {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
@@ -108,7 +114,7 @@ impl Steps for Watching {
             if watch.len() > WATCHED_MAX || watch.bytes() > WATCHED_BYTES_MAX {
                 context.client.watch = None;
                 return Err(CommandError::new(format!(
-                    "ERR at most {WATCHED_MAX} keys of {WATCHED_BYTES_MAX} bytes can be watched; none is now"
+                    "ERR watch limit reached ({WATCHED_MAX} keys, {WATCHED_BYTES_MAX} bytes); no keys are watched now"
                 )));
             }
             Ok(())
@@ -117,9 +123,9 @@ impl Steps for Watching {
     }
 }
 
-/// Keys that one connection may watch.
+/// Maximum number of keys watched by one connection.
 const WATCHED_MAX: usize = 10_000;
-/// Bytes of their names.
+/// Maximum size of their names, in bytes.
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
@@ -133,18 +139,18 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     let mut publications = VecDeque::new();
     let reply = context.atomically(|context| {
         if let Some(watch) = &watch
-            && context.look(watch.is_broken(context.access))?
+            && context.observe(watch.is_broken(context.access))?
         {
             return Ok(Reply::NullArray);
         }
         let mut replies = Vec::with_capacity(transaction.queued.len());
         context.begin_transaction();
-        for (command, words) in &transaction.queued {
+        for (command, args) in &transaction.queued {
             let may_run = match command.is(Flags::WRITE) {
                 true => Ok(()),
                 false => context.check_transaction_budget(),
             };
-            let reply = may_run.and_then(|()| context.call(command, words.as_args()));
+            let reply = may_run.and_then(|()| context.call(command, args.as_args()));
             let reply = context.reply_to(reply);
             context.spend(work_of_bytes(reply.size()));
             if let Some(publication) = context.client.deferred.take() {
@@ -164,7 +170,7 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 }
 
 impl Client {
-    /// Forgets what was queued and what is watched.
+    /// Discards the queued commands and the watched keys.
     fn discard_transaction(&mut self) {
         self.transaction = None;
         self.watch = None;
@@ -172,10 +178,10 @@ impl Client {
 }
 
 impl Context<'_> {
-    /// What a request that was refused before it was queued means for a transaction: EXEC will refuse, too. A refused EXEC
-    /// ends the transaction.
-    pub(super) fn abort_transaction(&mut self, words: Args<'_>, error: CommandError) -> CommandError {
-        if args::is(words.word(0), EXEC.name) {
+    /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A refused EXEC
+    /// discards the transaction.
+    pub(super) fn abort_transaction(&mut self, args: Args<'_>, error: CommandError) -> CommandError {
+        if options::is(args.at(0), EXEC.name) {
             self.client.discard_transaction();
             let text = error.text();
             let why = text.strip_prefix("ERR ").unwrap_or(text);
@@ -188,27 +194,23 @@ impl Context<'_> {
     }
 
     /// Queues a command for EXEC.
-    pub(super) fn queue(
-        &mut self,
-        command: &'static Command,
-        words: Args<'_>,
-    ) -> Result<Reply, CommandError> {
-        let bytes_max = self.service.limits.multi_bytes_max;
+    pub(super) fn queue(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
+        let bytes_max = self.server.limits.multi_bytes_max;
         let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };
         if command.is(Flags::NO_MULTI) {
             transaction.is_broken = true;
             return Err(CommandError::fixed("ERR Command not allowed inside a transaction"));
         }
-        let words = words.to_owned();
-        transaction.bytes += words.size() + size_of::<(&Command, OwnedArgs)>();
+        let args = args.to_owned();
+        transaction.bytes += args.size() + size_of::<(&Command, OwnedArgs)>();
         if transaction.bytes > bytes_max {
             transaction.is_broken = true;
             transaction.queued = Vec::new();
             return Err(CommandError::new(format!(
-                "ERR a MULTI queues at most {bytes_max} bytes of commands"
+                "ERR queued commands exceed {bytes_max} bytes (--multi-bytes-max)"
             )));
         }
-        transaction.queued.push((command, words));
+        transaction.queued.push((command, args));
         Ok(Reply::Simple("QUEUED"))
     }
 }

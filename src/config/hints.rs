@@ -1,4 +1,4 @@
-//! What was meant by a setting that does not exist.
+//! Suggestions for unknown settings.
 //!
 //! Guarantees: the options of Redis that its users type by habit lead to the setting that replaces
 //! them, or to the reason why there is none; anything else leads to the setting with the most similar
@@ -30,26 +30,23 @@ const REDIS: &[(&[&str], Instead)] = &[
     (&["io-threads"], Setting("threads")),
     (&["client-output-buffer-limit"], Setting("subscriber-bytes-max")),
     (&["client-query-buffer-limit"], Setting("request-bytes-max")),
-    (&["proto-max-bulk-len"], Setting("word-bytes-max")),
+    (&["proto-max-bulk-len"], Setting("arg-bytes-max")),
     (&["databases"], Nothing("there are always 16 databases")),
-    (
-        &["daemonize", "supervised", "pidfile"],
-        Nothing("it runs in the foreground; a supervisor can start it"),
-    ),
+    (&["daemonize", "supervised", "pidfile"], Nothing("it runs in the foreground; use a supervisor")),
     (&["logfile", "syslog-enabled"], Nothing("it logs to stderr")),
     (
         &["tls-port", "tls-cert-file", "tls-key-file", "tls-ca-cert-file", "tls-auth-clients"],
-        Nothing("it has no TLS; put a TLS proxy in front of it"),
+        Nothing("TLS is not supported; use a TLS proxy"),
     ),
     (
         &["cluster-enabled", "cluster-config-file", "replicaof", "slaveof", "sentinel"],
-        Nothing("it is one node"),
+        Nothing("clustering and replication are not supported"),
     ),
-    (&["unixsocket", "unixsocketperm"], Nothing("it listens on TCP only, see --listen")),
-    (&["tcp-keepalive", "tcp-backlog"], Nothing("it sets this by itself")),
+    (&["unixsocket", "unixsocketperm"], Nothing("only TCP is supported, see --listen")),
+    (&["tcp-keepalive", "tcp-backlog"], Nothing("the server chooses this itself")),
     (&["notify-keyspace-events"], Nothing("lock events are always published, on __lock__:<key>")),
-    (&["include"], Nothing("there is one file, see --config")),
-    (&["loadmodule", "rename-command"], Nothing("the commands are fixed")),
+    (&["include"], Nothing("only one file is supported, see --config")),
+    (&["loadmodule", "rename-command"], Nothing("the set of commands is fixed")),
 ];
 
 /// How the name of a setting is written where the wrong one was found.
@@ -77,7 +74,7 @@ pub(super) fn hint(wrong: &str, form: &Form) -> String {
     }
     match nearest(&wrong) {
         Some(name) => format!("did you mean {}?", form.of(name)),
-        None => "see octostore --help for those there are".to_owned(),
+        None => "see octostore --help".to_owned(),
     }
 }
 
@@ -90,7 +87,7 @@ pub(super) fn redis_hint(name: &str, form: &Form) -> Option<String> {
             let value =
                 OPTIONS.iter().find(|option| option.name == *setting).map_or("", |option| option.value);
             let form = form.of(setting);
-            format!("octostore has {form} {value}").trim_end().to_owned()
+            format!("use {form} {value}").trim_end().to_owned()
         }
     })
 }
@@ -148,6 +145,6 @@ mod tests {
         assert_eq!(nearest("colour"), None);
         assert_eq!(nearest(&"x".repeat(1 << 20)), None);
         assert_eq!(hint("REQUIREPASSS", &Form::Variable), "did you mean OCTOSTORE_REQUIREPASS?");
-        assert_eq!(hint("port", &Form::Key), "octostore has listen ADDR:PORT");
+        assert_eq!(hint("port", &Form::Key), "use listen ADDR:PORT");
     }
 }

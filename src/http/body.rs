@@ -19,7 +19,7 @@ use super::budget::{Budget, Charge};
 use super::error::ApiError;
 use super::fields::{self, Fields, Keys};
 use super::users::User;
-use super::{Adapter, names};
+use super::{HttpState, names};
 
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -68,7 +68,7 @@ impl Ignored {
 /// Reads a JSON object, and only then refuses a caller without credentials. What is held of the body meanwhile is charged to
 /// the caller: users to themselves, everybody else to one budget.
 pub(super) async fn read<T: Fields>(
-    adapter: &Adapter,
+    state: &HttpState,
     parts: &Parts,
     body: Body,
 ) -> Result<Asked<T>, ApiError> {
@@ -76,8 +76,8 @@ pub(super) async fn read<T: Fields>(
         let reason = "header content-type must be application/json or application/<name>+json";
         return Err(ApiError::malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
     }
-    let user = adapter.users.authenticate(&parts.headers);
-    let mut charge = user.as_ref().map_or(&adapter.strangers, |user| &user.bodies).charge();
+    let user = state.users.authenticate(&parts.headers);
+    let mut charge = user.as_ref().map_or(&state.strangers, |user| &user.bodies).charge();
     let bytes =
         tokio::time::timeout(BODY_TIME_MAX, collect(body, &mut charge)).await.unwrap_or_else(|_| {
             let reason = format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs());
@@ -91,7 +91,7 @@ pub(super) async fn read<T: Fields>(
     };
     drop(charge);
     let (body, ignored) = parsed?;
-    Ok(Asked { body, user: user?, ignored: Ignored(shown(&ignored)) })
+    Ok(Asked { body, user: user?, ignored: Ignored(header_value(&ignored)) })
 }
 
 fn bad_request(reason: &str) -> ApiError {
@@ -122,7 +122,7 @@ fn parse<T: Fields>(bytes: &[u8]) -> Result<(T, Vec<String>), ApiError> {
 }
 
 /// The names of ignored fields as a header, and in the log.
-fn shown(ignored: &[String]) -> Option<HeaderValue> {
+fn header_value(ignored: &[String]) -> Option<HeaderValue> {
     if ignored.is_empty() {
         return None;
     }
@@ -219,7 +219,7 @@ mod tests {
     fn ignored_fields_are_listed_in_a_header_that_is_short_and_safe() {
         let shown = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            shown(&names).map(|value| value.to_str().unwrap().to_owned())
+            header_value(&names).map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(shown(&[]), None);
         assert_eq!(

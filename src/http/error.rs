@@ -122,7 +122,7 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, Code::LeaseNotCurrent, label, "Invalid lease ID")
     }
 
-    /// Nobody holds the lock.
+    /// The lock is not held.
     pub(super) fn no_lease() -> ApiError {
         let label = "Lease is not current";
         ApiError::new(StatusCode::NOT_FOUND, Code::LeaseNotCurrent, label, label)

@@ -80,7 +80,7 @@ impl Keys {
         deserializer.end()
     }
 
-    fn note(&mut self, key: &str) {
+    fn record(&mut self, key: &str) {
         self.last = self.fields.iter().position(|field| field.name == key);
         if let Some(field) = self.last {
             self.counts[field] = (self.counts[field] + 1).min(2);
@@ -127,7 +127,7 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<(), E> {
-        self.0.note(key);
+        self.0.record(key);
         Ok(())
     }
 }

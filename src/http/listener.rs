@@ -30,7 +30,7 @@ use super::head::{self, Fault};
 use super::metrics::Endpoint;
 use super::router::{refusal, router};
 use super::unread::Lingers;
-use super::{Adapter, times};
+use super::{HttpState, times};
 use crate::net::Listeners;
 
 /// How long a connection may be idle, or take for the head of a request.
@@ -53,10 +53,10 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 const REFUSED_MAX: usize = 64;
 
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
-pub async fn serve(mut listeners: Listeners, adapter: Arc<Adapter>, shutdown: impl Future<Output = ()>) {
-    let router = TowerToHyperService::new(router(&adapter));
-    let metrics = Arc::clone(&adapter.server_metrics);
-    let config = &adapter.config;
+pub async fn serve(mut listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
+    let router = TowerToHyperService::new(router(&state));
+    let metrics = Arc::clone(&state.server_metrics);
+    let config = &state.config;
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut minutes = tokio::time::interval_at(tokio::time::Instant::now() + MINUTE, MINUTE);
@@ -66,7 +66,7 @@ pub async fn serve(mut listeners: Listeners, adapter: Arc<Adapter>, shutdown: im
             accepted = listeners.accept() => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             _ = minutes.tick() => {
-                adapter.note_minute();
+                state.record_minute();
                 continue;
             }
             () = &mut shutdown => break,
@@ -76,19 +76,19 @@ pub async fn serve(mut listeners: Listeners, adapter: Arc<Adapter>, shutdown: im
                 metrics.http.refuse();
                 tracing::warn!(client = %addr, "HTTP connection refused: --connections-max reached");
                 if connections.len() < config.connections_max + REFUSED_MAX {
-                    connections.spawn(refuse(stream, Arc::clone(&adapter)));
+                    connections.spawn(refuse(stream, Arc::clone(&state)));
                 }
             }
             Ok((stream, addr)) => {
                 // Without it answers only come later.
                 let _ = stream.set_nodelay(true);
-                let (router, stopping, adapter) = (router.clone(), stopping.clone(), Arc::clone(&adapter));
+                let (router, stopping, state) = (router.clone(), stopping.clone(), Arc::clone(&state));
                 connections.spawn(async move {
-                    adapter.server_metrics.http.open();
-                    if let Err(error) = run(stream, router, &adapter, stopping).await {
+                    state.server_metrics.http.open();
+                    if let Err(error) = run(stream, router, &state, stopping).await {
                         tracing::debug!(client = %addr, %error, "HTTP connection lost");
                     }
-                    adapter.server_metrics.http.close();
+                    state.server_metrics.http.close();
                 });
             }
             Err(error) => {
@@ -98,11 +98,11 @@ pub async fn serve(mut listeners: Listeners, adapter: Arc<Adapter>, shutdown: im
         }
     }
     drop(listeners);
-    adapter.watchers.close();
+    state.watchers.close();
     drop(stop);
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "HTTP connections cut off: they did not end in time");
+        tracing::warn!(connections = connections.len(), "HTTP drain timeout: closing remaining connections");
     }
 }
 
@@ -129,10 +129,10 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 async fn run(
     stream: TcpStream,
     router: RouterService,
-    adapter: &Adapter,
+    state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let stream = Guarded::new(stream, adapter.config.output_stall);
+    let stream = Guarded::new(stream, state.config.output_stall);
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
@@ -164,23 +164,23 @@ async fn run(
             return ended;
         }
     };
-    adapter.metrics.note(Endpoint::Other, 0, true);
-    close_with(&mut stream, adapter, head::refusal(fault, &read_buf)).await;
+    state.metrics.record(Endpoint::Other, 0, true);
+    close_with(&mut stream, state, head::refusal(fault, &read_buf)).await;
     ended
 }
 
 /// Refuses a connection beyond the limit.
-async fn refuse(stream: TcpStream, adapter: Arc<Adapter>) {
+async fn refuse(stream: TcpStream, state: Arc<HttpState>) {
     let mut stream = Guarded::new(stream, LINGER_TIME_MAX);
-    close_with(&mut stream, &adapter, ApiError::no_connection()).await;
+    close_with(&mut stream, &state, ApiError::no_connection()).await;
 }
 
 /// Sends a refusal that answers no request, and closes the connection.
-async fn close_with(stream: &mut Guarded, adapter: &Adapter, error: ApiError) {
+async fn close_with(stream: &mut Guarded, state: &HttpState, error: ApiError) {
     let (parts, body) = refusal(error).into_parts();
     let Ok(body) = body.collect().await else { return };
     let body = body.to_bytes();
-    let date = times::http_date(adapter.engine.clock().wall_millis());
+    let date = times::http_date(state.engine.clock().wall_millis());
     let mut text = format!("HTTP/1.1 {}\r\ndate: {date}\r\nconnection: close\r\n", parts.status).into_bytes();
     for (name, value) in &parts.headers {
         for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {

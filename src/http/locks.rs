@@ -1,7 +1,7 @@
 //! `/locks`: acquire, renew, release, status, list.
 //!
-//! Promise: checks in the contract's order; a refusal that depends on a lock is decided in the same look as the rest.
-//! Absent: the rules of locks.
+//! Guarantees: checks in the contract's order; a refusal that depends on a lock is decided in the same look as the rest.
+//! Not here: the rules of locks.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::body::Asked;
 use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
-use super::{Adapter, body, names, sessions};
+use super::{HttpState, body, names, sessions};
 use crate::engine::{Access, Scan, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{
@@ -29,7 +29,7 @@ const TTL_S_MAX: u32 = 3600;
 /// Longest metadata, in code points.
 const METADATA_CHARS_MAX: usize = 1024;
 const DELAY_S_MAX: u32 = 30;
-/// How long a poller is told to wait at most, so that it sees an early release.
+/// Maximum `retry_after_ms`, so that pollers notice an early release.
 const RETRY_MS_MAX: u64 = 1000;
 /// Locks in one list; clients take no more than a mebibyte anyway.
 const LIST_MAX: usize = 100_000;
@@ -146,21 +146,21 @@ fn millis_left(deadline: Timestamp, now: Timestamp) -> u64 {
 }
 
 pub(super) async fn acquire(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Acquire>(&adapter, &parts, body).await?;
-    Ok(ignored.name_in(body.submit(&adapter, &user, &name).await))
+    let Asked { body, user, ignored } = body::read::<Acquire>(&state, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
 impl Acquire {
-    async fn submit(self, adapter: &Adapter, user: &User, name: &str) -> Result<Response, ApiError> {
+    async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
         let name = user.lock(name)?;
-        let op = Op::Acquire { request: self.check(adapter, user)?, wait: None };
+        let op = Op::Acquire { request: self.check(state, user)?, wait: None };
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
-        let acquired = adapter.decide(|access| adapter.acquire(access, user, &name, &op, session)).await??;
+        let acquired = state.decide(|access| state.acquire(access, user, &name, &op, session)).await??;
         let status = match acquired {
             Answer::Delayed { .. } => StatusCode::CONFLICT,
             _ => StatusCode::OK,
@@ -169,7 +169,7 @@ impl Acquire {
     }
 
     /// What is asked of the lock manager.
-    fn check(&self, adapter: &Adapter, user: &User) -> Result<crate::lock::Request, ApiError> {
+    fn check(&self, state: &HttpState, user: &User) -> Result<crate::lock::Request, ApiError> {
         let ttl = ttl(self.ttl_seconds)?;
         if self.metadata.as_ref().is_some_and(|text| text.chars().count() > METADATA_CHARS_MAX) {
             let problem = format!("metadata has at most {METADATA_CHARS_MAX} characters");
@@ -184,7 +184,7 @@ impl Acquire {
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
         let owner = match (is_ephemeral, session) {
             (false, _) => user.owner.clone(),
-            (true, Some(id)) => adapter.session_owner(user, id),
+            (true, Some(id)) => state.session_owner(user, id),
             (true, None) => return Err(ApiError::invalid("an ephemeral lock needs a session_id")),
         };
         if self.acl.is_some() {
@@ -209,7 +209,7 @@ impl Acquire {
 /// The way to a session's locks: what is said of a request, and what that stands on.
 type Decision<R> = Result<(Result<R, ApiError>, Seq), Unavailable>;
 
-impl Adapter {
+impl HttpState {
     /// As whom a session holds its ephemeral locks.
     fn session_owner(&self, user: &User, id: SessionId) -> Owner {
         let text = format!("http:{}:session:{}", user.name, self.ids.session(id));
@@ -268,7 +268,7 @@ impl Adapter {
             return Answer::Acquired {
                 lease_id: self.ids.lease(name, lease.token),
                 fencing_token: lease.token.get(),
-                expires_at: self.shown(lease.deadline),
+                expires_at: self.format_time(lease.deadline),
                 renew_after_ms: millis_left(lease.deadline, now) / 2,
                 metadata: lease.meta().map(str::to_owned),
             };
@@ -277,7 +277,7 @@ impl Adapter {
         let deadline = holder.map_or(now, |lease| lease.deadline);
         Answer::Held {
             holder_id: holder.map_or(Uuid::nil(), |lease| self.ids.holder(&lease.owner)),
-            expires_at: self.shown(deadline),
+            expires_at: self.format_time(deadline),
             retry_after_ms: millis_left(deadline, now).min(RETRY_MS_MAX),
             metadata: holder.and_then(Lease::meta).map(str::to_owned),
         }
@@ -285,7 +285,7 @@ impl Adapter {
 
     fn delayed(&self, delay: Delay, now: Timestamp) -> Answer {
         Answer::Delayed {
-            available_at: self.shown(delay.until),
+            available_at: self.format_time(delay.until),
             lock_delay_seconds: u64::from(delay.length.as_millis()).div_ceil(1000),
             retry_after_ms: millis_left(delay.until, now),
         }
@@ -325,29 +325,29 @@ impl Adapter {
             status: if lease.is_some() { "held" } else { "free" },
             holder_id: lease.map(|lease| self.ids.holder(&lease.owner)),
             fencing_token: lease.map_or_else(|| self.engine.next_token(), |lease| lease.token.get()),
-            expires_at: lease.map(|lease| self.shown(lease.deadline)),
+            expires_at: lease.map(|lease| self.format_time(lease.deadline)),
             metadata: lease.and_then(Lease::meta).map(str::to_owned),
         }
     }
 }
 
 pub(super) async fn renew(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Renew>(&adapter, &parts, body).await?;
-    Ok(ignored.name_in(body.submit(&adapter, &user, &name).await))
+    let Asked { body, user, ignored } = body::read::<Renew>(&state, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
 impl Renew {
-    async fn submit(self, adapter: &Adapter, user: &User, name: &str) -> Result<Response, ApiError> {
+    async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
         let name = user.lock(name)?;
         let ttl = ttl(self.ttl_seconds)?;
-        let renewed = adapter
+        let renewed = state
             .decide(|access| {
-                let (proven, seq) = adapter.proven(access, user, &name, self.lease_id)?;
+                let (proven, seq) = state.proven(access, user, &name, self.lease_id)?;
                 let (owner, token) = match proven {
                     Ok(proven) => proven,
                     Err(refusal) => return Ok((Err(refusal), seq)),
@@ -356,7 +356,7 @@ impl Renew {
                 access.submit_and_look(&name, &op, |outcome, _, now| match outcome {
                     Outcome::Renewed { deadline } => Ok(Renewed {
                         lease_id: self.lease_id,
-                        expires_at: adapter.shown(deadline),
+                        expires_at: state.format_time(deadline),
                         renew_after_ms: millis_left(deadline, now) / 2,
                     }),
                     _ => Err(ApiError::no_lease()),
@@ -368,21 +368,21 @@ impl Renew {
 }
 
 pub(super) async fn release(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Release>(&adapter, &parts, body).await?;
-    Ok(ignored.name_in(body.submit(&adapter, &user, &name).await))
+    let Asked { body, user, ignored } = body::read::<Release>(&state, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
 impl Release {
-    async fn submit(self, adapter: &Adapter, user: &User, name: &str) -> Result<Response, ApiError> {
+    async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
         let name = user.lock(name)?;
-        adapter
+        state
             .decide(|access| {
-                let (proven, seq) = adapter.proven(access, user, &name, self.lease_id)?;
+                let (proven, seq) = state.proven(access, user, &name, self.lease_id)?;
                 let (owner, token) = match proven {
                     Ok(proven) => proven,
                     Err(refusal) => return Ok((Err(refusal), seq)),
@@ -399,50 +399,49 @@ impl Release {
 }
 
 pub(super) async fn status(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let shown = names::segment(&parts)?;
-    let user = adapter.users.authenticate(&parts.headers)?;
-    let name = user.lock(&shown)?;
-    let view = adapter
-        .decide(|access| access.read(&name, |slot, _| adapter.view(shown.clone(), slot.newest())))
-        .await?;
+    let text = names::segment(&parts)?;
+    let user = state.users.authenticate(&parts.headers)?;
+    let name = user.lock(&text)?;
+    let view =
+        state.decide(|access| access.read(&name, |slot, _| state.view(text.clone(), slot.newest()))).await?;
     Ok(body::json(StatusCode::OK, &view))
 }
 
 pub(super) async fn list(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let prefix = names::query(&parts, "prefix")?;
-    let user = adapter.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(&parts.headers)?;
     let prefix = user.prefix(prefix)?;
     let wanted = prefix.clone().unwrap_or_default();
-    let pick = move |adapter: &Adapter, name: &LockName, lease: &Lease| {
-        let shown = names::shown(name.key());
-        shown.starts_with(&wanted).then(|| adapter.view(shown, Some(lease)))
+    let pick = move |state: &HttpState, name: &LockName, lease: &Lease| {
+        let text = names::escape(name.key());
+        text.starts_with(&wanted).then(|| state.view(text, Some(lease)))
     };
     let answer = |mut locks: Vec<LockView>| {
         locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         body::json(StatusCode::OK, &LockList { total: locks.len(), locks, prefix })
     };
-    collect(&adapter, pick, answer).await
+    collect(&state, pick, answer).await
 }
 
 /// The answer that `answer` makes of what `pick` makes of all locks that are held. Both run beside the threads
 /// that serve requests, as they look at every lock and write a long answer; a few requests at a time, so that
 /// those threads have the processors.
 pub(super) async fn collect<R: Send + 'static>(
-    adapter: &Arc<Adapter>,
-    pick: impl Fn(&Adapter, &LockName, &Lease) -> Option<R> + Send + 'static,
+    state: &Arc<HttpState>,
+    pick: impl Fn(&HttpState, &LockName, &Lease) -> Option<R> + Send + 'static,
     answer: impl FnOnce(Vec<R>) -> Response + Send + 'static,
 ) -> Result<Response, ApiError> {
     static AT_ONCE: Semaphore = Semaphore::const_new(LISTS_AT_ONCE);
     let turn = AT_ONCE.acquire().await.map_err(|_| ApiError::internal())?;
-    let looking = Arc::clone(adapter);
+    let looking = Arc::clone(state);
     let work = move || {
         let _turn = turn;
         let mut scan = Scan::new(0, 0, usize::MAX);
@@ -476,6 +475,6 @@ pub(super) async fn collect<R: Send + 'static>(
         );
         return Err(ApiError::invalid(&problem));
     };
-    adapter.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
+    state.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
     Ok(response)
 }

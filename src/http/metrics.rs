@@ -1,6 +1,6 @@
 //! What is measured, as Prometheus reads it, and as JSON.
 //!
-//! Promise: every label comes from a closed set: names of commands and of endpoints. Absent: names of locks, owners and
+//! Guarantees: every label comes from a closed set: names of commands and of endpoints. Not here: names of locks, owners and
 //! clients.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use super::Adapter;
+use super::HttpState;
 use crate::metrics::{Histogram, Observed, resident_bytes};
 
 /// The media type of [`as_text`].
@@ -79,8 +79,8 @@ pub(super) struct HttpMetrics {
 }
 
 impl HttpMetrics {
-    /// An answer was made within so many nanoseconds.
-    pub(super) fn note(&self, endpoint: Endpoint, nanos: u64, is_error: bool) {
+    /// Records a response that took `nanos` nanoseconds.
+    pub(super) fn record(&self, endpoint: Endpoint, nanos: u64, is_error: bool) {
         let metrics = &self.endpoints[endpoint as usize];
         metrics.times.observe(nanos, 1);
         metrics.errors.fetch_add(u64::from(is_error), Ordering::Relaxed);
@@ -93,15 +93,15 @@ impl HttpMetrics {
 }
 
 /// Everything, in the text format that Prometheus scrapes.
-pub(super) fn as_text(adapter: &Arc<Adapter>) -> Result<String, fmt::Error> {
+pub(super) fn as_text(state: &Arc<HttpState>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("octostore");
-    registry.register_collector(Box::new(All(Arc::clone(adapter))));
+    registry.register_collector(Box::new(All(Arc::clone(state))));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
 }
 
-struct All(Arc<Adapter>);
+struct All(Arc<HttpState>);
 
 impl fmt::Debug for All {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -317,38 +317,36 @@ impl EndpointView {
     fn of(metrics: &EndpointMetrics) -> EndpointView {
         const NANOS: u64 = 1_000_000;
         let seen = metrics.times.read();
-        let shown = |nanos: f64| format!("{:.1}", nanos / NANOS as f64);
+        let in_ms = |nanos: f64| format!("{:.1}", nanos / NANOS as f64);
         EndpointView {
             count: seen.count,
             errors: metrics.errors.load(Ordering::Relaxed),
             min_ms: seen.least / NANOS,
             max_ms: seen.most / NANOS,
-            avg_ms: shown(seen.sum as f64 / seen.count.max(1) as f64),
-            p50_ms: shown(seen.percentile(50) as f64),
-            p95_ms: shown(seen.percentile(95) as f64),
-            p99_ms: shown(seen.percentile(99) as f64),
+            avg_ms: in_ms(seen.sum as f64 / seen.count.max(1) as f64),
+            p50_ms: in_ms(seen.percentile(50) as f64),
+            p95_ms: in_ms(seen.percentile(95) as f64),
+            p99_ms: in_ms(seen.percentile(99) as f64),
         }
     }
 }
 
 /// The contract's JSON. Every look-up is in memory, so each counts as a hit of what upstream calls its cache.
-pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
-    let of = |endpoint: Endpoint| EndpointView::of(&adapter.metrics.endpoints[endpoint as usize]);
+pub(super) fn as_json(state: &HttpState) -> MetricsView {
+    let of = |endpoint: Endpoint| EndpointView::of(&state.metrics.endpoints[endpoint as usize]);
     let none = || EndpointView::of(&EndpointMetrics::default());
-    let census = adapter.engine.census();
+    let census = state.engine.census();
     let lock_routes =
         [Endpoint::Acquire, Endpoint::Release, Endpoint::Renew, Endpoint::Status, Endpoint::List];
-    let looked_up = lock_routes
-        .into_iter()
-        .map(|route| adapter.metrics.endpoints[route as usize].times.read().count)
-        .sum();
-    let (requests, uptime) = (adapter.metrics.requests(), adapter.uptime_seconds());
+    let looked_up =
+        lock_routes.into_iter().map(|route| state.metrics.endpoints[route as usize].times.read().count).sum();
+    let (requests, uptime) = (state.metrics.requests(), state.uptime_seconds());
     MetricsView {
         uptime_seconds: uptime,
         total_requests: requests,
         requests_per_second: requests as f64 / uptime.max(1) as f64,
         active_locks: census.leases(),
-        total_users: adapter.users.all().len(),
+        total_users: state.users.all().len(),
         memory_bytes: resident_bytes().unwrap_or(0),
         endpoints: EndpointViews {
             acquire: of(Endpoint::Acquire),
@@ -360,7 +358,7 @@ pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
             election: none(),
         },
         lock_store: LockStoreView {
-            total_acquires: adapter.acquires(),
+            total_acquires: state.acquires(),
             total_releases: census.releases.read(),
             total_expirations: census.expiries.read(),
             cache_hits: looked_up,

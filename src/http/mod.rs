@@ -1,29 +1,29 @@
-//! The HTTP adapter, in the wire format of OctoStore 0.14.
+//! The HTTP state, in the wire format of OctoStore 0.14.
 //!
-//! Promise: the same locks as over RESP, in one order of tokens; nothing about locks is decided here. What is answered is
+//! Guarantees: the same locks as over RESP, in one order of tokens; nothing about locks is decided here. What is answered is
 //! durable. Every route, its checks in the contract's order, is one function in `locks`, `sessions`, `watch` or
-//! `service`. Absent: RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
+//! `service`. Not here: RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
 //!
 //! How the worlds map: a name is a key of database 0; a user's locks have the owner `http:<user>`, those of its session
 //! `http:<user>:session:<pseudonym>`; a lease id is derived from the fencing token and the name with a key that only the
 //! server has.
 
+mod admin;
 mod body;
 mod budget;
 mod error;
 mod fields;
 mod head;
-mod history;
 mod host;
-mod ids;
 mod listener;
 mod locks;
 mod metrics;
 mod names;
+mod pseudonyms;
 mod router;
-mod service;
 mod sessions;
 mod times;
+mod timeseries;
 mod unread;
 mod users;
 mod watch;
@@ -34,10 +34,10 @@ use std::time::Duration;
 
 use self::budget::Budget;
 use self::error::ApiError;
-use self::history::History;
-use self::ids::Ids;
 pub use self::listener::serve;
 use self::metrics::HttpMetrics;
+use self::pseudonyms::Ids;
+use self::timeseries::History;
 use self::users::Users;
 pub use self::users::{Secret, UserConfig, UsersConfig};
 
@@ -52,7 +52,7 @@ pub mod parts {
     pub use super::router::router;
 }
 
-/// How the adapter is set up.
+/// How the state is set up.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// Who may ask.
@@ -68,7 +68,7 @@ pub struct HttpConfig {
 }
 
 /// What all requests share.
-pub struct Adapter {
+pub struct HttpState {
     engine: Arc<Engine>,
     config: HttpConfig,
     ids: Ids,
@@ -84,16 +84,16 @@ pub struct Adapter {
     started: Timestamp,
 }
 
-impl Adapter {
+impl HttpState {
     /// For this lock manager; `data` is its database file, if there is one.
     pub fn new(
         engine: &Arc<Engine>,
         config: HttpConfig,
         server_metrics: &Arc<ServerMetrics>,
         data: Option<PathBuf>,
-    ) -> Arc<Adapter> {
+    ) -> Arc<HttpState> {
         let ids = Ids::new(engine.secret());
-        Arc::new(Adapter {
+        Arc::new(HttpState {
             users: Users::new(&config.users, &ids, engine.secret()),
             strangers: body::budget(),
             watchers: Watchers::new(engine),
@@ -114,8 +114,8 @@ impl Adapter {
     }
 
     /// Passes a lock event on to those who watch.
-    pub fn tell(&self, event: &Event) {
-        self.watchers.tell(event);
+    pub fn notify(&self, event: &Event) {
+        self.watchers.notify(event);
     }
 
     /// Ends the streams of all who watch, as they have missed something. Returns how many there were.
@@ -148,7 +148,7 @@ impl Adapter {
     }
 
     /// Wall time, as answers show it.
-    fn shown(&self, time: Timestamp) -> String {
+    fn format_time(&self, time: Timestamp) -> String {
         times::rfc3339(self.engine.clock().wall_nanos_of(time))
     }
 }

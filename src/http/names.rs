@@ -1,7 +1,7 @@
 //! Lock names in URLs.
 //!
-//! Promise: an HTTP name is a Redis key of database 0 that is a readable path; every other key is shown percent-encoded
-//! and cannot be asked for. Absent: who may use which name.
+//! Guarantees: an HTTP name is a Redis key of database 0 that is a readable path; every other key is shown percent-encoded
+//! and cannot be asked for. Not here: who may use which name.
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -83,7 +83,7 @@ pub(super) fn parse(name: &str) -> Result<LockName, ApiError> {
 }
 
 /// A key as HTTP shows it: as it is if HTTP can name it, otherwise percent-encoded as in a path.
-pub(super) fn shown(key: &[u8]) -> String {
+pub(super) fn escape(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(name) if problem(name).is_none() => name.to_owned(),
         Ok(text) => utf8_percent_encode(text, KEPT).to_string(),
@@ -134,12 +134,12 @@ mod tests {
 
     #[test]
     fn keys_that_http_cannot_name_are_shown_encoded() {
-        assert_eq!(shown(b"db/primary"), "db/primary");
-        assert_eq!(shown("ä".as_bytes()), "ä");
-        assert_eq!(shown(b"job:1"), "job%3A1");
-        assert_eq!(shown(b"50%/a"), "50%25%2Fa");
-        assert_eq!(shown(b"\xff\0"), "%FF%00");
-        assert_eq!(shown(b"a//b"), "a%2F%2Fb");
+        assert_eq!(escape(b"db/primary"), "db/primary");
+        assert_eq!(escape("ä".as_bytes()), "ä");
+        assert_eq!(escape(b"job:1"), "job%3A1");
+        assert_eq!(escape(b"50%/a"), "50%25%2Fa");
+        assert_eq!(escape(b"\xff\0"), "%FF%00");
+        assert_eq!(escape(b"a//b"), "a%2F%2Fb");
     }
 
     #[test]

@@ -17,14 +17,14 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::error::ApiError;
 use super::metrics::Endpoint;
 use super::unread::Unread;
-use super::{Adapter, body, host, locks, service, sessions, watch};
+use super::{HttpState, admin, body, host, locks, sessions, watch};
 
 /// A path and what it answers to.
 pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) method: Method,
     pub(super) endpoint: Endpoint,
-    make: fn() -> MethodRouter<Arc<Adapter>>,
+    make: fn() -> MethodRouter<Arc<HttpState>>,
 }
 
 macro_rules! route {
@@ -58,18 +58,18 @@ pub(super) static ROUTES: &[Route] = &[
     route!(post "/sessions/{id}/keepalive" => Session, sessions::keep_alive),
     route!(get "/sessions/{id}" => Session, sessions::status),
     route!(delete "/sessions/{id}" => Session, sessions::delete),
-    route!(get "/health" => Service, service::health),
-    route!(get "/status" => Service, service::status),
-    route!(get "/metrics" => Service, service::metrics),
-    route!(get "/admin/status" => Service, service::admin_status),
-    route!(get "/admin/metrics/timeseries" => Service, service::timeseries),
-    route!(get "/openapi.yaml" => Service, service::openapi),
-    route!(get "/docs" => Service, service::docs),
-    route!(get "/" => Service, service::docs),
+    route!(get "/health" => Service, admin::health),
+    route!(get "/status" => Service, admin::status),
+    route!(get "/metrics" => Service, admin::metrics),
+    route!(get "/admin/status" => Service, admin::admin_status),
+    route!(get "/admin/metrics/timeseries" => Service, admin::timeseries),
+    route!(get "/openapi.yaml" => Service, admin::openapi),
+    route!(get "/docs" => Service, admin::docs),
+    route!(get "/" => Service, admin::docs),
 ];
 
 /// The router of all requests.
-pub fn router(adapter: &Arc<Adapter>) -> Router {
+pub fn router(state: &Arc<HttpState>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         router = router.route(route.path, (route.make)());
@@ -77,8 +77,8 @@ pub fn router(adapter: &Arc<Adapter>) -> Router {
     router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(Arc::clone(adapter), frame))
-        .with_state(Arc::clone(adapter))
+        .layer(from_fn_with_state(Arc::clone(state), middleware))
+        .with_state(Arc::clone(state))
 }
 
 async fn no_route() -> ApiError {
@@ -103,28 +103,28 @@ const HEADERS: HeaderValue =
 
 /// What is common to all answers: the request's id, headers, the shape of errors, being counted, and what becomes of a body
 /// that was not read.
-async fn frame(State(adapter): State<Arc<Adapter>>, request: Request, next: Next) -> Response {
-    let clock = adapter.engine.clock();
+async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
+    let clock = state.engine.clock();
     let started = clock.now();
     let endpoint = endpoint(&request);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let is_preflight = request.method() == Method::OPTIONS;
     let (request, unread) = Unread::watch(request);
-    let answered = answer(&adapter, request, next).await;
+    let answered = answer(&state, request, next).await;
     let mut response = with_headers(answered, is_preflight);
-    if let Some(origin) = origin.filter(|origin| adapter.config.origins.iter().any(|known| known == origin)) {
+    if let Some(origin) = origin.filter(|origin| state.config.origins.iter().any(|known| known == origin)) {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     let is_error = response.status().is_client_error() || response.status().is_server_error();
-    adapter.metrics.note(endpoint, clock.now().nanos_since(started), is_error);
+    state.metrics.record(endpoint, clock.now().nanos_since(started), is_error);
     if let Some(unread) = unread {
         unread.finish(&mut response).await;
     }
     response
 }
 
-async fn answer(adapter: &Adapter, request: Request, next: Next) -> Response {
-    if let Err(refusal) = host::check(&request, adapter.users.serve_this_machine_only(request.headers())) {
+async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
+    if let Err(refusal) = host::check(&request, state.users.serve_this_machine_only(request.headers())) {
         refusal.into_response()
     } else if request.method() == Method::OPTIONS {
         preflight()

@@ -1,6 +1,6 @@
 //! `/sessions`: the lock manager's sessions, as users see them.
 //!
-//! Promise: what is not the caller's looks as if it were not there. Absent: the locks of sessions.
+//! Guarantees: other users' sessions appear not to exist. Not here: the locks of sessions.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::body::Asked;
 use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
-use super::{Adapter, body, names};
+use super::{HttpState, body, names};
 use crate::engine::{Access, Unavailable};
 use crate::journal::{Seq, SessionRecord};
 use crate::lock::{SessionId, Ttl};
@@ -74,20 +74,20 @@ pub(super) fn find(
 }
 
 pub(super) async fn create(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let Asked { body, user, ignored } = body::read::<Create>(&adapter, &parts, body).await?;
-    Ok(ignored.name_in(body.submit(&adapter, &user).await))
+    let Asked { body, user, ignored } = body::read::<Create>(&state, &parts, body).await?;
+    Ok(ignored.name_in(body.submit(&state, &user).await))
 }
 
 impl Create {
-    async fn submit(self, adapter: &Adapter, user: &User) -> Result<Response, ApiError> {
+    async fn submit(self, state: &HttpState, user: &User) -> Result<Response, ApiError> {
         let seconds = self.ttl_seconds.unwrap_or(TTL_S_DEFAULT).clamp(TTL_S_MIN, TTL_S_MAX);
         let ttl = Ttl::from_millis(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
         let name = format!("http {}", user.name);
-        let (id, deadline) = adapter
+        let (id, deadline) = state
             .decide(|access| {
                 let (id, seq) = access.open_session(&name, Some(&user.account), Some(ttl))?;
                 let deadline = access.session(id).map(|(record, _, _)| record.deadline);
@@ -96,7 +96,7 @@ impl Create {
             .await?;
         let created = Created {
             session_id: Uuid::from_u128(id.0),
-            expires_at: adapter.shown(deadline?),
+            expires_at: state.format_time(deadline?),
             keepalive_interval_secs: seconds / 2,
         };
         Ok(body::json(StatusCode::CREATED, &created))
@@ -104,22 +104,22 @@ impl Create {
 }
 
 /// The session in the path, and who asks.
-fn named(adapter: &Adapter, parts: &Parts) -> Result<(SessionId, Arc<User>), ApiError> {
+fn named(state: &HttpState, parts: &Parts) -> Result<(SessionId, Arc<User>), ApiError> {
     let id = names::segment(parts)?;
     let id = Uuid::parse_str(&id).map_err(|_| {
         ApiError::malformed(StatusCode::BAD_REQUEST, "segment 2 of the path is not the UUID of a session")
     })?;
-    let user = adapter.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(&parts.headers)?;
     Ok((SessionId(id.as_u128()), user))
 }
 
 pub(super) async fn keep_alive(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let (id, user) = named(&adapter, &parts)?;
-    let deadline = adapter
+    let (id, user) = named(&state, &parts)?;
+    let deadline = state
         .decide(|access| match find(access, &user, id) {
             Err(refusal) => Ok((Err(refusal), Seq::default())),
             Ok(_) => match access.keep_alive(id) {
@@ -132,17 +132,17 @@ pub(super) async fn keep_alive(
             },
         })
         .await??;
-    let kept = KeptAlive { session_id: Uuid::from_u128(id.0), expires_at: adapter.shown(deadline) };
+    let kept = KeptAlive { session_id: Uuid::from_u128(id.0), expires_at: state.format_time(deadline) };
     Ok(body::json(StatusCode::OK, &kept))
 }
 
 pub(super) async fn status(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let (id, user) = named(&adapter, &parts)?;
-    let (record, lock_count, active) = adapter
+    let (id, user) = named(&state, &parts)?;
+    let (record, lock_count, active) = state
         .decide(|access| match find(access, &user, id) {
             Ok((record, locks, seq)) => Ok((Ok((record, locks, true)), seq)),
             Err(refusal) => {
@@ -155,7 +155,7 @@ pub(super) async fn status(
     let view = SessionView {
         session_id: Uuid::from_u128(id.0),
         user_id: user.id,
-        expires_at: adapter.shown(record.deadline),
+        expires_at: state.format_time(record.deadline),
         lock_count,
         active,
     };
@@ -163,12 +163,12 @@ pub(super) async fn status(
 }
 
 pub(super) async fn delete(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let (id, user) = named(&adapter, &parts)?;
-    adapter
+    let (id, user) = named(&state, &parts)?;
+    state
         .decide(|access| match find(access, &user, id) {
             Ok(_) => match access.close_session(id, true) {
                 Ok((_, seq)) => Ok((Ok(()), seq)),

@@ -1,4 +1,4 @@
-//! Times as answers show them. Absent: clocks.
+//! Formats times. Not here: clocks.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

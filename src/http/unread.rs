@@ -5,8 +5,8 @@
 //! and the listener closes it slowly. Not here: what bodies mean; the bound of what is kept of them.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 
 /// Longest rest of a body that is read for the sake of the connection, in bytes.
 const DRAIN_BYTES_MAX: u64 = 256 << 10;
@@ -80,7 +81,7 @@ impl http_body::Body for Watched {
 impl Watched {
     fn leave(&mut self, has_failed: bool) {
         let rest = Rest { body: std::mem::take(&mut self.body), is_begun: self.is_begun, has_failed };
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        *self.left.lock() = Some(rest);
     }
 }
 
@@ -120,7 +121,7 @@ impl Unread {
 
     /// Reads what the route has left, or makes the answer the connection's last one.
     pub(super) async fn finish(self, response: &mut Response) {
-        let rest = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let rest = self.left.lock().take();
         let Some(rest) = rest else { return };
         if !self.drain(rest).await {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -6,16 +6,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use hmac::Mac;
+use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::budget::Budget;
 use super::error::ApiError;
-use super::ids::{Ids, keyed};
+use super::pseudonyms::{Ids, keyed};
 use super::{body, names};
 use crate::lock::{LockName, Owner};
 use crate::metrics::Count;
@@ -81,7 +82,7 @@ impl UserConfig {
 /// Who may ask, as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsersConfig {
-    /// Everyone with a token. Nobody: one user `local`.
+    /// The users with a token; if empty, the only user is `local`.
     pub users: Vec<UserConfig>,
     /// What `local` must know; without it, nothing.
     pub local_token: Option<Secret>,
@@ -173,11 +174,11 @@ impl Users {
     /// Replaces everyone. Requests under way go on as who they are.
     pub(super) fn replace(&self, config: &UsersConfig, ids: &Ids) {
         let accounts = Arc::new(Accounts::new(config, ids, &self.key));
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = accounts;
+        *self.current.write() = accounts;
     }
 
     fn current(&self) -> Arc<Accounts> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read())
     }
 
     /// All of them.
@@ -190,12 +191,12 @@ impl Users {
         self.counted(self.current().authenticate(headers))
     }
 
-    /// Refuses whoever is not an operator. Where nobody has credentials, everyone is.
+    /// Refuses callers that are not operators. Without any credentials configured, every caller is one.
     pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         self.counted(self.current().authenticate_admin(headers))
     }
 
-    /// Whether a request must be meant for this machine, as nothing else shows that its sender may ask.
+    /// Whether the server must check the host of a request because it checks no credentials.
     pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
         let accounts = self.current();
         accounts.open.is_some() && !accounts.is_operator(headers)
@@ -258,7 +259,7 @@ impl Accounts {
         self.user_of(given).ok_or_else(ApiError::wrong_credentials)
     }
 
-    /// Refuses callers that are not operators. Where nobody has credentials, every caller is one.
+    /// Refuses callers that are not operators. Without any credentials configured, every caller is one.
     fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.is_operator(headers) || (self.admin.is_none() && self.open.is_some()) {
             return Ok(());
@@ -279,7 +280,7 @@ impl Accounts {
     }
 
     fn user_of(&self, token: &str) -> Option<Arc<User>> {
-        // Whoever does not know the key cannot choose digests, so the time of this look-up tells nothing.
+        // Digests are keyed, so callers cannot choose them and the time of the look-up reveals nothing.
         self.by_token.get(&digest(&self.key, token)).cloned()
     }
 

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use axum::extract::{Request, State};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::{Adapter, names, times};
+use super::{HttpState, names, times};
 use crate::engine::{Engine, Event, EventKind};
 use crate::lock::{FencingToken, LockName, Timestamp};
 
@@ -32,12 +33,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 type Frame = (u64, Arc<str>);
 type Readers = HashMap<u64, Reader>;
 
-/// The sending side of a reader's backlog. The stream ends when this is dropped.
-struct Reader(Arc<Backlog>);
+/// The sending side of a reader's queue. The stream ends when this is dropped.
+struct Reader(Arc<EventQueue>);
 
 /// Frames on their way to one reader.
 #[derive(Default)]
-struct Backlog(Mutex<Waiting>);
+struct EventQueue(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
@@ -47,9 +48,9 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-impl Backlog {
+impl EventQueue {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
@@ -118,7 +119,7 @@ impl Watchers {
     }
 
     fn names(&self) -> MutexGuard<'_, Option<HashMap<LockName, Readers>>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock()
     }
 
     /// How many watch.
@@ -126,30 +127,30 @@ impl Watchers {
         self.names().as_ref().map_or(0, |names| names.values().map(HashMap::len).sum())
     }
 
-    fn join(self: &Arc<Self>, name: &LockName) -> Result<(Place, Arc<Backlog>), ApiError> {
+    fn join(self: &Arc<Self>, name: &LockName) -> Result<(Place, Arc<EventQueue>), ApiError> {
         let mut names = self.names();
         let Some(watched) = names.as_mut() else { return Err(ApiError::internal()) };
         if watched.len() >= NAMES_MAX && !watched.contains_key(name) {
             return Err(ApiError::no_capacity("as many locks are watched as may be"));
         }
-        let backlog = Arc::new(Backlog::default());
+        let queue = Arc::new(EventQueue::default());
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
-        watched.entry(name.clone()).or_default().insert(id, Reader(Arc::clone(&backlog)));
+        watched.entry(name.clone()).or_default().insert(id, Reader(Arc::clone(&queue)));
         self.engine.listen(true);
-        Ok((Place { watchers: Arc::clone(self), name: name.clone(), id }, backlog))
+        Ok((Place { watchers: Arc::clone(self), name: name.clone(), id }, queue))
     }
 
-    pub(super) fn tell(&self, event: &Event) {
+    pub(super) fn notify(&self, event: &Event) {
         let mut names = self.names();
         let Some(readers) = names.as_mut().and_then(|names| names.get_mut(&event.name)) else { return };
         let text: Arc<str> =
-            frame(&self.engine, &event.name, event.kind, Some((event.token, event.deadline))).into();
+            event_json(&self.engine, &event.name, event.kind, Some((event.token, event.deadline))).into();
         let before = readers.len();
         readers.retain(|_, reader| reader.push(event.number, &text));
         let cut_off = before - readers.len();
         drop(names);
         if cut_off > 0 {
-            tracing::warn!(lock = ?event.name, watchers = cut_off, "watchers cut off: they do not read their events");
+            tracing::warn!(lock = ?event.name, watchers = cut_off, "watchers too slow: closing their streams");
         }
     }
 
@@ -197,7 +198,7 @@ struct Change<'a> {
     observed_at: String,
 }
 
-fn frame(
+fn event_json(
     engine: &Engine,
     name: &LockName,
     kind: EventKind,
@@ -214,7 +215,7 @@ fn frame(
     let lease = lease.filter(|_| matches!(kind, EventKind::Acquired | EventKind::Renewed));
     let change = Change {
         event,
-        lock_name: &names::shown(name.key()),
+        lock_name: &names::escape(name.key()),
         fencing_token: lease.map(|(token, _)| token.get()),
         expires_at: lease.map(|(_, deadline)| times::rfc3339(clock.wall_nanos_of(deadline))),
         observed_at: times::rfc3339(clock.wall_nanos_of(clock.now())),
@@ -225,7 +226,7 @@ fn frame(
 
 /// The frames of one reader.
 struct Frames {
-    backlog: Arc<Backlog>,
+    queue: Arc<EventQueue>,
     snapshot: Option<String>,
     /// Events up to this one are in the snapshot.
     seen: u64,
@@ -240,7 +241,7 @@ impl Stream for Frames {
             return Poll::Ready(Some(Ok(sse::Event::default().data(snapshot))));
         }
         loop {
-            match std::task::ready!(self.backlog.poll(context)) {
+            match std::task::ready!(self.queue.poll(context)) {
                 Some((number, _)) if number <= self.seen => {}
                 Some((_, text)) => return Poll::Ready(Some(Ok(sse::Event::default().data(text)))),
                 None => return Poll::Ready(None),
@@ -250,26 +251,26 @@ impl Stream for Frames {
 }
 
 pub(super) async fn watch(
-    State(adapter): State<Arc<Adapter>>,
+    State(state): State<Arc<HttpState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let name = names::segment(&parts)?;
-    let user = adapter.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(&parts.headers)?;
     let name = user.lock(&name)?;
-    // First a place, then the snapshot: what happens between is in both, and told once.
-    let (place, backlog) = adapter.watchers.join(&name)?;
-    let (held, seen) = adapter
+    // Join first, then take the snapshot: a change in between is in both and is sent once.
+    let (place, queue) = state.watchers.join(&name)?;
+    let (held, seen) = state
         .decide(|access| {
             access.read(&name, |slot, _| {
                 let held = slot.newest().map(|lease| (lease.token, lease.deadline));
-                (held, adapter.engine.last_event())
+                (held, state.engine.last_event())
             })
         })
         .await?;
     let kind = if held.is_some() { EventKind::Acquired } else { EventKind::Released };
-    let snapshot = Some(frame(&adapter.engine, &name, kind, held));
-    let frames = Frames { backlog, snapshot, seen, _place: place };
+    let snapshot = Some(event_json(&state.engine, &name, kind, held));
+    let frames = Frames { queue, snapshot, seen, _place: place };
     Ok(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
@@ -279,22 +280,22 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_reader_is_bounded_in_bytes_and_forgotten_beyond() {
-        let backlog = Arc::new(Backlog::default());
-        let reader = Reader(Arc::clone(&backlog));
+        let queue = Arc::new(EventQueue::default());
+        let reader = Reader(Arc::clone(&queue));
         let text: Arc<str> = "x".repeat(1000 - size_of::<Frame>()).into();
         let fitting = BEHIND_BYTES_MAX / 1000;
         assert!((0..fitting).all(|number| reader.push(number as u64, &text)));
         let mut context = Context::from_waker(Waker::noop());
-        assert!(matches!(backlog.poll(&mut context), Poll::Ready(Some((0, _)))));
+        assert!(matches!(queue.poll(&mut context), Poll::Ready(Some((0, _)))));
         assert!(reader.push(0, &text), "what was read makes room");
         assert!(!reader.push(0, &text));
         let left = {
-            let waiting = backlog.waiting();
+            let waiting = queue.waiting();
             (waiting.frames.len(), waiting.bytes)
         };
         assert_eq!(left, (0, 0));
-        assert!(backlog.poll(&mut context).is_pending());
+        assert!(queue.poll(&mut context).is_pending());
         drop(reader);
-        assert!(matches!(backlog.poll(&mut context), Poll::Ready(None)));
+        assert!(matches!(queue.poll(&mut context), Poll::Ready(None)));
     }
 }

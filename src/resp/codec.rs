@@ -1,8 +1,8 @@
 //! Replies on the wire, in RESP2 and RESP3.
 //!
-//! Promise: one reply, one frame, whatever its bytes; the pairs of a map keep their order. Scalars are encoded by
+//! Guarantees: one reply, one frame, whatever its bytes; the pairs of a map keep their order. Scalars are encoded by
 //! redis-protocol, named in this file and in the scanner's tests only. Written here are the heads of aggregates, as its
-//! own maps have no order, and integers, which nearly all replies are. Absent: sockets, commands.
+//! own maps have no order, and integers, which nearly all replies are. Not here: sockets, commands.
 
 use bytes::BytesMut;
 use redis_protocol::resp2::encode::extend_encode_borrowed as encode2;

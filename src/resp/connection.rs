@@ -1,9 +1,9 @@
 //! One connection: bytes in, requests, one durable barrier a batch, bytes out.
 //!
-//! Promise: replies leave in the order of their requests, each only after what it stands on is durable; one whose
+//! Guarantees: replies leave in the order of their requests, each only after what it stands on is durable; one whose
 //! commit failed says so. Memory is bounded: a client that does not read its replies is not read from. A grant to a
 //! waiter whose socket is gone is given back. Others are served after every turn of work, be it one request, a long
-//! pipeline or a large reply. Absent: what commands mean.
+//! pipeline or a large reply. Not here: what commands mean.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,25 +21,25 @@ use tokio::time::{Instant, timeout};
 use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
-use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service, Steps, Turn};
+use crate::command::{AfterReply, Client, Execution, Incoming, OUTCOME_UNKNOWN, ServerState, Steps, Turn};
 use crate::engine::Parked;
 use crate::journal::Seq;
 use crate::lock::Timestamp;
 use crate::metrics::CommandCounts;
 use crate::reply::Reply;
 
-/// Replies of a batch are sent when there are so many bytes of them, even if more requests are there.
+/// The output is sent once it has this many bytes, even if more requests are buffered.
 const FLUSH_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
-/// How often a waiter with a full input buffer is looked after.
+/// How often a waiter with a full input buffer is checked for a disconnect.
 const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
-/// How long, and how often, input is read and thrown away after the last word to a client.
+/// Time and number of reads for which input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_READS: usize = 64;
 
-/// Why a connection ends, if there is something to say.
+/// Why a connection ends.
 enum End {
     Closed,
     Failed(io::Error),
@@ -53,19 +53,19 @@ impl From<io::Error> for End {
     }
 }
 
-/// What is to be done when the batch is sent.
+/// What to do after the batch is sent.
 enum Then {
     Read,
     Continue,
-    /// Let others run, then go on with the batch.
+    /// Yield, then continue with the batch.
     Yield,
-    /// The request goes on in turns.
+    /// Continue the request in turns.
     Steps {
         steps: Box<dyn Steps>,
         is_answered: bool,
         command: &'static str,
     },
-    /// A reply too large for the batch.
+    /// Send a reply that is too large for the batch.
     Answer {
         reply: Reply,
         seq: Seq,
@@ -76,13 +76,13 @@ enum Then {
         is_answered: bool,
     },
     Close,
-    /// What the client sends cannot be understood any more.
+    /// The input is malformed; close after the error reply.
     HangUp,
 }
 
 pub(super) struct Connection {
     stream: TcpStream,
-    service: Arc<Service>,
+    server: Arc<ServerState>,
     client: Client,
     scanner: Scanner,
     limits: ListenerLimits,
@@ -90,7 +90,7 @@ pub(super) struct Connection {
     input: BytesMut,
     read_bytes: usize,
     output: BytesMut,
-    /// Where each reply in `output` ends, and what it stands on.
+    /// The end of each reply in `output`, and the Seq it waits for.
     replies: Vec<(usize, Seq)>,
     highest: Seq,
     /// Commands of the batch that are not in the metrics yet.
@@ -99,16 +99,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, service: Arc<Service>, limits: ListenerLimits) -> Connection {
+    pub(super) fn new(stream: TcpStream, server: Arc<ServerState>, limits: ListenerLimits) -> Connection {
         let address = |address: io::Result<std::net::SocketAddr>| {
             address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
         };
-        let client = Client::new(&service, address(stream.peer_addr()), address(stream.local_addr()));
+        let client = Client::new(&server, address(stream.peer_addr()), address(stream.local_addr()));
         let is_restricted = !client.is_authenticated();
         let scan = if is_restricted { limits.scan.unauthenticated() } else { limits.scan.clone() };
         Connection {
             stream,
-            service,
+            server,
             client,
             scanner: Scanner::new(scan),
             limits,
@@ -123,20 +123,20 @@ impl Connection {
         }
     }
 
-    /// Serves until the client or the server ends it.
+    /// Serves the connection until the client or the server closes it.
     pub(super) async fn run(mut self) {
-        self.service.metrics.redis.open();
+        self.server.metrics.redis.open();
         let end = self.serve().await;
         while self.client.unsubscribe_some() {
             yield_now().await;
         }
-        self.service.metrics.redis.close();
+        self.server.metrics.redis.close();
         let addr = &self.client.info().addr;
         match end {
             Ok(()) | Err(End::Closed) => {}
             Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
             Err(End::Stalled) => {
-                tracing::warn!(client = %addr, "connection closed: it does not read its replies (--output-stall-ms)");
+                tracing::warn!(client = %addr, "connection closed: client does not read its replies (--output-stall-ms)");
             }
             Err(End::Idle) => tracing::info!(client = %addr, "connection closed: idle (--idle-timeout-s)"),
         }
@@ -178,7 +178,7 @@ impl Connection {
                     }
                 }
                 Then::Wait { parked, is_answered } => {
-                    self.client.rest(true);
+                    self.client.update_registry(true);
                     self.wait(parked, is_answered).await?;
                 }
                 Then::Close => return Ok(()),
@@ -187,11 +187,11 @@ impl Connection {
         }
     }
 
-    /// Executes complete requests of the input, until there is none, or the output is to be sent first.
+    /// Executes the complete requests in the input until none is left or the output must be sent first.
     fn execute_batch(&mut self) -> Then {
-        let service = Arc::clone(&self.service);
+        let server = Arc::clone(&self.server);
         if self.ran.is_empty() {
-            self.batch_began = service.engine.clock().now();
+            self.batch_began = server.engine.clock().now();
         }
         let mut done = 0;
         let then = loop {
@@ -205,7 +205,7 @@ impl Connection {
                 Ok(Some(length)) => length,
                 Ok(None) => break Then::Read,
                 Err(super::scan::ProtocolError::Http) => {
-                    tracing::warn!(client = %self.client.info().addr, "connection closed: it speaks HTTP, not RESP");
+                    tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the RESP port");
                     break Then::Close;
                 }
                 Err(error) => {
@@ -218,13 +218,13 @@ impl Connection {
                 done += length;
                 continue;
             }
-            let Executed { reply, seq, next, command } = self.client.execute(&self.service, args);
-            if matches!(next, Next::Again) {
+            let Execution { reply, seq, next, command } = self.client.execute(&self.server, args);
+            if matches!(next, AfterReply::Again) {
                 break Then::Yield;
             }
             done += length;
             let next = match next {
-                Next::Steps(steps) => {
+                AfterReply::Steps(steps) => {
                     break Then::Steps { steps, is_answered: reply.is_some(), command };
                 }
                 next => next,
@@ -235,10 +235,10 @@ impl Connection {
                 self.is_restricted = false;
                 self.scanner.set_limits(self.limits.scan.clone());
             }
-            if let Next::Wait(parked) = next {
+            if let AfterReply::Wait(parked) = next {
                 break Then::Wait { parked, is_answered: reply.is_some() };
             }
-            let closes = matches!(next, Next::Close);
+            let closes = matches!(next, AfterReply::Close);
             match reply {
                 Some(reply) if reply.is_larger_than(FLUSH_BYTES) => {
                     break Then::Answer { reply, seq, closes };
@@ -254,46 +254,46 @@ impl Connection {
         then
     }
 
-    /// Lets others run.
+    /// Yields to other tasks and starts a new turn.
     async fn yield_turn(&mut self) {
         tokio::task::yield_now().await;
         self.client.begin_turn();
     }
 
-    /// Carries a request to its end, others in between. Leaves it when nobody is there for its reply. Answers
-    /// whether the connection is to be closed.
+    /// Completes a request in turns, yielding in between. Abandons it if the client disconnects. Returns whether
+    /// the connection must close.
     async fn take_turns(
         &mut self,
         mut steps: Box<dyn Steps>,
         is_answered: bool,
         command: &'static str,
     ) -> Result<bool, End> {
-        let service = Arc::clone(&self.service);
-        self.batch_began = service.engine.clock().now();
-        let Executed { reply, seq, next, .. } = loop {
+        let server = Arc::clone(&self.server);
+        self.batch_began = server.engine.clock().now();
+        let Execution { reply, seq, next, .. } = loop {
             self.yield_turn().await;
             if self.client.info().is_killed() || is_gone(&self.stream) {
                 return Err(End::Closed);
             }
-            if let Some(executed) = self.client.advance(&service, &mut *steps) {
-                break executed;
+            if let Some(execution) = self.client.advance(&server, &mut *steps) {
+                break execution;
             }
         };
         self.ran.add(command, matches!(reply, Some(Reply::Error(_))));
         match reply.filter(|_| is_answered) {
             Some(reply) => self.answer_in_parts(reply, seq).await?,
-            None => self.note_commands(),
+            None => self.record_commands(),
         }
-        Ok(matches!(next, Next::Close))
+        Ok(matches!(next, AfterReply::Close))
     }
 
-    /// Sends a reply once it is durable, others in between.
+    /// Sends a large reply in parts once it is durable, yielding in between.
     async fn answer_in_parts(&mut self, reply: Reply, seq: Seq) -> Result<(), End> {
-        let reply = match self.service.engine.barrier(seq).await {
+        let reply = match self.server.engine.barrier(seq).await {
             Ok(()) => reply,
             Err(_) => OUTCOME_UNKNOWN,
         };
-        self.note_commands();
+        self.record_commands();
         let mut encoder = Encoder::new(reply, self.client.protocol());
         let mut pace = Pace::default();
         while encoder.encode(&mut self.output, FLUSH_BYTES) {
@@ -303,8 +303,8 @@ impl Connection {
         self.send_at(&mut pace).await
     }
 
-    /// Ends the connection in such a way that the other side can read why: closed with input unread, the system would reset
-    /// it, and take the reply away.
+    /// Closes the connection so that the client can read the error: closing a socket with unread input resets it
+    /// and discards the reply.
     async fn hang_up(&mut self) -> Result<(), End> {
         self.stream.shutdown().await?;
         let drained = async {
@@ -326,26 +326,26 @@ impl Connection {
         self.highest = self.highest.max(seq);
     }
 
-    /// Makes the replies durable, then sends them.
+    /// Waits until the replies are durable, then sends them.
     async fn flush(&mut self) -> Result<(), End> {
         self.settle().await;
-        self.note_commands();
+        self.record_commands();
         self.send().await
     }
 
-    /// Adds the commands that are answered now to what is measured.
-    fn note_commands(&mut self) {
-        let took = self.service.engine.clock().now().nanos_since(self.batch_began);
-        self.service.metrics.commands.observe(&mut self.ran, took);
+    /// Records the batch in the command metrics.
+    fn record_commands(&mut self) {
+        let took = self.server.engine.clock().now().nanos_since(self.batch_began);
+        self.server.metrics.commands.observe(&mut self.ran, took);
     }
 
     /// Waits until the replies may be told, and corrects those whose commit failed.
     async fn settle(&mut self) {
-        if self.service.engine.barrier(self.highest).await.is_err() || self.has_failed() {
+        if self.server.engine.barrier(self.highest).await.is_err() || self.has_failed() {
             let told = std::mem::take(&mut self.output);
             let mut start = 0;
             for (end, seq) in std::mem::take(&mut self.replies) {
-                match self.service.engine.barrier(seq).await {
+                match self.server.engine.barrier(seq).await {
                     Ok(()) => self.output.extend_from_slice(&told[start..end]),
                     Err(_) => encode(&OUTCOME_UNKNOWN, self.client.protocol(), &mut self.output),
                 }
@@ -358,7 +358,7 @@ impl Connection {
 
     /// A later commit may have succeeded after an earlier one of the same batch failed.
     fn has_failed(&self) -> bool {
-        let engine = &self.service.engine;
+        let engine = &self.server.engine;
         engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
     }
 
@@ -367,7 +367,7 @@ impl Connection {
         self.send_at(&mut Pace::default()).await
     }
 
-    /// Sends the output as a part of what `pace` is about.
+    /// Sends the output as a part of what `pace` is info.
     async fn send_at(&mut self, pace: &mut Pace) -> Result<(), End> {
         while !self.output.is_empty() {
             match self.stream.try_write(&self.output) {
@@ -381,7 +381,7 @@ impl Connection {
                     let writable = timeout(left, self.stream.writable());
                     tokio::select! {
                         ready = writable => ready.map_err(|_| End::Stalled)??,
-                        () = self.client.info().called() => if self.client.info().is_killed() {
+                        () = self.client.info().woken() => if self.client.info().is_killed() {
                             return Err(End::Closed);
                         },
                     }
@@ -397,7 +397,7 @@ impl Connection {
 
     /// Waits for more input, sending messages meanwhile.
     async fn read(&mut self) -> Result<(), End> {
-        self.client.rest(false);
+        self.client.update_registry(false);
         if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX * 2 {
             self.input = BytesMut::new();
         }
@@ -413,7 +413,7 @@ impl Connection {
                 let read = self.stream.read_buf(&mut self.input);
                 tokio::select! {
                     read = read => Some(read),
-                    () = self.client.info().called() => None,
+                    () = self.client.info().woken() => None,
                     () = yield_now(), if has_more => None,
                     () = sleep(idle) => return Err(End::Idle),
                 }
@@ -459,7 +459,7 @@ impl Connection {
             tokio::select! {
                 verdict = Client::verdict(&mut parked) => break verdict,
                 read = hears_on(&self.stream, &mut self.input, is_full) => read?,
-                () = self.client.info().called() => {
+                () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
                     }

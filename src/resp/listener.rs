@@ -1,6 +1,7 @@
 //! Accepts connections.
 //!
-//! Promise: at most so many connections at once; one too many is told why and closed. Absent: requests.
+//! Guarantees: the number of connections is limited; one beyond the limit gets an error and is closed. Not here:
+//! requests.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::connection::Connection;
 use super::scan::ScanLimits;
-use crate::command::Service;
+use crate::command::ServerState;
 use crate::net::Listeners;
 
 /// What connections may do.
@@ -52,7 +53,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
 pub async fn listen(
     mut listeners: Listeners,
-    service: Arc<Service>,
+    server: Arc<ServerState>,
     limits: ListenerLimits,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -66,14 +67,14 @@ pub async fn listen(
         };
         match accepted {
             Ok((stream, addr)) if connections.len() >= limits.connections_max => {
-                service.metrics.redis.refuse();
+                server.metrics.redis.refuse();
                 tracing::warn!(client = %addr, "connection refused: --connections-max reached");
                 connections.spawn(refuse(stream));
             }
             Ok((stream, _)) => {
                 prepare(&stream);
-                let (service, limits) = (Arc::clone(&service), limits.clone());
-                connections.spawn(async move { Connection::new(stream, service, limits).run().await });
+                let (server, limits) = (Arc::clone(&server), limits.clone());
+                connections.spawn(async move { Connection::new(stream, server, limits).run().await });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -82,10 +83,10 @@ pub async fn listen(
         }
     }
     drop(listeners);
-    service.clients.kill_all();
+    server.clients.kill_all();
     let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections cut off: they did not end in time");
+        tracing::warn!(connections = connections.len(), "drain timeout: closing remaining connections");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Redis protocol over TCP.
 //!
-//! Promise: any bytes lead to replies, an error or a closed connection; never to a crash, a hang or memory beyond the
-//! limits. No reply leaves before what it stands on is durable. Absent: what commands mean, HTTP, storage.
+//! Guarantees: any bytes lead to replies, an error or a closed connection; never to a crash, a hang or memory beyond the
+//! limits. No reply leaves before what it stands on is durable. Not here: what commands mean, HTTP, storage.
 
 mod codec;
 mod connection;

@@ -1,8 +1,8 @@
 //! Finds requests in a stream of bytes: arrays of bulk strings, or inline commands.
 //!
-//! Promise: goes on where it stopped, so every byte is looked at once; nothing is copied but inline words; every length
+//! Guarantees: goes on where it stopped, so every byte is looked at once; nothing is copied but inline words; every length
 //! is checked against a limit before anything is kept; nested arrays do not exist. Error texts are Redis'.
-//! Absent: sockets, commands, buffers (the caller keeps one).
+//! Not here: sockets, commands, buffers (the caller keeps one).
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ use crate::command::{Args, OwnedArgs, Span};
 #[derive(Debug, Clone)]
 pub struct ScanLimits {
     /// Words of one request.
-    pub words_max: usize,
+    pub args_max: usize,
     /// Bytes of one word.
-    pub word_bytes_max: usize,
+    pub arg_bytes_max: usize,
     /// Bytes of one request, in all.
     pub request_bytes_max: usize,
     /// Bytes of an inline request.
@@ -24,8 +24,8 @@ pub struct ScanLimits {
 impl Default for ScanLimits {
     fn default() -> ScanLimits {
         ScanLimits {
-            words_max: 16_384,
-            word_bytes_max: 1 << 20,
+            args_max: 16_384,
+            arg_bytes_max: 1 << 20,
             request_bytes_max: 2 << 20,
             inline_bytes_max: 64 << 10,
         }
@@ -36,8 +36,8 @@ impl ScanLimits {
     /// For those who have not given the password: enough for HELLO.
     pub fn unauthenticated(&self) -> ScanLimits {
         ScanLimits {
-            words_max: self.words_max.min(10),
-            word_bytes_max: self.word_bytes_max.min(16 << 10),
+            args_max: self.args_max.min(10),
+            arg_bytes_max: self.arg_bytes_max.min(16 << 10),
             request_bytes_max: self.request_bytes_max.min(64 << 10),
             inline_bytes_max: self.inline_bytes_max.min(16 << 10),
         }
@@ -156,7 +156,7 @@ impl Scanner {
                         return Ok(self.complete());
                     }
                     let words_left = usize::try_from(count).map_err(|_| ProtocolError::InvalidCount)?;
-                    if words_left > self.limits.words_max {
+                    if words_left > self.limits.args_max {
                         return Err(ProtocolError::InvalidCount);
                     }
                     self.state = State::Length { words_left };
@@ -171,7 +171,7 @@ impl Scanner {
                     let Some(line) = self.line(input, ProtocolError::LengthTooLong)? else { return Ok(None) };
                     let length = number(line.get(1..).unwrap_or(b"")).ok_or(ProtocolError::InvalidLength)?;
                     let length = usize::try_from(length).map_err(|_| ProtocolError::InvalidLength)?;
-                    if length > self.limits.word_bytes_max {
+                    if length > self.limits.arg_bytes_max {
                         return Err(ProtocolError::InvalidLength);
                     }
                     if self.position + length > self.limits.request_bytes_max {
@@ -203,14 +203,14 @@ impl Scanner {
     /// The length of a request like most, which is all there, of fewer than a hundred words of fewer than a hundred bytes.
     /// `None`: look closer, from the start.
     fn usual(&mut self, input: &[u8]) -> Option<usize> {
-        let (words, mut position) = short_number(b'*', input)?;
-        if words == 0 || words > self.limits.words_max {
+        let (args, mut position) = short_number(b'*', input)?;
+        if args == 0 || args > self.limits.args_max {
             return None;
         }
-        for _ in 0..words {
+        for _ in 0..args {
             let (length, digits) = short_number(b'$', input.get(position..)?)?;
             let (start, end) = (position + digits, position + digits + length);
-            if length > self.limits.word_bytes_max
+            if length > self.limits.arg_bytes_max
                 || end > self.limits.request_bytes_max
                 || input.get(end..end + 2)? != b"\r\n"
             {
@@ -260,8 +260,8 @@ impl Scanner {
             return Err(ProtocolError::InlineTooLong);
         }
         let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-        self.inline = split(line, self.limits.words_max)?;
-        let first = self.inline.as_args().word(0);
+        self.inline = split(line, self.limits.args_max)?;
+        let first = self.inline.as_args().at(0);
         if first.eq_ignore_ascii_case(b"post") || first.eq_ignore_ascii_case(b"host:") {
             return Err(ProtocolError::Http);
         }
@@ -294,9 +294,9 @@ fn number(digits: &[u8]) -> Option<i64> {
 }
 
 /// Splits an inline command as Redis does: blanks between words, `"..."` with escapes, `'...'` with `\'` only.
-fn split(line: &[u8], words_max: usize) -> Result<OwnedArgs, ProtocolError> {
-    let mut words = OwnedArgs::default();
-    let mut word = Vec::new();
+fn split(line: &[u8], args_max: usize) -> Result<OwnedArgs, ProtocolError> {
+    let mut args = OwnedArgs::default();
+    let mut arg = Vec::new();
     let mut rest = line;
     loop {
         while let [first, after @ ..] = rest
@@ -305,18 +305,18 @@ fn split(line: &[u8], words_max: usize) -> Result<OwnedArgs, ProtocolError> {
             rest = after;
         }
         if rest.is_empty() {
-            return Ok(words);
+            return Ok(args);
         }
-        if words.as_args().len() == words_max {
+        if args.as_args().len() == args_max {
             return Err(ProtocolError::InvalidCount);
         }
-        word.clear();
+        arg.clear();
         loop {
             match rest {
                 [] => break,
                 [blank, ..] if blank.is_ascii_whitespace() => break,
                 [quote @ (b'"' | b'\''), after @ ..] => {
-                    rest = quoted(*quote, after, &mut word)?;
+                    rest = quoted(*quote, after, &mut arg)?;
                     // A closing quote ends the word.
                     if rest.first().is_some_and(|next| !next.is_ascii_whitespace()) {
                         return Err(ProtocolError::UnbalancedQuotes);
@@ -324,16 +324,16 @@ fn split(line: &[u8], words_max: usize) -> Result<OwnedArgs, ProtocolError> {
                     break;
                 }
                 [byte, after @ ..] => {
-                    word.push(*byte);
+                    arg.push(*byte);
                     rest = after;
                 }
             }
         }
-        words.push(&word);
+        args.push(&arg);
     }
 }
 
-fn quoted<'a>(quote: u8, mut rest: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
+fn quoted<'a>(quote: u8, mut rest: &'a [u8], arg: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
     loop {
         match rest {
             [] => return Err(ProtocolError::UnbalancedQuotes),
@@ -342,11 +342,11 @@ fn quoted<'a>(quote: u8, mut rest: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [
                 if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
                 let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap_or(0) as u8;
-                word.push(digit(high) * 16 + digit(low));
+                arg.push(digit(high) * 16 + digit(low));
                 rest = after;
             }
             [b'\\', escaped, after @ ..] if quote == b'"' => {
-                word.push(match escaped {
+                arg.push(match escaped {
                     b'n' => b'\n',
                     b'r' => b'\r',
                     b't' => b'\t',
@@ -357,11 +357,11 @@ fn quoted<'a>(quote: u8, mut rest: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [
                 rest = after;
             }
             [b'\\', b'\'', after @ ..] if quote == b'\'' => {
-                word.push(b'\'');
+                arg.push(b'\'');
                 rest = after;
             }
             [byte, after @ ..] => {
-                word.push(*byte);
+                arg.push(*byte);
                 rest = after;
             }
         }
@@ -390,11 +390,11 @@ mod tests {
         Ok(found)
     }
 
-    fn encoded(words: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            bytes.extend_from_slice(word);
+    fn encoded(args: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            bytes.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            bytes.extend_from_slice(arg);
             bytes.extend_from_slice(b"\r\n");
         }
         bytes
@@ -411,7 +411,7 @@ mod tests {
             ("\r\n", vec![]),
         ] {
             let found = requests(line.as_bytes(), &[]).unwrap();
-            let expected: Vec<Vec<u8>> = expected.iter().map(|word| word.as_bytes().to_vec()).collect();
+            let expected: Vec<Vec<u8>> = expected.iter().map(|arg| arg.as_bytes().to_vec()).collect();
             assert_eq!(found, vec![expected], "{line:?}");
         }
         for line in ["\"a\n", "'a\n", "\"a\"b\n"] {
@@ -445,8 +445,7 @@ mod tests {
 
     #[test]
     fn limits_hold_at_the_boundary_and_one_past_it() {
-        let limits =
-            ScanLimits { words_max: 2, word_bytes_max: 3, request_bytes_max: 22, inline_bytes_max: 4 };
+        let limits = ScanLimits { args_max: 2, arg_bytes_max: 3, request_bytes_max: 22, inline_bytes_max: 4 };
         let scan = |bytes: &str| Scanner::new(limits.clone()).scan(bytes.as_bytes());
         assert_eq!(scan("*2\r\n$3\r\nabc\r\n$3\r\nabc\r\n"), Ok(Some(22)));
         assert_eq!(scan("*3\r\n"), Err(ProtocolError::InvalidCount));
@@ -470,7 +469,7 @@ mod tests {
             requests_in in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..6), 1..5),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         ) {
-            let stream: Vec<u8> = requests_in.iter().flat_map(|words| encoded(words)).collect();
+            let stream: Vec<u8> = requests_in.iter().flat_map(|args| encoded(args)).collect();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
             cuts.sort_unstable();
             prop_assert_eq!(requests(&stream, &cuts), Ok(requests_in));
@@ -478,9 +477,9 @@ mod tests {
 
         #[test]
         fn words_lie_where_redis_protocol_finds_them(
-            words in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..12),
+            args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..12),
         ) {
-            let bytes = encoded(&words);
+            let bytes = encoded(&args);
             let mut scanner = Scanner::new(ScanLimits::default());
             let length = scanner.scan(&bytes).unwrap().unwrap();
             let (frame, consumed) = decode_range(&bytes).unwrap().unwrap();

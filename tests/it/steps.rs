@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use octostore::command::{Client, Executed, Next, OwnedArgs, Service};
+use octostore::command::{AfterReply, Client, Execution, OwnedArgs, ServerState};
 use octostore::lock::{LockName, Mode, Op, Owner, Request, Ttl};
 use octostore::reply::Reply;
 
-use super::corpus::requests::service;
+use super::corpus::requests::server;
 use super::wire::{TestServer, encode};
 
 const LOCKS: usize = 20_000;
@@ -15,21 +15,21 @@ fn key(n: usize) -> String {
     format!("key:{n:06}")
 }
 
-fn lock(service: &Service, database: u8, key: &str, owner: &str, mode: Mode) {
+fn lock(server: &ServerState, database: u8, key: &str, owner: &str, mode: Mode) {
     let name = LockName::new(database, key.as_bytes()).expect("a key");
     let owner = Owner::new(owner.as_bytes()).expect("an owner");
     let request = Request { mode, ..Request::exclusive(owner, Ttl::from_millis(600_000).ok()) };
-    let done = service.engine.access().submit(&name, &Op::Acquire { request, wait: None });
+    let done = server.engine.access().submit(&name, &Op::Acquire { request, wait: None });
     assert!(done.is_ok(), "{done:?}");
 }
 
-fn connect(service: &Arc<Service>) -> Client {
-    Client::new(service, "a".into(), "b".into())
+fn connect(server: &Arc<ServerState>) -> Client {
+    Client::new(server, "a".into(), "b".into())
 }
 
 /// Runs a request to its end. The reply, and how many turns it took; `between` runs between two turns.
 fn run(
-    service: &Arc<Service>,
+    server: &Arc<ServerState>,
     client: &mut Client,
     words: &[&str],
     mut between: impl FnMut(),
@@ -37,13 +37,13 @@ fn run(
     client.begin_turn();
     let mut owned = OwnedArgs::default();
     words.iter().for_each(|word| owned.push(word.as_bytes()));
-    let Executed { reply, next, .. } = client.execute(service, owned.as_args());
-    let Next::Steps(mut steps) = next else { return (reply.expect("a reply"), 1) };
+    let Execution { reply, next, .. } = client.execute(server, owned.as_args());
+    let AfterReply::Steps(mut steps) = next else { return (reply.expect("a reply"), 1) };
     let mut turns = 1;
     loop {
         between();
         turns += 1;
-        if let Some(Executed { reply, .. }) = client.advance(service, &mut *steps) {
+        if let Some(Execution { reply, .. }) = client.advance(server, &mut *steps) {
             return (reply.expect("a reply"), turns);
         }
     }
@@ -59,12 +59,12 @@ fn count(reply: &Reply) -> usize {
 
 #[test]
 fn what_looks_at_much_lets_others_run_in_between() {
-    let service = service(1 << 20, 1 << 20);
-    (0..LOCKS).for_each(|n| lock(&service, 0, &key(n), "me", Mode::Exclusive));
+    let server = server(1 << 20, 1 << 20);
+    (0..LOCKS).for_each(|n| lock(&server, 0, &key(n), "me", Mode::Exclusive));
     let kilo: Vec<String> = (0..200).map(|n| format!("{n:03}{}", "a".repeat(1000))).collect();
-    kilo.iter().for_each(|key| lock(&service, 1, key, "me", Mode::Exclusive));
-    (0..2000).for_each(|n| lock(&service, 2, "shared", &format!("owner{n}"), Mode::Shared));
-    let others: Vec<Client> = (0..2000).map(|_| connect(&service)).collect();
+    kilo.iter().for_each(|key| lock(&server, 1, key, "me", Mode::Exclusive));
+    (0..2000).for_each(|n| lock(&server, 2, "shared", &format!("owner{n}"), Mode::Shared));
+    let others: Vec<Client> = (0..2000).map(|_| connect(&server)).collect();
 
     let glob = "*a".repeat(500) + "*b";
     let keys: Vec<String> = (0..9999).map(key).collect();
@@ -72,7 +72,7 @@ fn what_looks_at_much_lets_others_run_in_between() {
         command.iter().map(|word| (*word).to_owned()).chain(words.iter().cloned()).collect()
     };
     let (docs, settings) = (vec!["lock".to_owned(); 1000], vec![glob.clone(); 500]);
-    let mut client = connect(&service);
+    let mut client = connect(&server);
     // In which database, what, and how many turns it takes at least.
     for (database, request, turns_min) in [
         ("0", with(&["keys", "*"], &[]), 4),
@@ -89,14 +89,14 @@ fn what_looks_at_much_lets_others_run_in_between() {
         ("0", with(&["config", "get"], &settings), 2),
     ] {
         let words: Vec<&str> = request.iter().map(String::as_str).collect();
-        run(&service, &mut client, &["select", database], || {});
+        run(&server, &mut client, &["select", database], || {});
         let mut probes = 0;
-        let mut other = connect(&service);
-        let (reply, turns) = run(&service, &mut client, &words, || {
+        let mut other = connect(&server);
+        let (reply, turns) = run(&server, &mut client, &words, || {
             let probe = format!("probe{probes}");
-            let granted = run(&service, &mut other, &["lock", &probe, "me"], || {}).0;
+            let granted = run(&server, &mut other, &["lock", &probe, "me"], || {}).0;
             assert!(matches!(granted, Reply::Integer(_)), "{granted:?}");
-            assert_eq!(run(&service, &mut other, &["unlock", &probe, "me"], || {}).0, Reply::Integer(1));
+            assert_eq!(run(&server, &mut other, &["unlock", &probe, "me"], || {}).0, Reply::Integer(1));
             probes += 1;
         });
         assert!(!matches!(reply, Reply::Error(_)), "{:?}: {reply:?}", &words[..2]);
@@ -110,13 +110,13 @@ fn what_looks_at_much_lets_others_run_in_between() {
 
 #[test]
 fn a_long_pipeline_takes_turns() {
-    let service = service(16, 1 << 20);
-    let mut client = connect(&service);
+    let server = server(16, 1 << 20);
+    let mut client = connect(&server);
     let mut ping = OwnedArgs::default();
     ping.push(b"ping");
     let mut requests = 0;
     while client.has_turn_left() {
-        client.execute(&service, ping.as_args());
+        client.execute(&server, ping.as_args());
         requests += 1;
     }
     assert!((100..2000).contains(&requests), "{requests}");
@@ -126,15 +126,15 @@ fn a_long_pipeline_takes_turns() {
 
 #[test]
 fn a_transaction_reads_so_much_and_writes_all() {
-    let service = service(1 << 20, 1 << 20);
-    (0..LOCKS).for_each(|n| lock(&service, 0, &key(n), "me", Mode::Exclusive));
-    let mut client = connect(&service);
+    let server = server(1 << 20, 1 << 20);
+    (0..LOCKS).for_each(|n| lock(&server, 0, &key(n), "me", Mode::Exclusive));
+    let mut client = connect(&server);
     let exec = |client: &mut Client, requests: &[&[&str]]| {
-        run(&service, client, &["multi"], || {});
+        run(&server, client, &["multi"], || {});
         for words in requests {
-            assert_eq!(run(&service, client, words, || {}).0, Reply::Simple("QUEUED"));
+            assert_eq!(run(&server, client, words, || {}).0, Reply::Simple("QUEUED"));
         }
-        match run(&service, client, &["exec"], || panic!("others ran in a transaction")).0 {
+        match run(&server, client, &["exec"], || panic!("others ran in a transaction")).0 {
             Reply::Array(replies) => replies,
             other => panic!("{other:?}"),
         }
@@ -143,7 +143,7 @@ fn a_transaction_reads_so_much_and_writes_all() {
     let mut requests = vec![keys; 20];
     requests.extend([&["lock", "new", "me"][..], &["get", "new"], &["del", "new"]]);
     let replies = exec(&mut client, &requests);
-    let refused = |reply: &Reply| matches!(reply, Reply::Error(text) if text.ends_with("it was not run"));
+    let refused = |reply: &Reply| matches!(reply, Reply::Error(text) if text.ends_with("the command was not executed"));
     assert_eq!(count(&replies[0]), LOCKS);
     assert!(refused(&replies[19]) && refused(&replies[21]), "{:?}", &replies[19..]);
     assert!(matches!(replies[20], Reply::Integer(_)), "what changes something is done");
@@ -154,26 +154,26 @@ fn a_transaction_reads_so_much_and_writes_all() {
 
 #[test]
 fn a_reply_of_keys_is_bounded_and_says_what_to_use_instead() {
-    let service = service(1 << 20, 1 << 20);
+    let server = server(1 << 20, 1 << 20);
     let key = |n: usize| format!("{n:06}{}", "k".repeat(1000 - 6));
     // With the length of each.
     let fit = (64 << 20) / 1004;
-    (0..fit).for_each(|n| lock(&service, 0, &key(n), "me", Mode::Exclusive));
-    let mut client = connect(&service);
-    assert_eq!(count(&run(&service, &mut client, &["keys", "*"], || {}).0), fit);
-    lock(&service, 0, &key(fit), "me", Mode::Exclusive);
-    let (refused, _) = run(&service, &mut client, &["keys", "*"], || {});
+    (0..fit).for_each(|n| lock(&server, 0, &key(n), "me", Mode::Exclusive));
+    let mut client = connect(&server);
+    assert_eq!(count(&run(&server, &mut client, &["keys", "*"], || {}).0), fit);
+    lock(&server, 0, &key(fit), "me", Mode::Exclusive);
+    let (refused, _) = run(&server, &mut client, &["keys", "*"], || {});
     assert!(matches!(&refused, Reply::Error(text) if text.contains("use SCAN or LOCKS")), "{refused:?}");
 }
 
 #[test]
 fn lockinfo_shows_the_head_of_a_long_list_and_says_how_long_it_is() {
-    let service = service(1 << 20, 1 << 20);
+    let server = server(1 << 20, 1 << 20);
     for (holders, shown) in [(1000, 1000), (1001, 1000)] {
         let key = format!("k{holders}");
-        (0..holders).for_each(|n| lock(&service, 0, &key, &format!("owner{n}"), Mode::Shared));
-        let mut client = connect(&service);
-        let Reply::Map(fields) = run(&service, &mut client, &["lockinfo", &key], || {}).0 else {
+        (0..holders).for_each(|n| lock(&server, 0, &key, &format!("owner{n}"), Mode::Shared));
+        let mut client = connect(&server);
+        let Reply::Map(fields) = run(&server, &mut client, &["lockinfo", &key], || {}).0 else {
             panic!("not a map")
         };
         let field = |name| &fields.iter().find(|(key, _)| *key == Reply::bulk(name)).expect("the field").1;

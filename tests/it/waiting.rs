@@ -114,7 +114,7 @@ fn a_connections_locks_end_with_it_even_if_storage_fails_meanwhile() {
     drop(holder);
     assert!(other.reply().starts_with("-UNKNOWN"), "the grant that followed is not durable");
     let told = behind.reply();
-    assert!(told.starts_with("-MISCONF the journal failed while this request waited"), "{told}");
+    assert!(told.starts_with("-MISCONF journal failed while the request was queued"), "{told}");
     assert!(other.line("LOCK b you").starts_with("-MISCONF"));
     faults.fail_with(None);
     until(|| server.engine.journal_down().is_none());

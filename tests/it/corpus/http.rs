@@ -1,4 +1,4 @@
-//! Requests as the routes of the HTTP adapter see them: any path, query, headers and body.
+//! Requests as the routes of the HTTP state see them: any path, query, headers and body.
 //!
 //! Nothing panics; every answer has its request id, and a status that the contract has; none is an internal error.
 
@@ -11,12 +11,12 @@ use axum::http::{HeaderValue, Method, Request, Uri};
 use octostore::clock::Clock;
 use octostore::command;
 use octostore::engine::{Engine, EngineConfig};
-use octostore::http::{Adapter, HttpConfig, UsersConfig, parts};
+use octostore::http::{HttpConfig, HttpState, UsersConfig, parts};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::ServerMetrics;
 use tower_service::Service;
 
-fn adapter() -> Arc<Adapter> {
+fn state() -> Arc<HttpState> {
     let config = EngineConfig {
         durability: Durability::Memory,
         locks_max: 16,
@@ -35,7 +35,7 @@ fn adapter() -> Arc<Adapter> {
         connections_max: 4,
         output_stall: Duration::from_secs(1),
     };
-    Adapter::new(&engine, config, &Arc::new(ServerMetrics::of(command::names())), None)
+    HttpState::new(&engine, config, &Arc::new(ServerMetrics::of(command::names())), None)
 }
 
 /// Lines of a method, a path, headers as `Name: value`, and the body after an empty line; requests are separated by a NUL.
@@ -59,8 +59,8 @@ pub(crate) fn run(input: &[u8]) {
     runtime.block_on(async {
         let known =
             BTreeSet::from([200, 201, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 422, 429]);
-        let adapter = adapter();
-        let mut router = parts::router(&adapter);
+        let state = state();
+        let mut router = parts::router(&state);
         for text in input.split(|byte| *byte == 0).take(16) {
             let Some(request) = request(text) else { continue };
             let answer = router.call(request).await.expect("a router answers");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use octostore::clock::Clock;
 use octostore::command::{
-    self, About, Client, Clients, CurrentPassword, Executed, Hub, Limits, Next, Service,
+    self, AfterReply, Client, Clients, CurrentPassword, Execution, Limits, PubSub, ServerInfo, ServerState,
 };
 use octostore::engine::{Engine, EngineConfig};
 use octostore::journal::{Durability, MemoryBackend};
@@ -18,7 +18,7 @@ use octostore::resp::parts::{ScanLimits, Scanner, encode};
 use redis_protocol::{resp2, resp3};
 
 /// A server without sockets, in memory.
-pub(crate) fn service(locks_max: u64, multi_bytes_max: usize) -> Arc<Service> {
+pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState> {
     let config = EngineConfig {
         durability: Durability::Memory,
         locks_max,
@@ -29,14 +29,19 @@ pub(crate) fn service(locks_max: u64, multi_bytes_max: usize) -> Arc<Service> {
         boot: None,
     };
     let backend = Box::new(MemoryBackend::default());
-    Arc::new(Service {
+    Arc::new(ServerState {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
         limits: Limits { multi_bytes_max, subscriptions_max: 8, ..Limits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
-        hub: Hub::default(),
+        pubsub: PubSub::default(),
         settings: vec![("port", "0".into())],
-        about: About { port: 0, data: "memory".into(), durability: "memory", started: Timestamp::default() },
+        info: ServerInfo {
+            port: 0,
+            data: "memory".into(),
+            durability: "memory",
+            started: Timestamp::default(),
+        },
         metrics: Arc::new(ServerMetrics::of(command::names())),
         commands_run: Count::default(),
     })
@@ -72,38 +77,38 @@ fn replies(protocol: u8, mut bytes: Bytes) -> Option<usize> {
 /// The first byte tells how much time passes between two requests.
 pub(crate) fn run(input: &[u8]) {
     let Some((pace, mut input)) = input.split_first() else { return };
-    let service = service(16, 1 << 10);
+    let server = server(16, 1 << 10);
     let limits = ScanLimits {
-        words_max: 64,
-        word_bytes_max: 8 << 10,
+        args_max: 64,
+        arg_bytes_max: 8 << 10,
         request_bytes_max: 16 << 10,
         ..ScanLimits::default()
     };
     let mut scanner = Scanner::new(limits.clone());
-    let mut client = Client::new(&service, "a".into(), "b".into());
+    let mut client = Client::new(&server, "a".into(), "b".into());
     while let Some(length) = first_request(&mut scanner, &limits, input) {
         let args = scanner.args(&input[..length]);
         input = &input[length..];
         if args.is_empty() {
             continue;
         }
-        service.engine.clock().advance_millis(u64::from(*pace));
-        let mut executed = loop {
-            let executed = client.execute(&service, args);
-            if !matches!(executed.next, Next::Again) {
-                break executed;
+        server.engine.clock().advance_millis(u64::from(*pace));
+        let mut execution = loop {
+            let execution = client.execute(&server, args);
+            if !matches!(execution.next, AfterReply::Again) {
+                break execution;
             }
         };
-        if let Next::Steps(mut steps) = executed.next {
-            let is_answered = executed.reply.is_some();
-            executed = loop {
-                if let Some(executed) = client.advance(&service, &mut *steps) {
-                    break executed;
+        if let AfterReply::Steps(mut steps) = execution.next {
+            let is_answered = execution.reply.is_some();
+            execution = loop {
+                if let Some(execution) = client.advance(&server, &mut *steps) {
+                    break execution;
                 }
             };
-            executed.reply = executed.reply.filter(|_| is_answered);
+            execution.reply = execution.reply.filter(|_| is_answered);
         }
-        let Executed { reply, next, command, .. } = executed;
+        let Execution { reply, next, command, .. } = execution;
         if let Some(reply) = reply {
             let mut out = BytesMut::new();
             encode(&reply, client.protocol(), &mut out);
@@ -113,13 +118,13 @@ pub(crate) fn run(input: &[u8]) {
             assert!(found == Some(1) || (answers_often && found > Some(1)), "{out:?}");
         }
         match next {
-            Next::Request | Next::Again | Next::Steps(_) => {}
+            AfterReply::Request | AfterReply::Again | AfterReply::Steps(_) => {}
             // As if the client had gone while it waited.
-            Next::Wait(parked) => drop(parked),
-            Next::Close => break,
+            AfterReply::Wait(parked) => drop(parked),
+            AfterReply::Close => break,
         }
-        service.engine.expire_due();
+        server.engine.expire_due();
     }
     drop(client);
-    assert_eq!(service.engine.census().waiting(), 0);
+    assert_eq!(server.engine.census().waiting(), 0);
 }

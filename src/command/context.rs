@@ -1,0 +1,144 @@
+//! The context of a command handler.
+
+use std::sync::Arc;
+
+use super::{Client, CommandError, ServerState, Steps, options};
+use crate::engine::{Access, Parked, Unavailable};
+use crate::journal::Seq;
+use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Op, Outcome, Owner, TTL_MS_MAX, Ttl};
+use crate::reply::Reply;
+
+/// The context of a command handler.
+pub struct Context<'a> {
+    /// The state that all connections share.
+    pub(super) server: &'a Arc<ServerState>,
+    /// The requesting connection.
+    pub(super) client: &'a mut Client,
+    /// The locks.
+    pub(super) access: &'a Access<'a>,
+    /// The reply must not be sent before this is durable.
+    pub(super) seq: Seq,
+    /// Set if the request waits for a lock and has no reply yet.
+    pub(super) parked: Option<Parked>,
+    /// Set if the request continues in further turns and has no reply yet.
+    pub(super) steps: Option<Box<dyn Steps>>,
+    /// Whether the connection closes after the reply.
+    pub(super) closes: bool,
+}
+
+impl<'a> Context<'a> {
+    /// A context that has observed nothing yet.
+    pub(super) fn new(
+        server: &'a Arc<ServerState>,
+        client: &'a mut Client,
+        access: &'a Access<'a>,
+    ) -> Context<'a> {
+        Context { server, client, access, seq: Seq::default(), parked: None, steps: None, closes: false }
+    }
+}
+
+impl Context<'_> {
+    /// Unwraps a result and makes the reply wait for its Seq.
+    pub(super) fn observe<R>(&mut self, result: Result<(R, Seq), Unavailable>) -> Result<R, CommandError> {
+        let (value, seq) = result?;
+        self.seq = self.seq.max(seq);
+        Ok(value)
+    }
+
+    /// Repeats an operation that ends a bounded number of leases per step until all have ended.
+    pub(super) fn submit_whole(&mut self, name: &LockName, op: &Op) -> Result<Outcome, CommandError> {
+        loop {
+            match self.observe(self.access.submit(name, op))? {
+                Outcome::ReleasedSome(_) if self.access.is_alone() => {}
+                Outcome::ReleasedSome(_) => return Err(CommandError::UNSETTLED),
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Makes the reply wait for every change so far.
+    pub(super) fn depend_on_all(&mut self) -> Result<(), CommandError> {
+        self.seq = self.seq.max(self.access.covering_seq()?);
+        Ok(())
+    }
+
+    /// Converts the result of a handler to a reply.
+    pub(super) fn reply_to(&mut self, done: Result<Reply, CommandError>) -> Reply {
+        match done {
+            Ok(reply) => reply,
+            Err(error) if error.reveals_state() => match self.depend_on_all() {
+                Ok(()) => error.into(),
+                Err(unavailable) => unavailable.into(),
+            },
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Runs `work` with exclusive access to the engine.
+    pub(super) fn atomically<R>(
+        &mut self,
+        work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        if self.access.is_alone() {
+            return work(self);
+        }
+        let alone = self.access.engine().alone();
+        let mut inner = Context::new(self.server, self.client, &alone);
+        inner.seq = self.seq;
+        let result = work(&mut inner);
+        self.seq = inner.seq;
+        result
+    }
+
+    /// Parses a key of the current database.
+    pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
+        let max = self.server.limits.key_bytes_max;
+        if key.len() > max && max < KEY_BYTES_MAX {
+            return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
+        }
+        Ok(LockName::new(self.client.database(), key)?)
+    }
+
+    /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
+    pub(super) fn ttl(&self, arg: &[u8], unit_ms: i64, name: &str) -> Result<Ttl, CommandError> {
+        let amount = options::integer(arg)?;
+        let millis =
+            Some(amount).filter(|amount| *amount > 0).and_then(|amount| self.millis(amount, unit_ms));
+        self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?.unsigned_abs())
+    }
+
+    /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.
+    pub(super) fn millis(&self, amount: i64, unit_ms: i64) -> Option<i64> {
+        let millis = amount.checked_mul(unit_ms)?;
+        if millis <= i64::from(TTL_MS_MAX) {
+            return Some(millis);
+        }
+        let now = i64::try_from(self.access.engine().clock().wall_millis()).ok()?;
+        now.checked_add(millis).map(|_| millis)
+    }
+
+    /// A TTL of `millis` milliseconds, within the limits.
+    pub(super) fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
+        let max = self.server.limits.ttl_ms_max;
+        let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
+        ttl.ok_or_else(|| CommandError::new(format!("ERR TTL must be 1 to {max} milliseconds")))
+    }
+
+    /// Parses an owner.
+    pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
+        let max = self.server.limits.owner_bytes_max;
+        if owner.len() > max && max < OWNER_BYTES_MAX {
+            return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
+        }
+        Ok(Owner::new(owner)?)
+    }
+}
+
+/// Parses a key for a command that only looks keys up: a key that no lock can have is `None`, not an error.
+pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
+    match LockName::new(context.client.database(), key) {
+        Ok(name) => Ok(Some(name)),
+        Err(Invalid::KeyLength) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
+}

@@ -1,0 +1,409 @@
+//! Glob patterns as KEYS, SCAN and PSUBSCRIBE know them: `*`, `?`, `[a-z]`, `[^a]` and `\` before a
+//! literal.
+//!
+//! Guarantees: a pattern takes little more memory than its text. The work to match is bounded whatever
+//! the pattern (Redis' own matcher is exponential in the number of stars); it is counted, and it can
+//! be done in parts. Not here: character sets other than bytes.
+//!
+//! A text matches if it starts with what precedes the first star, ends with what follows the last one,
+//! and contains the segments between stars one after the other. The leftmost place of a segment is as
+//! good as any. Long literal segments are found in linear time. For all others, [`LANES`] places are
+//! tried at once, one byte operation for all of them, until none is left.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use memchr::memmem;
+
+use crate::command::CommandError;
+use crate::command::steps::TURN_WORK;
+
+/// Longest pattern, in bytes.
+const PATTERN_BYTES_MAX: usize = 1024;
+/// Places that are tried at once.
+const LANES: usize = 64;
+/// A literal segment of this length is worth a search of its own.
+const LITERAL_BYTES_MIN: usize = 8;
+/// Places that such a search covers between two looks at the work that is left.
+const SEARCH_PLACES: usize = 16 << 10;
+
+/// Units of work in a unit of a request's turn.
+const WORK_PER_UNIT: usize = 12;
+
+/// Work that may still be done in a turn. A unit is one operation on [`LANES`] bytes, or as much: a few
+/// nanoseconds.
+#[derive(Debug)]
+pub(in crate::command) struct Work(u64);
+
+impl Work {
+    /// `units` units of work.
+    pub(in crate::command) fn new(units: u64) -> Work {
+        Work(units)
+    }
+
+    /// Work for one turn of a task: about half a millisecond.
+    pub(in crate::command) fn turn() -> Work {
+        Work::of_units(TURN_WORK)
+    }
+
+    /// The work of `units` units of a request's turn, see `steps`.
+    pub(in crate::command) fn of_units(units: usize) -> Work {
+        Work((units * WORK_PER_UNIT) as u64)
+    }
+
+    /// The units of a request's turn that are left, rounded down.
+    pub(in crate::command) fn units(&self) -> usize {
+        self.0 as usize / WORK_PER_UNIT
+    }
+
+    /// Takes units away, down to 0.
+    pub(in crate::command) fn spend(&mut self, units: usize) {
+        self.0 = self.0.saturating_sub(units as u64);
+    }
+
+    /// How many of `units` were spent, if it was made of them.
+    #[cfg(test)]
+    pub(in crate::command) fn spent_of(&self, units: u64) -> u64 {
+        units - self.0
+    }
+
+    /// Whether the turn is over.
+    pub(in crate::command) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A pattern, ready to be matched.
+#[derive(Debug, Clone)]
+pub(in crate::command) struct Glob {
+    pattern: Arc<[u8]>,
+    /// Bytes of the shortest text that matches.
+    text_bytes_min: u16,
+    /// What follows the last star; `None`: there is no star.
+    tail: Option<Tail>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    /// Where it starts in the pattern.
+    start: u16,
+    /// Bytes of text that it matches.
+    text_bytes: u16,
+}
+
+/// How far a text has been matched.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::command) struct Progress {
+    /// Where the current segment starts in the pattern; 0: nothing was tried yet.
+    pattern: usize,
+    /// The first place in the text where that segment may be.
+    text: usize,
+}
+
+/// An element of a pattern.
+#[derive(Clone, Copy)]
+enum Element<'a> {
+    /// Any number of any bytes.
+    Star,
+    /// Any byte.
+    Any,
+    /// This byte.
+    Literal(u8),
+    /// A byte in one of these ranges, or in none of them.
+    Set { ranges: Ranges<'a>, is_negated: bool },
+}
+
+/// The elements of a pattern, one after the other.
+struct Elements<'a>(&'a [u8]);
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Element<'a>;
+
+    fn next(&mut self) -> Option<Element<'a>> {
+        let (first, mut rest) = self.0.split_first()?;
+        let element = match (first, rest) {
+            (b'*', _) => Element::Star,
+            (b'?', _) => Element::Any,
+            (b'\\', [literal, after @ ..]) => {
+                rest = after;
+                Element::Literal(*literal)
+            }
+            (b'[', _) => {
+                let is_negated = rest.first() == Some(&b'^');
+                let ranges = Ranges(&rest[usize::from(is_negated)..]);
+                let mut end = ranges;
+                end.by_ref().for_each(drop);
+                // The bracket that ends the set; there may be none.
+                rest = end.0.get(1..).unwrap_or_default();
+                Element::Set { ranges, is_negated }
+            }
+            (literal, _) => Element::Literal(*literal),
+        };
+        self.0 = rest;
+        Some(element)
+    }
+}
+
+/// The ranges of a set, both ends included, up to the bracket that ends it.
+#[derive(Clone, Copy)]
+struct Ranges<'a>(&'a [u8]);
+
+impl Iterator for Ranges<'_> {
+    type Item = (u8, u8);
+
+    fn next(&mut self) -> Option<(u8, u8)> {
+        let (range, rest) = match self.0 {
+            [] | [b']', ..] => return None,
+            [b'\\', literal, rest @ ..] => ((*literal, *literal), rest),
+            [from, b'-', to, rest @ ..] => ((*from.min(to), *from.max(to)), rest),
+            [literal, rest @ ..] => ((*literal, *literal), rest),
+        };
+        self.0 = rest;
+        Some(range)
+    }
+}
+
+impl Element<'_> {
+    fn matches(self, byte: u8) -> bool {
+        match self {
+            Element::Star => false,
+            Element::Any => true,
+            Element::Literal(literal) => literal == byte,
+            Element::Set { mut ranges, is_negated } => {
+                ranges.any(|(from, to)| (from..=to).contains(&byte)) != is_negated
+            }
+        }
+    }
+
+    /// Clears the lanes whose byte does not match. Returns the number of operations.
+    fn narrow(self, lanes: &mut [u8], bytes: &[u8]) -> usize {
+        match self {
+            Element::Star | Element::Any => 1,
+            Element::Literal(literal) => {
+                lanes.iter_mut().zip(bytes).for_each(|(lane, byte)| *lane &= u8::from(*byte == literal));
+                1
+            }
+            Element::Set { ranges, is_negated } => {
+                let (mut hits, mut operations) = ([0; LANES], 1);
+                for (from, to) in ranges {
+                    let is_in = |byte: u8| u8::from(byte.wrapping_sub(from) <= to - from);
+                    hits.iter_mut().zip(bytes).for_each(|(hit, byte)| *hit |= is_in(*byte));
+                    operations += 1;
+                }
+                let negation = u8::from(is_negated);
+                lanes.iter_mut().zip(&hits).for_each(|(lane, hit)| *lane &= hit ^ negation);
+                operations
+            }
+        }
+    }
+}
+
+/// What stands between two stars, before the first, or after the last.
+struct Segment<'a> {
+    pattern: &'a [u8],
+    /// Bytes of text that it matches.
+    text_bytes: usize,
+}
+
+enum Search {
+    /// At this place.
+    Found(usize),
+    Nowhere,
+    /// Not before this place; the work was spent.
+    Unfinished(usize),
+}
+
+impl<'a> Segment<'a> {
+    /// What `pattern` starts with, up to its first star.
+    fn first_of(pattern: &'a [u8]) -> Segment<'a> {
+        let mut elements = Elements(pattern);
+        let mut text_bytes = 0;
+        loop {
+            let length = pattern.len() - elements.0.len();
+            match elements.next() {
+                None | Some(Element::Star) => return Segment { pattern: &pattern[..length], text_bytes },
+                Some(_) => text_bytes += 1,
+            }
+        }
+    }
+
+    /// Whether `text` starts with it.
+    fn starts(&self, text: &[u8], work: &mut Work) -> bool {
+        work.spend(1 + self.pattern.len() / 8);
+        text.len() >= self.text_bytes
+            && Elements(self.pattern).zip(text).all(|(element, byte)| element.matches(*byte))
+    }
+
+    /// The leftmost place in `text`, from `start` on.
+    fn find(&self, text: &[u8], mut start: usize, work: &mut Work) -> Search {
+        work.spend(1 + self.pattern.len() / 16);
+        let is_literal = !self.pattern.iter().any(|byte| matches!(byte, b'?' | b'[' | b'\\'));
+        let literal =
+            (is_literal && self.text_bytes >= LITERAL_BYTES_MIN).then(|| memmem::Finder::new(self.pattern));
+        // All places are below this.
+        let Some(end) = (text.len() + 1).checked_sub(self.text_bytes) else { return Search::Nowhere };
+        while start < end {
+            let places = if literal.is_some() { SEARCH_PLACES } else { LANES }.min(end - start);
+            let found = match &literal {
+                Some(literal) => {
+                    work.spend(1 + places / 16);
+                    literal.find(&text[start..start + places - 1 + self.text_bytes])
+                }
+                None => self.find_among(&text[start..], places, work),
+            };
+            if let Some(offset) = found {
+                return Search::Found(start + offset);
+            }
+            start += places;
+            if work.is_spent() && start < end {
+                return Search::Unfinished(start);
+            }
+        }
+        Search::Nowhere
+    }
+
+    /// The leftmost of the first `places` of `text`, which are at most [`LANES`].
+    fn find_among(&self, text: &[u8], places: usize, work: &mut Work) -> Option<usize> {
+        let mut lanes = [1; LANES];
+        let lanes = &mut lanes[..places];
+        for (offset, element) in Elements(self.pattern).enumerate() {
+            work.spend(element.narrow(lanes, &text[offset..offset + places]));
+            if lanes.iter().fold(0, |any, lane| any | lane) == 0 {
+                return None;
+            }
+        }
+        lanes.iter().position(|lane| *lane == 1)
+    }
+}
+
+/// Patterns are compared as texts.
+impl Ord for Glob {
+    fn cmp(&self, other: &Glob) -> Ordering {
+        self.pattern.cmp(&other.pattern)
+    }
+}
+
+impl PartialOrd for Glob {
+    fn partial_cmp(&self, other: &Glob) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Glob {
+    fn eq(&self, other: &Glob) -> bool {
+        self.pattern == other.pattern
+    }
+}
+
+impl Eq for Glob {}
+
+impl Borrow<[u8]> for Glob {
+    fn borrow(&self) -> &[u8] {
+        &self.pattern
+    }
+}
+
+impl Glob {
+    /// Copies a pattern. Every text is one, unless it is too long.
+    pub(in crate::command) fn new(pattern: &[u8]) -> Result<Glob, CommandError> {
+        Glob::check(pattern)?;
+        Ok(Glob::of(pattern.into()))
+    }
+
+    /// Fails if a text is too long to be a pattern.
+    pub(in crate::command) fn check(pattern: &[u8]) -> Result<(), CommandError> {
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err(CommandError::new(format!("ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")));
+        }
+        Ok(())
+    }
+
+    /// Shares the text of a pattern, which was checked.
+    pub(in crate::command) fn of(pattern: Arc<[u8]>) -> Glob {
+        const { assert!(PATTERN_BYTES_MAX <= u16::MAX as usize) };
+        let (mut text_bytes_min, mut tail) = (0, None);
+        let mut elements = Elements(&pattern);
+        while let Some(element) = elements.next() {
+            if let Element::Star = element {
+                tail = Some(Tail { start: (pattern.len() - elements.0.len()) as u16, text_bytes: 0 });
+            } else {
+                text_bytes_min += 1;
+                tail.iter_mut().for_each(|tail| tail.text_bytes += 1);
+            }
+        }
+        Glob { pattern, text_bytes_min, tail }
+    }
+
+    /// The pattern.
+    pub(in crate::command) fn text(&self) -> &Arc<[u8]> {
+        &self.pattern
+    }
+
+    /// What every text that matches starts with, or a part of that.
+    pub(in crate::command) fn prefix(&self) -> &[u8] {
+        let is_special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
+        let end = self.pattern.iter().position(is_special).unwrap_or(self.pattern.len());
+        &self.pattern[..end]
+    }
+
+    /// Maximum units of work to match a text of `bytes` bytes, see [`super::steps`].
+    pub(in crate::command) fn work(&self, bytes: usize) -> usize {
+        (2 + self.pattern.len() * (bytes / LANES + 2)).div_ceil(WORK_PER_UNIT)
+    }
+
+    /// Whether `text` as a whole matches.
+    pub(in crate::command) fn matches(&self, text: &[u8]) -> bool {
+        let mut work = Work::new(u64::MAX);
+        self.advance(text, &mut Progress::default(), &mut work).unwrap_or(false)
+    }
+
+    /// Goes on to match `text`. `None`: the work was spent; call it again with more.
+    pub(in crate::command) fn advance(
+        &self,
+        text: &[u8],
+        progress: &mut Progress,
+        work: &mut Work,
+    ) -> Option<bool> {
+        if work.is_spent() {
+            return None;
+        }
+        work.spend(1);
+        let text_bytes_min = usize::from(self.text_bytes_min);
+        if text.len() < text_bytes_min {
+            return Some(false);
+        }
+        let Some(tail) = self.tail else {
+            let all = Segment { pattern: &self.pattern, text_bytes: text_bytes_min };
+            return Some(text.len() == text_bytes_min && all.starts(text, work));
+        };
+        let (tail_start, text_end) = (usize::from(tail.start), text.len() - usize::from(tail.text_bytes));
+        if progress.pattern == 0 {
+            let head = Segment::first_of(&self.pattern);
+            let tail = Segment { pattern: &self.pattern[tail_start..], text_bytes: text.len() - text_end };
+            if !head.starts(text, work) || !tail.starts(&text[text_end..], work) {
+                return Some(false);
+            }
+            *progress = Progress { pattern: head.pattern.len() + 1, text: head.text_bytes };
+        }
+        while progress.pattern < tail_start {
+            let segment = Segment::first_of(&self.pattern[progress.pattern..]);
+            // Nothing stands between two stars in a row.
+            if segment.text_bytes > 0 {
+                match segment.find(&text[..text_end], progress.text, work) {
+                    Search::Found(place) => progress.text = place + segment.text_bytes,
+                    Search::Nowhere => return Some(false),
+                    Search::Unfinished(place) => {
+                        progress.text = place;
+                        return None;
+                    }
+                }
+            }
+            progress.pattern += segment.pattern.len() + 1;
+        }
+        Some(true)
+    }
+}
+
+#[cfg(test)]
+mod tests;

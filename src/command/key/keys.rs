@@ -1,0 +1,71 @@
+//! `KEYS pattern` and `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
+
+use crate::command::glob::Glob;
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, scan};
+use crate::engine::Scan;
+use crate::reply::{Bulks, Reply};
+
+pub(in crate::command) const KEYS: Command = Command {
+    name: "keys",
+    syntax: "pattern",
+    summary: "Returns all keys of the current database that match a pattern. Prefer LOCKS or SCAN on large databases.",
+    group: Group::Generic,
+    arity: 2,
+    flags: Flags::READONLY,
+    keys: (0, 0, 0),
+    run: Run::Handler(keys),
+};
+
+pub(in crate::command) const SCAN: Command = Command {
+    name: "scan",
+    syntax: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
+    summary: "Iterates over the keys of the current database.",
+    group: Group::Generic,
+    arity: -2,
+    flags: Flags::READONLY,
+    keys: (0, 0, 0),
+    run: Run::Handler(|context, args| scan::run(context, args, true)),
+};
+
+fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let pattern = Glob::new(args.at(1))?;
+    let scan = Scan::new(context.client.database(), 0, usize::MAX);
+    context.in_turns(Listing { scan, pattern, found: Bulks::default() })
+}
+
+/// Bytes that a KEYS may collect.
+const REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// A KEYS that has not seen all keys yet.
+struct Listing {
+    scan: Scan,
+    pattern: Glob,
+    found: Bulks,
+}
+
+impl Steps for Listing {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let entries = scan::entries_per_look(Some(&self.pattern));
+        loop {
+            let mut keys = Bulks::default();
+            let scanned = context.access.scan(&mut self.scan, entries, |held| keys.push(held.key()))?;
+            if scanned.is_restarted {
+                self.found = Bulks::default();
+            }
+            scan::spend(context, &scanned);
+            scan::push_matching(context, Some(&self.pattern), &keys, &mut self.found);
+            if self.found.size() > REPLY_BYTES_MAX {
+                return Err(CommandError::new(format!(
+                    "ERR reply exceeds {REPLY_BYTES_MAX} bytes; use SCAN or LOCKS"
+                )));
+            }
+            if scanned.is_done {
+                context.seq = context.seq.max(self.scan.seq());
+                return Ok(Progress::Done(Reply::Bulks(std::mem::take(&mut self.found))));
+            }
+            if !context.has_turn_left() {
+                return Ok(Progress::More);
+            }
+        }
+    }
+}

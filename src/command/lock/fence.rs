@@ -1,0 +1,36 @@
+//! `FENCE key [token]`
+//!
+//! The token of the newest holder, or Null; with a token: 1 if it holds the key at this instant, else 0.
+
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, options};
+use crate::reply::Reply;
+
+pub(in crate::command) const FENCE: Command = Command {
+    name: "fence",
+    syntax: "key [token]",
+    summary: "Returns the fencing token of the newest holder, or whether the given token holds the lock.",
+    group: Group::Lock,
+    arity: -2,
+    flags: Flags::READONLY | Flags::FAST,
+    keys: (1, 1, 1),
+    run: Run::Handler(run),
+};
+
+fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.name(args.at(1))?;
+    match args.len() {
+        2 => {
+            let newest = |slot: &crate::lock::Slot, _| slot.newest().map(|lease| lease.token);
+            let token = context.observe(context.access.read(&name, newest))?;
+            Ok(token.map_or(Reply::Null, |token| Reply::Integer(token.get())))
+        }
+        3 => {
+            let token = options::token(args.at(2))?;
+            let holds = context.observe(
+                context.access.read(&name, |slot, _| token.is_some_and(|token| slot.lease(token).is_some())),
+            )?;
+            Ok(Reply::Integer(i64::from(holds)))
+        }
+        _ => Err(CommandError::arity("fence")),
+    }
+}

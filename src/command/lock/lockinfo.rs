@@ -1,0 +1,169 @@
+//! `LOCKINFO key`
+//!
+//! Map: state, limit, holders and waiters, each in order, and how many of them there are: of a long queue the reply
+//! shows the head.
+
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps};
+use crate::journal::Seq;
+use crate::lock::{Lease, Mode, Owner, SessionId, Slot, Timestamp, Waiter};
+use crate::reply::Reply;
+
+pub(in crate::command) const LOCKINFO: Command = Command {
+    name: "lockinfo",
+    syntax: "key",
+    summary: "Returns the holders and waiters of a lock in order: the first 1000 of each, and their numbers.",
+    group: Group::Lock,
+    arity: 2,
+    flags: Flags::READONLY,
+    keys: (1, 1, 1),
+    run: Run::Handler(run),
+};
+
+/// Holders, and waiters, that one reply shows.
+const SHOWN_MAX: usize = 1000;
+/// Bytes of their owners and META texts.
+const SHOWN_BYTES_MAX: usize = 1 << 20;
+/// What the description of one of them costs, with the pseudonym of a session.
+const MEMBER_WORK: usize = 32;
+
+fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.name(args.at(1))?;
+    let snapshot = context.observe(context.access.read(&name, Snapshot::of))?;
+    let (holders, waiters) =
+        (Vec::with_capacity(snapshot.holders.len()), Vec::with_capacity(snapshot.waiters.len()));
+    let seq = context.seq;
+    context.in_turns(Describing { snapshot, seq, holders, waiters })
+}
+
+/// What is shown of a lock, as it was at one instant.
+struct Snapshot {
+    now: Timestamp,
+    state: &'static str,
+    limit: Option<u32>,
+    delay_ms: u64,
+    holders: Vec<Lease>,
+    holders_total: usize,
+    waiters: Vec<(Owner, Mode, Timestamp)>,
+    waiters_total: usize,
+}
+
+impl Snapshot {
+    fn of(slot: &Slot, now: Timestamp) -> Snapshot {
+        let waiting = |waiter: &Waiter| (waiter.request.owner.clone(), waiter.request.mode, waiter.since);
+        Snapshot {
+            now,
+            state: slot.newest().map_or("free", |lease| mode_name(lease.mode)),
+            // The tightest limit among those who hold it is the one that counts.
+            limit: slot.smallest_capacity(),
+            delay_ms: slot.delay().and_then(|delay| delay.until.millis_left(now)).unwrap_or(0),
+            holders: within_bytes(slot.holders(), |lease| lease.owner.as_bytes().len() + meta_bytes(lease))
+                .cloned()
+                .collect(),
+            holders_total: slot.holder_count(),
+            waiters: within_bytes(slot.waiters(), |waiter| waiter.request.owner.as_bytes().len())
+                .map(waiting)
+                .collect(),
+            waiters_total: slot.waiter_count(),
+        }
+    }
+}
+
+/// The first [`SHOWN_MAX`] members, or fewer if these have more than [`SHOWN_BYTES_MAX`]; at least one.
+fn within_bytes<T>(all: impl Iterator<Item = T>, bytes_of: impl Fn(&T) -> usize) -> impl Iterator<Item = T> {
+    let mut bytes = 0;
+    all.take(SHOWN_MAX).take_while(move |member| {
+        let is_shown = bytes < SHOWN_BYTES_MAX;
+        bytes += bytes_of(member);
+        is_shown
+    })
+}
+
+fn meta_bytes(lease: &Lease) -> usize {
+    lease.meta().map_or(0, str::len)
+}
+
+/// A reply that is being made of a [`Snapshot`].
+struct Describing {
+    snapshot: Snapshot,
+    seq: Seq,
+    holders: Vec<Reply>,
+    waiters: Vec<Reply>,
+}
+
+impl Steps for Describing {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let snapshot = &self.snapshot;
+        loop {
+            if let Some(lease) = snapshot.holders.get(self.holders.len()) {
+                let session = lease.session().map(|id| session_label(context, id));
+                self.holders.push(holder(lease, snapshot.now, session));
+            } else if let Some(next) = snapshot.waiters.get(self.waiters.len()) {
+                self.waiters.push(waiting(next, snapshot.now));
+            } else {
+                break;
+            }
+            context.spend(MEMBER_WORK);
+            if !context.has_turn_left() {
+                return Ok(Progress::More);
+            }
+        }
+        context.seq = context.seq.max(self.seq);
+        Ok(Progress::Done(map([
+            ("state", Reply::bulk(snapshot.state)),
+            ("limit", snapshot.limit.map_or(Reply::Null, |n| Reply::Integer(i64::from(n)))),
+            ("delay_ms", Reply::unsigned(snapshot.delay_ms)),
+            ("holders", Reply::Array(std::mem::take(&mut self.holders))),
+            ("waiters", Reply::Array(std::mem::take(&mut self.waiters))),
+            ("holders_total", Reply::count(snapshot.holders_total)),
+            ("waiters_total", Reply::count(snapshot.waiters_total)),
+        ])))
+    }
+}
+
+fn map<const N: usize>(pairs: [(&'static str, Reply); N]) -> Reply {
+    Reply::Map(pairs.into_iter().map(|(key, value)| (Reply::bulk(key), value)).collect())
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "exclusive",
+        Mode::Shared => "shared",
+        Mode::Limit(_) => "limit",
+    }
+}
+
+/// A session's id is a secret: only the connection that opened it sees it, and others a pseudonym.
+fn session_label(context: &Context<'_>, id: SessionId) -> String {
+    match context.client.knows_session(id) {
+        true => session_text(id),
+        false => context.access.engine().pseudonyms().short_session(id),
+    }
+}
+
+fn holder(lease: &Lease, now: Timestamp, session: Option<String>) -> Reply {
+    let origin = lease.origin.as_deref();
+    map([
+        ("owner", Reply::bulk(lease.owner.as_bytes())),
+        ("token", Reply::Integer(lease.token.get())),
+        ("ttl_ms", lease.deadline.millis_left(now).map_or(Reply::Null, Reply::unsigned)),
+        ("held_ms", Reply::unsigned(now.millis_since(lease.granted_at))),
+        ("renewals", Reply::Integer(i64::from(lease.renewals))),
+        ("addr", origin.map_or(Reply::Null, |origin| Reply::bulk(&origin.addr))),
+        ("client_name", origin.map_or(Reply::Null, |origin| Reply::bulk(&origin.client_name))),
+        ("session", session.map_or(Reply::Null, Reply::bulk)),
+        ("meta", lease.meta().map_or(Reply::Null, Reply::bulk)),
+    ])
+}
+
+fn waiting((owner, mode, since): &(Owner, Mode, Timestamp), now: Timestamp) -> Reply {
+    map([
+        ("owner", Reply::bulk(owner.as_bytes())),
+        ("mode", Reply::bulk(mode_name(*mode))),
+        ("waited_ms", Reply::unsigned(now.millis_since(*since))),
+    ])
+}
+
+/// A session id as SESSION OPEN answers it: 32 hexadecimal digits.
+pub(in crate::command) fn session_text(id: SessionId) -> String {
+    format!("{:032x}", id.0)
+}

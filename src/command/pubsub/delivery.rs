@@ -1,0 +1,541 @@
+//! Subscriptions, and the delivery of messages and lock events.
+//!
+//! Guarantees: a subscriber gets the messages of one publisher, and the events of one lock, in order.
+//! No call does more than about half a millisecond of work, whatever was subscribed to: a
+//! [`Publication`] goes on in turns. The patterns of a connection are matched against lock events by
+//! that connection's own task, so that they cost other connections nothing. A subscriber that does not keep
+//! up is cut off at a limit in bytes. Not here: commands, sockets.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::command::ClientInfo;
+use crate::command::glob::{Glob, Progress, Work};
+use crate::engine::Event;
+
+/// Subscribers that are served between two looks at the work that is left, under one lock.
+const SUBSCRIBERS_PER_STEP: usize = 128;
+/// Units of work to put a message into one queue.
+const WORK_PER_SUBSCRIBER: usize = 20;
+/// Units of work to find an entry of a map.
+const WORK_PER_LOOKUP: usize = 20;
+/// Empty queues keep room for this many messages.
+const SPARE_MESSAGES_MAX: usize = 1024;
+
+/// Bytes that are counted for a subscription beside the text of its channel or pattern: its entries in
+/// the tables of the server and of the connection.
+pub(in crate::command) const SUBSCRIPTION_BYTES: usize = 192;
+
+/// By the ids of the clients.
+type Subscribers = Vec<(u64, Arc<SubscriberQueue>)>;
+
+/// Who subscribed to what.
+#[derive(Default)]
+pub struct PubSub {
+    topics: Mutex<Topics>,
+}
+
+#[derive(Default)]
+struct Topics {
+    channels: HashMap<Arc<[u8]>, Subscribers>,
+    /// In the order of their texts; see [`next_candidate`].
+    patterns: BTreeMap<Glob, Subscribers>,
+    /// Connections with patterns for lock events, by what these patterns have in common at their start.
+    /// They match the events themselves.
+    prefixes: BTreeMap<Arc<[u8]>, Subscribers>,
+    /// Connections that want lock events.
+    listeners: BTreeMap<u64, Arc<SubscriberQueue>>,
+}
+
+/// A message, shared by all subscribers.
+pub(in crate::command) struct Notice {
+    pub(in crate::command) channel: Arc<[u8]>,
+    pub(in crate::command) payload: Box<[u8]>,
+}
+
+/// Why a subscriber gets a notice.
+#[derive(Clone)]
+pub(in crate::command) enum Via {
+    /// It subscribed to the channel.
+    Channel,
+    /// It subscribed to this pattern, which matches.
+    Pattern(Glob),
+    /// It has patterns that start with this, and finds out itself which of them match.
+    Prefix(Arc<[u8]>),
+}
+
+#[derive(Clone)]
+pub(in crate::command) struct Entry {
+    pub(in crate::command) via: Via,
+    pub(in crate::command) notice: Arc<Notice>,
+}
+
+impl Entry {
+    /// Bytes that are counted for it; what subscribers share is counted for each.
+    fn size(&self) -> usize {
+        let via = match &self.via {
+            Via::Pattern(glob) => glob.text().len(),
+            Via::Channel | Via::Prefix(_) => 0,
+        };
+        size_of::<Entry>() + size_of::<Notice>() + via + self.notice.channel.len() + self.notice.payload.len()
+    }
+}
+
+/// Messages on their way to one connection.
+pub(in crate::command) struct SubscriberQueue {
+    queue: Mutex<Queue>,
+    bytes_max: usize,
+    info: Arc<ClientInfo>,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    is_closed: bool,
+}
+
+impl SubscriberQueue {
+    pub(in crate::command) fn new(info: Arc<ClientInfo>, bytes_max: usize) -> SubscriberQueue {
+        SubscriberQueue { queue: Mutex::default(), bytes_max, info }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock()
+    }
+
+    /// Adds a message. Returns `false` if that is the one too many, for which the connection ends.
+    #[must_use]
+    fn push(&self, entry: Entry) -> bool {
+        let mut queue = self.queue();
+        if queue.is_closed {
+            return true;
+        }
+        queue.bytes += entry.size();
+        if queue.bytes > self.bytes_max {
+            drop(queue);
+            self.close();
+            return false;
+        }
+        queue.entries.push_back(entry);
+        drop(queue);
+        self.info.wake();
+        true
+    }
+
+    /// Ends the connection: it has missed something.
+    fn close(&self) {
+        *self.queue() = Queue { is_closed: true, ..Queue::default() };
+        self.info.kill();
+    }
+
+    /// Removes the oldest message.
+    pub(in crate::command) fn take(&self) -> Option<Entry> {
+        let mut queue = self.queue();
+        let entry = queue.entries.pop_front();
+        match &entry {
+            Some(entry) => queue.bytes -= entry.size(),
+            None if queue.entries.capacity() > SPARE_MESSAGES_MAX => queue.entries = VecDeque::new(),
+            None => {}
+        }
+        entry
+    }
+}
+
+/// What a connection subscribes to.
+#[derive(Clone)]
+pub(in crate::command) enum Topic {
+    Channel(Arc<[u8]>),
+    Pattern(Glob),
+}
+
+impl Topic {
+    /// Whether a lock event may come through it.
+    pub(in crate::command) fn concerns_events(&self) -> bool {
+        const EVENTS: &[u8] = b"__lock";
+        match self {
+            Topic::Channel(channel) => is_for_events(channel),
+            Topic::Pattern(glob) => {
+                let prefix = glob.prefix();
+                prefix.starts_with(EVENTS) || EVENTS.starts_with(prefix)
+            }
+        }
+    }
+}
+
+/// Whether only the server sends to this channel.
+pub(in crate::command) fn is_for_events(channel: &[u8]) -> bool {
+    channel.starts_with(b"__lock__:") || channel.starts_with(b"__lock@")
+}
+
+/// `__lock__:<key>`, or `__lock@<n>__:<key>` outside database 0.
+fn channel_of(event: &Event) -> Vec<u8> {
+    let mut channel = match event.name.database() {
+        0 => b"__lock__:".to_vec(),
+        database => format!("__lock@{database}__:").into_bytes(),
+    };
+    channel.extend_from_slice(event.name.key());
+    channel
+}
+
+fn add(subscribers: &mut Subscribers, client: u64, queue: &Arc<SubscriberQueue>) {
+    if let Err(place) = subscribers.binary_search_by_key(&client, |(id, _)| *id) {
+        // Most topics have one subscriber.
+        if subscribers.is_empty() {
+            subscribers.reserve_exact(1);
+        }
+        subscribers.insert(place, (client, Arc::clone(queue)));
+    }
+}
+
+/// Returns whether there is no subscriber left.
+fn remove(subscribers: &mut Subscribers, client: u64) -> bool {
+    if let Ok(place) = subscribers.binary_search_by_key(&client, |(id, _)| *id) {
+        subscribers.remove(place);
+    }
+    subscribers.is_empty()
+}
+
+impl PubSub {
+    fn topics(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock()
+    }
+
+    pub(in crate::command) fn subscribe(&self, topic: Topic, client: u64, queue: &Arc<SubscriberQueue>) {
+        let mut topics = self.topics();
+        let subscribers = match topic {
+            Topic::Channel(channel) => topics.channels.entry(channel).or_default(),
+            Topic::Pattern(glob) => topics.patterns.entry(glob).or_default(),
+        };
+        add(subscribers, client, queue);
+    }
+
+    pub(in crate::command) fn unsubscribe(&self, topic: &Topic, client: u64) {
+        let mut topics = self.topics();
+        match topic {
+            Topic::Channel(channel) => {
+                if topics.channels.get_mut(channel).is_some_and(|subscribers| remove(subscribers, client)) {
+                    topics.channels.remove(channel);
+                }
+            }
+            Topic::Pattern(glob) => {
+                if topics.patterns.get_mut(glob).is_some_and(|subscribers| remove(subscribers, client)) {
+                    topics.patterns.remove(glob);
+                }
+            }
+        }
+    }
+
+    /// Starts or stops to count a connection among those that want lock events.
+    pub(in crate::command) fn listen(&self, client: u64, queue: Option<&Arc<SubscriberQueue>>) {
+        let mut topics = self.topics();
+        match queue {
+            Some(queue) => topics.listeners.insert(client, Arc::clone(queue)),
+            None => topics.listeners.remove(&client),
+        };
+    }
+
+    /// Passes lock events on to a connection if their channel starts with `after`; until now, if it
+    /// started with `before`.
+    pub(in crate::command) fn move_prefix(
+        &self,
+        client: u64,
+        queue: &Arc<SubscriberQueue>,
+        before: Option<&Arc<[u8]>>,
+        after: Option<&Arc<[u8]>>,
+    ) {
+        let mut topics = self.topics();
+        if let Some(prefix) = before
+            && topics.prefixes.get_mut(prefix).is_some_and(|subscribers| remove(subscribers, client))
+        {
+            topics.prefixes.remove(prefix);
+        }
+        if let Some(prefix) = after {
+            add(topics.prefixes.entry(Arc::clone(prefix)).or_default(), client, queue);
+        }
+    }
+
+    /// Ends all connections that want lock events. Returns how many there were.
+    pub fn cut_off_listeners(&self) -> usize {
+        let listeners: Vec<_> = self.topics().listeners.values().cloned().collect();
+        listeners.iter().for_each(|queue| queue.close());
+        listeners.len()
+    }
+
+    /// Numbers of channels and of patterns that have subscribers.
+    pub(in crate::command) fn counts(&self) -> (usize, usize) {
+        let topics = self.topics();
+        (topics.channels.len(), topics.patterns.len())
+    }
+
+    /// Sends a notice to some subscribers, those with ids above `after`. Returns how many they were, and
+    /// whether they were the last.
+    fn send(&self, notice: &Arc<Notice>, via: &Via, after: &mut u64, work: &mut Work) -> (usize, bool) {
+        let mut dropped = Vec::new();
+        let topics = self.topics();
+        let subscribers = match via {
+            Via::Channel => topics.channels.get(&notice.channel),
+            Via::Pattern(glob) => topics.patterns.get(glob),
+            Via::Prefix(prefix) => topics.prefixes.get(prefix),
+        };
+        let subscribers = subscribers.map_or(&[][..], Vec::as_slice);
+        let rest = &subscribers[subscribers.partition_point(|(id, _)| *id <= *after)..];
+        let served = &rest[..rest.len().min(SUBSCRIBERS_PER_STEP)];
+        for (id, queue) in served {
+            if !queue.push(Entry { via: via.clone(), notice: Arc::clone(notice) }) {
+                dropped.push(Arc::clone(&queue.info));
+            }
+            *after = *id;
+        }
+        let done = (served.len(), served.len() == rest.len());
+        drop(topics);
+        work.spend(WORK_PER_LOOKUP + done.0 * WORK_PER_SUBSCRIBER);
+        for info in dropped {
+            tracing::warn!(
+                client = %info.addr,
+                "subscriber too slow: closing connection (--subscriber-bytes-max)"
+            );
+        }
+        done
+    }
+}
+
+/// A message or a lock event on its way to all its subscribers.
+///
+/// It goes on in turns: see [`Publication::advance`]. Subscribers that come or go meanwhile may or may
+/// not get it; all others get it once for each channel or pattern.
+pub struct Publication {
+    notice: Arc<Notice>,
+    is_event: bool,
+    sent: usize,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Looks for the next pattern, or prefix, after this one.
+    Find {
+        after: Option<Via>,
+    },
+    /// Matches a pattern.
+    Match {
+        glob: Glob,
+        progress: Progress,
+    },
+    /// Sends to the subscribers with ids above `after`.
+    Send {
+        via: Via,
+        after: u64,
+    },
+    Done,
+}
+
+impl Publication {
+    /// A message of a client.
+    pub(in crate::command) fn message(channel: &[u8], payload: &[u8]) -> Publication {
+        Publication::new(channel.into(), payload.into(), false)
+    }
+
+    /// A lock event.
+    pub fn event(event: &Event) -> Publication {
+        let payload = format!("{} {}", event.kind.as_str(), event.token.get());
+        Publication::new(channel_of(event).into(), payload.into_bytes().into(), true)
+    }
+
+    fn new(channel: Arc<[u8]>, payload: Box<[u8]>, is_event: bool) -> Publication {
+        let stage = Stage::Send { via: Via::Channel, after: 0 };
+        Publication { notice: Arc::new(Notice { channel, payload }), is_event, sent: 0, stage }
+    }
+
+    /// Does one turn of work. Returns how many times it was sent once that is done; `None`: call it
+    /// again, after others had their turn.
+    pub fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
+        self.advance_by(pubsub, &mut Work::turn())
+    }
+
+    pub(in crate::command) fn advance_by(&mut self, pubsub: &PubSub, work: &mut Work) -> Option<usize> {
+        while !work.is_spent() {
+            self.stage = match &mut self.stage {
+                Stage::Done => return Some(self.sent),
+                Stage::Find { after } => find(pubsub, &self.notice, self.is_event, after.as_ref(), work),
+                Stage::Match { glob, progress } => match glob.advance(&self.notice.channel, progress, work) {
+                    Some(true) => Stage::Send { via: Via::Pattern(glob.clone()), after: 0 },
+                    Some(false) => Stage::Find { after: Some(Via::Pattern(glob.clone())) },
+                    None => continue,
+                },
+                Stage::Send { via, after } => {
+                    let (sent, is_done) = pubsub.send(&self.notice, via, after, work);
+                    self.sent += sent;
+                    match is_done {
+                        true => Stage::Find { after: Some(via.clone()) },
+                        false => continue,
+                    }
+                }
+            };
+        }
+        matches!(self.stage, Stage::Done).then_some(self.sent)
+    }
+}
+
+/// The next pattern to match, or the next prefix to send to.
+fn find(pubsub: &PubSub, notice: &Notice, is_event: bool, after: Option<&Via>, work: &mut Work) -> Stage {
+    let topics = pubsub.topics();
+    let channel = &notice.channel;
+    if is_event {
+        let after = match after {
+            Some(Via::Prefix(prefix)) => Some(&**prefix),
+            _ => None,
+        };
+        let found = next_prefix(&topics.prefixes, after, channel, work);
+        return found
+            .map_or(Stage::Done, |prefix| Stage::Send { via: Via::Prefix(Arc::clone(prefix)), after: 0 });
+    }
+    let after = match after {
+        Some(Via::Pattern(glob)) => Some(&**glob.text()),
+        _ => None,
+    };
+    let found = next_candidate(&topics.patterns, after, channel, work);
+    found.map_or(Stage::Done, |glob| Stage::Match { glob: glob.clone(), progress: Progress::default() })
+}
+
+/// Where a range of texts starts.
+fn start(after: Option<&[u8]>) -> Bound<Vec<u8>> {
+    after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_vec()))
+}
+
+fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}
+
+/// The next text, in order after `after`, that `channel` starts with.
+fn next_prefix<'t, V>(
+    prefixes: &'t BTreeMap<Arc<[u8]>, V>,
+    after: Option<&[u8]>,
+    channel: &[u8],
+    work: &mut Work,
+) -> Option<&'t Arc<[u8]>> {
+    let mut from = start(after);
+    loop {
+        work.spend(WORK_PER_LOOKUP);
+        let (prefix, _) = prefixes.range::<[u8], _>((as_slice(&from), Bound::Unbounded)).next()?;
+        if channel.starts_with(prefix) {
+            return Some(prefix);
+        }
+        // All others up to the one that goes on as the channel does differ from it at the same place.
+        let same = common_bytes(prefix, channel);
+        if prefix.get(same) > channel.get(same) {
+            return None;
+        }
+        from = Bound::Included(channel[..=same].to_vec());
+    }
+}
+
+/// The next pattern, in order after `after`, that may match `channel`: what it starts with before the
+/// first special character, the channel starts with, too. All patterns that differ from the channel at
+/// the same place are skipped at once.
+pub(in crate::command) fn next_candidate<'t, V>(
+    patterns: &'t BTreeMap<Glob, V>,
+    after: Option<&[u8]>,
+    channel: &[u8],
+    work: &mut Work,
+) -> Option<&'t Glob> {
+    let mut from = start(after);
+    loop {
+        work.spend(WORK_PER_LOOKUP);
+        let (glob, _) = patterns.range::<[u8], _>((as_slice(&from), Bound::Unbounded)).next()?;
+        let prefix = glob.prefix();
+        let same = common_bytes(prefix, channel);
+        if same == prefix.len() {
+            return Some(glob);
+        }
+        from = Bound::Included(successor(&glob.text()[..=same], channel)?);
+    }
+}
+
+pub(in crate::command) fn common_bytes(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The first text after `differing`, and after all that start with it, with which a pattern for `channel`
+/// may start. `differing` is the channel's start, but for its last byte.
+fn successor(differing: &[u8], channel: &[u8]) -> Option<Vec<u8>> {
+    const SPECIAL: [u8; 4] = [b'*', b'?', b'[', b'\\'];
+    (0..differing.len()).rev().find_map(|place| {
+        let next = SPECIAL.into_iter().chain(channel.get(place).copied());
+        let next = next.filter(|byte| *byte > differing[place]).min()?;
+        Some([&differing[..place], &[next]].concat())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn candidates(patterns: &BTreeMap<Glob, ()>, channel: &[u8]) -> (Vec<Glob>, u64) {
+        let (mut found, mut work): (Vec<Glob>, _) = (Vec::new(), Work::new(u64::MAX));
+        while let Some(glob) =
+            next_candidate(patterns, found.last().map(|glob| &**glob.text()), channel, &mut work)
+        {
+            found.push(glob.clone());
+        }
+        (found, work.spent_of(u64::MAX))
+    }
+
+    fn globs(patterns: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<Glob, ()> {
+        patterns.into_iter().map(|pattern| (Glob::new(&pattern).unwrap(), ())).collect()
+    }
+
+    fn args() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(proptest::sample::select(&b"!Aac~*?[\\"[..]), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn every_pattern_that_matches_is_a_candidate(
+            patterns in proptest::collection::vec(args(), 0..40),
+            channel in args(),
+        ) {
+            let patterns = globs(patterns);
+            let (found, _) = candidates(&patterns, &channel);
+            let may_match = |glob: &&Glob| channel.starts_with(glob.prefix());
+            let expected: Vec<_> = patterns.keys().filter(may_match).cloned().collect();
+            prop_assert_eq!(&found, &expected);
+            for glob in patterns.keys().filter(|glob| glob.matches(&channel)) {
+                prop_assert!(found.contains(glob));
+            }
+        }
+
+        #[test]
+        fn every_prefix_of_a_channel_is_found(
+            prefixes in proptest::collection::vec(args(), 0..40),
+            channel in args(),
+        ) {
+            let prefixes: BTreeMap<Arc<[u8]>, ()> =
+                prefixes.into_iter().map(|prefix| (prefix.into(), ())).collect();
+            let mut found: Vec<Arc<[u8]>> = Vec::new();
+            let mut work = Work::new(u64::MAX);
+            while let Some(prefix) =
+                next_prefix(&prefixes, found.last().map(|prefix| &**prefix), &channel, &mut work)
+            {
+                found.push(Arc::clone(prefix));
+            }
+            let expected: Vec<_> =
+                prefixes.keys().filter(|prefix| channel.starts_with(prefix)).cloned().collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn patterns_that_start_otherwise_cost_nothing() {
+        let patterns = globs((0..10_000).map(|n| format!("user:{n}:*").into_bytes()));
+        let (found, work) = candidates(&patterns, b"user:77:lock");
+        assert_eq!(found.len(), 1);
+        assert!(work < 500, "{work}");
+        let (found, work) = candidates(&patterns, b"__lock__:user:77");
+        assert!(found.is_empty() && work < 100, "{work}");
+    }
+}

@@ -1,0 +1,478 @@
+//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and what one connection has subscribed to.
+//!
+//! Guarantees: the subscriptions of a connection are bounded in number and in bytes, and a command that
+//! would go beyond either limit changes nothing. Lock events say what happened and the token, never the
+//! owner. Not here: how messages reach subscribers, sockets.
+
+mod delivery;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::command::glob::{Glob, Progress, Work};
+use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Limits, Run, ServerState};
+use crate::journal::Seq;
+use crate::reply::Reply;
+use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
+pub use delivery::{PubSub, Publication};
+
+/// What one connection has subscribed to.
+#[derive(Default)]
+pub(in crate::command) struct Subscriptions {
+    queue: Option<Arc<SubscriberQueue>>,
+    channels: BTreeSet<Arc<[u8]>>,
+    patterns: BTreeMap<Glob, ()>,
+    /// As they are counted against the limit.
+    bytes: usize,
+    /// Subscriptions through which lock events may come, and how many of them are patterns.
+    for_events: usize,
+    patterns_for_events: usize,
+    /// What the latter start with, all of them.
+    prefix: Option<Arc<[u8]>>,
+    /// The event that is being matched against the patterns.
+    matching: Option<Matching>,
+}
+
+/// An event, and how far it has been matched.
+struct Matching {
+    notice: Arc<Notice>,
+    /// The pattern that is being matched, or was the last one.
+    pattern: Option<Glob>,
+    /// Whether, and how far, it is being matched.
+    progress: Option<Progress>,
+}
+
+/// What there is to send to a subscriber.
+pub enum Incoming {
+    /// This.
+    Message(Reply),
+    /// Nothing at present.
+    Nothing,
+    /// The work of this turn was spent; there may be more.
+    Unfinished,
+}
+
+/// The work that a connection may do for its subscriptions before others have their turn.
+pub struct Turn(Work);
+
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn(Work::turn())
+    }
+}
+
+impl Matching {
+    /// The next pattern that matches. `Err`: the work was spent.
+    fn next(&mut self, patterns: &BTreeMap<Glob, ()>, work: &mut Work) -> Result<Option<Glob>, ()> {
+        loop {
+            if let (Some(glob), Some(progress)) = (&self.pattern, &mut self.progress) {
+                // Meanwhile the client may have unsubscribed from it.
+                let matches = patterns.contains_key(glob)
+                    && glob.advance(&self.notice.channel, progress, work).ok_or(())?;
+                self.progress = None;
+                if matches {
+                    return Ok(Some(glob.clone()));
+                }
+            }
+            let after = self.pattern.as_ref().map(|glob| &**glob.text());
+            match delivery::next_candidate(patterns, after, &self.notice.channel, work) {
+                Some(glob) => (self.pattern, self.progress) = (Some(glob.clone()), Some(Progress::default())),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn message(notice: &Notice, pattern: Option<&Glob>) -> Incoming {
+    let (channel, payload) = (Reply::bulk(&notice.channel), Reply::bulk(&notice.payload));
+    Incoming::Message(Reply::Push(match pattern {
+        None => vec![Reply::bulk("message"), channel, payload],
+        Some(glob) => vec![Reply::bulk("pmessage"), Reply::bulk(glob.text()), channel, payload],
+    }))
+}
+
+impl Subscriptions {
+    pub(in crate::command) fn count(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
+    pub(in crate::command) fn counts(&self) -> (usize, usize) {
+        (self.channels.len(), self.patterns.len())
+    }
+
+    /// Whether there was a subscription since the connection was opened or reset.
+    pub(in crate::command) fn has_queue(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// The oldest message that was not sent yet.
+    pub(in crate::command) fn next_message(&mut self, turn: &mut Turn) -> Incoming {
+        let work = &mut turn.0;
+        loop {
+            if let Some(matching) = &mut self.matching {
+                match matching.next(&self.patterns, work) {
+                    Ok(Some(glob)) => return message(&matching.notice, Some(&glob)),
+                    Ok(None) => self.matching = None,
+                    Err(()) => return Incoming::Unfinished,
+                }
+            }
+            let Some(entry) = self.queue.as_ref().and_then(|queue| queue.take()) else {
+                return Incoming::Nothing;
+            };
+            work.spend(1);
+            match entry.via {
+                Via::Channel => return message(&entry.notice, None),
+                Via::Pattern(glob) => return message(&entry.notice, Some(&glob)),
+                Via::Prefix(_) => {
+                    self.matching = Some(Matching { notice: entry.notice, pattern: None, progress: None });
+                }
+            }
+        }
+    }
+
+    /// Fails if `topics` more subscriptions of `bytes` bytes exceed the limits.
+    fn check(&self, limits: &Limits, topics: usize, bytes: usize) -> Result<(), CommandError> {
+        if self.count() + topics > limits.subscriptions_max {
+            return Err(CommandError::new(format!(
+                "ERR subscription limit reached: {} channels and patterns (--subscriptions-max)",
+                limits.subscriptions_max
+            )));
+        }
+        if self.bytes + bytes > limits.subscriptions_bytes_max {
+            return Err(CommandError::new(format!(
+                "ERR the channels and patterns of a connection take at most {} bytes, {SUBSCRIPTION_BYTES} for each \
+                 beside its name",
+                limits.subscriptions_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    fn has(&self, kind: Kind, topic: &[u8]) -> bool {
+        match kind {
+            Kind::Channel => self.channels.contains(topic),
+            Kind::Pattern => self.patterns.contains_key(topic),
+        }
+    }
+
+    /// Adds a channel or pattern that is not among them yet.
+    fn add(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
+        let Some(queue) = &self.queue else { return };
+        let shared: Arc<[u8]> = text.into();
+        let topic = match kind {
+            Kind::Channel => Topic::Channel(shared),
+            Kind::Pattern => Topic::Pattern(Glob::of(shared)),
+        };
+        let is_for_events = topic.concerns_events();
+        if is_for_events && self.for_events == 0 {
+            server.pubsub.listen(client, Some(queue));
+            server.engine.listen(true);
+        }
+        self.for_events += usize::from(is_for_events);
+        self.bytes += cost(text);
+        server.pubsub.subscribe(topic.clone(), client, queue);
+        match topic {
+            Topic::Channel(channel) => drop(self.channels.insert(channel)),
+            Topic::Pattern(glob) => {
+                if is_for_events {
+                    self.patterns_for_events += 1;
+                    let prefix = match &self.prefix {
+                        Some(prefix) => &prefix[..delivery::common_bytes(prefix, glob.prefix())],
+                        None => glob.prefix(),
+                    };
+                    let prefix = Some(Arc::from(prefix));
+                    self.move_prefix(server, client, prefix);
+                }
+                self.patterns.insert(glob, ());
+            }
+        }
+    }
+
+    /// Removes a channel or pattern, if it is among them.
+    fn remove(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
+        let topic = match kind {
+            Kind::Channel => self.channels.take(text).map(Topic::Channel),
+            Kind::Pattern => self.patterns.remove_entry(text).map(|(glob, ())| Topic::Pattern(glob)),
+        };
+        let Some(topic) = topic else { return };
+        self.bytes -= cost(text);
+        server.pubsub.unsubscribe(&topic, client);
+        if topic.concerns_events() {
+            self.for_events -= 1;
+            if let Topic::Pattern(_) = topic {
+                self.patterns_for_events -= 1;
+                if self.patterns_for_events == 0 {
+                    self.move_prefix(server, client, None);
+                }
+            }
+            if self.for_events == 0 {
+                server.pubsub.listen(client, None);
+                server.engine.listen(false);
+            }
+        }
+    }
+
+    fn move_prefix(&mut self, server: &ServerState, client: u64, prefix: Option<Arc<[u8]>>) {
+        if let Some(queue) = &self.queue
+            && prefix != self.prefix
+        {
+            server.pubsub.move_prefix(client, queue, self.prefix.as_ref(), prefix.as_ref());
+            self.prefix = prefix;
+        }
+    }
+
+    /// Removes some of them. Returns whether there are any left.
+    pub(in crate::command) fn clear_some(&mut self, server: &ServerState, client: u64) -> bool {
+        for _ in 0..TURN_WORK / TOPIC_WORK {
+            if let Some(channel) = self.channels.first().cloned() {
+                self.remove(server, client, Kind::Channel, &channel);
+            } else if let Some((glob, ())) = self.patterns.first_key_value() {
+                let pattern = Arc::clone(glob.text());
+                self.remove(server, client, Kind::Pattern, &pattern);
+            } else {
+                self.queue = None;
+                self.matching = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Removes all of them.
+    pub(in crate::command) fn clear(&mut self, server: &ServerState, client: u64) {
+        while self.clear_some(server, client) {}
+    }
+}
+
+/// Bytes that are counted for a channel or pattern.
+fn cost(text: &[u8]) -> usize {
+    text.len() + SUBSCRIPTION_BYTES
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Channel,
+    Pattern,
+}
+
+const fn command(
+    name: &'static str,
+    syntax: &'static str,
+    arity: i8,
+    flags: u16,
+    summary: &'static str,
+    run: crate::command::Handler,
+) -> Command {
+    let (group, keys) = (Group::PubSub, (0, 0, 0));
+    Command {
+        name,
+        syntax,
+        summary,
+        group,
+        arity,
+        flags: flags | Flags::PUBSUB,
+        keys,
+        run: Run::Handler(run),
+    }
+}
+
+pub(in crate::command) const SUBSCRIBE: Command = command(
+    "subscribe",
+    "channel [channel ...]",
+    -2,
+    Flags::SUBSCRIBED | Flags::NO_MULTI,
+    "Subscribes to channels. The events of a lock are published on __lock__:<key>.",
+    |context, args| subscribe(context, args, Kind::Channel),
+);
+
+pub(in crate::command) const PSUBSCRIBE: Command = command(
+    "psubscribe",
+    "pattern [pattern ...]",
+    -2,
+    Flags::SUBSCRIBED | Flags::NO_MULTI,
+    "Subscribes to channels that match patterns. __lock__:* matches the events of all locks.",
+    |context, args| subscribe(context, args, Kind::Pattern),
+);
+
+pub(in crate::command) const UNSUBSCRIBE: Command = command(
+    "unsubscribe",
+    "[channel [channel ...]]",
+    -1,
+    Flags::SUBSCRIBED | Flags::NO_MULTI,
+    "Unsubscribes from channels, or from all channels.",
+    |context, args| unsubscribe(context, args, Kind::Channel),
+);
+
+pub(in crate::command) const PUNSUBSCRIBE: Command = command(
+    "punsubscribe",
+    "[pattern [pattern ...]]",
+    -1,
+    Flags::SUBSCRIBED | Flags::NO_MULTI,
+    "Unsubscribes from patterns, or from all patterns.",
+    |context, args| unsubscribe(context, args, Kind::Pattern),
+);
+
+pub(in crate::command) const PUBLISH: Command = command(
+    "publish",
+    "channel message",
+    3,
+    Flags::FAST,
+    "Posts a message to a channel. Returns the number of subscribers that received it. Event channels are reserved.",
+    |context, args| {
+        let channel = args.at(1);
+        if delivery::is_for_events(channel) {
+            return Err(CommandError::fixed(
+                "ERR channels __lock__: and __lock@n__: are reserved for lock events",
+            ));
+        }
+        let publication = Publication::message(channel, args.at(2));
+        if context.access.is_alone() {
+            // EXEC publishes after the transaction, when it no longer has exclusive access.
+            context.client.deferred = Some(publication);
+            return Ok(Reply::Integer(0));
+        }
+        context.in_turns(Publish(publication))
+    },
+);
+
+/// Units of work on one channel or pattern.
+const TOPIC_WORK: usize = 10;
+
+struct Publish(Publication);
+
+impl Steps for Publish {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        Ok(match context.publish(&mut self.0) {
+            Some(sent) => steps::Progress::Done(Reply::count(sent)),
+            None => steps::Progress::More,
+        })
+    }
+}
+
+/// What the commands of a transaction publish, with the places of these commands among the replies.
+pub(in crate::command) struct PublishAll {
+    pub(in crate::command) replies: Vec<Reply>,
+    pub(in crate::command) publications: VecDeque<(usize, Publication)>,
+    /// What the replies wait for.
+    pub(in crate::command) seq: Seq,
+}
+
+impl Steps for PublishAll {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        while let Some((place, publication)) = self.publications.front_mut() {
+            let Some(sent) = context.publish(publication) else { return Ok(steps::Progress::More) };
+            self.replies[*place] = Reply::count(sent);
+            self.publications.pop_front();
+        }
+        context.seq = context.seq.max(self.seq);
+        Ok(steps::Progress::Done(Reply::Array(std::mem::take(&mut self.replies))))
+    }
+}
+
+impl Context<'_> {
+    /// Does what is left of the turn for a publication.
+    fn publish(&mut self, publication: &mut Publication) -> Option<usize> {
+        // At least a little, so that it gets on.
+        let units = self.turn_left().max(TOPIC_WORK);
+        let mut work = Work::of_units(units);
+        let sent = publication.advance_by(&self.server.pubsub, &mut work);
+        self.spend(units - work.units());
+        sent
+    }
+}
+
+fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply {
+    let topic = topic.map_or(Reply::Null, Reply::bulk);
+    Reply::Push(vec![Reply::bulk(verb), topic, Reply::count(count)])
+}
+
+fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
+    let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
+    let limits = &context.server.limits;
+    let info = Arc::clone(context.client.info());
+    let subscriptions = &mut context.client.subscriptions;
+    if kind == Kind::Pattern {
+        args.from(1).try_for_each(Glob::check)?;
+    }
+    let sum = |topics: &mut dyn Iterator<Item = &[u8]>| {
+        topics.fold((0, 0), |(topics, bytes), topic| (topics + 1, bytes + cost(topic)))
+    };
+    let (topics, bytes) = sum(&mut args.from(1));
+    if subscriptions.check(limits, topics, bytes).is_err() {
+        // Some may be among its subscriptions already.
+        let (topics, bytes) = sum(&mut args.from(1).filter(|topic| !subscriptions.has(kind, topic)));
+        subscriptions.check(limits, topics, bytes)?;
+    }
+    subscriptions.queue.get_or_insert_with(|| {
+        Arc::new(SubscriberQueue::new(Arc::clone(&info), limits.subscriber_bytes_max))
+    });
+    context.in_turns(Subscribe { args: RemainingArgs::new(args, 1), kind, verb, confirmations: Vec::new() })
+}
+
+struct Subscribe {
+    args: RemainingArgs,
+    kind: Kind,
+    verb: &'static str,
+    confirmations: Vec<Reply>,
+}
+
+impl Steps for Subscribe {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        let Subscribe { args, kind, verb, confirmations } = self;
+        let are_done = args.each(context, |context, topic| {
+            context.spend(TOPIC_WORK);
+            let (server, id) = (context.server, context.client.info().id);
+            let subscriptions = &mut context.client.subscriptions;
+            if !subscriptions.has(*kind, topic) {
+                subscriptions.add(server, id, *kind, topic);
+            }
+            confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+            Ok(())
+        })?;
+        Ok(match are_done {
+            true => steps::Progress::Done(Reply::Sequence(std::mem::take(confirmations))),
+            false => steps::Progress::More,
+        })
+    }
+}
+
+fn unsubscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
+    let verb = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
+    let subscriptions = &mut context.client.subscriptions;
+    let topics: Vec<Arc<[u8]>> = match (args.len(), kind) {
+        (1, Kind::Channel) => subscriptions.channels.iter().cloned().collect(),
+        (1, Kind::Pattern) => subscriptions.patterns.keys().map(|glob| Arc::clone(glob.text())).collect(),
+        _ => args.from(1).map(Arc::from).collect(),
+    };
+    if topics.is_empty() {
+        return Ok(Reply::Sequence(vec![confirmation(verb, None, subscriptions.count())]));
+    }
+    context.in_turns(Unsubscribe { topics: topics.into_iter(), kind, verb, confirmations: Vec::new() })
+}
+
+struct Unsubscribe {
+    topics: std::vec::IntoIter<Arc<[u8]>>,
+    kind: Kind,
+    verb: &'static str,
+    confirmations: Vec<Reply>,
+}
+
+impl Steps for Unsubscribe {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
+        for topic in self.topics.by_ref() {
+            context.spend(TOPIC_WORK);
+            let (server, id) = (context.server, context.client.info().id);
+            let subscriptions = &mut context.client.subscriptions;
+            subscriptions.remove(server, id, self.kind, &topic);
+            self.confirmations.push(confirmation(self.verb, Some(&topic), subscriptions.count()));
+            if !context.has_turn_left() {
+                break;
+            }
+        }
+        Ok(match self.topics.len() {
+            0 => steps::Progress::Done(Reply::Sequence(std::mem::take(&mut self.confirmations))),
+            _ => steps::Progress::More,
+        })
+    }
+}

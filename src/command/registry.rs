@@ -1,0 +1,171 @@
+//! The registry of connected clients.
+//!
+//! Guarantees: the information about a connection is at most one batch of requests old. Not here: sockets. A
+//! connection checks itself whether it has been killed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::lock::Timestamp;
+
+/// All connected clients.
+#[derive(Default)]
+pub struct Clients {
+    last_id: AtomicU64,
+    connected: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
+}
+
+/// Public information about a connection.
+pub struct ClientInfo {
+    /// The connection's id, never reused.
+    pub id: u64,
+    /// The client's address.
+    pub addr: String,
+    /// The server's address.
+    pub local_addr: String,
+    pub(super) opened: Timestamp,
+    details: Mutex<Details>,
+    is_killed: AtomicBool,
+    attention: Notify,
+}
+
+/// The mutable part of [`ClientInfo`].
+#[derive(Default, Clone)]
+pub(super) struct Details {
+    pub(super) name: String,
+    pub(super) lib_name: String,
+    pub(super) lib_version: String,
+    pub(super) database: u8,
+    pub(super) protocol: u8,
+    pub(super) last_seen: Timestamp,
+    pub(super) last_command: &'static str,
+    pub(super) channels: usize,
+    pub(super) patterns: usize,
+    pub(super) queued: Option<usize>,
+    pub(super) watched: usize,
+    pub(super) is_waiting: bool,
+}
+
+impl Clients {
+    fn connected(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
+        self.connected.lock()
+    }
+
+    pub(super) fn register(&self, addr: String, local_addr: String, now: Timestamp) -> Arc<ClientInfo> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let details = Details { protocol: 2, last_seen: now, last_command: "NULL", ..Details::default() };
+        let info = Arc::new(ClientInfo {
+            id,
+            addr,
+            local_addr,
+            opened: now,
+            details: Mutex::new(details),
+            is_killed: AtomicBool::new(false),
+            attention: Notify::new(),
+        });
+        self.connected().insert(id, Arc::clone(&info));
+        info
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        self.connected().remove(&id);
+    }
+
+    /// The number of connected clients.
+    pub fn len(&self) -> usize {
+        self.connected().len()
+    }
+
+    /// Whether no client is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.all().iter().filter(|info| info.details().is_waiting).count()
+    }
+
+    /// Closes all connections after the requests they have received.
+    pub fn kill_all(&self) {
+        self.all().iter().for_each(|info| info.kill());
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<ClientInfo>> {
+        self.connected().values().cloned().collect()
+    }
+}
+
+impl ClientInfo {
+    fn details(&self) -> MutexGuard<'_, Details> {
+        self.details.lock()
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Details)) {
+        change(&mut self.details());
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.details().name.clone()
+    }
+
+    /// Asks the connection to close.
+    pub fn kill(&self) {
+        self.is_killed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Makes the connection check [`ClientInfo::is_killed`] and its message queue.
+    pub(super) fn wake(&self) {
+        self.attention.notify_one();
+    }
+
+    /// Whether the connection has been asked to close.
+    pub fn is_killed(&self) -> bool {
+        self.is_killed.load(Ordering::Acquire)
+    }
+
+    /// Completes after [`ClientInfo::wake`]. Awaited by the connection only.
+    pub async fn woken(&self) {
+        self.attention.notified().await;
+    }
+
+    pub(super) fn client_type(&self) -> &'static str {
+        let details = self.details();
+        if details.channels + details.patterns > 0 { "pubsub" } else { "normal" }
+    }
+
+    /// The line of CLIENT LIST.
+    pub(super) fn line(&self, now: Timestamp) -> String {
+        let details = self.details().clone();
+        let mut flags = String::new();
+        flags.extend((details.channels + details.patterns > 0).then_some('P'));
+        flags.extend(details.queued.is_some().then_some('x'));
+        flags.extend(details.is_waiting.then_some('b'));
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        format!(
+            "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub=0 multi={} watch={} \
+             cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.addr,
+            self.local_addr,
+            details.name,
+            now.millis_since(self.opened) / 1000,
+            now.millis_since(details.last_seen) / 1000,
+            details.database,
+            details.channels,
+            details.patterns,
+            details.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX)),
+            details.watched,
+            details.last_command,
+            details.protocol,
+            details.lib_name,
+            details.lib_version,
+        )
+    }
+}

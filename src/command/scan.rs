@@ -1,0 +1,134 @@
+//! Iteration over keys, shared by SCAN, LOCKS and KEYS.
+//!
+//! Guarantees: a key that exists during the whole iteration is returned.
+
+use super::glob::Glob;
+use super::steps::TURN_WORK;
+use super::{Args, CommandError, Context, Progress, Steps, key, options};
+use crate::engine::{Scan, Scanned};
+use crate::lock::KEY_BYTES_MAX;
+use crate::reply::{Bulks, Reply};
+
+/// Keys visited by one call, regardless of COUNT.
+const COUNT_MAX: i64 = 1_000;
+const COUNT_DEFAULT: usize = 10;
+/// Entries visited by one call, including those of other databases. A small database beside a large one takes
+/// several calls.
+const LOOKED_MAX: usize = 10_000;
+
+/// Executes one call of SCAN, or of LOCKS, which has no TYPE option.
+pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> Result<Reply, CommandError> {
+    let cursor = std::str::from_utf8(args.at(1)).ok().and_then(|text| text.parse::<i128>().ok());
+    let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
+    // SCAN never returns a larger or negative cursor, so none has keys behind it.
+    let cursor = u64::try_from(cursor).unwrap_or(u64::MAX).min((1 << 48) - 1);
+    let (mut pattern, mut count, mut type_name) = (None, COUNT_DEFAULT, None);
+    let mut options = args.options(2);
+    while let Some(arg) = options.next_arg() {
+        if options::is(arg, "match") {
+            pattern = Some(Glob::new(options.value()?)?);
+        } else if options::is(arg, "count") {
+            let wanted = options.integer()?;
+            if wanted < 1 {
+                return Err(CommandError::SYNTAX);
+            }
+            count = wanted.min(COUNT_MAX) as usize;
+        } else if options::is(arg, "type") && has_type {
+            type_name = Some(options.value()?);
+        } else {
+            return Err(CommandError::SYNTAX);
+        }
+    }
+    let scan = Scan::new(context.client.database(), cursor, count);
+    let type_name = type_name.map(<[u8]>::to_vec);
+    context.in_turns(Scanning {
+        scan,
+        pattern,
+        count,
+        type_name,
+        keys: 0,
+        looked: 0,
+        found: Bulks::default(),
+    })
+}
+
+/// One call of SCAN or LOCKS.
+struct Scanning {
+    scan: Scan,
+    pattern: Option<Glob>,
+    type_name: Option<Vec<u8>>,
+    /// Keys to visit.
+    count: usize,
+    /// Keys of this database visited so far.
+    keys: usize,
+    /// Table entries visited so far.
+    looked: usize,
+    found: Bulks,
+}
+
+impl Steps for Scanning {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        loop {
+            let mut keys = Bulks::default();
+            let entries = (self.count - self.keys).min(entries_per_look(self.pattern.as_ref()));
+            let (type_name, counted) = (self.type_name.as_deref(), &mut 0);
+            let scanned = context.access.scan(&mut self.scan, entries, |held| {
+                *counted += 1;
+                if type_name.is_none_or(|type_name| options::is(type_name, key::redis_type(held.mode()))) {
+                    keys.push(held.key());
+                }
+            })?;
+            if scanned.is_restarted {
+                (self.keys, self.looked, self.found) = (0, 0, Bulks::default());
+            }
+            self.keys += *counted;
+            self.looked += scanned.looked;
+            spend(context, &scanned);
+            push_matching(context, self.pattern.as_ref(), &keys, &mut self.found);
+            if scanned.is_done || self.keys >= self.count || self.looked >= LOOKED_MAX {
+                let cursor = Reply::bulk(self.scan.cursor().to_string());
+                context.seq = context.seq.max(self.scan.seq());
+                return Ok(Progress::Done(Reply::Array(vec![
+                    cursor,
+                    Reply::Bulks(std::mem::take(&mut self.found)),
+                ])));
+            }
+            if !context.has_turn_left() {
+                return Ok(Progress::More);
+            }
+        }
+    }
+}
+
+/// Table entries to visit at once, so that matching all of them takes at most about one turn.
+pub(super) fn entries_per_look(pattern: Option<&Glob>) -> usize {
+    const ENTRIES_MAX: usize = 256;
+    let work = pattern.map_or(0, |pattern| pattern.work(KEY_BYTES_MAX));
+    (TURN_WORK / (1 + work)).clamp(1, ENTRIES_MAX)
+}
+
+/// Adds the cost of a table scan to the turn.
+pub(super) fn spend(context: &mut Context<'_>, scanned: &Scanned) {
+    context.spend(1 + scanned.looked + scanned.passed / PASSED_PER_UNIT);
+}
+
+/// Table entries skipped in one unit of work.
+const PASSED_PER_UNIT: usize = 16;
+
+/// Appends the keys that match to `found`.
+pub(super) fn push_matching(
+    context: &mut Context<'_>,
+    pattern: Option<&Glob>,
+    keys: &Bulks,
+    found: &mut Bulks,
+) {
+    for key in keys.iter() {
+        let matches = pattern.is_none_or(|pattern| {
+            context.spend(pattern.work(key.len()));
+            pattern.matches(key)
+        });
+        if matches {
+            found.push(key);
+        }
+    }
+}

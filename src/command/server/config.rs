@@ -1,0 +1,58 @@
+//! `CONFIG GET pattern ...`
+
+use crate::command::glob::Glob;
+use crate::command::steps::RemainingArgs;
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps};
+use crate::reply::Reply;
+
+pub(in crate::command) const CONFIG: Command = Command {
+    name: "config",
+    syntax: "",
+    summary: "A container for server configuration commands.",
+    group: Group::Server,
+    arity: -2,
+    flags: Flags::ADMIN,
+    keys: (0, 0, 0),
+    run: Run::Subcommands(&[Command {
+        name: "config|get",
+        syntax: "pattern [pattern ...]",
+        summary: "Returns the settings whose names match. Flags, environment variables and the configuration file set them.",
+        group: Group::Server,
+        arity: -3,
+        flags: Flags::ADMIN,
+        keys: (0, 0, 0),
+        run: Run::Handler(get),
+    }]),
+};
+
+fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let is_wanted = vec![false; context.server.settings.len()];
+    context.in_turns(Matching { patterns: RemainingArgs::new(args, 2), is_wanted })
+}
+
+/// A CONFIG GET whose patterns were not all matched yet.
+struct Matching {
+    patterns: RemainingArgs,
+    /// Of each setting.
+    is_wanted: Vec<bool>,
+}
+
+impl Steps for Matching {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        let settings = &context.server.settings;
+        let is_done = self.patterns.each(context, |context, pattern| {
+            let pattern = Glob::new(&pattern.to_ascii_lowercase())?;
+            for ((name, _), is_wanted) in settings.iter().zip(&mut self.is_wanted) {
+                context.spend(pattern.work(name.len()));
+                *is_wanted |= pattern.matches(name.as_bytes());
+            }
+            Ok(())
+        })?;
+        if !is_done {
+            return Ok(Progress::More);
+        }
+        let found = settings.iter().zip(&self.is_wanted).filter(|(_, is_wanted)| **is_wanted);
+        let found = found.map(|((name, value), _)| (Reply::bulk(name), Reply::bulk(value)));
+        Ok(Progress::Done(Reply::Map(found.collect())))
+    }
+}

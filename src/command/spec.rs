@@ -1,0 +1,146 @@
+//! A row of the command table.
+//!
+//! Not here: the table itself, handlers.
+
+use super::{Args, CommandError, Context};
+use crate::reply::Reply;
+
+/// A command, or a subcommand of one.
+#[derive(Debug)]
+pub struct Command {
+    /// Lower case; a subcommand has its container's name in front: `client|id`.
+    pub name: &'static str,
+    /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives, `...` repeated.
+    pub syntax: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// The group in the documentation.
+    pub group: Group,
+    /// Number of arguments including the name; `-n` means at least `n`.
+    pub arity: i8,
+    /// [`Flags`], combined.
+    pub flags: u16,
+    /// Positions of the keys: first, last (negative counts from the end), step. All 0 if there are none.
+    pub keys: (i8, i8, i8),
+    /// The implementation.
+    pub run: Run,
+}
+
+/// The implementation of a [`Command`].
+#[derive(Debug)]
+pub enum Run {
+    /// A handler.
+    Handler(Handler),
+    /// Subcommands, selected by the second argument.
+    Subcommands(&'static [Command]),
+}
+
+/// Executes a command.
+pub type Handler = fn(&mut Context<'_>, Args<'_>) -> Result<Reply, CommandError>;
+
+/// Redis' groups of commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// The native lock commands.
+    Lock,
+    /// Redis' lock idiom: string values are owners.
+    String,
+    /// Keys of any kind.
+    Generic,
+    /// Transactions.
+    Transactions,
+    /// Lock events and messages.
+    PubSub,
+    /// The connection itself.
+    Connection,
+    /// The server itself.
+    Server,
+}
+
+impl Group {
+    /// The name in `COMMAND DOCS`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Group::Lock => "lock",
+            Group::String => "string",
+            Group::Generic => "generic",
+            Group::Transactions => "transactions",
+            Group::PubSub => "pubsub",
+            Group::Connection => "connection",
+            Group::Server => "server",
+        }
+    }
+}
+
+/// Properties of a [`Command`].
+pub struct Flags;
+
+impl Flags {
+    /// No flags.
+    pub const NONE: u16 = 0;
+    /// May change a key.
+    pub const WRITE: u16 = 1;
+    /// Reads keys.
+    pub const READONLY: u16 = 1 << 1;
+    /// Takes constant or logarithmic time.
+    pub const FAST: u16 = 1 << 2;
+    /// For operators.
+    pub const ADMIN: u16 = 1 << 3;
+    /// May block the connection.
+    pub const BLOCKING: u16 = 1 << 4;
+    /// May grant a lock; refused when the lock limit is reached.
+    pub const DENYOOM: u16 = 1 << 5;
+    /// Allowed before authentication.
+    pub const NO_AUTH: u16 = 1 << 6;
+    /// Executed at once inside MULTI.
+    pub const NOT_QUEUED: u16 = 1 << 7;
+    /// Refused inside MULTI.
+    pub const NO_MULTI: u16 = 1 << 8;
+    /// Allowed on a RESP2 connection with subscriptions.
+    pub const SUBSCRIBED: u16 = 1 << 9;
+    /// Belongs to pub/sub.
+    pub const PUBSUB: u16 = 1 << 10;
+
+    /// Redis' names of the flags that Redis knows.
+    pub fn names(flags: u16) -> Vec<&'static str> {
+        [
+            (Flags::WRITE, "write"),
+            (Flags::READONLY, "readonly"),
+            (Flags::FAST, "fast"),
+            (Flags::ADMIN, "admin"),
+            (Flags::BLOCKING, "blocking"),
+            (Flags::DENYOOM, "denyoom"),
+            (Flags::NO_AUTH, "no_auth"),
+            (Flags::NO_MULTI, "no_multi"),
+            (Flags::PUBSUB, "pubsub"),
+        ]
+        .into_iter()
+        .filter_map(|(flag, name)| (flags & flag != 0).then_some(name))
+        .collect()
+    }
+}
+
+impl Command {
+    /// The name without the container's.
+    pub fn own_name(&self) -> &'static str {
+        self.name.rsplit('|').next().unwrap_or(self.name)
+    }
+
+    /// The subcommands; empty for a handler.
+    pub fn subcommands(&self) -> &'static [Command] {
+        match self.run {
+            Run::Subcommands(subcommands) => subcommands,
+            Run::Handler(_) => &[],
+        }
+    }
+
+    pub(super) fn accepts(&self, args: usize) -> bool {
+        let args = i64::try_from(args).unwrap_or(i64::MAX);
+        let arity = i64::from(self.arity);
+        if arity >= 0 { args == arity } else { args >= -arity }
+    }
+
+    pub(super) fn is(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}

@@ -1,0 +1,309 @@
+//! Configuration: flags, `OCTOSTORE_*` variables and a TOML file become a validated [`Config`].
+//!
+//! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the
+//! README's table. A flag wins over a variable, a variable over the file. Every error names the
+//! setting, where it came from and what to do. A setting that does not exist, or that is empty, is an
+//! error wherever it stands. Not here: secrets in any output.
+
+mod hints;
+mod options;
+mod secrets;
+mod sources;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::secrets::{password, users};
+use self::sources::{Settings, refuse_unknown_variables};
+use crate::command::{Limits, Password};
+use crate::http::HttpConfig;
+use crate::journal::{DamagedLog, Durability};
+use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
+use crate::net::ListenAddress;
+use crate::resp::{ListenerLimits, ScanLimits};
+
+pub use self::options::{OPTIONS, Opt};
+
+/// The validated configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where Redis clients connect.
+    pub listen: Vec<ListenAddress>,
+    /// What they must know.
+    pub password: Option<Password>,
+    /// Listening beyond loopback without a password is meant.
+    pub allows_no_password: bool,
+    /// Where HTTP clients connect; empty: nowhere.
+    pub http: Vec<ListenAddress>,
+    /// What they may do.
+    pub http_config: HttpConfig,
+    /// The database file.
+    pub data: PathBuf,
+    /// Whether commits that damage in its log hides may be lost.
+    pub damaged_log: DamagedLog,
+    /// When replies may leave.
+    pub durability: Durability,
+    /// Tokens start above this.
+    pub token_floor: i64,
+    /// Leases held at once.
+    pub locks_max: u64,
+    /// Sessions open at once.
+    pub sessions_max: usize,
+    /// Requests that queue for one lock.
+    pub waiters_per_lock_max: usize,
+    /// What connections may do.
+    pub listener: ListenerLimits,
+    /// The limits of requests.
+    pub limits: Limits,
+    /// Threads that serve requests.
+    pub threads: usize,
+    /// What is logged.
+    pub log: tracing::Level,
+    /// Every setting as text, for `CONFIG GET`. No secrets.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The help or the version was asked for, or the flags make no sense. It prints itself, and knows its exit code.
+    Usage(clap::Error),
+    /// A setting makes no sense.
+    Setting(String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Usage(error) => error.fmt(f),
+            ConfigError::Setting(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn wrong(text: impl Into<String>) -> ConfigError {
+    ConfigError::Setting(text.into())
+}
+
+impl Config {
+    /// Reads flags (the program's name first), variables and the file.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
+        let config = Config::parse(arguments);
+        // Errors of the command line and --help take precedence over unknown variables.
+        if !matches!(config, Err(ConfigError::Usage(_))) {
+            refuse_unknown_variables(std::env::vars_os())?;
+        }
+        config
+    }
+
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
+        Config::check(&sources::read(arguments)?)
+    }
+
+    /// The defaults, with these flags.
+    pub fn with(flags: &[&str]) -> Result<Config, ConfigError> {
+        Config::parse(std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into))
+    }
+
+    fn check(settings: &Settings) -> Result<Config, ConfigError> {
+        let password = password(settings)?;
+        let allows_no_password = settings.switch("allow-no-password")?;
+        let listen = addresses(settings, "listen")?;
+        if let (None, Some(exposed)) = (&password, exposed(&listen).filter(|_| !allows_no_password)) {
+            return Err(settings.fault(
+                "listen",
+                format!(
+                    "{exposed} is not a loopback address and no password is set; set --requirepass-file, or \
+                     --allow-no-password to give everyone who can connect full access"
+                ),
+            ));
+        }
+        let http = http_addresses(settings, allows_no_password)?;
+        let interval = Duration::from_millis(settings.number("commit-interval-ms", 1, 60_000)?);
+        let durability = match settings.text("durability") {
+            Some("always") => Durability::Always,
+            Some("interval") => Durability::Interval(interval),
+            Some("memory") => Durability::Memory,
+            other => {
+                let other = other.unwrap_or("");
+                return Err(
+                    settings.fault("durability", format!("{other:?} is not always, interval or memory"))
+                );
+            }
+        };
+        let log = settings
+            .text("log")
+            .and_then(|level| level.parse().ok())
+            .ok_or_else(|| settings.fault("log", "must be error, warn, info, debug or trace"))?;
+        let threads = match settings.size("threads", 0, 1024)? {
+            0 => std::thread::available_parallelism().map_or(1, |processors| processors.get() - 1).max(1),
+            threads => threads,
+        };
+        let request_bytes_max = settings.size("request-bytes-max", 16 << 10, 1 << 30)?;
+        let scan = ScanLimits {
+            args_max: settings.size("args-max", 16, 1 << 20)?,
+            arg_bytes_max: settings.size("arg-bytes-max", 8 << 10, 512 << 20)?,
+            request_bytes_max,
+            ..ScanLimits::default()
+        };
+        if scan.arg_bytes_max > request_bytes_max {
+            let problem = format!("is more than --request-bytes-max ({request_bytes_max}); raise that, too");
+            return Err(settings.fault("arg-bytes-max", problem));
+        }
+        let idle = settings.number("idle-timeout-s", 0, 365 * 24 * 3600)?;
+        let listener = ListenerLimits {
+            connections_max: settings.size("connections-max", 1, 1 << 20)?,
+            idle_timeout: (idle > 0).then(|| Duration::from_secs(idle)),
+            output_stall: Duration::from_millis(settings.number("output-stall-ms", 10, 3_600_000)?),
+            scan,
+        };
+        let ttl_ms_max = settings.number("ttl-ms-max", 1, u64::from(TTL_MS_MAX))?;
+        let ttl_ms_default = settings.number("ttl-ms-default", 1, ttl_ms_max)?;
+        let limits = Limits {
+            ttl_ms_max: u32::try_from(ttl_ms_max).unwrap_or(TTL_MS_MAX),
+            ttl_ms_default: u32::try_from(ttl_ms_default).unwrap_or(TTL_MS_MAX),
+            key_bytes_max: settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
+            owner_bytes_max: settings.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
+            meta_bytes_max: settings.size("meta-bytes-max", 0, 1 << 20)?,
+            multi_bytes_max: settings.size("multi-bytes-max", 1024, 1 << 30)?,
+            subscriber_bytes_max: settings.size("subscriber-bytes-max", 1024, 1 << 30)?,
+            subscriptions_max: settings.size("subscriptions-max", 1, 1 << 20)?,
+            subscriptions_bytes_max: settings.size("subscriptions-bytes-max", 1024, 1 << 30)?,
+        };
+        let http_config = HttpConfig {
+            users: users(settings)?,
+            origins: origins(settings)?,
+            locks_per_user_max: settings.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
+            connections_max: listener.connections_max,
+            output_stall: listener.output_stall,
+        };
+        let damaged_log = match settings.switch("accept-damaged-log")? {
+            true => DamagedLog::Discard,
+            false => DamagedLog::Refuse,
+        };
+        Ok(Config {
+            listen,
+            password,
+            allows_no_password,
+            http,
+            http_config,
+            data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),
+            damaged_log,
+            durability,
+            token_floor: i64::try_from(settings.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?)
+                .unwrap_or(0),
+            locks_max: settings.number("locks-max", 1, u64::from(u32::MAX))?,
+            sessions_max: settings.size("sessions-max", 1, u64::from(u32::MAX))?,
+            waiters_per_lock_max: settings.size("waiters-per-lock-max", 1, 1 << 30)?,
+            listener,
+            limits,
+            threads,
+            log,
+            settings: shown_settings(settings),
+        })
+    }
+
+    /// The durability mode's name.
+    pub fn durability_name(&self) -> &'static str {
+        match self.durability {
+            Durability::Always => "always",
+            Durability::Interval(_) => "interval",
+            Durability::Memory => "memory",
+        }
+    }
+}
+
+/// Addresses with commas between. A host name stands for all of its addresses.
+fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddress>, ConfigError> {
+    let mut found: Vec<ListenAddress> = Vec::new();
+    for text in settings.text(name).unwrap_or("").split(',').map(str::trim) {
+        let resolved = text.to_socket_addrs().map_err(|error| {
+            let example = "as in 127.0.0.1:7379 or [::1]:7379, with commas between several";
+            settings.fault(name, format!("{text:?} is not an address and port, {example} ({error})"))
+        })?;
+        let before = found.len();
+        let is_required = !settings.is_default(name) && text.parse::<SocketAddr>().is_ok();
+        for address in resolved {
+            if found.iter().all(|known| known.address != address) {
+                found.push(ListenAddress { address, is_required });
+            } else if found[..before].iter().any(|known| known.address == address) {
+                return Err(settings.fault(name, format!("{address} is given twice")));
+            }
+        }
+        if found.len() == before {
+            return Err(settings.fault(name, format!("{text:?} resolves to no address")));
+        }
+    }
+    Ok(found)
+}
+
+/// An address that other machines can reach.
+fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
+    addresses.iter().map(|listen| listen.address).find(|address| !address.ip().is_loopback())
+}
+
+/// Where to serve HTTP. Beyond loopback only with credentials.
+fn http_addresses(settings: &Settings, allows_no_password: bool) -> Result<Vec<ListenAddress>, ConfigError> {
+    if settings.text("http") == Some("off") {
+        return Ok(Vec::new());
+    }
+    let addresses = addresses(settings, "http")?;
+    let is_protected = ["http-tokens", "http-token", "requirepass", "requirepass-file"]
+        .into_iter()
+        .any(|name| settings.text(name).is_some());
+    match exposed(&addresses).filter(|_| !is_protected && !allows_no_password) {
+        Some(exposed) => Err(settings.fault(
+            "http",
+            format!(
+                "{exposed} is not a loopback address and no HTTP user is configured; set --http-tokens, or \
+                 --allow-no-password to give everyone who can connect full access"
+            ),
+        )),
+        None => Ok(addresses),
+    }
+}
+
+fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {
+    let text = settings.text("http-allow-origin").unwrap_or("");
+    let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    origins
+        .map(|origin| match origin.split_once("://") {
+            Some((_, host)) if !host.is_empty() && !host.contains('/') => Ok(origin.to_owned()),
+            _ => Err(settings.fault("http-allow-origin", format!("{origin:?} is not scheme://host[:port]"))),
+        })
+        .collect()
+}
+
+/// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. The running
+/// server adds its addresses and its limit of connections.
+fn shown_settings(settings: &Settings) -> Vec<(&'static str, String)> {
+    let own = OPTIONS.iter().filter(|option| !option.is_secret());
+    let mut all: Vec<(&str, String)> =
+        own.map(|option| (option.name, settings.text(option.name).unwrap_or("").to_owned())).collect();
+    let of = |name: &'static str| settings.text(name).unwrap_or("").to_owned();
+    let is_kept = settings.text("durability") != Some("memory");
+    all.extend([
+        ("timeout", of("idle-timeout-s")),
+        ("databases", crate::lock::DATABASES.to_string()),
+        ("maxmemory", "0".to_owned()),
+        ("maxmemory-policy", "noeviction".to_owned()),
+        ("save", String::new()),
+        ("appendonly", if is_kept { "yes" } else { "no" }.to_owned()),
+        (
+            "appendfsync",
+            if settings.text("durability") == Some("always") { "always" } else { "everysec" }.to_owned(),
+        ),
+        ("replica-read-only", "yes".to_owned()),
+        ("slave-read-only", "yes".to_owned()),
+        ("proto-max-bulk-len", of("arg-bytes-max")),
+    ]);
+    all
+}
+
+#[cfg(test)]
+mod tests;

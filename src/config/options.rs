@@ -1,0 +1,174 @@
+//! The table of settings.
+//!
+//! Guarantees: flags, variables, file keys, the help, `CONFIG GET` and the README's table come from it. Not here: how
+//! values are read and checked.
+
+/// A setting.
+#[derive(Debug)]
+pub struct Opt {
+    /// Its flag without the dashes, and its key in the file; the variable is `OCTOSTORE_` and this in capitals.
+    pub name: &'static str,
+    /// What its value is called in the help; empty for a switch.
+    pub value: &'static str,
+    /// The default.
+    pub default: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// The part of the help it stands in.
+    pub heading: &'static str,
+}
+
+const fn opt(
+    heading: &'static str,
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Opt {
+    Opt { name, value, default, help, heading }
+}
+
+const SERVE: &str = "Serving";
+const HTTP: &str = "HTTP";
+const KEEP: &str = "Keeping";
+const LIMIT: &str = "Limits";
+
+/// All settings.
+pub static OPTIONS: &[Opt] = &[
+    opt(
+        SERVE,
+        "listen",
+        "ADDR:PORT",
+        "127.0.0.1:7379,[::1]:7379",
+        "Addresses for Redis clients, comma-separated",
+    ),
+    opt(
+        SERVE,
+        "requirepass",
+        "PASSWORD",
+        "",
+        "Password that clients must present; prefer --requirepass-file",
+    ),
+    opt(SERVE, "requirepass-file", "FILE", "", "File whose first line is the password"),
+    opt(SERVE, "allow-no-password", "", "", "Allow listening beyond loopback without a password"),
+    opt(SERVE, "idle-timeout-s", "S", "0", "Close connections that are idle for this time (0 = never)"),
+    opt(
+        SERVE,
+        "output-stall-ms",
+        "MS",
+        "30000",
+        "Close connections that read less than 1 MiB of a pending reply in this time",
+    ),
+    opt(SERVE, "threads", "N", "0", "Worker threads (0 = CPUs − 1, at least 1)"),
+    opt(SERVE, "log", "LEVEL", "info", "Log level on stderr: error, warn, info, debug or trace"),
+    opt(
+        HTTP,
+        "http",
+        "ADDR:PORT",
+        "127.0.0.1:7380,[::1]:7380",
+        "Addresses for HTTP clients, comma-separated, or off",
+    ),
+    opt(
+        HTTP,
+        "http-tokens",
+        "FILE",
+        "",
+        "File of HTTP users, one per line: user:token, optionally followed by a namespace that its lock names must start with",
+    ),
+    opt(HTTP, "http-token", "USER:TOKEN", "", "A single HTTP user; prefer a variable or --http-tokens"),
+    opt(HTTP, "http-admin-key", "KEY", "", "Key that operators must present; prefer --http-admin-key-file"),
+    opt(HTTP, "http-admin-key-file", "FILE", "", "File whose first line is the operators' key"),
+    opt(
+        HTTP,
+        "http-allow-origin",
+        "ORIGINS",
+        "",
+        "Origins of web pages whose scripts may read responses, comma-separated",
+    ),
+    opt(HTTP, "http-locks-per-user-max", "N", "100", "Maximum number of locks held by one HTTP user"),
+    opt(KEEP, "data", "FILE", "./octostore.db", "Database file"),
+    opt(
+        KEEP,
+        "accept-damaged-log",
+        "",
+        "",
+        "Start despite write-ahead log damage that hides commits, and discard those commits",
+    ),
+    opt(
+        KEEP,
+        "durability",
+        "MODE",
+        "always",
+        "always: reply after fsync; interval: reply at once, commit periodically; memory: no file",
+    ),
+    opt(KEEP, "commit-interval-ms", "MS", "100", "Maximum time between commits with --durability interval"),
+    opt(
+        KEEP,
+        "token-floor",
+        "N",
+        "0",
+        "Issue fencing tokens above this value, for a database restored from a backup",
+    ),
+    opt(LIMIT, "ttl-ms-default", "MS", "30000", "Default TTL of LOCK and SESSION OPEN"),
+    opt(
+        LIMIT,
+        "locks-max",
+        "N",
+        "10000000",
+        "Maximum number of leases and running lock delays; at the limit only requests that are already queued are granted",
+    ),
+    opt(
+        LIMIT,
+        "sessions-max",
+        "N",
+        "100000",
+        "Maximum number of open sessions, including one per connection that uses CONN",
+    ),
+    opt(LIMIT, "ttl-ms-max", "MS", "2592000000", "Maximum TTL, MAXHOLD and DELAY; at most 30 days"),
+    opt(LIMIT, "waiters-per-lock-max", "N", "100000", "Maximum number of requests queued for one lock"),
+    opt(LIMIT, "connections-max", "N", "10000", "Maximum number of connections"),
+    opt(LIMIT, "key-bytes-max", "BYTES", "1024", "Maximum length of a key"),
+    opt(LIMIT, "owner-bytes-max", "BYTES", "4096", "Maximum length of an owner"),
+    opt(LIMIT, "meta-bytes-max", "BYTES", "1024", "Maximum length of a META text"),
+    opt(LIMIT, "args-max", "N", "16384", "Maximum number of arguments in a request"),
+    opt(LIMIT, "arg-bytes-max", "BYTES", "1048576", "Maximum length of an argument"),
+    opt(LIMIT, "request-bytes-max", "BYTES", "2097152", "Maximum length of a request"),
+    opt(LIMIT, "multi-bytes-max", "BYTES", "1048576", "Maximum size of the commands queued by one MULTI"),
+    opt(
+        LIMIT,
+        "subscriber-bytes-max",
+        "BYTES",
+        "1048576",
+        "Maximum size of the messages queued for a slow subscriber",
+    ),
+    opt(LIMIT, "subscriptions-max", "N", "10000", "Maximum number of channels and patterns of a connection"),
+    opt(
+        LIMIT,
+        "subscriptions-bytes-max",
+        "BYTES",
+        "4194304",
+        "Maximum size of the channels and patterns of a connection: names plus 192 bytes each",
+    ),
+];
+
+impl Opt {
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("OCTOSTORE_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    pub(super) fn is_secret(&self) -> bool {
+        ["requirepass", "http-token", "http-admin-key"].contains(&self.name)
+    }
+
+    /// Whether it takes several values, with commas between them or as an array in the file. If the
+    /// flag is given several times, the last one counts, as with every flag.
+    pub(super) fn is_list(&self) -> bool {
+        ["listen", "http", "http-allow-origin"].contains(&self.name)
+    }
+
+    /// Whether a running server can take over a change: it says who may do what.
+    pub fn is_reloadable(&self) -> bool {
+        self.is_secret() || ["requirepass-file", "http-tokens", "http-admin-key-file"].contains(&self.name)
+    }
+}

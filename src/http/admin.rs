@@ -1,0 +1,248 @@
+//! `/health`, `/status`, `/metrics`, `/admin/…`, `/openapi.yaml`, `/docs`: the server itself.
+//!
+//! Guarantees: nothing here changes anything. Not here: locks one by one.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::timeseries::Totals;
+use super::{HttpState, body, locks, metrics, names, times};
+use crate::lock::{Lease, LockName};
+
+static OPENAPI: &str = include_str!("openapi.yaml");
+static DOCS: &str = include_str!("docs.html");
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    storage: &'static str,
+    db_size_bytes: u64,
+}
+
+/// The numbers that `/status` and `/admin/status` show.
+#[derive(Serialize)]
+struct Numbers {
+    uptime_seconds: u64,
+    active_locks: u64,
+    total_users: usize,
+    total_acquires: u64,
+    total_releases: u64,
+}
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+    #[serde(flatten)]
+    numbers: Numbers,
+}
+
+#[derive(Serialize)]
+struct AdminStatus {
+    healthy: bool,
+    #[serde(flatten)]
+    numbers: Numbers,
+    locks: Vec<HeldView>,
+    users: Vec<UserView>,
+}
+
+#[derive(Serialize)]
+struct HeldView {
+    name: String,
+    holder_username: String,
+    metadata: Option<String>,
+    fencing_token: i64,
+    expires_at: String,
+    ttl_remaining_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct UserView {
+    id: uuid::Uuid,
+    github_username: String,
+    created_at: String,
+}
+
+#[derive(Serialize, Default)]
+struct Timeseries {
+    timestamps: Vec<u64>,
+    request_volume: Vec<u64>,
+    acquire_rates: Vec<u64>,
+    release_rates: Vec<u64>,
+    active_locks: Vec<u64>,
+}
+
+impl HttpState {
+    fn numbers(&self) -> Numbers {
+        let census = self.engine.census();
+        Numbers {
+            uptime_seconds: self.uptime_seconds(),
+            active_locks: census.leases(),
+            total_users: self.users.all().len(),
+            total_acquires: self.acquires(),
+            total_releases: census.releases.read(),
+        }
+    }
+
+    pub(super) fn uptime_seconds(&self) -> u64 {
+        self.engine.clock().now().millis_since(self.started) / 1000
+    }
+
+    /// Grants, repeated ones included.
+    pub(super) fn acquires(&self) -> u64 {
+        let census = self.engine.census();
+        census.grants.read() + census.repeats.read()
+    }
+
+    pub(super) fn record_minute(&self) {
+        let census = self.engine.census();
+        self.history.record(Totals {
+            unix_s: self.engine.clock().wall_millis() / 1000,
+            requests: self.metrics.requests(),
+            acquires: self.acquires(),
+            releases: census.releases.read(),
+            active_locks: census.leases(),
+        });
+    }
+}
+
+pub(super) async fn health(State(state): State<Arc<HttpState>>) -> Result<Response, ApiError> {
+    // The probe is about whether locks can be acquired.
+    if state.engine.journal_down().is_some() {
+        return Err(ApiError::internal());
+    }
+    let size = |path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let health = Health {
+        status: "ok",
+        storage: if state.data.is_some() { "wal" } else { "memory" },
+        db_size_bytes: state.data.as_ref().map_or(0, size),
+    };
+    Ok(body::json(StatusCode::OK, &health))
+}
+
+pub(super) async fn status(State(state): State<Arc<HttpState>>) -> Response {
+    body::json(StatusCode::OK, &Status { status: "ok", numbers: state.numbers() })
+}
+
+pub(super) async fn metrics(
+    State(state): State<Arc<HttpState>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    state.users.authenticate_admin(&headers)?;
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if accepted.to_ascii_lowercase().contains("application/json") {
+        return Ok(body::json(StatusCode::OK, &metrics::as_json(&state)));
+    }
+    let text = metrics::as_text(&state).map_err(|_| ApiError::internal())?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+pub(super) async fn admin_status(
+    State(state): State<Arc<HttpState>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    state.users.authenticate_admin(&headers)?;
+    let pick = |state: &HttpState, name: &LockName, lease: &Lease| {
+        let now = state.engine.clock().now();
+        Some(HeldView {
+            name: names::escape(name.key()),
+            holder_username: holder(lease),
+            metadata: lease.meta().map(str::to_owned),
+            fencing_token: lease.token.get(),
+            expires_at: state.format_time(lease.deadline),
+            ttl_remaining_seconds: lease.deadline.millis_left(now).map(|millis| millis / 1000),
+        })
+    };
+    let shown = Arc::clone(&state);
+    let answer = move |locks| {
+        let since = times::rfc3339(shown.engine.clock().wall_nanos_of(shown.started));
+        let users = shown.users.all().into_iter().map(|user| UserView {
+            id: user.id,
+            github_username: user.name.clone(),
+            created_at: since.clone(),
+        });
+        let status = AdminStatus { healthy: true, numbers: shown.numbers(), locks, users: users.collect() };
+        body::json(StatusCode::OK, &status)
+    };
+    locks::collect(&state, pick, answer).await
+}
+
+/// Who holds it, as far as that is no secret: a user, or a Redis client's name or address.
+fn holder(lease: &Lease) -> String {
+    let origin = lease.origin.as_deref();
+    let client =
+        origin.map(|origin| if origin.client_name.is_empty() { &origin.addr } else { &origin.client_name });
+    lease.account().or(client.map(String::as_str)).unwrap_or("").to_owned()
+}
+
+pub(super) async fn timeseries(
+    State(state): State<Arc<HttpState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    let window = names::query(&parts, "window")?;
+    state.users.authenticate_admin(&parts.headers)?;
+    let hours = match window.as_deref() {
+        None | Some("1h") => 1,
+        Some("12h") => 12,
+        Some("24h") => 24,
+        Some("7d") => 7 * 24,
+        Some(_) => return Err(ApiError::invalid("a window is 1h, 12h, 24h or 7d")),
+    };
+    let mut series = Timeseries::default();
+    for minute in state.history.last(hours * 60) {
+        series.timestamps.push(minute.unix_s);
+        series.request_volume.push(minute.requests);
+        series.acquire_rates.push(minute.acquires);
+        series.release_rates.push(minute.releases);
+        series.active_locks.push(minute.active_locks);
+    }
+    Ok(body::json(StatusCode::OK, &series))
+}
+
+pub(super) async fn openapi() -> Response {
+    let text = OPENAPI.replace("{version}", env!("CARGO_PKG_VERSION"));
+    ([(header::CONTENT_TYPE, "application/yaml")], text).into_response()
+}
+
+pub(super) async fn docs() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, DOCS).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::http::router::ROUTES;
+
+    #[test]
+    fn the_document_describes_the_routes_there_are() {
+        let mut described = BTreeSet::new();
+        let mut path = "";
+        let paths = OPENAPI.split("\npaths:\n").nth(1).expect("paths");
+        for line in paths.lines().take_while(|line| line.is_empty() || line.starts_with(' ')) {
+            let text = line.trim_start();
+            let word = text.trim_end_matches(':');
+            match line.len() - text.len() {
+                2 => path = word,
+                4 if ["get", "post", "put", "delete"].contains(&word) => {
+                    described.insert((word.to_uppercase(), path.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        let routes: BTreeSet<_> =
+            ROUTES.iter().map(|route| (route.method.to_string(), route.path.to_owned())).collect();
+        assert_eq!(described, routes);
+    }
+}

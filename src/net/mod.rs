@@ -1,0 +1,5 @@
+//! Sockets. Not here: protocols.
+
+mod listener;
+
+pub use listener::{ListenAddress, Listeners};

@@ -1,0 +1,298 @@
+//! The composition root: opens the journal, recovers, binds, serves, reloads, and ends in order.
+//!
+//! Guarantees: nothing is served before recovery is done; on shutdown, what was received is finished
+//! and committed; a reload changes all that can be changed, or nothing. Not here: everything that
+//! could be decided elsewhere.
+
+pub mod logging;
+mod process;
+mod reload;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::clock::{self, Clock};
+use crate::command::{self, Clients, CurrentPassword, PubSub, Publication, ServerInfo, ServerState};
+use crate::config::Config;
+use crate::engine::{Engine, EngineConfig, Expiry, Heard};
+use crate::http::{self, HttpState};
+use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
+use crate::lock::DATABASES;
+use crate::metrics::{Count, ServerMetrics};
+use crate::net::{ListenAddress, Listeners};
+use crate::resp::{self, ListenerLimits};
+
+pub use process::{Hangups, asked_to_stop, fit_file_limit, keep_files_private, raise_file_limit};
+pub use reload::{Reloaded, Reloader};
+
+/// Why a server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address, of this setting, cannot be listened on.
+    Bind(&'static str, SocketAddr, io::Error),
+    /// The data cannot be used.
+    Journal(String, JournalError),
+    /// The system refuses a thread.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(setting, addr, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "cannot listen on {addr}: port in use; stop the other program or choose another --{setting}"
+                )
+            }
+            StartError::Bind(setting, addr, error) => {
+                write!(f, "cannot listen on {addr}: {error}; see --{setting}")
+            }
+            StartError::Journal(data, error) => write!(f, "cannot use {data}: {error}"),
+            StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A server that has recovered and listens.
+pub struct Server {
+    engine: Arc<Engine>,
+    server: Arc<ServerState>,
+    listeners: Listeners,
+    limits: ListenerLimits,
+    http: Option<HttpSide>,
+    config: Config,
+    _expiry: Expiry,
+}
+
+struct HttpSide {
+    state: Arc<HttpState>,
+    listeners: Listeners,
+}
+
+/// Lock events passed on before those who listen get a turn: fewer than an HTTP reader may be behind.
+const EVENTS_PER_TURN: usize = 32;
+
+fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, StartError> {
+    Listeners::bind(wanted).map_err(|(address, error)| StartError::Bind(setting, address, error))
+}
+
+/// Whether only this machine can reach all of them.
+fn are_loopback(addresses: &[SocketAddr]) -> bool {
+    addresses.iter().all(|address| address.ip().is_loopback())
+}
+
+/// Addresses for people, or for Redis' way of listing them.
+fn joined(items: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(between)
+}
+
+impl Server {
+    /// Opens the data, recovers and binds.
+    pub async fn start(config: &Config) -> Result<Server, StartError> {
+        Server::start_on(config, Clock::system()).await
+    }
+
+    /// [`Server::start`] under a clock of the caller's.
+    pub async fn start_on(config: &Config, clock: Clock) -> Result<Server, StartError> {
+        let open = || -> Result<Box<dyn Backend>, JournalError> {
+            Ok(match config.durability {
+                Durability::Memory => Box::new(MemoryBackend::default()),
+                _ => Box::new(SqliteBackend::open_with(&config.data, config.damaged_log)?),
+            })
+        };
+        Server::start_with(config, clock, open).await
+    }
+
+    /// [`Server::start_on`] a backend of the caller's.
+    pub async fn start_with(
+        config: &Config,
+        clock: Clock,
+        open: impl FnOnce() -> Result<Box<dyn Backend>, JournalError>,
+    ) -> Result<Server, StartError> {
+        let listeners = bind("listen", &config.listen)?;
+        let http = match config.http.as_slice() {
+            [] => None,
+            wanted => Some(bind("http", wanted)?),
+        };
+        let port = listeners.addresses()[0].port();
+        let data = match config.durability {
+            Durability::Memory => "memory".to_owned(),
+            _ => config.data.display().to_string(),
+        };
+        let journal = |error| StartError::Journal(data.clone(), error);
+        let backend = open().map_err(journal)?;
+        if config.password.is_none() && !are_loopback(listeners.addresses()) {
+            tracing::warn!("listening beyond loopback without a password for Redis clients");
+        }
+        let is_http_exposed = http.as_ref().is_some_and(|http| !are_loopback(http.addresses()));
+        if config.http_config.users.are_open() && is_http_exposed {
+            tracing::warn!("listening beyond loopback without a token for HTTP clients");
+        }
+        let engine_config = EngineConfig {
+            durability: config.durability,
+            locks_max: config.locks_max,
+            sessions_max: config.sessions_max,
+            waiters_per_lock_max: config.waiters_per_lock_max,
+            leases_per_account_max: config.http_config.locks_per_user_max,
+            token_floor: config.token_floor,
+            boot: clock::boot_id(),
+        };
+        let started = clock.now();
+        let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
+        let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
+        let info = ServerInfo { port, data, durability: config.durability_name(), started };
+        let metrics = Arc::new(ServerMetrics::of(command::names()));
+        let file = (config.durability != Durability::Memory).then(|| config.data.clone());
+        let http = http.map(|listeners| {
+            let state = HttpState::new(&engine, config.http_config.clone(), &metrics, file);
+            HttpSide { state, listeners }
+        });
+        let connections_max = config.listener.connections_max.to_string();
+        let mut settings = config.settings.clone();
+        settings.retain(|(name, _)| *name != "connections-max");
+        settings.extend([
+            ("connections-max", connections_max.clone()),
+            ("maxclients", connections_max),
+            ("bind", joined(listeners.addresses().iter().map(SocketAddr::ip), " ")),
+            ("port", port.to_string()),
+        ]);
+        let server = Arc::new(ServerState {
+            engine: Arc::clone(&engine),
+            limits: config.limits.clone(),
+            password: CurrentPassword::new(config.password.clone()),
+            clients: Clients::default(),
+            pubsub: PubSub::default(),
+            settings,
+            info,
+            metrics,
+            commands_run: Count::default(),
+        });
+        let limits = config.listener.clone();
+        let config = config.clone();
+        Ok(Server { engine, server, listeners, limits, http, config, _expiry: expiry })
+    }
+
+    /// The first address at which Redis clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.listeners.addresses()[0]
+    }
+
+    /// The first address at which HTTP clients connect; `None`: nowhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.listeners.addresses()[0])
+    }
+
+    /// A handle that replaces the password and the users while the server runs.
+    pub fn reloader(&self) -> Reloader {
+        let http = self.http.as_ref();
+        Reloader {
+            server: Arc::clone(&self.server),
+            state: http.map(|http| Arc::clone(&http.state)),
+            is_redis_exposed: !are_loopback(self.listeners.addresses()),
+            is_http_exposed: http.is_some_and(|http| !are_loopback(http.listeners.addresses())),
+            config: self.config.clone(),
+        }
+    }
+
+    /// The lock manager.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The lines printed at start.
+    pub fn banner(&self) -> String {
+        let info = &self.server.info;
+        let census = self.engine.census();
+        let recovered = match (0..DATABASES).map(|database| census.keys(database)).sum::<u64>() {
+            1 => "1 lock recovered".to_owned(),
+            locks => format!("{locks} locks recovered"),
+        };
+        let kept = match info.durability {
+            "memory" => "memory only, locks are lost on restart".to_owned(),
+            mode => format!("{} ({recovered}), durability {mode}", info.data),
+        };
+        let address = self.address();
+        let mut try_it = "redis-cli".to_owned();
+        if !matches!(address.ip().to_string().as_str(), "127.0.0.1" | "0.0.0.0" | "::") {
+            try_it.push_str(&format!(" -h {}", address.ip()));
+        }
+        try_it.push_str(&format!(" -p {}", address.port()));
+        if !self.server.password.is_none() {
+            try_it.push_str(" --askpass");
+        }
+        let redis = joined(self.listeners.addresses(), ", ");
+        let http =
+            self.http.as_ref().map_or("off".to_owned(), |http| joined(http.listeners.addresses(), ", "));
+        format!(
+            "octostore {}\n  redis  {redis}\n  http   {http}\n  data   {kept}\n  try    {try_it} LOCK demo me EX 30",
+            env!("CARGO_PKG_VERSION"),
+        )
+    }
+
+    /// Serves until `shutdown`, then finishes what was received and closes the data.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let events = {
+            let (server, state) =
+                (Arc::clone(&self.server), self.http.as_ref().map(|http| Arc::clone(&http.state)));
+            tokio::spawn(async move {
+                loop {
+                    match server.engine.next_events(EVENTS_PER_TURN).await {
+                        Heard::Events(events) => {
+                            for event in &events {
+                                let mut publication = Publication::event(event);
+                                while publication.advance(&server.pubsub).is_none() {
+                                    tokio::task::yield_now().await;
+                                }
+                                state.iter().for_each(|state| state.notify(event));
+                            }
+                        }
+                        Heard::Lost(events) => {
+                            let redis = server.pubsub.cut_off_listeners();
+                            let http = state.iter().map(|state| state.cut_off_watchers()).sum::<usize>();
+                            tracing::warn!(
+                                events,
+                                redis,
+                                http,
+                                "lock events came faster than they could be passed on; all who listened to any are cut off"
+                            );
+                        }
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        };
+        let (stop, stopped) = watch::channel(());
+        let redis = resp::listen(self.listeners, self.server, self.limits, asked(stopped.clone()));
+        let http = async {
+            if let Some(http) = self.http {
+                http::serve(http.listeners, http.state, asked(stopped)).await;
+            }
+        };
+        tokio::join!(redis, http, async {
+            shutdown.await;
+            drop(stop);
+        });
+        events.abort();
+        drop(self._expiry);
+        let engine = self.engine;
+        // Commits what is left: blocking, but nothing else is to be done any more.
+        if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
+            tracing::error!(%error, "the database was not closed cleanly; the next start recovers it");
+            return;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Completes when the other side of the channel is gone.
+async fn asked(mut stopped: watch::Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
+}

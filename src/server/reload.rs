@@ -1,0 +1,73 @@
+//! Replaces the credentials of a running server.
+//!
+//! Guarantees: a reload takes over everything that can be changed, or nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::command::ServerState;
+use crate::config::{Config, OPTIONS};
+use crate::http::HttpState;
+
+/// Changes the password and the users of a running server.
+pub struct Reloader {
+    pub(super) server: Arc<ServerState>,
+    pub(super) state: Option<Arc<HttpState>>,
+    pub(super) is_redis_exposed: bool,
+    pub(super) is_http_exposed: bool,
+    /// As the server runs now.
+    pub(super) config: Config,
+}
+
+impl Reloader {
+    /// Takes over from `config` who may do what: the password of Redis clients, and the users and
+    /// the operators' key of HTTP. Connections that are authenticated stay so. Refuses to open a
+    /// server that other machines can reach.
+    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
+        let users = &config.http_config.users;
+        let is_open = (self.is_redis_exposed && config.password.is_none())
+            || (self.is_http_exposed && users.are_open());
+        if is_open && !self.config.allows_no_password {
+            return Err("the server listens beyond loopback and would no longer require a password");
+        }
+        let has_new_password = self.server.password.replace(config.password.clone());
+        let has_new_users = *users != self.config.http_config.users;
+        if let Some(state) = self.state.as_ref().filter(|_| has_new_users) {
+            state.replace_users(users);
+        }
+        self.config.http_config.users = users.clone();
+        let is_fixed =
+            |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
+        let before = &self.config.settings;
+        let differing =
+            config.settings.iter().filter(|setting| is_fixed(setting.0) && !before.contains(setting));
+        let waiting = differing.map(|(name, _)| *name).collect();
+        Ok(Reloaded { has_new_password, has_new_users, waiting })
+    }
+}
+
+/// What a reload did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Redis clients need another password.
+    pub has_new_password: bool,
+    /// HTTP has other users, tokens or operators.
+    pub has_new_users: bool,
+    /// Settings that differ from those of the start, and hold only after a restart.
+    pub waiting: Vec<&'static str>,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.has_new_password, self.has_new_users) {
+            (true, true) => "the password and the users of HTTP were reloaded",
+            (true, false) => "the password was reloaded",
+            (false, true) => "the users of HTTP were reloaded",
+            (false, false) => "password and users are unchanged",
+        })?;
+        match self.waiting.as_slice() {
+            [] => Ok(()),
+            waiting => write!(f, "; restart required to change --{}", waiting.join(", --")),
+        }
+    }
+}
