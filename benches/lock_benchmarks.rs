@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use octostore::clock::{self, Clock};
 use octostore::config::Config;
+use octostore::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use octostore::engine::{Acquired, Engine, EngineConfig, Verdict};
 use octostore::journal::{Backend, Durability, MemoryBackend, Record, Seq, SqliteBackend, StoredLease};
-use octostore::lock::{FencingToken, Lease, LockName, Op, Outcome, Owner, Request, Timestamp, Ttl};
+use octostore::lock::{Lease, Op, Outcome, Request};
 use octostore::server::Server;
 use support::http::HttpClient;
 

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use octostore::config::Config;
+use octostore::domain::{LockName, Owner, Ttl};
 use octostore::engine::{Acquired, Engine, Verdict};
-use octostore::lock::{LockName, Op, Outcome, Owner, Request, Ttl};
+use octostore::lock::{Op, Outcome, Request};
 use octostore::server::Server;
 use support::{Idiom, Line, Load, Peer, cycles, encode, key, owner, seconds};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -13,9 +13,10 @@ use super::pubsub::{Incoming, Subscriptions, Turn};
 use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, Service};
+use crate::domain::SessionId;
 use crate::engine::{Parked, Watch};
 use crate::journal::Seq;
-use crate::lock::{Origin, SessionId};
+use crate::lock::Origin;
 use crate::reply::Reply;
 
 /// What became of a request.

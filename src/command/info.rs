@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, args};
-use crate::lock::DATABASES;
+use crate::domain::DATABASES;
 use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 

@@ -3,9 +3,10 @@
 //! Integer: the fencing token. Null: not granted within WAIT.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
+use crate::domain::Ttl;
 use crate::engine::{Acquired, Parked, Verdict};
 use crate::journal::Seq;
-use crate::lock::{LeaseExtra, Mode, Outcome, Refusal, Request, Ttl};
+use crate::lock::{LeaseExtra, Mode, Outcome, Refusal, Request};
 use crate::reply::Reply;
 
 pub(super) const LOCK: Command = Command {
@@ -21,7 +22,7 @@ pub(super) const LOCK: Command = Command {
 };
 
 /// Longest WAIT, in milliseconds; a longer one counts as this: 30 days.
-const WAIT_MS_MAX: u64 = crate::lock::TTL_MS_MAX as u64;
+const WAIT_MS_MAX: u64 = crate::domain::TTL_MS_MAX as u64;
 
 #[derive(Default)]
 struct Options {
@@ -30,7 +31,7 @@ struct Options {
     mode: Option<Mode>,
     max_hold: Option<Ttl>,
     delay: Option<Ttl>,
-    session: Option<crate::lock::SessionId>,
+    session: Option<crate::domain::SessionId>,
     conn: bool,
     meta: Option<Box<str>>,
 }

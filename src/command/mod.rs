@@ -37,9 +37,10 @@ use std::sync::{Arc, LazyLock};
 
 use rustc_hash::FxHashMap;
 
+use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
 use crate::engine::{Access, Engine, Parked, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Op, Outcome, Owner, TTL_MS_MAX, Ttl};
+use crate::lock::{Op, Outcome};
 use crate::metrics::{Count, ServerMetrics};
 use crate::reply::Reply;
 pub use args::{Args, OwnedArgs, Span};
@@ -306,7 +307,7 @@ pub struct About {
     /// The durability mode, for people.
     pub durability: &'static str,
     /// When it was started, on the engine's clock.
-    pub started: crate::lock::Timestamp,
+    pub started: crate::domain::Timestamp,
 }
 
 /// What requests may ask for.

@@ -16,11 +16,9 @@ use super::table::{Guarded, Table};
 use super::waiters::Parked;
 use super::zombies::Lost;
 use super::{Engine, Event, EventKind, Unavailable, Verdict, losses};
+use crate::domain::{FencingToken, LockName, Timestamp, WaiterId};
 use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
-use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SetCondition, Slot,
-    Timestamp, Waiter, WaiterId,
-};
+use crate::lock::{self, ENDS_PER_STEP, Effect, Effects, End, Left, Op, Outcome, SetCondition, Slot, Waiter};
 
 /// A way to the locks. Never make a second one on the same thread while one is alone.
 pub struct Access<'a> {

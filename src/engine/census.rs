@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use crate::lock::{DATABASES, Effect, End, Left, Outcome, Timestamp};
+use crate::domain::{DATABASES, Timestamp};
+use crate::lock::{Effect, End, Left, Outcome};
 use crate::metrics::{Count, Histogram, STRIPES, stripe};
 
 /// Leases that the threads of one stripe may grant before they look at the limit again.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use super::table::{Guarded, NameHash};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// How exactly the index knows a deadline: 2 ms.
 const TICK_NANOS: u64 = 1 << 21;

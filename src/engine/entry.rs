@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::deadlines::Tick;
-use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Slot, Timestamp, Ttl};
+use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
+use crate::lock::{Lease, Mode, Origin, Slot};
 
 /// One lock that is not free.
 pub(super) enum Entry {

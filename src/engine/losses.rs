@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::zombies::Lost;
-use crate::lock::{Effect, End, Lease, LockName, Op, Origin, Timestamp};
+use crate::domain::{LockName, Timestamp};
+use crate::lock::{Effect, End, Lease, Op, Origin};
 
 /// Logs the end of a lease, unless its owner released it.
 pub(super) fn log_end(name: &LockName, op: &Op, effect: &Effect) {

@@ -35,8 +35,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
 use crate::clock::Clock;
+use crate::domain::{SessionId, Timestamp};
 use crate::journal::{Backend, Durability, Group, Journal, JournalError, OutcomeUnknown, Seq};
-use crate::lock::{Op, SessionId, Timestamp};
+use crate::lock::Op;
 pub use access::{Access, Acquired};
 pub use census::Census;
 use deadlines::Deadlines;

@@ -9,8 +9,9 @@ use super::sessions::Use;
 use super::table::Table;
 use super::{Core, Verdict};
 use crate::clock::Clock;
+use crate::domain::{LockName, Timestamp, Ttl};
 use crate::journal::{Backend, JournalError, Record, StoredLease};
-use crate::lock::{LockName, Slot, Timestamp, Ttl};
+use crate::lock::Slot;
 
 /// Records read between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 4096;

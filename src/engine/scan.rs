@@ -7,8 +7,9 @@
 use super::entry::Entry;
 use super::table::{NameHash, Table};
 use super::{Access, Unavailable};
+use crate::domain::{LockName, Timestamp};
 use crate::journal::Seq;
-use crate::lock::{ENDS_PER_STEP, Lease, LockName, Mode, Op, Timestamp};
+use crate::lock::{ENDS_PER_STEP, Lease, Mode, Op};
 
 /// Where a scan over the locks of one database is.
 pub struct Scan {

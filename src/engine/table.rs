@@ -13,8 +13,9 @@ use dashmap::mapref::entry::Entry as MapEntry;
 
 use super::deadlines::Tick;
 use super::entry::Entry;
+use crate::domain::{LockName, Owner, Timestamp};
 use crate::journal::Seq;
-use crate::lock::{LockName, Owner, Slot, Timestamp};
+use crate::lock::Slot;
 
 /// Shards of each part.
 const SHARDS_PER_PART: usize = 4;
@@ -290,7 +291,8 @@ fn unlink(head: &mut Entry, name: &LockName) -> Unlinked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::{Delay, Ttl};
+    use crate::domain::Ttl;
+    use crate::lock::Delay;
 
     fn name(key: &str) -> LockName {
         LockName::new(0, key.as_bytes()).unwrap()

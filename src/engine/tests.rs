@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::*;
+use crate::domain::{FencingToken, LockName, Owner, Ttl};
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
-use crate::lock::{
-    FencingToken, Lease, LeaseExtra, LockName, Mode, Outcome, Owner, Request, SetCondition, Ttl,
-};
+use crate::lock::{Lease, LeaseExtra, Mode, Outcome, Request, SetCondition};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());

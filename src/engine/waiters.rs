@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::Engine;
+use crate::domain::{FencingToken, LockName, Owner, WaiterId};
 use crate::journal::Seq;
-use crate::lock::{FencingToken, LockName, Op, Owner, WaiterId};
+use crate::lock::Op;
 
 /// What a parked request is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, Engine, Unavailable};
+use crate::domain::LockName;
 use crate::journal::Seq;
-use crate::lock::LockName;
 
 #[derive(Default)]
 pub(super) struct Watches {

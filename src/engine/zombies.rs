@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::lock::{FencingToken, Origin, Timestamp};
+use crate::domain::{FencingToken, Timestamp};
+use crate::lock::Origin;
 
 /// Ends remembered.
 const REMEMBERED: usize = 65_536;

@@ -17,12 +17,10 @@ use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{Adapter, body, names, sessions};
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::engine::{Access, Scan, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Op, Origin, Outcome, Owner, Refusal, SessionId, Slot,
-    Timestamp, Ttl,
-};
+use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MAX: u32 = 3600;

@@ -42,9 +42,9 @@ use self::users::Users;
 pub use self::users::{Secret, UserConfig, UsersConfig};
 
 use self::watch::Watchers;
+use crate::domain::Timestamp;
 use crate::engine::{Access, Engine, Event, Unavailable};
 use crate::journal::Seq;
-use crate::lock::Timestamp;
 use crate::metrics::ServerMetrics;
 
 /// The routes without sockets, for fuzzing.

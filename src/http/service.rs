@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::history::Totals;
 use super::{Adapter, body, locks, metrics, names, times};
-use crate::lock::{Lease, LockName};
+use crate::domain::LockName;
+use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
 static DOCS: &str = include_str!("docs.html");

@@ -16,9 +16,9 @@ use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{Adapter, body, names};
+use crate::domain::{SessionId, Ttl};
 use crate::engine::{Access, Unavailable};
 use crate::journal::{Seq, SessionRecord};
-use crate::lock::{SessionId, Ttl};
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MIN: u32 = 10;

@@ -1,9 +1,8 @@
 //! What every backend must do; run against each of them.
 
 use super::*;
-use crate::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
-};
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use crate::lock::{Delay, Lease, LeaseExtra, Mode, Origin};
 
 const BOOT: Option<&str> = Some("boot-1");
 

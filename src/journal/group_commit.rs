@@ -762,7 +762,7 @@ mod tests {
     use super::super::faulty::{Faults, FaultyBackend};
     use super::super::{MemoryBackend, SessionRecord};
     use super::*;
-    use crate::lock::{SessionId, Timestamp};
+    use crate::domain::{SessionId, Timestamp};
 
     /// The epoch of a rebuild, and the sessions it found.
     type Rebuilt = (u64, Vec<u128>);

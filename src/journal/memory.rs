@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{Backend, JournalError, Loaded, Record, SessionRecord, StoredLease};
-use crate::lock::{Delay, FencingToken, LockName, SessionId, Timestamp};
+use crate::domain::{FencingToken, LockName, SessionId, Timestamp};
+use crate::lock::Delay;
 
 /// State in memory.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ pub use memory::MemoryBackend;
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::{DamagedLog, SqliteBackend};
 
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// What [`Backend::load`] found beside the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

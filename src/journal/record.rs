@@ -2,7 +2,8 @@
 //!
 //! Promise: applying a batch twice is applying it once.
 
-use crate::lock::{Delay, FencingToken, Lease, LockName, SessionId, Timestamp, Ttl};
+use crate::domain::{FencingToken, LockName, SessionId, Timestamp, Ttl};
+use crate::lock::{Delay, Lease};
 
 /// A lease and the lock it is of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! Absent: what the caller makes of them.
 
 use super::slot::{Delay, Lease, Slot};
-use super::types::{FencingToken, SessionId, Timestamp, Ttl, WaiterId};
+use crate::domain::{FencingToken, SessionId, Timestamp, Ttl, WaiterId};
 
 /// How a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::types::{Owner, SessionId, Timestamp};
+use crate::domain::{Owner, SessionId, Timestamp};
 
 /// What a [`Roster`] keeps.
 pub(super) trait Member {

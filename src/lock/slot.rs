@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::mode::Mode;
 use super::roster::{Member, Roster};
-use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterId};
+use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// Where a grant came from, for people who ask who holds a lock. Shared by all grants of one connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// Counts tokens up and holds the waiters that have gone away.
 #[derive(Clone, Default)]

@@ -7,8 +7,9 @@
 //! Absent: IO, clocks, randomness, panics on any input.
 
 use super::effect::{Effect, Effects, End, Left};
+use super::mode::Mode;
 use super::slot::{Delay, Lease, Request, Slot, Waiter};
-use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterId};
+use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// What a transition needs from outside.
 pub trait Env {

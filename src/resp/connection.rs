@@ -20,9 +20,9 @@ use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
 use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service, Steps, Turn};
+use crate::domain::Timestamp;
 use crate::engine::Parked;
 use crate::journal::Seq;
-use crate::lock::Timestamp;
 use crate::reply::Reply;
 
 /// Replies of a batch are sent when there are so many bytes of them, even if more requests are there.

@@ -5,12 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use octostore::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use octostore::journal::{
     Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease,
 };
-use octostore::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Owner, Request, SessionId, Timestamp, Ttl,
-};
+use octostore::lock::{Delay, Lease, LeaseExtra, Request};
 
 use super::random::{Random, setting};
 

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::domain::{LockName, SessionId, Timestamp};
 use crate::engine::Unavailable;
 use crate::journal::{Seq, SessionRecord};
-use crate::lock::{LockName, SessionId, Timestamp};
 
 /// How long it is remembered that a session has expired.
 const REMEMBERED_NS: u64 = 5_000_000_000;
@@ -462,7 +462,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::Ttl;
+    use crate::domain::Ttl;
 
     #[test]
     fn what_is_over_is_not_kept_and_nothing_is_journaled_for_it() {

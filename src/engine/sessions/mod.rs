@@ -10,8 +10,9 @@ use self::book::Session;
 pub(super) use self::book::{Sessions, Use};
 use super::table::Table;
 use super::{Access, Engine, Unavailable};
+use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, Record, Seq, SessionRecord};
-use crate::lock::{LockName, Op, SessionId, Timestamp, Ttl};
+use crate::lock::Op;
 
 /// Locks that the end of a session frees at once; more are freed in steps.
 const FREED_AT_ONCE: usize = 256;

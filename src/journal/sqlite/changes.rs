@@ -16,8 +16,9 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
+use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use crate::journal::{JournalError, Renewal, StoredLease};
-use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Request, Timestamp, Ttl};
+use crate::lock::{Lease, Mode, Origin, Request};
 
 /// What a row says of a lease.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use self::checkpoints::{Checkpoints, lengthen_log};
 use super::file_identity::FileIdentity;
 use super::lock_file::LockFile;
 use super::{Attempt, Backend, JournalError, Loaded, Record};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 const SCHEMA_VERSION: i64 = 1;
 /// Marks the file as ours ("octo"), for `file` and for refusing what is not.
@@ -572,8 +572,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::{FencingToken, LockName, Owner, Ttl};
     use crate::journal::{Renewal, StoredLease};
-    use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Ttl};
+    use crate::lock::{Lease, Mode, Origin};
 
     #[test]
     fn housekeeping_that_fails_loses_nothing() {

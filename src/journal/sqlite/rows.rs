@@ -11,10 +11,9 @@ use serde::Deserialize;
 
 use super::changes::Change;
 use super::fault;
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
-use crate::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
-};
+use crate::lock::{Delay, Lease, LeaseExtra, Mode, Origin};
 
 /// The table `held`.
 pub(super) struct Held<'db> {

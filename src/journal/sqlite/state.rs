@@ -8,8 +8,9 @@ use rusqlite::Connection;
 use super::backlog::Backlog;
 use super::recovered::Recovered;
 use super::{changes, fault, rows};
+use crate::domain::Timestamp;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
-use crate::lock::{Delay, Timestamp};
+use crate::lock::Delay;
 
 /// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
 const REBASE: &str = "

@@ -10,9 +10,9 @@ use octostore::clock::Clock;
 use octostore::command::{
     self, About, Client, Clients, CurrentPassword, Executed, Hub, Limits, Next, Service,
 };
+use octostore::domain::Timestamp;
 use octostore::engine::{Engine, EngineConfig};
 use octostore::journal::{Durability, MemoryBackend};
-use octostore::lock::Timestamp;
 use octostore::metrics::{Count, ServerMetrics};
 use octostore::resp::parts::{ScanLimits, Scanner, encode};
 use redis_protocol::{resp2, resp3};

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use octostore::clock::Clock;
+use octostore::domain::{FencingToken, LockName, Owner, SessionId, Ttl};
 use octostore::engine::{Acquired, Engine, EngineConfig, Parked, Unavailable, Verdict};
 use octostore::journal::{Durability, JournalError, Seq};
-use octostore::lock::{
-    FencingToken, LeaseExtra, LockName, Mode, Op, Outcome, Owner, Refusal, Request, SessionId, Ttl,
-};
+use octostore::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request};
 
 use super::disk::{Disk, Fate};
 use crate::linearizability::{Answered, Asked, Call};
