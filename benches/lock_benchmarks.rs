@@ -13,7 +13,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use octostore::clock::{self, Clock};
 use octostore::config::Config;
 use octostore::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
-use octostore::engine::{Acquired, Engine, EngineConfig, Verdict};
+use octostore::engine::{Acquired, Engine, EngineConfig, WaitOutcome};
 use octostore::journal::{Backend, Durability, MemoryBackend, Record, Seq, SqliteBackend, StoredLease};
 use octostore::lock::{Lease, Op, Outcome, Request};
 use octostore::server::Server;
@@ -203,8 +203,8 @@ fn take_turns(store: &Store, owner: &str, turns: u64) {
     for _ in 0..turns {
         match store.engine.access().submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
             Acquired::Now(_, seq) => store.wait_until_durable(seq),
-            Acquired::Parked(mut parked) => {
-                let Verdict::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {
+            Acquired::Blocked(mut parked) => {
+                let WaitOutcome::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {
                     panic!("not granted")
                 };
                 store.wait_until_durable(seq);

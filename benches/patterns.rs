@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use octostore::config::Config;
 use octostore::domain::{LockName, Owner, Ttl};
-use octostore::engine::{Acquired, Engine, Verdict};
+use octostore::engine::{Acquired, Engine, WaitOutcome};
 use octostore::lock::{Op, Outcome, Request};
 use octostore::server::Server;
 use support::{Idiom, Line, Load, Peer, cycles, encode, key, owner, seconds};
@@ -352,8 +352,8 @@ async fn waiter_inside(engine: Arc<Engine>, n: u64) {
         let seq = match acquired {
             Acquired::Now(Outcome::Granted { .. }, seq) => seq,
             Acquired::Now(outcome, _) => panic!("{outcome:?}"),
-            Acquired::Parked(mut parked) => match parked.verdict().await {
-                Verdict::Granted(_, seq) => seq,
+            Acquired::Blocked(mut parked) => match parked.verdict().await {
+                WaitOutcome::Granted(_, seq) => seq,
                 other => panic!("{other:?}"),
             },
         };

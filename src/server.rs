@@ -203,8 +203,8 @@ impl Server {
     /// What to tell whoever started it.
     pub fn banner(&self) -> String {
         let about = &self.service.about;
-        let census = self.engine.census();
-        let recovered = match (0..DATABASES).map(|database| census.keys(database)).sum::<u64>() {
+        let lock_stats = self.engine.lock_stats();
+        let recovered = match (0..DATABASES).map(|database| lock_stats.keys(database)).sum::<u64>() {
             1 => "1 lock recovered".to_owned(),
             locks => format!("{locks} locks recovered"),
         };

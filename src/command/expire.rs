@@ -64,7 +64,7 @@ pub(super) const PERSIST: Command = command(
     persist,
 );
 
-/// How long a lease still lasts, in milliseconds; `None`: without an end.
+/// How long a lease still effective_ttl, in milliseconds; `None`: without an end.
 struct Left {
     millis: Option<u64>,
     /// The most that it can be made.

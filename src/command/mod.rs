@@ -38,7 +38,7 @@ use std::sync::{Arc, LazyLock};
 use rustc_hash::FxHashMap;
 
 use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
-use crate::engine::{Access, Engine, Parked, Unavailable};
+use crate::engine::{Blocked, Engine, Txn, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{Op, Outcome};
 use crate::metrics::{Count, ServerMetrics};
@@ -359,11 +359,11 @@ pub struct Context<'a> {
     /// The connection that asks.
     pub(self) client: &'a mut Client,
     /// The locks.
-    pub(self) access: &'a Access<'a>,
+    pub(self) access: &'a Txn<'a>,
     /// The reply must wait for this.
     pub(self) seq: Seq,
     /// The request waits for a lock; there is no reply yet.
-    pub(self) parked: Option<Parked>,
+    pub(self) parked: Option<Blocked>,
     /// The request goes on in further turns; there is no reply yet.
     pub(self) steps: Option<Box<dyn Steps>>,
     /// The connection ends after the reply.
@@ -414,7 +414,7 @@ impl Context<'_> {
         if self.access.is_alone() {
             return work(self);
         }
-        let alone = self.access.engine().alone();
+        let alone = self.access.engine().exclusive_txn();
         let mut inner = Context {
             service: self.service,
             client: self.client,

@@ -65,7 +65,7 @@ impl Timestamp {
     }
 }
 
-/// How long a lease, a delay or a hold lasts: 1…[`TTL_MS_MAX`] milliseconds.
+/// How long a lease, a delay or a hold effective_ttl: 1…[`TTL_MS_MAX`] milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(NonZeroU32);
 

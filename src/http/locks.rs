@@ -18,7 +18,7 @@ use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{Adapter, body, names, sessions};
 use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
-use crate::engine::{Access, Scan, Unavailable};
+use crate::engine::{Scan, Txn, Unavailable};
 use crate::journal::Seq;
 use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
@@ -216,7 +216,7 @@ impl Adapter {
 
     fn acquire(
         &self,
-        access: &Access<'_>,
+        access: &Txn<'_>,
         user: &User,
         name: &LockName,
         op: &Op,
@@ -292,7 +292,7 @@ impl Adapter {
     /// The owner and the token that a lease id proves, if `user` may use it.
     fn proven(
         &self,
-        access: &Access<'_>,
+        access: &Txn<'_>,
         user: &User,
         name: &LockName,
         lease_id: Uuid,

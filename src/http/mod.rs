@@ -43,7 +43,7 @@ pub use self::users::{Secret, UserConfig, UsersConfig};
 
 use self::watch::Watchers;
 use crate::domain::Timestamp;
-use crate::engine::{Access, Engine, Event, Unavailable};
+use crate::engine::{Engine, Event, Txn, Unavailable};
 use crate::journal::Seq;
 use crate::metrics::ServerMetrics;
 
@@ -126,7 +126,7 @@ impl Adapter {
     /// Runs `work`, and answers once all it stands on is durable. A refusal of `work` stands on something, too.
     async fn decide<R>(
         &self,
-        mut work: impl FnMut(&Access<'_>) -> Result<(R, Seq), Unavailable>,
+        mut work: impl FnMut(&Txn<'_>) -> Result<(R, Seq), Unavailable>,
     ) -> Result<R, ApiError> {
         let (done, seq) = loop {
             {

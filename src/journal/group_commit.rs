@@ -773,13 +773,13 @@ mod tests {
 
     fn session(id: u128) -> Record {
         let (name, deadline) = (String::new(), Timestamp::NEVER);
-        Record::SessionOpened(SessionRecord { id: SessionId(id), name, account: None, ttl: None, deadline })
+        Record::Session(SessionRecord { id: SessionId(id), name, account: None, ttl: None, deadline })
     }
 
     fn sessions(backend: &mut dyn Backend) -> Result<Vec<u128>, JournalError> {
         let mut found = Vec::new();
         backend.load(Some("b"), Timestamp::default(), &mut |record| {
-            if let Record::SessionOpened(session) = record {
+            if let Record::Session(session) = record {
                 found.push(session.id.0);
             }
         })?;

@@ -5,13 +5,13 @@
 //! Absent: IO, clocks (time is an argument and only compared), threads, and modules of this crate other than `domain`.
 
 mod effect;
+mod index;
 pub mod invariants;
 mod mode;
-mod roster;
 mod slot;
 mod transition;
 
-pub use effect::{Effect, Effects, End, Left};
+pub use effect::{Effect, Effects, EndReason, LeaveReason};
 pub use mode::Mode;
 pub use slot::{Delay, Lease, LeaseExtra, Origin, Request, Slot, Waiter};
 pub use transition::{ENDS_PER_STEP, Env, Op, Outcome, PROMOTIONS_PER_STEP, Refusal, SetCondition, apply};

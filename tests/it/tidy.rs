@@ -70,7 +70,7 @@ fn modules_import_only_what_they_may() {
 #[test]
 fn a_dependency_is_named_in_one_place() {
     for (dependency, places) in [
-        ("dashmap", vec!["engine/table.rs"]),
+        ("dashmap", vec!["engine/keyspace/table.rs"]),
         ("rusqlite", vec!["journal/sqlite/"]),
         ("redis_protocol", vec!["resp/codec.rs"]),
         ("clap", vec!["config.rs"]),

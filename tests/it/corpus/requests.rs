@@ -121,5 +121,5 @@ pub(crate) fn run(input: &[u8]) {
         service.engine.expire_due();
     }
     drop(client);
-    assert_eq!(service.engine.census().waiting(), 0);
+    assert_eq!(service.engine.lock_stats().waiting(), 0);
 }
