@@ -13,9 +13,10 @@ use super::registry::ClientInfo;
 use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, ServerState};
-use crate::engine::{Parked, Watch};
+use crate::domain::SessionId;
+use crate::engine::{Blocked, Watch};
 use crate::journal::Seq;
-use crate::lock::{Origin, SessionId};
+use crate::lock::Origin;
 use crate::reply::Reply;
 
 /// The result of executing a request.
@@ -38,7 +39,7 @@ pub enum AfterReply {
     /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
     /// Waits for a lock; the reply comes from [`Client::verdict`].
-    Wait(Parked),
+    Wait(Blocked),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
     Steps(Box<dyn Steps>),
     /// Closes the connection.
@@ -272,7 +273,7 @@ impl Client {
     }
 
     /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable first.
-    pub async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
+    pub async fn verdict(parked: &mut Blocked) -> (Reply, Seq) {
         super::lock::verdict(parked).await
     }
 

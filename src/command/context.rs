@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{Client, CommandError, ServerState, Steps, options};
-use crate::engine::{Access, Parked, Unavailable};
+use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use crate::engine::{Blocked, Txn, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Op, Outcome, Owner, TTL_MS_MAX, Ttl};
+use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
 /// The context of a command handler.
@@ -15,11 +16,11 @@ pub struct Context<'a> {
     /// The requesting connection.
     pub(super) client: &'a mut Client,
     /// The locks.
-    pub(super) access: &'a Access<'a>,
+    pub(super) access: &'a Txn<'a>,
     /// The reply must not be sent before this is durable.
     pub(super) seq: Seq,
     /// Set if the request waits for a lock and has no reply yet.
-    pub(super) parked: Option<Parked>,
+    pub(super) parked: Option<Blocked>,
     /// Set if the request continues in further turns and has no reply yet.
     pub(super) steps: Option<Box<dyn Steps>>,
     /// Whether the connection closes after the reply.
@@ -31,7 +32,7 @@ impl<'a> Context<'a> {
     pub(super) fn new(
         server: &'a Arc<ServerState>,
         client: &'a mut Client,
-        access: &'a Access<'a>,
+        access: &'a Txn<'a>,
     ) -> Context<'a> {
         Context { server, client, access, seq: Seq::default(), parked: None, steps: None, closes: false }
     }
@@ -82,7 +83,7 @@ impl Context<'_> {
         if self.access.is_alone() {
             return work(self);
         }
-        let alone = self.access.engine().alone();
+        let alone = self.access.engine().exclusive_txn();
         let mut inner = Context::new(self.server, self.client, &alone);
         inner.seq = self.seq;
         let result = work(&mut inner);

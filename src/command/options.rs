@@ -3,7 +3,7 @@
 //! Guarantees: numbers are read as Redis reads them. Not here: what the options mean.
 
 use super::{Args, CommandError};
-use crate::lock::{FencingToken, SessionId};
+use crate::domain::{FencingToken, SessionId};
 
 /// Reads optional arguments in order.
 pub struct Options<'a> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// All connected clients.
 #[derive(Default)]

@@ -5,8 +5,8 @@
 use super::glob::Glob;
 use super::steps::TURN_WORK;
 use super::{Args, CommandError, Context, Progress, Steps, key, options};
+use crate::domain::KEY_BYTES_MAX;
 use crate::engine::{Scan, Scanned};
-use crate::lock::KEY_BYTES_MAX;
 use crate::reply::{Bulks, Reply};
 
 /// Keys visited by one call, regardless of COUNT.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Clients, CurrentPassword, PubSub};
+use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::engine::Engine;
-use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::metrics::{Count, ServerMetrics};
 
 /// The state that all connections share.
@@ -39,7 +39,7 @@ pub struct ServerInfo {
     /// The durability mode, for display.
     pub durability: &'static str,
     /// The start time on the engine's clock.
-    pub started: crate::lock::Timestamp,
+    pub started: crate::domain::Timestamp,
 }
 
 /// The limits of requests.

@@ -4,7 +4,8 @@
 //! holder's own SET keeps it. OK, or Null if the condition does not hold, which for NX includes a lock-delay that is running.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, key, name_or_none, options};
-use crate::lock::{LockName, Mode, Op, Outcome, Owner, Request, SetCondition, Ttl};
+use crate::domain::{LockName, Owner, Ttl};
+use crate::lock::{Mode, Op, Outcome, Request, SetCondition};
 use crate::reply::Reply;
 
 pub(super) const SET: Command = Command {

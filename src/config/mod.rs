@@ -19,9 +19,10 @@ use std::time::Duration;
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
 use crate::command::{Limits, Password};
+use crate::domain::TOKEN_MAX;
+use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::http::HttpConfig;
 use crate::journal::{DamagedLog, Durability};
-use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
 use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
@@ -289,7 +290,7 @@ fn shown_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let is_kept = settings.text("durability") != Some("memory");
     all.extend([
         ("timeout", of("idle-timeout-s")),
-        ("databases", crate::lock::DATABASES.to_string()),
+        ("databases", crate::domain::DATABASES.to_string()),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("save", String::new()),

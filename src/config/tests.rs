@@ -90,7 +90,10 @@ fn several_addresses_are_listened_on() {
     };
     let array = file("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n");
     assert_eq!(Config::with(&["--config", &array]).unwrap().listen, both);
-    assert!(refusal(&["--config", &file("listen = [1]\n")]).contains("the array listen must contain only strings"));
+    assert!(
+        refusal(&["--config", &file("listen = [1]\n")])
+            .contains("the array listen must contain only strings")
+    );
     assert!(refusal(&["--config", &file("listen = []\n")]).contains("is empty"));
     let named = listen("localhost:1").unwrap();
     assert!(!named.is_empty() && named.iter().all(|listen| !listen.is_required), "{named:?}");

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::domain::Timestamp;
 use crate::journal::{Attempt, Backend, JournalError, Loaded, Record};
-use crate::lock::Timestamp;
 use crate::metrics::Histogram;
 
 /// What was measured of commits.

@@ -18,7 +18,7 @@ use super::budget::Budget;
 use super::error::ApiError;
 use super::pseudonyms::{Ids, keyed};
 use super::{body, names};
-use crate::lock::{LockName, Owner};
+use crate::domain::{LockName, Owner};
 use crate::metrics::Count;
 
 /// Longest name of a user, in bytes.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use super::{Attempt, Backend, JournalError, Loaded, Record, Stopwatch};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// The commands, shared with the test.
 #[derive(Debug, Default)]

@@ -24,7 +24,7 @@ pub use memory::MemoryBackend;
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::{DamagedLog, SqliteBackend};
 
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// What [`Backend::load`] found beside the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,7 +49,7 @@ pub enum Attempt {
 /// Where records are kept. Owned by one thread; every call blocks.
 pub trait Backend: Send {
     /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`] and
-    /// [`Record::SessionOpened`]. May be called again, after a failed commit.
+    /// [`Record::Session`]. May be called again, after a failed commit.
     ///
     /// `boot` names this boot of the machine. When it differs from the one stored, or is `None`, the
     /// clock of the stored deadlines is gone: all of them are first moved, durably and at once, to their full TTL

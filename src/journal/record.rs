@@ -2,7 +2,8 @@
 //!
 //! Promise: applying a batch twice is applying it once.
 
-use crate::lock::{Delay, FencingToken, Lease, LockName, SessionId, Timestamp, Ttl};
+use crate::domain::{FencingToken, LockName, SessionId, Timestamp, Ttl};
+use crate::lock::{Delay, Lease};
 
 /// A lease and the lock it is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct Renewal {
     /// When it ends now.
     pub deadline: Timestamp,
     /// The TTL by which that was set.
-    pub lasts: Option<Ttl>,
+    pub effective_ttl: Option<Ttl>,
     /// How often its deadline was moved so far.
     pub renewals: u32,
 }
@@ -29,13 +30,14 @@ pub struct Renewal {
 impl Renewal {
     /// The last one of a lease, or what would come to the same.
     pub fn of(lease: &Lease) -> Renewal {
-        let Lease { token, deadline, lasts, renewals, .. } = *lease;
-        Renewal { token, deadline, lasts, renewals }
+        let Lease { token, deadline, effective_ttl, renewals, .. } = *lease;
+        Renewal { token, deadline, effective_ttl, renewals }
     }
 
     /// Makes it so.
     pub fn apply_to(self, lease: &mut Lease) {
-        (lease.deadline, lease.lasts, lease.renewals) = (self.deadline, self.lasts, self.renewals);
+        (lease.deadline, lease.effective_ttl, lease.renewals) =
+            (self.deadline, self.effective_ttl, self.renewals);
     }
 }
 
@@ -68,7 +70,7 @@ pub enum Record {
     /// A lock rests no more.
     DelayEnded(LockName),
     /// A session as it is now.
-    SessionOpened(SessionRecord),
+    Session(SessionRecord),
     /// A session is over.
     SessionEnded(SessionId),
     /// Tokens up to this one may be issued.

@@ -25,7 +25,7 @@ use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::Clock;
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// Text that waits to be written. As much again is being written.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
@@ -399,10 +399,7 @@ mod tests {
         let text = text(&written);
         let kept = text.lines().filter(|line| line.starts_with('x')).count();
         let loss = text.lines().find(|line| line.contains("dropped")).unwrap();
-        assert!(
-            loss.contains(&format!(" WARN {} lines dropped", lines - kept)),
-            "{kept} of {lines}: {loss}"
-        );
+        assert!(loss.contains(&format!(" WARN {} lines dropped", lines - kept)), "{kept} of {lines}: {loss}");
         assert!((lines / 3..=lines / 3 * 2).contains(&kept), "{kept} of {lines}");
     }
 

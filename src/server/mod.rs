@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use crate::clock::{self, Clock};
 use crate::command::{self, Clients, CurrentPassword, PubSub, Publication, ServerInfo, ServerState};
 use crate::config::Config;
+use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
 use crate::http::{self, HttpState};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
-use crate::lock::DATABASES;
 use crate::metrics::{Count, ServerMetrics};
 use crate::net::{ListenAddress, Listeners};
 use crate::resp::{self, ListenerLimits};
@@ -210,8 +210,8 @@ impl Server {
     /// The lines printed at start.
     pub fn banner(&self) -> String {
         let info = &self.server.info;
-        let census = self.engine.census();
-        let recovered = match (0..DATABASES).map(|database| census.keys(database)).sum::<u64>() {
+        let stats = self.engine.lock_stats();
+        let recovered = match (0..DATABASES).map(|database| stats.keys(database)).sum::<u64>() {
             1 => "1 lock recovered".to_owned(),
             locks => format!("{locks} locks recovered"),
         };

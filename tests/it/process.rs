@@ -440,7 +440,10 @@ fn sighup_reloads_passwords_and_users_and_never_ends_it() {
     file("octostore.toml", "locks-max = 7\n");
     signal(&server, "-HUP");
     let reloaded = until_line("SIGHUP");
-    assert!(reloaded.contains("the password was reloaded; restart required to change --locks-max"), "{reloaded}");
+    assert!(
+        reloaded.contains("the password was reloaded; restart required to change --locks-max"),
+        "{reloaded}"
+    );
     assert_eq!(auth("three"), "+OK");
 }
 
@@ -502,8 +505,7 @@ fn a_mistyped_variable_or_an_option_of_redis_is_refused_with_a_hint() {
         output.status.code() == Some(2) && said.contains("did you mean OCTOSTORE_REQUIREPASS?"),
         "{said}"
     );
-    for (flags, part) in
-        [(["--port", "6379"], "use --listen ADDR:PORT"), (["--requirepass", ""], "is empty")]
+    for (flags, part) in [(["--port", "6379"], "use --listen ADDR:PORT"), (["--requirepass", ""], "is empty")]
     {
         let (code, said) = refused(&data, &flags);
         assert!(code == Some(2) && said.contains(part), "{said}");

@@ -4,7 +4,7 @@ mod client;
 
 use crate::command::steps::{Progress, Steps};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, options};
-use crate::lock::DATABASES;
+use crate::domain::DATABASES;
 use crate::reply::Reply;
 pub(in crate::command) use client::CLIENT;
 

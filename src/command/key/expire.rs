@@ -3,7 +3,8 @@
 //! They act on the lease of a key regardless of its owner, as in Redis.
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none, options};
-use crate::lock::{Lease, LockName, Op, Outcome};
+use crate::domain::LockName;
+use crate::lock::{Lease, Op, Outcome};
 use crate::reply::Reply;
 
 const fn command(

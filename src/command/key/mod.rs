@@ -6,7 +6,8 @@ mod keys;
 
 use crate::command::steps::KEY_WORK;
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none};
-use crate::lock::{Mode, Op, Outcome, Owner, Slot};
+use crate::domain::Owner;
+use crate::lock::{Mode, Op, Outcome, Slot};
 use crate::reply::Reply;
 pub(in crate::command) use expire::{EXPIRE, PERSIST, PEXPIRE, PTTL, TTL};
 pub(in crate::command) use keys::{KEYS, SCAN};

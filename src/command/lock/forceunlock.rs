@@ -4,7 +4,8 @@
 
 use crate::command::steps::{Progress, Steps};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run};
-use crate::lock::{LockName, Op, Outcome};
+use crate::domain::LockName;
+use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
 pub(in crate::command) const FORCEUNLOCK: Command = Command {

@@ -3,7 +3,8 @@
 //! 1: released. 0: not held by that owner, or not under that token.
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, options};
-use crate::lock::{FencingToken, Op, Outcome};
+use crate::domain::FencingToken;
+use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
 pub(in crate::command) const UNLOCK: Command = Command {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, options};
-use crate::lock::DATABASES;
+use crate::domain::DATABASES;
 use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 
@@ -108,13 +108,13 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let server = context.server;
-    let census = context.access.engine().census();
+    let stats = context.access.engine().lock_stats();
     let (channels, patterns) = server.pubsub.counts();
     write!(out, "total_connections_received:{}\r\n", server.metrics.redis.opened())?;
     write!(out, "rejected_connections:{}\r\n", server.metrics.redis.refused())?;
     write!(out, "total_commands_processed:{}\r\n", server.commands_run.read())?;
     write!(out, "acl_access_denied_auth:{}\r\n", server.metrics.failed_logins.read())?;
-    write!(out, "expired_keys:{}\r\n", census.expiries.read())?;
+    write!(out, "expired_keys:{}\r\n", stats.expiries.read())?;
     write!(out, "evicted_keys:0\r\n")?;
     write!(out, "pubsub_channels:{channels}\r\n")?;
     write!(out, "pubsub_patterns:{patterns}\r\n")
@@ -127,22 +127,22 @@ fn replication(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let engine = context.access.engine();
-    let census = engine.census();
-    write!(out, "leases:{}\r\n", census.leases())?;
-    write!(out, "waiting:{}\r\n", census.waiting())?;
+    let stats = engine.lock_stats();
+    write!(out, "leases:{}\r\n", stats.leases())?;
+    write!(out, "waiting:{}\r\n", stats.waiting())?;
     write!(out, "sessions:{}\r\n", engine.sessions())?;
     for (name, total) in [
-        ("grants", &census.grants),
-        ("repeats", &census.repeats),
-        ("refusals", &census.refusals),
-        ("renewals", &census.renewals),
-        ("releases", &census.releases),
-        ("session_ends", &census.session_ends),
-        ("expiries", &census.expiries),
-        ("forced", &census.forced),
-        ("replaced", &census.replaced),
-        ("waits", &census.waits),
-        ("wait_timeouts", &census.wait_timeouts),
+        ("grants", &stats.grants),
+        ("repeats", &stats.repeats),
+        ("refusals", &stats.refusals),
+        ("renewals", &stats.renewals),
+        ("releases", &stats.releases),
+        ("session_ends", &stats.session_ends),
+        ("expiries", &stats.expiries),
+        ("forced", &stats.forced),
+        ("replaced", &stats.replaced),
+        ("waits", &stats.waits),
+        ("wait_timeouts", &stats.wait_timeouts),
     ] {
         write!(out, "total_{name}:{}\r\n", total.read())?;
     }
@@ -151,7 +151,7 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn keyspace(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     for database in 0..DATABASES {
-        let keys = context.access.engine().census().keys(database);
+        let keys = context.access.engine().lock_stats().keys(database);
         if keys > 0 {
             write!(out, "db{database}:keys={keys}\r\n")?;
         }

@@ -16,8 +16,9 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
+use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use crate::journal::{JournalError, Renewal, StoredLease};
-use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Request, Timestamp, Ttl};
+use crate::lock::{Lease, Mode, Origin, Request};
 
 /// What a row says of a lease.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl ChangesText {
             Text(lease.owner.as_bytes()),
             lease.mode.capacity(),
             millis(lease.ttl),
-            millis(lease.lasts),
+            millis(lease.effective_ttl),
             lease.deadline.to_stored(),
             lease.granted_at.to_stored(),
             lease.renewals,
@@ -99,8 +100,8 @@ impl ChangesText {
     }
 
     pub(super) fn renewed(&mut self, renewal: &Renewal) {
-        let lasts = renewal.lasts.map(Ttl::as_millis);
-        self.push(&(renewal.token.get(), renewal.deadline.to_stored(), lasts, renewal.renewals));
+        let effective_ttl = renewal.effective_ttl.map(Ttl::as_millis);
+        self.push(&(renewal.token.get(), renewal.deadline.to_stored(), effective_ttl, renewal.renewals));
     }
 
     pub(super) fn ended(&mut self, token: i64) {
@@ -156,7 +157,7 @@ fn is_plain(lease: &Lease) -> bool {
     lease.extra.is_none()
         && lease.mode == Mode::Exclusive
         && lease.renewals == 0
-        && lease.lasts == lease.ttl
+        && lease.effective_ttl == lease.ttl
         && lease.deadline == lease.granted_at.after(lease.ttl)
 }
 
@@ -262,11 +263,11 @@ pub(super) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> 
     for element in elements {
         let (token, change) = match element {
             Element::Ended(token) => (token, Change::Ended),
-            Element::Renewed(token, deadline, lasts, renewals) => {
+            Element::Renewed(token, deadline, effective_ttl, renewals) => {
                 let renewal = Renewal {
                     token: FencingToken::new(token).map_err(damaged)?,
                     deadline: Timestamp::from_stored(deadline),
-                    lasts: ttl_from(lasts)?,
+                    effective_ttl: ttl_from(effective_ttl)?,
                     renewals,
                 };
                 (token, Change::Renewed(renewal))

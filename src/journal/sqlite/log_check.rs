@@ -277,8 +277,8 @@ mod tests {
     use super::super::tests::{granted, in_memory};
     use super::super::{DamagedLog, SqliteBackend};
     use super::*;
+    use crate::domain::Timestamp;
     use crate::journal::{Backend, JournalError, Record};
-    use crate::lock::Timestamp;
 
     const COMMITS: i64 = 300;
     /// Of the default page size.

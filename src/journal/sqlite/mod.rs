@@ -26,7 +26,7 @@ use self::checkpoints::{Checkpoints, lengthen_log};
 use super::file_identity::FileIdentity;
 use super::lock_file::LockFile;
 use super::{Attempt, Backend, JournalError, Loaded, Record};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 const SCHEMA_VERSION: i64 = 1;
 /// Marks the file as ours ("octo"), for `file` and for refusing what is not.
@@ -424,7 +424,7 @@ impl SqliteBackend {
             match record {
                 Record::DelayStarted(name, delay) => rows::put_delay(&self.db, name, Some(*delay)),
                 Record::DelayEnded(name) => rows::put_delay(&self.db, name, None),
-                Record::SessionOpened(session) => rows::put_session(&self.db, session),
+                Record::Session(session) => rows::put_session(&self.db, session),
                 Record::SessionEnded(id) => rows::remove_session(&self.db, *id),
                 Record::TokensReserved(upto) => rows::reserve_tokens(&self.db, *upto),
                 Record::Granted(_) | Record::Renewed(_) | Record::Ended(_) => Ok(()),
@@ -572,8 +572,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::{FencingToken, LockName, Owner, Ttl};
     use crate::journal::{Renewal, StoredLease};
-    use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Ttl};
+    use crate::lock::{Lease, Mode, Origin};
 
     #[test]
     fn housekeeping_that_fails_loses_nothing() {
@@ -668,9 +669,13 @@ mod tests {
         backend.commit(&[Record::Granted(lease(2, 4))]).unwrap();
         while backend.maintain().unwrap() {}
         let mut renewed = lease(2, 4);
-        let lasts = Ttl::from_millis(9).ok();
-        let renewal =
-            Renewal { deadline: Timestamp::from_nanos(6), lasts, renewals: 1, token: renewed.lease.token };
+        let effective_ttl = Ttl::from_millis(9).ok();
+        let renewal = Renewal {
+            deadline: Timestamp::from_nanos(6),
+            effective_ttl,
+            renewals: 1,
+            token: renewed.lease.token,
+        };
         backend.commit(&[Record::Renewed(renewal)]).unwrap();
         renewal.apply_to(&mut renewed.lease);
         renewed.lease.restart(Timestamp::from_nanos(1_000));
@@ -911,8 +916,8 @@ mod tests {
             token: FencingToken::new(token).unwrap(),
             mode: Mode::Exclusive,
             ttl: None,
-            lasts: None,
-            is_unclaimed: false,
+            effective_ttl: None,
+            is_unacknowledged: false,
             deadline: Timestamp::from_nanos(deadline),
             granted_at: Timestamp::from_nanos(1),
             renewals: 0,
@@ -921,7 +926,7 @@ mod tests {
         };
         if token % 2 == 0 {
             lease.ttl = Ttl::from_millis(deadline + 1).ok();
-            lease.lasts = lease.ttl;
+            lease.effective_ttl = lease.ttl;
             lease.restart(Timestamp::from_nanos(deadline));
             lease.origin = Some(Arc::new(Origin { addr: "127.0.0.1:1".into(), client_name: "c".into() }));
         }
@@ -935,7 +940,7 @@ mod tests {
         deadline: i64,
         granted: i64,
         ttl: Option<u32>,
-        lasts: Option<u32>,
+        effective_ttl: Option<u32>,
         renewals: u32,
         addr: Option<String>,
     }
@@ -947,7 +952,7 @@ mod tests {
                 deadline: lease.deadline.to_stored().unwrap(),
                 granted: lease.granted_at.to_stored().unwrap(),
                 ttl: lease.ttl.map(Ttl::as_millis),
-                lasts: lease.lasts.map(Ttl::as_millis),
+                effective_ttl: lease.effective_ttl.map(Ttl::as_millis),
                 renewals: lease.renewals,
                 addr: lease.origin.as_ref().map(|origin| origin.addr.clone()),
             }
@@ -966,7 +971,7 @@ mod tests {
                 deadline: row.get(1)?,
                 granted: row.get(2)?,
                 ttl: row.get(3)?,
-                lasts: row.get(4)?,
+                effective_ttl: row.get(4)?,
                 renewals: row.get(5)?,
                 addr: row.get(6)?,
             })
@@ -998,7 +1003,7 @@ mod tests {
                         let renewal = Renewal {
                             token: stored.lease.token,
                             deadline: Timestamp::from_nanos(step),
-                            lasts: Ttl::from_millis(step + 1).ok(),
+                            effective_ttl: Ttl::from_millis(step + 1).ok(),
                             renewals: stored.lease.renewals + 1,
                         };
                         batch.push(Record::Renewed(renewal));

@@ -11,10 +11,9 @@ use serde::Deserialize;
 
 use super::changes::Change;
 use super::fault;
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
-use crate::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
-};
+use crate::lock::{Delay, Lease, LeaseExtra, Mode, Origin};
 
 /// The table `held`.
 pub(super) struct Held<'db> {
@@ -41,11 +40,11 @@ impl Held<'_> {
         match change {
             Change::Granted(stored) => self.put(stored)?,
             Change::Renewed(renewal) => {
-                let Renewal { deadline, lasts, renewals, .. } = renewal;
+                let Renewal { deadline, effective_ttl, renewals, .. } = renewal;
                 self.renew.execute(params![
                     token,
                     deadline.to_stored(),
-                    lasts.map(Ttl::as_millis),
+                    effective_ttl.map(Ttl::as_millis),
                     renewals
                 ])?;
             }
@@ -66,7 +65,7 @@ impl Held<'_> {
             lease.owner.as_bytes(),
             lease.mode.capacity(),
             millis(lease.ttl),
-            millis(lease.lasts),
+            millis(lease.effective_ttl),
             lease.deadline.to_stored(),
             lease.granted_at.to_stored(),
             lease.renewals,
@@ -244,7 +243,7 @@ pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalEr
         owner,
         holders_max,
         ttl,
-        lasts,
+        effective_ttl,
         deadline,
         granted,
         renewals,
@@ -275,11 +274,11 @@ pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalEr
         mode: holders_max.map_or(Ok(Mode::Shared), Mode::limit).map_err(damaged)?,
         ttl: ttl_from(ttl)?,
         deadline: Timestamp::from_stored(deadline),
-        lasts: ttl_from(lasts)?,
+        effective_ttl: ttl_from(effective_ttl)?,
         granted_at: Timestamp::from_stored(Some(granted)),
         renewals,
         origin,
-        is_unclaimed: false,
+        is_unacknowledged: false,
         extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
     };
     Ok(StoredLease { name: LockName::new(database, &key.0).map_err(damaged)?, lease })

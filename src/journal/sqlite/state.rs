@@ -8,8 +8,9 @@ use rusqlite::Connection;
 use super::backlog::Backlog;
 use super::recovered::Recovered;
 use super::{changes, fault, rows};
+use crate::domain::Timestamp;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
-use crate::lock::{Delay, Timestamp};
+use crate::lock::Delay;
 
 /// Moves every deadline to the full TTL by which it was last set, from ?1; without one it stays without an end.
 const REBASE: &str = "
@@ -88,7 +89,7 @@ fn read_sessions_and_delays(db: &Connection, each: &mut dyn FnMut(Record)) -> Re
     let mut rows = db.prepare("SELECT * FROM sessions").map_err(check)?;
     let mut rows = rows.query([]).map_err(check)?;
     while let Some(row) = rows.next().map_err(check)? {
-        each(Record::SessionOpened(rows::session_from(row)?));
+        each(Record::Session(rows::session_from(row)?));
     }
     let mut rows = db.prepare("SELECT db, key, until_ns, length_ms FROM delays").map_err(check)?;
     let mut rows = rows.query([]).map_err(check)?;

@@ -10,9 +10,9 @@ use octostore::clock::Clock;
 use octostore::command::{
     self, AfterReply, Client, Clients, CurrentPassword, Execution, Limits, PubSub, ServerInfo, ServerState,
 };
+use octostore::domain::Timestamp;
 use octostore::engine::{Engine, EngineConfig};
 use octostore::journal::{Durability, MemoryBackend};
-use octostore::lock::Timestamp;
 use octostore::metrics::{Count, ServerMetrics};
 use octostore::resp::parts::{ScanLimits, Scanner, encode};
 use redis_protocol::{resp2, resp3};
@@ -126,5 +126,5 @@ pub(crate) fn run(input: &[u8]) {
         server.engine.expire_due();
     }
     drop(client);
-    assert_eq!(server.engine.census().waiting(), 0);
+    assert_eq!(server.engine.lock_stats().waiting(), 0);
 }
