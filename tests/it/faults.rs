@@ -6,9 +6,10 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::process::Process;
-use super::random::{Random, setting};
-use super::wire::{Client, encode, until};
+use crate::support::client::{Client, encode};
+use crate::support::process::Process;
+use crate::support::random::{Random, setting};
+use crate::support::until;
 
 fn number(reply: &str) -> i64 {
     reply.strip_prefix(':').and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no number: {reply}"))

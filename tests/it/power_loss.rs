@@ -12,7 +12,7 @@ use octostore::lock::{
     Delay, FencingToken, Lease, LeaseExtra, LockName, Owner, Request, SessionId, Timestamp, Ttl,
 };
 
-use super::random::{Random, setting};
+use crate::support::random::{Random, setting};
 
 const SECTOR: usize = 512;
 const COMMITS: u64 = 60;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::wire::{Client, TestServer};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
 
 #[test]
 fn every_script_is_answered_as_written() {
@@ -121,7 +122,7 @@ fn run<S: Answers>(script: &str, start: impl Fn(&[&str]) -> S) -> String {
         } else if let Some(name) = line.strip_suffix(" closes") {
             clients.remove(name).expect("a client");
             let _ = writeln!(answered, "{line}");
-            super::wire::until(|| server.waiting() < waiting || waiting == 0);
+            crate::support::until(|| server.waiting() < waiting || waiting == 0);
             waiting = server.waiting();
         } else if let Some((name, words)) = sent {
             let (name, parks) = (name.trim_end_matches('>'), name.ends_with('>'));
@@ -133,7 +134,7 @@ fn run<S: Answers>(script: &str, start: impl Fn(&[&str]) -> S) -> String {
             let _ = writeln!(answered, "{line}");
             if parks {
                 waiting += 1;
-                super::wire::until(|| server.waiting() == waiting);
+                crate::support::until(|| server.waiting() == waiting);
             } else {
                 let reply = client.reply();
                 waiting = server.waiting();

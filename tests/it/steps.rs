@@ -7,7 +7,8 @@ use octostore::lock::{LockName, Mode, Op, Owner, Request, Ttl};
 use octostore::reply::Reply;
 
 use super::corpus::requests::service;
-use super::wire::{TestServer, encode};
+use crate::support::client::encode;
+use crate::support::server::TestServer;
 
 const LOCKS: usize = 20_000;
 

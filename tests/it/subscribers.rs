@@ -5,7 +5,9 @@ use std::sync::Arc;
 use octostore::journal::Faults;
 use octostore::lock::{LockName, Op, Owner, Request, Ttl};
 
-use super::wire::{Client, TestServer, until};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::until;
 
 /// A pattern that matches none of the texts it is tried on, and takes much work to find that out.
 fn slow_pattern(n: usize) -> String {

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use octostore::command::{COMMANDS, Command};
 use octostore::engine::EventKind;
 
-use super::process::Process;
-use super::wire::encode;
+use crate::support::client::encode;
+use crate::support::process::Process;
 
 /// How much there is.
 #[derive(Clone, Copy)]
@@ -344,7 +344,7 @@ impl World {
             })
             .collect();
         let waiting = format!("\nwaiting:{waiters}\r");
-        super::wire::until(|| Line::connect(self.server.addr).text(&["INFO", "locks"]).contains(&waiting));
+        crate::support::until(|| Line::connect(self.server.addr).text(&["INFO", "locks"]).contains(&waiting));
     }
 
     /// A connection that has given the password and sent this.

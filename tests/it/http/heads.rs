@@ -4,7 +4,7 @@ use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::{Answer, Names, exchange, read_answer, server, shown};
-use crate::wire::TestServer;
+use crate::support::server::TestServer;
 
 /// What a refusal says; checks that it has the contract's shape.
 fn details(answer: &Answer) -> String {

@@ -6,13 +6,11 @@
 //! `UPDATE_SCRIPTS=1 cargo test http` writes what the server answers now; review it as a diff.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::wire::TestServer;
+use crate::support::http::{
+    Answer, call, credentials, exchange, metric, read_answer, read_head, request, server, tokens_file,
+};
 
 mod bodies;
 mod faults;
@@ -20,112 +18,6 @@ mod heads;
 mod openapi;
 mod service;
 mod watch;
-
-/// An answer as it came over the wire.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{} {:?}", self.status, self.body))
-    }
-}
-
-/// Sends bytes and reads one answer; `None` if the connection ends without one.
-pub(crate) fn exchange(addr: SocketAddr, request: &[u8]) -> Option<Answer> {
-    let mut stream = TcpStream::connect(addr).expect("a connection");
-    // The server may refuse before it has read everything.
-    let _ = stream.write_all(request);
-    read_answer(&mut BufReader::new(stream), request.starts_with(b"HEAD "))
-}
-
-fn read_head(reader: &mut impl BufRead) -> Option<(u16, Vec<(String, String)>)> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
-    let status = line.split(' ').nth(1)?.parse().expect("a status");
-    let mut headers = Vec::new();
-    loop {
-        line.clear();
-        reader.read_line(&mut line).ok()?;
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.to_owned())),
-            None => return Some((status, headers)),
-        }
-    }
-}
-
-fn read_answer(reader: &mut impl BufRead, is_head: bool) -> Option<Answer> {
-    let (status, headers) = read_head(reader)?;
-    let length = headers.iter().find(|(name, _)| name == "content-length");
-    let mut body = Vec::new();
-    match length.filter(|_| !is_head) {
-        Some((_, length)) => {
-            body.resize(length.parse().expect("a length"), 0);
-            reader.read_exact(&mut body).expect("a body");
-        }
-        // Nothing, or all there is until the end.
-        None => drop(reader.read_to_end(&mut body)),
-    }
-    Some(Answer { status, headers, body: String::from_utf8(body).expect("text") })
-}
-
-const TOKENS: &str =
-    "# users of tests\nalice:token-of-alice\nbob:token-of-bob\n\ncarol:token-of-carol team\n";
-const ADMIN_KEY: &str = "key-of-admin";
-
-fn tokens_file(dir: &Path) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    let path = dir.join("tokens");
-    std::fs::write(&path, TOKENS).expect("a file");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a file");
-    path.to_str().expect("text").to_owned()
-}
-
-fn credentials(who: &str) -> String {
-    match who {
-        "nobody" => String::new(),
-        "admin" => format!("x-admin-key: {ADMIN_KEY}\r\n"),
-        user => format!("authorization: Bearer token-of-{user}\r\n"),
-    }
-}
-
-fn request(who: &str, method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
-    let media = if headers.contains("content-type") || body.is_empty() {
-        ""
-    } else {
-        "content-type: application/json\r\n"
-    };
-    let length = if body.is_empty() && method != "POST" {
-        String::new()
-    } else {
-        format!("content-length: {}\r\n", body.len())
-    };
-    let credentials = credentials(who);
-    format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{credentials}{headers}{media}{length}\r\n{body}"
-    )
-    .into_bytes()
-}
-
-fn call(addr: SocketAddr, who: &str, method: &str, path: &str, body: &str) -> Answer {
-    exchange(addr, &request(who, method, path, "", body)).expect("an answer")
-}
-
-/// A server with users, under a clock that stands still.
-fn server(flags: &[&str]) -> (TestServer, tempfile::TempDir) {
-    let dir = tempfile::tempdir().expect("a folder");
-    let tokens = tokens_file(dir.path());
-    let mut all = vec!["--http-tokens", &tokens, "--http-admin-key", ADMIN_KEY];
-    all.extend(flags);
-    (TestServer::manual(&all), dir)
-}
 
 /// Replaces ids by their numbers, and back.
 #[derive(Default)]
@@ -259,11 +151,4 @@ fn every_http_script_is_answered_as_written() {
         assert!(differing.is_none(), "{}: {differing:?}", path.display());
         assert_eq!(text.lines().count(), answered.lines().count(), "{}", path.display());
     }
-}
-
-/// A number that `/metrics` has.
-fn metric(addr: SocketAddr, name: &str) -> u64 {
-    let text = call(addr, "admin", "GET", "/metrics", "").body;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().expect("a number")
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use octostore::journal::{Faults, JournalError};
 
 use super::{Answer, call, exchange, request, server};
-use crate::wire::{TestServer, until};
+use crate::support::server::TestServer;
+use crate::support::until;
 
 /// The document, read line by line: it is written in one style.
 const DOCUMENT: &str = include_str!("../../../src/http/openapi.yaml");

@@ -8,7 +8,7 @@ mod disk;
 mod world;
 
 use crate::linearizability;
-use crate::random::setting;
+use crate::support::random::setting;
 use world::{Defect, World};
 
 const STEPS: usize = 250;

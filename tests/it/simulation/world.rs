@@ -18,7 +18,7 @@ use octostore::lock::{
 
 use super::disk::{Disk, Fate};
 use crate::linearizability::{Answered, Asked, Call};
-use crate::random::Random;
+use crate::support::random::Random;
 
 const CLIENTS: usize = 4;
 /// Nothing that a client asks for lasts longer, in milliseconds.

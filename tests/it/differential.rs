@@ -1,11 +1,13 @@
 //! Where the answers are to be those of Redis 7: the same scripts, answered by octostore and, where one is installed, by a real
-//! redis-server. `UPDATE_SCRIPTS=1 cargo test redis_itself` writes what Redis answers.
+//! redis-server. `UPDATE_SCRIPTS=1 cargo test differential` writes what Redis answers.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use super::scripts::{Answers, check};
-use super::wire::{Client, TestServer, until};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::until;
 
 const SCRIPTS: &str = "tests/it/redis";
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use octostore::journal::{Faults, JournalError};
 
-use super::wire::{TestServer, until};
+use crate::support::server::TestServer;
+use crate::support::until;
 
 /// What is there before: a lock with an owner, and a session, whose id stands for `ID` below.
 const BEFORE: &str = "LOCK held me PX 60000";
