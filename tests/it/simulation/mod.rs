@@ -4,7 +4,10 @@
 //! `OCTOSTORE_TEST_SEEDS=100000 cargo test --release simulation -- --nocapture` runs more; a failure prints its seed and
 //! what happened, and `OCTOSTORE_TEST_SEED` repeats that one.
 
+mod clients;
 mod disk;
+mod network;
+mod oracle;
 mod world;
 
 use crate::linearizability;
