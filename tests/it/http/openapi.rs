@@ -76,7 +76,7 @@ fn codes() -> BTreeSet<String> {
 }
 
 /// Asserts that the document has the answer to this request.
-pub(super) fn assert_documented(method: &str, path: &str, answer: &Answer) {
+pub(crate) fn assert_documented(method: &str, path: &str, answer: &Answer) {
     if let Some(operation) = find(method, path) {
         let is_documented = operation.statuses.contains(&answer.status);
         assert!(is_documented, "{} is documented for {method} {}", answer.status, operation.path);

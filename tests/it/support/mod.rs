@@ -5,6 +5,7 @@ pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;
+pub(crate) mod transcript;
 
 /// Yields to other threads until `holds` is true; panics after a minute.
 #[allow(clippy::disallowed_methods)]
