@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::wire::TestServer;
+use crate::support::server::TestServer;
 
 fn url(server: &TestServer, protocol: u8) -> String {
     format!("redis://{}/?protocol=resp{protocol}", server.addr)

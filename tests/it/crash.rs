@@ -10,9 +10,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::process::Process;
-use super::random::{Random, setting};
-use super::wire::encode;
+use crate::support::client::encode;
+use crate::support::process::Process;
+use crate::support::random::{Random, setting};
 
 const CLIENTS: u64 = 4;
 const KEYS: u64 = 8;
@@ -146,7 +146,7 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
             })
             .collect();
         let enough = random.below(400);
-        super::wire::until(|| acknowledged.load(Ordering::Relaxed) >= enough);
+        crate::support::until(|| acknowledged.load(Ordering::Relaxed) >= enough);
         server.kill();
         knowledge = clients.into_iter().map(|client| client.join().expect("no lost lock")).collect();
         operations += acknowledged.load(Ordering::Relaxed);

@@ -11,7 +11,7 @@ use octostore::journal::{
 };
 use octostore::lock::{Delay, Lease, LeaseExtra, Request};
 
-use super::random::{Random, setting};
+use crate::support::random::{Random, setting};
 
 const SECTOR: usize = 512;
 const COMMITS: u64 = 60;

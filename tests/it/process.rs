@@ -1,129 +1,12 @@
-//! The program itself: start, what it prints, how it ends, what it refuses to start on.
+//! The program itself: start, output, end, and the conditions under which it refuses to start.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use super::wire::Client;
-
-/// A running octostore, killed when it is dropped.
-pub(crate) struct Process {
-    child: Child,
-    pub(crate) addr: SocketAddr,
-    pub(crate) http: Option<SocketAddr>,
-    pub(crate) banner: Vec<String>,
-}
-
-fn command(data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
-    command.arg("--data").arg(data).args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-    command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-impl Process {
-    pub(crate) fn start(data: &Path, flags: &[&str]) -> Process {
-        Process::spawn(command(data).args(flags)).unwrap_or_else(|why| panic!("{why}"))
-    }
-
-    /// Unless it refuses to.
-    pub(crate) fn try_start(data: &Path) -> Result<Process, String> {
-        Process::spawn(&mut command(data))
-    }
-
-    /// Under these variables.
-    pub(crate) fn start_with(data: &Path, variables: &[(&str, &std::ffi::OsStr)]) -> Process {
-        Process::spawn(command(data).envs(variables.iter().copied())).unwrap_or_else(|why| panic!("{why}"))
-    }
-
-    /// As the last words of another program's command line.
-    pub(crate) fn start_under(words: &[&str], data: &Path) -> Process {
-        let program = command(data);
-        let mut outer = Command::new(words[0]);
-        outer.args(&words[1..]).arg(program.get_program()).args(program.get_args());
-        outer.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Process::spawn(&mut outer).unwrap_or_else(|why| panic!("{why}"))
-    }
-
-    /// For a disk that is full: a file that is too large is an error, not a signal, and nothing can be logged.
-    pub(crate) fn start_on_full_disk(data: &Path) -> Process {
-        let program = command(data);
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\" 2>/dev/full"]);
-        shell.arg(program.get_program()).args(program.get_args());
-        shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
-        Process::spawn(&mut shell).unwrap_or_else(|why| panic!("{why}"))
-    }
-
-    fn spawn(command: &mut Command) -> Result<Process, String> {
-        let mut child = command.spawn().expect("the program");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let banner: Vec<String> = lines.by_ref().take(5).map_while(Result::ok).collect();
-        // The first of the addresses at which it serves.
-        let address = |side: &str| {
-            banner
-                .iter()
-                .find_map(|line| line.trim().strip_prefix(side)?.split(',').next()?.trim().parse().ok())
-        };
-        let (addr, http) = (address("redis"), address("http"));
-        match addr {
-            Some(addr) => Ok(Process { child, addr, http, banner }),
-            None => {
-                child.wait().expect("its end");
-                Err(format!("{banner:?}: {}", text(child.stderr.take())))
-            }
-        }
-    }
-
-    fn stderr(&mut self) -> ChildStderr {
-        self.child.stderr.take().expect("its log")
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn connect(&self) -> Client {
-        Client::connect(self.addr)
-    }
-
-    /// As `kill -9` does.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().expect("a process to kill");
-        self.child.wait().expect("its end");
-    }
-
-    /// As a supervisor does.
-    pub(crate) fn terminate(mut self) -> (Option<i32>, String) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
-        let code = self.child.wait().expect("its end").code();
-        (code, text(self.child.stderr.take()))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn text(stderr: Option<ChildStderr>) -> String {
-    let mut text = String::new();
-    if let Some(mut stderr) = stderr {
-        stderr.read_to_string(&mut text).expect("text");
-    }
-    text
-}
-
-/// Runs it where it must not start. Its exit code and what it says.
-fn refused(data: &Path, flags: &[&str]) -> (Option<i32>, String) {
-    let output = command(data).args(flags).output().expect("the program");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
+use crate::support::client::Client;
+use crate::support::process::{Process, command, refused, signal};
 
 #[test]
 fn a_lock_survives_kill_9_with_owner_token_and_remaining_time() {
@@ -260,7 +143,7 @@ fn it_serves_even_if_nobody_reads_what_it_prints() {
     drop(nobody);
     let mut command = command(&dir.path().join("octostore.db"));
     let mut child = command.args(["--listen", &port]).stdout(stdout).spawn().expect("the program");
-    super::wire::until(|| std::net::TcpStream::connect(&port).is_ok());
+    crate::support::until(|| std::net::TcpStream::connect(&port).is_ok());
     let answer = Client::connect(port.parse().unwrap()).line("PING");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -277,11 +160,6 @@ fn variables_configure_it_and_flags_win() {
     let help = command(Path::new("x")).arg("--help").output().expect("the program");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     assert!(help.contains("--durability <MODE>") && help.contains("[default: always]"), "{help}");
-}
-
-/// Sends a signal to the server.
-fn signal(server: &Process, name: &str) {
-    assert!(Command::new("kill").args([name, &server.id().to_string()]).status().expect("kill").success());
 }
 
 #[test]
@@ -332,9 +210,10 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_ends() {
     for _ in 0..3000 {
         assert_eq!(server.connect().reply(), "-ERR max number of clients reached");
     }
-    assert_eq!(client.line("LOCK k me"), ":1");
+    // Outlives the restart, however slow the machine is.
+    assert_eq!(client.line("LOCK k me EX 86400"), ":1");
     signal(&server, "-TERM");
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert_eq!(server.wait(), Some(0));
     drop(reader);
     // Nor does it die of a reader that has gone.
     let (reader, writer) = std::io::pipe().unwrap();
@@ -342,7 +221,7 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_ends() {
     let mut server = Process::spawn(command(&data).stderr(writer)).unwrap();
     assert_eq!(server.connect().line("GET k"), "\"me\"");
     signal(&server, "-TERM");
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert_eq!(server.wait(), Some(0));
 }
 
 #[test]
@@ -370,7 +249,7 @@ fn it_serves_at_every_address_under_one_limit() {
     let http = server.http.expect("HTTP").port();
     for ip in ["127.0.0.1", "127.0.0.2"] {
         let address = SocketAddr::new(ip.parse().unwrap(), http);
-        let answer = super::http::exchange(
+        let answer = crate::support::http::exchange(
             address,
             b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         );
@@ -403,7 +282,7 @@ fn sighup_reloads_passwords_and_users_and_never_ends_it() {
         let request = format!(
             "GET /locks HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
         );
-        super::http::exchange(http, request.as_bytes()).expect("an answer").status
+        crate::support::http::exchange(http, request.as_bytes()).expect("an answer").status
     };
     let auth = |password: &str| server.connect().line(&format!("AUTH {password}"));
     let mut authenticated = server.connect();
@@ -412,7 +291,7 @@ fn sighup_reloads_passwords_and_users_and_never_ends_it() {
     file("tokens", "alice:new\nbob:other\n");
     file("password", "two\n");
     signal(&server, "-HUP");
-    super::wire::until(|| status("new") == 200);
+    crate::support::until(|| status("new") == 200);
     assert_eq!((status("old"), status("other")), (401, 200));
     assert!(auth("one").starts_with("-WRONGPASS"));
     assert_eq!(auth("two"), "+OK");
@@ -535,7 +414,7 @@ fn names_leave_nothing_behind() {
             for chunk in (from..to).collect::<Vec<_>>().chunks(500) {
                 let mut requests = Vec::new();
                 for n in chunk {
-                    requests.extend(super::wire::encode(&[verb, &format!("name:{n}"), "me"]));
+                    requests.extend(crate::support::client::encode(&[verb, &format!("name:{n}"), "me"]));
                 }
                 client.send_bytes(&requests);
                 for _ in chunk {
@@ -545,7 +424,7 @@ fn names_leave_nothing_behind() {
         }
         assert_eq!(rows("leases"), 0);
         // Housekeeping removes the rest when all is quiet.
-        super::wire::until(|| (rows("held"), rows("changes")) == (0, 0));
+        crate::support::until(|| (rows("held"), rows("changes")) == (0, 0));
         field(&client.line("INFO memory"), "used_memory_rss")
     };
     let before = cycle(0, names / 10);

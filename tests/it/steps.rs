@@ -8,7 +8,8 @@ use octostore::lock::{Mode, Op, Request};
 use octostore::reply::Reply;
 
 use super::corpus::requests::server;
-use super::wire::{TestServer, encode};
+use crate::support::client::encode;
+use crate::support::server::TestServer;
 
 const LOCKS: usize = 20_000;
 
@@ -144,8 +145,7 @@ fn a_transaction_reads_so_much_and_writes_all() {
     let mut requests = vec![keys; 20];
     requests.extend([&["lock", "new", "me"][..], &["get", "new"], &["del", "new"]]);
     let replies = exec(&mut client, &requests);
-    let refused =
-        |reply: &Reply| matches!(reply, Reply::Error(text) if text.ends_with("the command was not executed"));
+    let refused = |reply: &Reply| matches!(reply, Reply::Error(text) if text.ends_with("it was not run"));
     assert_eq!(count(&replies[0]), LOCKS);
     assert!(refused(&replies[19]) && refused(&replies[21]), "{:?}", &replies[19..]);
     assert!(matches!(replies[20], Reply::Integer(_)), "what changes something is done");

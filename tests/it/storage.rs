@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::process::Process;
-use super::wire::until;
+use crate::support::process::Process;
+use crate::support::until;
 
 /// With a suffix to the name of the database.
 fn beside(data: &Path, suffix: &str) -> std::path::PathBuf {

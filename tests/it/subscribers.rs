@@ -6,7 +6,9 @@ use octostore::domain::{LockName, Owner, Ttl};
 use octostore::journal::Faults;
 use octostore::lock::{Op, Request};
 
-use super::wire::{Client, TestServer, until};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::until;
 
 /// A pattern that matches none of the texts it is tried on, and takes much work to find that out.
 fn slow_pattern(n: usize) -> String {

@@ -67,6 +67,7 @@ fn modules_import_only_what_they_may() {
 
 #[test]
 fn a_dependency_is_named_in_one_place() {
+    // The crates that must be easy to replace have one file or folder. The others may have several.
     for (dependency, places) in [
         ("dashmap", vec!["engine/table.rs"]),
         ("rusqlite", vec!["journal/sqlite/"]),
@@ -93,6 +94,55 @@ fn a_dependency_is_named_in_one_place() {
             );
         }
     }
+}
+
+/// Lines that a function may have, and lines of code that a file may have before its tests.
+const FUNCTION_LINES_MAX: usize = 80;
+const FILE_LINES_MAX: usize = 600;
+/// Files that are longer. Remove a row with the last reason for it.
+const LONG_FILES: &[&str] = &["config.rs", "journal/group_commit.rs"];
+/// Files with a function that is longer, and its name.
+const LONG_FUNCTIONS: &[(&str, &str)] = &[("config.rs", "check")];
+
+/// The names of functions, each with its number of lines. Needs code formatted by rustfmt.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let declaration = line.trim_start();
+        let indent = line.len() - declaration.len();
+        let head = declaration.split('(').next().unwrap_or_default();
+        let Some((qualifiers, name)) = head.split_once("fn ") else { continue };
+        let is_qualifier = |word: &str| word.starts_with("pub") || ["const", "async"].contains(&word);
+        if !qualifiers.split_whitespace().all(is_qualifier) || declaration.ends_with([';', '}']) {
+            continue;
+        }
+        let end = format!("{}}}", " ".repeat(indent));
+        if let Some(length) = lines[at..].iter().position(|line| *line == end) {
+            let name = name.split('<').next().unwrap_or_default();
+            found.push((name.to_owned(), length + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_and_files_are_short() {
+    let (mut files, mut long) = (Vec::new(), Vec::new());
+    for (name, text) in sources().iter().filter(|(name, _)| !name.ends_with("tests.rs")) {
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+        if text.lines().count() > FILE_LINES_MAX {
+            files.push(name.clone());
+        }
+        let functions = functions(text).into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES_MAX);
+        long.extend(functions.map(|(function, _)| (name.clone(), function)));
+    }
+    files.sort();
+    long.sort();
+    assert_eq!(files, LONG_FILES, "files of more than {FILE_LINES_MAX} lines; the list names the exceptions");
+    let allowed: Vec<(String, String)> =
+        LONG_FUNCTIONS.iter().map(|(file, name)| ((*file).to_owned(), (*name).to_owned())).collect();
+    assert_eq!(long, allowed, "functions of more than {FUNCTION_LINES_MAX} lines");
 }
 
 #[test]

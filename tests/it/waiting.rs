@@ -1,6 +1,8 @@
 //! Waiting over sockets: order, waiters that vanish, connections that end.
 
-use super::wire::{Client, TestServer, until};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::until;
 
 fn token(reply: &str) -> i64 {
     reply.strip_prefix(':').unwrap_or_else(|| panic!("not granted: {reply}")).parse().expect("a number")

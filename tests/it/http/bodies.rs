@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::{Answer, call, credentials, read_answer, server};
-use crate::wire::until;
+use crate::support::until;
 
 const LIMIT: usize = 2 << 20;
 const SESSION: &str = "/sessions/00000000-0000-4000-8000-000000000000";

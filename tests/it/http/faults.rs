@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::watch::Watch;
 use super::{call, exchange, request, server, tokens_file};
-use crate::process::Process;
-use crate::wire::{TestServer, until};
+use crate::support::process::Process;
+use crate::support::server::TestServer;
+use crate::support::until;
 
 #[test]
 fn a_lease_outlives_kill_9_under_load() {

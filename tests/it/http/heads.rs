@@ -3,12 +3,13 @@
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::{Answer, Names, exchange, read_answer, server, shown};
-use crate::wire::TestServer;
+use super::{Answer, exchange, read_answer, server};
+use crate::support::server::TestServer;
+use crate::support::transcript::http::{Names, format_answer};
 
 /// What a refusal says; checks that it has the contract's shape.
 fn details(answer: &Answer) -> String {
-    shown(&mut Names::default(), "GET", answer);
+    format_answer(&mut Names::default(), "GET", answer);
     let body = answer.json();
     assert_eq!(body["error"], "Invalid input");
     assert_eq!(body["code"], "invalid_input");

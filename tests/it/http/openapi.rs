@@ -6,7 +6,8 @@ use std::sync::Arc;
 use octostore::journal::{Faults, JournalError};
 
 use super::{Answer, call, exchange, request, server};
-use crate::wire::{TestServer, until};
+use crate::support::server::TestServer;
+use crate::support::until;
 
 /// The document, read line by line: it is written in one style.
 const DOCUMENT: &str = include_str!("../../../src/http/openapi.yaml");
@@ -75,7 +76,7 @@ fn codes() -> BTreeSet<String> {
 }
 
 /// Asserts that the document has the answer to this request.
-pub(super) fn assert_documented(method: &str, path: &str, answer: &Answer) {
+pub(crate) fn assert_documented(method: &str, path: &str, answer: &Answer) {
     if let Some(operation) = find(method, path) {
         let is_documented = operation.statuses.contains(&answer.status);
         assert!(is_documented, "{} is documented for {method} {}", answer.status, operation.path);

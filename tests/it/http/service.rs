@@ -1,7 +1,7 @@
 //! The server itself, over HTTP: who may ask, metrics, documents.
 
 use super::{call, exchange, request, server};
-use crate::wire::TestServer;
+use crate::support::server::TestServer;
 
 #[test]
 fn without_tokens_one_user_works_on_this_machine_only() {

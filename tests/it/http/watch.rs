@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{call, metric, read_head, request, server};
-use crate::wire::{TestServer, encode, until};
+use crate::support::client::encode;
+use crate::support::server::TestServer;
+use crate::support::until;
 
 /// A stream of lock events, read one at a time.
 pub(super) struct Watch(BufReader<TcpStream>);

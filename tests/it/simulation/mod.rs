@@ -4,11 +4,14 @@
 //! `OCTOSTORE_TEST_SEEDS=100000 cargo test --release simulation -- --nocapture` runs more; a failure prints its seed and
 //! what happened, and `OCTOSTORE_TEST_SEED` repeats that one.
 
+mod clients;
 mod disk;
+mod network;
+mod oracle;
 mod world;
 
 use crate::linearizability;
-use crate::random::setting;
+use crate::support::random::setting;
 use world::{Defect, World};
 
 const STEPS: usize = 250;

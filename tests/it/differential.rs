@@ -1,11 +1,14 @@
 //! Where the answers are to be those of Redis 7: the same scripts, answered by octostore and, where one is installed, by a real
-//! redis-server. `UPDATE_SCRIPTS=1 cargo test redis_itself` writes what Redis answers.
+//! redis-server. `UPDATE_SCRIPTS=1 cargo test differential` writes what Redis answers.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use super::scripts::{Answers, check};
-use super::wire::{Client, TestServer, until};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::transcript::check;
+use crate::support::transcript::resp::{Answers, RespSession};
+use crate::support::until;
 
 const SCRIPTS: &str = "tests/it/redis";
 
@@ -102,7 +105,7 @@ fn octostore_answers_as_redis_does() {
         let server = TestServer::manual(flags);
         // Times of today, as Redis has them.
         server.clock.step_wall_to(1_700_000_000_000);
-        server
+        RespSession::new(server)
     };
     if std::env::var_os("UPDATE_SCRIPTS").is_none() {
         assert!(check(SCRIPTS, start) >= 5, "the scripts are there");
@@ -112,7 +115,9 @@ fn octostore_answers_as_redis_does() {
 #[test]
 fn redis_itself_answers_as_written() {
     match Redis::version() {
-        Some(version) if version.starts_with("7.") => drop(check(SCRIPTS, Redis::start)),
+        Some(version) if version.starts_with("7.") => {
+            check(SCRIPTS, |flags| RespSession::new(Redis::start(flags)));
+        }
         found => {
             let is_demanded = std::env::var_os("PEERS_DEMANDED").is_some();
             assert!(!is_demanded, "there is no redis-server 7 here, but {found:?}");

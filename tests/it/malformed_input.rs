@@ -3,7 +3,9 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use super::wire::{TestServer, encode, until};
+use crate::support::client::encode;
+use crate::support::server::TestServer;
+use crate::support::until;
 
 fn answers(server: &TestServer) {
     assert_eq!(server.connect().line("PING"), "+PONG", "others are served");

@@ -1,0 +1,205 @@
+//! No reply leaves before the state that it reports is durable.
+//!
+//! Guarantees: every command of the command table has a row here, and every command that writes has a
+//! request that changes something. The commit that a reply depends on is held and then fails: a reply
+//! that is not an error was sent too early. Not here: what the replies say.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use octostore::command::{COMMANDS, Command, Flags};
+use octostore::journal::{Faults, JournalError};
+
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::until;
+
+/// How the replies of one command depend on the journal.
+struct Row {
+    command: &'static str,
+    /// Requests that change something. `ID` stands for an open session.
+    changes: &'static [&'static str],
+    /// A change, and a request of this command whose reply depends on that change.
+    observes: &'static [(&'static str, &'static str)],
+}
+
+const fn row(
+    command: &'static str,
+    changes: &'static [&'static str],
+    observes: &'static [(&'static str, &'static str)],
+) -> Row {
+    Row { command, changes, observes }
+}
+
+const LOCK_NEW: &str = "LOCK new me";
+const UNLOCK_HELD: &str = "UNLOCK held me";
+const CLOSE: &str = "SESSION CLOSE ID";
+
+const ROWS: &[Row] = &[
+    row(
+        "lock",
+        &["LOCK new me PX 1000", "LOCK new me CONN", "LOCK new me SESSION ID", "LOCK held me PX 90000"],
+        &[(LOCK_NEW, LOCK_NEW), (LOCK_NEW, "LOCK new you"), (CLOSE, "LOCK new me SESSION ID")],
+    ),
+    row("unlock", &[UNLOCK_HELD, "UNLOCK held me TOKEN 1"], &[(UNLOCK_HELD, UNLOCK_HELD)]),
+    row("renew", &["RENEW held me PX 90000"], &[(UNLOCK_HELD, "RENEW held me")]),
+    row(
+        "fence",
+        &[],
+        &[
+            (LOCK_NEW, "FENCE new"),
+            (LOCK_NEW, "FENCE new 3"),
+            (UNLOCK_HELD, "FENCE held 1"),
+            (CLOSE, "FENCE in-session 2"),
+        ],
+    ),
+    row("lockinfo", &[], &[(LOCK_NEW, "LOCKINFO new")]),
+    row("locks", &[], &[(LOCK_NEW, "LOCKS 0")]),
+    row("forceunlock", &["FORCEUNLOCK held"], &[]),
+    row("session|open", &["SESSION OPEN EX 60"], &[]),
+    row("session|keepalive", &["SESSION KEEPALIVE ID"], &[(CLOSE, "SESSION KEEPALIVE ID")]),
+    row("session|close", &[CLOSE], &[(CLOSE, CLOSE)]),
+    row("session|info", &[], &[(CLOSE, "SESSION INFO ID")]),
+    row(
+        "set",
+        &["SET new me NX PX 1000", "SET held me PX 90000", "SET held you GET"],
+        &[(LOCK_NEW, "SET new you NX")],
+    ),
+    row("setnx", &["SETNX new me"], &[(LOCK_NEW, "SETNX new you")]),
+    row("get", &[], &[(LOCK_NEW, "GET new")]),
+    row("del", &["DEL held"], &[("DEL held", "DEL held")]),
+    row("unlink", &["UNLINK held"], &[("DEL held", "UNLINK held")]),
+    row("delex", &["DELEX held IFEQ me"], &[("DEL held", "DELEX held IFEQ me")]),
+    row("delifeq", &["DELIFEQ held me"], &[("DEL held", "DELIFEQ held me")]),
+    row("exists", &[], &[(LOCK_NEW, "EXISTS new")]),
+    row("type", &[], &[(LOCK_NEW, "TYPE new")]),
+    row("ttl", &[], &[(LOCK_NEW, "TTL new")]),
+    row("pttl", &[], &[(LOCK_NEW, "PTTL new")]),
+    row("expire", &["EXPIRE held 90"], &[("DEL held", "EXPIRE held 90")]),
+    row("pexpire", &["PEXPIRE held 90000"], &[("DEL held", "PEXPIRE held 90000")]),
+    row("persist", &["PERSIST held"], &[("DEL held", "PERSIST held")]),
+    row("scan", &[], &[(LOCK_NEW, "SCAN 0")]),
+    row("keys", &[], &[(LOCK_NEW, "KEYS *")]),
+    row("dbsize", &[], &[(LOCK_NEW, "DBSIZE")]),
+];
+
+/// Commands whose replies report nothing that a commit makes durable. EXEC is tested by the
+/// commands in its transaction; what INFO counts may be ahead of the journal.
+const INDEPENDENT: &[&str] = &[
+    "session",
+    "multi",
+    "exec",
+    "discard",
+    "watch",
+    "unwatch",
+    "subscribe",
+    "psubscribe",
+    "unsubscribe",
+    "punsubscribe",
+    "publish",
+    "hello",
+    "auth",
+    "ping",
+    "echo",
+    "select",
+    "reset",
+    "quit",
+    "client",
+    "client|id",
+    "client|setname",
+    "client|getname",
+    "client|setinfo",
+    "client|info",
+    "client|list",
+    "client|kill",
+    "client|no-evict",
+    "client|no-touch",
+    "client|reply",
+    "command",
+    "command|count",
+    "command|info",
+    "command|docs",
+    "command|list",
+    "config",
+    "config|get",
+    "info",
+    "time",
+    "wait",
+];
+
+/// A lock with an owner, and a session with a lock. Returns the session's id, too.
+fn prepared() -> (TestServer, Arc<Faults>, String) {
+    let faults = Arc::new(Faults::default());
+    let server = TestServer::on(Arc::clone(&faults));
+    let mut client = server.connect();
+    assert_eq!(client.line("LOCK held me PX 60000"), ":1");
+    let id = client.line("SESSION OPEN EX 60").trim_matches('"').to_owned();
+    assert_eq!(client.line(&format!("LOCK in-session me SESSION {id}")), ":2");
+    (server, faults, id)
+}
+
+fn send(client: &mut Client, line: &str, id: &str) {
+    client.send(&line.replace("ID", id).split(' ').collect::<Vec<_>>());
+}
+
+#[test]
+fn every_command_has_a_row() {
+    let rows: BTreeSet<&str> = ROWS.iter().map(|row| row.command).collect();
+    let independent: BTreeSet<&str> = INDEPENDENT.iter().copied().collect();
+    let all: Vec<&Command> =
+        COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands())).collect();
+    for command in &all {
+        let name = command.name;
+        assert!(rows.contains(name) != independent.contains(name), "{name}: needs one row");
+        let changes = ROWS.iter().any(|row| row.command == name && !row.changes.is_empty());
+        let is_write = command.flags & Flags::WRITE != 0;
+        assert!(!is_write || changes, "{name} writes: a request that changes something is missing");
+    }
+    let known = |name: &&str| all.iter().any(|command| command.name == *name);
+    assert!(rows.iter().chain(&independent).all(known), "a row names no command");
+    let is_named =
+        |row: &&Row, line: &str| line.to_ascii_lowercase().replace(' ', "|").starts_with(row.command);
+    for row in ROWS {
+        let own = row.changes.iter().chain(row.observes.iter().map(|(_, request)| request));
+        own.for_each(|line| assert!(is_named(&row, line), "{line} is in the row of {}", row.command));
+    }
+}
+
+#[test]
+fn a_change_is_acknowledged_after_its_commit() {
+    for request in ROWS.iter().flat_map(|row| row.changes) {
+        let (server, faults, id) = prepared();
+        let mut client = server.connect();
+        faults.hold_commits();
+        send(&mut client, request, &id);
+        faults.wait_until_held();
+        faults.fail_with(Some(JournalError::Full));
+        faults.release_commits();
+        let reply = client.reply();
+        assert!(reply.starts_with("-UNKNOWN"), "{request}: {reply}");
+        faults.fail_with(None);
+    }
+}
+
+#[test]
+fn a_reply_that_reports_a_change_waits_for_the_commit_of_that_change() {
+    for (change, request) in ROWS.iter().flat_map(|row| row.observes) {
+        let (server, faults, id) = prepared();
+        let (mut first, mut second, mut third) = (server.connect(), server.connect(), server.connect());
+        let before = server.engine.last();
+        let no_commit = server.engine.one_commit();
+        send(&mut first, change, &id);
+        until(|| server.engine.last() > before);
+        send(&mut second, request, &id);
+        // The server usually runs the request meanwhile; otherwise it refuses it below.
+        (0..20).for_each(|_| assert_eq!(third.line("PING"), "+PONG"));
+        faults.fail_with(Some(JournalError::Full));
+        drop(no_commit);
+        let reply = second.reply();
+        assert!(
+            reply.starts_with("-UNKNOWN") || reply.starts_with("-MISCONF"),
+            "{request} after {change}: {reply}"
+        );
+        faults.fail_with(None);
+    }
+}

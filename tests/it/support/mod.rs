@@ -1,0 +1,18 @@
+//! What several modules of tests share.
+
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod random;
+pub(crate) mod server;
+pub(crate) mod transcript;
+
+/// Yields to other threads until `holds` is true; panics after a minute.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn until(holds: impl Fn() -> bool) {
+    let started = std::time::Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "waited in vain");
+        std::thread::yield_now();
+    }
+}

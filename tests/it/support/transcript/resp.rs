@@ -1,0 +1,131 @@
+//! Transcripts over RESP, on octostore or on another server.
+//!
+//! `> WORDS` is sent by the first client, `b> WORDS` by client b. `b>> WORDS` sends and waits until the
+//! request queues for a lock; `b<` reads its reply later. `b>- WORDS` sends what is not answered.
+//! `b closes` closes a connection. `$secret1` stands for the first session id that a reply had.
+
+use std::collections::BTreeMap;
+
+use super::{Performed, Session};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::until;
+
+/// A server that transcripts run on.
+pub(crate) trait Answers {
+    fn connect(&self) -> Client;
+    /// Lets `millis` pass.
+    fn advance(&self, millis: u64);
+    /// The number of requests that queue for locks.
+    fn waiting(&self) -> u64;
+}
+
+impl Answers for TestServer {
+    fn connect(&self) -> Client {
+        TestServer::connect(self)
+    }
+    fn advance(&self, millis: u64) {
+        TestServer::advance(self, millis);
+    }
+    fn waiting(&self) -> u64 {
+        self.engine.lock_stats().waiting()
+    }
+}
+
+/// The clients of a transcript.
+pub(crate) struct RespSession<S> {
+    server: S,
+    clients: BTreeMap<String, Client>,
+    secrets: Vec<String>,
+    /// Requests that queued for locks after the last line.
+    waiting: u64,
+}
+
+impl<S: Answers> RespSession<S> {
+    pub(crate) fn new(server: S) -> RespSession<S> {
+        RespSession { server, clients: BTreeMap::new(), secrets: Vec::new(), waiting: 0 }
+    }
+
+    fn client(&mut self, name: &str) -> &mut Client {
+        let server = &self.server;
+        self.clients.entry(name.to_owned()).or_insert_with(|| server.connect())
+    }
+
+    fn send(&mut self, name: &str, words: &str) {
+        self.client(name).send_bytes(format!("{words}\r\n").as_bytes());
+    }
+
+    fn reply(&mut self, name: &str) -> Performed {
+        let reply = self.clients.get_mut(name).expect("a client that sent something").reply();
+        Performed::Answered(hide(&reply, &mut self.secrets))
+    }
+
+    /// Puts session ids in the place of their labels.
+    fn reveal(&self, words: &str) -> String {
+        self.secrets
+            .iter()
+            .enumerate()
+            .fold(words.to_owned(), |words, (n, secret)| words.replace(&format!("$secret{}", n + 1), secret))
+    }
+}
+
+impl<S: Answers> Session for RespSession<S> {
+    fn advance(&mut self, millis: u64) {
+        self.server.advance(millis);
+        self.waiting = self.server.waiting();
+    }
+
+    fn perform(&mut self, line: &str) -> Performed {
+        if let Some((name, words)) = line.split_once(">- ") {
+            self.send(name, words);
+            return Performed::Silent;
+        }
+        if let Some(name) = line.strip_suffix('<') {
+            return self.reply(name);
+        }
+        if let Some(name) = line.strip_suffix(" closes") {
+            self.clients.remove(name).expect("a client");
+            until(|| self.server.waiting() < self.waiting || self.waiting == 0);
+            self.waiting = self.server.waiting();
+            return Performed::Silent;
+        }
+        let is_name = |name: &str| name.trim_end_matches('>').chars().all(char::is_alphanumeric);
+        let Some((name, words)) = line.split_once("> ").filter(|(name, _)| is_name(name)) else {
+            return Performed::NotARequest;
+        };
+        let (name, queues) = (name.trim_end_matches('>'), name.ends_with('>'));
+        let words = self.reveal(words);
+        self.send(name, &words);
+        if queues {
+            self.waiting += 1;
+            until(|| self.server.waiting() == self.waiting);
+            return Performed::Silent;
+        }
+        let reply = self.reply(name);
+        self.waiting = self.server.waiting();
+        reply
+    }
+}
+
+/// Replaces what differs from run to run: ports, session ids and their pseudonyms.
+fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
+    let mut lines = Vec::new();
+    for line in reply.lines() {
+        let word = line.trim_matches([' ', '"']);
+        let line = if [16, 32].contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let label = if word.len() == 32 { "secret" } else { "pseudonym" };
+            let known = secrets.iter().position(|secret| secret == word);
+            let n = known.unwrap_or_else(|| {
+                secrets.push(word.to_owned());
+                secrets.len() - 1
+            });
+            line.replace(word, &format!("${label}{}", n + 1))
+        } else if word.starts_with("127.0.0.1:") {
+            line.replace(word, "ADDR")
+        } else {
+            line.to_owned()
+        };
+        lines.push(line);
+    }
+    lines.join("\n")
+}
