@@ -3,6 +3,7 @@
 mod clients;
 mod corpus;
 mod crash;
+mod docs;
 mod faults;
 mod hostile;
 mod http;
