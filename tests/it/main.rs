@@ -4,6 +4,7 @@ mod clients;
 mod corpus;
 mod crash;
 mod differential;
+mod docs;
 mod durable_replies;
 mod faults;
 mod http;

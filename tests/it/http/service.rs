@@ -108,10 +108,10 @@ fn the_documents_are_served() {
 }
 
 #[test]
-fn the_commands_in_the_readme_exclude_each_other() {
+fn the_sessions_in_the_documents_exclude_each_other() {
     let server = TestServer::manual(&[]);
-    let readme = include_str!("../../../README.md");
-    let block = readme.split("```sh\nsession() {").nth(1).and_then(|rest| rest.split("```").next());
+    let page = include_str!("../../../docs/http.md");
+    let block = page.split("```sh\nsession() {").nth(1).and_then(|rest| rest.split("```").next());
     let script = format!("session() {{{}", block.expect("the commands"));
     let script = script.replace("localhost:7380", &server.http.expect("HTTP").to_string());
     let run = |script: &str| {
