@@ -14,7 +14,6 @@ mod entry;
 mod events;
 mod expiry;
 mod losses;
-mod metered;
 mod pseudonyms;
 mod quotas;
 mod recovery;
@@ -35,7 +34,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
 use crate::clock::Clock;
-use crate::journal::{Backend, Durability, Group, Journal, JournalError, OutcomeUnknown, Seq};
+pub use crate::journal::CommitMetrics;
+use crate::journal::{
+    Backend, Durability, Group, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
+};
 use crate::lock::{Op, SessionId, Timestamp};
 pub use access::{Access, Acquired};
 pub use census::Census;
@@ -43,8 +45,6 @@ use deadlines::Deadlines;
 use events::Events;
 pub use events::{Event, EventKind, Heard};
 pub use expiry::Expiry;
-pub use metered::CommitMetrics;
-use metered::Metered;
 pub use pseudonyms::{Pseudonyms, keyed};
 use quotas::Quotas;
 use recovery::Progress;
@@ -145,7 +145,7 @@ impl Engine {
             found.push(record);
             progress.note(found.len());
         })?;
-        let (backend, commits) = Metered::new(backend, &clock);
+        let (backend, commits) = MeteredBackend::new(backend, &clock);
         let core = Arc::new(Core {
             table: ShardedLock::new(Table::new(0)),
             epoch: AtomicU64::new(0),

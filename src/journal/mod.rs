@@ -8,10 +8,10 @@
 mod conformance;
 mod error;
 mod faulty;
-mod file_identity;
 mod group_commit;
-mod lock_file;
+mod log;
 mod memory;
+mod metered;
 mod record;
 mod sqlite;
 
@@ -19,6 +19,7 @@ pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
 pub use group_commit::{Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch};
 pub use memory::MemoryBackend;
+pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::{DamagedLog, SqliteBackend};
 

@@ -9,22 +9,22 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, Row, params};
 use serde::Deserialize;
 
-use super::changes::Change;
-use super::fault;
+use super::fault::fault;
+use crate::journal::log::entry::Change;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
 use crate::lock::{
     Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
 };
 
 /// The table `held`.
-pub(super) struct Held<'db> {
+pub(in crate::journal) struct Held<'db> {
     put: CachedStatement<'db>,
     renew: CachedStatement<'db>,
     remove: CachedStatement<'db>,
 }
 
 impl Held<'_> {
-    pub(super) fn of(db: &Connection) -> rusqlite::Result<Held<'_>> {
+    pub(in crate::journal) fn of(db: &Connection) -> rusqlite::Result<Held<'_>> {
         Ok(Held {
             put: db.prepare_cached(
                 "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
@@ -37,7 +37,7 @@ impl Held<'_> {
     }
 
     /// Writes what a lease has come to.
-    pub(super) fn write(&mut self, token: i64, change: &Change) -> rusqlite::Result<()> {
+    pub(in crate::journal) fn write(&mut self, token: i64, change: &Change) -> rusqlite::Result<()> {
         match change {
             Change::Granted(stored) => self.put(stored)?,
             Change::Renewed(renewal) => {
@@ -85,31 +85,35 @@ impl Held<'_> {
 }
 
 /// Writes what happened to leases in one commit.
-pub(super) fn put_changes(db: &Connection, row: i64, text: &[u8]) -> rusqlite::Result<()> {
+pub(in crate::journal) fn put_changes(db: &Connection, row: i64, text: &[u8]) -> rusqlite::Result<()> {
     let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
     db.prepare_cached("INSERT INTO changes VALUES (?1, ?2)")?.execute(params![row, text])?;
     Ok(())
 }
 
 /// The text of a row of `changes`.
-pub(super) fn changes_of(db: &Connection, row: i64) -> rusqlite::Result<String> {
+pub(in crate::journal) fn changes_of(db: &Connection, row: i64) -> rusqlite::Result<String> {
     db.prepare_cached("SELECT leases FROM changes WHERE row = ?1")?.query_row([row], |row| row.get(0))
 }
 
 /// Removes the rows of `changes` up to this one.
-pub(super) fn remove_changes(db: &Connection, row: i64) -> rusqlite::Result<()> {
+pub(in crate::journal) fn remove_changes(db: &Connection, row: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM changes WHERE row <= ?1")?.execute([row])?;
     Ok(())
 }
 
 /// Moves the mark under which tokens may be issued; never back.
-pub(super) fn reserve_tokens(db: &Connection, upto: i64) -> rusqlite::Result<()> {
+pub(in crate::journal) fn reserve_tokens(db: &Connection, upto: i64) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE octostore SET tokens_reserved = max(tokens_reserved, ?1)")?.execute([upto])?;
     Ok(())
 }
 
 /// Writes a delay, or that there is none.
-pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) -> rusqlite::Result<()> {
+pub(in crate::journal) fn put_delay(
+    db: &Connection,
+    name: &LockName,
+    delay: Option<Delay>,
+) -> rusqlite::Result<()> {
     match delay {
         Some(delay) => {
             db.prepare_cached("INSERT OR REPLACE INTO delays VALUES (?1, ?2, ?3, ?4)")?.execute(params![
@@ -127,7 +131,7 @@ pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) 
 }
 
 /// Writes a session.
-pub(super) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
+pub(in crate::journal) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
         session_text(session.id),
         session.name,
@@ -139,36 +143,40 @@ pub(super) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite:
 }
 
 /// Removes a session.
-pub(super) fn remove_session(db: &Connection, id: SessionId) -> rusqlite::Result<()> {
+pub(in crate::journal) fn remove_session(db: &Connection, id: SessionId) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([session_text(id)])?;
     Ok(())
 }
 
-pub(super) fn session_text(id: SessionId) -> String {
+pub(in crate::journal) fn session_text(id: SessionId) -> String {
     format!("{:032x}", id.0)
 }
 
-pub(super) fn column<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T, JournalError> {
+pub(in crate::journal) fn column<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T, JournalError> {
     row.get(index).map_err(|error| fault("read a row", &error))
 }
 
-pub(super) fn damaged(what: impl ToString) -> JournalError {
+pub(in crate::journal) fn damaged(what: impl ToString) -> JournalError {
     JournalError::Corrupt { what: what.to_string() }
 }
 
-pub(super) fn ttl_from(millis: Option<i64>) -> Result<Option<Ttl>, JournalError> {
+pub(in crate::journal) fn ttl_from(millis: Option<i64>) -> Result<Option<Ttl>, JournalError> {
     millis.map(|millis| Ttl::from_millis(u64::try_from(millis).unwrap_or(0)).map_err(damaged)).transpose()
 }
 
-pub(super) fn session_id_from(text: &str) -> Result<SessionId, JournalError> {
+pub(in crate::journal) fn session_id_from(text: &str) -> Result<SessionId, JournalError> {
     u128::from_str_radix(text, 16).map(SessionId).map_err(|_| damaged("a session id that is not hexadecimal"))
 }
 
-pub(super) fn name_from(row: &Row<'_>, database: usize, key: usize) -> Result<LockName, JournalError> {
+pub(in crate::journal) fn name_from(
+    row: &Row<'_>,
+    database: usize,
+    key: usize,
+) -> Result<LockName, JournalError> {
     LockName::new(column(row, database)?, &column::<Vec<u8>>(row, key)?).map_err(damaged)
 }
 
-pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError> {
+pub(in crate::journal) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError> {
     Ok(SessionRecord {
         id: session_id_from(&column::<String>(row, 0)?)?,
         name: column(row, 1)?,
@@ -180,7 +188,7 @@ pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError>
 
 /// The columns of `held`, as rows and as JSON have them, in this order.
 #[derive(Debug, Deserialize)]
-pub(super) struct LeaseColumns(
+pub(in crate::journal) struct LeaseColumns(
     i64,            // token
     u8,             // db
     Bytes,          // key
@@ -204,7 +212,7 @@ pub(super) struct LeaseColumns(
 
 /// A key or an owner.
 #[derive(Debug)]
-pub(super) struct Bytes(pub(super) Vec<u8>);
+pub(in crate::journal) struct Bytes(pub(in crate::journal) Vec<u8>);
 
 impl FromSql for Bytes {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Bytes> {
@@ -212,7 +220,7 @@ impl FromSql for Bytes {
     }
 }
 
-pub(super) fn lease_from_row(row: &Row<'_>) -> Result<StoredLease, JournalError> {
+pub(in crate::journal) fn lease_from_row(row: &Row<'_>) -> Result<StoredLease, JournalError> {
     lease_from(LeaseColumns(
         column(row, 0)?,
         column(row, 1)?,
@@ -236,7 +244,7 @@ pub(super) fn lease_from_row(row: &Row<'_>) -> Result<StoredLease, JournalError>
     ))
 }
 
-pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalError> {
+pub(in crate::journal) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalError> {
     let LeaseColumns(
         token,
         database,

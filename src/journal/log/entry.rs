@@ -15,13 +15,13 @@ use std::sync::Arc;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
+use crate::journal::sqlite::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
 use crate::journal::{JournalError, Renewal, StoredLease};
 use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Request, Timestamp, Ttl};
 
 /// What a row says of a lease.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(in crate::journal) enum Change {
     /// It was granted.
     Granted(Box<StoredLease>),
     /// It was renewed.
@@ -31,20 +31,20 @@ pub(super) enum Change {
 }
 
 /// Collects the changes of one commit.
-pub(super) struct ChangesText(Vec<u8>);
+pub(in crate::journal) struct ChangesText(Vec<u8>);
 
 impl ChangesText {
-    pub(super) fn with_capacity(bytes: usize) -> ChangesText {
+    pub(in crate::journal) fn with_capacity(bytes: usize) -> ChangesText {
         let mut text = Vec::with_capacity(bytes);
         text.push(b'[');
         ChangesText(text)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::journal) fn is_empty(&self) -> bool {
         self.0.len() == 1
     }
 
-    pub(super) fn granted(&mut self, stored: &StoredLease) {
+    pub(in crate::journal) fn granted(&mut self, stored: &StoredLease) {
         let StoredLease { name, lease } = stored;
         let extra = lease.extra.as_deref();
         let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
@@ -98,12 +98,12 @@ impl ChangesText {
         ));
     }
 
-    pub(super) fn renewed(&mut self, renewal: &Renewal) {
+    pub(in crate::journal) fn renewed(&mut self, renewal: &Renewal) {
         let lasts = renewal.lasts.map(Ttl::as_millis);
         self.push(&(renewal.token.get(), renewal.deadline.to_stored(), lasts, renewal.renewals));
     }
 
-    pub(super) fn ended(&mut self, token: i64) {
+    pub(in crate::journal) fn ended(&mut self, token: i64) {
         self.next();
         self.number(token);
     }
@@ -145,7 +145,7 @@ impl ChangesText {
     }
 
     /// UTF-8.
-    pub(super) fn into_bytes(mut self) -> Vec<u8> {
+    pub(in crate::journal) fn into_bytes(mut self) -> Vec<u8> {
         self.0.push(b']');
         self.0
     }
@@ -255,7 +255,7 @@ impl PlainLease {
 }
 
 /// The changes in a text, with their tokens: of each lease the sum of what is said of it.
-pub(super) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> {
+pub(in crate::journal) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> {
     let elements: Vec<Element> = serde_json::from_str(text).map_err(damaged)?;
     let mut changes: VecDeque<(i64, Change)> = VecDeque::with_capacity(elements.len());
     let mut places: HashMap<i64, usize> = HashMap::with_capacity(elements.len());

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
+use super::{Attempt, Backend, JournalError, Loaded, Record};
 use crate::clock::Clock;
-use crate::journal::{Attempt, Backend, JournalError, Loaded, Record};
 use crate::lock::Timestamp;
 use crate::metrics::Histogram;
 
@@ -18,21 +18,23 @@ pub struct CommitMetrics {
     pub sizes: Histogram,
 }
 
-pub(super) struct Metered {
+/// A backend that is measured.
+pub struct MeteredBackend {
     inner: Box<dyn Backend>,
     clock: Clock,
     metrics: Arc<CommitMetrics>,
 }
 
-impl Metered {
-    pub(super) fn new(inner: Box<dyn Backend>, clock: &Clock) -> (Metered, Arc<CommitMetrics>) {
+impl MeteredBackend {
+    /// Wraps `inner`.
+    pub fn new(inner: Box<dyn Backend>, clock: &Clock) -> (MeteredBackend, Arc<CommitMetrics>) {
         let metrics = CommitMetrics { times: Histogram::of_times(), sizes: Histogram::of_sizes() };
         let metrics = Arc::new(metrics);
-        (Metered { inner, clock: clock.clone(), metrics: Arc::clone(&metrics) }, metrics)
+        (MeteredBackend { inner, clock: clock.clone(), metrics: Arc::clone(&metrics) }, metrics)
     }
 }
 
-impl Backend for Metered {
+impl Backend for MeteredBackend {
     fn load(
         &mut self,
         boot: Option<&str>,

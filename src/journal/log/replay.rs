@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use super::backlog::{Backlog, ROW_MAX};
-use super::changes::Change;
-use super::rows::damaged;
+use super::compaction::{Backlog, ROW_MAX};
+use super::entry::Change;
+use crate::journal::sqlite::rows::damaged;
 use crate::journal::{JournalError, Renewal, StoredLease};
 
 /// The rows first, in their order; then the table, in the order of tokens.
 #[derive(Debug, Default)]
-pub(super) struct Recovered {
+pub(in crate::journal) struct Recovered {
     by_token: BTreeMap<i64, Pending>,
     backlog: Backlog,
     last_row: Option<i64>,
@@ -28,7 +28,7 @@ struct Pending {
 
 impl Recovered {
     /// Takes a row.
-    pub(super) fn row(
+    pub(in crate::journal) fn row(
         &mut self,
         number: i64,
         bytes: usize,
@@ -68,7 +68,7 @@ impl Recovered {
     }
 
     /// Learns, after all rows, that the table has this lease. What the rows made of it; `None`: it is over.
-    pub(super) fn in_held(
+    pub(in crate::journal) fn in_held(
         &mut self,
         mut stored: Box<StoredLease>,
     ) -> Result<Option<Box<StoredLease>>, JournalError> {
@@ -97,7 +97,7 @@ impl Recovered {
     }
 
     /// Learns, after all rows, that the table has none of these leases. Those that there are go to `each`.
-    pub(super) fn not_in_held(
+    pub(in crate::journal) fn not_in_held(
         &mut self,
         tokens: std::ops::Range<i64>,
         mut each: impl FnMut(Box<StoredLease>),
@@ -121,7 +121,7 @@ impl Recovered {
     }
 
     /// What is to be moved still, after all of the table.
-    pub(super) fn into_backlog(self) -> Backlog {
+    pub(in crate::journal) fn into_backlog(self) -> Backlog {
         self.backlog
     }
 }

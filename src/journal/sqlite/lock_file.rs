@@ -8,8 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::JournalError;
 use super::file_identity::FileIdentity;
+use crate::journal::JournalError;
 
 /// The held file.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ mod tests {
         let notes = dir.path().join("notes");
         let text = "just text, long enough to be no database of any kind".repeat(20);
         std::fs::write(&notes, &text).unwrap();
-        super::super::SqliteBackend::open(&notes).unwrap_err();
+        crate::journal::SqliteBackend::open(&notes).unwrap_err();
         let left: Vec<_> =
             std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!((left, std::fs::read_to_string(&notes).unwrap()), (vec!["notes".into()], text));

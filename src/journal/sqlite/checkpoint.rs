@@ -16,9 +16,10 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 
-use super::{fault, log_path};
+use super::fault::fault;
+use super::file_identity::FileIdentity;
+use super::open::log_path;
 use crate::journal::JournalError;
-use crate::journal::file_identity::FileIdentity;
 
 /// Pages in the write-ahead log at which a checkpoint is due (4 MiB).
 const CHECKPOINT_PAGES: usize = 1024;

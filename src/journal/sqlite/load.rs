@@ -5,9 +5,11 @@
 
 use rusqlite::Connection;
 
-use super::backlog::Backlog;
-use super::recovered::Recovered;
-use super::{changes, fault, rows};
+use super::fault::fault;
+use super::rows;
+use crate::journal::log::compaction::Backlog;
+use crate::journal::log::entry;
+use crate::journal::log::replay::Recovered;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
 use crate::lock::{Delay, Timestamp};
 
@@ -36,7 +38,7 @@ pub(super) fn load(
         .map_err(check)?;
     let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
     let mut recovered = Recovered::default();
-    read_changes(&reading, |number, text| recovered.row(number, text.len(), changes::read(text)?))?;
+    read_changes(&reading, |number, text| recovered.row(number, text.len(), entry::read(text)?))?;
     if rebooted {
         move_all(&reading, recovered, now, boot)?;
         recovered = Recovered::default();
@@ -73,7 +75,7 @@ fn move_all(
     read_leases(db, &mut recovered, &mut |_| {})?;
     let mut held = rows::Held::of(db).map_err(check)?;
     read_changes(db, |_, text| {
-        changes::read(text)?.iter().try_for_each(|(token, change)| held.write(*token, change)).map_err(check)
+        entry::read(text)?.iter().try_for_each(|(token, change)| held.write(*token, change)).map_err(check)
     })?;
     db.execute("DELETE FROM changes", []).map_err(check)?;
     for statement in REBASE.split_inclusive(';').filter(|text| !text.trim().is_empty()) {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::JournalError;
+use crate::journal::JournalError;
 
 /// A path and the file that it led to.
 #[derive(Debug, Clone)]

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustc_hash::FxHashMap;
 
-use super::changes::{Change, ChangesText};
+use super::entry::{Change, ChangesText};
 use crate::journal::{JournalError, Record, Renewal};
 
 /// Rows have smaller numbers; a commit takes one, and they start again whenever all rows are gone.
-pub(super) const ROW_MAX: i64 = 1 << 38;
+pub(in crate::journal) const ROW_MAX: i64 = 1 << 38;
 /// At rest, rows go when there are so many that have nothing left to say, or so many bytes of them: neighbours share pages.
 const ROWS_AT_ONCE: usize = 64;
 const ROW_BYTES_AT_ONCE: usize = 256 << 10;
@@ -24,7 +24,7 @@ const ROW_BYTES_AT_ONCE_MAX: usize = 4 * ROW_BYTES_AT_ONCE;
 
 /// The backlog of an open database.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(in crate::journal) struct Backlog {
     /// The rows of grants that `held` does not have, by token.
     grants: FxHashMap<i64, i64>,
     /// The last change of a lease after its grant, by token.
@@ -78,7 +78,7 @@ struct Sweep {
 
 /// A step of moving, or of removing only.
 #[derive(Debug)]
-pub(super) struct Move {
+pub(in crate::journal) struct Move {
     /// Tokens, and the rows that they need no more.
     grants: Vec<(i64, i64)>,
     later: Vec<(i64, i64)>,
@@ -90,7 +90,7 @@ pub(super) struct Move {
 
 impl Move {
     /// All rows up to this one are to be removed.
-    pub(super) fn last_row(&self) -> Option<i64> {
+    pub(in crate::journal) fn last_row(&self) -> Option<i64> {
         self.last_row
     }
 }
@@ -98,7 +98,7 @@ impl Move {
 impl Backlog {
     /// Adds a row with what a batch does to leases, unless that comes to nothing: `text` gets its content, and its number
     /// is answered. Should the row not become durable, the backlog is of no use any more, and the state is to be loaded again.
-    pub(super) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
+    pub(in crate::journal) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
         self.rows.push_back(Row { number: row, changes: 0, bytes: 0, grants: 0, needed: 0 });
         let mut changes = 0;
@@ -152,7 +152,7 @@ impl Backlog {
     }
 
     /// Takes a row that was there before. In the order of rows, and before anything else.
-    pub(super) fn recover_row(&mut self, number: i64, changes: usize, bytes: usize) {
+    pub(in crate::journal) fn recover_row(&mut self, number: i64, changes: usize, bytes: usize) {
         self.rows.push_back(Row { number, changes, bytes, grants: 0, needed: 0 });
         (self.last_row, self.changes, self.bytes) = (number, self.changes + changes, self.bytes + bytes);
     }
@@ -163,19 +163,19 @@ impl Backlog {
     }
 
     /// The row has the grant of a lease that the table does not have.
-    pub(super) fn granted(&mut self, token: i64, row: i64) {
+    pub(in crate::journal) fn granted(&mut self, token: i64, row: i64) {
         self.grants.insert(token, row);
         let row = self.row(row);
         (row.grants, row.needed) = (row.grants + 1, row.needed + 1);
     }
 
     /// The row has the last renewal of a lease.
-    pub(super) fn renewed(&mut self, renewal: Renewal, row: i64) {
+    pub(in crate::journal) fn renewed(&mut self, renewal: Renewal, row: i64) {
         self.later(renewal.token.get(), Later { row, renewal: Some(renewal) });
     }
 
     /// The row has the end of a lease.
-    pub(super) fn ended(&mut self, token: i64, row: i64) {
+    pub(in crate::journal) fn ended(&mut self, token: i64, row: i64) {
         match self.grants.remove(&token) {
             None => self.later(token, Later { row, renewal: None }),
             // Its end is in a later row than its grant, and stays longer.
@@ -209,7 +209,7 @@ impl Backlog {
     }
 
     /// Notes how long the text of the newest row is.
-    pub(super) fn weigh_newest(&mut self, bytes: usize) {
+    pub(in crate::journal) fn weigh_newest(&mut self, bytes: usize) {
         if let Some(row) = self.rows.back_mut() {
             row.bytes = bytes;
             self.bytes += bytes;
@@ -217,27 +217,27 @@ impl Backlog {
     }
 
     /// Changes in all rows.
-    pub(super) fn changes(&self) -> usize {
+    pub(in crate::journal) fn changes(&self) -> usize {
         self.changes
     }
 
     /// Bytes of all rows.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::journal) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether there is no row.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::journal) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// How many leases needed rows when the sweep began that is not through yet.
-    pub(super) fn sweeping(&self) -> Option<usize> {
+    pub(in crate::journal) fn sweeping(&self) -> Option<usize> {
         self.sweep.map(|sweep| sweep.leases)
     }
 
     /// Moves nothing: rows go if there are many that can.
-    pub(super) fn plan_removal(&mut self) -> Move {
+    pub(in crate::journal) fn plan_removal(&mut self) -> Move {
         let mut plan = self.no_move(self.sweep);
         let bytes = self.removable(&mut plan);
         if plan.rows < ROWS_AT_ONCE && bytes < ROW_BYTES_AT_ONCE {
@@ -254,7 +254,7 @@ impl Backlog {
     /// Goes on with the sweep, or begins one: passes what `held` has to learn of up to `most` leases to `write`. `read` answers
     /// what a row says, each lease once. All rows go that can. Nothing changes here before [`Backlog::moved`]: only then is it
     /// durable.
-    pub(super) fn plan_move(
+    pub(in crate::journal) fn plan_move(
         &mut self,
         most: usize,
         read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
@@ -359,7 +359,7 @@ impl Backlog {
     }
 
     /// Notes that what was planned is durable. Between the two nothing else may change.
-    pub(super) fn moved(&mut self, plan: Move) {
+    pub(in crate::journal) fn moved(&mut self, plan: Move) {
         for (token, row) in plan.grants {
             self.grants.remove(&token);
             self.needs_no_grant(row);
