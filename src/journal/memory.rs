@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Backend, JournalError, Loaded, Record, SessionRecord, StoredLease};
+use super::{Backend, BackendTraits, JournalError, Loaded, Record, SessionRecord, StoredLease};
 use crate::lock::{Delay, FencingToken, LockName, SessionId, Timestamp};
 
 /// State in memory.
@@ -19,6 +19,10 @@ pub struct MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
+    fn traits(&self) -> BackendTraits {
+        BackendTraits::LOCAL
+    }
+
     fn load(
         &mut self,
         boot: Option<&str>,

@@ -1,24 +1,24 @@
-//! A backend that is measured.
+//! A backend whose commits are measured.
 //!
-//! Promise: does what the backend inside does. Absent: everything else.
+//! Guarantees: it does what the inner backend does. Not here: how measurements are shown.
 
 use std::sync::Arc;
 
-use super::{Attempt, Backend, JournalError, Loaded, Record};
+use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::clock::Clock;
 use crate::lock::Timestamp;
 use crate::metrics::Histogram;
 
-/// What was measured of commits.
+/// Measurements of commits.
 #[derive(Debug)]
 pub struct CommitMetrics {
-    /// Nanoseconds that commits took, failed ones included.
+    /// Durations of commits in nanoseconds, failed commits included.
     pub times: Histogram,
-    /// Records in one commit.
+    /// Records per commit.
     pub sizes: Histogram,
 }
 
-/// A backend that is measured.
+/// A backend whose commits are measured.
 pub struct MeteredBackend {
     inner: Box<dyn Backend>,
     clock: Clock,
@@ -35,6 +35,10 @@ impl MeteredBackend {
 }
 
 impl Backend for MeteredBackend {
+    fn traits(&self) -> BackendTraits {
+        self.inner.traits()
+    }
+
     fn load(
         &mut self,
         boot: Option<&str>,

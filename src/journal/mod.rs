@@ -45,8 +45,30 @@ pub enum Attempt {
     WouldBlock,
 }
 
-/// Where records are kept. Owned by one thread; every call blocks.
+/// What a backend demands of the queue in front of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendTraits {
+    /// A thread that waits for a commit may make it. `false`: a commit takes as long as a network does, so
+    /// only the commit thread makes commits.
+    pub commit_on_caller: bool,
+    /// The largest batch that one commit takes, in bytes; `None`: any batch.
+    pub batch_bytes_max: Option<usize>,
+    /// Another server can take over unnoticed, so a read is answered only after a commit, which may be
+    /// empty, has shown that none has.
+    pub reads_need_commit: bool,
+}
+
+impl BackendTraits {
+    /// The traits of storage on this machine that no other server can write.
+    pub const LOCAL: BackendTraits =
+        BackendTraits { commit_on_caller: true, batch_bytes_max: None, reads_need_commit: false };
+}
+
+/// Storage for records. Owned by one thread; every call blocks.
 pub trait Backend: Send {
+    /// What the backend demands of its user; always the same.
+    fn traits(&self) -> BackendTraits;
+
     /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`] and
     /// [`Record::SessionOpened`]. May be called again, after a failed commit.
     ///

@@ -22,13 +22,13 @@ const ROW_BYTES_AT_ONCE: usize = 256 << 10;
 const ROWS_AT_ONCE_MAX: usize = 4 * ROWS_AT_ONCE;
 const ROW_BYTES_AT_ONCE_MAX: usize = 4 * ROW_BYTES_AT_ONCE;
 
-/// The backlog of an open database.
+/// The log of an open database.
 #[derive(Debug, Default)]
-pub(in crate::journal) struct Backlog {
+pub(in crate::journal) struct ChangeLog {
     /// The rows of grants that `held` does not have, by token.
     grants: FxHashMap<i64, i64>,
     /// The last change of a lease after its grant, by token.
-    later: BTreeMap<i64, Later>,
+    later: BTreeMap<i64, PendingChange>,
     /// Their numbers have no gaps.
     rows: VecDeque<Row>,
     last_row: i64,
@@ -42,7 +42,7 @@ pub(in crate::journal) struct Backlog {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Later {
+struct PendingChange {
     row: i64,
     /// `None`: the lease is over, and `held` has it.
     renewal: Option<Renewal>,
@@ -78,7 +78,7 @@ struct Sweep {
 
 /// A step of moving, or of removing only.
 #[derive(Debug)]
-pub(in crate::journal) struct Move {
+pub(in crate::journal) struct Compaction {
     /// Tokens, and the rows that they need no more.
     grants: Vec<(i64, i64)>,
     later: Vec<(i64, i64)>,
@@ -88,16 +88,16 @@ pub(in crate::journal) struct Move {
     last_row: Option<i64>,
 }
 
-impl Move {
+impl Compaction {
     /// All rows up to this one are to be removed.
     pub(in crate::journal) fn last_row(&self) -> Option<i64> {
         self.last_row
     }
 }
 
-impl Backlog {
+impl ChangeLog {
     /// Adds a row with what a batch does to leases, unless that comes to nothing: `text` gets its content, and its number
-    /// is answered. Should the row not become durable, the backlog is of no use any more, and the state is to be loaded again.
+    /// is answered. Should the row not become durable, the log is of no use any more, and the state is to be loaded again.
     pub(in crate::journal) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
         self.rows.push_back(Row { number: row, changes: 0, bytes: 0, grants: 0, needed: 0 });
@@ -171,13 +171,13 @@ impl Backlog {
 
     /// The row has the last renewal of a lease.
     pub(in crate::journal) fn renewed(&mut self, renewal: Renewal, row: i64) {
-        self.later(renewal.token.get(), Later { row, renewal: Some(renewal) });
+        self.later(renewal.token.get(), PendingChange { row, renewal: Some(renewal) });
     }
 
     /// The row has the end of a lease.
     pub(in crate::journal) fn ended(&mut self, token: i64, row: i64) {
         match self.grants.remove(&token) {
-            None => self.later(token, Later { row, renewal: None }),
+            None => self.later(token, PendingChange { row, renewal: None }),
             // Its end is in a later row than its grant, and stays longer.
             Some(grant) => {
                 self.needs_no_grant(grant);
@@ -189,7 +189,7 @@ impl Backlog {
         self.give_back_memory();
     }
 
-    fn later(&mut self, token: i64, later: Later) {
+    fn later(&mut self, token: i64, later: PendingChange) {
         self.row(later.row).needed += 1;
         if let Some(before) = self.later.insert(token, later) {
             self.row(before.row).needed -= 1;
@@ -237,8 +237,8 @@ impl Backlog {
     }
 
     /// Moves nothing: rows go if there are many that can.
-    pub(in crate::journal) fn plan_removal(&mut self) -> Move {
-        let mut plan = self.no_move(self.sweep);
+    pub(in crate::journal) fn plan_removal(&mut self) -> Compaction {
+        let mut plan = self.no_compaction(self.sweep);
         let bytes = self.removable(&mut plan);
         if plan.rows < ROWS_AT_ONCE && bytes < ROW_BYTES_AT_ONCE {
             (plan.rows, plan.last_row) = (0, None);
@@ -246,26 +246,26 @@ impl Backlog {
         plan
     }
 
-    fn no_move(&mut self, sweep: Option<Sweep>) -> Move {
+    fn no_compaction(&mut self, sweep: Option<Sweep>) -> Compaction {
         let (grants, later) = (Vec::new(), Vec::new());
-        Move { grants, later, sweep, opened: self.opened.take(), rows: 0, last_row: None }
+        Compaction { grants, later, sweep, opened: self.opened.take(), rows: 0, last_row: None }
     }
 
-    /// Goes on with the sweep, or begins one: passes what `held` has to learn of up to `most` leases to `write`. `read` answers
-    /// what a row says, each lease once. All rows go that can. Nothing changes here before [`Backlog::moved`]: only then is it
+    /// Goes on with the sweep, or begins one: passes what `held` has to learn of up to `max` leases to `write`. `read` answers
+    /// what a row says, each lease once. All rows go that can. Nothing changes here before [`ChangeLog::compacted`]: only then is it
     /// durable.
-    pub(in crate::journal) fn plan_move(
+    pub(in crate::journal) fn plan_compaction(
         &mut self,
-        most: usize,
+        max: usize,
         read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
         mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
-    ) -> Result<Move, JournalError> {
+    ) -> Result<Compaction, JournalError> {
         let leases = self.grants.len() + self.later.len();
         let begun = Sweep { upto_row: self.last_row, next_row: 0, next_token: i64::MIN, leases };
         let mut sweep = self.sweep.unwrap_or(begun);
-        let mut plan = self.no_move(None);
-        plan.sweep = match self.move_grants(&mut sweep, most, &mut plan, read, &mut write)? {
-            true => self.move_later(sweep, most, &mut plan, write)?,
+        let mut plan = self.no_compaction(None);
+        plan.sweep = match self.move_grants(&mut sweep, max, &mut plan, read, &mut write)? {
+            true => self.move_later(sweep, max, &mut plan, write)?,
             false => Some(sweep),
         };
         self.removable(&mut plan);
@@ -276,8 +276,8 @@ impl Backlog {
     fn move_grants(
         &self,
         sweep: &mut Sweep,
-        most: usize,
-        plan: &mut Move,
+        max: usize,
+        plan: &mut Compaction,
         mut read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
         write: &mut impl FnMut(i64, &Change) -> Result<(), JournalError>,
     ) -> Result<bool, JournalError> {
@@ -288,14 +288,14 @@ impl Backlog {
             if row.grants == 0 {
                 continue;
             }
-            if plan.grants.len() >= most {
+            if plan.grants.len() >= max {
                 return Ok(false);
             }
             let mut opened = match plan.opened.take() {
                 Some(opened) if opened.row == row.number => opened,
                 _ => Opened { row: row.number, changed: read(row.number)? },
             };
-            while plan.grants.len() < most
+            while plan.grants.len() < max
                 && let Some((token, mut change)) = opened.changed.pop_front()
             {
                 if self.grants.get(&token) != Some(&row.number) {
@@ -320,11 +320,11 @@ impl Backlog {
     fn move_later(
         &self,
         sweep: Sweep,
-        most: usize,
-        plan: &mut Move,
+        max: usize,
+        plan: &mut Compaction,
         mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
     ) -> Result<Option<Sweep>, JournalError> {
-        let mut left = most.saturating_sub(plan.grants.len());
+        let mut left = max.saturating_sub(plan.grants.len());
         for (token, later) in self.later.range(sweep.next_token..) {
             if later.row > sweep.upto_row || self.grants.contains_key(token) {
                 continue;
@@ -340,7 +340,7 @@ impl Backlog {
     }
 
     /// Plans to remove the first rows that have nothing left to say. Their bytes.
-    fn removable(&self, plan: &mut Move) -> usize {
+    fn removable(&self, plan: &mut Compaction) -> usize {
         let mut settled: Vec<i64> = plan.grants.iter().chain(&plan.later).map(|(_, row)| *row).collect();
         settled.sort_unstable();
         let mut settled = settled.into_iter().peekable();
@@ -359,7 +359,7 @@ impl Backlog {
     }
 
     /// Notes that what was planned is durable. Between the two nothing else may change.
-    pub(in crate::journal) fn moved(&mut self, plan: Move) {
+    pub(in crate::journal) fn compacted(&mut self, plan: Compaction) {
         for (token, row) in plan.grants {
             self.grants.remove(&token);
             self.needs_no_grant(row);

@@ -1,25 +1,33 @@
-//! What happened to leases in one commit, as one JSON text: a row of the table `changes`.
+//! What one commit did to leases, as one JSON text: a row of the change log.
 //!
-//! Promise: any SQLite tool can read it; a text that is not ours is damage, not a panic. An element is one of these:
+//! A text is an array of entries. An entry is one of these:
 //!
-//! * a new lease: an array of the columns of `held`,
-//! * a new lease like most, exclusive and without anything rare: token, db, key, owner, granted_ns, ttl_ms, addr, client_name,
-//! * a renewal: token, deadline_ns, lasts_ms, renewals,
-//! * for a lease that is over, its token.
+//! * the token of a lease: the lease is over,
+//! * `[1, …]`: a new lease, as its columns (`columns::COLUMNS`); columns at the end that have their defaults are left out,
+//! * `[2, token, deadline_ns, lasts_ms, renewals]`: a renewal.
 //!
-//! Keys and owners are strings, or arrays of bytes where they are no text. Absent: SQL.
+//! The first element of an array is its tag. Keys and owners are strings, or arrays of bytes where they
+//! are not UTF-8 text.
+//!
+//! Guarantees: any SQLite tool can read a text; a text with an unknown tag or anything else that this
+//! file does not write is damage, not a panic. Not here: SQL.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::fmt;
 
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::journal::sqlite::rows::{Bytes, LeaseColumns, damaged, lease_from, session_text, ttl_from};
+use super::columns::{Bytes, ExtraColumns, LeaseColumns, stated_columns, ttl_from};
 use crate::journal::{JournalError, Renewal, StoredLease};
-use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Request, Timestamp, Ttl};
+use crate::lock::{FencingToken, Timestamp, Ttl};
 
-/// What a row says of a lease.
+/// The tag of a new lease.
+pub(in crate::journal) const GRANTED: u8 = 1;
+/// The tag of a renewal.
+pub(in crate::journal) const RENEWED: u8 = 2;
+
+/// What a row says about a lease.
 #[derive(Debug)]
 pub(in crate::journal) enum Change {
     /// It was granted.
@@ -34,89 +42,65 @@ pub(in crate::journal) enum Change {
 pub(in crate::journal) struct ChangesText(Vec<u8>);
 
 impl ChangesText {
+    /// An empty text with room for `bytes` bytes.
     pub(in crate::journal) fn with_capacity(bytes: usize) -> ChangesText {
         let mut text = Vec::with_capacity(bytes);
         text.push(b'[');
         ChangesText(text)
     }
 
-    pub(in crate::journal) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.0.len() == 1
     }
 
+    /// Adds a new lease. Written by hand: nearly all bytes of the log are written here, and serde takes
+    /// twice as long.
     pub(in crate::journal) fn granted(&mut self, stored: &StoredLease) {
         let StoredLease { name, lease } = stored;
-        let extra = lease.extra.as_deref();
         let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
-        let addr = lease.origin.as_ref().map(|origin| origin.addr.as_str());
-        let client_name = lease.origin.as_ref().map(|origin| origin.client_name.as_str());
-        if is_plain(lease) {
-            // The order of `PlainLease`. Nearly all there is to write is written here: as serde does it, in half the time.
-            self.next();
-            self.0.push(b'[');
-            self.number(lease.token.get());
+        self.separate();
+        self.0.push(b'[');
+        self.number(GRANTED);
+        for column in 0..stated_columns(name, lease) {
             self.0.push(b',');
-            self.number(name.database());
-            self.0.push(b',');
-            self.text(name.key());
-            self.0.push(b',');
-            self.text(lease.owner.as_bytes());
-            self.0.push(b',');
-            self.number_or_null(lease.granted_at.to_stored());
-            self.0.push(b',');
-            self.number_or_null(millis(lease.ttl));
-            for text in [addr, client_name] {
-                self.0.push(b',');
-                match text {
-                    Some(text) => self.text(text.as_bytes()),
-                    None => self.0.extend_from_slice(b"null"),
-                }
+            // The order of `COLUMNS`.
+            match column {
+                0 => self.number(lease.token.get()),
+                1 => self.text(name.key()),
+                2 => self.text(lease.owner.as_bytes()),
+                3 => self.number_or_null(lease.granted_at.to_stored()),
+                4 => self.number_or_null(millis(lease.ttl)),
+                5 => self.text_or_null(lease.origin.as_ref().map(|origin| origin.addr.as_bytes())),
+                6 => self.text_or_null(lease.origin.as_ref().map(|origin| origin.client_name.as_bytes())),
+                7 => self.number(name.database()),
+                8 => self.serialize(&lease.extra.as_deref().map(ExtraColumns::of)),
+                9 => self.number_or_null(lease.mode.capacity()),
+                10 => self.number_or_null(millis(lease.lasts)),
+                11 => self.number_or_null(lease.deadline.to_stored()),
+                12 => self.number(lease.renewals),
+                _ => unreachable!("a lease has no more columns"),
             }
-            self.0.push(b']');
-            return;
         }
-        self.push(&GrantedColumns(
-            lease.token.get(),
-            name.database(),
-            Text(name.key()),
-            Text(lease.owner.as_bytes()),
-            lease.mode.capacity(),
-            millis(lease.ttl),
-            millis(lease.lasts),
-            lease.deadline.to_stored(),
-            lease.granted_at.to_stored(),
-            lease.renewals,
-            millis(extra.and_then(|extra| extra.max_hold)),
-            millis(extra.and_then(|extra| extra.delay)),
-            u8::from(extra.is_some_and(|extra| extra.delays_after_release)),
-            lease.session().map(session_text),
-            lease.counted_by().map(session_text),
-            lease.account(),
-            lease.meta(),
-            addr,
-            client_name,
-        ));
+        self.0.push(b']');
     }
 
+    /// Adds a renewal.
     pub(in crate::journal) fn renewed(&mut self, renewal: &Renewal) {
-        let lasts = renewal.lasts.map(Ttl::as_millis);
-        self.push(&(renewal.token.get(), renewal.deadline.to_stored(), lasts, renewal.renewals));
+        let Renewal { token, deadline, lasts, renewals } = renewal;
+        self.separate();
+        self.serialize(&(RENEWED, token.get(), deadline.to_stored(), lasts.map(Ttl::as_millis), renewals));
     }
 
+    /// Adds the end of a lease.
     pub(in crate::journal) fn ended(&mut self, token: i64) {
-        self.next();
+        self.separate();
         self.number(token);
     }
 
-    fn next(&mut self) {
+    fn separate(&mut self) {
         if !self.is_empty() {
             self.0.push(b',');
         }
-    }
-
-    fn push(&mut self, change: &impl Serialize) {
-        self.next();
-        self.serialize(change);
     }
 
     fn serialize(&mut self, value: &impl Serialize) {
@@ -130,8 +114,12 @@ impl ChangesText {
     fn number_or_null(&mut self, number: Option<impl itoa::Integer>) {
         match number {
             Some(number) => self.number(number),
-            None => self.0.extend_from_slice(b"null"),
+            None => self.null(),
         }
+    }
+
+    fn null(&mut self) {
+        self.0.extend_from_slice(b"null");
     }
 
     fn text(&mut self, text: &[u8]) {
@@ -144,45 +132,19 @@ impl ChangesText {
         }
     }
 
-    /// UTF-8.
+    fn text_or_null(&mut self, text: Option<&[u8]>) {
+        match text {
+            Some(text) => self.text(text),
+            None => self.null(),
+        }
+    }
+
+    /// The whole text, in UTF-8.
     pub(in crate::journal) fn into_bytes(mut self) -> Vec<u8> {
         self.0.push(b']');
         self.0
     }
 }
-
-/// Whether the rest can be told from eight columns.
-fn is_plain(lease: &Lease) -> bool {
-    lease.extra.is_none()
-        && lease.mode == Mode::Exclusive
-        && lease.renewals == 0
-        && lease.lasts == lease.ttl
-        && lease.deadline == lease.granted_at.after(lease.ttl)
-}
-
-/// [`LeaseColumns`] on their way out.
-#[derive(Serialize)]
-struct GrantedColumns<'a>(
-    i64,
-    u8,
-    Text<'a>,
-    Text<'a>,
-    Option<u32>,
-    Option<u32>,
-    Option<u32>,
-    Option<i64>,
-    Option<i64>,
-    u32,
-    Option<u32>,
-    Option<u32>,
-    u8,
-    Option<String>,
-    Option<String>,
-    Option<&'a str>,
-    Option<&'a str>,
-    Option<&'a str>,
-    Option<&'a str>,
-);
 
 struct Text<'a>(&'a [u8]);
 
@@ -201,7 +163,7 @@ impl<'de> Deserialize<'de> for Bytes {
         struct TextOrBytes;
         impl<'de> Visitor<'de> for TextOrBytes {
             type Value = Bytes;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or an array of bytes")
             }
             fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
@@ -219,75 +181,127 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Element {
+enum Entry {
     Ended(i64),
-    Renewed(i64, Option<i64>, Option<i64>, u32),
-    Plain(PlainLease),
+    Renewed { token: i64, deadline_ns: Option<i64>, lasts_ms: Option<i64>, renewals: u32 },
     Granted(Box<LeaseColumns>),
 }
 
-#[derive(Deserialize)]
-struct PlainLease(
-    i64,            // token
-    u8,             // db
-    Bytes,          // key
-    Bytes,          // owner
-    i64,            // granted_ns
-    Option<i64>,    // ttl_ms
-    Option<String>, // addr
-    Option<String>, // client_name
-);
-
-impl PlainLease {
-    fn stored(self) -> Result<StoredLease, JournalError> {
-        let PlainLease(token, database, key, owner, granted, ttl, addr, client_name) = self;
-        let origin = addr.map(|addr| Origin { addr, client_name: client_name.unwrap_or_default() });
-        let request = Request {
-            origin: origin.map(Arc::new),
-            ..Request::exclusive(Owner::new(&owner.0).map_err(damaged)?, ttl_from(ttl)?)
-        };
-        let token = FencingToken::new(token).map_err(damaged)?;
-        let lease = Lease::grant(&request, token, Timestamp::from_stored(Some(granted)));
-        Ok(StoredLease { name: LockName::new(database, &key.0).map_err(damaged)?, lease })
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        struct TokenOrTagged;
+        impl<'de> Visitor<'de> for TokenOrTagged {
+            type Value = Entry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token or a tagged array")
+            }
+            fn visit_u64<E: Error>(self, token: u64) -> Result<Entry, E> {
+                i64::try_from(token).map(Entry::Ended).map_err(E::custom)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Entry, A::Error> {
+                match required(&mut items, "a tag")? {
+                    GRANTED => Ok(Entry::Granted(Box::new(granted_columns(&mut items)?))),
+                    RENEWED => Ok(Entry::Renewed {
+                        token: required(&mut items, "token")?,
+                        deadline_ns: required(&mut items, "deadline_ns")?,
+                        lasts_ms: required(&mut items, "lasts_ms")?,
+                        renewals: required(&mut items, "renewals")?,
+                    }),
+                    tag => Err(A::Error::custom(format!("an entry with the unknown tag {tag}"))),
+                }
+            }
+        }
+        deserializer.deserialize_any(TokenOrTagged)
     }
 }
 
-/// The changes in a text, with their tokens: of each lease the sum of what is said of it.
-pub(in crate::journal) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> {
-    let elements: Vec<Element> = serde_json::from_str(text).map_err(damaged)?;
-    let mut changes: VecDeque<(i64, Change)> = VecDeque::with_capacity(elements.len());
-    let mut places: HashMap<i64, usize> = HashMap::with_capacity(elements.len());
-    for element in elements {
-        let (token, change) = match element {
-            Element::Ended(token) => (token, Change::Ended),
-            Element::Renewed(token, deadline, lasts, renewals) => {
+fn required<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    items: &mut A,
+    name: &'static str,
+) -> Result<T, A::Error> {
+    items.next_element()?.ok_or_else(|| A::Error::custom(format!("an entry without {name}")))
+}
+
+/// In the order and with the defaults of `COLUMNS`.
+fn granted_columns<'de, A: SeqAccess<'de>>(items: &mut A) -> Result<LeaseColumns, A::Error> {
+    let (token, key, owner) = (required(items, "token")?, required(items, "key")?, required(items, "owner")?);
+    let (granted_ns, ttl_ms) = (required(items, "granted_ns")?, required::<Option<i64>, A>(items, "ttl_ms")?);
+    let addr = items.next_element()?.unwrap_or_default();
+    let client_name = items.next_element()?.unwrap_or_default();
+    let db = items.next_element()?.unwrap_or_default();
+    let extra = items.next_element()?.unwrap_or_default();
+    let holders_max = items.next_element()?.unwrap_or(Some(1));
+    let lasts_ms = items.next_element()?.unwrap_or(ttl_ms);
+    let deadline_ns = match items.next_element()? {
+        Some(deadline_ns) => deadline_ns,
+        None => {
+            let ttl = ttl_from(ttl_ms).map_err(A::Error::custom)?;
+            Timestamp::from_stored(Some(granted_ns)).after(ttl).to_stored()
+        }
+    };
+    let renewals = items.next_element()?.unwrap_or_default();
+    Ok(LeaseColumns {
+        token,
+        key,
+        owner,
+        granted_ns,
+        ttl_ms,
+        addr,
+        client_name,
+        db,
+        extra,
+        holders_max,
+        lasts_ms,
+        deadline_ns,
+        renewals,
+    })
+}
+
+impl Entry {
+    fn into_change(self) -> Result<(i64, Change), JournalError> {
+        Ok(match self {
+            Entry::Ended(token) => (token, Change::Ended),
+            Entry::Renewed { token, deadline_ns, lasts_ms, renewals } => {
                 let renewal = Renewal {
-                    token: FencingToken::new(token).map_err(damaged)?,
-                    deadline: Timestamp::from_stored(deadline),
-                    lasts: ttl_from(lasts)?,
+                    token: FencingToken::new(token).map_err(JournalError::corrupt)?,
+                    deadline: Timestamp::from_stored(deadline_ns),
+                    lasts: ttl_from(lasts_ms)?,
                     renewals,
                 };
                 (token, Change::Renewed(renewal))
             }
-            Element::Plain(plain) => granted(plain.stored()?),
-            Element::Granted(columns) => granted(lease_from(*columns)?),
-        };
-        let Some(place) = places.insert(token, changes.len()) else {
+            Entry::Granted(columns) => (columns.token, Change::Granted(Box::new(columns.into_stored()?))),
+        })
+    }
+}
+
+/// The changes in a text, with their tokens: one change for each lease, the sum of its entries.
+pub(in crate::journal) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> {
+    let entries: Vec<Entry> = serde_json::from_str(text).map_err(JournalError::corrupt)?;
+    merge(entries.into_iter().map(Entry::into_change))
+}
+
+/// Makes one change for each lease of the changes of one commit.
+pub(in crate::journal) fn merge(
+    all: impl ExactSizeIterator<Item = Result<(i64, Change), JournalError>>,
+) -> Result<VecDeque<(i64, Change)>, JournalError> {
+    let mut changes: VecDeque<(i64, Change)> = VecDeque::with_capacity(all.len());
+    let mut places: HashMap<i64, usize> = HashMap::with_capacity(all.len());
+    for change in all {
+        let (token, change) = change?;
+        let place = *places.entry(token).or_insert(changes.len());
+        if place == changes.len() {
             changes.push_back((token, change));
             continue;
-        };
-        places.insert(token, place);
+        }
         match (&mut changes[place].1, change) {
             (Change::Granted(stored), Change::Renewed(renewal)) => renewal.apply_to(&mut stored.lease),
             (Change::Renewed(first), Change::Renewed(renewal)) => *first = renewal,
-            _ => return Err(damaged(format!("a row of changes says contradictory things of token {token}"))),
+            _ => {
+                let what = format!("a row of changes has contradictory entries about token {token}");
+                return Err(JournalError::corrupt(what));
+            }
         }
     }
     Ok(changes)
-}
-
-fn granted(stored: StoredLease) -> (i64, Change) {
-    (stored.lease.token.get(), Change::Granted(Box::new(stored)))
 }

@@ -4,16 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use super::compaction::{Backlog, ROW_MAX};
+use super::compaction::{ChangeLog, ROW_MAX};
 use super::entry::Change;
-use crate::journal::sqlite::rows::damaged;
 use crate::journal::{JournalError, Renewal, StoredLease};
 
 /// The rows first, in their order; then the table, in the order of tokens.
 #[derive(Debug, Default)]
-pub(in crate::journal) struct Recovered {
+pub(in crate::journal) struct Replay {
     by_token: BTreeMap<i64, Pending>,
-    backlog: Backlog,
+    log: ChangeLog,
     last_row: Option<i64>,
 }
 
@@ -26,7 +25,7 @@ struct Pending {
     change: Change,
 }
 
-impl Recovered {
+impl Replay {
     /// Takes a row.
     pub(in crate::journal) fn row(
         &mut self,
@@ -36,7 +35,10 @@ impl Recovered {
     ) -> Result<(), JournalError> {
         let follows = self.last_row.is_none_or(|last| number == last + 1);
         if !(1..ROW_MAX).contains(&number) || !follows {
-            return Err(damaged(format!("row {number} of changes after row {:?}", self.last_row)));
+            return Err(JournalError::corrupt(format!(
+                "row {number} of changes after row {:?}",
+                self.last_row
+            )));
         }
         self.last_row = Some(number);
         let mut changes = 0;
@@ -46,7 +48,7 @@ impl Recovered {
             if let (Some(Pending { change: Change::Ended, .. }), _) | (Some(_), Change::Granted(_)) =
                 (&before, &next)
             {
-                return Err(damaged(format!(
+                return Err(JournalError::corrupt(format!(
                     "row {number} of changes goes on with token {token}, which is over or twice"
                 )));
             }
@@ -63,7 +65,7 @@ impl Recovered {
             };
             self.by_token.insert(token, pending);
         }
-        self.backlog.recover_row(number, changes, bytes);
+        self.log.recover_row(number, changes, bytes);
         Ok(())
     }
 
@@ -78,7 +80,7 @@ impl Recovered {
         };
         let renewal = match change {
             Change::Ended => {
-                self.backlog.ended(token, last);
+                self.log.ended(token, last);
                 return Ok(None);
             }
             Change::Renewed(renewal) => renewal,
@@ -87,11 +89,13 @@ impl Recovered {
             {
                 Renewal::of(&granted.lease)
             }
-            Change::Granted(_) => return Err(damaged(format!("two leases with token {token}"))),
+            Change::Granted(_) => {
+                return Err(JournalError::corrupt(format!("two leases with token {token}")));
+            }
         };
         if Renewal::of(&stored.lease) != renewal {
             renewal.apply_to(&mut stored.lease);
-            self.backlog.renewed(renewal, last);
+            self.log.renewed(renewal, last);
         }
         Ok(Some(stored))
     }
@@ -100,28 +104,30 @@ impl Recovered {
     pub(in crate::journal) fn not_in_held(
         &mut self,
         tokens: std::ops::Range<i64>,
-        mut each: impl FnMut(Box<StoredLease>),
+        mut each: impl FnMut(Box<StoredLease>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         while let Some((token, _)) = self.by_token.range(tokens.clone()).next() {
             let token = *token;
             let Some(Pending { first, last, change }) = self.by_token.remove(&token) else { break };
             match change {
                 Change::Granted(stored) => {
-                    self.backlog.granted(token, first);
+                    self.log.granted(token, first);
                     if last != first {
-                        self.backlog.renewed(Renewal::of(&stored.lease), last);
+                        self.log.renewed(Renewal::of(&stored.lease), last);
                     }
-                    each(stored);
+                    each(stored)?;
                 }
                 Change::Ended => {}
-                Change::Renewed(_) => return Err(damaged("a renewal of a lease that was never granted")),
+                Change::Renewed(_) => {
+                    return Err(JournalError::corrupt("a renewal of a lease that was never granted"));
+                }
             }
         }
         Ok(())
     }
 
     /// What is to be moved still, after all of the table.
-    pub(in crate::journal) fn into_backlog(self) -> Backlog {
-        self.backlog
+    pub(in crate::journal) fn into_log(self) -> ChangeLog {
+        self.log
     }
 }

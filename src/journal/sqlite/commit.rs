@@ -9,15 +9,15 @@ use super::SqliteBackend;
 use super::fault::fault;
 use super::rows;
 use super::transaction::Writing;
-use crate::journal::log::compaction::{Backlog, Move};
+use crate::journal::log::compaction::{ChangeLog, Compaction};
 use crate::journal::log::entry::{self, ChangesText};
 use crate::journal::{Backend, JournalError, Record};
 
 /// Changes in `changes` from which on they move into `held`: fewer cost a burst of new locks a third of its speed. As many as a
 /// hash map holds before it doubles once more.
-pub(super) const BACKLOG_CHANGES_MAX: usize = (1 << 18) / 8 * 7;
+pub(super) const LOG_CHANGES_MAX: usize = (1 << 18) / 8 * 7;
 /// The same in bytes.
-pub(super) const BACKLOG_BYTES_MAX: usize = 64 << 20;
+pub(super) const LOG_BYTES_MAX: usize = 64 << 20;
 /// Leases that a commit moves at least, when it moves any.
 pub(super) const SWEEP_MIN: usize = 16;
 /// Leases moved in one step when nothing else is to be done.
@@ -33,10 +33,10 @@ pub(super) struct Staged {
 }
 
 impl SqliteBackend {
-    /// Enters a batch into the backlog.
+    /// Enters a batch into the log.
     pub(super) fn stage(&mut self, batch: &[Record]) -> Result<Staged, JournalError> {
         let mut text = ChangesText::with_capacity(self.text_bytes);
-        let row = self.backlog.add(batch, &mut text);
+        let row = self.log.add(batch, &mut text);
         let has_others = batch.iter().any(|record| !record.is_of_a_lease());
         let reserved = batch.iter().filter_map(|record| match record {
             Record::TokensReserved(upto) => Some(*upto),
@@ -47,7 +47,7 @@ impl SqliteBackend {
         let text = text.into_bytes();
         if row.is_some() {
             self.text_bytes = text.len() + text.len() / 4;
-            self.backlog.weigh_newest(text.len());
+            self.log.weigh_newest(text.len());
         }
         Ok(Staged { row, text, has_others })
     }
@@ -72,13 +72,12 @@ impl SqliteBackend {
     pub(super) fn write_staged(&mut self, batch: &[Record], staged: &Staged) -> Result<(), JournalError> {
         let failed = |error| fault("commit", &error);
         let Staged { row, text, has_others } = staged;
-        let is_full =
-            self.backlog.changes() > self.backlog_changes_max || self.backlog.bytes() > BACKLOG_BYTES_MAX;
+        let is_full = self.log.changes() > self.log_changes_max || self.log.bytes() > LOG_BYTES_MAX;
         // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
         // meanwhile need not be written.
-        let share = |leases| batch.len() * leases / self.backlog_changes_max + SWEEP_MIN;
-        let to_move = self.backlog.sweeping().or(is_full.then_some(0)).map(share);
-        let removal = to_move.is_none().then(|| self.backlog.plan_removal());
+        let share = |leases| batch.len() * leases / self.log_changes_max + SWEEP_MIN;
+        let to_move = self.log.sweeping().or(is_full.then_some(0)).map(share);
+        let removal = to_move.is_none().then(|| self.log.plan_removal());
         let is_one_statement = !has_others && removal.as_ref().is_some_and(|plan| plan.last_row().is_none());
         let writing = if is_one_statement { None } else { Some(Writing::begin(&self.db)?) };
         for record in batch {
@@ -95,11 +94,11 @@ impl SqliteBackend {
         row.map_or(Ok(()), |row| rows::put_changes(&self.db, row, text)).map_err(failed)?;
         let moved = match removal {
             Some(plan) => plan,
-            None => plan_move(&mut self.backlog, &self.db, to_move.unwrap_or(SWEEP_MIN))?,
+            None => plan_compaction(&mut self.log, &self.db, to_move.unwrap_or(SWEEP_MIN))?,
         };
         moved.last_row().map_or(Ok(()), |row| rows::remove_changes(&self.db, row)).map_err(failed)?;
         writing.map_or(Ok(()), Writing::commit)?;
-        self.backlog.moved(moved);
+        self.log.compacted(moved);
         self.checkpoints.after_commit(&self.db);
         Ok(())
     }
@@ -109,12 +108,16 @@ impl SqliteBackend {
     }
 }
 
-/// Moves changes of up to `most` leases into `held`.
-pub(super) fn plan_move(backlog: &mut Backlog, db: &Connection, most: usize) -> Result<Move, JournalError> {
+/// Moves changes of up to `max` leases into `held`.
+pub(super) fn plan_compaction(
+    log: &mut ChangeLog,
+    db: &Connection,
+    max: usize,
+) -> Result<Compaction, JournalError> {
     let failed = |error| fault("move changes", &error);
     let mut held = rows::Held::of(db).map_err(failed)?;
-    backlog.plan_move(
-        most,
+    log.plan_compaction(
+        max,
         |row| entry::read(&rows::changes_of(db, row).map_err(failed)?),
         |token, change| held.write(token, change).map_err(failed),
     )

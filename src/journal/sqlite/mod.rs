@@ -13,7 +13,7 @@ mod file_identity;
 mod load;
 mod lock_file;
 mod open;
-pub(super) mod rows;
+mod rows;
 mod schema;
 mod transaction;
 mod wal_check;
@@ -24,14 +24,14 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use self::checkpoint::Checkpoints;
-use self::commit::{BACKLOG_CHANGES_MAX, CHANGES_PER_STEP, Staged, plan_move};
+use self::commit::{CHANGES_PER_STEP, LOG_CHANGES_MAX, Staged, plan_compaction};
 use self::fault::fault;
 use self::file_identity::FileIdentity;
 use self::lock_file::LockFile;
 use self::open::{BUSY_TIMEOUT, open_locked, real};
 use self::transaction::Writing;
-use super::log::compaction::Backlog;
-use super::{Attempt, Backend, JournalError, Loaded, Record};
+use super::log::compaction::ChangeLog;
+use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::lock::Timestamp;
 
 /// What to do where the log is so damaged that durable commits cannot be read.
@@ -52,8 +52,8 @@ pub struct SqliteBackend {
     files: [FileIdentity; 2],
     /// What a commit is to write, from before it found the database locked.
     staged: Option<Staged>,
-    backlog: Backlog,
-    backlog_changes_max: usize,
+    log: ChangeLog,
+    log_changes_max: usize,
     /// Room for the text of the next commit, by the last one.
     text_bytes: usize,
     checkpoints: Checkpoints,
@@ -85,9 +85,9 @@ impl SqliteBackend {
             db,
             files,
             staged: None,
-            backlog: Backlog::default(),
+            log: ChangeLog::default(),
             text_bytes: 0,
-            backlog_changes_max: BACKLOG_CHANGES_MAX,
+            log_changes_max: LOG_CHANGES_MAX,
             checkpoints,
             lock_file,
         })
@@ -95,6 +95,10 @@ impl SqliteBackend {
 }
 
 impl Backend for SqliteBackend {
+    fn traits(&self) -> BackendTraits {
+        BackendTraits::LOCAL
+    }
+
     fn load(
         &mut self,
         boot: Option<&str>,
@@ -103,8 +107,8 @@ impl Backend for SqliteBackend {
     ) -> Result<Loaded, JournalError> {
         self.verify()?;
         self.staged = None;
-        let (mut loaded, backlog) = load::load(&mut self.db, boot, now, each)?;
-        self.backlog = backlog;
+        let (mut loaded, log) = load::load(&mut self.db, boot, now, each)?;
+        self.log = log;
         loaded.tokens_reserved = loaded.tokens_reserved.max(self.lock_file.tokens_reserved());
         Ok(loaded)
     }
@@ -135,19 +139,19 @@ impl Backend for SqliteBackend {
     fn maintain(&mut self) -> Result<bool, JournalError> {
         let failed = |error| fault("move changes", &error);
         self.verify_if_due()?;
-        if !self.backlog.is_empty() {
+        if !self.log.is_empty() {
             let moving = Writing::begin(&self.db)?;
-            let moved = plan_move(&mut self.backlog, &self.db, CHANGES_PER_STEP)?;
+            let moved = plan_compaction(&mut self.log, &self.db, CHANGES_PER_STEP)?;
             moved.last_row().map_or(Ok(()), |row| rows::remove_changes(&self.db, row)).map_err(failed)?;
             moving.commit()?;
-            self.backlog.moved(moved);
+            self.log.compacted(moved);
             self.checkpoints.after_commit(&self.db);
-            if self.backlog.is_empty() {
+            if self.log.is_empty() {
                 // All is quiet: what a burst took goes back to the system.
                 self.db.execute_batch("PRAGMA shrink_memory").map_err(failed)?;
             }
         }
-        Ok(!self.backlog.is_empty())
+        Ok(!self.log.is_empty())
     }
 }
 

@@ -47,7 +47,7 @@ fn loading_writes_nothing_and_needs_no_space() {
     let (mut found, before) = (0, backend.db.total_changes());
     backend.load(Some("b"), Timestamp::default(), &mut |_| found += 1).unwrap();
     assert_eq!((found, backend.db.total_changes()), (6000, before));
-    assert!(!backend.backlog.is_empty(), "there was something to move");
+    assert!(!backend.log.is_empty(), "there was something to move");
     while backend.maintain().unwrap() {}
     assert_eq!(view(&path).len(), 6000);
 }
@@ -102,5 +102,5 @@ fn a_reboot_gives_a_lease_the_length_of_a_renewal_that_was_not_moved() {
     renewal.apply_to(&mut renewed.lease);
     renewed.lease.restart(Timestamp::from_nanos(1_000));
     assert_eq!(load(&mut backend, "second", 1_000), [Record::Granted(renewed)]);
-    assert!(backend.backlog.is_empty());
+    assert!(backend.log.is_empty());
 }

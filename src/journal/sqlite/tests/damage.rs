@@ -5,17 +5,17 @@ use crate::journal::sqlite::*;
 fn rows_that_contradict_each_other_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let plain = r#"[1,0,"k","me",5,7,null,null]"#;
+    let plain = r#"[1,1,"k","me",5,7]"#;
     for (row, held, first, second, boot) in [
         (0, false, plain, "[]", "b"),
         (1_i64 << 38, false, plain, "[]", "b"),
         (1, false, plain, plain, "b"),
         (1, false, "1", plain, "b"),
-        (1, false, "[1,9,9,1]", "[]", "b"),
-        (1, false, "[1,9,9,1]", "[]", "another"),
-        (1, true, r#"[1,0,"other","me",5,7,null,null]"#, "[]", "b"),
-        (1, true, r#"[1,0,"other","me",5,7,null,null]"#, "[]", "another"),
-        (1, true, "1", "[1,9,9,1]", "b"),
+        (1, false, "[2,1,9,9,1]", "[]", "b"),
+        (1, false, "[2,1,9,9,1]", "[]", "another"),
+        (1, true, r#"[1,1,"other","me",5,7]"#, "[]", "b"),
+        (1, true, r#"[1,1,"other","me",5,7]"#, "[]", "another"),
+        (1, true, "1", "[2,1,9,9,1]", "b"),
     ] {
         let _ = std::fs::remove_file(&path);
         let mut backend = SqliteBackend::open(&path).unwrap();

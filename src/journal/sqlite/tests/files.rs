@@ -9,7 +9,7 @@ fn a_commit_that_must_not_wait_leaves_a_locked_database_to_one_that_may() {
     let path = dir.path().join("db");
     let mut backend = SqliteBackend::open(&path).unwrap();
     backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
-    backend.backlog_changes_max = 20;
+    backend.log_changes_max = 20;
     let other = Connection::open(&path).unwrap();
     let mut expected = 0;
     // One statement, several, and with changes on their way.

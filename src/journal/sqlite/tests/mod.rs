@@ -3,6 +3,7 @@
 mod compaction;
 mod damage;
 mod files;
+mod migration;
 mod view;
 
 use std::sync::Arc;
