@@ -65,7 +65,7 @@ fn state(backend: &mut dyn Backend, boot: Option<&str>, now: Timestamp) -> (Vec<
     (records, loaded)
 }
 
-/// Runs a check against every backend; `reopen` is what a restart is to it.
+/// Runs `check` with every backend; its second argument restarts the backend.
 fn every_backend(check: impl Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>) -> Box<dyn Backend>)) {
     let mut memory: Box<dyn Backend> = Box::new(MemoryBackend::default());
     check(&mut memory, &|backend| backend);
@@ -82,7 +82,7 @@ fn every_backend(check: impl Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>)
 }
 
 #[test]
-fn what_is_committed_is_loaded_again_to_the_last_field() {
+fn load_returns_every_field_of_committed_records() {
     every_backend(|backend, reopen| {
         let delay = Delay { until: ms(77), length: Ttl::from_millis(50).unwrap() };
         let all = vec![
@@ -136,7 +136,7 @@ fn traits_are_constant_and_wrappers_pass_them_on() {
 }
 
 #[test]
-fn the_last_state_counts_within_a_batch_and_across_batches() {
+fn the_last_state_wins_within_and_across_batches() {
     every_backend(|backend, _| {
         let renewed = |token, deadline, renewals| {
             let token = FencingToken::new(token).unwrap();
@@ -216,7 +216,7 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
 }
 
 #[test]
-fn files_that_are_foreign_damaged_or_newer_are_refused_by_name() {
+fn foreign_damaged_and_newer_files_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     std::fs::write(&path, b"this is not a database, but it is long enough to look at closely").unwrap();
@@ -236,7 +236,7 @@ fn files_that_are_foreign_damaged_or_newer_are_refused_by_name() {
 }
 
 #[test]
-fn rows_that_make_no_lease_are_damage_not_a_panic() {
+fn invalid_rows_are_corruption_not_a_panic() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     for (column, value) in [

@@ -1,7 +1,7 @@
 //! Why the journal could not do what was asked.
 //!
-//! Guarantees: the text of an error names the cause and the operator's next step, and the error knows
-//! whether a retry can help. Not here: the texts that clients get, and when to retry.
+//! Guarantees: the text of an error names the cause and the operator's next step, and the error
+//! knows whether a retry can help. Not here: the texts that clients get, and when to retry.
 
 use std::fmt;
 
@@ -65,9 +65,10 @@ impl JournalError {
         JournalError::Corrupt { what: what.to_string() }
     }
 
-    /// Whether the same call can succeed later, without a restart of the server: once there is space, the file
-    /// is back, or the other process has ended. The journal keeps retrying such errors; after any other it
-    /// must stay down, because retrying would hide the error or harm another server.
+    /// Whether the same call can succeed later, without a restart of the server: once there is
+    /// space, the file is back, or the other process has ended. The journal keeps retrying such
+    /// errors; after any other it must stay down, because retrying would hide the error or harm
+    /// another server.
     pub fn is_retryable(&self) -> bool {
         match self {
             JournalError::Full

@@ -1,4 +1,5 @@
-//! A backend that fails, delays or loses batches on command, for tests of everything above the journal.
+//! A backend that fails, delays or loses batches on command, for tests of everything above the
+//! journal.
 //!
 //! Guarantees: without a command it does what the inner backend does. Not here: randomness.
 
@@ -78,8 +79,8 @@ impl Faults {
         self.wait_while(|state| !state.held);
     }
 
-    /// Sets whether another process has the storage locked. While it has, commits wait, and attempts would
-    /// block.
+    /// Sets whether another process has the storage locked. While it has, commits wait, and
+    /// attempts would block.
     pub fn lock_storage(&self, lock: bool) {
         self.state().lock = lock;
         self.changed.notify_all();

@@ -1,6 +1,6 @@
-//! The backend that keeps nothing beyond the process: for `--durability memory` and for tests.
+//! The backend that stores nothing beyond the process: for `--durability memory` and for tests.
 //!
-//! Promise: the same answers as a durable backend while the value lives. Absent: files.
+//! Guarantees: the same results as a durable backend while the value lives. Not here: files.
 
 use std::collections::BTreeMap;
 

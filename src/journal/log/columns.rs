@@ -1,9 +1,9 @@
 //! The stored form of a lease, in the table of leases and in the change log alike.
 //!
-//! Guarantees: a lease that is written is read again to the last field; columns that make no lease are
-//! damage, not a panic. [`COLUMNS`] and [`ExtraColumns`] are the only lists of what is stored of a
-//! lease: the table, the view and the log follow them.
-//! Not here: SQL statements, and the syntax of log entries.
+//! Guarantees: a lease that is written is read again to the last field; columns that make no lease
+//! are damage, not a panic. [`COLUMNS`] and [`ExtraColumns`] are the only lists of what is stored
+//! of a lease: the table, the view and the log follow them. Not here: SQL statements, and the
+//! syntax of log entries.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ const fn optional(name: &'static str, declaration: &'static str, default: &'stat
     Column { name, declaration, default: Some(default) }
 }
 
-/// The columns of a lease in the order of the table and of log entries: what differs from its default
-/// least often comes last, where an entry can leave it out.
+/// The columns of a lease in the order of the table and of log entries: what differs from its
+/// default least often comes last, where an entry can leave it out.
 pub(in crate::journal) const COLUMNS: [Column; 13] = [
     column("token", "INTEGER PRIMARY KEY"),
     column("key", "BLOB NOT NULL"),
@@ -118,8 +118,10 @@ impl LeaseColumns {
     }
 }
 
-/// The attributes that few leases have: a JSON object in one column. An attribute that is added here is
-/// stored, without a change of the schema; add it to [`ExtraColumns::VIEW`], too, to have it shown.
+/// The attributes that few leases have: a JSON object in one column. Another attribute is a field
+/// here, and a line in [`ExtraColumns::VIEW`] if the view shows it; no table changes. Unknown
+/// attributes are refused as corrupt, so raise the schema version with a new one: an older server
+/// then names the reason.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::journal) struct ExtraColumns {

@@ -3,14 +3,15 @@
 //! A text is an array of entries. An entry is one of these:
 //!
 //! * the token of a lease: the lease is over,
-//! * `[1, …]`: a new lease, as its columns (`columns::COLUMNS`); columns at the end that have their defaults are left out,
+//! * `[1, …]`: a new lease, as its columns (`columns::COLUMNS`); columns at the end that have their
+//!   defaults are left out,
 //! * `[2, token, deadline_ns, lasts_ms, renewals]`: a renewal.
 //!
-//! The first element of an array is its tag. Keys and owners are strings, or arrays of bytes where they
-//! are not UTF-8 text.
+//! The first element of an array is its tag. Keys and owners are strings, or arrays of bytes where
+//! they are not UTF-8 text.
 //!
-//! Guarantees: any SQLite tool can read a text; a text with an unknown tag or anything else that this
-//! file does not write is damage, not a panic. Not here: SQL.
+//! Guarantees: any SQLite tool can read a text; a text with an unknown tag or anything else that
+//! this file does not write is damage, not a panic. Not here: SQL.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -53,8 +54,8 @@ impl ChangesText {
         self.0.len() == 1
     }
 
-    /// Adds a new lease. Written by hand: nearly all bytes of the log are written here, and serde takes
-    /// twice as long.
+    /// Adds a new lease. Written by hand: nearly all bytes of the log are written here, and serde
+    /// takes twice as long.
     pub(in crate::journal) fn granted(&mut self, stored: &StoredLease) {
         let StoredLease { name, lease } = stored;
         let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);

@@ -1,6 +1,6 @@
-//! What the rows of `changes` and the table `held` come to together.
+//! Replay: the table of leases with the change log applied.
 //!
-//! Promise: what no server of ours could have left is refused. Absent: SQL.
+//! Guarantees: a state that no server could have written is refused. Not here: SQL.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use super::compaction::{ChangeLog, ROW_MAX};
 use super::entry::Change;
 use crate::journal::{JournalError, Renewal, StoredLease};
 
-/// The rows first, in their order; then the table, in the order of tokens.
+/// A replay in progress. It takes all rows first, in their order, and then the table in the order
+/// of tokens.
 #[derive(Debug, Default)]
 pub(in crate::journal) struct Replay {
     by_token: BTreeMap<i64, Pending>,
@@ -18,7 +19,7 @@ pub(in crate::journal) struct Replay {
 
 #[derive(Debug)]
 struct Pending {
-    /// The row of the grant, or of the last change to what the table has.
+    /// The row of the grant, or of the last change to a lease of the table.
     first: i64,
     /// The row of the last change.
     last: i64,
@@ -26,7 +27,7 @@ struct Pending {
 }
 
 impl Replay {
-    /// Takes a row.
+    /// Takes a row of the log.
     pub(in crate::journal) fn row(
         &mut self,
         number: i64,
@@ -60,7 +61,8 @@ impl Replay {
                     renewal.apply_to(&mut stored.lease);
                     Pending { first, last: number, change: Change::Granted(stored) }
                 }
-                // Its grant may be in the table as well as in a row: only that tells what the end comes to.
+                // Its grant may be in the table as well as in a row; the table decides what the end
+                // means.
                 (_, next) => Pending { first: number, last: number, change: next },
             };
             self.by_token.insert(token, pending);
@@ -69,7 +71,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Learns, after all rows, that the table has this lease. What the rows made of it; `None`: it is over.
+    /// Takes a lease of the table, after all rows. Returns its state after the rows; `None`: it is
+    /// over.
     pub(in crate::journal) fn in_held(
         &mut self,
         mut stored: Box<StoredLease>,
@@ -100,7 +103,8 @@ impl Replay {
         Ok(Some(stored))
     }
 
-    /// Learns, after all rows, that the table has none of these leases. Those that there are go to `each`.
+    /// Takes note, after all rows, that the table has no leases with these tokens. Those of the log
+    /// go to `each`.
     pub(in crate::journal) fn not_in_held(
         &mut self,
         tokens: std::ops::Range<i64>,
@@ -126,7 +130,7 @@ impl Replay {
         Ok(())
     }
 
-    /// What is to be moved still, after all of the table.
+    /// The index of the rows that are still needed, after the whole table.
     pub(in crate::journal) fn into_log(self) -> ChangeLog {
         self.log
     }

@@ -1,7 +1,7 @@
-//! Writing a batch.
+//! Writing a batch: one row of the change log, the other records, and a share of compaction.
 //!
-//! Guarantees: a batch is written whole or not at all.
-//! Not here: when a batch is committed.
+//! Guarantees: a batch is written as a whole or not at all; a batch of changes to leases alone is
+//! one statement. Not here: when batches are committed.
 
 use rusqlite::Connection;
 
@@ -13,27 +13,27 @@ use crate::journal::log::compaction::{ChangeLog, Compaction};
 use crate::journal::log::entry::{self, ChangesText};
 use crate::journal::{Backend, JournalError, Record};
 
-/// Changes in `changes` from which on they move into `held`: fewer cost a burst of new locks a third of its speed. As many as a
-/// hash map holds before it doubles once more.
+/// Changes in the log above which commits compact it. A smaller limit costs a burst of new locks a
+/// third of its speed. A hash map holds this many entries before it doubles again.
 pub(super) const LOG_CHANGES_MAX: usize = (1 << 18) / 8 * 7;
 /// The same in bytes.
 pub(super) const LOG_BYTES_MAX: usize = 64 << 20;
-/// Leases that a commit moves at least, when it moves any.
+/// The fewest leases that a commit moves, if it moves any.
 pub(super) const SWEEP_MIN: usize = 16;
-/// Leases moved in one step when nothing else is to be done.
+/// Leases moved in one step of idle compaction.
 pub(super) const CHANGES_PER_STEP: usize = 2_048;
 
-/// What a commit writes, once it is known.
+/// What a commit writes.
 #[derive(Debug)]
 pub(super) struct Staged {
-    /// The row of changes and its text, if there is one.
+    /// The number of its row of the change log.
     row: Option<i64>,
     text: Vec<u8>,
     has_others: bool,
 }
 
 impl SqliteBackend {
-    /// Enters a batch into the log.
+    /// Enters a batch into the index of the change log, and makes the text of its row.
     pub(super) fn stage(&mut self, batch: &[Record]) -> Result<Staged, JournalError> {
         let mut text = ChangesText::with_capacity(self.text_bytes);
         let row = self.log.add(batch, &mut text);
@@ -42,17 +42,18 @@ impl SqliteBackend {
             Record::TokensReserved(upto) => Some(*upto),
             _ => None,
         });
-        // Ahead of the database: should that fail, some tokens are never used.
+        // Before the database: if that then fails, some tokens are never used.
         reserved.max().map_or(Ok(()), |upto| self.lock_file.reserve(upto))?;
         let text = text.into_bytes();
         if row.is_some() {
             self.text_bytes = text.len() + text.len() / 4;
-            self.log.weigh_newest(text.len());
+            self.log.set_newest_bytes(text.len());
         }
         Ok(Staged { row, text, has_others })
     }
 
-    /// Commits a batch, or what is staged of it. Only [`JournalError::Locked`] leaves it staged.
+    /// Commits a batch, which may be staged already. Only [`JournalError::Locked`] leaves it
+    /// staged.
     pub(super) fn write(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         self.verify_if_due()?;
         let staged = match self.staged.take() {
@@ -73,8 +74,8 @@ impl SqliteBackend {
         let failed = |error| fault("commit", &error);
         let Staged { row, text, has_others } = staged;
         let is_full = self.log.changes() > self.log_changes_max || self.log.bytes() > LOG_BYTES_MAX;
-        // Fast enough to be through before as many changes have arrived again, and not faster: a lease that changes
-        // meanwhile need not be written.
+        // Fast enough to finish before as many changes have arrived again, and not faster: a lease
+        // that changes meanwhile need not be moved.
         let share = |leases| batch.len() * leases / self.log_changes_max + SWEEP_MIN;
         let to_move = self.log.sweeping().or(is_full.then_some(0)).map(share);
         let removal = to_move.is_none().then(|| self.log.plan_removal());
@@ -108,7 +109,7 @@ impl SqliteBackend {
     }
 }
 
-/// Moves changes of up to `max` leases into `held`.
+/// Moves the states of up to `max` leases into `held`.
 pub(super) fn plan_compaction(
     log: &mut ChangeLog,
     db: &Connection,

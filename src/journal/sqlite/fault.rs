@@ -1,4 +1,4 @@
-//! What errors of SQLite are to the journal.
+//! Errors of SQLite as errors of the journal.
 
 use rusqlite::ErrorCode;
 

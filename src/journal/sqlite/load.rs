@@ -1,8 +1,8 @@
 //! Reading the whole state: the table `held`, and the change log on top of it.
 //!
-//! Guarantees: nothing is written, so a full disk does not prevent it. Only after a reboot all deadlines are
-//! moved first, in one transaction. The [`ChangeLog`] that is returned knows what is still to be compacted.
-//! Not here: what the state means.
+//! Guarantees: nothing is written, so a full disk does not prevent it. Only after a reboot all
+//! deadlines are moved first, in one transaction. The [`ChangeLog`] that is returned knows what is
+//! still to be compacted. Not here: what the state means.
 
 use rusqlite::{Connection, Row};
 
@@ -15,8 +15,8 @@ use crate::journal::log::replay::Replay;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
 use crate::lock::{Delay, Timestamp};
 
-/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; a lease without
-/// a deadline gets none.
+/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; a lease
+/// without a deadline gets none.
 const RESTART_DEADLINES: [&str; 3] = [
     "UPDATE held SET granted_ns = ?1, deadline_ns = CASE
         WHEN lasts_ms IS NULL AND extra ->> 'max_hold_ms' IS NULL THEN NULL
@@ -118,8 +118,8 @@ fn read_held(
     read_leases(db, "SELECT * FROM held ORDER BY token", rows::lease_from, replay, each)
 }
 
-/// Passes every lease to `each`, in the order of tokens: what `select` finds, read by `decode`, with the
-/// change log applied.
+/// Passes every lease to `each`, in the order of tokens: what `select` finds, read by `decode`,
+/// with the change log applied.
 pub(super) fn read_leases(
     db: &Connection,
     select: &str,

@@ -1,9 +1,11 @@
 //! The default backend: one SQLite file, readable with any SQLite tool while the server runs.
 //!
-//! Promise: `commit` returns after the write-ahead log is synced. What happens to leases in one commit is one row of the table
-//! `changes`, so that a commit writes few pages, whatever it holds; rows move on into the table `held` later, the last state
-//! of each lease only. The view `leases` shows the sum of both. This folder is the only place that names rusqlite.
-//! Absent: an index on names (the table in memory has it).
+//! The changes of one commit to leases are one row of the table `changes`, the change log, so a
+//! commit writes few pages, whatever it contains. Compaction later moves the last state of each
+//! lease into the table `held`. The view `leases` shows both together.
+//!
+//! Guarantees: `commit` returns after the write-ahead log is synced. This folder alone names
+//! rusqlite. Not here: an index on names (the table in memory has it).
 
 mod checkpoint;
 mod commit;
@@ -34,7 +36,7 @@ use super::log::compaction::ChangeLog;
 use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::lock::Timestamp;
 
-/// What to do where the log is so damaged that durable commits cannot be read.
+/// What to do if the write-ahead log is damaged and durable commits cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DamagedLog {
     /// Do not open the database.
@@ -48,13 +50,13 @@ pub enum DamagedLog {
 #[derive(Debug)]
 pub struct SqliteBackend {
     db: Connection,
-    /// The database and its log.
+    /// The database and its write-ahead log.
     files: [FileIdentity; 2],
-    /// What a commit is to write, from before it found the database locked.
+    /// The batch of a commit that has found the database locked.
     staged: Option<Staged>,
     log: ChangeLog,
     log_changes_max: usize,
-    /// Room for the text of the next commit, by the last one.
+    /// The capacity for the text of the next commit, estimated from the last one.
     text_bytes: usize,
     checkpoints: Checkpoints,
     /// Dropped after the database is closed.
@@ -62,13 +64,13 @@ pub struct SqliteBackend {
 }
 
 impl SqliteBackend {
-    /// Opens the database at `path`, or makes it. Fails on files that are damaged, foreign, newer, or in use by another
-    /// server.
+    /// Opens or creates the database at `path`. Fails if the file is damaged, foreign, newer, or in
+    /// use by another server.
     pub fn open(path: &Path) -> Result<SqliteBackend, JournalError> {
         SqliteBackend::open_with(path, DamagedLog::Refuse)
     }
 
-    /// [`SqliteBackend::open`], even if durable commits in the log cannot be read.
+    /// Like [`SqliteBackend::open`], with a choice for a damaged write-ahead log.
     pub fn open_with(path: &Path, damaged_log: DamagedLog) -> Result<SqliteBackend, JournalError> {
         let path = &real(path)?;
         let lock_file = LockFile::acquire(path)?;
@@ -115,7 +117,7 @@ impl Backend for SqliteBackend {
 
     fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
         let written = self.write(batch);
-        // Whatever comes of an error, this batch does not come again.
+        // After an error this batch is not committed again.
         self.staged = None;
         written
     }
@@ -137,7 +139,7 @@ impl Backend for SqliteBackend {
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {
-        let failed = |error| fault("move changes", &error);
+        let failed = |error| fault("compact the change log", &error);
         self.verify_if_due()?;
         if !self.log.is_empty() {
             let moving = Writing::begin(&self.db)?;
@@ -147,7 +149,7 @@ impl Backend for SqliteBackend {
             self.log.compacted(moved);
             self.checkpoints.after_commit(&self.db);
             if self.log.is_empty() {
-                // All is quiet: what a burst took goes back to the system.
+                // Give the memory of a burst back to the system.
                 self.db.execute_batch("PRAGMA shrink_memory").map_err(failed)?;
             }
         }
@@ -155,7 +157,7 @@ impl Backend for SqliteBackend {
     }
 }
 
-/// Changes a database behind the server's back.
+/// Changes a database as another program would.
 #[cfg(test)]
 pub(super) fn run_sql(path: &Path, sql: &str) {
     Connection::open(path).unwrap().execute_batch(sql).unwrap();

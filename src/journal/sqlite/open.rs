@@ -1,7 +1,7 @@
 //! Opening a database file.
 //!
-//! Guarantees: the write-ahead log is checked before SQLite reads it.
-//! Not here: tables and pragmas.
+//! Guarantees: two paths to one file are one database; the write-ahead log is checked before SQLite
+//! reads it, because SQLite cuts off what it cannot read. Not here: tables and pragmas.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::schema::{prepare, refuse_foreign};
 use super::wal_check;
 use crate::journal::JournalError;
 
-/// How long another process may keep the database locked before that is an error.
+/// How long another process may keep the database locked before a commit fails.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn open_locked(
@@ -26,7 +26,6 @@ pub(super) fn open_locked(
 ) -> Result<(Connection, [FileIdentity; 2], Checkpoints), JournalError> {
     let failed =
         |doing: &str, error: io::Error| JournalError::Io { what: format!("cannot {doing}: {error}") };
-    // Before SQLite opens the log: it cuts off what it cannot read.
     let damage = wal_check::find_damage(path).map_err(|error| failed("check the write-ahead log", error))?;
     if let (Some(wal_check::Damage { what, commits }), DamagedLog::Refuse) = (&damage, damaged_log) {
         return Err(JournalError::DamagedLog { what: what.clone(), commits: *commits });
@@ -34,7 +33,7 @@ pub(super) fn open_locked(
     let mut db = Connection::open(path).map_err(|error| fault("open the database", &error))?;
     refuse_foreign(&db)?;
     if let Some(wal_check::Damage { what, commits }) = damage {
-        tracing::warn!(database = %path.display(), "{what}: going on without {commits} commits, as told");
+        tracing::warn!(database = %path.display(), "{what}: going on without {commits} commits, as --accept-damaged-log demands");
         discard_log(&db)?;
     }
     prepare(&mut db)?;
@@ -46,14 +45,14 @@ pub(super) fn open_locked(
     Ok((db, files, checkpoints))
 }
 
-/// The write-ahead log of a database.
+/// The path of a database's write-ahead log.
 pub(super) fn log_path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push("-wal");
     path.into()
 }
 
-/// The file that a path leads to, through links, so that two paths to one file are one.
+/// The path without links.
 pub(super) fn real(path: &Path) -> Result<PathBuf, JournalError> {
     match std::fs::canonicalize(path) {
         Ok(path) if path.is_dir() => {
@@ -61,13 +60,14 @@ pub(super) fn real(path: &Path) -> Result<PathBuf, JournalError> {
             Err(JournalError::Path { what })
         }
         Ok(path) if !path.is_file() => {
-            // A device or a pipe keeps nothing, and nothing is to be left beside it.
+            // A device or a pipe stores nothing, and must get no files beside it.
             let what = format!("{} is not a regular file; name one, or --durability memory", path.display());
             Err(JournalError::Path { what })
         }
         Ok(path) => Ok(path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // Nothing is there yet, or a link to nothing: its target would get a lock file under another name.
+            // A new file. Through a dangling link, its lock file would get another name than its
+            // own.
             if path.is_symlink() {
                 let what = format!("{} is a link to nothing", path.display());
                 return Err(JournalError::Path { what });
@@ -84,8 +84,8 @@ pub(super) fn real(path: &Path) -> Result<PathBuf, JournalError> {
     }
 }
 
-/// Moves what can be read of the log into the database, and empties it: what cannot be read must not be
-/// found again behind what is written next.
+/// Moves the readable part of the log into the database and empties the log: the unreadable part
+/// must not be found again behind later commits.
 fn discard_log(db: &Connection) -> Result<(), JournalError> {
     let is_busy: bool = db
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))

@@ -1,7 +1,7 @@
 //! Rows and what they stand for.
 //!
-//! Guarantees: a row that is written is read again to the last field; a row with values out of range is
-//! damage, not a panic. Not here: transactions, and which rows are written when.
+//! Guarantees: a row that is written is read again to the last field; a row with values out of
+//! range is damage, not a panic. Not here: transactions, and which rows are written when.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, Row, params};

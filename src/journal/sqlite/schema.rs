@@ -1,7 +1,7 @@
 //! The tables, the view of leases, and what a database is set to.
 //!
-//! Guarantees: a file that is foreign or newer is refused by name before anything is written. A database of
-//! an older version is migrated in one transaction: it is either as it was or as new.
+//! Guarantees: a file that is foreign or newer is refused by name before anything is written. A
+//! database of an older version is migrated in one transaction: it is either as it was or as new.
 //! Not here: what the rows say.
 
 mod version_1;
@@ -21,8 +21,8 @@ pub(super) const SCHEMA_VERSION: i64 = 2;
 /// Marks the file as ours ("octo"), for `file` and for refusing what is not.
 const APPLICATION_ID: i64 = 0x6f63_746f;
 
-/// All tables but `held`. The column `schema_version` is for a server that knows version 1 only: it refuses
-/// a database where another number is in there.
+/// All tables but `held`. The column `schema_version` is for a server that knows version 1 only: it
+/// refuses a database where another number is in there.
 const TABLES: &str = "
 CREATE TABLE octostore (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -62,11 +62,11 @@ fn held() -> String {
     format!("CREATE TABLE held (\n    {columns}\n) STRICT;\n")
 }
 
-/// The view `leases`, which is what people and tools read: the table `held` with the change log applied. It
-/// holds no data, and is made again whenever its text has changed.
+/// The view `leases`, which is what people and tools read: the table `held` with the change log
+/// applied. It holds no data, and is made again whenever its text has changed.
 ///
-/// Keys and owners that are not text are arrays of bytes in the log. `unhex` would be simpler, and is missing
-/// before SQLite 3.41.
+/// Keys and owners that are not text are arrays of bytes in the log. `unhex` would be simpler, and
+/// is missing before SQLite 3.41.
 fn view() -> String {
     let names = columns(", ", |(_, column)| column.name.to_owned());
     let stated = columns(",\n            ", |(index, column)| {

@@ -1,12 +1,14 @@
-//! Transactions of prepared statements.
+//! A write transaction.
+//!
+//! Guarantees: it is rolled back unless it is committed. Not here: what is written.
 
 use rusqlite::Connection;
 
 use super::fault::fault;
 use crate::journal::JournalError;
 
-/// A transaction that is taken back unless it is committed. Its statements are prepared once: parsing them takes longer than a
-/// small commit.
+/// An open transaction. Its statements are prepared once: parsing them takes longer than a small
+/// commit.
 pub(super) struct Writing<'db> {
     db: &'db Connection,
     is_over: bool,
@@ -28,7 +30,7 @@ impl Writing<'_> {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         if !self.is_over && !self.db.is_autocommit() {
-            // If this fails, too, then the state is loaded again before anything is written.
+            // If this fails too, the state is loaded again before anything is written.
             let _ = run(self.db, "ROLLBACK");
         }
     }

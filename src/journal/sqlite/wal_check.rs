@@ -1,4 +1,4 @@
-//! Checks the write-ahead log before SQLite reads it.
+//! Checks SQLite's write-ahead log before SQLite reads it.
 //!
 //! SQLite takes the first frame whose checksum is wrong for the end of the log. That is right for a
 //! commit that a crash interrupted, and silently drops commits if the frame was damaged later.
@@ -7,10 +7,10 @@
 //! is synced before the next one is written behind it, so a frame that continues the checksum of a
 //! commit's last frame proves that everything before it was durable once. What a crash leaves
 //! behind is never reported: neither the torn frames of the last commit, nor those of failed
-//! commits that later ones overwrote in part, as none of them continues a commit.
-//! Not here: damage in the very last commit, which looks the same as a torn one, and in one frame of
-//! 64 at the end of the commit before, see [`Frame::has_certain_mark`]; a lost log file; repairs.
-//! The file is only read.
+//! commits that later ones overwrote in part, as none of them continues a commit. Not here: damage
+//! in the very last commit, which looks the same as a torn one, and in one frame of 64 at the end
+//! of the commit before, see [`Frame::has_certain_mark`]; a lost log file; repairs. The file is
+//! only read.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -22,17 +22,17 @@ const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
 /// Without its lowest bit, which tells the byte order of checksums.
 const MAGIC: u32 = 0x377f_0682;
-/// What a disk writes as a whole or not at all.
+/// The unit that a disk writes as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES_DEFAULT: usize = 4096;
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Commits in the log that SQLite would drop.
+/// Commits in the log that SQLite would silently drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Damage {
     /// What is wrong, and where.
     pub(super) what: String,
-    /// Commits from there on, as far as their marks can be read.
+    /// The number of commits from there on, as far as their marks can be read.
     pub(super) commits: u64,
 }
 
@@ -73,13 +73,13 @@ pub(super) fn find_damage(database: &Path) -> io::Result<Option<Damage>> {
     })
 }
 
-/// What the log has of its current generation.
+/// The frames of the current generation of the log.
 struct Frames {
     /// Commits that SQLite finds.
     readable: u64,
     /// Commits that it does not find.
     hidden: u64,
-    /// Where the damage is that hides them, if it is damage.
+    /// The offset of the damage that hides them; `None`: no damage.
     damaged_from: Option<usize>,
 }
 
@@ -92,10 +92,10 @@ impl Frames {
 fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
     let mut frames = Frames { readable: 0, hidden: 0, damaged_from: None };
     let mut first_bad = None;
-    // Commits behind the first bad frame, the unproven ones included.
+    // Commits behind the first bad frame, including unproven ones.
     let mut behind = 0;
-    // Of the frame before: the checksum it has and the one it should have, whether it ends a commit, and
-    // whether that is as certain as the checksum it has.
+    // Of the frame before: the checksum it has and the one it should have, whether it ends a
+    // commit, and whether that is as certain as the checksum it has.
     let (mut stored, mut computed) = (header.checksum, header.checksum);
     let (mut ends_commit, mut is_mark_certain) = (false, false);
     let mut bytes = vec![0; FRAME_HEADER_BYTES + header.page_bytes];
@@ -131,7 +131,8 @@ fn read_frames(log: &mut impl Read, header: &Header) -> io::Result<Frames> {
     Ok(frames)
 }
 
-/// A header is synced before the first frame is written behind it, so frames without one are damage.
+/// A header is synced before the first frame is written behind it, so frames without a header are
+/// damage.
 fn read_frames_without_header(log: &mut impl Read, page_bytes: usize) -> io::Result<Frames> {
     let mut frames = Frames { readable: 0, hidden: 0, damaged_from: None };
     let mut salt = None;
@@ -146,7 +147,7 @@ fn read_frames_without_header(log: &mut impl Read, page_bytes: usize) -> io::Res
     Ok(frames)
 }
 
-/// Reads exactly as much as `buffer` holds; `false`: less was left.
+/// Fills `buffer`; returns `false` if the file ends before.
 fn is_filled(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match log.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -199,7 +200,7 @@ struct Header {
 }
 
 impl Header {
-    /// Only what SQLite would accept, too.
+    /// Accepts the headers that SQLite accepts.
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
         let magic = word(bytes, 0);
         let header = Header {
@@ -239,7 +240,7 @@ struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// Nothing was ever written there.
+    /// Whether nothing was ever written there.
     fn is_blank(&self) -> bool {
         self.bytes[..FRAME_HEADER_BYTES].iter().all(|byte| *byte == 0)
     }
@@ -254,9 +255,9 @@ impl Frame<'_> {
         }
     }
 
-    /// Whether the mark of a commit in a frame at `offset` is of the same age as the checksum there, and not
-    /// of an earlier generation, as it may be in a torn frame: it is in the same sector as the
-    /// checksum, or as a salt that is current.
+    /// Whether the mark of a commit in a frame at `offset` is of the same age as the checksum
+    /// there, and not of an earlier generation, as it may be in a torn frame: it is in the same
+    /// sector as the checksum, or as a salt that is current.
     fn has_certain_mark(&self, offset: usize, is_current: bool) -> bool {
         const SALT_END: usize = 16;
         let is_whole_up_to = |end| offset / SECTOR_BYTES == (offset + end - 1) / SECTOR_BYTES;

@@ -1,9 +1,10 @@
 //! Migration from schema version 1, of octostore 0.1.0. This file does not change any more.
 //!
-//! Version 1 had a column for each attribute of a lease, and told log entries apart by their length.
+//! Version 1 had a column for each attribute of a lease, and told log entries apart by their
+//! length.
 //!
-//! Guarantees: every lease is found again, and what would be refused without a migration is refused.
-//! Not here: sessions, delays and tokens, which version 2 stores in the same way.
+//! Guarantees: every lease is found again, and what would be refused without a migration is
+//! refused. Not here: sessions, delays and tokens, which version 2 stores in the same way.
 
 use rusqlite::{Connection, Row, Transaction};
 use serde::Deserialize;

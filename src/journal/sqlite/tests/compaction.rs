@@ -1,9 +1,11 @@
+//! Compaction loses nothing, whether it fails or is interrupted.
+
 use super::view::view;
 use super::*;
 use crate::journal::sqlite::*;
 
 #[test]
-fn housekeeping_that_fails_loses_nothing() {
+fn failed_compaction_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let mut backend = SqliteBackend::open(&path).unwrap();
@@ -12,7 +14,7 @@ fn housekeeping_that_fails_loses_nothing() {
     for batch in all.chunks(1000) {
         backend.commit(batch).unwrap();
     }
-    // No page more for the file: as a full disk.
+    // The file cannot grow, as on a full disk.
     let pages: i64 = backend.db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     backend.db.pragma_update(None, "max_page_count", pages).unwrap();
     let mut steps = 0;
@@ -47,13 +49,13 @@ fn loading_writes_nothing_and_needs_no_space() {
     let (mut found, before) = (0, backend.db.total_changes());
     backend.load(Some("b"), Timestamp::default(), &mut |_| found += 1).unwrap();
     assert_eq!((found, backend.db.total_changes()), (6000, before));
-    assert!(!backend.log.is_empty(), "there was something to move");
+    assert!(!backend.log.is_empty(), "the log was not empty");
     while backend.maintain().unwrap() {}
     assert_eq!(view(&path).len(), 6000);
 }
 
 #[test]
-fn what_is_over_stays_over_although_its_grant_is_still_in_a_row() {
+fn an_ended_lease_stays_ended_while_its_grant_is_still_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let mut backend = SqliteBackend::open(&path).unwrap();
@@ -68,22 +70,22 @@ fn what_is_over_stays_over_although_its_grant_is_still_in_a_row() {
         tokens
     };
     load(&mut backend);
-    let most = CHANGES_PER_STEP as i64 + 2;
-    backend.commit(&granted(1..most + 1)).unwrap();
+    let last = CHANGES_PER_STEP as i64 + 2;
+    backend.commit(&granted(1..last + 1)).unwrap();
     // All but the last two are in `held`, and the row stays for those.
     assert_eq!(backend.maintain(), Ok(true));
     backend.commit(&[Record::Ended(FencingToken::new(1).unwrap())]).unwrap();
     for _ in 0..2 {
         drop(backend);
         backend = SqliteBackend::open(&path).unwrap();
-        assert!(load(&mut backend) == (2..=most).collect::<Vec<_>>());
+        assert!(load(&mut backend) == (2..=last).collect::<Vec<_>>());
     }
     while backend.maintain().unwrap() {}
-    assert!(load(&mut backend) == (2..=most).collect::<Vec<_>>());
+    assert!(load(&mut backend) == (2..=last).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_reboot_gives_a_lease_the_length_of_a_renewal_that_was_not_moved() {
+fn a_reboot_applies_the_ttl_of_a_renewal_that_is_still_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let mut backend = SqliteBackend::open(&dir.path().join("db")).unwrap();
     let load = |backend: &mut SqliteBackend, boot, now| {

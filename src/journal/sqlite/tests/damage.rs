@@ -1,8 +1,10 @@
+//! States that no server could have written are refused.
+
 use super::*;
 use crate::journal::sqlite::*;
 
 #[test]
-fn rows_that_contradict_each_other_are_refused_by_name() {
+fn contradictory_rows_are_refused_as_corrupt() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let plain = r#"[1,1,"k","me",5,7]"#;
@@ -34,7 +36,7 @@ fn rows_that_contradict_each_other_are_refused_by_name() {
 }
 
 #[test]
-fn a_table_out_of_order_is_refused_by_name() {
+fn a_table_out_of_order_is_refused_as_corrupt() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let mut backend = SqliteBackend::open(&path).unwrap();
@@ -49,7 +51,8 @@ fn a_table_out_of_order_is_refused_by_name() {
     run_sql(&path, "INSERT INTO changes VALUES (1, '[3]'); PRAGMA wal_checkpoint(TRUNCATE)");
     let mut bytes = std::fs::read(&path).unwrap();
     let page = (root as usize - 1) * 4096;
-    // A leaf: from byte 8 on it has the places of its cells, each the length of its row and then the token.
+    // A leaf: from byte 8 on it has the places of its cells, each the length of its row and then
+    // the token.
     assert_eq!(bytes[page], 13);
     let token = |cell: usize| {
         let place = page + 8 + 2 * cell;

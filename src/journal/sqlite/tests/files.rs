@@ -1,10 +1,12 @@
+//! Files that are locked, removed or replaced while the server has them open.
+
 use super::view::view;
 use super::*;
 use crate::journal::sqlite::open::log_path;
 use crate::journal::sqlite::*;
 
 #[test]
-fn a_commit_that_must_not_wait_leaves_a_locked_database_to_one_that_may() {
+fn an_attempt_on_a_locked_database_would_block_and_is_committed_next() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let mut backend = SqliteBackend::open(&path).unwrap();
@@ -32,7 +34,7 @@ fn a_commit_that_must_not_wait_leaves_a_locked_database_to_one_that_may() {
 }
 
 #[test]
-fn a_server_whose_database_is_gone_stops_and_leaves_that_of_another_alone() {
+fn a_replaced_database_fails_commits_and_is_not_written() {
     let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = dir.path().join("db");
     let mut backend = SqliteBackend::open(&path).unwrap();
@@ -71,7 +73,7 @@ fn a_server_whose_database_is_gone_stops_and_leaves_that_of_another_alone() {
 }
 
 #[test]
-fn a_log_that_is_removed_stops_the_server_and_its_commits_are_kept_when_it_ends() {
+fn a_removed_wal_fails_verification_and_its_commits_survive_the_close() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let mut backend = SqliteBackend::open(&path).unwrap();
@@ -87,7 +89,7 @@ fn a_log_that_is_removed_stops_the_server_and_its_commits_are_kept_when_it_ends(
 }
 
 #[test]
-fn a_lock_file_that_is_removed_comes_back_while_the_database_is_locked() {
+fn a_removed_lock_file_is_restored_while_the_database_is_locked() {
     let dir = tempfile::tempdir().unwrap();
     let (path, lock_file) = (dir.path().join("db"), dir.path().join("db.lock"));
     let mut backend = SqliteBackend::open(&path).unwrap();
@@ -105,7 +107,7 @@ fn a_lock_file_that_is_removed_comes_back_while_the_database_is_locked() {
     assert_eq!(SqliteBackend::open(&path).unwrap_err(), JournalError::InUse { process });
     std::fs::write(&lock_file, "").unwrap();
     std::fs::remove_file(&lock_file).unwrap();
-    std::fs::write(&lock_file, "somebody's notes").unwrap();
+    std::fs::write(&lock_file, "other notes").unwrap();
     assert!(matches!(backend.verify(), Err(JournalError::Path { .. })));
-    assert_eq!(std::fs::read_to_string(&lock_file).unwrap(), "somebody's notes");
+    assert_eq!(std::fs::read_to_string(&lock_file).unwrap(), "other notes");
 }

@@ -4,8 +4,9 @@ use super::*;
 use crate::journal::sqlite::*;
 use crate::lock::{Delay, SessionId, Timestamp};
 
-/// As octostore 0.1.0 left it when it was killed: tokens 1 to 7 in the table `held`, of which the log renews
-/// 6 and ends 7; 9 to 13 in the log, of which 9 is renewed there and 12 is over; a session, and a delay.
+/// As octostore 0.1.0 left it when it was killed: tokens 1 to 7 in the table `held`, of which the
+/// log renews 6 and ends 7; 9 to 13 in the log, of which 9 is renewed there and 12 is over; a
+/// session, and a delay.
 const VERSION_1: &str = include_str!("../../../../tests/it/data/version_1.sql");
 const BOOT: Option<&str> = Some("f5a48cec-4893-4700-86ed-e0d20d51d10e");
 

@@ -12,7 +12,7 @@ use super::*;
 use crate::journal::{Renewal, StoredLease};
 use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Ttl};
 
-/// A folder that needs no disk, where there is one.
+/// A folder in memory, if the system has one.
 pub(super) fn in_memory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
@@ -22,7 +22,7 @@ pub(super) fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
     tokens.map(|token| Record::Granted(lease(token, 7))).collect()
 }
 
-/// Every other one is like most leases of a server.
+/// A lease; those with even tokens have a TTL and an origin, as is common.
 fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
     let mut lease = Lease {
         owner: Owner::new(if token % 3 == 0 { b"\0\xff" } else { "w\"\u{1F512}".as_bytes() }).unwrap(),

@@ -1,3 +1,5 @@
+//! The view `leases` shows what a restart finds.
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -47,7 +49,7 @@ fn the_view_shows_binary_keys_as_they_are() {
     assert_eq!(names(&path)[3], other, "in the table");
 }
 
-/// What tools read of a lease.
+/// A row of the view.
 #[derive(Debug, PartialEq)]
 pub(super) struct Shown {
     token: i64,
@@ -73,7 +75,7 @@ impl Shown {
     }
 }
 
-/// Every row of the view.
+/// All rows of the view.
 pub(super) fn view(path: &Path) -> Vec<Shown> {
     let db = Connection::open(path).unwrap();
     let mut rows = db
@@ -94,7 +96,7 @@ pub(super) fn view(path: &Path) -> Vec<Shown> {
 }
 
 #[test]
-fn the_view_and_a_restart_show_the_same_wherever_the_changes_are() {
+fn the_view_and_a_restart_agree_at_every_stage_of_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let mut random = 1u64;
@@ -128,8 +130,8 @@ fn the_view_and_a_restart_show_the_same_wherever_the_changes_are() {
                     expected.remove(&token);
                 }
                 _ => {
-                    // Requests that run at the same time may be recorded in another order than that of
-                    // their tokens.
+                    // Requests that run at the same time may be recorded in another order than that
+                    // of their tokens.
                     let token = next ^ 7;
                     let stored = lease(token, step);
                     batch.push(Record::Granted(stored.clone()));

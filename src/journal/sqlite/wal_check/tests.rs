@@ -105,8 +105,8 @@ fn a_byte_that_flips_anywhere_in_the_log_loses_nothing_silently() {
             }
             Err(JournalError::DamagedLog { commits, .. }) => {
                 // What was flipped may be a mark.
-                let most = killed.commits().len() as u64 + 1;
-                assert!((1..=most).contains(&commits), "byte {place}: {commits}");
+                let max = killed.commits().len() as u64 + 1;
+                assert!((1..=max).contains(&commits), "byte {place}: {commits}");
                 assert_eq!(std::fs::read(log_path(&path)).unwrap(), copy.log, "the log stays as it is");
                 refusals += 1;
             }
@@ -118,7 +118,7 @@ fn a_byte_that_flips_anywhere_in_the_log_loses_nothing_silently() {
 }
 
 #[test]
-fn what_is_given_up_is_counted_and_does_not_come_back() {
+fn discarded_commits_are_counted_and_stay_discarded() {
     let (dir, path) = paths();
     let all = granted(1..COMMITS + 1);
     let mut killed = Killed::after(None, &dir.path().join("original"), batches(&all));
@@ -163,7 +163,7 @@ fn a_log_without_its_header_or_its_database_is_damage() {
 }
 
 #[test]
-fn what_failed_commits_leave_behind_a_shorter_one_is_no_damage() {
+fn remains_of_failed_commits_behind_a_shorter_one_are_no_damage() {
     let (dir, path) = paths();
     let start = Killed::after(None, &dir.path().join("original"), batches(&granted(1..6)));
     let after = |name: &str, leases: i64| {
