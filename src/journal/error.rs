@@ -152,3 +152,30 @@ impl fmt::Display for JournalError {
 }
 
 impl std::error::Error for JournalError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_can_pass_by_themselves_are_retryable() {
+        let what = || "x".to_owned();
+        for (error, expected) in [
+            (JournalError::Full, true),
+            (JournalError::ReadOnly, true),
+            (JournalError::Locked, true),
+            (JournalError::InUse { process: None }, true),
+            (JournalError::Replaced { what: what() }, true),
+            (JournalError::Io { what: what() }, true),
+            (JournalError::rebuilt(), true),
+            (JournalError::Fenced, false),
+            (JournalError::corrupt("x"), false),
+            (JournalError::DamagedLog { what: what(), commits: 1 }, false),
+            (JournalError::Foreign, false),
+            (JournalError::Newer { found: 3, known: 2 }, false),
+            (JournalError::Path { what: what() }, false),
+        ] {
+            assert_eq!(error.is_retryable(), expected, "{error}");
+        }
+    }
+}
