@@ -1,9 +1,9 @@
 //! The stored form of a lease, in the table of leases and in the change log alike.
 //!
 //! Guarantees: a lease that is written is read again to the last field; columns that make no lease
-//! are damage, not a panic. [`COLUMNS`] and [`ExtraColumns`] are the only lists of what is stored
-//! of a lease: the table, the view and the log follow them. Not here: SQL statements, and the
-//! syntax of log entries.
+//! are damage, not a panic. [`COLUMNS`] gives the table, the view and the log their columns, and
+//! [`value`] gives all of them their values. Not here: SQL statements, and the syntax of log
+//! entries.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ const _: () = {
 };
 
 /// How many columns an entry about this lease must have: the others have their defaults.
-pub(super) fn stated_columns(name: &LockName, lease: &Lease) -> usize {
+pub(super) fn stated_columns(StoredLease { name, lease }: &StoredLease) -> usize {
     let is_default = [
         lease.origin.is_none(),
         lease.origin.as_ref().is_none_or(|origin| origin.client_name.is_empty()),
@@ -76,6 +76,45 @@ pub(super) fn stated_columns(name: &LockName, lease: &Lease) -> usize {
     ];
     const { assert!(REQUIRED + 8 == COLUMNS.len()) };
     REQUIRED + is_default.iter().rposition(|is_default| !is_default).map_or(0, |last| last + 1)
+}
+
+/// A value of a column.
+#[derive(Debug)]
+pub(in crate::journal) enum Value<'a> {
+    Null,
+    Integer(i64),
+    Text(&'a str),
+    /// A key or an owner.
+    Bytes(&'a [u8]),
+    /// The text of a JSON object.
+    Json(String),
+}
+
+/// The value of the column at this index of [`COLUMNS`].
+pub(in crate::journal) fn value(StoredLease { name, lease }: &StoredLease, column: usize) -> Value<'_> {
+    fn integer<'a>(number: Option<impl Into<i64>>) -> Value<'a> {
+        number.map_or(Value::Null, |number| Value::Integer(number.into()))
+    }
+    let millis = |ttl: Option<Ttl>| integer(ttl.map(Ttl::as_millis));
+    let origin = lease.origin.as_deref();
+    match column {
+        0 => Value::Integer(lease.token.get()),
+        1 => Value::Bytes(name.key()),
+        2 => Value::Bytes(lease.owner.as_bytes()),
+        3 => integer(lease.granted_at.to_stored()),
+        4 => millis(lease.ttl),
+        5 => origin.map_or(Value::Null, |origin| Value::Text(&origin.addr)),
+        6 => origin.map_or(Value::Null, |origin| Value::Text(&origin.client_name)),
+        7 => Value::Integer(name.database().into()),
+        8 => {
+            lease.extra.as_deref().map_or(Value::Null, |extra| Value::Json(ExtraColumns::of(extra).to_json()))
+        }
+        9 => integer(lease.mode.capacity()),
+        10 => millis(lease.lasts),
+        11 => integer(lease.deadline.to_stored()),
+        12 => Value::Integer(lease.renewals.into()),
+        _ => unreachable!("a lease has {} columns", COLUMNS.len()),
+    }
 }
 
 /// What is stored of a lease, as it is read.
@@ -154,7 +193,7 @@ impl ExtraColumns {
         ("meta", "NULL"),
     ];
 
-    pub(in crate::journal) fn of(extra: &LeaseExtra) -> ExtraColumns {
+    fn of(extra: &LeaseExtra) -> ExtraColumns {
         let millis = |ttl: Option<Ttl>| ttl.map(|ttl| i64::from(ttl.as_millis()));
         ExtraColumns {
             max_hold_ms: millis(extra.max_hold),
@@ -165,6 +204,10 @@ impl ExtraColumns {
             account: extra.account.clone(),
             meta: extra.meta.clone(),
         }
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| unreachable!("texts and numbers are valid JSON"))
     }
 
     fn into_extra(self) -> Result<Box<LeaseExtra>, JournalError> {

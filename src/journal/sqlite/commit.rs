@@ -34,7 +34,7 @@ pub(super) struct Staged {
 
 impl SqliteBackend {
     /// Enters a batch into the index of the change log, and makes the text of its row.
-    pub(super) fn stage(&mut self, batch: &[Record]) -> Result<Staged, JournalError> {
+    fn stage(&mut self, batch: &[Record]) -> Result<Staged, JournalError> {
         let mut text = ChangesText::with_capacity(self.text_bytes);
         let row = self.log.add(batch, &mut text);
         let has_others = batch.iter().any(|record| !record.is_of_a_lease());
@@ -70,7 +70,7 @@ impl SqliteBackend {
         written
     }
 
-    pub(super) fn write_staged(&mut self, batch: &[Record], staged: &Staged) -> Result<(), JournalError> {
+    fn write_staged(&mut self, batch: &[Record], staged: &Staged) -> Result<(), JournalError> {
         let failed = |error| fault("commit", &error);
         let Staged { row, text, has_others } = staged;
         let is_full = self.log.changes() > self.log_changes_max || self.log.bytes() > LOG_BYTES_MAX;
@@ -115,7 +115,7 @@ pub(super) fn plan_compaction(
     db: &Connection,
     max: usize,
 ) -> Result<Compaction, JournalError> {
-    let failed = |error| fault("move changes", &error);
+    let failed = |error| fault("compact the change log", &error);
     let mut held = rows::Held::of(db).map_err(failed)?;
     log.plan_compaction(
         max,

@@ -3,12 +3,12 @@
 //! Guarantees: a row that is written is read again to the last field; a row with values out of
 //! range is damage, not a panic. Not here: transactions, and which rows are written when.
 
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, Row, params};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, Row, params, params_from_iter};
 
 use super::fault::fault;
 use crate::journal::log::columns::{
-    Bytes, COLUMNS, ExtraColumns, LeaseColumns, session_id_from, session_text, ttl_from,
+    Bytes, COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
 };
 use crate::journal::log::entry::Change;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
@@ -53,29 +53,21 @@ impl Held<'_> {
         Ok(())
     }
 
-    /// Writes a lease, in the order of [`COLUMNS`].
-    pub(super) fn put(&mut self, StoredLease { name, lease }: &StoredLease) -> rusqlite::Result<()> {
-        let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
-        let extra = lease.extra.as_deref().map(|extra| {
-            serde_json::to_string(&ExtraColumns::of(extra))
-                .unwrap_or_else(|_| unreachable!("texts and numbers"))
-        });
-        self.put.execute(params![
-            lease.token.get(),
-            name.key(),
-            lease.owner.as_bytes(),
-            lease.granted_at.to_stored(),
-            millis(lease.ttl),
-            lease.origin.as_ref().map(|origin| origin.addr.as_str()),
-            lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
-            name.database(),
-            extra,
-            lease.mode.capacity(),
-            millis(lease.lasts),
-            lease.deadline.to_stored(),
-            lease.renewals,
-        ])?;
-        Ok(())
+    /// Writes a lease.
+    pub(super) fn put(&mut self, stored: &StoredLease) -> rusqlite::Result<()> {
+        self.put.execute(params_from_iter((0..COLUMNS.len()).map(|column| value(stored, column)))).map(drop)
+    }
+}
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Value::Null => ValueRef::Null,
+            Value::Integer(number) => ValueRef::Integer(*number),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Bytes(bytes) => ValueRef::Blob(bytes),
+            Value::Json(text) => ValueRef::Text(text.as_bytes()),
+        }))
     }
 }
 

@@ -21,7 +21,7 @@ fn database(sql: &str) -> (tempfile::TempDir, std::path::PathBuf) {
 fn shown(path: &Path) -> (Vec<String>, Vec<Vec<String>>) {
     let db = Connection::open(path).unwrap();
     let columns: Vec<String> =
-        db.prepare("SELECT * FROM leases").unwrap().column_names().into_iter().map(str::to_owned).collect();
+        db.prepare("SELECT * FROM leases").unwrap().column_names().map(str::to_owned).collect();
     let quoted: Vec<_> = columns.iter().map(|name| format!("quote({name})")).collect();
     let mut rows = db.prepare(&format!("SELECT {} FROM leases ORDER BY token", quoted.join(","))).unwrap();
     let rows = rows.query_map([], |row| (0..columns.len()).map(|column| row.get(column)).collect());
