@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use octostore::clock::{self, Clock};
 use octostore::config::Config;
-use octostore::engine::{Acquired, Engine, EngineConfig, Verdict};
+use octostore::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
+use octostore::engine::{Acquired, Engine, EngineConfig, WaitOutcome};
 use octostore::journal::{Backend, Durability, MemoryBackend, Record, Seq, SqliteBackend, StoredLease};
-use octostore::lock::{FencingToken, Lease, LockName, Op, Outcome, Owner, Request, Timestamp, Ttl};
+use octostore::lock::{Lease, Op, Outcome, Request};
 use octostore::server::Server;
 use support::http::HttpClient;
 
@@ -202,8 +203,8 @@ fn take_turns(store: &Store, owner: &str, turns: u64) {
     for _ in 0..turns {
         match store.engine.access().submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
             Acquired::Now(_, seq) => store.wait_until_durable(seq),
-            Acquired::Parked(mut parked) => {
-                let Verdict::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {
+            Acquired::Blocked(mut parked) => {
+                let WaitOutcome::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {
                     panic!("not granted")
                 };
                 store.wait_until_durable(seq);

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use octostore::config::Config;
-use octostore::engine::{Acquired, Engine, Verdict};
-use octostore::lock::{LockName, Op, Outcome, Owner, Request, Ttl};
+use octostore::domain::{LockName, Owner, Ttl};
+use octostore::engine::{Acquired, Engine, WaitOutcome};
+use octostore::lock::{Op, Outcome, Request};
 use octostore::server::Server;
 use support::{Idiom, Line, Load, Peer, cycles, encode, key, owner, seconds};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -351,8 +352,8 @@ async fn waiter_inside(engine: Arc<Engine>, n: u64) {
         let seq = match acquired {
             Acquired::Now(Outcome::Granted { .. }, seq) => seq,
             Acquired::Now(outcome, _) => panic!("{outcome:?}"),
-            Acquired::Parked(mut parked) => match parked.verdict().await {
-                Verdict::Granted(_, seq) => seq,
+            Acquired::Blocked(mut parked) => match parked.verdict().await {
+                WaitOutcome::Granted(_, seq) => seq,
                 other => panic!("{other:?}"),
             },
         };

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 const NANOS_PER_MS: u64 = 1_000_000;
 

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use self::hints::Form;
 use crate::command::{Limits, Password};
+use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
 use crate::http::{HttpConfig, Secret, UserConfig, UsersConfig};
 use crate::journal::{DamagedLog, Durability};
-use crate::lock::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
 use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
@@ -735,7 +735,7 @@ fn settings(said: &Settings) -> Vec<(&'static str, String)> {
     let is_kept = said.text("durability") != Some("memory");
     all.extend([
         ("timeout", of("idle-timeout-s")),
-        ("databases", crate::lock::DATABASES.to_string()),
+        ("databases", crate::domain::DATABASES.to_string()),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("save", String::new()),

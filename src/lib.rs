@@ -5,7 +5,8 @@
 //!
 //! | module | what lives there | what is absent |
 //! |---|---|---|
-//! | [`lock`] | leases, the FIFO queue, the transition function | IO, clocks, threads, other modules |
+//! | [`domain`] | keys, owners, times, ids and their limits | everything but the standard library |
+//! | [`lock`] | leases, the FIFO queue, the transition function | IO, clocks, threads, other modules but `domain` |
 //! | [`journal`] | records, group commit, backends (SQLite, memory), what recovery reads back | who holds what, clocks, async runtimes |
 //! | [`engine`] | the lock manager: table, expiry, sessions, waiters, recovery | protocols, storage, the rules of locks |
 //! | [`command`] | the table of commands, one file per verb | wire formats, sockets, storage, the rules of locks |
@@ -36,6 +37,7 @@
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod domain;
 pub mod engine;
 pub mod http;
 pub mod journal;

@@ -24,7 +24,7 @@ use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::Clock;
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// Text that waits to be written. As much again is being written.
 const QUEUE_BYTES_MAX: usize = 1 << 20;

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use crate::clock::{self, Clock};
 use crate::command::{self, About, Clients, CurrentPassword, Hub, Publication, Service};
 use crate::config::{Config, ConfigError, OPTIONS};
+use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
 use crate::http::{self, Adapter};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
-use crate::lock::DATABASES;
 use crate::metrics::{Count, ServerMetrics};
 use crate::net::{ListenAddress, Listeners};
 use crate::resp::{self, ListenerLimits};
@@ -203,8 +203,8 @@ impl Server {
     /// What to tell whoever started it.
     pub fn banner(&self) -> String {
         let about = &self.service.about;
-        let census = self.engine.census();
-        let recovered = match (0..DATABASES).map(|database| census.keys(database)).sum::<u64>() {
+        let lock_stats = self.engine.lock_stats();
+        let recovered = match (0..DATABASES).map(|database| lock_stats.keys(database)).sum::<u64>() {
             1 => "1 lock recovered".to_owned(),
             locks => format!("{locks} locks recovered"),
         };

@@ -3,7 +3,7 @@
 //! Promise: reading words allocates nothing; numbers are read as Redis reads them. Absent: what the words mean.
 
 use super::CommandError;
-use crate::lock::{FencingToken, SessionId};
+use crate::domain::{FencingToken, SessionId};
 
 /// Where a word lies in a buffer: start and end.
 pub type Span = (u32, u32);

@@ -13,9 +13,10 @@ use super::pubsub::{Incoming, Subscriptions, Turn};
 use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, Service};
-use crate::engine::{Parked, Watch};
+use crate::domain::SessionId;
+use crate::engine::{Blocked, Watch};
 use crate::journal::Seq;
-use crate::lock::{Origin, SessionId};
+use crate::lock::Origin;
 use crate::reply::Reply;
 
 /// What became of a request.
@@ -37,7 +38,7 @@ pub enum Next {
     /// With the same request, once others had their turn: nothing was done yet, and there is no reply.
     Again,
     /// It waits for a lock; the reply comes from [`Client::verdict`].
-    Wait(Parked),
+    Wait(Blocked),
     /// It has turns left to take; the reply comes from [`Client::advance`].
     Steps(Box<dyn Steps>),
     /// It ends after the reply.
@@ -283,7 +284,7 @@ impl Client {
     }
 
     /// Waits for a parked request's reply, and what that has to wait for.
-    pub async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
+    pub async fn verdict(parked: &mut Blocked) -> (Reply, Seq) {
         super::lock::verdict(parked).await
     }
 

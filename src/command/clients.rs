@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, args};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 use crate::reply::{Reply, Rope};
 
 /// Everyone who is connected.

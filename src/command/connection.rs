@@ -2,7 +2,7 @@
 
 use super::steps::{Progress, Steps};
 use super::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, args};
-use crate::lock::DATABASES;
+use crate::domain::DATABASES;
 use crate::reply::Reply;
 
 const fn command(

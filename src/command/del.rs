@@ -4,7 +4,8 @@
 
 use super::steps::KEY_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, name_or_none};
-use crate::lock::{Op, Outcome, Owner};
+use crate::domain::Owner;
+use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
 pub(super) const DEL: Command = Command {

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::domain::Invalid;
 use crate::engine::Unavailable;
-use crate::lock::Invalid;
 use crate::reply::Reply;
 
 /// A failure, as a text that starts with its code.

@@ -3,7 +3,8 @@
 //! On the lease of a key, whoever owns it, as in Redis.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, name_or_none};
-use crate::lock::{Lease, LockName, Op, Outcome};
+use crate::domain::LockName;
+use crate::lock::{Lease, Op, Outcome};
 use crate::reply::Reply;
 
 const fn command(
@@ -63,7 +64,7 @@ pub(super) const PERSIST: Command = command(
     persist,
 );
 
-/// How long a lease still lasts, in milliseconds; `None`: without an end.
+/// How long a lease still effective_ttl, in milliseconds; `None`: without an end.
 struct Left {
     millis: Option<u64>,
     /// The most that it can be made.

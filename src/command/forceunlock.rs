@@ -4,7 +4,8 @@
 
 use super::steps::{Progress, Steps};
 use super::{Args, Command, CommandError, Context, Flags, Group, Run};
-use crate::lock::{LockName, Op, Outcome};
+use crate::domain::LockName;
+use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
 pub(super) const FORCEUNLOCK: Command = Command {

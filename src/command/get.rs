@@ -1,7 +1,8 @@
 //! `GET key`: the owner, if one holds the key alone.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none};
-use crate::lock::{LockName, Mode};
+use crate::domain::LockName;
+use crate::lock::Mode;
 use crate::reply::Reply;
 
 pub(super) const GET: Command = Command {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, args};
-use crate::lock::DATABASES;
+use crate::domain::DATABASES;
 use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 
@@ -108,13 +108,13 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let service = context.service;
-    let census = context.access.engine().census();
+    let lock_stats = context.access.engine().lock_stats();
     let (channels, patterns) = service.hub.counts();
     write!(out, "total_connections_received:{}\r\n", service.metrics.redis.opened())?;
     write!(out, "rejected_connections:{}\r\n", service.metrics.redis.refused())?;
     write!(out, "total_commands_processed:{}\r\n", service.commands_run.read())?;
     write!(out, "acl_access_denied_auth:{}\r\n", service.metrics.failed_logins.read())?;
-    write!(out, "expired_keys:{}\r\n", census.expiries.read())?;
+    write!(out, "expired_keys:{}\r\n", lock_stats.expiries.read())?;
     write!(out, "evicted_keys:0\r\n")?;
     write!(out, "pubsub_channels:{channels}\r\n")?;
     write!(out, "pubsub_patterns:{patterns}\r\n")
@@ -127,22 +127,22 @@ fn replication(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let engine = context.access.engine();
-    let census = engine.census();
-    write!(out, "leases:{}\r\n", census.leases())?;
-    write!(out, "waiting:{}\r\n", census.waiting())?;
+    let lock_stats = engine.lock_stats();
+    write!(out, "leases:{}\r\n", lock_stats.leases())?;
+    write!(out, "waiting:{}\r\n", lock_stats.waiting())?;
     write!(out, "sessions:{}\r\n", engine.sessions())?;
     for (name, total) in [
-        ("grants", &census.grants),
-        ("repeats", &census.repeats),
-        ("refusals", &census.refusals),
-        ("renewals", &census.renewals),
-        ("releases", &census.releases),
-        ("session_ends", &census.session_ends),
-        ("expiries", &census.expiries),
-        ("forced", &census.forced),
-        ("replaced", &census.replaced),
-        ("waits", &census.waits),
-        ("wait_timeouts", &census.wait_timeouts),
+        ("grants", &lock_stats.grants),
+        ("repeats", &lock_stats.repeats),
+        ("refusals", &lock_stats.refusals),
+        ("renewals", &lock_stats.renewals),
+        ("releases", &lock_stats.releases),
+        ("session_ends", &lock_stats.session_ends),
+        ("expiries", &lock_stats.expiries),
+        ("forced", &lock_stats.forced),
+        ("replaced", &lock_stats.replaced),
+        ("waits", &lock_stats.waits),
+        ("wait_timeouts", &lock_stats.wait_timeouts),
     ] {
         write!(out, "total_{name}:{}\r\n", total.read())?;
     }
@@ -151,7 +151,7 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn keyspace(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     for database in 0..DATABASES {
-        let keys = context.access.engine().census().keys(database);
+        let keys = context.access.engine().lock_stats().keys(database);
         if keys > 0 {
             write!(out, "db{database}:keys={keys}\r\n")?;
         }

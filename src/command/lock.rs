@@ -3,9 +3,10 @@
 //! Integer: the fencing token. Null: not granted within WAIT.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
-use crate::engine::{Acquired, Parked, Verdict};
+use crate::domain::Ttl;
+use crate::engine::{Acquired, Blocked, WaitOutcome};
 use crate::journal::Seq;
-use crate::lock::{LeaseExtra, Mode, Outcome, Refusal, Request, Ttl};
+use crate::lock::{LeaseExtra, Mode, Outcome, Refusal, Request};
 use crate::reply::Reply;
 
 pub(super) const LOCK: Command = Command {
@@ -21,7 +22,7 @@ pub(super) const LOCK: Command = Command {
 };
 
 /// Longest WAIT, in milliseconds; a longer one counts as this: 30 days.
-const WAIT_MS_MAX: u64 = crate::lock::TTL_MS_MAX as u64;
+const WAIT_MS_MAX: u64 = crate::domain::TTL_MS_MAX as u64;
 
 #[derive(Default)]
 struct Options {
@@ -30,7 +31,7 @@ struct Options {
     mode: Option<Mode>,
     max_hold: Option<Ttl>,
     delay: Option<Ttl>,
-    session: Option<crate::lock::SessionId>,
+    session: Option<crate::domain::SessionId>,
     conn: bool,
     meta: Option<Box<str>>,
 }
@@ -118,7 +119,7 @@ fn run(context: &mut Context<'_>, words: Args<'_>) -> Result<Reply, CommandError
             context.seq = context.seq.max(seq);
             reply(outcome)
         }
-        Acquired::Parked(parked) => {
+        Acquired::Blocked(parked) => {
             context.parked = Some(parked);
             Ok(Reply::Null)
         }
@@ -146,16 +147,18 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
 }
 
 /// The reply to a request that was parked, and what it has to wait for.
-pub(super) async fn verdict(parked: &mut Parked) -> (Reply, Seq) {
+pub(super) async fn verdict(parked: &mut Blocked) -> (Reply, Seq) {
     let error = |error: CommandError| (Reply::from(error), Seq::default());
     match parked.verdict().await {
-        Verdict::Granted(token, seq) => (Reply::Integer(token.get()), seq),
-        Verdict::TimedOut(seq) => (Reply::Null, seq),
-        Verdict::SessionEnded(seq) => (CommandError::from(crate::engine::Unavailable::NoSession).into(), seq),
-        Verdict::Replaced => error(CommandError::fixed(
+        WaitOutcome::Granted(token, seq) => (Reply::Integer(token.get()), seq),
+        WaitOutcome::TimedOut(seq) => (Reply::Null, seq),
+        WaitOutcome::SessionEnded(seq) => {
+            (CommandError::from(crate::engine::Unavailable::NoSession).into(), seq)
+        }
+        WaitOutcome::Replaced => error(CommandError::fixed(
             "ERR the same owner asked for this lock again meanwhile, and that request has the place in line",
         )),
-        Verdict::Unavailable => error(CommandError::fixed(
+        WaitOutcome::Unavailable => error(CommandError::fixed(
             "MISCONF the journal failed while this request waited; it waits no more, ask again",
         )),
     }

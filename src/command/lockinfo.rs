@@ -4,8 +4,9 @@
 //! shows the head.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps};
+use crate::domain::{Owner, SessionId, Timestamp};
 use crate::journal::Seq;
-use crate::lock::{Lease, Mode, Owner, SessionId, Slot, Timestamp, Waiter};
+use crate::lock::{Lease, Mode, Slot, Waiter};
 use crate::reply::Reply;
 
 pub(super) const LOCKINFO: Command = Command {

@@ -5,8 +5,8 @@
 use super::glob::Glob;
 use super::steps::TURN_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, args, keys};
+use crate::domain::KEY_BYTES_MAX;
 use crate::engine::{Scan, Scanned};
-use crate::lock::KEY_BYTES_MAX;
 use crate::reply::{Bulks, Reply};
 
 pub(super) const LOCKS: Command = Command {

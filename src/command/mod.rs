@@ -37,9 +37,10 @@ use std::sync::{Arc, LazyLock};
 
 use rustc_hash::FxHashMap;
 
-use crate::engine::{Access, Engine, Parked, Unavailable};
+use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use crate::engine::{Blocked, Engine, Txn, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Op, Outcome, Owner, TTL_MS_MAX, Ttl};
+use crate::lock::{Op, Outcome};
 use crate::metrics::{Count, ServerMetrics};
 use crate::reply::Reply;
 pub use args::{Args, OwnedArgs, Span};
@@ -306,7 +307,7 @@ pub struct About {
     /// The durability mode, for people.
     pub durability: &'static str,
     /// When it was started, on the engine's clock.
-    pub started: crate::lock::Timestamp,
+    pub started: crate::domain::Timestamp,
 }
 
 /// What requests may ask for.
@@ -358,11 +359,11 @@ pub struct Context<'a> {
     /// The connection that asks.
     pub(self) client: &'a mut Client,
     /// The locks.
-    pub(self) access: &'a Access<'a>,
+    pub(self) access: &'a Txn<'a>,
     /// The reply must wait for this.
     pub(self) seq: Seq,
     /// The request waits for a lock; there is no reply yet.
-    pub(self) parked: Option<Parked>,
+    pub(self) parked: Option<Blocked>,
     /// The request goes on in further turns; there is no reply yet.
     pub(self) steps: Option<Box<dyn Steps>>,
     /// The connection ends after the reply.
@@ -413,7 +414,7 @@ impl Context<'_> {
         if self.access.is_alone() {
             return work(self);
         }
-        let alone = self.access.engine().alone();
+        let alone = self.access.engine().exclusive_txn();
         let mut inner = Context {
             service: self.service,
             client: self.client,

@@ -2,8 +2,8 @@
 
 use super::lockinfo::session_text;
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
+use crate::domain::{SessionId, Ttl};
 use crate::engine::Unavailable;
-use crate::lock::{SessionId, Ttl};
 use crate::reply::Reply;
 
 const fn subcommand(

@@ -4,7 +4,8 @@
 //! holder's own SET keeps it. OK, or Null if the condition does not hold, which for NX includes a lock-delay that is running.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args, get};
-use crate::lock::{LockName, Op, Outcome, Owner, Request, SetCondition, Ttl};
+use crate::domain::{LockName, Owner, Ttl};
+use crate::lock::{Op, Outcome, Request, SetCondition};
 use crate::reply::Reply;
 
 pub(super) const SET: Command = Command {

@@ -3,7 +3,8 @@
 //! 1: released. 0: not held by that owner, or not under that token.
 
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, args};
-use crate::lock::{FencingToken, Op, Outcome};
+use crate::domain::FencingToken;
+use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
 pub(super) const UNLOCK: Command = Command {

@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Engine;
+use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::journal::Seq;
-use crate::lock::{FencingToken, LockName, Timestamp};
 
 /// What happened to a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,21 +6,22 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::zombies::Lost;
-use crate::lock::{Effect, End, Lease, LockName, Op, Origin, Timestamp};
+use super::late_owners::Lost;
+use crate::domain::{LockName, Timestamp};
+use crate::lock::{Effect, EndReason, Lease, Op, Origin};
 
 /// Logs the end of a lease, unless its owner released it.
 pub(super) fn log_end(name: &LockName, op: &Op, effect: &Effect) {
     let Effect::Ended { lease, how } = effect else { return };
     let why = match how {
-        End::Expired => "it expired",
-        End::Session { clean: false } => "its session expired or its connection was closed",
-        End::Session { clean: true } => "its session was closed",
-        End::Forced => "an operator ended it",
-        End::Replaced => "a SET gave the lock to another owner",
-        End::Released => match op {
+        EndReason::Expired => "it expired",
+        EndReason::Session { clean: false } => "its session expired or its connection was closed",
+        EndReason::Session { clean: true } => "its session was closed",
+        EndReason::Forced => "an operator ended it",
+        EndReason::Replaced => "a SET gave the lock to another owner",
+        EndReason::Released => match op {
             Op::Delete { if_owner: None } => "a DEL or an end in the past ended it",
-            Op::GiveBack { .. } => "the client that waited was gone when it was granted",
+            Op::RevertGrant { .. } => "the client that waited was gone when it was granted",
             _ => return,
         },
     };

@@ -7,23 +7,20 @@
 //! journal's queue.
 //! Absent: protocols, storage, and the rules of locks.
 
-mod access;
-mod census;
-mod deadlines;
-mod entry;
+mod blocking;
 mod events;
 mod expiry;
+mod keyspace;
+mod late_owners;
 mod losses;
 mod pseudonyms;
 mod quotas;
 mod recovery;
-mod scan;
 mod sessions;
-mod table;
+mod stats;
 mod tokens;
-mod waiters;
+mod txn;
 mod watches;
-mod zombies;
 
 #[cfg(test)]
 mod tests;
@@ -34,29 +31,30 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
 use crate::clock::Clock;
+use crate::domain::{SessionId, Timestamp};
 pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, Durability, Group, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
-use crate::lock::{Op, SessionId, Timestamp};
-pub use access::{Access, Acquired};
-pub use census::Census;
-use deadlines::Deadlines;
+use crate::lock::Op;
+use blocking::Waiters;
+pub use blocking::{Blocked, WaitOutcome};
 use events::Events;
 pub use events::{Event, EventKind, Heard};
+use expiry::Deadlines;
 pub use expiry::Expiry;
+pub use keyspace::{HeldLock, Scan, Scanned};
+use keyspace::{NameHash, Table};
+use late_owners::LateOwners;
 pub use pseudonyms::{Pseudonyms, keyed};
 use quotas::Quotas;
 use recovery::Progress;
-pub use scan::{HeldLock, Scan, Scanned};
 use sessions::Sessions;
-use table::{NameHash, Table};
+pub use stats::LockStats;
 use tokens::Tokens;
-use waiters::Waiters;
-pub use waiters::{Parked, Verdict};
+pub use txn::{Acquired, Txn};
 pub use watches::Watch;
 use watches::Watches;
-use zombies::Zombies;
 
 /// Locks settled in one go when many expire together, so that other requests get their turn.
 const EXPIRIES_PER_STEP: usize = 256;
@@ -124,9 +122,9 @@ struct Core {
     expiring: Mutex<()>,
     watches: Watches,
     events: Events,
-    census: Census,
+    lock_stats: LockStats,
     quotas: Quotas,
-    zombies: Zombies,
+    late_owners: LateOwners,
     commits: Arc<CommitMetrics>,
     secret: [u8; 32],
     pseudonyms: Pseudonyms,
@@ -159,9 +157,9 @@ impl Engine {
             waiters: Waiters::default(),
             watches: Watches::default(),
             events: Events::default(),
-            census: Census::default(),
+            lock_stats: LockStats::default(),
             quotas: Quotas::default(),
-            zombies: Zombies::default(),
+            late_owners: LateOwners::default(),
             commits,
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
@@ -187,7 +185,7 @@ impl Engine {
     }
 
     /// Completes when a result with this Seq may be told. May block the thread for one commit: hold no guard, and not an
-    /// [`Access`] that is alone.
+    /// [`Txn`] that is alone.
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         self.journal().synced(self.awaited(seq)).await
     }
@@ -218,8 +216,8 @@ impl Engine {
     }
 
     /// How many there are and were, of everything that is counted.
-    pub fn census(&self) -> &Census {
-        &self.core.census
+    pub fn lock_stats(&self) -> &LockStats {
+        &self.core.lock_stats
     }
 
     /// How many locks the expiry index knows.
@@ -263,7 +261,7 @@ impl Engine {
     }
 
     /// What depends on everything that was decided so far. What was seen before may have been taken back since: see
-    /// [`Access::covering_seq`].
+    /// [`Txn::covering_seq`].
     pub fn last(&self) -> Seq {
         self.journal().last()
     }
@@ -291,19 +289,20 @@ impl Engine {
             let deadline = self.core.read().next_deadline(hash);
             if !deadlines.note_imminent(hash, deadline, now) {
                 // It has moved: back into the index.
-                self.settle(hash);
+                self.expire_key(hash);
             }
         }
-        deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.settle(hash));
+        deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.expire_key(hash));
         self.core.deadlines.next().min(self.core.sessions.next_sweep())
     }
 
     /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.
-    fn settle(self: &Arc<Self>, hash: u64) {
+    fn expire_key(self: &Arc<Self>, hash: u64) {
         let names = self.core.read().names(hash);
         for name in names {
-            let left =
-                self.access().submit_and_look(&name, &Op::Settle, |_, slot, now| (slot.next_deadline(), now));
+            let left = self
+                .access()
+                .submit_and_look(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
             // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
             let (deadline, now) = match left {
                 Ok(((deadline, now), _)) => (deadline, now),

@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::lock::SessionId;
+use crate::domain::SessionId;
 
 /// Hexadecimal digits of a session's short pseudonym.
 const SESSION_DIGITS: usize = 16;

@@ -5,12 +5,13 @@
 
 use std::sync::atomic::Ordering;
 
-use super::sessions::Use;
-use super::table::Table;
-use super::{Core, Verdict};
+use super::keyspace::Table;
+use super::sessions::MemberKind;
+use super::{Core, WaitOutcome};
 use crate::clock::Clock;
+use crate::domain::{LockName, Timestamp, Ttl};
 use crate::journal::{Backend, JournalError, Record, StoredLease};
-use crate::lock::{LockName, Slot, Timestamp, Ttl};
+use crate::lock::Slot;
 
 /// Records read between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 4096;
@@ -55,24 +56,24 @@ impl Core {
     ) -> Result<(), JournalError> {
         self.sessions.clear();
         self.deadlines.clear();
-        self.census.clear();
+        self.lock_stats.clear();
         self.quotas.clear();
         // A clock that went back although the machine did not restart, as in a container that was moved, makes nothing longer.
         let now = self.clock.now();
         for record in records {
             match record {
-                Record::SessionOpened(mut session) => {
+                Record::Session(mut session) => {
                     session.deadline = session.deadline.min(now.after(session.ttl));
                     self.sessions.put(session);
                 }
                 Record::DelayStarted(name, mut delay) => {
                     delay.until = delay.until.min(now.after(Some(delay.length)));
                     self.restore_into(table, &name, now, |slot| slot.restore_delay(delay));
-                    self.census.delay_restored();
+                    self.lock_stats.delay_restored();
                 }
                 Record::Granted(stored) => {
                     let StoredLease { name, mut lease } = *stored;
-                    lease.deadline = lease.deadline.min(now.after(lease.lasts));
+                    lease.deadline = lease.deadline.min(now.after(lease.effective_ttl));
                     let token = lease.token.get();
                     if token > tokens_reserved {
                         let what =
@@ -96,11 +97,11 @@ impl Core {
                             what: format!("two leases of {name:?} that exclude each other"),
                         });
                     }
-                    self.census.lease_restored();
+                    self.lock_stats.lease_restored();
                     if let Some(session) = session {
                         // The end of a session is one record; those of its leases may come in later commits.
                         self.sessions.was_ended(session);
-                        self.sessions.attach(session, &name, Use::Lease);
+                        self.sessions.attach(session, &name, MemberKind::Lease);
                     }
                     if let Some(session) = counted_by {
                         self.sessions.count(session, &name, true);
@@ -122,7 +123,7 @@ impl Core {
         table.with_slot(self.hash.of(name), name, |mut guarded| {
             let was_held = guarded.slot.newest().is_some();
             let result = work(guarded.slot);
-            self.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
+            self.lock_stats.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
             self.deadlines.rearm(&mut guarded, now);
             result
         })
@@ -131,7 +132,7 @@ impl Core {
     /// After a failed commit: replaces the table by what is durable. Waiters are told to ask again, and at once: nobody knows
     /// how long it takes until this succeeds, and nobody can join a queue meanwhile.
     pub(super) fn rebuild(&self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {
-        self.waiters.tell_all(Verdict::Unavailable);
+        self.waiters.tell_all(WaitOutcome::Unavailable);
         let mut found = Vec::new();
         let loaded =
             backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;

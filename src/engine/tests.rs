@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::*;
+use crate::domain::{FencingToken, LockName, Owner, Ttl};
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
-use crate::lock::{
-    FencingToken, Lease, LeaseExtra, LockName, Mode, Outcome, Owner, Request, SetCondition, Ttl,
-};
+use crate::lock::{Lease, LeaseExtra, Mode, Outcome, Request, SetCondition};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());
@@ -66,24 +65,24 @@ fn release(engine: &Arc<Engine>, key: &str, who: &str) -> Outcome {
     engine.access().submit(&name(key), &Op::Release { owner: owner(who), token: None }).unwrap().0
 }
 
-fn queue(engine: &Arc<Engine>, key: &str, who: &str) -> Parked {
+fn queue(engine: &Arc<Engine>, key: &str, who: &str) -> Blocked {
     let until = engine.core.clock.now().after(Some(Ttl::from_millis(60_000).unwrap()));
     match engine.access().submit_or_wait(&name(key), request(who), until).unwrap() {
-        Acquired::Parked(parked) => parked,
+        Acquired::Blocked(parked) => parked,
         Acquired::Now(outcome, _) => panic!("not queued: {outcome:?}"),
     }
 }
 
 /// The keys that a scan finds when it looks at so many entries.
-fn scanned(access: &Access<'_>, scan: &mut Scan, entries: usize) -> Vec<String> {
+fn scanned(access: &Txn<'_>, scan: &mut Scan, entries: usize) -> Vec<String> {
     let mut keys = Vec::new();
     access.scan(scan, entries, |held| keys.push(String::from_utf8_lossy(held.key()).into_owned())).unwrap();
     keys
 }
 
-async fn granted(parked: &mut Parked) -> i64 {
+async fn granted(parked: &mut Blocked) -> i64 {
     match parked.verdict().await {
-        Verdict::Granted(token, _) => token.get(),
+        WaitOutcome::Granted(token, _) => token.get(),
         other => panic!("not granted: {other:?}"),
     }
 }
@@ -109,9 +108,9 @@ async fn a_lock_outlives_the_process_with_owner_token_and_remaining_time() {
             (lease.token, lease.owner.clone(), lease.deadline.millis_left(now))
         })
         .unwrap();
-    assert_eq!(outcome, Outcome::Granted { token, reentrant: false });
+    assert_eq!(outcome, Outcome::Granted { token, already_held: false });
     assert_eq!((holder, left), (owner("a"), Some(600)));
-    assert_eq!(engine.census().leases(), 1);
+    assert_eq!(engine.lock_stats().leases(), 1);
     let later = take(&engine, "other", request("b")).unwrap();
     assert!(later > token.get());
     // Also when nothing is left to derive a token from.
@@ -134,7 +133,7 @@ async fn five_hundred_waiters_are_served_in_order() {
         last = token;
         assert_eq!(release(&engine, "k", &format!("w{n}")), Outcome::Released(1));
     }
-    assert_eq!((engine.census().leases(), engine.deadlines()), (0, 0));
+    assert_eq!((engine.lock_stats().leases(), engine.deadlines()), (0, 0));
 }
 
 /// Were anything linear in the queue, this would not end while somebody looks.
@@ -146,7 +145,7 @@ async fn a_hundred_thousand_waiters_cost_each_other_nothing() {
     let engine = Engine::start(Box::new(MemoryBackend::default()), clock, limits).unwrap();
     take(&engine, "k", request("first")).unwrap();
     let mut waiters: Vec<_> = (0..WAITERS).map(|n| Some(queue(&engine, "k", &format!("w{n}")))).collect();
-    assert_eq!(engine.census().waiting(), WAITERS as u64);
+    assert_eq!(engine.lock_stats().waiting(), WAITERS as u64);
     // Two of three go away, from the back.
     for n in (0..WAITERS).rev().filter(|n| n % 3 != 0) {
         waiters[n] = None;
@@ -157,7 +156,7 @@ async fn a_hundred_thousand_waiters_cost_each_other_nothing() {
         granted(waiter).await;
         before = format!("w{n}");
     }
-    assert_eq!((engine.census().waiting(), engine.census().leases()), (0, 1));
+    assert_eq!((engine.lock_stats().waiting(), engine.lock_stats().leases()), (0, 1));
 }
 
 #[tokio::test]
@@ -200,7 +199,7 @@ fn a_boot_clock_that_goes_back_makes_no_lease_longer() {
     drop(engine);
     let clock = Clock::manual();
     let engine = on_disk(&path, &clock);
-    assert_eq!(engine.census().leases(), 1);
+    assert_eq!(engine.lock_stats().leases(), 1);
     clock.advance_millis(1000);
     assert!(take(&engine, "k", request("other")).is_some(), "a second is all it had");
 }
@@ -222,7 +221,7 @@ fn locks_whose_names_share_a_hash_end_on_time_whatever_happens_to_the_other() {
     assert_eq!(release(&engine, &one, "me"), Outcome::Released(1));
     clock.advance_millis(1000);
     while engine.expire_due() <= clock.now() {}
-    assert_eq!((engine.census().leases(), engine.census().expiries.read()), (0, 1));
+    assert_eq!((engine.lock_stats().leases(), engine.lock_stats().expiries.read()), (0, 1));
 }
 
 #[tokio::test]
@@ -243,7 +242,7 @@ async fn expiry_wakes_the_next_in_line_and_timeouts_are_told() {
         .unwrap();
     clock.advance_millis(60_000);
     engine.expire_due();
-    assert!(matches!(late.verdict().await, Verdict::TimedOut(_)));
+    assert!(matches!(late.verdict().await, WaitOutcome::TimedOut(_)));
 }
 
 #[tokio::test]
@@ -281,7 +280,7 @@ async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived(
     let refused = engine.access().submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });
     assert_eq!(refused, Err(Unavailable::NoSession));
     engine.expire_due();
-    assert_eq!(engine.census().leases(), 1);
+    assert_eq!(engine.lock_stats().leases(), 1);
 }
 
 #[tokio::test]
@@ -361,7 +360,7 @@ async fn a_session_ends_with_all_its_locks_wherever_the_process_ends() {
         while engine.expire_due() <= clock.now() {
             engine.barrier(engine.last()).await.unwrap();
         }
-        assert_eq!(engine.census().leases(), u64::from(!is_closed));
+        assert_eq!(engine.lock_stats().leases(), u64::from(!is_closed));
         engine.barrier(engine.last()).await.unwrap();
         let records: Vec<Record> = std::mem::take(&mut *commits.lock().unwrap()).concat();
         let end = records.iter().position(|record| *record == Record::SessionEnded(id)).unwrap();
@@ -403,13 +402,13 @@ async fn sessions_that_share_a_lock_end_without_looking_at_each_other() {
         let asked = Op::Acquire { request: request("x"), wait: None };
         let refused = engine.access().submit(&name("k"), &asked);
         assert_eq!(refused, Err(Unavailable::Unsettled));
-        assert!(engine.census().leases() > SESSIONS as u64 / 2);
+        assert!(engine.lock_stats().leases() > SESSIONS as u64 / 2);
         let mut turns = 1;
         while engine.access().submit(&name("k"), &asked) == Err(Unavailable::Unsettled) {
             turns += 1;
         }
         assert!((SESSIONS / 1000..SESSIONS / 100).contains(&turns), "{turns}");
-        assert_eq!((engine.sessions(), engine.census().leases()), (0, 1));
+        assert_eq!((engine.sessions(), engine.lock_stats().leases()), (0, 1));
         assert_eq!(release(&engine, "k", "x"), Outcome::Released(1));
     }
 }
@@ -422,11 +421,11 @@ async fn what_expires_together_is_freed_in_turns_and_ends_for_all_at_once() {
         assert!(take(&engine, "k", Request { mode: Mode::Shared, ..request(&format!("o{n}")) }).is_some());
     }
     clock.advance_millis(1000);
-    let look = |access: &Access<'_>| access.read(&name("k"), |slot, _| slot.holder_count());
+    let look = |access: &Txn<'_>| access.read(&name("k"), |slot, _| slot.holder_count());
     assert_eq!(look(&engine.access()), Err(Unavailable::Unsettled));
-    assert_eq!(engine.census().leases(), 3000 - 2 * 256);
+    assert_eq!(engine.lock_stats().leases(), 3000 - 2 * 256);
     // Nobody can have a turn between the operations of a transaction.
-    assert_eq!(look(&engine.alone()).unwrap().0, 0);
+    assert_eq!(look(&engine.exclusive_txn()).unwrap().0, 0);
 }
 
 #[tokio::test]
@@ -436,22 +435,22 @@ async fn many_who_share_a_lock_are_granted_it_in_turns_and_in_order() {
     let engine = memory(&clock);
     take(&engine, "k", request("first")).unwrap();
     let until = clock.now().after(Ttl::from_millis(60_000).ok());
-    let mut waiters: Vec<Parked> = (0..WAITERS)
+    let mut waiters: Vec<Blocked> = (0..WAITERS)
         .map(|n| {
             let shared = Request { mode: Mode::Shared, ..request(&format!("w{n}")) };
             match engine.access().submit_or_wait(&name("k"), shared, until).unwrap() {
-                Acquired::Parked(parked) => parked,
+                Acquired::Blocked(parked) => parked,
                 Acquired::Now(outcome, _) => panic!("not queued: {outcome:?}"),
             }
         })
         .collect();
     assert_eq!(release(&engine, "k", "first"), Outcome::Released(1));
-    assert_eq!(engine.census().leases(), crate::lock::PROMOTIONS_PER_STEP as u64);
+    assert_eq!(engine.lock_stats().leases(), crate::lock::PROMOTIONS_PER_STEP as u64);
     // Those who come later do not get before those who wait.
     let late = Request { mode: Mode::Shared, ..request("late") };
     assert_eq!(take(&engine, "k", late), None);
     while engine.expire_due() <= clock.now() {}
-    assert_eq!((engine.census().leases(), engine.census().waiting()), (WAITERS as u64, 0));
+    assert_eq!((engine.lock_stats().leases(), engine.lock_stats().waiting()), (WAITERS as u64, 0));
     let mut last = 0;
     for waiter in &mut waiters {
         let token = granted(waiter).await;
@@ -468,10 +467,9 @@ async fn a_transaction_happens_at_one_instant() {
     take(&engine, "by ttl", request("a")).unwrap();
     take(&engine, "by session", in_session("a", id)).unwrap();
     clock.advance_millis(499);
-    let is_held = |access: &Access<'_>, key: &str| {
-        access.read(&name(key), |slot, _| slot.newest().is_some()).unwrap().0
-    };
-    let alone = engine.alone();
+    let is_held =
+        |access: &Txn<'_>, key: &str| access.read(&name(key), |slot, _| slot.newest().is_some()).unwrap().0;
+    let alone = engine.exclusive_txn();
     let began = alone.now();
     clock.advance_millis(501);
     assert!(is_held(&alone, "by ttl") && is_held(&alone, "by session"));
@@ -496,7 +494,7 @@ async fn the_end_of_a_session_holds_nobody_up_however_many_locks_it_has() {
     }
     assert_eq!(engine.access().close_session(id, true).unwrap().0, LOCKS);
     // All of it is over for everybody, and only a part of it is freed.
-    assert!(engine.census().leases() > u64::from(LOCKS) / 2, "{}", engine.census().leases());
+    assert!(engine.lock_stats().leases() > u64::from(LOCKS) / 2, "{}", engine.lock_stats().leases());
     assert!(scanned(&engine.access(), &mut Scan::new(0, 0, usize::MAX), usize::MAX).is_empty());
     assert!(take(&engine, "k0", request("b")).is_some() && take(&engine, "k4999", request("b")).is_some());
     assert_eq!(engine.access().session(id).err(), Some(Unavailable::NoSession));
@@ -505,7 +503,7 @@ async fn the_end_of_a_session_holds_nobody_up_however_many_locks_it_has() {
         steps += 1;
     }
     assert!(steps >= LOCKS / 512, "{steps}");
-    assert_eq!(engine.census().leases(), 2);
+    assert_eq!(engine.lock_stats().leases(), 2);
 }
 
 #[tokio::test]
@@ -548,14 +546,14 @@ async fn no_list_has_the_locks_of_a_session_that_is_over() {
     let clock = Clock::manual();
     let engine = memory(&clock);
     for look in [
-        |access: &Access<'_>| access.keys_held(0).unwrap().0,
-        |access: &Access<'_>| scanned(access, &mut Scan::new(0, 0, 10), 10).len() as u64,
+        |access: &Txn<'_>| access.keys_held(0).unwrap().0,
+        |access: &Txn<'_>| scanned(access, &mut Scan::new(0, 0, 10), 10).len() as u64,
     ] {
         let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
         take(&engine, "k", in_session("a", id)).unwrap();
         assert_eq!(look(&engine.access()), 1);
         clock.advance_millis(500);
-        assert_eq!(look(&engine.alone()), 0);
+        assert_eq!(look(&engine.exclusive_txn()), 0);
     }
 }
 
@@ -589,7 +587,7 @@ async fn a_keepalive_beside_the_end_of_its_session_revives_nothing() {
     let engine = memory(&Clock::manual());
     for _ in 0..300 {
         let (id, _) = engine.access().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
-        let alone = engine.alone();
+        let alone = engine.exclusive_txn();
         let other = Arc::clone(&engine);
         let begun = Arc::new(std::sync::Barrier::new(2));
         let seen = Arc::clone(&begun);
@@ -618,17 +616,17 @@ async fn a_waiter_whose_session_is_over_is_granted_nothing_when_another_session_
         take(&engine, key, in_session("holder", holds)).unwrap();
         let until = clock.now().after(Ttl::from_millis(60_000).ok());
         let dead = engine.access().submit_or_wait(&name(key), in_session("dead", waits), until).unwrap();
-        let Acquired::Parked(dead) = dead else { panic!("not queued") };
+        let Acquired::Blocked(dead) = dead else { panic!("not queued") };
         waiters.push((key, dead, queue(&engine, key, "alive")));
     }
     clock.advance_millis(500);
     engine.expire_due();
     for (key, mut dead, mut alive) in waiters {
-        assert!(matches!(dead.verdict().await, Verdict::SessionEnded(_)));
+        assert!(matches!(dead.verdict().await, WaitOutcome::SessionEnded(_)));
         granted(&mut alive).await;
         assert_eq!(release(&engine, key, "alive"), Outcome::Released(1));
     }
-    assert_eq!((engine.sessions(), engine.census().waiting()), (0, 0));
+    assert_eq!((engine.sessions(), engine.lock_stats().waiting()), (0, 0));
 }
 
 #[tokio::test]
@@ -661,7 +659,7 @@ async fn released_locks_leave_nothing_behind() {
         take(&engine, &format!("k{n}"), request("a")).unwrap();
         release(&engine, &format!("k{n}"), "a");
     }
-    assert_eq!((engine.census().leases(), engine.deadlines()), (0, 0));
+    assert_eq!((engine.lock_stats().leases(), engine.deadlines()), (0, 0));
     assert!(scanned(&engine.access(), &mut Scan::new(0, 0, 10), 10).is_empty());
 }
 
@@ -770,7 +768,7 @@ async fn who_asks_again_while_queued_keeps_the_place_in_a_full_queue() {
     let more = engine.access().submit_or_wait(&name("k"), request("d"), Timestamp::NEVER);
     assert_eq!(more.err(), Some(Unavailable::WaitersMax));
     let mut again = queue(&engine, "k", "b");
-    assert_eq!(first.verdict().await, Verdict::Replaced);
+    assert_eq!(first.verdict().await, WaitOutcome::Replaced);
     release(&engine, "k", "a");
     granted(&mut again).await;
 }
@@ -810,7 +808,7 @@ async fn sessions_and_running_delays_have_a_limit_too() {
     clock.advance_millis(5000);
     engine.expire_due();
     assert!(take(&engine, "c", request("a")).is_some());
-    assert_eq!(engine.census().kept(), 1);
+    assert_eq!(engine.lock_stats().kept(), 1);
 }
 
 #[tokio::test]
@@ -828,14 +826,14 @@ async fn a_delay_that_a_set_replaced_is_gone_for_good_and_needs_no_room() {
     take(&engine, "k", request("a").with(LeaseExtra { delay, ..LeaseExtra::default() })).unwrap();
     clock.advance_millis(1000);
     engine.expire_due();
-    assert_eq!((engine.census().leases(), engine.census().kept()), (0, 1));
-    assert!(matches!(set(&engine, "k", request("b")), Outcome::Granted { reentrant: false, .. }));
-    assert!(matches!(set(&engine, "k", request("c")), Outcome::Granted { reentrant: false, .. }));
-    assert_eq!((engine.census().leases(), engine.census().kept()), (1, 1));
-    assert_eq!(engine.census().replaced.read(), 1);
+    assert_eq!((engine.lock_stats().leases(), engine.lock_stats().kept()), (0, 1));
+    assert!(matches!(set(&engine, "k", request("b")), Outcome::Granted { already_held: false, .. }));
+    assert!(matches!(set(&engine, "k", request("c")), Outcome::Granted { already_held: false, .. }));
+    assert_eq!((engine.lock_stats().leases(), engine.lock_stats().kept()), (1, 1));
+    assert_eq!(engine.lock_stats().replaced.read(), 1);
     drop(engine);
     let engine = start();
-    assert_eq!((engine.census().leases(), engine.census().kept()), (1, 1));
+    assert_eq!((engine.lock_stats().leases(), engine.lock_stats().kept()), (1, 1));
     assert_eq!(release(&engine, "k", "c"), Outcome::Released(1));
     assert!(take(&engine, "k", request("d")).is_some(), "no lock-delay is running");
 }
@@ -858,14 +856,14 @@ async fn a_failed_commit_is_taken_back_and_service_resumes() {
         Err(Unavailable::Journal(JournalError::Full))
     );
     faults.fail_with(None);
-    assert_eq!(waiter.verdict().await, Verdict::Unavailable);
+    assert_eq!(waiter.verdict().await, WaitOutcome::Unavailable);
     while engine.check_up().is_err() {
         std::thread::yield_now();
     }
     assert_eq!(take(&engine, "kept", request("b")), None, "held locks stay held");
     let again = take(&engine, "lost", request("b")).expect("what was not durable is gone");
     assert!(again > lost_token.get(), "and its token is never issued again");
-    assert_eq!(engine.census().leases(), 2);
+    assert_eq!(engine.lock_stats().leases(), 2);
 }
 
 #[tokio::test]
@@ -899,14 +897,14 @@ async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable
     faults.hold_commits();
     take(&engine, "k", request("a")).unwrap();
     let until = clock.now().after(Ttl::from_millis(500).ok());
-    let Acquired::Parked(mut waiter) =
+    let Acquired::Blocked(mut waiter) =
         engine.access().submit_or_wait(&name("k"), request("b"), until).unwrap()
     else {
         panic!("not queued")
     };
     clock.advance_millis(500);
     engine.expire_due();
-    let Verdict::TimedOut(seq) = waiter.verdict().await else { panic!("not timed out") };
+    let WaitOutcome::TimedOut(seq) = waiter.verdict().await else { panic!("not timed out") };
     faults.fail_with(Some(JournalError::Full));
     faults.release_commits();
     assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown), "nobody held it after all");
@@ -917,7 +915,7 @@ async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable
 async fn nobody_comes_between_the_operations_of_an_access_that_is_alone() {
     let engine = memory(&Clock::manual());
     let other = Arc::clone(&engine);
-    let alone = engine.alone();
+    let alone = engine.exclusive_txn();
     let started = std::thread::spawn(move || take(&other, "k", request("b")));
     let mine = Op::Acquire { request: request("a"), wait: None };
     assert!(matches!(alone.submit(&name("k"), &mine).unwrap().0, Outcome::Granted { .. }));
@@ -949,7 +947,7 @@ async fn a_watch_breaks_when_a_lock_changes_or_expires() {
     drop(waiter);
     assert!(!second.is_broken(&engine.access()).unwrap().0, "nor does who only waits");
     clock.advance_millis(1000);
-    assert!(second.is_broken(&engine.alone()).unwrap().0, "expired, and nobody swept");
+    assert!(second.is_broken(&engine.exclusive_txn()).unwrap().0, "expired, and nobody swept");
     assert!(!unrelated.is_broken(&engine.access()).unwrap().0);
 }
 

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use crate::domain::{FencingToken, TOKEN_MAX};
 use crate::journal::{Journal, Record, Seq};
-use crate::lock::{FencingToken, TOKEN_MAX};
 
 /// Tokens reserved at once; a crash skips at most so many.
 const BLOCK: i64 = 32_768;

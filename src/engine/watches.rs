@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Access, Engine, Unavailable};
+use super::{Engine, Txn, Unavailable};
+use crate::domain::LockName;
 use crate::journal::Seq;
-use crate::lock::LockName;
 
 #[derive(Default)]
 pub(super) struct Watches {
@@ -54,7 +54,7 @@ impl Watch {
     }
 
     /// Watches one more lock. What has ended by now is settled first: it is no change.
-    pub fn add(&mut self, access: &Access<'_>, name: &LockName) -> Result<(), Unavailable> {
+    pub fn add(&mut self, access: &Txn<'_>, name: &LockName) -> Result<(), Unavailable> {
         if self.watched.contains(name) {
             return Ok(());
         }
@@ -87,7 +87,7 @@ impl Watch {
     }
 
     /// Whether one of them changed. A lease that has ended meanwhile is a change.
-    pub fn is_broken(&self, access: &Access<'_>) -> Result<(bool, Seq), Unavailable> {
+    pub fn is_broken(&self, access: &Txn<'_>) -> Result<(bool, Seq), Unavailable> {
         let mut last = Seq::default();
         for name in &self.watched {
             last = last.max(access.free_ended(name)?);

@@ -5,9 +5,9 @@
 
 use uuid::Uuid;
 
+use crate::domain::{FencingToken, LockName, Owner, SessionId};
 use crate::engine::Pseudonyms;
 pub(super) use crate::engine::keyed;
-use crate::lock::{FencingToken, LockName, Owner, SessionId};
 
 /// Derives ids.
 pub(super) struct Ids {

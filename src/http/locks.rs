@@ -17,12 +17,10 @@ use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{Adapter, body, names, sessions};
-use crate::engine::{Access, Scan, Unavailable};
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use crate::engine::{Scan, Txn, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Op, Origin, Outcome, Owner, Refusal, SessionId, Slot,
-    Timestamp, Ttl,
-};
+use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MAX: u32 = 3600;
@@ -218,7 +216,7 @@ impl Adapter {
 
     fn acquire(
         &self,
-        access: &Access<'_>,
+        access: &Txn<'_>,
         user: &User,
         name: &LockName,
         op: &Op,
@@ -294,7 +292,7 @@ impl Adapter {
     /// The owner and the token that a lease id proves, if `user` may use it.
     fn proven(
         &self,
-        access: &Access<'_>,
+        access: &Txn<'_>,
         user: &User,
         name: &LockName,
         lease_id: Uuid,

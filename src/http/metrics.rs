@@ -189,9 +189,9 @@ impl Collector for All {
 impl All {
     fn locks(&self, out: &mut Out<'_>) -> fmt::Result {
         let engine = &self.0.engine;
-        let census = engine.census();
-        out.gauge("leases", "Leases held", census.leases())?;
-        out.gauge("queue_length", "Requests that wait for a lock", census.waiting())?;
+        let lock_stats = engine.lock_stats();
+        out.gauge("leases", "Leases held", lock_stats.leases())?;
+        out.gauge("queue_length", "Requests that wait for a lock", lock_stats.waiting())?;
         out.gauge("sessions", "Sessions open", engine.sessions() as u64)?;
         out.gauge("watchers", "Streams of lock events over HTTP", self.0.watchers.len() as u64)?;
         out.gauge(
@@ -200,23 +200,23 @@ impl All {
             (engine.next_token() - 1).unsigned_abs(),
         )?;
         for (name, help, total) in [
-            ("grants", "Locks granted to an owner that did not hold them", &census.grants),
-            ("repeats", "Locks granted again to the owner that held them", &census.repeats),
-            ("refusals", "Requests that were not granted and did not wait", &census.refusals),
-            ("renewals", "Deadlines moved", &census.renewals),
-            ("releases", "Leases ended by their owner", &census.releases),
-            ("session_ends", "Leases ended with their session", &census.session_ends),
-            ("expiries", "Leases that reached their deadline", &census.expiries),
-            ("forced_ends", "Leases ended by an operator", &census.forced),
-            ("replaced_ends", "Leases ended by a SET of another owner", &census.replaced),
-            ("waits", "Requests that had to wait", &census.waits),
-            ("wait_timeouts", "Requests that waited as long as they wished", &census.wait_timeouts),
+            ("grants", "Locks granted to an owner that did not hold them", &lock_stats.grants),
+            ("repeats", "Locks granted again to the owner that held them", &lock_stats.repeats),
+            ("refusals", "Requests that were not granted and did not wait", &lock_stats.refusals),
+            ("renewals", "Deadlines moved", &lock_stats.renewals),
+            ("releases", "Leases ended by their owner", &lock_stats.releases),
+            ("session_ends", "Leases ended with their session", &lock_stats.session_ends),
+            ("expiries", "Leases that reached their deadline", &lock_stats.expiries),
+            ("forced_ends", "Leases ended by an operator", &lock_stats.forced),
+            ("replaced_ends", "Leases ended by a SET of another owner", &lock_stats.replaced),
+            ("waits", "Requests that had to wait", &lock_stats.waits),
+            ("wait_timeouts", "Requests that waited as long as they wished", &lock_stats.wait_timeouts),
         ] {
             out.counter(name, help, total.read())?;
         }
-        out.times("wait", "Time that granted requests had waited", &census.waiting_times)?;
-        out.times("hold", "Time for which ended leases were held", &census.hold_times)?;
-        let late = [("release", &census.late_releases), ("renew", &census.late_renewals)];
+        out.times("wait", "Time that granted requests had waited", &lock_stats.waiting_times)?;
+        out.times("hold", "Time for which ended leases were held", &lock_stats.hold_times)?;
+        let late = [("release", &lock_stats.late_releases), ("renew", &lock_stats.late_renewals)];
         let help = "How long after the end of its lease an owner came back to release or renew it";
         out.labelled_times("late_owner", help, "wanted", late.into_iter())
     }
@@ -335,7 +335,7 @@ impl EndpointView {
 pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
     let of = |endpoint: Endpoint| EndpointView::of(&adapter.metrics.endpoints[endpoint as usize]);
     let none = || EndpointView::of(&EndpointMetrics::default());
-    let census = adapter.engine.census();
+    let lock_stats = adapter.engine.lock_stats();
     let lock_routes =
         [Endpoint::Acquire, Endpoint::Release, Endpoint::Renew, Endpoint::Status, Endpoint::List];
     let looked_up = lock_routes
@@ -347,7 +347,7 @@ pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
         uptime_seconds: uptime,
         total_requests: requests,
         requests_per_second: requests as f64 / uptime.max(1) as f64,
-        active_locks: census.leases(),
+        active_locks: lock_stats.leases(),
         total_users: adapter.users.all().len(),
         memory_bytes: resident_bytes().unwrap_or(0),
         endpoints: EndpointViews {
@@ -361,8 +361,8 @@ pub(super) fn as_json(adapter: &Adapter) -> MetricsView {
         },
         lock_store: LockStoreView {
             total_acquires: adapter.acquires(),
-            total_releases: census.releases.read(),
-            total_expirations: census.expiries.read(),
+            total_releases: lock_stats.releases.read(),
+            total_expirations: lock_stats.expiries.read(),
             cache_hits: looked_up,
             cache_misses: 0,
         },

@@ -42,9 +42,9 @@ use self::users::Users;
 pub use self::users::{Secret, UserConfig, UsersConfig};
 
 use self::watch::Watchers;
-use crate::engine::{Access, Engine, Event, Unavailable};
+use crate::domain::Timestamp;
+use crate::engine::{Engine, Event, Txn, Unavailable};
 use crate::journal::Seq;
-use crate::lock::Timestamp;
 use crate::metrics::ServerMetrics;
 
 /// The routes without sockets, for fuzzing.
@@ -126,7 +126,7 @@ impl Adapter {
     /// Runs `work`, and answers once all it stands on is durable. A refusal of `work` stands on something, too.
     async fn decide<R>(
         &self,
-        mut work: impl FnMut(&Access<'_>) -> Result<(R, Seq), Unavailable>,
+        mut work: impl FnMut(&Txn<'_>) -> Result<(R, Seq), Unavailable>,
     ) -> Result<R, ApiError> {
         let (done, seq) = loop {
             {

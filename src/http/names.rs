@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::error::ApiError;
-use crate::lock::LockName;
+use crate::domain::LockName;
 
 /// Longest name, in bytes of UTF-8.
 const NAME_BYTES_MAX: usize = 256;

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::history::Totals;
 use super::{Adapter, body, locks, metrics, names, times};
-use crate::lock::{Lease, LockName};
+use crate::domain::LockName;
+use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
 static DOCS: &str = include_str!("docs.html");
@@ -78,13 +79,13 @@ struct Timeseries {
 
 impl Adapter {
     fn numbers(&self) -> Numbers {
-        let census = self.engine.census();
+        let lock_stats = self.engine.lock_stats();
         Numbers {
             uptime_seconds: self.uptime_seconds(),
-            active_locks: census.leases(),
+            active_locks: lock_stats.leases(),
             total_users: self.users.all().len(),
             total_acquires: self.acquires(),
-            total_releases: census.releases.read(),
+            total_releases: lock_stats.releases.read(),
         }
     }
 
@@ -94,18 +95,18 @@ impl Adapter {
 
     /// Grants, repeated ones included.
     pub(super) fn acquires(&self) -> u64 {
-        let census = self.engine.census();
-        census.grants.read() + census.repeats.read()
+        let lock_stats = self.engine.lock_stats();
+        lock_stats.grants.read() + lock_stats.repeats.read()
     }
 
     pub(super) fn note_minute(&self) {
-        let census = self.engine.census();
+        let lock_stats = self.engine.lock_stats();
         self.history.note(Totals {
             unix_s: self.engine.clock().wall_millis() / 1000,
             requests: self.metrics.requests(),
             acquires: self.acquires(),
-            releases: census.releases.read(),
-            active_locks: census.leases(),
+            releases: lock_stats.releases.read(),
+            active_locks: lock_stats.leases(),
         });
     }
 }

@@ -16,9 +16,9 @@ use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{Adapter, body, names};
-use crate::engine::{Access, Unavailable};
+use crate::domain::{SessionId, Ttl};
+use crate::engine::{Txn, Unavailable};
 use crate::journal::{Seq, SessionRecord};
-use crate::lock::{SessionId, Ttl};
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MIN: u32 = 10;
@@ -57,7 +57,7 @@ struct SessionView {
 
 /// A session of the user's, how many locks it has, and what that stands on.
 pub(super) fn find(
-    access: &Access<'_>,
+    access: &Txn<'_>,
     user: &User,
     id: SessionId,
 ) -> Result<(SessionRecord, usize, Seq), ApiError> {

@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::error::ApiError;
 use super::ids::{Ids, keyed};
 use super::{body, names};
-use crate::lock::{LockName, Owner};
+use crate::domain::{LockName, Owner};
 use crate::metrics::Count;
 
 /// Longest name of a user, in bytes.

@@ -19,8 +19,8 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::{Adapter, names, times};
+use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::engine::{Engine, Event, EventKind};
-use crate::lock::{FencingToken, LockName, Timestamp};
 
 /// Bytes of events that may wait for a reader.
 const BEHIND_BYTES_MAX: usize = 64 << 10;

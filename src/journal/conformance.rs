@@ -1,9 +1,8 @@
 //! What every backend must do, checked with each of them.
 
 use super::*;
-use crate::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
-};
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use crate::lock::{Delay, Lease, LeaseExtra, Mode, Origin};
 
 const BOOT: Option<&str> = Some("boot-1");
 
@@ -26,11 +25,11 @@ fn lease(key: &str, token: i64) -> Box<StoredLease> {
         mode: Mode::Exclusive,
         ttl: ttl(30_000),
         deadline: ms(31_000),
-        lasts: ttl(30_000),
+        effective_ttl: ttl(30_000),
         granted_at: ms(1_000),
         renewals: 0,
         origin: None,
-        is_unclaimed: false,
+        is_unacknowledged: false,
         extra: None,
     };
     Box::new(StoredLease { name: name(key), lease })
@@ -86,7 +85,7 @@ fn load_returns_every_field_of_committed_records() {
     every_backend(|backend, reopen| {
         let delay = Delay { until: ms(77), length: Ttl::from_millis(50).unwrap() };
         let all = vec![
-            Record::SessionOpened(session(5)),
+            Record::Session(session(5)),
             Record::DelayStarted(name("resting"), delay),
             Record::Granted(lease("plain", 1)),
             Record::Granted(full_lease(2)),
@@ -140,7 +139,7 @@ fn the_last_state_wins_within_and_across_batches() {
     every_backend(|backend, _| {
         let renewed = |token, deadline, renewals| {
             let token = FencingToken::new(token).unwrap();
-            Record::Renewed(Renewal { token, deadline: ms(deadline), lasts: ttl(deadline), renewals })
+            Record::Renewed(Renewal { token, deadline: ms(deadline), effective_ttl: ttl(deadline), renewals })
         };
         let ended = |token| Record::Ended(FencingToken::new(token).unwrap());
         state(backend.as_mut(), BOOT, ms(0));
@@ -151,7 +150,7 @@ fn the_last_state_wins_within_and_across_batches() {
                 renewed(2, 40_000, 1),
                 ended(1),
                 Record::Granted(lease("k", 3)),
-                Record::SessionOpened(session(1)),
+                Record::Session(session(1)),
                 Record::SessionEnded(SessionId(1)),
                 Record::TokensReserved(20),
                 Record::TokensReserved(10),
@@ -160,7 +159,8 @@ fn the_last_state_wins_within_and_across_batches() {
         backend.commit(&[ended(3), ended(9), renewed(2, 50_000, 2)]).unwrap();
         let (records, loaded) = state(backend.as_mut(), BOOT, ms(0));
         let mut second = lease("k", 2);
-        (second.lease.deadline, second.lease.lasts, second.lease.renewals) = (ms(50_000), ttl(50_000), 2);
+        (second.lease.deadline, second.lease.effective_ttl, second.lease.renewals) =
+            (ms(50_000), ttl(50_000), 2);
         assert_eq!(records, vec![Record::Granted(second)]);
         assert_eq!(loaded.tokens_reserved, 20, "the mark never goes back");
     });
@@ -170,12 +170,13 @@ fn the_last_state_wins_within_and_across_batches() {
 fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
     every_backend(|backend, _| {
         let mut endless = lease("endless", 3);
-        (endless.lease.ttl, endless.lease.lasts, endless.lease.deadline) = (None, None, Timestamp::NEVER);
+        (endless.lease.ttl, endless.lease.effective_ttl, endless.lease.deadline) =
+            (None, None, Timestamp::NEVER);
         // What was granted for 30 s and then renewed for 90 s, or without an end, and the reverse.
-        let renewed = |token, lasts: Option<Ttl>| {
+        let renewed = |token, effective_ttl: Option<Ttl>| {
             let token = FencingToken::new(token).unwrap();
-            let deadline = ms(2_000).after(lasts);
-            Record::Renewed(Renewal { token, deadline, lasts, renewals: 1 })
+            let deadline = ms(2_000).after(effective_ttl);
+            Record::Renewed(Renewal { token, deadline, effective_ttl, renewals: 1 })
         };
         let mut ended = endless.clone();
         ended.lease.token = FencingToken::new(6).unwrap();
@@ -183,7 +184,7 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
         state(backend.as_mut(), BOOT, ms(0));
         backend
             .commit(&[
-                Record::SessionOpened(session(5)),
+                Record::Session(session(5)),
                 Record::DelayStarted(name("resting"), delay),
                 Record::Granted(lease("plain", 1)),
                 Record::Granted(full_lease(2)),
@@ -200,7 +201,7 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
             let deadlines: Vec<_> = records
                 .iter()
                 .map(|record| match record {
-                    Record::SessionOpened(session) => session.deadline,
+                    Record::Session(session) => session.deadline,
                     Record::DelayStarted(_, delay) => delay.until,
                     Record::Granted(stored) => stored.lease.deadline,
                     other => panic!("not a state: {other:?}"),

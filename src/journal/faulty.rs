@@ -9,7 +9,7 @@ use std::thread::ThreadId;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record, Stopwatch};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// Commands to a [`FaultyBackend`], shared with the test.
 #[derive(Debug, Default)]

@@ -762,7 +762,7 @@ mod tests {
     use super::super::faulty::{Faults, FaultyBackend};
     use super::super::{MemoryBackend, SessionRecord};
     use super::*;
-    use crate::lock::{SessionId, Timestamp};
+    use crate::domain::{SessionId, Timestamp};
 
     /// The epoch of a rebuild, and the sessions it found.
     type Rebuilt = (u64, Vec<u128>);
@@ -773,13 +773,13 @@ mod tests {
 
     fn session(id: u128) -> Record {
         let (name, deadline) = (String::new(), Timestamp::NEVER);
-        Record::SessionOpened(SessionRecord { id: SessionId(id), name, account: None, ttl: None, deadline })
+        Record::Session(SessionRecord { id: SessionId(id), name, account: None, ttl: None, deadline })
     }
 
     fn sessions(backend: &mut dyn Backend) -> Result<Vec<u128>, JournalError> {
         let mut found = Vec::new();
         backend.load(Some("b"), Timestamp::default(), &mut |record| {
-            if let Record::SessionOpened(session) = record {
+            if let Record::Session(session) = record {
                 found.push(session.id.0);
             }
         })?;

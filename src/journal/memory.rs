@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{Backend, BackendTraits, JournalError, Loaded, Record, SessionRecord, StoredLease};
-use crate::lock::{Delay, FencingToken, LockName, SessionId, Timestamp};
+use crate::domain::{FencingToken, LockName, SessionId, Timestamp};
+use crate::lock::Delay;
 
 /// State in memory.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ impl Backend for MemoryBackend {
             }
             self.boot = boot.map(str::to_owned);
         }
-        self.sessions.values().for_each(|session| each(Record::SessionOpened(session.clone())));
+        self.sessions.values().for_each(|session| each(Record::Session(session.clone())));
         self.delays.iter().for_each(|(name, delay)| each(Record::DelayStarted(name.clone(), *delay)));
         self.leases.values().for_each(|stored| each(Record::Granted(stored.clone())));
         let secret = match self.secret {
@@ -69,7 +70,7 @@ impl Backend for MemoryBackend {
                 Record::Ended(token) => drop(self.leases.remove(token)),
                 Record::DelayStarted(name, delay) => drop(self.delays.insert(name.clone(), *delay)),
                 Record::DelayEnded(name) => drop(self.delays.remove(name)),
-                Record::SessionOpened(session) => drop(self.sessions.insert(session.id, session.clone())),
+                Record::Session(session) => drop(self.sessions.insert(session.id, session.clone())),
                 Record::SessionEnded(id) => drop(self.sessions.remove(id)),
                 Record::TokensReserved(upto) => self.tokens_reserved = self.tokens_reserved.max(*upto),
             }

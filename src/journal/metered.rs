@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::clock::Clock;
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 use crate::metrics::Histogram;
 
 /// Measurements of commits.

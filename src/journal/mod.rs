@@ -23,7 +23,7 @@ pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::{DamagedLog, SqliteBackend};
 
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// What [`Backend::load`] finds besides the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,7 +73,7 @@ pub trait Backend: Send {
     fn traits(&self) -> BackendTraits;
 
     /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`] and
-    /// [`Record::SessionOpened`]. May be called again, after a failed commit.
+    /// [`Record::Session`]. May be called again, after a failed commit.
     ///
     /// `boot` identifies this boot of the machine. If it differs from the stored one, or is `None`,
     /// the clock of the stored deadlines is gone. All deadlines are then moved, durably and at

@@ -3,7 +3,8 @@
 //! Guarantees: applying a batch twice has the effect of applying it once. Not here: how records are
 //! stored.
 
-use crate::lock::{Delay, FencingToken, Lease, LockName, SessionId, Timestamp, Ttl};
+use crate::domain::{FencingToken, LockName, SessionId, Timestamp, Ttl};
+use crate::lock::{Delay, Lease};
 
 /// A lease and the name of its lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Renewal {
     /// Its new deadline.
     pub deadline: Timestamp,
     /// The TTL by which the deadline was set.
-    pub lasts: Option<Ttl>,
+    pub effective_ttl: Option<Ttl>,
     /// How often its deadline has been moved.
     pub renewals: u32,
 }
@@ -30,13 +31,14 @@ pub struct Renewal {
 impl Renewal {
     /// The renewal after which a lease is as it is.
     pub fn of(lease: &Lease) -> Renewal {
-        let Lease { token, deadline, lasts, renewals, .. } = *lease;
-        Renewal { token, deadline, lasts, renewals }
+        let Lease { token, deadline, effective_ttl, renewals, .. } = *lease;
+        Renewal { token, deadline, effective_ttl, renewals }
     }
 
     /// Applies the renewal.
     pub fn apply_to(self, lease: &mut Lease) {
-        (lease.deadline, lease.lasts, lease.renewals) = (self.deadline, self.lasts, self.renewals);
+        (lease.deadline, lease.effective_ttl, lease.renewals) =
+            (self.deadline, self.effective_ttl, self.renewals);
     }
 }
 
@@ -69,7 +71,7 @@ pub enum Record {
     /// The delay of a lock is over.
     DelayEnded(LockName),
     /// The state of a session, new or changed.
-    SessionOpened(SessionRecord),
+    Session(SessionRecord),
     /// A session is over.
     SessionEnded(SessionId),
     /// Tokens up to this one may be issued.

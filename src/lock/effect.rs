@@ -4,11 +4,11 @@
 //! Absent: what the caller makes of them.
 
 use super::slot::{Delay, Lease, Slot};
-use super::types::{FencingToken, SessionId, Timestamp, Ttl, WaiterId};
+use crate::domain::{FencingToken, SessionId, Timestamp, Ttl, WaiterId};
 
 /// How a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum EndReason {
     /// By its owner, or by a DEL.
     Released,
     /// By its deadline.
@@ -24,16 +24,16 @@ pub enum End {
     Replaced,
 }
 
-impl End {
+impl EndReason {
     /// Whether the holder may not know that it lost the lock, so that a lock-delay is due.
     pub fn is_unclean(self) -> bool {
-        matches!(self, End::Expired | End::Forced | End::Session { clean: false })
+        matches!(self, EndReason::Expired | EndReason::Forced | EndReason::Session { clean: false })
     }
 }
 
 /// Why a waiter left the queue without a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum LeaveReason {
     /// Its time to wait is over.
     TimedOut,
     /// Its session ended.
@@ -61,7 +61,7 @@ pub enum Effect {
         /// When it ends now.
         deadline: Timestamp,
         /// The TTL by which that was set.
-        lasts: Option<Ttl>,
+        effective_ttl: Option<Ttl>,
         /// How often its deadline was moved so far.
         renewals: u32,
     },
@@ -70,7 +70,7 @@ pub enum Effect {
         /// The lease as it was.
         lease: Lease,
         /// How it ended.
-        how: End,
+        how: EndReason,
     },
     /// A lock-delay began, or a running one became longer.
     DelayStarted {
@@ -95,7 +95,7 @@ pub enum Effect {
         /// The session it belonged to.
         session: Option<SessionId>,
         /// Why.
-        why: Left,
+        why: LeaveReason,
     },
 }
 

@@ -3,8 +3,9 @@
 //! Promise: [`check`] names the first broken predicate. It runs in the exhaustive search, in property
 //! tests and, in debug builds, after every transition. Absent: anything about several slots.
 
+use super::mode::Mode;
 use super::slot::Slot;
-use super::types::{Mode, Timestamp};
+use crate::domain::Timestamp;
 
 /// Beyond this many members a debug build does not re-check a slot, to stay usable with long queues.
 const CHECKED_MEMBERS_MAX: usize = 64;

@@ -2,22 +2,19 @@
 //!
 //! Promise: a transition is total and deterministic, and everything it decided comes back as data. An expired lease
 //! is expired for every reader, swept or not.
-//! Absent: IO, clocks (time is an argument and only compared), threads, other modules of this crate.
+//! Absent: IO, clocks (time is an argument and only compared), threads, and modules of this crate other than `domain`.
 
 mod effect;
+mod index;
 pub mod invariants;
-mod roster;
+mod mode;
 mod slot;
 mod transition;
-mod types;
 
-pub use effect::{Effect, Effects, End, Left};
+pub use effect::{Effect, Effects, EndReason, LeaveReason};
+pub use mode::Mode;
 pub use slot::{Delay, Lease, LeaseExtra, Origin, Request, Slot, Waiter};
 pub use transition::{ENDS_PER_STEP, Env, Op, Outcome, PROMOTIONS_PER_STEP, Refusal, SetCondition, apply};
-pub use types::{
-    DATABASES, FencingToken, Invalid, KEY_BYTES_MAX, LockName, Mode, OWNER_BYTES_MAX, Owner, SessionId,
-    TOKEN_MAX, TTL_MS_MAX, Timestamp, Ttl, WaiterId,
-};
 
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::roster::{Member, Roster};
-use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterId};
+use super::index::{IndexedSet, Member};
+use super::mode::Mode;
+use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// Where a grant came from, for people who ask who holds a lock. Shared by all grants of one connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,7 +74,7 @@ pub struct Lease {
     /// From this time on the lease is over, for every reader.
     pub deadline: Timestamp,
     /// The TTL by which the deadline was last set: what is left of the lease is never more.
-    pub lasts: Option<Ttl>,
+    pub effective_ttl: Option<Ttl>,
     /// When it was granted.
     pub granted_at: Timestamp,
     /// How often its deadline was moved since.
@@ -81,7 +82,7 @@ pub struct Lease {
     /// Who asked for it.
     pub origin: Option<Arc<Origin>>,
     /// It was granted to a waiter, and nobody has shown yet that the owner knows of it. Not kept beyond the process.
-    pub is_unclaimed: bool,
+    pub is_unacknowledged: bool,
     /// What most leases do not have.
     pub extra: Option<Box<LeaseExtra>>,
 }
@@ -114,11 +115,11 @@ impl Lease {
             mode: request.mode,
             ttl: request.ttl,
             deadline: Timestamp::NEVER,
-            lasts: request.ttl,
+            effective_ttl: request.ttl,
             granted_at: now,
             renewals: 0,
             origin: request.origin.clone(),
-            is_unclaimed: false,
+            is_unacknowledged: false,
             extra: request.extra.clone(),
         };
         lease.deadline = lease.clip(now.after(request.ttl));
@@ -162,7 +163,7 @@ impl Lease {
     /// Gives it its full length again from `now`, because the clock that it was granted by is gone.
     pub fn restart(&mut self, now: Timestamp) {
         self.granted_at = now;
-        self.deadline = self.clip(now.after(self.lasts));
+        self.deadline = self.clip(now.after(self.effective_ttl));
     }
 
     /// `deadline`, or the end of MAXHOLD if that is earlier.
@@ -242,13 +243,13 @@ pub(super) enum Holders {
     #[default]
     None,
     One(Lease),
-    Many(Box<Roster<Lease>>),
+    Many(Box<IndexedSet<Lease>>),
 }
 
 /// What few locks have at any moment.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Busy {
-    pub(super) queue: Roster<Waiter>,
+pub(super) struct Contention {
+    pub(super) queue: IndexedSet<Waiter>,
     pub(super) delay: Option<Delay>,
     /// The head of the queue is to be granted the lock by the next step: one grants only so many.
     pub(super) has_more_to_grant: bool,
@@ -258,19 +259,19 @@ pub(super) struct Busy {
 #[derive(Debug, Clone, Default)]
 pub struct Slot {
     pub(super) holders: Holders,
-    pub(super) busy: Option<Box<Busy>>,
+    pub(super) contention: Option<Box<Contention>>,
 }
 
 impl Slot {
     /// Whether nothing distinguishes this lock from one never used.
     pub fn is_vacant(&self) -> bool {
-        matches!(self.holders, Holders::None) && self.busy.is_none()
+        matches!(self.holders, Holders::None) && self.contention.is_none()
     }
 
     /// The only lease, if this lock is like most: held exclusively, with nothing extra, while nobody waits. Then there is
     /// nothing else in the slot.
     pub fn plain_lease(&self) -> Option<&Lease> {
-        match (&self.holders, &self.busy) {
+        match (&self.holders, &self.contention) {
             (Holders::One(lease), None) => {
                 (lease.mode == Mode::Exclusive && lease.extra.is_none()).then_some(lease)
             }
@@ -280,7 +281,7 @@ impl Slot {
 
     /// The reverse of [`Slot::plain_lease`].
     pub fn of_plain_lease(lease: Lease) -> Slot {
-        Slot { holders: Holders::One(lease), busy: None }
+        Slot { holders: Holders::One(lease), contention: None }
     }
 
     /// The earliest time at which something in this slot ends by itself, or [`Timestamp::default`] if there is something to do at
@@ -289,14 +290,14 @@ impl Slot {
         let holders = match &self.holders {
             Holders::None => Timestamp::NEVER,
             Holders::One(lease) => lease.deadline,
-            Holders::Many(roster) => roster.next_deadline(),
+            Holders::Many(set) => set.next_deadline(),
         };
-        match &self.busy {
+        match &self.contention {
             None => holders,
-            Some(busy) if busy.has_more_to_grant => Timestamp::default(),
-            Some(busy) => {
-                let delay = busy.delay.map_or(Timestamp::NEVER, |delay| delay.until);
-                holders.min(busy.queue.next_deadline()).min(delay)
+            Some(contention) if contention.has_more_to_grant => Timestamp::default(),
+            Some(contention) => {
+                let delay = contention.delay.map_or(Timestamp::NEVER, |delay| delay.until);
+                holders.min(contention.queue.next_deadline()).min(delay)
             }
         }
     }
@@ -306,7 +307,7 @@ impl Slot {
         match &self.holders {
             Holders::None => None,
             Holders::One(lease) => Some(lease),
-            Holders::Many(roster) => roster.last(),
+            Holders::Many(set) => set.last(),
         }
     }
 
@@ -315,7 +316,7 @@ impl Slot {
         match &self.holders {
             Holders::None => None,
             Holders::One(lease) => Some(lease).filter(|lease| is_wanted(lease)),
-            Holders::Many(roster) => roster.last_where(is_wanted),
+            Holders::Many(set) => set.last_where(is_wanted),
         }
     }
 
@@ -324,7 +325,7 @@ impl Slot {
         let (one, many) = match &self.holders {
             Holders::None => (None, None),
             Holders::One(lease) => (Some(lease), None),
-            Holders::Many(roster) => (None, Some(roster.iter())),
+            Holders::Many(set) => (None, Some(set.iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
@@ -334,7 +335,7 @@ impl Slot {
         match &self.holders {
             Holders::None => 0,
             Holders::One(_) => 1,
-            Holders::Many(roster) => roster.len(),
+            Holders::Many(set) => set.len(),
         }
     }
 
@@ -343,7 +344,7 @@ impl Slot {
         match &self.holders {
             Holders::None => None,
             Holders::One(lease) => (lease.token == token).then_some(lease),
-            Holders::Many(roster) => roster.get(token.get()),
+            Holders::Many(set) => set.get(token.get()),
         }
     }
 
@@ -352,7 +353,7 @@ impl Slot {
         match &self.holders {
             Holders::None => None,
             Holders::One(lease) => (lease.owner == *owner).then_some(lease),
-            Holders::Many(roster) => roster.number_of(owner).and_then(|token| roster.get(token)),
+            Holders::Many(set) => set.number_of(owner).and_then(|token| set.get(token)),
         }
     }
 
@@ -361,8 +362,8 @@ impl Slot {
         let (one, many) = match &self.holders {
             Holders::None => (None, None),
             Holders::One(lease) => ((lease.session() == Some(session)).then_some(lease.token), None),
-            Holders::Many(roster) => {
-                let leases = roster.of_session(session).filter_map(|number| roster.get(number));
+            Holders::Many(set) => {
+                let leases = set.of_session(session).filter_map(|number| set.get(number));
                 (None, Some(leases.map(|lease| lease.token)))
             }
         };
@@ -374,7 +375,7 @@ impl Slot {
         match &self.holders {
             Holders::None => None,
             Holders::One(lease) => lease.mode.capacity(),
-            Holders::Many(roster) => roster.smallest_capacity(),
+            Holders::Many(set) => set.smallest_capacity(),
         }
     }
 
@@ -383,9 +384,9 @@ impl Slot {
         let holders = match &self.holders {
             Holders::None => 0,
             Holders::One(lease) => usize::from(lease.session().is_some()),
-            Holders::Many(roster) => roster.sessions().len(),
+            Holders::Many(set) => set.sessions().len(),
         };
-        holders + self.busy.as_ref().map_or(0, |busy| busy.queue.sessions().len())
+        holders + self.contention.as_ref().map_or(0, |contention| contention.queue.sessions().len())
     }
 
     /// The sessions that leases and waiters end with; one may come several times.
@@ -393,9 +394,9 @@ impl Slot {
         let (one, many) = match &self.holders {
             Holders::None => (None, None),
             Holders::One(lease) => (lease.session(), None),
-            Holders::Many(roster) => (None, Some(roster.sessions())),
+            Holders::Many(set) => (None, Some(set.sessions())),
         };
-        let queue = self.busy.iter().flat_map(|busy| busy.queue.sessions());
+        let queue = self.contention.iter().flat_map(|contention| contention.queue.sessions());
         one.into_iter().chain(many.into_iter().flatten()).chain(queue)
     }
 
@@ -404,67 +405,75 @@ impl Slot {
         let is_held = match &self.holders {
             Holders::None => false,
             Holders::One(lease) => lease.session() == Some(session),
-            Holders::Many(roster) => roster.of_session(session).next().is_some(),
+            Holders::Many(set) => set.of_session(session).next().is_some(),
         };
-        is_held || self.busy.as_ref().is_some_and(|busy| busy.queue.of_session(session).next().is_some())
+        is_held
+            || self
+                .contention
+                .as_ref()
+                .is_some_and(|contention| contention.queue.of_session(session).next().is_some())
     }
 
     /// All waiters, the head of the queue first.
     pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
-        self.busy.iter().flat_map(|busy| busy.queue.iter())
+        self.contention.iter().flat_map(|contention| contention.queue.iter())
     }
 
     /// Whether this owner waits.
     pub fn is_queued(&self, owner: &Owner) -> bool {
-        self.busy.as_ref().is_some_and(|busy| busy.queue.number_of(owner).is_some())
+        self.contention.as_ref().is_some_and(|contention| contention.queue.number_of(owner).is_some())
     }
 
     /// How many wait.
     pub fn waiter_count(&self) -> usize {
-        self.busy.as_ref().map_or(0, |busy| busy.queue.len())
+        self.contention.as_ref().map_or(0, |contention| contention.queue.len())
     }
 
     /// Whether the next step grants the lock to more of those who wait.
     pub(super) fn has_more_to_grant(&self) -> bool {
-        self.busy.as_ref().is_some_and(|busy| busy.has_more_to_grant)
+        self.contention.as_ref().is_some_and(|contention| contention.has_more_to_grant)
     }
 
     /// The running lock-delay.
     pub fn delay(&self) -> Option<Delay> {
-        self.busy.as_ref().and_then(|busy| busy.delay)
+        self.contention.as_ref().and_then(|contention| contention.delay)
     }
 
     /// Puts a recovered lease back. Its token and owner must not be present, its mode must mix.
     pub fn restore(&mut self, lease: Lease) {
-        self.add_holder(Lease { is_unclaimed: false, ..lease });
+        self.add_holder(Lease { is_unacknowledged: false, ..lease });
     }
 
     /// Puts a recovered delay back.
     pub fn restore_delay(&mut self, delay: Delay) {
-        self.busy_mut().delay = Some(delay);
+        self.contention_mut().delay = Some(delay);
     }
 
-    pub(super) fn busy_mut(&mut self) -> &mut Busy {
-        self.busy.get_or_insert_default()
+    pub(super) fn contention_mut(&mut self) -> &mut Contention {
+        self.contention.get_or_insert_default()
     }
 
-    pub(super) fn drop_busy_if_empty(&mut self) {
-        if self.busy.as_ref().is_some_and(|busy| busy.delay.is_none() && busy.queue.len() == 0) {
-            self.busy = None;
+    pub(super) fn drop_contention_if_empty(&mut self) {
+        if self
+            .contention
+            .as_ref()
+            .is_some_and(|contention| contention.delay.is_none() && contention.queue.len() == 0)
+        {
+            self.contention = None;
         }
     }
 
     pub(super) fn add_holder(&mut self, lease: Lease) {
         match &mut self.holders {
             Holders::None => self.holders = Holders::One(lease),
-            Holders::Many(roster) => roster.insert(lease),
+            Holders::Many(set) => set.insert(lease),
             Holders::One(_) => {
-                let mut roster = Box::<Roster<Lease>>::default();
+                let mut set = Box::<IndexedSet<Lease>>::default();
                 if let Holders::One(first) = std::mem::take(&mut self.holders) {
-                    roster.insert(first);
+                    set.insert(first);
                 }
-                roster.insert(lease);
-                self.holders = Holders::Many(roster);
+                set.insert(lease);
+                self.holders = Holders::Many(set);
             }
         }
     }
@@ -475,9 +484,9 @@ impl Slot {
                 Holders::One(lease) => Some(lease),
                 _ => None,
             },
-            Holders::Many(roster) => {
-                let removed = roster.remove(token.get());
-                if roster.len() == 0 {
+            Holders::Many(set) => {
+                let removed = set.remove(token.get());
+                if set.len() == 0 {
                     self.holders = Holders::None;
                 }
                 removed
@@ -493,7 +502,7 @@ impl Slot {
     ) -> Option<R> {
         match &mut self.holders {
             Holders::One(lease) if lease.token == token => Some(change(lease)),
-            Holders::Many(roster) => roster.update(token.get(), change),
+            Holders::Many(set) => set.update(token.get(), change),
             _ => None,
         }
     }
@@ -503,9 +512,7 @@ impl Slot {
         match &self.holders {
             Holders::None => None,
             Holders::One(lease) => lease.is_over(now).then_some(lease.token),
-            Holders::Many(roster) => {
-                roster.due(now).and_then(|number| roster.get(number)).map(|lease| lease.token)
-            }
+            Holders::Many(set) => set.due(now).and_then(|number| set.get(number)).map(|lease| lease.token),
         }
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// Counts tokens up and holds the waiters that have gone away.
 #[derive(Clone, Default)]
@@ -16,8 +17,8 @@ impl Env for World {
         self.tokens += 1;
         FencingToken::new(self.tokens).unwrap()
     }
-    fn is_lost(&mut self, waiter: &Waiter) -> Option<Left> {
-        self.gone.contains(&waiter.id).then_some(Left::Gone)
+    fn is_undeliverable(&mut self, waiter: &Waiter) -> Option<LeaveReason> {
+        self.gone.contains(&waiter.id).then_some(LeaveReason::Gone)
     }
 }
 
@@ -87,28 +88,28 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         "unlock" => Op::Release { owner: request.owner, token },
         "renew" => Op::Renew { owner: request.owner, ttl: request.ttl, token },
         "renew-same" => Op::Renew { owner: request.owner, ttl: None, token },
-        "give-back" => Op::GiveBack { owner: request.owner, token: token.unwrap() },
+        "give-back" => Op::RevertGrant { owner: request.owner, token: token.unwrap() },
         "force" => Op::Force,
         "end-session" => Op::EndSession { session: SessionId(who.parse().unwrap()), clean: false },
         "close-session" => Op::EndSession { session: SessionId(who.parse().unwrap()), clean: true },
-        "leave" => Op::Leave { waiter: WaiterId(who[1..].parse().unwrap()), owner: owner(&who[..1]) },
+        "leave" => Op::CancelWait { waiter: WaiterId(who[1..].parse().unwrap()), owner: owner(&who[..1]) },
         "vanish" => {
             world.gone.push(WaiterId(who.parse().unwrap()));
-            Op::Settle
+            Op::Inspect
         }
         "set" => Op::Set { request, condition, keep_ttl },
         "del" => Op::Delete { if_owner: None },
         "delif" => Op::Delete { if_owner: Some(request.owner) },
         "expire" => Op::SetTtl { ttl: request.ttl },
-        "settle" => Op::Settle,
+        "settle" => Op::Inspect,
         _ => panic!("unknown verb {verb}"),
     };
     let mut effects = Effects::default();
     let outcome = apply(slot, &op, now, world, &mut effects);
     invariants::check(slot, now).unwrap();
     let mut said = match outcome {
-        Outcome::Granted { token, reentrant: false } => format!("granted {}", token.get()),
-        Outcome::Granted { token, reentrant: true } => format!("still {}", token.get()),
+        Outcome::Granted { token, already_held: false } => format!("granted {}", token.get()),
+        Outcome::Granted { token, already_held: true } => format!("still {}", token.get()),
         Outcome::Queued => "queued".into(),
         Outcome::Refused(Refusal::Held) => "held".into(),
         Outcome::Refused(Refusal::Delayed(_)) => "delayed".into(),
@@ -129,7 +130,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
             Effect::Granted { token, waiter: Some((waiter, _)) } => {
                 said += &format!("; grant {} to waiter {}", token.get(), waiter.0);
             }
-            Effect::Ended { lease, how } if *how != End::Released => {
+            Effect::Ended { lease, how } if *how != EndReason::Released => {
                 said += &format!("; {how:?} {}", lease.token.get()).to_lowercase();
             }
             Effect::WaiterLeft { waiter, why, .. } => {
@@ -263,7 +264,7 @@ fn a_grant_that_reached_nobody_is_given_back_unless_its_owner_learned_of_it() {
 #[test]
 fn a_lease_remembers_the_length_it_was_last_given() {
     let (mut slot, mut world) = (Slot::default(), World::default());
-    for (ask, lasts) in [
+    for (ask, effective_ttl) in [
         ("0 lock a ttl=100", ttl(100)),
         ("1 renew a ttl=300", ttl(300)),
         ("2 lock a ttl=50", ttl(300)),
@@ -276,10 +277,10 @@ fn a_lease_remembers_the_length_it_was_last_given() {
     ] {
         step(&mut slot, &mut world, ask);
         let lease = slot.newest().unwrap();
-        assert_eq!(lease.lasts, lasts, "after {ask}");
+        assert_eq!(lease.effective_ttl, effective_ttl, "after {ask}");
         let mut restarted = lease.clone();
         restarted.restart(ms(5000));
-        assert!(restarted.deadline == ms(5000).after(lasts), "after {ask}");
+        assert!(restarted.deadline == ms(5000).after(effective_ttl), "after {ask}");
     }
 }
 

@@ -6,16 +6,17 @@
 //! the choice of the successor and its token are one step.
 //! Absent: IO, clocks, randomness, panics on any input.
 
-use super::effect::{Effect, Effects, End, Left};
+use super::effect::{Effect, Effects, EndReason, LeaveReason};
+use super::mode::Mode;
 use super::slot::{Delay, Lease, Request, Slot, Waiter};
-use super::types::{FencingToken, Mode, Owner, SessionId, Timestamp, Ttl, WaiterId};
+use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// What a transition needs from outside.
 pub trait Env {
     /// The next fencing token: larger than every one taken before.
     fn take_token(&mut self) -> FencingToken;
     /// Why a waiter cannot be granted anything: nobody would hear of it, or its session is over.
-    fn is_lost(&mut self, waiter: &Waiter) -> Option<Left>;
+    fn is_undeliverable(&mut self, waiter: &Waiter) -> Option<LeaveReason>;
 }
 
 /// What is asked of a lock.
@@ -36,7 +37,7 @@ pub enum Op {
         token: Option<FencingToken>,
     },
     /// Give back what was granted to a waiter and reached nobody, unless the owner has learned of it meanwhile.
-    GiveBack {
+    RevertGrant {
         /// Who holds it.
         owner: Owner,
         /// The acquisition.
@@ -51,9 +52,9 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// End all leases, whoever holds them.
+    /// EndReason all leases, whoever holds them.
     Force,
-    /// End what belongs to a session that has ended.
+    /// EndReason what belongs to a session that has ended.
     EndSession {
         /// The session.
         session: SessionId,
@@ -61,7 +62,7 @@ pub enum Op {
         clean: bool,
     },
     /// A waiter goes away.
-    Leave {
+    CancelWait {
         /// Which one.
         waiter: WaiterId,
         /// The owner it queued for.
@@ -87,7 +88,7 @@ pub enum Op {
         ttl: Option<Ttl>,
     },
     /// Only settle: free what has ended.
-    Settle,
+    Inspect,
 }
 
 /// When [`Op::Set`] applies.
@@ -111,7 +112,7 @@ pub enum Outcome {
         /// Its fencing token.
         token: FencingToken,
         /// Whether it held it already, under the same token.
-        reentrant: bool,
+        already_held: bool,
     },
     /// The request waits.
     Queued,
@@ -160,12 +161,12 @@ pub const PROMOTIONS_PER_STEP: usize = 256;
 /// waiters have ended by `now`, only so many are freed and the answer is [`Outcome::Unsettled`].
 pub fn apply(slot: &mut Slot, op: &Op, now: Timestamp, env: &mut impl Env, effects: &mut Effects) -> Outcome {
     let mut step = Step { slot, now, env, effects };
-    if !step.settle() {
+    if !step.expire_due() {
         return Outcome::Unsettled;
     }
     let outcome = step.run(op);
     step.promote();
-    step.slot.drop_busy_if_empty();
+    step.slot.drop_contention_if_empty();
     debug_assert_eq!(super::invariants::check(slot, now), Ok(()));
     outcome
 }
@@ -184,13 +185,13 @@ impl<E: Env> Step<'_, E> {
             Op::Release { owner, token } => match self.held(owner, *token) {
                 None => Outcome::NotHeld,
                 Some(token) => {
-                    self.end(token, End::Released);
+                    self.end(token, EndReason::Released);
                     Outcome::Released(1)
                 }
             },
-            Op::GiveBack { owner, token } => match self.slot.lease_of(owner) {
-                Some(lease) if lease.token == *token && lease.is_unclaimed => {
-                    self.end(*token, End::Released);
+            Op::RevertGrant { owner, token } => match self.slot.lease_of(owner) {
+                Some(lease) if lease.token == *token && lease.is_unacknowledged => {
+                    self.end(*token, EndReason::Released);
                     Outcome::Released(1)
                 }
                 _ => Outcome::NotHeld,
@@ -202,9 +203,9 @@ impl<E: Env> Step<'_, E> {
                     self.renew(token, |lease| ttl.or(lease.ttl))
                 }
             },
-            Op::Force => self.release_all(End::Forced),
+            Op::Force => self.release_all(EndReason::Forced),
             Op::EndSession { session, clean } => self.end_session(*session, *clean),
-            Op::Leave { waiter, owner } => self.leave(*waiter, owner),
+            Op::CancelWait { waiter, owner } => self.leave(*waiter, owner),
             Op::Set { request, condition, keep_ttl } => self.set(request, condition, *keep_ttl),
             Op::Delete { if_owner } => self.delete(if_owner.as_ref()),
             Op::SetTtl { ttl } => match self.slot.newest() {
@@ -215,31 +216,31 @@ impl<E: Env> Step<'_, E> {
                     self.renew(token, |_| *ttl)
                 }
             },
-            Op::Settle => Outcome::Done,
+            Op::Inspect => Outcome::Done,
         }
     }
 
     /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one step may do.
-    fn settle(&mut self) -> bool {
+    fn expire_due(&mut self) -> bool {
         let mut room = ENDS_PER_STEP;
         while let Some(token) = self.slot.due_holder(self.now) {
             if room == 0 {
                 return false;
             }
             room -= 1;
-            self.end(token, End::Expired);
+            self.end(token, EndReason::Expired);
         }
         if self.slot.delay().is_some_and(|delay| delay.until <= self.now) {
             self.end_delay();
         }
-        let Some(busy) = self.slot.busy.as_mut() else { return true };
-        while let Some(place) = busy.queue.due(self.now) {
+        let Some(contention) = self.slot.contention.as_mut() else { return true };
+        while let Some(place) = contention.queue.due(self.now) {
             if room == 0 {
                 return false;
             }
             room -= 1;
-            if let Some(waiter) = busy.queue.remove(place) {
-                self.effects.push(left(&waiter, Left::TimedOut));
+            if let Some(waiter) = contention.queue.remove(place) {
+                self.effects.push(left(&waiter, LeaveReason::TimedOut));
             }
         }
         self.promote();
@@ -261,11 +262,12 @@ impl<E: Env> Step<'_, E> {
             if deadline > was {
                 self.move_deadline(token, deadline, request.ttl);
             }
-            return Outcome::Granted { token, reentrant: true };
+            return Outcome::Granted { token, already_held: true };
         }
-        let place = self.slot.busy.as_ref().and_then(|busy| busy.queue.number_of(&request.owner));
+        let place =
+            self.slot.contention.as_ref().and_then(|contention| contention.queue.number_of(&request.owner));
         if place.is_none() && self.slot.waiter_count() == 0 && self.has_room_for(request.mode) {
-            return Outcome::Granted { token: self.grant(request, None), reentrant: false };
+            return Outcome::Granted { token: self.grant(request, None), already_held: false };
         }
         let Some((id, deadline)) = wait.filter(|(_, deadline)| *deadline > self.now) else {
             return Outcome::Refused(match self.slot.delay() {
@@ -273,29 +275,29 @@ impl<E: Env> Step<'_, E> {
                 None => Refusal::Held,
             });
         };
-        let busy = self.slot.busy_mut();
+        let contention = self.slot.contention_mut();
         let mut waiter = Waiter { place: 0, id, request: request.clone(), since: self.now, deadline };
-        match place.and_then(|place| busy.queue.remove(place)) {
+        match place.and_then(|place| contention.queue.remove(place)) {
             Some(first) => {
                 (waiter.place, waiter.since) = (first.place, first.since);
-                self.effects.push(left(&first, Left::Replaced));
+                self.effects.push(left(&first, LeaveReason::Replaced));
             }
-            None => waiter.place = busy.queue.last().map_or(0, |last| last.place + 1),
+            None => waiter.place = contention.queue.last().map_or(0, |last| last.place + 1),
         }
         self.effects.push(Effect::Joined { waiter: id, session: request.session() });
-        busy.queue.insert(waiter);
+        contention.queue.insert(waiter);
         Outcome::Queued
     }
 
     fn end_session(&mut self, session: SessionId, clean: bool) -> Outcome {
         let tokens: Vec<_> = self.slot.tokens_of(session).take(ENDS_PER_STEP).collect();
         for token in &tokens {
-            self.end(*token, End::Session { clean });
+            self.end(*token, EndReason::Session { clean });
         }
-        if let Some(busy) = self.slot.busy.as_mut() {
-            let places: Vec<_> = busy.queue.of_session(session).take(ENDS_PER_STEP).collect();
-            for waiter in places.into_iter().filter_map(|place| busy.queue.remove(place)) {
-                self.effects.push(left(&waiter, Left::SessionEnded));
+        if let Some(contention) = self.slot.contention.as_mut() {
+            let places: Vec<_> = contention.queue.of_session(session).take(ENDS_PER_STEP).collect();
+            for waiter in places.into_iter().filter_map(|place| contention.queue.remove(place)) {
+                self.effects.push(left(&waiter, LeaveReason::SessionEnded));
             }
         }
         if self.slot.has_session(session) {
@@ -306,13 +308,13 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn leave(&mut self, id: WaiterId, owner: &Owner) -> Outcome {
-        let Some(busy) = self.slot.busy.as_mut() else { return Outcome::NotHeld };
-        let place = busy.queue.number_of(owner);
-        match place.filter(|place| busy.queue.get(*place).is_some_and(|waiter| waiter.id == id)) {
+        let Some(contention) = self.slot.contention.as_mut() else { return Outcome::NotHeld };
+        let place = contention.queue.number_of(owner);
+        match place.filter(|place| contention.queue.get(*place).is_some_and(|waiter| waiter.id == id)) {
             None => Outcome::NotHeld,
             Some(place) => {
-                if let Some(waiter) = busy.queue.remove(place) {
-                    self.effects.push(left(&waiter, Left::Gone));
+                if let Some(waiter) = contention.queue.remove(place) {
+                    self.effects.push(left(&waiter, LeaveReason::Gone));
                 }
                 Outcome::Done
             }
@@ -337,7 +339,7 @@ impl<E: Env> Step<'_, E> {
             return Outcome::Refused(Refusal::Delayed(delay));
         }
         let kept = match self.slot.newest() {
-            Some(lease) if keep_ttl => Some((lease.ttl, lease.lasts, lease.deadline)),
+            Some(lease) if keep_ttl => Some((lease.ttl, lease.effective_ttl, lease.deadline)),
             _ => None,
         };
         // The holder's own SET is a renewal: a new token would fence off a holder that never lost the lock.
@@ -350,26 +352,26 @@ impl<E: Env> Step<'_, E> {
             if !keep_ttl {
                 self.renew(token, |_| request.ttl);
             }
-            return Outcome::Granted { token, reentrant: true };
+            return Outcome::Granted { token, already_held: true };
         }
-        self.end_all(End::Replaced);
+        self.end_all(EndReason::Replaced);
         if self.slot.newest().is_some() {
             return Outcome::Unsettled;
         }
         self.end_delay();
-        if let Some(busy) = self.slot.busy.as_mut()
-            && let Some(place) = busy.queue.number_of(&request.owner)
-            && let Some(waiter) = busy.queue.remove(place)
+        if let Some(contention) = self.slot.contention.as_mut()
+            && let Some(place) = contention.queue.number_of(&request.owner)
+            && let Some(waiter) = contention.queue.remove(place)
         {
-            self.effects.push(left(&waiter, Left::Replaced));
+            self.effects.push(left(&waiter, LeaveReason::Replaced));
         }
         let token = self.env.take_token();
         let mut lease = Lease::grant(request, token, self.now);
         if let Some(kept) = kept {
-            (lease.ttl, lease.lasts, lease.deadline) = kept;
+            (lease.ttl, lease.effective_ttl, lease.deadline) = kept;
         }
         self.hold(lease, None);
-        Outcome::Granted { token, reentrant: false }
+        Outcome::Granted { token, already_held: false }
     }
 
     fn delete(&mut self, if_owner: Option<&Owner>) -> Outcome {
@@ -382,7 +384,7 @@ impl<E: Env> Step<'_, E> {
                 return Outcome::NotHeld;
             }
         }
-        self.release_all(End::Released)
+        self.release_all(EndReason::Released)
     }
 
     /// The token under which `owner` holds the lock, if it is `token` or any will do.
@@ -405,31 +407,31 @@ impl<E: Env> Step<'_, E> {
 
     /// The owner knows of its lease: from here on only the owner gives it back.
     fn claim(&mut self, token: FencingToken) {
-        let _ = self.slot.update_holder(token, |lease| lease.is_unclaimed = false);
+        let _ = self.slot.update_holder(token, |lease| lease.is_unacknowledged = false);
     }
 
-    fn move_deadline(&mut self, token: FencingToken, deadline: Timestamp, lasts: Option<Ttl>) {
+    fn move_deadline(&mut self, token: FencingToken, deadline: Timestamp, effective_ttl: Option<Ttl>) {
         let renewed = self.slot.update_holder(token, |lease| {
-            (lease.deadline, lease.lasts) = (deadline, lasts);
+            (lease.deadline, lease.effective_ttl) = (deadline, effective_ttl);
             lease.renewals = lease.renewals.saturating_add(1);
             lease.renewals
         });
         if let Some(renewals) = renewed {
-            self.effects.push(Effect::Renewed { token, deadline, lasts, renewals });
+            self.effects.push(Effect::Renewed { token, deadline, effective_ttl, renewals });
         }
     }
 
-    fn end(&mut self, token: FencingToken, how: End) {
+    fn end(&mut self, token: FencingToken, how: EndReason) {
         let Some(lease) = self.slot.remove_holder(token) else { return };
         // A SET hands the lock over at that instant: nothing can rest between.
-        let delay = lease.delay_after(how.is_unclean()).filter(|_| how != End::Replaced);
+        let delay = lease.delay_after(how.is_unclean()).filter(|_| how != EndReason::Replaced);
         if let Some(length) = delay {
             // An expiry that is noticed late started its delay when the lease ended.
-            let from = if how == End::Expired { lease.deadline } else { self.now };
+            let from = if how == EndReason::Expired { lease.deadline } else { self.now };
             let delay = Delay { until: from.after(Some(length)), length };
             let running = self.slot.delay();
             if running.is_none_or(|running| running.until < delay.until) {
-                self.slot.busy_mut().delay = Some(delay);
+                self.slot.contention_mut().delay = Some(delay);
                 self.effects.push(Effect::DelayStarted { delay, is_first: running.is_none() });
             }
         }
@@ -437,7 +439,7 @@ impl<E: Env> Step<'_, E> {
     }
 
     /// Ends all leases, or as many as one step may.
-    fn end_all(&mut self, how: End) -> u32 {
+    fn end_all(&mut self, how: EndReason) -> u32 {
         let mut ended = 0;
         while ended < ENDS_PER_STEP as u32
             && let Some(token) = self.slot.newest().map(|lease| lease.token)
@@ -448,7 +450,7 @@ impl<E: Env> Step<'_, E> {
         ended
     }
 
-    fn release_all(&mut self, how: End) -> Outcome {
+    fn release_all(&mut self, how: EndReason) -> Outcome {
         let ended = self.end_all(how);
         match self.slot.newest() {
             None => Outcome::Released(ended),
@@ -458,7 +460,7 @@ impl<E: Env> Step<'_, E> {
 
     /// Ends the lock-delay, if one is running.
     fn end_delay(&mut self) {
-        if self.slot.busy.as_mut().is_some_and(|busy| busy.delay.take().is_some()) {
+        if self.slot.contention.as_mut().is_some_and(|contention| contention.delay.take().is_some()) {
             self.effects.push(Effect::DelayEnded);
         }
     }
@@ -467,22 +469,22 @@ impl<E: Env> Step<'_, E> {
     fn promote(&mut self) {
         let mut room = PROMOTIONS_PER_STEP;
         loop {
-            let Some(busy) = self.slot.busy.as_mut() else { return };
-            busy.has_more_to_grant = false;
-            let Some(head) = busy.queue.first() else { return };
+            let Some(contention) = self.slot.contention.as_mut() else { return };
+            contention.has_more_to_grant = false;
+            let Some(head) = contention.queue.first() else { return };
             let (place, mode) = (head.place, head.request.mode);
-            let is_lost = self.env.is_lost(head);
-            if is_lost.is_none() && !self.has_room_for(mode) {
+            let is_undeliverable = self.env.is_undeliverable(head);
+            if is_undeliverable.is_none() && !self.has_room_for(mode) {
                 return;
             }
-            let busy = self.slot.busy_mut();
+            let contention = self.slot.contention_mut();
             if room == 0 {
-                busy.has_more_to_grant = true;
+                contention.has_more_to_grant = true;
                 return;
             }
             room -= 1;
-            let Some(waiter) = busy.queue.remove(place) else { return };
-            match is_lost {
+            let Some(waiter) = contention.queue.remove(place) else { return };
+            match is_undeliverable {
                 None => drop(self.grant(&waiter.request, Some((waiter.id, waiter.since)))),
                 Some(why) => self.effects.push(left(&waiter, why)),
             }
@@ -504,7 +506,7 @@ impl<E: Env> Step<'_, E> {
 
     fn grant(&mut self, request: &Request, waiter: Option<(WaiterId, Timestamp)>) -> FencingToken {
         let token = self.env.take_token();
-        let lease = Lease { is_unclaimed: waiter.is_some(), ..Lease::grant(request, token, self.now) };
+        let lease = Lease { is_unacknowledged: waiter.is_some(), ..Lease::grant(request, token, self.now) };
         self.hold(lease, waiter);
         token
     }
@@ -515,6 +517,6 @@ impl<E: Env> Step<'_, E> {
     }
 }
 
-fn left(waiter: &Waiter, why: Left) -> Effect {
+fn left(waiter: &Waiter, why: LeaveReason) -> Effect {
     Effect::WaiterLeft { waiter: waiter.id, session: waiter.request.session(), why }
 }

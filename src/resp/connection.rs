@@ -20,9 +20,9 @@ use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
 use crate::command::{Client, Executed, Incoming, Next, OUTCOME_UNKNOWN, Service, Steps, Turn};
-use crate::engine::Parked;
+use crate::domain::Timestamp;
+use crate::engine::Blocked;
 use crate::journal::Seq;
-use crate::lock::Timestamp;
 use crate::reply::Reply;
 
 /// Replies of a batch are sent when there are so many bytes of them, even if more requests are there.
@@ -69,7 +69,7 @@ enum Then {
         closes: bool,
     },
     Wait {
-        parked: Parked,
+        parked: Blocked,
         is_answered: bool,
     },
     Close,
@@ -451,7 +451,7 @@ impl Connection {
     }
 
     /// Waits for the verdict on a parked request. Leaves the queue the moment the socket closes.
-    async fn wait(&mut self, mut parked: Parked, is_answered: bool) -> Result<(), End> {
+    async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
         let mut has_more = false;
         let (reply, seq) = loop {
             let is_full = self.input.len() >= self.limits.scan.request_bytes_max;

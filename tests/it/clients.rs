@@ -140,7 +140,7 @@ async fn an_async_client_waits_its_turn() {
                 .unwrap();
             token
         });
-        while server.engine.census().waiting() == 0 {
+        while server.engine.lock_stats().waiting() == 0 {
             tokio::task::yield_now().await;
         }
         let _: i64 = redis::cmd("UNLOCK").arg("k").arg("a").query_async(&mut holder).await.unwrap();

@@ -15,7 +15,7 @@ pub(crate) enum Asked {
     /// To give it back; only that acquisition, if a token is given.
     Unlock { owner: u8, token: Option<i64> },
     /// To give back what the server granted and could not deliver.
-    GiveBack { owner: u8 },
+    RevertGrant { owner: u8 },
     /// For so many more milliseconds.
     Renew { owner: u8, token: Option<i64>, ttl: u64 },
     /// For the token under which it is held.
@@ -136,7 +136,9 @@ impl Mutex {
                     after.push(self.clone());
                 }
             }
-            Asked::GiveBack { owner } => after.extend(self.held_by(owner, None).map(|state| state.freed())),
+            Asked::RevertGrant { owner } => {
+                after.extend(self.held_by(owner, None).map(|state| state.freed()))
+            }
             Asked::Renew { owner, token, ttl } => {
                 if is(Answered::Done(true)) {
                     after.extend(self.held_by(owner, token).map(|mut state| {

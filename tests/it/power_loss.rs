@@ -5,12 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use octostore::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use octostore::journal::{
     Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease,
 };
-use octostore::lock::{
-    Delay, FencingToken, Lease, LeaseExtra, LockName, Owner, Request, SessionId, Timestamp, Ttl,
-};
+use octostore::lock::{Delay, Lease, LeaseExtra, Request};
 
 use super::random::{Random, setting};
 
@@ -87,7 +86,7 @@ fn found(backend: &mut dyn Backend) -> (Vec<Record>, i64) {
     let loaded =
         backend.load(Some("boot"), Timestamp::default(), &mut each).expect("a database that can be read");
     records.sort_by_cached_key(|record| match record {
-        Record::SessionOpened(session) => (0, session.id.0, None),
+        Record::Session(session) => (0, session.id.0, None),
         Record::Granted(stored) => (1, u128::from(stored.lease.token.get().unsigned_abs()), None),
         Record::DelayStarted(name, _) => (2, 0, Some(name.clone())),
         other => panic!("not a state: {other:?}"),
@@ -129,7 +128,12 @@ fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> V
             }
             3..5 if !held.is_empty() => {
                 let token = random.of(held);
-                records.push(Record::Renewed(Renewal { token, deadline, lasts: Some(millis), renewals: 1 }));
+                records.push(Record::Renewed(Renewal {
+                    token,
+                    deadline,
+                    effective_ttl: Some(millis),
+                    renewals: 1,
+                }));
             }
             5..8 if !held.is_empty() => {
                 let token = held.swap_remove(random.below(held.len() as u64) as usize);
@@ -140,7 +144,7 @@ fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> V
                 let id = SessionId(u128::from(random.below(5)));
                 let (name, account) = ("a session".to_owned(), None);
                 let session = SessionRecord { id, name, account, ttl: Some(millis), deadline };
-                records.push(Record::SessionOpened(session));
+                records.push(Record::Session(session));
             }
             _ => records.push(Record::TokensReserved(*next + 100)),
         }

@@ -33,7 +33,7 @@ impl Answers for TestServer {
         TestServer::advance(self, millis);
     }
     fn waiting(&self) -> u64 {
-        self.engine.census().waiting()
+        self.engine.lock_stats().waiting()
     }
 }
 

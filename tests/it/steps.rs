@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use octostore::command::{Client, Executed, Next, OwnedArgs, Service};
-use octostore::lock::{LockName, Mode, Op, Owner, Request, Ttl};
+use octostore::domain::{LockName, Owner, Ttl};
+use octostore::lock::{Mode, Op, Request};
 use octostore::reply::Reply;
 
 use super::corpus::requests::service;

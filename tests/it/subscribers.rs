@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use octostore::domain::{LockName, Owner, Ttl};
 use octostore::journal::Faults;
-use octostore::lock::{LockName, Op, Owner, Request, Ttl};
+use octostore::lock::{Op, Request};
 
 use super::wire::{Client, TestServer, until};
 

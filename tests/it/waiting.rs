@@ -8,7 +8,7 @@ fn token(reply: &str) -> i64 {
 
 /// Clients that queue for `k`, in this order.
 fn queue(server: &TestServer, names: impl Iterator<Item = String>) -> Vec<(String, Client)> {
-    let already = server.engine.census().waiting();
+    let already = server.engine.lock_stats().waiting();
     let queued = names.enumerate().map(|(n, name)| {
         let mut client = server.connect();
         client.send(&["LOCK", "k", &name, "WAIT", "600000"]);
@@ -31,7 +31,7 @@ fn five_hundred_waiters_finish_in_the_order_they_came() {
         last = next;
         assert_eq!(client.call(&["UNLOCK", "k", &name]), ":1");
     }
-    assert_eq!(server.engine.census().leases(), 0);
+    assert_eq!(server.engine.lock_stats().leases(), 0);
     assert_eq!(server.engine.deadlines(), 0);
 }
 
@@ -151,7 +151,7 @@ fn a_timeout_answers_null_and_the_connection_goes_on() {
     waiter.send_bytes(b"LOCK k b WAIT 10\r\nPING\r\n");
     assert_eq!(waiter.reply(), "(nil)");
     assert_eq!(waiter.reply(), "+PONG");
-    assert_eq!(server.engine.census().waiting(), 0);
+    assert_eq!(server.engine.lock_stats().waiting(), 0);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_killed_waiter_and_a_stopped_server_leave_no_one_hanging() {
     assert_eq!(killed.reply(), "(closed)");
     let engine = std::sync::Arc::clone(&server.engine);
     server.stop();
-    until(|| engine.census().waiting() == 0);
+    until(|| engine.lock_stats().waiting() == 0);
     assert_eq!(waiters[1].1.reply(), "(closed)");
 }
 
@@ -203,6 +203,6 @@ fn what_ends_many_leases_at_once_is_answered_as_ever() {
             _ => assert_eq!(reply, expected, "{request:?}"),
         }
         client.call(&["DEL", "k"]);
-        assert_eq!(server.engine.census().leases(), 0, "{request:?}");
+        assert_eq!(server.engine.lock_stats().leases(), 0, "{request:?}");
     }
 }

@@ -80,7 +80,7 @@ impl TestServer {
 
     /// Waits until so many requests queue.
     pub(crate) fn until_waiting(&self, waiting: u64) {
-        until(|| self.engine.census().waiting() == waiting);
+        until(|| self.engine.lock_stats().waiting() == waiting);
     }
 
     /// Moves a manual clock, and ends what has to end.

@@ -2,21 +2,22 @@
 //!
 //! Promise: a session ends at one instant for everybody, with one record, and is never revived; nobody sees a part of its locks
 //! released. What is left to do, lock by lock, is done by the next operation on each of them or in steps by
-//! [`Access::sweep_sessions`], and by recovery if the process ends before. Absent: the rules of locks.
+//! [`Txn::sweep_sessions`], and by recovery if the process ends before. Absent: the rules of locks.
 
-mod book;
+mod table;
 
-use self::book::Session;
-pub(super) use self::book::{Sessions, Use};
-use super::table::Table;
-use super::{Access, Engine, Unavailable};
+use self::table::Session;
+pub(super) use self::table::{MemberKind, Sessions};
+use super::keyspace::Table;
+use super::{Engine, Txn, Unavailable};
+use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, Record, Seq, SessionRecord};
-use crate::lock::{LockName, Op, SessionId, Timestamp, Ttl};
+use crate::lock::Op;
 
 /// Locks that the end of a session frees at once; more are freed in steps.
 const FREED_AT_ONCE: usize = 256;
 
-impl Access<'_> {
+impl Txn<'_> {
     /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
     /// the latest when the server stops, as befits the session of a connection.
     /// `account`: whose it is, if that matters.
@@ -42,7 +43,7 @@ impl Access<'_> {
         let record =
             SessionRecord { id, name: name.to_owned(), account: account.map(Box::from), ttl, deadline };
         let opened = self.with_table(|table| {
-            let opened = Record::SessionOpened(record.clone());
+            let opened = Record::Session(record.clone());
             let seq = self.engine().journal().append(table.epoch, [opened]).map_err(Unavailable::Journal)?;
             core.sessions.put(record);
             Ok(seq)
@@ -63,7 +64,7 @@ impl Access<'_> {
                 id,
                 || self.now(),
                 |record| {
-                    let kept = Record::SessionOpened(record);
+                    let kept = Record::Session(record);
                     self.engine().journal().append(table.epoch, [kept]).map_err(Unavailable::Journal)
                 },
             )
@@ -146,7 +147,7 @@ impl Access<'_> {
 
     /// Frees one lock of what ended with a session.
     fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
-        self.submit_to_end(name, &Op::Settle)?;
+        self.submit_to_end(name, &Op::Inspect)?;
         self.engine().core.sessions.is_freed(id, name);
         Ok(())
     }

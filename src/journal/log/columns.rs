@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, StoredLease};
-use crate::lock::{
-    FencingToken, Lease, LeaseExtra, LockName, Mode, Origin, Owner, SessionId, Timestamp, Ttl,
-};
+use crate::lock::{Lease, LeaseExtra, Mode, Origin};
 
 /// A column of a lease.
 #[derive(Debug)]
@@ -70,7 +69,7 @@ pub(super) fn stated_columns(StoredLease { name, lease }: &StoredLease) -> usize
         name.database() == 0,
         lease.extra.is_none(),
         lease.mode == Mode::Exclusive,
-        lease.lasts == lease.ttl,
+        lease.effective_ttl == lease.ttl,
         lease.deadline == lease.granted_at.after(lease.ttl),
         lease.renewals == 0,
     ];
@@ -110,7 +109,7 @@ pub(in crate::journal) fn value(StoredLease { name, lease }: &StoredLease, colum
             lease.extra.as_deref().map_or(Value::Null, |extra| Value::Json(ExtraColumns::of(extra).to_json()))
         }
         9 => integer(lease.mode.capacity()),
-        10 => millis(lease.lasts),
+        10 => millis(lease.effective_ttl),
         11 => integer(lease.deadline.to_stored()),
         12 => Value::Integer(lease.renewals.into()),
         _ => unreachable!("a lease has {} columns", COLUMNS.len()),
@@ -145,11 +144,11 @@ impl LeaseColumns {
             mode: self.holders_max.map_or(Ok(Mode::Shared), Mode::limit).map_err(JournalError::corrupt)?,
             ttl: ttl_from(self.ttl_ms)?,
             deadline: Timestamp::from_stored(self.deadline_ns),
-            lasts: ttl_from(self.lasts_ms)?,
+            effective_ttl: ttl_from(self.lasts_ms)?,
             granted_at: Timestamp::from_stored(Some(self.granted_ns)),
             renewals: self.renewals,
             origin: self.addr.map(|addr| Arc::new(Origin { addr, client_name })),
-            is_unclaimed: false,
+            is_unacknowledged: false,
             extra: self.extra.map(ExtraColumns::into_extra).transpose()?,
         };
         let name = LockName::new(self.db, &self.key.0).map_err(JournalError::corrupt)?;

@@ -20,8 +20,8 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::columns::{Bytes, LeaseColumns, Value, stated_columns, ttl_from, value};
+use crate::domain::{FencingToken, Timestamp, Ttl};
 use crate::journal::{JournalError, Renewal, StoredLease};
-use crate::lock::{FencingToken, Timestamp, Ttl};
 
 /// The tag of a new lease.
 pub(in crate::journal) const GRANTED: u8 = 1;
@@ -75,9 +75,15 @@ impl ChangesText {
 
     /// Adds a renewal.
     pub(in crate::journal) fn renewed(&mut self, renewal: &Renewal) {
-        let Renewal { token, deadline, lasts, renewals } = renewal;
+        let Renewal { token, deadline, effective_ttl, renewals } = renewal;
         self.separate();
-        self.serialize(&(RENEWED, token.get(), deadline.to_stored(), lasts.map(Ttl::as_millis), renewals));
+        self.serialize(&(
+            RENEWED,
+            token.get(),
+            deadline.to_stored(),
+            effective_ttl.map(Ttl::as_millis),
+            renewals,
+        ));
     }
 
     /// Adds the end of a lease.
@@ -236,7 +242,7 @@ impl Entry {
                 let renewal = Renewal {
                     token: FencingToken::new(token).map_err(JournalError::corrupt)?,
                     deadline: Timestamp::from_stored(deadline_ns),
-                    lasts: ttl_from(lasts_ms)?,
+                    effective_ttl: ttl_from(lasts_ms)?,
                     renewals,
                 };
                 (token, Change::Renewed(renewal))

@@ -85,7 +85,7 @@ impl SqliteBackend {
             match record {
                 Record::DelayStarted(name, delay) => rows::put_delay(&self.db, name, Some(*delay)),
                 Record::DelayEnded(name) => rows::put_delay(&self.db, name, None),
-                Record::SessionOpened(session) => rows::put_session(&self.db, session),
+                Record::Session(session) => rows::put_session(&self.db, session),
                 Record::SessionEnded(id) => rows::remove_session(&self.db, *id),
                 Record::TokensReserved(upto) => rows::reserve_tokens(&self.db, *upto),
                 Record::Granted(_) | Record::Renewed(_) | Record::Ended(_) => Ok(()),

@@ -8,12 +8,13 @@ use rusqlite::{Connection, Row};
 
 use super::fault::fault;
 use super::rows;
+use crate::domain::Timestamp;
 use crate::journal::log::columns::ttl_from;
 use crate::journal::log::compaction::ChangeLog;
 use crate::journal::log::entry;
 use crate::journal::log::replay::Replay;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
-use crate::lock::{Delay, Timestamp};
+use crate::lock::Delay;
 
 /// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; a lease
 /// without a deadline gets none.
@@ -97,7 +98,7 @@ fn read_sessions_and_delays(db: &Connection, each: &mut dyn FnMut(Record)) -> Re
     let mut rows = db.prepare("SELECT * FROM sessions").map_err(check)?;
     let mut rows = rows.query([]).map_err(check)?;
     while let Some(row) = rows.next().map_err(check)? {
-        each(Record::SessionOpened(rows::session_from(row)?));
+        each(Record::Session(rows::session_from(row)?));
     }
     let mut rows = db.prepare("SELECT db, key, until_ns, length_ms FROM delays").map_err(check)?;
     let mut rows = rows.query([]).map_err(check)?;

@@ -34,7 +34,7 @@ use self::open::{BUSY_TIMEOUT, open_locked, real};
 use self::transaction::Writing;
 use super::log::compaction::ChangeLog;
 use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
 
 /// What to do if the write-ahead log is damaged and durable commits cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,12 +7,13 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{CachedStatement, Connection, Row, params, params_from_iter};
 
 use super::fault::fault;
+use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::log::columns::{
     Bytes, COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
 };
 use crate::journal::log::entry::Change;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
-use crate::lock::{Delay, LockName, SessionId, Timestamp, Ttl};
+use crate::lock::Delay;
 
 /// The prepared statements that change the table `held`.
 pub(super) struct Held<'db> {
@@ -38,11 +39,11 @@ impl Held<'_> {
         match change {
             Change::Granted(stored) => self.put(stored)?,
             Change::Renewed(renewal) => {
-                let Renewal { deadline, lasts, renewals, .. } = renewal;
+                let Renewal { deadline, effective_ttl, renewals, .. } = renewal;
                 self.renew.execute(params![
                     token,
                     deadline.to_stored(),
-                    lasts.map(Ttl::as_millis),
+                    effective_ttl.map(Ttl::as_millis),
                     renewals
                 ])?;
             }

@@ -3,9 +3,10 @@
 //! The server starts on it or says why not; if it starts, it grants locks and finds them again.
 
 use octostore::clock::Clock;
+use octostore::domain::{LockName, Owner, Ttl};
 use octostore::engine::{Engine, EngineConfig};
 use octostore::journal::{Durability, SqliteBackend};
-use octostore::lock::{LockName, Op, Outcome, Owner, Request, Ttl};
+use octostore::lock::{Op, Outcome, Request};
 
 fn config() -> EngineConfig {
     EngineConfig {

@@ -10,9 +10,9 @@ use octostore::clock::Clock;
 use octostore::command::{
     self, About, Client, Clients, CurrentPassword, Executed, Hub, Limits, Next, Service,
 };
+use octostore::domain::Timestamp;
 use octostore::engine::{Engine, EngineConfig};
 use octostore::journal::{Durability, MemoryBackend};
-use octostore::lock::Timestamp;
 use octostore::metrics::{Count, ServerMetrics};
 use octostore::resp::parts::{ScanLimits, Scanner, encode};
 use redis_protocol::{resp2, resp3};
@@ -121,5 +121,5 @@ pub(crate) fn run(input: &[u8]) {
         service.engine.expire_due();
     }
     drop(client);
-    assert_eq!(service.engine.census().waiting(), 0);
+    assert_eq!(service.engine.lock_stats().waiting(), 0);
 }

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use octostore::domain::Timestamp;
 use octostore::journal::{Backend, BackendTraits, JournalError, Loaded, MemoryBackend, Record};
-use octostore::lock::Timestamp;
 
 /// What becomes of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use octostore::clock::Clock;
-use octostore::engine::{Acquired, Engine, EngineConfig, Parked, Unavailable, Verdict};
+use octostore::domain::{FencingToken, LockName, Owner, SessionId, Ttl};
+use octostore::engine::{Acquired, Blocked, Engine, EngineConfig, Unavailable, WaitOutcome};
 use octostore::journal::{Durability, JournalError, Seq};
-use octostore::lock::{
-    FencingToken, LeaseExtra, LockName, Mode, Op, Outcome, Owner, Refusal, Request, SessionId, Ttl,
-};
+use octostore::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request};
 
 use super::disk::{Disk, Fate};
 use crate::linearizability::{Answered, Asked, Call};
@@ -87,7 +86,7 @@ impl Ask {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answer {
     Lock(Answered),
-    SessionOpened(SessionId),
+    Session(SessionId),
     SessionKept(SessionId),
     SessionClosed,
     NoSession(SessionId),
@@ -98,13 +97,13 @@ enum Answer {
 enum Progress {
     /// On its way to the server.
     Sent,
-    Parked(Parked, u64),
+    Blocked(Blocked, u64),
     /// On its way back once this is durable.
     Answered {
         answer: Answer,
         seq: Seq,
         at_ms: u64,
-        parked: Option<Parked>,
+        parked: Option<Blocked>,
     },
 }
 
@@ -169,7 +168,7 @@ pub(crate) struct World {
     told: BTreeMap<i64, (usize, usize)>,
     /// Clients, and locks of which they may have been granted more than they heard.
     lost: BTreeSet<(usize, usize)>,
-    ghosts: Vec<Parked>,
+    ghosts: Vec<Blocked>,
     calls: Vec<Vec<Call>>,
     trace: Option<Vec<String>>,
 }
@@ -378,14 +377,17 @@ impl World {
         let owner = client as u8;
         let token_of = |token: &Option<FencingToken>| token.map(FencingToken::get);
         // Whatever is asked for, a session may end at any time.
-        let lasts = |ttl: Ttl| if KEYS[key].1 == Kind::Sessions { 0 } else { u64::from(ttl.as_millis()) };
+        let effective_ttl =
+            |ttl: Ttl| if KEYS[key].1 == Kind::Sessions { 0 } else { u64::from(ttl.as_millis()) };
         let asked = match ask {
             // A session may end at any time after its lock was asked for.
             Ask::Lock { request, .. } => {
                 Asked::Lock { owner, ttl: request.ttl.map_or(0, |ttl| u64::from(ttl.as_millis())) }
             }
             Ask::Unlock { token, .. } => Asked::Unlock { owner, token: token_of(token) },
-            Ask::Renew { token, ttl, .. } => Asked::Renew { owner, token: token_of(token), ttl: lasts(*ttl) },
+            Ask::Renew { token, ttl, .. } => {
+                Asked::Renew { owner, token: token_of(token), ttl: effective_ttl(*ttl) }
+            }
             Ask::Fence { .. } => Asked::Fence,
             Ask::Force { .. } => Asked::Force,
             _ => return None,
@@ -439,7 +441,7 @@ impl World {
         let one_commit = engine.one_commit();
         request.progress = match self.run(&request) {
             Ok(Run::Answered(answer, seq)) => Progress::Answered { answer, seq, at_ms, parked },
-            Ok(Run::Parked(parked)) => Progress::Parked(parked, self.next_in_order()),
+            Ok(Run::Blocked(parked)) => Progress::Blocked(parked, self.next_in_order()),
             Err(Unavailable::NoSession) => {
                 let answer = match &request.ask {
                     Ask::KeepAlive { session } | Ask::CloseSession { session } => Answer::NoSession(*session),
@@ -551,7 +553,7 @@ impl World {
                     }
                 }
             }
-            (Ask::OpenSession { ttl }, Answer::SessionOpened(id)) => {
+            (Ask::OpenSession { ttl }, Answer::Session(id)) => {
                 let ttl_ms = u64::from(ttl.as_millis());
                 self.clients[client].session = Some(Session { id, ttl_ms, until_ms: at_ms + ttl_ms });
             }
@@ -599,14 +601,14 @@ impl World {
         self.close_call(key, request.call, None);
         let given_back = key.filter(|_| request.call.is_some());
         let given_back =
-            given_back.map(|key| (key, self.record_open(key, Asked::GiveBack { owner: client as u8 })));
+            given_back.map(|key| (key, self.record_open(key, Asked::RevertGrant { owner: client as u8 })));
         let engine = Arc::clone(&self.engine);
         let one_commit = engine.one_commit();
         match request.progress {
-            Progress::Parked(parked, _) if self.defect == Some(Defect::GrantsToTheDead) => {
+            Progress::Blocked(parked, _) if self.defect == Some(Defect::GrantsToTheDead) => {
                 self.ghosts.push(parked)
             }
-            Progress::Parked(parked, _) => drop(parked),
+            Progress::Blocked(parked, _) => drop(parked),
             // It was sent, and lost on the way; or it could not be sent.
             Progress::Answered { parked: Some(parked), .. } if self.random.permille(500) => {
                 if let Some(token) = parked.granted() {
@@ -643,7 +645,7 @@ impl World {
             Ask::Lock { key, request: asked, wait: Some(wait) } => {
                 let until = self.clock.now().after(Some(*wait));
                 match access.submit_or_wait(&name(*key), asked.clone(), until)? {
-                    Acquired::Parked(parked) => return Ok(Run::Parked(parked)),
+                    Acquired::Blocked(parked) => return Ok(Run::Blocked(parked)),
                     Acquired::Now(outcome, seq) => (done(outcome), seq),
                 }
             }
@@ -685,7 +687,7 @@ impl World {
             }
             Ask::OpenSession { ttl } => {
                 let (id, seq) = access.open_session("simulated", None, Some(*ttl))?;
-                (Answer::SessionOpened(id), seq)
+                (Answer::Session(id), seq)
             }
             Ask::KeepAlive { session } => {
                 let (_, seq) = access.keep_alive(*session)?;
@@ -702,16 +704,16 @@ impl World {
     /// Passes verdicts on to waiters, in the order in which they came.
     fn hear_waiters(&mut self) -> Result<(), String> {
         let place = |request: &InFlight| match request.progress {
-            Progress::Parked(_, place) => Some(place),
+            Progress::Blocked(_, place) => Some(place),
             _ => None,
         };
         self.requests.sort_by_key(|request| place(request).unwrap_or(0));
         for index in 0..self.requests.len() {
-            let Progress::Parked(parked, _) = &mut self.requests[index].progress else { continue };
+            let Progress::Blocked(parked, _) = &mut self.requests[index].progress else { continue };
             let Some(verdict) = poll_now(parked.verdict()) else { continue };
             let (answer, seq) = match verdict {
-                Verdict::Granted(token, seq) => (Answer::Lock(Answered::Token(token.get())), seq),
-                Verdict::TimedOut(seq) => (Answer::Lock(Answered::Refused), seq),
+                WaitOutcome::Granted(token, seq) => (Answer::Lock(Answered::Token(token.get())), seq),
+                WaitOutcome::TimedOut(seq) => (Answer::Lock(Answered::Refused), seq),
                 _ => (Answer::Error, Seq::default()),
             };
             let (client, key) = (self.requests[index].client, self.requests[index].ask.key());
@@ -719,12 +721,12 @@ impl World {
             let overtaken =
                 self.requests[..index].iter().find(|other| other.ask.key() == key && place(other).is_some());
             let is_fair = key.is_none_or(|key| KEYS[key].1 == Kind::Modes) || overtaken.is_none();
-            if let (Verdict::Granted(..), false) = (verdict, is_fair) {
+            if let (WaitOutcome::Granted(..), false) = (verdict, is_fair) {
                 return Err(format!("client {client} was served before one who waited longer"));
             }
             // If the lease before had ended and nobody had looked, the grant came first, and was freed at once.
             let is_overtaken = match (verdict, self.freed) {
-                (Verdict::Granted(token, _), Some(forced)) if key == Some(forced) => {
+                (WaitOutcome::Granted(token, _), Some(forced)) if key == Some(forced) => {
                     let has = self.engine.access().read(&name(forced), |slot, _| slot.lease(token).is_some());
                     !has.is_ok_and(|(has, _)| has)
                 }
@@ -733,7 +735,7 @@ impl World {
             let request = &mut self.requests[index];
             request.is_overtaken |= is_overtaken;
             let progress = std::mem::replace(&mut request.progress, Progress::Sent);
-            let Progress::Parked(parked, _) = progress else { continue };
+            let Progress::Blocked(parked, _) = progress else { continue };
             request.progress = Progress::Answered { answer, seq, at_ms: self.now_ms, parked: Some(parked) };
         }
         Ok(())
@@ -907,11 +909,11 @@ impl World {
                 self.wait_for_journal();
             }
         }
-        let (engine, census) = (&self.engine, self.engine.census());
+        let (engine, lock_stats) = (&self.engine, self.engine.lock_stats());
         let left = [
-            census.kept(),
-            census.waiting(),
-            census.keys(0),
+            lock_stats.kept(),
+            lock_stats.waiting(),
+            lock_stats.keys(0),
             engine.deadlines() as u64,
             engine.sessions() as u64,
             self.disk.records(&format!("boot {}", self.boots)) as u64,
@@ -931,7 +933,7 @@ impl Drop for World {
 
 enum Run {
     Answered(Answer, Seq),
-    Parked(Parked),
+    Blocked(Blocked),
 }
 
 fn max_hold(request: &Request) -> Option<Ttl> {

@@ -10,6 +10,7 @@ use rusqlite::{Connection, Row, Transaction};
 use serde::Deserialize;
 
 use super::held;
+use crate::domain::{FencingToken, Timestamp};
 use crate::journal::log::columns::{Bytes, ExtraColumns, LeaseColumns, ttl_from};
 use crate::journal::log::entry::{Change, merge};
 use crate::journal::log::replay::Replay;
@@ -17,7 +18,6 @@ use crate::journal::sqlite::fault::fault;
 use crate::journal::sqlite::load::{read_changes, read_leases};
 use crate::journal::sqlite::rows::{self, column};
 use crate::journal::{JournalError, Renewal, StoredLease};
-use crate::lock::{FencingToken, Timestamp};
 
 /// Moves all leases, those of the change log too, into the table of version 2.
 pub(super) fn migrate(db: &Transaction<'_>) -> Result<(), JournalError> {
@@ -170,7 +170,7 @@ impl Entry {
                 let renewal = Renewal {
                     token: FencingToken::new(token).map_err(JournalError::corrupt)?,
                     deadline: Timestamp::from_stored(deadline_ns),
-                    lasts: ttl_from(lasts_ms)?,
+                    effective_ttl: ttl_from(lasts_ms)?,
                     renewals,
                 };
                 Ok((token, Change::Renewed(renewal)))

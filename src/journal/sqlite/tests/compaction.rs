@@ -97,9 +97,13 @@ fn a_reboot_applies_the_ttl_of_a_renewal_that_is_still_in_the_log() {
     backend.commit(&[Record::Granted(lease(2, 4))]).unwrap();
     while backend.maintain().unwrap() {}
     let mut renewed = lease(2, 4);
-    let lasts = Ttl::from_millis(9).ok();
-    let renewal =
-        Renewal { deadline: Timestamp::from_nanos(6), lasts, renewals: 1, token: renewed.lease.token };
+    let effective_ttl = Ttl::from_millis(9).ok();
+    let renewal = Renewal {
+        deadline: Timestamp::from_nanos(6),
+        effective_ttl,
+        renewals: 1,
+        token: renewed.lease.token,
+    };
     backend.commit(&[Record::Renewed(renewal)]).unwrap();
     renewal.apply_to(&mut renewed.lease);
     renewed.lease.restart(Timestamp::from_nanos(1_000));

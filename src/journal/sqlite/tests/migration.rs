@@ -1,8 +1,9 @@
 //! A database that an earlier release has left is opened by this one.
 
 use super::*;
+use crate::domain::{SessionId, Timestamp};
 use crate::journal::sqlite::*;
-use crate::lock::{Delay, SessionId, Timestamp};
+use crate::lock::Delay;
 
 /// As octostore 0.1.0 left it when it was killed: tokens 1 to 7 in the table `held`, of which the
 /// log renews 6 and ends 7; 9 to 13 in the log, of which 9 is renewed there and 12 is over; a
@@ -47,7 +48,7 @@ fn a_database_of_version_1_keeps_every_lease_session_delay_and_token() {
         for record in found {
             match record {
                 Record::Granted(stored) => leases.push(stored),
-                Record::SessionOpened(found) => {
+                Record::Session(found) => {
                     assert_eq!((found.id, found.name.as_str()), (session, "nightly batch"));
                 }
                 Record::DelayStarted(name, Delay { length, .. }) => {
@@ -90,7 +91,7 @@ fn a_database_of_version_1_keeps_every_lease_session_delay_and_token() {
 
 fn session_of(found: &[Record]) -> SessionId {
     let id = found.iter().find_map(|record| match record {
-        Record::SessionOpened(session) => Some(session.id),
+        Record::Session(session) => Some(session.id),
         _ => None,
     });
     id.expect("a session")

@@ -9,8 +9,9 @@ mod view;
 use std::sync::Arc;
 
 use super::*;
+use crate::domain::{FencingToken, LockName, Owner, Ttl};
 use crate::journal::{Renewal, StoredLease};
-use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Ttl};
+use crate::lock::{Lease, Mode, Origin};
 
 /// A folder in memory, if the system has one.
 pub(super) fn in_memory() -> tempfile::TempDir {
@@ -29,8 +30,8 @@ fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
         token: FencingToken::new(token).unwrap(),
         mode: Mode::Exclusive,
         ttl: None,
-        lasts: None,
-        is_unclaimed: false,
+        effective_ttl: None,
+        is_unacknowledged: false,
         deadline: Timestamp::from_nanos(deadline),
         granted_at: Timestamp::from_nanos(1),
         renewals: 0,
@@ -39,7 +40,7 @@ fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
     };
     if token % 2 == 0 {
         lease.ttl = Ttl::from_millis(deadline + 1).ok();
-        lease.lasts = lease.ttl;
+        lease.effective_ttl = lease.ttl;
         lease.restart(Timestamp::from_nanos(deadline));
         lease.origin = Some(Arc::new(Origin { addr: "127.0.0.1:1".into(), client_name: "c".into() }));
     }

@@ -56,7 +56,7 @@ pub(super) struct Shown {
     deadline: i64,
     granted: i64,
     ttl: Option<u32>,
-    lasts: Option<u32>,
+    effective_ttl: Option<u32>,
     renewals: u32,
     addr: Option<String>,
 }
@@ -68,7 +68,7 @@ impl Shown {
             deadline: lease.deadline.to_stored().unwrap(),
             granted: lease.granted_at.to_stored().unwrap(),
             ttl: lease.ttl.map(Ttl::as_millis),
-            lasts: lease.lasts.map(Ttl::as_millis),
+            effective_ttl: lease.effective_ttl.map(Ttl::as_millis),
             renewals: lease.renewals,
             addr: lease.origin.as_ref().map(|origin| origin.addr.clone()),
         }
@@ -87,7 +87,7 @@ pub(super) fn view(path: &Path) -> Vec<Shown> {
             deadline: row.get(1)?,
             granted: row.get(2)?,
             ttl: row.get(3)?,
-            lasts: row.get(4)?,
+            effective_ttl: row.get(4)?,
             renewals: row.get(5)?,
             addr: row.get(6)?,
         })
@@ -119,7 +119,7 @@ fn the_view_and_a_restart_agree_at_every_stage_of_compaction() {
                     let renewal = Renewal {
                         token: stored.lease.token,
                         deadline: Timestamp::from_nanos(step),
-                        lasts: Ttl::from_millis(step + 1).ok(),
+                        effective_ttl: Ttl::from_millis(step + 1).ok(),
                         renewals: stored.lease.renewals + 1,
                     };
                     batch.push(Record::Renewed(renewal));

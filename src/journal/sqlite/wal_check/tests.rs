@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::domain::Timestamp;
 use crate::journal::sqlite::tests::{granted, in_memory};
 use crate::journal::sqlite::{DamagedLog, SqliteBackend};
 use crate::journal::{Backend, JournalError, Record};
-use crate::lock::Timestamp;
 
 const COMMITS: i64 = 300;
 /// Of the default page size.

@@ -9,21 +9,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
-use super::table::{Guarded, NameHash};
-use crate::lock::Timestamp;
+use crate::domain::Timestamp;
+use crate::engine::keyspace::{Guarded, NameHash};
 
 /// How exactly the index knows a deadline: 2 ms.
 const TICK_NANOS: u64 = 1 << 21;
 
 /// The time of a deadline, rounded down to [`TICK_NANOS`]. Enough for seventy years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(u64);
+pub(in crate::engine) struct Tick(u64);
 
 const TICK_BITS: u32 = u64::BITS - NameHash::LOWER_BITS;
 
 impl Tick {
     /// `None`: never.
-    pub(super) fn of(deadline: Timestamp) -> Option<Tick> {
+    pub(in crate::engine) fn of(deadline: Timestamp) -> Option<Tick> {
         (deadline != Timestamp::NEVER)
             .then(|| Tick((deadline.as_nanos() / TICK_NANOS).min((1 << TICK_BITS) - 1)))
     }
@@ -40,8 +40,8 @@ const TICKS_AT_ONCE: u64 = 4;
 /// The upper part of a hash is the number of a stripe, the lower part is in its entries.
 const STRIPES: usize = NameHash::UPPER_PARTS;
 
-pub(super) struct Deadlines {
-    pub(super) alarm: Alarm,
+pub(in crate::engine) struct Deadlines {
+    pub(in crate::engine) alarm: Alarm,
     /// The tick in the upper part of each number, the lower part of the hash in its lower part.
     stripes: Box<[Mutex<BTreeSet<u64>>]>,
     /// Where the next look begins, so that every stripe gets its turn.
@@ -52,22 +52,22 @@ pub(super) struct Deadlines {
 
 /// Wakes a sleeping thread when something is due before it meant to wake up.
 #[derive(Default)]
-pub(super) struct Alarm {
+pub(in crate::engine) struct Alarm {
     wakes_at: AtomicU64,
     sleeper: OnceLock<Thread>,
 }
 
 impl Alarm {
-    pub(super) fn sleeper_is(&self, thread: Thread) {
+    pub(in crate::engine) fn sleeper_is(&self, thread: Thread) {
         self.sleeper.get_or_init(|| thread);
     }
 
     /// The sleeper wakes up by itself at this time, in nanoseconds.
-    pub(super) fn set(&self, nanos: u64) {
+    pub(in crate::engine) fn set(&self, nanos: u64) {
         self.wakes_at.store(nanos, Ordering::SeqCst);
     }
 
-    pub(super) fn armed(&self, deadline: Timestamp) {
+    pub(in crate::engine) fn armed(&self, deadline: Timestamp) {
         if deadline.as_nanos() < self.wakes_at.load(Ordering::SeqCst)
             && let Some(sleeper) = self.sleeper.get()
         {
@@ -106,7 +106,7 @@ impl Deadlines {
 
     /// Makes the index know that something of a lock ends at `deadline`. Call under the lock's guard. A deadline that moved away
     /// is looked at when the earlier one comes: most leases are renewed more often than that.
-    pub(super) fn rearm(&self, guarded: &mut Guarded<'_>, now: Timestamp) {
+    pub(in crate::engine) fn rearm(&self, guarded: &mut Guarded<'_>, now: Timestamp) {
         let (hash, deadline) = (guarded.hash, guarded.slot.next_deadline());
         self.arm(hash, guarded.is_hash_shared, guarded.armed, deadline, now);
     }
@@ -145,7 +145,7 @@ impl Deadlines {
 
     /// Takes at most `most` hashes out of the index whose tick has come, about in the order of their ticks: something of these
     /// locks ends now, or soon, or has moved. Look, and [`Deadlines::note_imminent`], or else rearm.
-    pub(super) fn take_near(&self, now: Timestamp, most: usize) -> Vec<u64> {
+    pub(in crate::engine) fn take_near(&self, now: Timestamp, most: usize) -> Vec<u64> {
         let mut near = Vec::new();
         let Some(now) = Tick::of(now) else { return near };
         while let Some(first) = self.first_tick().filter(|first| *first <= now) {
@@ -171,7 +171,7 @@ impl Deadlines {
     }
 
     /// Notes exactly when something of a lock ends. `false` if that is not within a tick that has come: the index is enough.
-    pub(super) fn note_imminent(&self, hash: u64, deadline: Timestamp, now: Timestamp) -> bool {
+    pub(in crate::engine) fn note_imminent(&self, hash: u64, deadline: Timestamp, now: Timestamp) -> bool {
         let is_imminent = Tick::of(deadline).is_some_and(|tick| tick.begins() <= now);
         if is_imminent {
             locked(&self.imminent).insert((deadline, hash));
@@ -180,7 +180,7 @@ impl Deadlines {
     }
 
     /// Takes at most `most` hashes that were noted as imminent, and whose time has come.
-    pub(super) fn take_due(&self, now: Timestamp, most: usize) -> Vec<u64> {
+    pub(in crate::engine) fn take_due(&self, now: Timestamp, most: usize) -> Vec<u64> {
         let mut imminent = locked(&self.imminent);
         let mut due = Vec::new();
         while due.len() < most
@@ -193,7 +193,7 @@ impl Deadlines {
     }
 
     /// When to look again.
-    pub(super) fn next(&self) -> Timestamp {
+    pub(in crate::engine) fn next(&self) -> Timestamp {
         let first =
             |stripe: &Mutex<BTreeSet<u64>>| locked(stripe).first().map(|entry| tick_in(*entry).begins());
         let imminent = locked(&self.imminent).first().map(|(deadline, _)| *deadline);
@@ -201,11 +201,11 @@ impl Deadlines {
     }
 
     /// How many entries there are.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::engine) fn len(&self) -> usize {
         locked(&self.imminent).len() + self.stripes.iter().map(|stripe| locked(stripe).len()).sum::<usize>()
     }
 
-    pub(super) fn clear(&self) {
+    pub(in crate::engine) fn clear(&self) {
         locked(&self.imminent).clear();
         self.stripes.iter().for_each(|stripe| locked(stripe).clear());
     }

@@ -6,9 +6,10 @@
 
 use super::entry::Entry;
 use super::table::{NameHash, Table};
-use super::{Access, Unavailable};
+use crate::domain::{LockName, Timestamp};
+use crate::engine::{Txn, Unavailable};
 use crate::journal::Seq;
-use crate::lock::{ENDS_PER_STEP, Lease, LockName, Mode, Op, Timestamp};
+use crate::lock::{ENDS_PER_STEP, Lease, Mode, Op};
 
 /// Where a scan over the locks of one database is.
 pub struct Scan {
@@ -28,7 +29,7 @@ pub struct Scan {
     seq: Seq,
 }
 
-/// What one call of [`Access::scan`] did.
+/// What one call of [`Txn::scan`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scanned {
     /// Entries of the table that were looked at.
@@ -95,7 +96,7 @@ impl HeldLock<'_> {
     }
 }
 
-impl Access<'_> {
+impl Txn<'_> {
     /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the locks that are held.
     pub fn scan(
         &self,
@@ -135,10 +136,10 @@ impl Access<'_> {
     }
 
     /// Frees what has ended of a lock. Cheap if nothing has.
-    pub(super) fn free_ended(&self, name: &LockName) -> Result<Seq, Unavailable> {
+    pub(in crate::engine) fn free_ended(&self, name: &LockName) -> Result<Seq, Unavailable> {
         match self.peek(name, |_| ())? {
             Some(((), seq)) => Ok(seq),
-            None => self.submit(name, &Op::Settle).map(|(_, seq)| seq),
+            None => self.submit(name, &Op::Inspect).map(|(_, seq)| seq),
         }
     }
 
@@ -167,7 +168,7 @@ impl Access<'_> {
         self.sweep_sessions(ENDS_PER_STEP)?;
         self.with_table(|_| {
             self.engine().check_up()?;
-            Ok((self.engine().core.census.keys(database), self.engine().last()))
+            Ok((self.engine().core.lock_stats.keys(database), self.engine().last()))
         })
     }
 }

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::types::{Owner, SessionId, Timestamp};
+use crate::domain::{Owner, SessionId, Timestamp};
 
-/// What a [`Roster`] keeps.
+/// What a [`IndexedSet`] keeps.
 pub(super) trait Member {
-    /// Unique in its roster, and its order there.
+    /// Unique in its set, and its order there.
     fn number(&self) -> i64;
     fn owner(&self) -> &Owner;
     fn deadline(&self) -> Timestamp;
@@ -20,7 +20,7 @@ pub(super) trait Member {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Roster<T> {
+pub(super) struct IndexedSet<T> {
     members: BTreeMap<i64, T>,
     by_owner: BTreeMap<Owner, i64>,
     by_deadline: BTreeSet<(Timestamp, i64)>,
@@ -28,9 +28,9 @@ pub(super) struct Roster<T> {
     by_capacity: BTreeSet<(u32, i64)>,
 }
 
-impl<T> Default for Roster<T> {
+impl<T> Default for IndexedSet<T> {
     fn default() -> Self {
-        Roster {
+        IndexedSet {
             members: BTreeMap::new(),
             by_owner: BTreeMap::new(),
             by_deadline: BTreeSet::new(),
@@ -40,7 +40,7 @@ impl<T> Default for Roster<T> {
     }
 }
 
-impl<T: Member> Roster<T> {
+impl<T: Member> IndexedSet<T> {
     /// Adds a member. Neither its number nor its owner may be present.
     pub(super) fn insert(&mut self, member: T) {
         let number = member.number();

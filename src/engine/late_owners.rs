@@ -7,13 +7,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::lock::{FencingToken, Origin, Timestamp};
+use crate::domain::{FencingToken, Timestamp};
+use crate::lock::Origin;
 
 /// Ends remembered.
 const REMEMBERED: usize = 65_536;
 
 #[derive(Default)]
-pub(super) struct Zombies {
+pub(super) struct LateOwners {
     remembered: AtomicUsize,
     ended: Mutex<Ended>,
 }
@@ -35,7 +36,7 @@ struct Ended {
     order: VecDeque<(u64, Timestamp)>,
 }
 
-impl Zombies {
+impl LateOwners {
     /// A lease has ended behind its owner's back.
     pub(super) fn ended(&self, lock_and_owner: u64, lost: Lost) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,18 +69,18 @@ mod tests {
 
     #[test]
     fn the_latest_ends_are_remembered_and_told_once() {
-        let zombies = Zombies::default();
+        let late_owners = LateOwners::default();
         let token = FencingToken::new(1).unwrap();
         let at = |nanos| Lost { at: Timestamp::from_nanos(nanos), token, origin: None };
         for n in 0..REMEMBERED as u64 + 10 {
-            zombies.ended(n, at(n));
+            late_owners.ended(n, at(n));
         }
-        assert_eq!(zombies.came_back(|| 9), None);
-        assert_eq!(zombies.came_back(|| 10), Some(at(10)));
-        assert_eq!(zombies.came_back(|| 10), None);
-        zombies.ended(10, at(99));
+        assert_eq!(late_owners.came_back(|| 9), None);
+        assert_eq!(late_owners.came_back(|| 10), Some(at(10)));
+        assert_eq!(late_owners.came_back(|| 10), None);
+        late_owners.ended(10, at(99));
         // What made room was the first end of 11, not the second one of 10.
-        assert_eq!(zombies.came_back(|| 10), Some(at(99)));
-        assert_eq!(zombies.ended.lock().unwrap().order.len(), REMEMBERED);
+        assert_eq!(late_owners.came_back(|| 10), Some(at(99)));
+        assert_eq!(late_owners.ended.lock().unwrap().order.len(), REMEMBERED);
     }
 }

@@ -1,4 +1,4 @@
-//! The book of sessions: one keepalive for any number of locks.
+//! The table of sessions: one keepalive for any number of locks.
 //!
 //! Promise: a session that has ended is never revived. It ends at one instant for everybody, with one record, whatever it
 //! holds: from then on [`Sessions::is_over`] says so, and its locks are freed by the next operation on each of them, or by a
@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::domain::{LockName, SessionId, Timestamp};
 use crate::engine::Unavailable;
 use crate::journal::{Seq, SessionRecord};
-use crate::lock::{LockName, SessionId, Timestamp};
 
 /// How long it is remembered that a session has expired.
 const REMEMBERED_NS: u64 = 5_000_000_000;
@@ -22,7 +22,7 @@ const REMEMBERED_NAMES: usize = 10_000;
 
 #[derive(Default)]
 pub(in crate::engine) struct Sessions {
-    book: Mutex<Book>,
+    table: Mutex<SessionTable>,
     next_deadline: AtomicU64,
     /// Sessions that are over and have locks which were not freed yet.
     ending: AtomicUsize,
@@ -33,7 +33,7 @@ pub(in crate::engine) struct Sessions {
 }
 
 #[derive(Default)]
-struct Book {
+struct SessionTable {
     /// The sessions of the connections that are there.
     connections: BTreeSet<SessionId>,
     sessions: BTreeMap<SessionId, Session>,
@@ -47,7 +47,7 @@ struct Book {
 pub(in crate::engine) struct Session {
     pub(in crate::engine) record: SessionRecord,
     /// Locks in which this session has leases or waiters.
-    names: BTreeMap<LockName, Uses>,
+    names: BTreeMap<LockName, MemberCounts>,
     /// Leases that end with this session.
     leases: u32,
     /// Locks with a lease that only counts as this session's.
@@ -57,7 +57,7 @@ pub(in crate::engine) struct Session {
 /// A session that is over, and what is still to be freed.
 #[derive(Default)]
 struct Ending {
-    names: BTreeMap<LockName, Uses>,
+    names: BTreeMap<LockName, MemberCounts>,
     is_clean: bool,
     leases: u32,
     released: u32,
@@ -67,14 +67,14 @@ struct Ending {
 
 /// What a session has in one lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Uses {
+struct MemberCounts {
     leases: u32,
     waiters: u32,
 }
 
 /// What a lock gives to, or takes from, a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Use {
+pub(in crate::engine) enum MemberKind {
     Lease,
     Waiter,
 }
@@ -96,7 +96,7 @@ struct Expired {
 }
 
 impl Expired {
-    fn remember(&mut self, record: SessionRecord, names: &BTreeMap<LockName, Uses>, now: Timestamp) {
+    fn remember(&mut self, record: SessionRecord, names: &BTreeMap<LockName, MemberCounts>, now: Timestamp) {
         self.forget_old(now);
         while self.order.len() >= REMEMBERED {
             self.forget_first();
@@ -137,7 +137,7 @@ impl Expired {
 impl Sessions {
     pub(in crate::engine) fn new() -> Sessions {
         Sessions {
-            book: Mutex::default(),
+            table: Mutex::default(),
             next_deadline: AtomicU64::new(u64::MAX),
             ending: AtomicUsize::new(0),
             forget_at: AtomicU64::new(u64::MAX),
@@ -146,14 +146,14 @@ impl Sessions {
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, SessionTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, book: &Book) {
-        let next = book.deadlines.first().map_or(u64::MAX, |(deadline, _)| deadline.as_nanos());
-        self.ending.store(book.ending.len(), Ordering::Release);
-        self.forget_at.store(book.expired.forget_at(), Ordering::Release);
+    fn publish(&self, table: &SessionTable) {
+        let next = table.deadlines.first().map_or(u64::MAX, |(deadline, _)| deadline.as_nanos());
+        self.ending.store(table.ending.len(), Ordering::Release);
+        self.forget_at.store(table.expired.forget_at(), Ordering::Release);
         self.next_deadline.store(next, Ordering::Release);
     }
 
@@ -174,12 +174,12 @@ impl Sessions {
 
     /// A session whose deadline has come.
     pub(in crate::engine) fn due(&self, now: Timestamp) -> Option<SessionId> {
-        self.book().deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
+        self.table().deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
     }
 
     /// Whether a session is over at `now`, whether or not it was ended; one that never was is over, too.
     pub(in crate::engine) fn is_over(&self, id: SessionId, now: Timestamp) -> bool {
-        self.book().is_over(id, now)
+        self.table().is_over(id, now)
     }
 
     /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over. `members` is how many leases and
@@ -192,25 +192,25 @@ impl Sessions {
         in_lock: impl Iterator<Item = SessionId>,
         is_in_lock: impl Fn(SessionId) -> bool,
     ) -> Vec<SessionId> {
-        let book = self.book();
+        let table = self.table();
         if members <= max {
-            let found: BTreeSet<SessionId> = in_lock.filter(|id| book.is_over(*id, now)).collect();
+            let found: BTreeSet<SessionId> = in_lock.filter(|id| table.is_over(*id, now)).collect();
             return found.into_iter().collect();
         }
-        let due = book.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
-        book.ending.keys().copied().chain(due).filter(|id| is_in_lock(*id)).take(max).collect()
+        let due = table.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
+        table.ending.keys().copied().chain(due).filter(|id| is_in_lock(*id)).take(max).collect()
     }
 
     /// Adds a session.
     pub(in crate::engine) fn put(&self, record: SessionRecord) {
-        let mut book = self.book();
+        let mut table = self.table();
         let (id, deadline) = (record.id, record.deadline);
         let (names, counted) = (BTreeMap::new(), BTreeSet::new());
-        book.sessions.insert(id, Session { record, names, leases: 0, counted });
+        table.sessions.insert(id, Session { record, names, leases: 0, counted });
         if deadline != Timestamp::NEVER {
-            book.deadlines.insert((deadline, id));
+            table.deadlines.insert((deadline, id));
         }
-        self.publish(&book);
+        self.publish(&table);
     }
 
     /// Moves the end of a session to its TTL from now, in the order in which `journal` is told. `None`: it is over by now,
@@ -221,8 +221,8 @@ impl Sessions {
         now: impl FnOnce() -> Timestamp,
         journal: impl FnOnce(SessionRecord) -> Result<Seq, Unavailable>,
     ) -> Result<Option<(Timestamp, Seq)>, Unavailable> {
-        let book = &mut *self.book();
-        let session = book.sessions.get_mut(&id).ok_or(Unavailable::NoSession)?;
+        let table = &mut *self.table();
+        let session = table.sessions.get_mut(&id).ok_or(Unavailable::NoSession)?;
         let (was, now) = (session.record.deadline, now());
         if was <= now {
             return Ok(None);
@@ -231,10 +231,10 @@ impl Sessions {
         let seq = journal(SessionRecord { deadline, ..session.record.clone() })?;
         session.record.deadline = deadline;
         if deadline != Timestamp::NEVER {
-            book.deadlines.remove(&(was, id));
-            book.deadlines.insert((deadline, id));
+            table.deadlines.remove(&(was, id));
+            table.deadlines.insert((deadline, id));
         }
-        self.publish(book);
+        self.publish(table);
         Ok(Some((deadline, seq)))
     }
 
@@ -248,63 +248,63 @@ impl Sessions {
         now: Timestamp,
         journal: impl FnOnce() -> Result<Seq, Unavailable>,
     ) -> Result<Option<Seq>, Unavailable> {
-        let book = &mut *self.book();
-        let Some(session) = book.sessions.get(&id) else { return Ok(None) };
+        let table = &mut *self.table();
+        let Some(session) = table.sessions.get(&id) else { return Ok(None) };
         let deadline = session.record.deadline;
         let seq = journal()?;
-        let Some(Session { record, names, leases, .. }) = book.sessions.remove(&id) else { return Ok(None) };
-        book.deadlines.remove(&(deadline, id));
+        let Some(Session { record, names, leases, .. }) = table.sessions.remove(&id) else { return Ok(None) };
+        table.deadlines.remove(&(deadline, id));
         let is_expired = deadline <= now;
         if is_expired {
-            book.expired.remember(record, &names, now);
+            table.expired.remember(record, &names, now);
         }
         if !names.is_empty() {
             let is_clean = is_clean && !is_expired;
-            book.ending.insert(id, Ending { names, is_clean, leases, released: 0, is_awaited });
+            table.ending.insert(id, Ending { names, is_clean, leases, released: 0, is_awaited });
         }
-        self.publish(book);
+        self.publish(table);
         Ok(Some(seq))
     }
 
     /// Whether the owner of a session that is over asked for its end.
     pub(in crate::engine) fn ended_cleanly(&self, id: SessionId) -> bool {
-        self.book().ending.get(&id).is_some_and(|ending| ending.is_clean)
+        self.table().ending.get(&id).is_some_and(|ending| ending.is_clean)
     }
 
     /// Some locks of sessions that are over, at most `max`; of session `of`, if one is named.
     pub(in crate::engine) fn to_free(&self, of: Option<SessionId>, max: usize) -> Vec<(SessionId, LockName)> {
-        let book = self.book();
+        let table = self.table();
         let all = match of {
-            Some(id) => book.ending.range(id..=id),
-            None => book.ending.range(..),
+            Some(id) => table.ending.range(id..=id),
+            None => table.ending.range(..),
         };
         all.flat_map(|(id, ending)| ending.names.keys().map(|name| (*id, name.clone()))).take(max).collect()
     }
 
     /// How far a session that is over is freed. Nobody waits for the rest.
     pub(in crate::engine) fn freed(&self, id: SessionId) -> Freed {
-        let book = &mut *self.book();
-        let Some(ending) = book.ending.get_mut(&id) else { return Freed { released: 0, left: 0 } };
+        let table = &mut *self.table();
+        let Some(ending) = table.ending.get_mut(&id) else { return Freed { released: 0, left: 0 } };
         ending.is_awaited = false;
         let freed = Freed { released: ending.released, left: ending.leases };
-        self.drop_if_freed(book, id);
+        self.drop_if_freed(table, id);
         freed
     }
 
     /// Forgets a session that is over, if nothing is left of it.
-    fn drop_if_freed(&self, book: &mut Book, id: SessionId) {
-        if book.ending.get(&id).is_some_and(|ending| ending.names.is_empty() && !ending.is_awaited) {
-            book.ending.remove(&id);
-            self.publish(book);
+    fn drop_if_freed(&self, table: &mut SessionTable, id: SessionId) {
+        if table.ending.get(&id).is_some_and(|ending| ending.names.is_empty() && !ending.is_awaited) {
+            table.ending.remove(&id);
+            self.publish(table);
         }
     }
 
     /// A session that is not there has a lease in a recovered lock: its end was committed, and that of the lease was not.
     pub(in crate::engine) fn was_ended(&self, id: SessionId) {
-        let mut book = self.book();
-        if !book.sessions.contains_key(&id) {
-            book.ending.entry(id).or_default();
-            self.publish(&book);
+        let mut table = self.table();
+        if !table.sessions.contains_key(&id) {
+            table.ending.entry(id).or_default();
+            self.publish(&table);
         }
     }
 
@@ -315,13 +315,13 @@ impl Sessions {
         now: Timestamp,
         read: impl FnOnce(&Session) -> R,
     ) -> Option<R> {
-        self.book().sessions.get(&id).filter(|session| session.record.deadline > now).map(read)
+        self.table().sessions.get(&id).filter(|session| session.record.deadline > now).map(read)
     }
 
     /// A lock has one lease or waiter more that ends with a session.
-    pub(in crate::engine) fn attach(&self, id: SessionId, name: &LockName, what: Use) {
-        let book = &mut *self.book();
-        let (names, leases) = match (book.sessions.get_mut(&id), book.ending.get_mut(&id)) {
+    pub(in crate::engine) fn attach(&self, id: SessionId, name: &LockName, what: MemberKind) {
+        let table = &mut *self.table();
+        let (names, leases) = match (table.sessions.get_mut(&id), table.ending.get_mut(&id)) {
             (Some(session), _) => (&mut session.names, &mut session.leases),
             (None, Some(ending)) => (&mut ending.names, &mut ending.leases),
             (None, None) => return,
@@ -331,52 +331,52 @@ impl Sessions {
             None => names.entry(name.clone()).or_default(),
         };
         match what {
-            Use::Lease => {
+            MemberKind::Lease => {
                 uses.leases += 1;
                 *leases += 1;
             }
-            Use::Waiter => uses.waiters += 1,
+            MemberKind::Waiter => uses.waiters += 1,
         }
     }
 
     /// A lock has one lease or waiter less that ends with a session.
-    pub(in crate::engine) fn detach(&self, id: SessionId, name: &LockName, what: Use) {
-        let book = &mut *self.book();
-        let (names, leases) = match (book.sessions.get_mut(&id), book.ending.get_mut(&id)) {
+    pub(in crate::engine) fn detach(&self, id: SessionId, name: &LockName, what: MemberKind) {
+        let table = &mut *self.table();
+        let (names, leases) = match (table.sessions.get_mut(&id), table.ending.get_mut(&id)) {
             (Some(session), _) => (&mut session.names, &mut session.leases),
             (None, Some(ending)) => {
-                ending.released += u32::from(what == Use::Lease);
+                ending.released += u32::from(what == MemberKind::Lease);
                 (&mut ending.names, &mut ending.leases)
             }
             (None, None) => return,
         };
         if let Some(uses) = names.get_mut(name) {
             match what {
-                Use::Lease => {
+                MemberKind::Lease => {
                     uses.leases = uses.leases.saturating_sub(1);
                     *leases = leases.saturating_sub(1);
                 }
-                Use::Waiter => uses.waiters = uses.waiters.saturating_sub(1),
+                MemberKind::Waiter => uses.waiters = uses.waiters.saturating_sub(1),
             }
-            if *uses == Uses::default() {
+            if *uses == MemberCounts::default() {
                 names.remove(name);
             }
         }
-        self.drop_if_freed(book, id);
+        self.drop_if_freed(table, id);
     }
 
     /// A lock has nothing more of a session that is over.
     pub(in crate::engine) fn is_freed(&self, id: SessionId, name: &LockName) {
-        let book = &mut *self.book();
-        if let Some(ending) = book.ending.get_mut(&id) {
+        let table = &mut *self.table();
+        if let Some(ending) = table.ending.get_mut(&id) {
             ending.names.remove(name);
         }
-        self.drop_if_freed(book, id);
+        self.drop_if_freed(table, id);
     }
 
     /// A lease counts as a session's, or does no more.
     pub(in crate::engine) fn count(&self, id: SessionId, name: &LockName, is_held: bool) {
-        if let Some(session) = self.book().sessions.get_mut(&id) {
+        if let Some(session) = self.table().sessions.get_mut(&id) {
             if is_held {
                 session.counted.insert(name.clone());
             } else {
@@ -388,24 +388,25 @@ impl Sessions {
     /// Forgets what expired too long ago.
     pub(in crate::engine) fn forget_old(&self, now: Timestamp) {
         if self.forget_at.load(Ordering::Acquire) <= now.as_nanos() {
-            let book = &mut *self.book();
-            book.expired.forget_old(now);
-            self.publish(book);
+            let table = &mut *self.table();
+            table.expired.forget_old(now);
+            self.publish(table);
         }
     }
 
     /// One that expired lately.
     pub(in crate::engine) fn expired(&self, id: SessionId, now: Timestamp) -> Option<SessionRecord> {
-        let book = &mut *self.book();
-        book.expired.forget_old(now);
-        book.expired.sessions.get(&id).map(|(record, _)| record.clone())
+        let table = &mut *self.table();
+        table.expired.forget_old(now);
+        table.expired.sessions.get(&id).map(|(record, _)| record.clone())
     }
 
     /// Whether a session of `account` that expired lately had this lock.
     pub(in crate::engine) fn has_expired(&self, account: &str, name: &LockName, now: Timestamp) -> bool {
-        let book = &mut *self.book();
-        book.expired.forget_old(now);
-        book.expired
+        let table = &mut *self.table();
+        table.expired.forget_old(now);
+        table
+            .expired
             .sessions
             .values()
             .any(|(record, names)| record.account.as_deref() == Some(account) && names.contains(name))
@@ -413,40 +414,40 @@ impl Sessions {
 
     /// Forgets that a session has expired.
     pub(in crate::engine) fn forget(&self, id: SessionId) {
-        self.book().expired.forget(id);
+        self.table().expired.forget(id);
     }
 
     /// Notes that the connection of a session without a TTL is there, or gone.
     pub(in crate::engine) fn connection(&self, id: SessionId, is_there: bool) {
-        let mut book = self.book();
+        let mut table = self.table();
         if is_there {
-            book.connections.insert(id);
+            table.connections.insert(id);
         } else {
-            book.connections.remove(&id);
+            table.connections.remove(&id);
         }
     }
 
     /// Sessions without a TTL whose connection is gone.
     pub(in crate::engine) fn orphans(&self) -> Vec<SessionId> {
-        let book = self.book();
-        let ids = book.sessions.values().filter(|session| session.record.ttl.is_none());
+        let table = self.table();
+        let ids = table.sessions.values().filter(|session| session.record.ttl.is_none());
         let ids = ids.map(|session| session.record.id);
-        ids.filter(|id| !book.connections.contains(id)).collect()
+        ids.filter(|id| !table.connections.contains(id)).collect()
     }
 
     pub(in crate::engine) fn len(&self) -> usize {
-        self.book().sessions.len()
+        self.table().sessions.len()
     }
 
     pub(in crate::engine) fn clear(&self) {
-        let mut book = self.book();
-        let old = std::mem::take(&mut *book);
-        book.connections = old.connections;
-        self.publish(&book);
+        let mut table = self.table();
+        let old = std::mem::take(&mut *table);
+        table.connections = old.connections;
+        self.publish(&table);
     }
 }
 
-impl Book {
+impl SessionTable {
     fn is_over(&self, id: SessionId, now: Timestamp) -> bool {
         self.sessions.get(&id).is_none_or(|session| session.record.deadline <= now)
     }
@@ -462,7 +463,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::Ttl;
+    use crate::domain::Ttl;
 
     #[test]
     fn what_is_over_is_not_kept_and_nothing_is_journaled_for_it() {

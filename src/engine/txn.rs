@@ -1,7 +1,7 @@
 //! The operations: one at a time, or several as one.
 //!
 //! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. The operations of an access that
-//! is alone ([`Engine::alone`]) happen at one instant: nobody else's come between, the clock is read once for all of them,
+//! is exclusive ([`Engine::exclusive_txn`]) happen at one instant: nobody else's come between, the clock is read once for all of them,
 //! and they land in one commit. An operation frees so much of what has ended, and leaves the rest to the next.
 //! Absent: protocols, and the rules of locks.
 
@@ -11,26 +11,26 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_utils::sync::ShardedLockWriteGuard;
 
-use super::sessions::Use;
-use super::table::{Guarded, Table};
-use super::waiters::Parked;
-use super::zombies::Lost;
-use super::{Engine, Event, EventKind, Unavailable, Verdict, losses};
+use super::blocking::Blocked;
+use super::keyspace::{Guarded, Table};
+use super::late_owners::Lost;
+use super::sessions::MemberKind;
+use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
+use crate::domain::{FencingToken, LockName, Timestamp, WaiterId};
 use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, End, FencingToken, Left, LockName, Op, Outcome, SetCondition, Slot,
-    Timestamp, Waiter, WaiterId,
+    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, SetCondition, Slot, Waiter,
 };
 
-/// A way to the locks. Never make a second one on the same thread while one is alone.
-pub struct Access<'a> {
+/// A way to the locks. Never make a second one on the same thread while one is exclusive.
+pub struct Txn<'a> {
     engine: &'a Arc<Engine>,
     /// Which rebuild of the table it began with.
     epoch: u64,
-    alone: Option<Alone<'a>>,
+    exclusive: Option<Exclusive<'a>>,
 }
 
-struct Alone<'a> {
+struct Exclusive<'a> {
     table: ShardedLockWriteGuard<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
@@ -42,7 +42,7 @@ pub enum Acquired {
     /// Decided at once.
     Now(Outcome, Seq),
     /// In the queue.
-    Parked(Parked),
+    Blocked(Blocked),
 }
 
 /// Steps of freeing what has ended that one operation makes before others get their turn.
@@ -64,22 +64,22 @@ impl From<Unavailable> for Retry {
 
 impl Engine {
     /// For single operations. Locks nothing by itself.
-    pub fn access(self: &Arc<Self>) -> Access<'_> {
-        Access { engine: self, epoch: self.core.epoch.load(Ordering::Acquire), alone: None }
+    pub fn access(self: &Arc<Self>) -> Txn<'_> {
+        Txn { engine: self, epoch: self.core.epoch.load(Ordering::Acquire), exclusive: None }
     }
 
     /// For several operations that nobody may come between. Keeps all others out until it is dropped: be quick.
-    pub fn alone(self: &Arc<Self>) -> Access<'_> {
+    pub fn exclusive_txn(self: &Arc<Self>) -> Txn<'_> {
         let table = self.core.write();
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let epoch = table.epoch;
-        let alone = Alone { table, now, wall_millis, _one_commit: self.one_commit() };
-        Access { engine: self, epoch, alone: Some(alone) }
+        let exclusive = Exclusive { table, now, wall_millis, _one_commit: self.one_commit() };
+        Txn { engine: self, epoch, exclusive: Some(exclusive) }
     }
 }
 
-impl<'a> Access<'a> {
+impl<'a> Txn<'a> {
     /// The lock manager behind it.
     pub fn engine(&self) -> &'a Arc<Engine> {
         self.engine
@@ -87,17 +87,19 @@ impl<'a> Access<'a> {
 
     /// Whether nobody else's operations happen meanwhile.
     pub fn is_alone(&self) -> bool {
-        self.alone.is_some()
+        self.exclusive.is_some()
     }
 
-    /// Now. Alone, the instant at which all of its operations happen.
+    /// Now. Exclusive, the instant at which all of its operations happen.
     pub fn now(&self) -> Timestamp {
-        self.alone.as_ref().map_or_else(|| self.engine.core.clock.now(), |alone| alone.now)
+        self.exclusive.as_ref().map_or_else(|| self.engine.core.clock.now(), |exclusive| exclusive.now)
     }
 
     /// The same by the wall clock, in milliseconds since 1970.
     pub fn wall_millis(&self) -> u64 {
-        self.alone.as_ref().map_or_else(|| self.engine.core.clock.wall_millis(), |alone| alone.wall_millis)
+        self.exclusive
+            .as_ref()
+            .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
     }
 
     /// What all that this access has looked at so far depends on: for a refusal that depends on more than one lock. Fails if
@@ -110,8 +112,8 @@ impl<'a> Access<'a> {
     }
 
     pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
-        match &self.alone {
-            Some(alone) => work(&alone.table),
+        match &self.exclusive {
+            Some(exclusive) => work(&exclusive.table),
             None => work(&self.engine.core.read()),
         }
     }
@@ -127,13 +129,13 @@ impl<'a> Access<'a> {
         name: &LockName,
         read: impl Fn(&Slot, Timestamp) -> R,
     ) -> Result<(R, Seq), Unavailable> {
-        self.submit_and_look(name, &Op::Settle, |_, slot, now| read(slot, now))
+        self.submit_and_look(name, &Op::Inspect, |_, slot, now| read(slot, now))
     }
 
     /// Runs one operation and looks at the lock as it is then.
     ///
     /// Fails with [`Unavailable::Unsettled`], and has not run the operation, if so much has ended that others are to get
-    /// their turn first; not alone.
+    /// their turn first; not exclusive.
     pub fn submit_and_look<R>(
         &self,
         name: &LockName,
@@ -156,7 +158,7 @@ impl<'a> Access<'a> {
         look: impl Fn(Outcome, &Slot, Timestamp) -> R,
         steps: usize,
     ) -> Result<(R, Seq), Unavailable> {
-        let instant = self.alone.as_ref().map(|alone| alone.now);
+        let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
         for _ in 0..steps {
             match self.with_table(|table| self.engine.run_in(table, name, op, instant, &look)) {
                 // What has ended and was not swept yet counts no more.
@@ -170,7 +172,7 @@ impl<'a> Access<'a> {
         Err(Unavailable::Unsettled)
     }
 
-    /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`. Alone it does not queue.
+    /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`. Exclusive it does not queue.
     pub fn submit_or_wait(
         &self,
         name: &LockName,
@@ -188,7 +190,7 @@ impl<'a> Access<'a> {
             Ok((Outcome::Queued, _)) => {
                 let Op::Acquire { request, .. } = op else { unreachable!("made above") };
                 let engine = Arc::clone(self.engine);
-                Ok(Acquired::Parked(Parked::new(engine, name.clone(), request.owner, id, receiver)))
+                Ok(Acquired::Blocked(Blocked::new(engine, name.clone(), request.owner, id, receiver)))
             }
             done => {
                 waiters.forget(id);
@@ -215,7 +217,7 @@ impl Engine {
             let now = instant.unwrap_or_else(|| core.clock.now());
             let was_held = guarded.slot.newest().is_some();
             let outcome = self.run_under_guard(table, name, op, now, &mut guarded);
-            core.census.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
+            core.lock_stats.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
             core.deadlines.rearm(&mut guarded, now);
             Ok((look(outcome?, guarded.slot, now), guarded.last_change()))
         })
@@ -235,7 +237,7 @@ impl Engine {
         }
         let account = self.admit(op, guarded.slot, now)?;
         let outcome = self.step_and_return(table, name, op, now, guarded)?;
-        if !matches!(outcome, Outcome::Granted { reentrant: false, .. }) {
+        if !matches!(outcome, Outcome::Granted { already_held: false, .. }) {
             account.into_iter().for_each(|account| core.quotas.remove(account));
         }
         match outcome {
@@ -243,7 +245,7 @@ impl Engine {
             Outcome::NotHeld => self.note_late(name, op, guarded.hash, now),
             _ => {}
         }
-        core.census.outcome(&outcome);
+        core.lock_stats.outcome(&outcome);
         Ok(outcome)
     }
 
@@ -284,7 +286,7 @@ impl Engine {
             }
         }
         if slot.lease_of(&request.owner).is_none() {
-            if needs_room(op, slot) && !self.core.census.has_room(self.core.config.locks_max) {
+            if needs_room(op, slot) && !self.core.lock_stats.has_room(self.core.config.locks_max) {
                 return Err(Unavailable::LocksMax.into());
             }
             if self.core.tokens.are_exhausted() {
@@ -311,12 +313,12 @@ impl Engine {
     fn note_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
         let (owner, late) = match op {
             Op::Release { owner, .. } | Op::Delete { if_owner: Some(owner) } => {
-                (owner, &self.core.census.late_releases)
+                (owner, &self.core.lock_stats.late_releases)
             }
-            Op::Renew { owner, .. } => (owner, &self.core.census.late_renewals),
+            Op::Renew { owner, .. } => (owner, &self.core.lock_stats.late_renewals),
             _ => return,
         };
-        if let Some(lost) = self.core.zombies.came_back(|| self.core.hash.with_owner(hash, owner)) {
+        if let Some(lost) = self.core.late_owners.came_back(|| self.core.hash.with_owner(hash, owner)) {
             late.observe(now.nanos_since(lost.at), 1);
             losses::log_late(name, op, &lost, now);
         }
@@ -369,16 +371,16 @@ impl Engine {
             events.for_each(|event| core.events.push(seq, event));
         }
         for effect in effects.iter() {
-            core.census.count(effect, now);
+            core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
             self.note(name, effect, &effects, guarded, now);
             let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
             let is_heard = core.waiters.tell(waiter, verdict);
-            if let Verdict::Granted(token, _) = verdict
+            if let WaitOutcome::Granted(token, _) = verdict
                 && !is_heard
                 && let Some(lease) = guarded.slot.lease(token)
             {
-                undelivered.push_back(Op::GiveBack { owner: lease.owner.clone(), token });
+                undelivered.push_back(Op::RevertGrant { owner: lease.owner.clone(), token });
             }
         }
         Ok(outcome)
@@ -391,9 +393,9 @@ impl Engine {
             Effect::Granted { token, waiter } => {
                 let Some(lease) = all.granted(*token, guarded.slot) else { return };
                 if let Some(session) = lease.session() {
-                    core.sessions.attach(session, name, Use::Lease);
+                    core.sessions.attach(session, name, MemberKind::Lease);
                     if waiter.is_some() {
-                        core.sessions.detach(session, name, Use::Waiter);
+                        core.sessions.detach(session, name, MemberKind::Waiter);
                     }
                 }
                 if let Some(session) = lease.counted_by() {
@@ -406,23 +408,23 @@ impl Engine {
             }
             Effect::Ended { lease, how } => {
                 if let Some(session) = lease.session() {
-                    core.sessions.detach(session, name, Use::Lease);
+                    core.sessions.detach(session, name, MemberKind::Lease);
                 }
                 if let Some(session) = lease.counted_by() {
                     core.sessions.count(session, name, false);
                 }
                 lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                if how.is_unclean() || *how == End::Replaced {
+                if how.is_unclean() || *how == EndReason::Replaced {
                     let at = now.min(lease.deadline);
                     let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
-                    core.zombies.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
+                    core.late_owners.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
                 }
             }
             Effect::Joined { session: Some(session), .. } => {
-                core.sessions.attach(*session, name, Use::Waiter)
+                core.sessions.attach(*session, name, MemberKind::Waiter)
             }
             Effect::WaiterLeft { session: Some(session), .. } => {
-                core.sessions.detach(*session, name, Use::Waiter);
+                core.sessions.detach(*session, name, MemberKind::Waiter);
             }
             _ => {}
         }
@@ -469,15 +471,15 @@ impl lock::Env for EngineEnv<'_> {
     fn take_token(&mut self) -> FencingToken {
         self.engine.core.tokens.take(self.journal(), self.epoch)
     }
-    fn is_lost(&mut self, waiter: &Waiter) -> Option<Left> {
+    fn is_undeliverable(&mut self, waiter: &Waiter) -> Option<LeaveReason> {
         let core = &self.engine.core;
         // When one session ends, others may be due and not yet ended.
         if let Some(session) = waiter.request.session()
             && core.sessions.is_over(session, self.now)
         {
-            return Some(Left::SessionEnded);
+            return Some(LeaveReason::SessionEnded);
         }
-        (!core.waiters.is_there(waiter.id)).then_some(Left::Gone)
+        (!core.waiters.is_there(waiter.id)).then_some(LeaveReason::Gone)
     }
 }
 
@@ -487,10 +489,10 @@ fn record_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Op
             let lease = all.granted(*token, slot)?.clone();
             Some(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })))
         }
-        Effect::Renewed { token, deadline, lasts, renewals } => Some(Record::Renewed(Renewal {
+        Effect::Renewed { token, deadline, effective_ttl, renewals } => Some(Record::Renewed(Renewal {
             token: *token,
             deadline: *deadline,
-            lasts: *lasts,
+            effective_ttl: *effective_ttl,
             renewals: *renewals,
         })),
         Effect::Ended { lease, .. } => Some(Record::Ended(lease.token)),
@@ -506,10 +508,10 @@ fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Opt
         Effect::Renewed { token, deadline, .. } => (EventKind::Renewed, *token, *deadline),
         Effect::Ended { lease, how } => {
             let kind = match how {
-                End::Released | End::Session { .. } => EventKind::Released,
-                End::Expired => EventKind::Expired,
-                End::Forced => EventKind::Forced,
-                End::Replaced => EventKind::Replaced,
+                EndReason::Released | EndReason::Session { .. } => EventKind::Released,
+                EndReason::Expired => EventKind::Expired,
+                EndReason::Forced => EventKind::Forced,
+                EndReason::Replaced => EventKind::Replaced,
             };
             (kind, lease.token, lease.deadline)
         }
@@ -519,16 +521,16 @@ fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Opt
 }
 
 /// Who waits no more, and what it is told.
-fn verdict_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, Verdict)> {
+fn verdict_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
     match effect {
         Effect::Granted { token, waiter: Some((waiter, _)) } => {
-            Some((*waiter, Verdict::Granted(*token, seq)))
+            Some((*waiter, WaitOutcome::Granted(*token, seq)))
         }
         Effect::WaiterLeft { waiter, why, .. } => {
             let verdict = match why {
-                Left::TimedOut | Left::Gone => Verdict::TimedOut(seq),
-                Left::SessionEnded => Verdict::SessionEnded(seq),
-                Left::Replaced => Verdict::Replaced,
+                LeaveReason::TimedOut | LeaveReason::Gone => WaitOutcome::TimedOut(seq),
+                LeaveReason::SessionEnded => WaitOutcome::SessionEnded(seq),
+                LeaveReason::Replaced => WaitOutcome::Replaced,
             };
             Some((*waiter, verdict))
         }

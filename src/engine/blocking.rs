@@ -1,6 +1,6 @@
 //! Who is to be told when a parked request is granted, timed out or dropped.
 //!
-//! Promise: a waiter whose [`Parked`] is gone counts as gone at once, and a grant that nobody saw is given back.
+//! Promise: a waiter whose [`Blocked`] is gone counts as gone at once, and a grant that nobody saw is given back.
 //! Absent: queues and their order (in `lock`).
 
 use std::collections::HashMap;
@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::Engine;
+use crate::domain::{FencingToken, LockName, Owner, WaiterId};
 use crate::journal::Seq;
-use crate::lock::{FencingToken, LockName, Op, Owner, WaiterId};
+use crate::lock::Op;
 
 /// What a parked request is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum WaitOutcome {
     /// It holds the lock, once this Seq is durable.
     Granted(FencingToken, Seq),
     /// It waited as long as it wished; that the lock was held by others until then is durable with this Seq.
@@ -33,15 +34,15 @@ const STRIPES: usize = 16;
 #[derive(Default)]
 pub(super) struct Waiters {
     last: AtomicU64,
-    stripes: [Mutex<HashMap<WaiterId, oneshot::Sender<Verdict>>>; STRIPES],
+    stripes: [Mutex<HashMap<WaiterId, oneshot::Sender<WaitOutcome>>>; STRIPES],
 }
 
 impl Waiters {
-    fn stripe(&self, id: WaiterId) -> MutexGuard<'_, HashMap<WaiterId, oneshot::Sender<Verdict>>> {
+    fn stripe(&self, id: WaiterId) -> MutexGuard<'_, HashMap<WaiterId, oneshot::Sender<WaitOutcome>>> {
         self.stripes[id.0 as usize % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn register(&self) -> (WaiterId, oneshot::Receiver<Verdict>) {
+    pub(super) fn register(&self) -> (WaiterId, oneshot::Receiver<WaitOutcome>) {
         let id = WaiterId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let (sender, receiver) = oneshot::channel();
         self.stripe(id).insert(id, sender);
@@ -53,7 +54,7 @@ impl Waiters {
     }
 
     /// Tells a waiter, once; `false` if nobody listens any more.
-    pub(super) fn tell(&self, id: WaiterId, verdict: Verdict) -> bool {
+    pub(super) fn tell(&self, id: WaiterId, verdict: WaitOutcome) -> bool {
         let sender = self.stripe(id).remove(&id);
         sender.is_some_and(|sender| sender.send(verdict).is_ok())
     }
@@ -62,7 +63,7 @@ impl Waiters {
         self.stripe(id).remove(&id);
     }
 
-    pub(super) fn tell_all(&self, verdict: Verdict) {
+    pub(super) fn tell_all(&self, verdict: WaitOutcome) {
         for stripe in &self.stripes {
             let all = std::mem::take(&mut *stripe.lock().unwrap_or_else(PoisonError::into_inner));
             for sender in all.into_values() {
@@ -74,37 +75,37 @@ impl Waiters {
 }
 
 /// A place in a queue. Dropping it leaves the queue; a grant that nobody saw is given back.
-pub struct Parked {
+pub struct Blocked {
     engine: Arc<Engine>,
     name: LockName,
     owner: Owner,
     id: WaiterId,
-    receiver: oneshot::Receiver<Verdict>,
-    verdict: Option<Verdict>,
+    receiver: oneshot::Receiver<WaitOutcome>,
+    verdict: Option<WaitOutcome>,
 }
 
-impl Parked {
+impl Blocked {
     pub(super) fn new(
         engine: Arc<Engine>,
         name: LockName,
         owner: Owner,
         id: WaiterId,
-        receiver: oneshot::Receiver<Verdict>,
-    ) -> Parked {
-        Parked { engine, name, owner, id, receiver, verdict: None }
+        receiver: oneshot::Receiver<WaitOutcome>,
+    ) -> Blocked {
+        Blocked { engine, name, owner, id, receiver, verdict: None }
     }
 
     /// Waits for the verdict. Safe to drop half-way and call again.
-    pub async fn verdict(&mut self) -> Verdict {
-        let verdict = (&mut self.receiver).await.unwrap_or(Verdict::Unavailable);
+    pub async fn verdict(&mut self) -> WaitOutcome {
+        let verdict = (&mut self.receiver).await.unwrap_or(WaitOutcome::Unavailable);
         self.verdict = Some(verdict);
         verdict
     }
 
-    /// The token that it was granted, once [`Parked::verdict`] said so.
+    /// The token that it was granted, once [`Blocked::verdict`] said so.
     pub fn granted(&self) -> Option<FencingToken> {
         match self.verdict {
-            Some(Verdict::Granted(token, _)) => Some(token),
+            Some(WaitOutcome::Granted(token, _)) => Some(token),
             _ => None,
         }
     }
@@ -112,13 +113,13 @@ impl Parked {
     /// Gives a grant back that was received and cannot be passed on. If the same owner has asked again elsewhere and was
     /// told of the grant there, it stays.
     pub fn give_back(&self, token: FencingToken) {
-        let op = Op::GiveBack { owner: self.owner.clone(), token };
+        let op = Op::RevertGrant { owner: self.owner.clone(), token };
         // If the journal is down the lease stays until its deadline, as for any holder that is gone.
         let _ = self.engine.access().submit_to_end(&self.name, &op);
     }
 }
 
-impl Drop for Parked {
+impl Drop for Blocked {
     fn drop(&mut self) {
         if self.verdict.is_some() {
             return;
@@ -126,9 +127,9 @@ impl Drop for Parked {
         self.receiver.close();
         self.engine.core.waiters.forget(self.id);
         match self.receiver.try_recv() {
-            Ok(Verdict::Granted(token, _)) => self.give_back(token),
+            Ok(WaitOutcome::Granted(token, _)) => self.give_back(token),
             _ => {
-                let op = Op::Leave { waiter: self.id, owner: self.owner.clone() };
+                let op = Op::CancelWait { waiter: self.id, owner: self.owner.clone() };
                 // If the journal is down the table is rebuilt without this waiter anyway.
                 let _ = self.engine.access().submit_to_end(&self.name, &op);
             }

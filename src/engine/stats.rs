@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use crate::lock::{DATABASES, Effect, End, Left, Outcome, Timestamp};
+use crate::domain::{DATABASES, Timestamp};
+use crate::lock::{Effect, EndReason, LeaveReason, Outcome};
 use crate::metrics::{Count, Histogram, STRIPES, stripe};
 
 /// Leases that the threads of one stripe may grant before they look at the limit again.
@@ -17,7 +18,7 @@ const ROOM_PART: u64 = 64 * STRIPES as u64;
 
 /// The counts of a lock manager. Totals restart at 0 with the process.
 #[derive(Debug)]
-pub struct Census {
+pub struct LockStats {
     leases: Count,
     delays: Count,
     keys: [Count; DATABASES as usize],
@@ -56,9 +57,9 @@ pub struct Census {
     pub late_renewals: Histogram,
 }
 
-impl Default for Census {
-    fn default() -> Census {
-        Census {
+impl Default for LockStats {
+    fn default() -> LockStats {
+        LockStats {
             leases: Count::default(),
             delays: Count::default(),
             keys: Default::default(),
@@ -83,7 +84,7 @@ impl Default for Census {
     }
 }
 
-impl Census {
+impl LockStats {
     /// Leases held; those that have ended and were not swept yet included.
     pub fn leases(&self) -> u64 {
         self.leases.read()
@@ -131,7 +132,7 @@ impl Census {
 
     pub(super) fn outcome(&self, outcome: &Outcome) {
         match outcome {
-            Outcome::Granted { reentrant: true, .. } => self.repeats.add(1),
+            Outcome::Granted { already_held: true, .. } => self.repeats.add(1),
             Outcome::Refused(_) => self.refusals.add(1),
             _ => {}
         }
@@ -152,11 +153,11 @@ impl Census {
                 self.leases.subtract(1);
                 self.hold_times.observe(now.min(lease.deadline).nanos_since(lease.granted_at), 1);
                 match how {
-                    End::Released => &self.releases,
-                    End::Session { .. } => &self.session_ends,
-                    End::Expired => &self.expiries,
-                    End::Forced => &self.forced,
-                    End::Replaced => &self.replaced,
+                    EndReason::Released => &self.releases,
+                    EndReason::Session { .. } => &self.session_ends,
+                    EndReason::Expired => &self.expiries,
+                    EndReason::Forced => &self.forced,
+                    EndReason::Replaced => &self.replaced,
                 }
             }
             Effect::Joined { .. } => {
@@ -165,7 +166,7 @@ impl Census {
             }
             Effect::WaiterLeft { why, .. } => {
                 self.waiting.subtract(1);
-                if *why != Left::TimedOut {
+                if *why != LeaveReason::TimedOut {
                     return;
                 }
                 &self.wait_timeouts

@@ -5,22 +5,23 @@
 
 use std::sync::Arc;
 
-use super::deadlines::Tick;
-use crate::lock::{FencingToken, Lease, LockName, Mode, Origin, Owner, Slot, Timestamp, Ttl};
+use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
+use crate::engine::expiry::Tick;
+use crate::lock::{Lease, Mode, Origin, Slot};
 
 /// One lock that is not free.
-pub(super) enum Entry {
+pub(in crate::engine) enum Entry {
     Plain(Plain),
-    Renewed(Box<(Plain, Later)>),
+    Renewed(Box<(Plain, RenewalState)>),
     Full(Box<Full>),
 }
 
 /// Most of [`Slot::plain_lease`]: all, if it has a TTL and was not renewed.
-pub(super) struct Plain {
+pub(in crate::engine) struct Plain {
     /// The name, then the owner.
     text: Box<[u8]>,
     name_bytes: u16,
-    is_unclaimed: bool,
+    is_unacknowledged: bool,
     token: FencingToken,
     deadline: Timestamp,
     ttl: Option<Ttl>,
@@ -29,14 +30,14 @@ pub(super) struct Plain {
 
 /// The rest of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Later {
+pub(in crate::engine) struct RenewalState {
     granted_at: Timestamp,
-    lasts: Option<Ttl>,
+    effective_ttl: Option<Ttl>,
     renewals: u32,
     armed: Option<Tick>,
 }
 
-pub(super) struct Full {
+pub(in crate::engine) struct Full {
     name: LockName,
     slot: Slot,
     /// Where the lock stands in the expiry index.
@@ -50,7 +51,7 @@ const _: () = assert!(size_of::<Entry>() <= 48);
 
 impl Entry {
     /// A lock that is not free.
-    pub(super) fn new(name: &LockName, slot: Slot, armed: Option<Tick>) -> Entry {
+    pub(in crate::engine) fn new(name: &LockName, slot: Slot, armed: Option<Tick>) -> Entry {
         match slot.plain_lease() {
             Some(lease) => Entry::of_plain(name, lease, armed),
             None => Entry::Full(Box::new(Full { name: name.clone(), slot, armed, next: None })),
@@ -62,20 +63,20 @@ impl Entry {
         let plain = Plain {
             text: [name, owner].concat().into_boxed_slice(),
             name_bytes: name.len() as u16,
-            is_unclaimed: lease.is_unclaimed,
+            is_unacknowledged: lease.is_unacknowledged,
             token: lease.token,
             deadline: lease.deadline,
             ttl: lease.ttl,
             origin: lease.origin.clone(),
         };
-        let later = Later::of(lease, armed);
+        let later = RenewalState::of(lease, armed);
         match plain.told() == later {
             true => Entry::Plain(plain),
             false => Entry::Renewed(Box::new((plain, later))),
         }
     }
 
-    pub(super) fn is_of(&self, name: &LockName) -> bool {
+    pub(in crate::engine) fn is_of(&self, name: &LockName) -> bool {
         match self {
             Entry::Plain(plain) => plain.name() == name.as_bytes(),
             Entry::Renewed(renewed) => renewed.0.name() == name.as_bytes(),
@@ -83,7 +84,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn name(&self) -> LockName {
+    pub(in crate::engine) fn name(&self) -> LockName {
         match self {
             Entry::Plain(plain) => plain.lock_name(),
             Entry::Renewed(renewed) => renewed.0.lock_name(),
@@ -92,7 +93,7 @@ impl Entry {
     }
 
     /// Its name as bytes, the database first.
-    pub(super) fn name_bytes(&self) -> &[u8] {
+    pub(in crate::engine) fn name_bytes(&self) -> &[u8] {
         match self {
             Entry::Plain(plain) => plain.name(),
             Entry::Renewed(renewed) => renewed.0.name(),
@@ -101,7 +102,7 @@ impl Entry {
     }
 
     /// Whether there is a lease, over or not.
-    pub(super) fn has_holder(&self) -> bool {
+    pub(in crate::engine) fn has_holder(&self) -> bool {
         match self {
             Entry::Plain(_) | Entry::Renewed(_) => true,
             Entry::Full(full) => full.slot.newest().is_some(),
@@ -110,7 +111,7 @@ impl Entry {
 
     /// How the newest of its holders holds it at `now`, of those that `is_live` is true of. `None`: it is not
     /// held, or of another database.
-    pub(super) fn held_as(
+    pub(in crate::engine) fn held_as(
         &self,
         database: u8,
         now: Timestamp,
@@ -128,7 +129,7 @@ impl Entry {
     }
 
     /// When the first thing of the lock ends by itself.
-    pub(super) fn next_deadline(&self) -> Timestamp {
+    pub(in crate::engine) fn next_deadline(&self) -> Timestamp {
         match self {
             Entry::Plain(plain) => plain.deadline,
             Entry::Renewed(renewed) => renewed.0.deadline,
@@ -137,7 +138,7 @@ impl Entry {
     }
 
     /// The lock whose name has the same hash.
-    pub(super) fn next(&self) -> Option<&Entry> {
+    pub(in crate::engine) fn next(&self) -> Option<&Entry> {
         match self {
             Entry::Plain(_) | Entry::Renewed(_) => None,
             Entry::Full(full) => full.next.as_deref(),
@@ -145,7 +146,7 @@ impl Entry {
     }
 
     /// Cuts the chain here.
-    pub(super) fn take_next(&mut self) -> Option<Box<Entry>> {
+    pub(in crate::engine) fn take_next(&mut self) -> Option<Box<Entry>> {
         match self {
             Entry::Plain(_) | Entry::Renewed(_) => None,
             Entry::Full(full) => full.next.take(),
@@ -153,7 +154,7 @@ impl Entry {
     }
 
     /// The lock whose name has the same hash, to be changed.
-    pub(super) fn next_mut(&mut self) -> &mut Option<Box<Entry>> {
+    pub(in crate::engine) fn next_mut(&mut self) -> &mut Option<Box<Entry>> {
         if let Some((plain, later)) = self.plain() {
             let (name, slot) = (plain.lock_name(), plain.slot(later));
             *self = Entry::Full(Box::new(Full { name, slot, armed: later.armed, next: None }));
@@ -165,7 +166,7 @@ impl Entry {
     }
 
     /// Looks at the lock.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&LockName, &Slot) -> R) -> R {
+    pub(in crate::engine) fn look<R>(&self, look: impl FnOnce(&LockName, &Slot) -> R) -> R {
         match self {
             Entry::Plain(plain) => look(&plain.lock_name(), &plain.slot(plain.told())),
             Entry::Renewed(renewed) => look(&renewed.0.lock_name(), &renewed.0.slot(renewed.1)),
@@ -174,14 +175,19 @@ impl Entry {
     }
 
     /// Works on the lock. `false`: it is free now, and the entry is to go.
-    pub(super) fn work<R>(&mut self, work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R) -> (R, bool) {
+    pub(in crate::engine) fn work<R>(
+        &mut self,
+        work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R,
+    ) -> (R, bool) {
         let Some((plain, later)) = self.plain() else { return self.work_on_full(work) };
         let (mut slot, mut armed) = (plain.slot(later), later.armed);
         let result = work(&mut slot, &mut armed);
         match slot.plain_lease() {
             // Most who work on a lock that stays as it is only look at it.
             Some(lease) if lease.token == plain.token && lease.deadline == plain.deadline => {
-                if Later::of(lease, armed) != later || lease.is_unclaimed != plain.is_unclaimed {
+                if RenewalState::of(lease, armed) != later
+                    || lease.is_unacknowledged != plain.is_unacknowledged
+                {
                     *self = Entry::of_plain(&plain.lock_name(), lease, armed);
                 }
             }
@@ -203,7 +209,7 @@ impl Entry {
         (result, !full.slot.is_vacant())
     }
 
-    fn plain(&self) -> Option<(&Plain, Later)> {
+    fn plain(&self) -> Option<(&Plain, RenewalState)> {
         match self {
             Entry::Plain(plain) => Some((plain, plain.told())),
             Entry::Renewed(renewed) => Some((&renewed.0, renewed.1)),
@@ -223,12 +229,12 @@ impl Plain {
     }
 
     /// What is told by the deadline and the TTL of a lease that was not renewed.
-    fn told(&self) -> Later {
+    fn told(&self) -> RenewalState {
         let granted_at = self.deadline.before(self.ttl);
-        Later { granted_at, lasts: self.ttl, renewals: 0, armed: Tick::of(self.deadline) }
+        RenewalState { granted_at, effective_ttl: self.ttl, renewals: 0, armed: Tick::of(self.deadline) }
     }
 
-    fn slot(&self, later: Later) -> Slot {
+    fn slot(&self, later: RenewalState) -> Slot {
         let owner = Owner::new(&self.text[usize::from(self.name_bytes)..]);
         Slot::of_plain_lease(Lease {
             owner: owner.unwrap_or_else(|_| unreachable!("it was an owner before")),
@@ -236,19 +242,19 @@ impl Plain {
             mode: Mode::Exclusive,
             ttl: self.ttl,
             deadline: self.deadline,
-            lasts: later.lasts,
+            effective_ttl: later.effective_ttl,
             granted_at: later.granted_at,
             renewals: later.renewals,
             origin: self.origin.clone(),
-            is_unclaimed: self.is_unclaimed,
+            is_unacknowledged: self.is_unacknowledged,
             extra: None,
         })
     }
 }
 
-impl Later {
-    fn of(lease: &Lease, armed: Option<Tick>) -> Later {
-        let Lease { granted_at, lasts, renewals, .. } = *lease;
-        Later { granted_at, lasts, renewals, armed }
+impl RenewalState {
+    fn of(lease: &Lease, armed: Option<Tick>) -> RenewalState {
+        let Lease { granted_at, effective_ttl, renewals, .. } = *lease;
+        RenewalState { granted_at, effective_ttl, renewals, armed }
     }
 }

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 
-use super::deadlines::Tick;
 use super::entry::Entry;
+use crate::domain::{LockName, Owner, Timestamp};
+use crate::engine::expiry::Tick;
 use crate::journal::Seq;
-use crate::lock::{LockName, Owner, Slot, Timestamp};
+use crate::lock::Slot;
 
 /// Shards of each part.
 const SHARDS_PER_PART: usize = 4;
@@ -50,32 +51,32 @@ impl Hasher for Identity {
 type Part = DashMap<u64, Box<Entry>, BuildHasherDefault<Identity>>;
 
 /// All locks that are not free, as of one rebuild.
-pub(super) struct Table {
+pub(in crate::engine) struct Table {
     /// Which rebuild this is.
-    pub(super) epoch: u64,
+    pub(in crate::engine) epoch: u64,
     /// By the upper part of the hash, so that a scan can visit one at a time.
     parts: Box<[Part]>,
     touched: Box<[AtomicU64]>,
 }
 
 /// What an operation works on, under the guard.
-pub(super) struct Guarded<'a> {
-    pub(super) hash: u64,
-    pub(super) slot: &'a mut Slot,
-    pub(super) armed: &'a mut Option<Tick>,
+pub(in crate::engine) struct Guarded<'a> {
+    pub(in crate::engine) hash: u64,
+    pub(in crate::engine) slot: &'a mut Slot,
+    pub(in crate::engine) armed: &'a mut Option<Tick>,
     /// Another lock that is not free has the same hash.
-    pub(super) is_hash_shared: bool,
+    pub(in crate::engine) is_hash_shared: bool,
     touched: &'a AtomicU64,
 }
 
 impl Guarded<'_> {
     /// The last change to this lock, or to one that shares its stripe.
-    pub(super) fn last_change(&self) -> Seq {
+    pub(in crate::engine) fn last_change(&self) -> Seq {
         Seq::from_u64(self.touched.load(Ordering::Acquire))
     }
 
     /// Remembers a change.
-    pub(super) fn changed_by(&self, seq: Seq) {
+    pub(in crate::engine) fn changed_by(&self, seq: Seq) {
         if seq > self.last_change() {
             self.touched.fetch_max(seq.get(), Ordering::AcqRel);
         }
@@ -84,23 +85,23 @@ impl Guarded<'_> {
 
 /// Hashes names; the key is secret and stays the same for the life of the process, so that scans survive rebuilds.
 #[derive(Clone, Default)]
-pub(super) struct NameHash(RandomState);
+pub(in crate::engine) struct NameHash(RandomState);
 
 impl NameHash {
     /// Of ten million names, one in a thousand shares its hash with another: an entry of their chain is larger, and that is all.
     const BITS: u32 = 32;
-    pub(super) const LOWER_BITS: u32 = 24;
+    pub(in crate::engine) const LOWER_BITS: u32 = 24;
     /// How many different upper parts there are.
-    pub(super) const UPPER_PARTS: usize = 1 << (NameHash::BITS - NameHash::LOWER_BITS);
+    pub(in crate::engine) const UPPER_PARTS: usize = 1 << (NameHash::BITS - NameHash::LOWER_BITS);
 
-    pub(super) fn of(&self, name: &LockName) -> u64 {
+    pub(in crate::engine) fn of(&self, name: &LockName) -> u64 {
         let mut hasher = self.0.build_hasher();
         hasher.write(name.as_bytes());
         hasher.finish() >> (u64::BITS - NameHash::BITS)
     }
 
     /// The hash of a lock, by its hash, and an owner.
-    pub(super) fn with_owner(&self, hash: u64, owner: &Owner) -> u64 {
+    pub(in crate::engine) fn with_owner(&self, hash: u64, owner: &Owner) -> u64 {
         let mut hasher = self.0.build_hasher();
         hasher.write_u64(hash);
         hasher.write(owner.as_bytes());
@@ -108,23 +109,23 @@ impl NameHash {
     }
 
     /// The upper part of a hash.
-    pub(super) fn upper(hash: u64) -> usize {
+    pub(in crate::engine) fn upper(hash: u64) -> usize {
         (hash >> NameHash::LOWER_BITS) as usize
     }
 
     /// The lower part of a hash.
-    pub(super) fn lower(hash: u64) -> u64 {
+    pub(in crate::engine) fn lower(hash: u64) -> u64 {
         hash & ((1 << NameHash::LOWER_BITS) - 1)
     }
 
     /// The hash of an upper part and of the lower part of `hash`.
-    pub(super) fn joined(upper: usize, hash: u64) -> u64 {
+    pub(in crate::engine) fn joined(upper: usize, hash: u64) -> u64 {
         ((upper as u64) << NameHash::LOWER_BITS) | NameHash::lower(hash)
     }
 }
 
 impl Table {
-    pub(super) fn new(epoch: u64) -> Table {
+    pub(in crate::engine) fn new(epoch: u64) -> Table {
         let part = || Part::with_hasher_and_shard_amount(BuildHasherDefault::default(), SHARDS_PER_PART);
         Table {
             epoch,
@@ -134,7 +135,7 @@ impl Table {
     }
 
     /// How many parts there are.
-    pub(super) const PARTS: usize = NameHash::UPPER_PARTS;
+    pub(in crate::engine) const PARTS: usize = NameHash::UPPER_PARTS;
 
     fn part(&self, hash: u64) -> &Part {
         &self.parts[NameHash::upper(hash)]
@@ -153,7 +154,12 @@ impl Table {
     }
 
     /// Runs `work` on a lock, free or not. Locks one shard meanwhile; `work` must not come back to the table.
-    pub(super) fn with_slot<R>(&self, hash: u64, name: &LockName, work: impl FnOnce(Guarded<'_>) -> R) -> R {
+    pub(in crate::engine) fn with_slot<R>(
+        &self,
+        hash: u64,
+        name: &LockName,
+        work: impl FnOnce(Guarded<'_>) -> R,
+    ) -> R {
         let touched = self.stripe(hash);
         match self.part(hash).entry(Table::key(hash)) {
             MapEntry::Vacant(place) => {
@@ -184,14 +190,14 @@ impl Table {
     }
 
     /// When the first thing ends by itself of the locks under a hash. Locks one shard.
-    pub(super) fn next_deadline(&self, hash: u64) -> Timestamp {
+    pub(in crate::engine) fn next_deadline(&self, hash: u64) -> Timestamp {
         let head = self.part(hash).get(&Table::key(hash));
         let chain = std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next());
         chain.map(Entry::next_deadline).min().unwrap_or(Timestamp::NEVER)
     }
 
     /// The names that are not free under a hash. Locks one shard.
-    pub(super) fn names(&self, hash: u64) -> Vec<LockName> {
+    pub(in crate::engine) fn names(&self, hash: u64) -> Vec<LockName> {
         let head = self.part(hash).get(&Table::key(hash));
         std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next())
             .map(Entry::name)
@@ -200,7 +206,7 @@ impl Table {
 
     /// Looks at the entry of a lock, and passes it on with the time at which the first thing ends by itself of the
     /// locks under its hash. With the Seq of the last change to any of them. Locks one shard.
-    pub(super) fn peek<R>(
+    pub(in crate::engine) fn peek<R>(
         &self,
         hash: u64,
         name: &LockName,
@@ -214,14 +220,14 @@ impl Table {
     }
 
     /// Looks at all locks under a hash that are not free. Locks one shard.
-    pub(super) fn look(&self, hash: u64, each: impl FnMut(&Entry)) {
+    pub(in crate::engine) fn look(&self, hash: u64, each: impl FnMut(&Entry)) {
         let head = self.part(hash).get(&Table::key(hash));
         std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next()).for_each(each);
     }
 
     /// How many entries a part has, and the lower parts of the `max` smallest of their hashes from `from` on,
     /// the largest first. Locks one shard at a time.
-    pub(super) fn hashes(&self, part: usize, from: u64, max: usize) -> (usize, Vec<u32>) {
+    pub(in crate::engine) fn hashes(&self, part: usize, from: u64, max: usize) -> (usize, Vec<u32>) {
         let (mut entries, mut lowers) = (0, Vec::new());
         for entry in self.parts[part].iter() {
             let lower = NameHash::lower(*entry.key());
@@ -290,7 +296,8 @@ fn unlink(head: &mut Entry, name: &LockName) -> Unlinked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::{Delay, Ttl};
+    use crate::domain::Ttl;
+    use crate::lock::Delay;
 
     fn name(key: &str) -> LockName {
         LockName::new(0, key.as_bytes()).unwrap()

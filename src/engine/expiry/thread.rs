@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::Engine;
+use crate::engine::Engine;
 
 /// Pause while the journal is down: what is due stays due until it is up.
 const DOWN_PAUSE: Duration = Duration::from_millis(50);

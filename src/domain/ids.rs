@@ -1,0 +1,36 @@
+//! Numbers that identify leases, sessions and waiting requests.
+
+use super::limits::{Invalid, TOKEN_MAX};
+
+/// A number that grows with every grant, by which a resource refuses a holder that was paused too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FencingToken(i64);
+
+impl FencingToken {
+    /// The token `n`; fails outside 1…[`TOKEN_MAX`].
+    pub fn new(n: i64) -> Result<FencingToken, Invalid> {
+        if (1..=TOKEN_MAX).contains(&n) { Ok(FencingToken(n)) } else { Err(Invalid::Token) }
+    }
+
+    /// The token as a number.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// An unguessable 128-bit name of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u128);
+
+impl SessionId {
+    /// The id of these random bytes, with the marks of a random UUID in it.
+    pub fn from_random(bytes: [u8; 16]) -> SessionId {
+        const VERSION: u128 = 0xf << 76;
+        const VARIANT: u128 = 0x3 << 62;
+        SessionId((u128::from_be_bytes(bytes) & !VERSION & !VARIANT) | (0x4 << 76) | (0x2 << 62))
+    }
+}
+
+/// One parked request, unique within a run of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaiterId(pub u64);

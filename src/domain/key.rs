@@ -1,0 +1,44 @@
+//! The name of a lock.
+
+use std::fmt;
+
+use super::limits::{DATABASES, Invalid, KEY_BYTES_MAX};
+use super::short_bytes::ShortBytes;
+
+/// What a lock is called: a database number and a binary-safe key of 1…[`KEY_BYTES_MAX`] bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LockName(ShortBytes);
+
+impl LockName {
+    /// Copies `key`; fails on a length or database out of range.
+    pub fn new(database: u8, key: &[u8]) -> Result<LockName, Invalid> {
+        if database >= DATABASES {
+            return Err(Invalid::Database);
+        }
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(Invalid::KeyLength);
+        }
+        Ok(LockName(ShortBytes::of(&[database], key)))
+    }
+
+    /// The database, 0…15.
+    pub fn database(&self) -> u8 {
+        self.as_bytes()[0]
+    }
+
+    /// The key as the client sent it.
+    pub fn key(&self) -> &[u8] {
+        &self.as_bytes()[1..]
+    }
+
+    /// Database and key as one run of bytes, for hashing.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+impl fmt::Debug for LockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.database(), self.key().escape_ascii())
+    }
+}

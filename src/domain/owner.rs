@@ -1,0 +1,31 @@
+//! The owner of a lease.
+
+use std::fmt;
+
+use super::limits::{Invalid, OWNER_BYTES_MAX};
+use super::short_bytes::ShortBytes;
+
+/// The opaque, secret word by which a client proves that a lease is its own: 1…[`OWNER_BYTES_MAX`] bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner(ShortBytes);
+
+impl Owner {
+    /// Copies `bytes`; fails on a length out of range.
+    pub fn new(bytes: &[u8]) -> Result<Owner, Invalid> {
+        if bytes.is_empty() || bytes.len() > OWNER_BYTES_MAX {
+            return Err(Invalid::OwnerLength);
+        }
+        Ok(Owner(ShortBytes::of(&[], bytes)))
+    }
+
+    /// The owner as the client sent it.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.as_bytes().escape_ascii())
+    }
+}

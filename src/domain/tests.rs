@@ -1,0 +1,45 @@
+//! Limits at and one past each boundary, and the representation of bytes.
+
+use super::short_bytes::IN_PLACE_MAX;
+use super::*;
+
+#[test]
+fn limits_hold_at_the_boundary_and_one_past_it() {
+    assert!(LockName::new(15, &[0; KEY_BYTES_MAX]).is_ok());
+    assert_eq!(LockName::new(16, b"k"), Err(Invalid::Database));
+    assert_eq!(LockName::new(0, b""), Err(Invalid::KeyLength));
+    assert_eq!(LockName::new(0, &[0; KEY_BYTES_MAX + 1]), Err(Invalid::KeyLength));
+    assert!(Owner::new(&[0; OWNER_BYTES_MAX]).is_ok());
+    assert_eq!(Owner::new(b""), Err(Invalid::OwnerLength));
+    assert_eq!(Owner::new(&[0; OWNER_BYTES_MAX + 1]), Err(Invalid::OwnerLength));
+    assert_eq!(Ttl::from_millis(0), Err(Invalid::Ttl));
+    assert_eq!(Ttl::from_millis(1).map(Ttl::as_millis), Ok(1));
+    assert_eq!(Ttl::from_millis(u64::from(TTL_MS_MAX)).map(Ttl::as_millis), Ok(TTL_MS_MAX));
+    assert_eq!(Ttl::from_millis(u64::from(TTL_MS_MAX) + 1), Err(Invalid::Ttl));
+    assert_eq!(Ttl::from_millis(u64::MAX), Err(Invalid::Ttl));
+    assert_eq!(FencingToken::new(0), Err(Invalid::Token));
+    assert!(FencingToken::new(TOKEN_MAX).is_ok());
+    assert_eq!(FencingToken::new(TOKEN_MAX + 1), Err(Invalid::Token));
+}
+
+#[test]
+fn inline_and_boxed_bytes_compare_and_split_alike() {
+    let all: Vec<u8> = (1..=2 * IN_PLACE_MAX as u8).collect();
+    let mut before: Option<Owner> = None;
+    for length in 1..=all.len() {
+        let owner = Owner::new(&all[..length]).unwrap();
+        assert_eq!((owner.as_bytes(), owner.clone()), (&all[..length], owner.clone()));
+        assert!(before.is_none_or(|before| before < owner));
+        let name = LockName::new(3, &all[..length]).unwrap();
+        assert_eq!((name.database(), name.key()), (3, &all[..length]));
+        before = Some(owner);
+    }
+}
+
+#[test]
+fn time_left_rounds_up_before_the_deadline() {
+    let deadline = Timestamp::from_nanos(1_000_000);
+    assert_eq!(deadline.millis_left(Timestamp::from_nanos(999_999)), Some(1));
+    assert_eq!(deadline.millis_left(deadline), Some(0));
+    assert_eq!(Timestamp::NEVER.millis_left(deadline), None);
+}
