@@ -13,7 +13,6 @@ mod expiry;
 mod keyspace;
 mod late_owners;
 mod losses;
-mod metered;
 mod pseudonyms;
 mod quotas;
 mod recovery;
@@ -33,7 +32,10 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 
 use crate::clock::Clock;
 use crate::domain::{SessionId, Timestamp};
-use crate::journal::{Backend, Durability, Group, Journal, JournalError, OutcomeUnknown, Seq};
+pub use crate::journal::CommitMetrics;
+use crate::journal::{
+    Backend, Durability, Group, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
+};
 use crate::lock::Op;
 use blocking::Waiters;
 pub use blocking::{Blocked, WaitOutcome};
@@ -44,8 +46,6 @@ pub use expiry::Expiry;
 pub use keyspace::{HeldLock, Scan, Scanned};
 use keyspace::{NameHash, Table};
 use late_owners::LateOwners;
-pub use metered::CommitMetrics;
-use metered::Metered;
 pub use pseudonyms::{Pseudonyms, keyed};
 use quotas::Quotas;
 use recovery::Progress;
@@ -143,7 +143,7 @@ impl Engine {
             found.push(record);
             progress.note(found.len());
         })?;
-        let (backend, commits) = Metered::new(backend, &clock);
+        let (backend, commits) = MeteredBackend::new(backend, &clock);
         let core = Arc::new(Core {
             table: ShardedLock::new(Table::new(0)),
             epoch: AtomicU64::new(0),

@@ -319,6 +319,9 @@ async fn a_keepalive_outlives_the_process_and_an_expired_session_leaves_its_dela
 struct Recorded(MemoryBackend, Arc<std::sync::Mutex<Vec<Vec<Record>>>>);
 
 impl Backend for Recorded {
+    fn traits(&self) -> crate::journal::BackendTraits {
+        self.0.traits()
+    }
     fn load(
         &mut self,
         boot: Option<&str>,

@@ -1,4 +1,4 @@
-//! What every backend must do; run against each of them.
+//! What every backend must do, checked with each of them.
 
 use super::*;
 use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
@@ -64,7 +64,7 @@ fn state(backend: &mut dyn Backend, boot: Option<&str>, now: Timestamp) -> (Vec<
     (records, loaded)
 }
 
-/// Runs a check against every backend; `reopen` is what a restart is to it.
+/// Runs `check` with every backend; its second argument restarts the backend.
 fn every_backend(check: impl Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>) -> Box<dyn Backend>)) {
     let mut memory: Box<dyn Backend> = Box::new(MemoryBackend::default());
     check(&mut memory, &|backend| backend);
@@ -81,7 +81,7 @@ fn every_backend(check: impl Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>)
 }
 
 #[test]
-fn what_is_committed_is_loaded_again_to_the_last_field() {
+fn load_returns_every_field_of_committed_records() {
     every_backend(|backend, reopen| {
         let delay = Delay { until: ms(77), length: Ttl::from_millis(50).unwrap() };
         let all = vec![
@@ -104,7 +104,38 @@ fn what_is_committed_is_loaded_again_to_the_last_field() {
 }
 
 #[test]
-fn the_last_state_counts_within_a_batch_and_across_batches() {
+fn an_empty_commit_succeeds_and_changes_nothing() {
+    every_backend(|backend, _| {
+        backend.commit(&[Record::Granted(lease("k", 1)), Record::TokensReserved(5)]).unwrap();
+        let before = state(backend.as_mut(), BOOT, ms(0));
+        backend.commit(&[]).unwrap();
+        assert_eq!(backend.try_commit(&[]), Ok(Attempt::Committed));
+        let after = state(backend.as_mut(), BOOT, ms(0));
+        assert_eq!(after.0, before.0);
+        assert_eq!(after.1.tokens_reserved, 5);
+    });
+}
+
+#[test]
+fn traits_are_constant_and_wrappers_pass_them_on() {
+    every_backend(|backend, _| {
+        let traits = backend.traits();
+        assert_eq!(traits, BackendTraits::LOCAL);
+        state(backend.as_mut(), BOOT, ms(0));
+        backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
+        assert_eq!(backend.traits(), traits);
+    });
+    let remote =
+        BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20), reads_need_commit: true };
+    let faults = std::sync::Arc::new(Faults::default());
+    faults.set_traits(remote);
+    let backend = FaultyBackend::new(MemoryBackend::default(), faults);
+    let (metered, _) = MeteredBackend::new(Box::new(backend), &crate::clock::Clock::manual());
+    assert_eq!(metered.traits(), remote);
+}
+
+#[test]
+fn the_last_state_wins_within_and_across_batches() {
     every_backend(|backend, _| {
         let renewed = |token, deadline, renewals| {
             let token = FencingToken::new(token).unwrap();
@@ -186,7 +217,7 @@ fn a_reboot_gives_every_deadline_its_full_length_again_and_only_once() {
 }
 
 #[test]
-fn files_that_are_foreign_damaged_or_newer_are_refused_by_name() {
+fn foreign_damaged_and_newer_files_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     std::fs::write(&path, b"this is not a database, but it is long enough to look at closely").unwrap();
@@ -198,20 +229,27 @@ fn files_that_are_foreign_damaged_or_newer_are_refused_by_name() {
 
     let newer = dir.path().join("newer");
     drop(SqliteBackend::open(&newer).unwrap());
-    sqlite::run_sql(&newer, "UPDATE octostore SET schema_version = 99");
-    assert_eq!(SqliteBackend::open(&newer).unwrap_err(), JournalError::Newer { found: 99, known: 1 });
+    sqlite::run_sql(&newer, "PRAGMA user_version = 99");
+    assert_eq!(SqliteBackend::open(&newer).unwrap_err(), JournalError::Newer { found: 99, known: 2 });
 
     let missing = dir.path().join("no/such/dir/db");
     assert!(matches!(SqliteBackend::open(&missing), Err(JournalError::Path { .. })));
 }
 
 #[test]
-fn rows_that_make_no_lease_are_damage_not_a_panic() {
+fn invalid_rows_are_corruption_not_a_panic() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    for (column, value) in
-        [("token", "-1"), ("db", "99"), ("key", "x''"), ("holders_max", "0"), ("ttl_ms", "-5")]
-    {
+    for (column, value) in [
+        ("token", "-1"),
+        ("db", "99"),
+        ("key", "x''"),
+        ("holders_max", "0"),
+        ("ttl_ms", "-5"),
+        ("extra", "'7'"),
+        ("extra", "'{\"max_hold_ms\":0}'"),
+        ("extra", "'{\"unknown\":1}'"),
+    ] {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(BOOT, ms(0), &mut |_| {}).unwrap();
         backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
@@ -221,7 +259,19 @@ fn rows_that_make_no_lease_are_damage_not_a_panic() {
         assert!(matches!(result, Err(JournalError::Corrupt { .. })), "{column}: {result:?}");
         sqlite::run_sql(&path, "DELETE FROM held");
     }
-    for text in ["", "nonsense", "{}", "[[1]]", "[null]", "[[1, 0, [], \"me\"]]", "[-1.5]"] {
+    for text in [
+        "",
+        "nonsense",
+        "{}",
+        "[[1]]",
+        "[null]",
+        "[[1,1,[],\"me\",5,7]]",
+        "[-1.5]",
+        "[-1]",
+        "[[9,1]]",
+        "[[2,1,9,9]]",
+        "[[2,1,9,9,1,1]]",
+    ] {
         let mut backend = SqliteBackend::open(&path).unwrap();
         backend.load(BOOT, ms(0), &mut |_| {}).unwrap();
         sqlite::run_sql(&path, &format!("INSERT INTO changes VALUES (1, '{text}')"));

@@ -1,11 +1,11 @@
 //! Why the journal could not do what was asked.
 //!
-//! Guarantees: the text of an error names the cause and the operator's next step.
-//! Not here: what a client is told, and whether a retry is due.
+//! Guarantees: the text of an error names the cause and the operator's next step, and the error
+//! knows whether a retry can help. Not here: the texts that clients get, and when to retry.
 
 use std::fmt;
 
-/// A fault of a backend. Its text names the cause and what to do.
+/// An error of a backend. Its text names the cause and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalError {
     /// Another server has taken over; this one must not write.
@@ -26,19 +26,19 @@ pub enum JournalError {
         /// What was found.
         what: String,
     },
-    /// Commits that were durable once can be read no more.
+    /// Commits that were durable cannot be read any more.
     DamagedLog {
         /// What was found.
         what: String,
-        /// How many commits, as far as that can be told.
+        /// How many commits, as far as they can be counted.
         commits: u64,
     },
-    /// The files that the server has open are not those at their paths any more.
+    /// The open files are no longer those at their paths.
     Replaced {
         /// Which file, and what happened to it.
         what: String,
     },
-    /// The file is a database of some other program.
+    /// The file is a database of another program.
     Foreign,
     /// The database was written by a newer version.
     Newer {
@@ -47,20 +47,46 @@ pub enum JournalError {
         /// The newest one known here.
         known: i64,
     },
-    /// The path cannot be that of a database.
+    /// The path cannot hold a database.
     Path {
         /// Why.
         what: String,
     },
-    /// Anything else the system said.
+    /// Any other error of the system.
     Io {
-        /// What was being done, and what the system said.
+        /// What failed, and the error of the system.
         what: String,
     },
 }
 
 impl JournalError {
-    /// What was asked for concerns a state that is no more.
+    /// Stored data that no server wrote; `what` was found.
+    pub(crate) fn corrupt(what: impl ToString) -> JournalError {
+        JournalError::Corrupt { what: what.to_string() }
+    }
+
+    /// Whether the same call can succeed later, without a restart of the server: once there is
+    /// space, the file is back, or the other process has ended. The journal keeps retrying such
+    /// errors; after any other it must stay down, because retrying would hide the error or harm
+    /// another server.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            JournalError::Full
+            | JournalError::ReadOnly
+            | JournalError::Locked
+            | JournalError::InUse { .. }
+            | JournalError::Replaced { .. }
+            | JournalError::Io { .. } => true,
+            JournalError::Fenced
+            | JournalError::Corrupt { .. }
+            | JournalError::DamagedLog { .. }
+            | JournalError::Foreign
+            | JournalError::Newer { .. }
+            | JournalError::Path { .. } => false,
+        }
+    }
+
+    /// The request is about a state that a rebuild has replaced.
     pub(crate) fn rebuilt() -> JournalError {
         JournalError::Io { what: "the state was rebuilt meanwhile".into() }
     }
@@ -126,3 +152,30 @@ impl fmt::Display for JournalError {
 }
 
 impl std::error::Error for JournalError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_can_pass_by_themselves_are_retryable() {
+        let what = || "x".to_owned();
+        for (error, expected) in [
+            (JournalError::Full, true),
+            (JournalError::ReadOnly, true),
+            (JournalError::Locked, true),
+            (JournalError::InUse { process: None }, true),
+            (JournalError::Replaced { what: what() }, true),
+            (JournalError::Io { what: what() }, true),
+            (JournalError::rebuilt(), true),
+            (JournalError::Fenced, false),
+            (JournalError::corrupt("x"), false),
+            (JournalError::DamagedLog { what: what(), commits: 1 }, false),
+            (JournalError::Foreign, false),
+            (JournalError::Newer { found: 3, known: 2 }, false),
+            (JournalError::Path { what: what() }, false),
+        ] {
+            assert_eq!(error.is_retryable(), expected, "{error}");
+        }
+    }
+}

@@ -1,14 +1,17 @@
-//! A backend that fails, delays or loses batches on command, for tests of everything above the journal.
+//! A backend that fails, delays or loses batches on command, for tests of everything above the
+//! journal.
 //!
-//! Promise: without a command it does what the backend inside does.
+//! Guarantees: without a command it does what the inner backend does. Not here: randomness.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::ThreadId;
 
-use super::{Attempt, Backend, JournalError, Loaded, Record, Stopwatch};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record, Stopwatch};
 use crate::domain::Timestamp;
 
-/// The commands, shared with the test.
+/// Commands to a [`FaultyBackend`], shared with the test.
 #[derive(Debug, Default)]
 pub struct Faults {
     state: Mutex<State>,
@@ -28,26 +31,24 @@ struct State {
     nanos_per_commit: u64,
     batch_sizes: Vec<usize>,
     committed_by: Vec<ThreadId>,
+    traits: Option<BackendTraits>,
 }
 
 impl Faults {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
-    fn wait_while(&self, mut condition: impl FnMut(&State) -> bool) {
-        let state = self.state();
-        drop(
-            self.changed.wait_while(state, |state| condition(state)).unwrap_or_else(PoisonError::into_inner),
-        );
+    fn wait_while(&self, condition: impl Fn(&State) -> bool) {
+        self.changed.wait_while(&mut self.state(), |state| condition(state));
     }
 
-    /// Every call fails with this error, until `None`.
+    /// Every call fails with this error, until it is set to `None`.
     pub fn fail_with(&self, error: Option<JournalError>) {
         self.state().error = error;
     }
 
-    /// Commits answer `Ok` and keep nothing: a disk that lies about its cache.
+    /// Commits return `Ok` and store nothing, like a disk that lies about its cache.
     pub fn lose_commits(&self, lose: bool) {
         self.state().lose = lose;
     }
@@ -57,50 +58,56 @@ impl Faults {
         self.state().panic = true;
     }
 
+    /// The backend claims these traits instead of those of the inner backend.
+    pub fn set_traits(&self, traits: BackendTraits) {
+        self.state().traits = Some(traits);
+    }
+
     /// Commits block until [`Faults::release_commits`].
     pub fn hold_commits(&self) {
         self.state().hold = true;
     }
 
-    /// Lets commits through.
+    /// Ends what [`Faults::hold_commits`] began.
     pub fn release_commits(&self) {
         self.state().hold = false;
         self.changed.notify_all();
     }
 
-    /// Blocks until a commit is being held.
+    /// Blocks until a commit has begun and is held.
     pub fn wait_until_held(&self) {
         self.wait_while(|state| !state.held);
     }
 
-    /// Another process has the storage locked: commits wait until `false`, or would block.
+    /// Sets whether another process has the storage locked. While it has, commits wait, and
+    /// attempts would block.
     pub fn lock_storage(&self, lock: bool) {
         self.state().lock = lock;
         self.changed.notify_all();
     }
 
-    /// What the backend verifies fails with this error, and so does every load.
+    /// Verifications and loads fail with this error, until it is set to `None`.
     pub fn fail_verification_with(&self, error: Option<JournalError>) {
         self.state().verification_error = error;
     }
 
-    /// So long commits take from now on, by [`Faults::stopwatch`].
+    /// Sets the duration of each commit on [`Faults::stopwatch`].
     pub fn set_commit_nanos(&self, nanos: u64) {
         self.state().nanos_per_commit = nanos;
     }
 
-    /// Time that only commits make pass.
+    /// A stopwatch that only commits advance.
     pub fn stopwatch(self: &Arc<Self>) -> Stopwatch {
         let faults = Arc::clone(self);
         Box::new(move || faults.state().nanos)
     }
 
-    /// How many records each successful commit had.
+    /// The number of records in each successful commit.
     pub fn batch_sizes(&self) -> Vec<usize> {
         self.state().batch_sizes.clone()
     }
 
-    /// The thread on which each successful commit was made.
+    /// The thread that made each successful commit.
     pub fn committed_by(&self) -> Vec<ThreadId> {
         self.state().committed_by.clone()
     }
@@ -125,6 +132,10 @@ impl<B: Backend> FaultyBackend<B> {
 }
 
 impl<B: Backend> Backend for FaultyBackend<B> {
+    fn traits(&self) -> BackendTraits {
+        self.faults.state().traits.unwrap_or_else(|| self.inner.traits())
+    }
+
     fn load(
         &mut self,
         boot: Option<&str>,
@@ -147,7 +158,7 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         }
         self.check()?;
         let panics = std::mem::take(&mut self.faults.state().panic);
-        assert!(!panics, "as it was told");
+        assert!(!panics, "a panic was commanded");
         let records = batch.len();
         if !self.faults.state().lose {
             self.inner.commit(batch)?;

@@ -1,10 +1,10 @@
-//! The backend that keeps nothing beyond the process: for `--durability memory` and for tests.
+//! The backend that stores nothing beyond the process: for `--durability memory` and for tests.
 //!
-//! Promise: the same answers as a durable backend while the value lives. Absent: files.
+//! Guarantees: the same results as a durable backend while the value lives. Not here: files.
 
 use std::collections::BTreeMap;
 
-use super::{Backend, JournalError, Loaded, Record, SessionRecord, StoredLease};
+use super::{Backend, BackendTraits, JournalError, Loaded, Record, SessionRecord, StoredLease};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp};
 use crate::lock::Delay;
 
@@ -20,6 +20,10 @@ pub struct MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
+    fn traits(&self) -> BackendTraits {
+        BackendTraits::LOCAL
+    }
+
     fn load(
         &mut self,
         boot: Option<&str>,

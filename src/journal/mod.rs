@@ -1,17 +1,17 @@
-//! The journal: what a restart finds again.
+//! The journal: the durable state of the server.
 //!
-//! Promise: a [`Backend`] that answered `commit` with `Ok` gives back the same state from `load`, whatever
-//! happens to the process or the machine in between; a batch is there whole or not at all.
-//! Absent: who may hold what (records are absolute states, not requests), clocks, async code.
+//! Guarantees: once [`Backend::commit`] has returned `Ok`, [`Backend::load`] finds the batch,
+//! whatever happens to the process or the machine in between; a batch is found as a whole or not at
+//! all. Not here: who may hold what (records are absolute states, not requests), async code.
 
 #[cfg(test)]
 mod conformance;
 mod error;
 mod faulty;
-mod file_identity;
 mod group_commit;
-mod lock_file;
+mod log;
 mod memory;
+mod metered;
 mod record;
 mod sqlite;
 
@@ -21,39 +21,66 @@ pub use group_commit::{
     Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch, commit_before_park,
 };
 pub use memory::MemoryBackend;
+pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, SessionRecord, StoredLease};
 pub use sqlite::{DamagedLog, SqliteBackend};
 
 use crate::domain::Timestamp;
 
-/// What [`Backend::load`] found beside the records.
+/// What [`Backend::load`] finds besides the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Loaded {
-    /// No token above this was ever issued.
+    /// No token above this one has been issued.
     pub tokens_reserved: i64,
-    /// The machine was rebooted since the last load, so every deadline was moved to its full TTL from now.
+    /// The machine was rebooted since the last load, so every deadline has been moved to its full
+    /// TTL from now.
     pub rebooted: bool,
-    /// Made with the data and never changed: the key of what is derived from leases and must outlive a restart.
+    /// Random bytes that were made with the database and never change: a key for derived ids that
+    /// must be the same after a restart.
     pub secret: [u8; 32],
 }
 
-/// What came of [`Backend::try_commit`].
+/// The result of [`Backend::try_commit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     /// The batch is durable.
     Committed,
-    /// Another process has the storage locked. Nothing was written; the batch must be committed next.
+    /// Another process has the storage locked. Nothing was written, and the next commit must be of
+    /// this batch.
     WouldBlock,
 }
 
-/// Where records are kept. Owned by one thread; every call blocks.
+/// What a backend demands of the queue in front of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendTraits {
+    /// A thread that waits for a commit may make it. `false`: a commit takes as long as a network
+    /// does, so only the commit thread makes commits.
+    pub commit_on_caller: bool,
+    /// The largest batch that one commit takes, in bytes; `None`: any batch.
+    pub batch_bytes_max: Option<usize>,
+    /// Another server can take over unnoticed, so a read is answered only after a commit, which may
+    /// be empty, has shown that none has.
+    pub reads_need_commit: bool,
+}
+
+impl BackendTraits {
+    /// The traits of storage on this machine that no other server can write.
+    pub const LOCAL: BackendTraits =
+        BackendTraits { commit_on_caller: true, batch_bytes_max: None, reads_need_commit: false };
+}
+
+/// Storage for records. Owned by one thread; every call blocks.
 pub trait Backend: Send {
+    /// What the backend demands of its user; always the same.
+    fn traits(&self) -> BackendTraits;
+
     /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`] and
     /// [`Record::Session`]. May be called again, after a failed commit.
     ///
-    /// `boot` names this boot of the machine. When it differs from the one stored, or is `None`, the
-    /// clock of the stored deadlines is gone: all of them are first moved, durably and at once, to their full TTL
-    /// from `now`, so that nothing ends early and a second restart does not prolong them again.
+    /// `boot` identifies this boot of the machine. If it differs from the stored one, or is `None`,
+    /// the clock of the stored deadlines is gone. All deadlines are then moved, durably and at
+    /// once, to their full TTL from `now`: no lease ends early, and a second restart does not
+    /// prolong it again.
     fn load(
         &mut self,
         boot: Option<&str>,
@@ -61,23 +88,23 @@ pub trait Backend: Send {
         each: &mut dyn FnMut(Record),
     ) -> Result<Loaded, JournalError>;
 
-    /// Makes a batch durable, as a whole; returns only then. After an error nothing of it is kept.
+    /// Makes a batch durable as a whole, and returns only then. After an error, nothing of the
+    /// batch is stored.
     fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError>;
 
-    /// [`Backend::commit`] for a thread that must not wait for other processes. After
+    /// Like [`Backend::commit`], for a thread that must not wait for other processes. After
     /// [`Attempt::WouldBlock`] the next commit must be of the same batch.
     fn try_commit(&mut self, batch: &[Record]) -> Result<Attempt, JournalError> {
         self.commit(batch).map(|()| Attempt::Committed)
     }
 
-    /// Checks that a restart would still find what is written here. Called every second while nothing is
-    /// committed; while there are commits, they check it themselves as often. An error counts as a failed
-    /// commit.
+    /// Checks that a restart would find what this backend writes. Called every second while there
+    /// are no commits; otherwise commits check it as often. An error counts as a failed commit.
     fn verify(&mut self) -> Result<(), JournalError> {
         Ok(())
     }
 
-    /// A step of housekeeping, called when nothing was to be committed for a while. Whether there is more to do. After an
-    /// error everything is as before, and commits go on.
+    /// Does a step of housekeeping, and returns whether there is more to do. Called after a while
+    /// without commits. After an error the state is as before, and commits go on.
     fn maintain(&mut self) -> Result<bool, JournalError>;
 }

@@ -1,11 +1,12 @@
-//! What the journal keeps, as absolute states.
+//! What the journal stores: absolute states.
 //!
-//! Promise: applying a batch twice is applying it once.
+//! Guarantees: applying a batch twice has the effect of applying it once. Not here: how records are
+//! stored.
 
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, Ttl};
 use crate::lock::{Delay, Lease};
 
-/// A lease and the lock it is of.
+/// A lease and the name of its lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredLease {
     /// The lock.
@@ -14,43 +15,43 @@ pub struct StoredLease {
     pub lease: Lease,
 }
 
-/// What changes in a lease when it is renewed.
+/// What a renewal changes in a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Renewal {
     /// The lease.
     pub token: FencingToken,
-    /// When it ends now.
+    /// Its new deadline.
     pub deadline: Timestamp,
-    /// The TTL by which that was set.
+    /// The TTL by which the deadline was set.
     pub effective_ttl: Option<Ttl>,
-    /// How often its deadline was moved so far.
+    /// How often its deadline has been moved.
     pub renewals: u32,
 }
 
 impl Renewal {
-    /// The last one of a lease, or what would come to the same.
+    /// The renewal after which a lease is as it is.
     pub fn of(lease: &Lease) -> Renewal {
         let Lease { token, deadline, effective_ttl, renewals, .. } = *lease;
         Renewal { token, deadline, effective_ttl, renewals }
     }
 
-    /// Makes it so.
+    /// Applies the renewal.
     pub fn apply_to(self, lease: &mut Lease) {
         (lease.deadline, lease.effective_ttl, lease.renewals) =
             (self.deadline, self.effective_ttl, self.renewals);
     }
 }
 
-/// A session as it is kept.
+/// A session as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// Its unguessable name.
+    /// Its secret id.
     pub id: SessionId,
-    /// Its name for people.
+    /// Its name for display.
     pub name: String,
-    /// Whose it is, if that matters to whoever opened it.
+    /// The account that owns it, if it was opened by one.
     pub account: Option<Box<str>>,
-    /// How long it lives without a keepalive; `None` for the session of a connection.
+    /// How long it lives without a keepalive; `None`: it ends with its connection.
     pub ttl: Option<Ttl>,
     /// When it ends.
     pub deadline: Timestamp,
@@ -59,17 +60,17 @@ pub struct SessionRecord {
 /// One change of state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// A new lease; its token was never in a record before.
+    /// A new lease; no earlier record has its token.
     Granted(Box<StoredLease>),
-    /// A lease has moved its deadline.
+    /// A lease was renewed.
     Renewed(Renewal),
     /// The lease with this token is over.
     Ended(FencingToken),
-    /// A lock rests.
+    /// The delay of a lock has begun.
     DelayStarted(LockName, Delay),
-    /// A lock rests no more.
+    /// The delay of a lock is over.
     DelayEnded(LockName),
-    /// A session as it is now.
+    /// The state of a session, new or changed.
     Session(SessionRecord),
     /// A session is over.
     SessionEnded(SessionId),
@@ -78,7 +79,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// Whether it is about a lease.
+    /// Whether the record is about a lease.
     pub fn is_of_a_lease(&self) -> bool {
         matches!(self, Record::Granted(_) | Record::Renewed(_) | Record::Ended(_))
     }

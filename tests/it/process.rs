@@ -107,10 +107,7 @@ fn it_names_what_keeps_it_from_starting() {
     std::fs::write(&garbage, [7; 100_000]).unwrap();
     let newer = dir.path().join("newer.db");
     Process::start(&newer, &[]).kill();
-    rusqlite::Connection::open(&newer)
-        .unwrap()
-        .execute_batch("UPDATE octostore SET schema_version = 99")
-        .unwrap();
+    rusqlite::Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let busy = dir.path().join("busy.db");
     Process::start(&busy, &[]).kill();
     let holder = rusqlite::Connection::open(&busy).unwrap();

@@ -1,16 +1,17 @@
-//! How SQLite was compiled.
+//! The compile-time flags of SQLite.
 //!
-//! Its flags are in `.cargo/config.toml`, which counts only for builds that are started inside this project. They make
-//! commits faster and change nothing else, so a build without them works, and says at its start that it lacks them.
+//! They are set in `.cargo/config.toml`, which applies only to builds started inside this project.
+//! They make commits faster and change nothing else, so a build without them works, and reports at
+//! its start which flags it lacks.
 
 use rusqlite::Connection;
 
-/// Syncs data without the file's times. SQLite does not tell whether it has this.
+/// Syncs data without the file's times. SQLite does not report this flag.
 const FDATASYNC: &str = "-DHAVE_FDATASYNC=1";
-/// No global counter at every allocation.
+/// Disables a global counter of allocations.
 const NO_MEMSTATUS: &str = "-DSQLITE_DEFAULT_MEMSTATUS=0";
 
-/// The variable that its build and ours have seen.
+/// The variable as the builds of SQLite and of this crate saw it.
 const FLAGS: Option<&str> = option_env!("LIBSQLITE3_FLAGS");
 
 /// The flags that SQLite was compiled without.
@@ -27,7 +28,7 @@ fn missing(flags: &str, options: &[String]) -> Vec<&'static str> {
     all.into_iter().filter(|(_, is_there)| !is_there).map(|(flag, _)| flag).collect()
 }
 
-/// Says which flags are missing, if any are.
+/// Logs which flags are missing, if any.
 pub(super) fn report(db: &Connection) {
     match missing_flags(db) {
         Ok(missing) if missing.is_empty() => {}
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flags_of_this_project_are_all_that_is_asked_for() {
+    fn the_expected_flags_are_those_of_the_cargo_config() {
         let config = concat!(env!("CARGO_MANIFEST_DIR"), "/.cargo/config.toml");
         let config: toml::Table = std::fs::read_to_string(config).unwrap().parse().unwrap();
         let flags = config["env"]["LIBSQLITE3_FLAGS"].as_str().unwrap();
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn sqlite_has_the_flags_that_its_build_was_given() {
+    fn missing_flags_match_the_build() {
         let missing = missing_flags(&Connection::open_in_memory().unwrap()).unwrap();
         let flags = FLAGS.unwrap_or("");
         assert_eq!(missing.contains(&NO_MEMSTATUS), !flags.contains(NO_MEMSTATUS), "{flags:?}: {missing:?}");

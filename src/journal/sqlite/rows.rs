@@ -1,21 +1,21 @@
 //! Rows and what they stand for.
 //!
-//! Promise: what was written is read again to the last field; a row that makes no lease is damage, not a panic.
-//! Absent: transactions, and which rows are written when.
+//! Guarantees: a row that is written is read again to the last field; a row with values out of
+//! range is damage, not a panic. Not here: transactions, and which rows are written when.
 
-use std::sync::Arc;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, Row, params, params_from_iter};
 
-use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, Row, params};
-use serde::Deserialize;
-
-use super::changes::Change;
-use super::fault;
-use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use super::fault::fault;
+use crate::domain::{LockName, SessionId, Timestamp, Ttl};
+use crate::journal::log::columns::{
+    Bytes, COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
+};
+use crate::journal::log::entry::Change;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
-use crate::lock::{Delay, Lease, LeaseExtra, Mode, Origin};
+use crate::lock::Delay;
 
-/// The table `held`.
+/// The prepared statements that change the table `held`.
 pub(super) struct Held<'db> {
     put: CachedStatement<'db>,
     renew: CachedStatement<'db>,
@@ -24,10 +24,9 @@ pub(super) struct Held<'db> {
 
 impl Held<'_> {
     pub(super) fn of(db: &Connection) -> rusqlite::Result<Held<'_>> {
+        let values = vec!["?"; COLUMNS.len()].join(",");
         Ok(Held {
-            put: db.prepare_cached(
-                "INSERT OR REPLACE INTO held VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
-            )?,
+            put: db.prepare_cached(&format!("INSERT OR REPLACE INTO held VALUES ({values})"))?,
             renew: db.prepare_cached(
                 "UPDATE held SET deadline_ns = ?2, lasts_ms = ?3, renewals = ?4 WHERE token = ?1",
             )?,
@@ -35,7 +34,7 @@ impl Held<'_> {
         })
     }
 
-    /// Writes what a lease has come to.
+    /// Applies the sum of what has happened to a lease.
     pub(super) fn write(&mut self, token: i64, change: &Change) -> rusqlite::Result<()> {
         match change {
             Change::Granted(stored) => self.put(stored)?,
@@ -55,59 +54,81 @@ impl Held<'_> {
         Ok(())
     }
 
-    fn put(&mut self, StoredLease { name, lease }: &StoredLease) -> rusqlite::Result<()> {
-        let extra = lease.extra.as_deref();
-        let millis = |ttl: Option<Ttl>| ttl.map(Ttl::as_millis);
-        self.put.execute(params![
-            lease.token.get(),
-            name.database(),
-            name.key(),
-            lease.owner.as_bytes(),
-            lease.mode.capacity(),
-            millis(lease.ttl),
-            millis(lease.effective_ttl),
-            lease.deadline.to_stored(),
-            lease.granted_at.to_stored(),
-            lease.renewals,
-            millis(extra.and_then(|extra| extra.max_hold)),
-            millis(extra.and_then(|extra| extra.delay)),
-            extra.is_some_and(|extra| extra.delays_after_release),
-            lease.session().map(session_text),
-            lease.counted_by().map(session_text),
-            lease.account(),
-            lease.meta(),
-            lease.origin.as_ref().map(|origin| origin.addr.as_str()),
-            lease.origin.as_ref().map(|origin| origin.client_name.as_str()),
-        ])?;
-        Ok(())
+    /// Writes a lease.
+    pub(super) fn put(&mut self, stored: &StoredLease) -> rusqlite::Result<()> {
+        self.put.execute(params_from_iter((0..COLUMNS.len()).map(|column| value(stored, column)))).map(drop)
     }
 }
 
-/// Writes what happened to leases in one commit.
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Value::Null => ValueRef::Null,
+            Value::Integer(number) => ValueRef::Integer(*number),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Bytes(bytes) => ValueRef::Blob(bytes),
+            Value::Json(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+/// A row of `held`, in the order of [`COLUMNS`].
+pub(super) fn lease_from(row: &Row<'_>) -> Result<StoredLease, JournalError> {
+    let columns = LeaseColumns {
+        token: column(row, 0)?,
+        key: column(row, 1)?,
+        owner: column(row, 2)?,
+        granted_ns: column(row, 3)?,
+        ttl_ms: column(row, 4)?,
+        addr: column(row, 5)?,
+        client_name: column(row, 6)?,
+        db: column(row, 7)?,
+        extra: column(row, 8)?,
+        holders_max: column(row, 9)?,
+        lasts_ms: column(row, 10)?,
+        deadline_ns: column(row, 11)?,
+        renewals: column(row, 12)?,
+    };
+    columns.into_stored()
+}
+
+impl FromSql for Bytes {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Bytes> {
+        value.as_blob().map(|bytes| Bytes(bytes.to_vec()))
+    }
+}
+
+impl FromSql for ExtraColumns {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<ExtraColumns> {
+        serde_json::from_str(value.as_str()?).map_err(|error| FromSqlError::Other(Box::new(error)))
+    }
+}
+
+/// Adds a row to the change log.
 pub(super) fn put_changes(db: &Connection, row: i64, text: &[u8]) -> rusqlite::Result<()> {
     let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
     db.prepare_cached("INSERT INTO changes VALUES (?1, ?2)")?.execute(params![row, text])?;
     Ok(())
 }
 
-/// The text of a row of `changes`.
+/// The text of a row of the change log.
 pub(super) fn changes_of(db: &Connection, row: i64) -> rusqlite::Result<String> {
     db.prepare_cached("SELECT leases FROM changes WHERE row = ?1")?.query_row([row], |row| row.get(0))
 }
 
-/// Removes the rows of `changes` up to this one.
+/// Removes the rows of the change log up to `row`.
 pub(super) fn remove_changes(db: &Connection, row: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM changes WHERE row <= ?1")?.execute([row])?;
     Ok(())
 }
 
-/// Moves the mark under which tokens may be issued; never back.
+/// Raises the highest token that may be issued; never lowers it.
 pub(super) fn reserve_tokens(db: &Connection, upto: i64) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE octostore SET tokens_reserved = max(tokens_reserved, ?1)")?.execute([upto])?;
     Ok(())
 }
 
-/// Writes a delay, or that there is none.
+/// Writes the delay of a lock, or removes it.
 pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) -> rusqlite::Result<()> {
     match delay {
         Some(delay) => {
@@ -143,28 +164,19 @@ pub(super) fn remove_session(db: &Connection, id: SessionId) -> rusqlite::Result
     Ok(())
 }
 
-pub(super) fn session_text(id: SessionId) -> String {
-    format!("{:032x}", id.0)
-}
-
+/// A value of a row; one that is not of its type is damage.
 pub(super) fn column<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T, JournalError> {
-    row.get(index).map_err(|error| fault("read a row", &error))
-}
-
-pub(super) fn damaged(what: impl ToString) -> JournalError {
-    JournalError::Corrupt { what: what.to_string() }
-}
-
-pub(super) fn ttl_from(millis: Option<i64>) -> Result<Option<Ttl>, JournalError> {
-    millis.map(|millis| Ttl::from_millis(u64::try_from(millis).unwrap_or(0)).map_err(damaged)).transpose()
-}
-
-pub(super) fn session_id_from(text: &str) -> Result<SessionId, JournalError> {
-    u128::from_str_radix(text, 16).map(SessionId).map_err(|_| damaged("a session id that is not hexadecimal"))
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    row.get(index).map_err(|error| match error {
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) => {
+            JournalError::corrupt(error)
+        }
+        error => fault("read a row", &error),
+    })
 }
 
 pub(super) fn name_from(row: &Row<'_>, database: usize, key: usize) -> Result<LockName, JournalError> {
-    LockName::new(column(row, database)?, &column::<Vec<u8>>(row, key)?).map_err(damaged)
+    LockName::new(column(row, database)?, &column::<Vec<u8>>(row, key)?).map_err(JournalError::corrupt)
 }
 
 pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError> {
@@ -175,111 +187,4 @@ pub(super) fn session_from(row: &Row<'_>) -> Result<SessionRecord, JournalError>
         ttl: ttl_from(column(row, 3)?)?,
         deadline: Timestamp::from_stored(column(row, 4)?),
     })
-}
-
-/// The columns of `held`, as rows and as JSON have them, in this order.
-#[derive(Debug, Deserialize)]
-pub(super) struct LeaseColumns(
-    i64,            // token
-    u8,             // db
-    Bytes,          // key
-    Bytes,          // owner
-    Option<u32>,    // holders_max
-    Option<i64>,    // ttl_ms
-    Option<i64>,    // lasts_ms
-    Option<i64>,    // deadline_ns
-    i64,            // granted_ns
-    u32,            // renewals
-    Option<i64>,    // max_hold_ms
-    Option<i64>,    // delay_ms
-    u8,             // delay_always
-    Option<String>, // session
-    Option<String>, // counted_by
-    Option<String>, // account
-    Option<String>, // meta
-    Option<String>, // addr
-    Option<String>, // client_name
-);
-
-/// A key or an owner.
-#[derive(Debug)]
-pub(super) struct Bytes(pub(super) Vec<u8>);
-
-impl FromSql for Bytes {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Bytes> {
-        value.as_blob().map(|bytes| Bytes(bytes.to_vec()))
-    }
-}
-
-pub(super) fn lease_from_row(row: &Row<'_>) -> Result<StoredLease, JournalError> {
-    lease_from(LeaseColumns(
-        column(row, 0)?,
-        column(row, 1)?,
-        column(row, 2)?,
-        column(row, 3)?,
-        column(row, 4)?,
-        column(row, 5)?,
-        column(row, 6)?,
-        column(row, 7)?,
-        column(row, 8)?,
-        column(row, 9)?,
-        column(row, 10)?,
-        column(row, 11)?,
-        column(row, 12)?,
-        column(row, 13)?,
-        column(row, 14)?,
-        column(row, 15)?,
-        column(row, 16)?,
-        column(row, 17)?,
-        column(row, 18)?,
-    ))
-}
-
-pub(super) fn lease_from(columns: LeaseColumns) -> Result<StoredLease, JournalError> {
-    let LeaseColumns(
-        token,
-        database,
-        key,
-        owner,
-        holders_max,
-        ttl,
-        effective_ttl,
-        deadline,
-        granted,
-        renewals,
-        max_hold,
-        delay,
-        delay_always,
-        session,
-        counted_by,
-        account,
-        meta,
-        addr,
-        client_name,
-    ) = columns;
-    let id = |text: Option<String>| text.as_deref().map(session_id_from).transpose();
-    let extra = LeaseExtra {
-        max_hold: ttl_from(max_hold)?,
-        delay: ttl_from(delay)?,
-        delays_after_release: delay_always != 0,
-        session: id(session)?,
-        counted_by: id(counted_by)?,
-        account: account.map(String::into_boxed_str),
-        meta: meta.map(String::into_boxed_str),
-    };
-    let origin = addr.map(|addr| Arc::new(Origin { addr, client_name: client_name.unwrap_or_default() }));
-    let lease = Lease {
-        owner: Owner::new(&owner.0).map_err(damaged)?,
-        token: FencingToken::new(token).map_err(damaged)?,
-        mode: holders_max.map_or(Ok(Mode::Shared), Mode::limit).map_err(damaged)?,
-        ttl: ttl_from(ttl)?,
-        deadline: Timestamp::from_stored(deadline),
-        effective_ttl: ttl_from(effective_ttl)?,
-        granted_at: Timestamp::from_stored(Some(granted)),
-        renewals,
-        origin,
-        is_unacknowledged: false,
-        extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)),
-    };
-    Ok(StoredLease { name: LockName::new(database, &key.0).map_err(damaged)?, lease })
 }

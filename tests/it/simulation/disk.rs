@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use octostore::domain::Timestamp;
-use octostore::journal::{Backend, JournalError, Loaded, MemoryBackend, Record};
+use octostore::journal::{Backend, BackendTraits, JournalError, Loaded, MemoryBackend, Record};
 
 /// What becomes of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,10 @@ fn gone() -> JournalError {
 }
 
 impl Backend for Attached {
+    fn traits(&self) -> BackendTraits {
+        BackendTraits::LOCAL
+    }
+
     fn load(
         &mut self,
         boot: Option<&str>,

@@ -1,34 +1,34 @@
-//! What the rows of `changes` and the table `held` come to together.
+//! Replay: the table of leases with the change log applied.
 //!
-//! Promise: what no server of ours could have left is refused. Absent: SQL.
+//! Guarantees: a state that no server could have written is refused. Not here: SQL.
 
 use std::collections::BTreeMap;
 
-use super::backlog::{Backlog, ROW_MAX};
-use super::changes::Change;
-use super::rows::damaged;
+use super::compaction::{ChangeLog, ROW_MAX};
+use super::entry::Change;
 use crate::journal::{JournalError, Renewal, StoredLease};
 
-/// The rows first, in their order; then the table, in the order of tokens.
+/// A replay in progress. It takes all rows first, in their order, and then the table in the order
+/// of tokens.
 #[derive(Debug, Default)]
-pub(super) struct Recovered {
+pub(in crate::journal) struct Replay {
     by_token: BTreeMap<i64, Pending>,
-    backlog: Backlog,
+    log: ChangeLog,
     last_row: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Pending {
-    /// The row of the grant, or of the last change to what the table has.
+    /// The row of the grant, or of the last change to a lease of the table.
     first: i64,
     /// The row of the last change.
     last: i64,
     change: Change,
 }
 
-impl Recovered {
-    /// Takes a row.
-    pub(super) fn row(
+impl Replay {
+    /// Takes a row of the log.
+    pub(in crate::journal) fn row(
         &mut self,
         number: i64,
         bytes: usize,
@@ -36,7 +36,10 @@ impl Recovered {
     ) -> Result<(), JournalError> {
         let follows = self.last_row.is_none_or(|last| number == last + 1);
         if !(1..ROW_MAX).contains(&number) || !follows {
-            return Err(damaged(format!("row {number} of changes after row {:?}", self.last_row)));
+            return Err(JournalError::corrupt(format!(
+                "row {number} of changes after row {:?}",
+                self.last_row
+            )));
         }
         self.last_row = Some(number);
         let mut changes = 0;
@@ -46,7 +49,7 @@ impl Recovered {
             if let (Some(Pending { change: Change::Ended, .. }), _) | (Some(_), Change::Granted(_)) =
                 (&before, &next)
             {
-                return Err(damaged(format!(
+                return Err(JournalError::corrupt(format!(
                     "row {number} of changes goes on with token {token}, which is over or twice"
                 )));
             }
@@ -58,17 +61,19 @@ impl Recovered {
                     renewal.apply_to(&mut stored.lease);
                     Pending { first, last: number, change: Change::Granted(stored) }
                 }
-                // Its grant may be in the table as well as in a row: only that tells what the end comes to.
+                // Its grant may be in the table as well as in a row; the table decides what the end
+                // means.
                 (_, next) => Pending { first: number, last: number, change: next },
             };
             self.by_token.insert(token, pending);
         }
-        self.backlog.recover_row(number, changes, bytes);
+        self.log.recover_row(number, changes, bytes);
         Ok(())
     }
 
-    /// Learns, after all rows, that the table has this lease. What the rows made of it; `None`: it is over.
-    pub(super) fn in_held(
+    /// Takes a lease of the table, after all rows. Returns its state after the rows; `None`: it is
+    /// over.
+    pub(in crate::journal) fn in_held(
         &mut self,
         mut stored: Box<StoredLease>,
     ) -> Result<Option<Box<StoredLease>>, JournalError> {
@@ -78,7 +83,7 @@ impl Recovered {
         };
         let renewal = match change {
             Change::Ended => {
-                self.backlog.ended(token, last);
+                self.log.ended(token, last);
                 return Ok(None);
             }
             Change::Renewed(renewal) => renewal,
@@ -87,41 +92,46 @@ impl Recovered {
             {
                 Renewal::of(&granted.lease)
             }
-            Change::Granted(_) => return Err(damaged(format!("two leases with token {token}"))),
+            Change::Granted(_) => {
+                return Err(JournalError::corrupt(format!("two leases with token {token}")));
+            }
         };
         if Renewal::of(&stored.lease) != renewal {
             renewal.apply_to(&mut stored.lease);
-            self.backlog.renewed(renewal, last);
+            self.log.renewed(renewal, last);
         }
         Ok(Some(stored))
     }
 
-    /// Learns, after all rows, that the table has none of these leases. Those that there are go to `each`.
-    pub(super) fn not_in_held(
+    /// Takes note, after all rows, that the table has no leases with these tokens. Those of the log
+    /// go to `each`.
+    pub(in crate::journal) fn not_in_held(
         &mut self,
         tokens: std::ops::Range<i64>,
-        mut each: impl FnMut(Box<StoredLease>),
+        mut each: impl FnMut(Box<StoredLease>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         while let Some((token, _)) = self.by_token.range(tokens.clone()).next() {
             let token = *token;
             let Some(Pending { first, last, change }) = self.by_token.remove(&token) else { break };
             match change {
                 Change::Granted(stored) => {
-                    self.backlog.granted(token, first);
+                    self.log.granted(token, first);
                     if last != first {
-                        self.backlog.renewed(Renewal::of(&stored.lease), last);
+                        self.log.renewed(Renewal::of(&stored.lease), last);
                     }
-                    each(stored);
+                    each(stored)?;
                 }
                 Change::Ended => {}
-                Change::Renewed(_) => return Err(damaged("a renewal of a lease that was never granted")),
+                Change::Renewed(_) => {
+                    return Err(JournalError::corrupt("a renewal of a lease that was never granted"));
+                }
             }
         }
         Ok(())
     }
 
-    /// What is to be moved still, after all of the table.
-    pub(super) fn into_backlog(self) -> Backlog {
-        self.backlog
+    /// The index of the rows that are still needed, after the whole table.
+    pub(in crate::journal) fn into_log(self) -> ChangeLog {
+        self.log
     }
 }

@@ -1,16 +1,16 @@
-//! Whether a path still leads to the file that was found there before.
+//! Detects that a path leads to another file than before.
 //!
-//! Guarantees: a file that was removed, replaced or moved away is noticed; one that is put back is
-//! accepted again. The file must be kept open meanwhile, or else its inode could be used again.
-//! Not here: when to look, and what follows from it.
+//! Guarantees: a file that was removed, replaced or moved away is detected; a file that is put back
+//! is accepted again. The file must be kept open meanwhile, or its inode could be reused. Not here:
+//! when to check, and the consequences.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::JournalError;
+use crate::journal::JournalError;
 
-/// A path and the file that it led to.
+/// A path and the file that it leads to.
 #[derive(Debug, Clone)]
 pub(super) struct FileIdentity {
     path: PathBuf,
@@ -25,7 +25,7 @@ impl FileIdentity {
         Ok(FileIdentity { path: path.to_owned(), device: found.dev(), inode: found.ino() })
     }
 
-    /// Fails with [`JournalError::Replaced`] if another file is there now, or none.
+    /// Fails with [`JournalError::Replaced`] if the path now leads to another file, or to none.
     pub(super) fn verify(&self) -> Result<(), JournalError> {
         let path = self.path.display();
         match std::fs::metadata(&self.path) {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_itself_until_it_is_moved_and_again_once_it_is_back() {
+    fn a_moved_file_is_detected_and_accepted_once_it_is_back() {
         let dir = tempfile::tempdir().unwrap();
         let (path, aside) = (dir.path().join("file"), dir.path().join("aside"));
         std::fs::write(&path, "one").unwrap();

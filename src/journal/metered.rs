@@ -1,38 +1,44 @@
-//! A backend that is measured.
+//! A backend whose commits are measured.
 //!
-//! Promise: does what the backend inside does. Absent: everything else.
+//! Guarantees: it does what the inner backend does. Not here: how measurements are shown.
 
 use std::sync::Arc;
 
+use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::clock::Clock;
 use crate::domain::Timestamp;
-use crate::journal::{Attempt, Backend, JournalError, Loaded, Record};
 use crate::metrics::Histogram;
 
-/// What was measured of commits.
+/// Measurements of commits.
 #[derive(Debug)]
 pub struct CommitMetrics {
-    /// Nanoseconds that commits took, failed ones included.
+    /// Durations of commits in nanoseconds, failed commits included.
     pub times: Histogram,
-    /// Records in one commit.
+    /// Records per commit.
     pub sizes: Histogram,
 }
 
-pub(super) struct Metered {
+/// A backend whose commits are measured.
+pub struct MeteredBackend {
     inner: Box<dyn Backend>,
     clock: Clock,
     metrics: Arc<CommitMetrics>,
 }
 
-impl Metered {
-    pub(super) fn new(inner: Box<dyn Backend>, clock: &Clock) -> (Metered, Arc<CommitMetrics>) {
+impl MeteredBackend {
+    /// Wraps `inner`.
+    pub fn new(inner: Box<dyn Backend>, clock: &Clock) -> (MeteredBackend, Arc<CommitMetrics>) {
         let metrics = CommitMetrics { times: Histogram::of_times(), sizes: Histogram::of_sizes() };
         let metrics = Arc::new(metrics);
-        (Metered { inner, clock: clock.clone(), metrics: Arc::clone(&metrics) }, metrics)
+        (MeteredBackend { inner, clock: clock.clone(), metrics: Arc::clone(&metrics) }, metrics)
     }
 }
 
-impl Backend for Metered {
+impl Backend for MeteredBackend {
+    fn traits(&self) -> BackendTraits {
+        self.inner.traits()
+    }
+
     fn load(
         &mut self,
         boot: Option<&str>,

@@ -1,7 +1,9 @@
-//! Checkpoints: pages move from the write-ahead log into the database file, beside the commits.
+//! Checkpoints: a thread moves pages from the write-ahead log into the database file, beside the
+//! commits.
 //!
-//! Promise: the log has its working length from the start and is written over, never cut and seldom lengthened, because a sync
-//! of overwritten blocks is much cheaper than one of new blocks. Absent: what the pages hold.
+//! Guarantees: the log has its working length from the start. It is overwritten, never cut and
+//! seldom lengthened, because a sync of overwritten blocks is much cheaper than a sync of new
+//! blocks. Not here: the content of pages.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -16,18 +18,20 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 
-use super::{fault, log_path};
+use super::fault::fault;
+use super::file_identity::FileIdentity;
+use super::open::log_path;
 use crate::journal::JournalError;
-use crate::journal::file_identity::FileIdentity;
 
 /// Pages in the write-ahead log at which a checkpoint is due (4 MiB).
 const CHECKPOINT_PAGES: usize = 1024;
-/// The files are verified at least this often while there are commits.
+/// How often the files are verified while there are commits.
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
-/// The log is this long from the start.
+/// The working length of the log.
 const LOG_BYTES: u64 = 8 << 20;
 
-/// Fills the log with zeros, which SQLite takes for the end of what is valid, up to its working length.
+/// Fills the log with zeros up to its working length. SQLite takes zeros for the end of the valid
+/// frames.
 pub(super) fn lengthen_log(database: &Path) -> io::Result<()> {
     let mut log = OpenOptions::new().append(true).create(true).open(log_path(database))?;
     let missing = LOG_BYTES.saturating_sub(log.metadata()?.len());
@@ -35,22 +39,22 @@ pub(super) fn lengthen_log(database: &Path) -> io::Result<()> {
     log.sync_all()
 }
 
-/// Moves pages from the log into the database file, beside the commits.
+/// A handle to the checkpoint thread.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     /// Pages in the log after the last commit.
     pages: Arc<AtomicUsize>,
-    /// Asks the thread for a checkpoint; dropped to end it.
+    /// Asks the thread for a checkpoint. Dropping it ends the thread.
     ask: Option<SyncSender<()>>,
-    /// The thread has moved most pages; the few that came meanwhile are for the next commit to move.
+    /// The thread has moved most pages. The next commit moves the few that were written meanwhile.
     is_moved: Arc<AtomicBool>,
-    /// Time has passed, or a checkpoint, since the files were verified last.
+    /// A checkpoint or [`VERIFY_EVERY`] has passed since the files were last verified.
     is_verification_due: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Checkpoints {
-    /// `file` is the one at `database`, which is where pages belong.
+    /// Starts the thread. `file` is the identity of the file at `database`.
     pub(super) fn start(
         database: &Path,
         file: &FileIdentity,
@@ -58,7 +62,7 @@ impl Checkpoints {
     ) -> Result<Checkpoints, JournalError> {
         let pages = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&pages);
-        // Also turns SQLite's own checkpoints, which would run inside a commit, off.
+        // This also disables SQLite's own checkpoints, which run inside a commit.
         db.wal_hook(Some(move |_: &mut Wal, pages: i32| {
             seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
@@ -77,7 +81,7 @@ impl Checkpoints {
                 loop {
                     match asked.recv_timeout(VERIFY_EVERY) {
                         Ok(()) => {
-                            // What fails here is tried again at the next commit, which then says so.
+                            // After a failure the next commit tries again and reports the error.
                             let _ = checkpoint(&own);
                             moved.store(true, Ordering::Release);
                         }
@@ -87,8 +91,8 @@ impl Checkpoints {
                     due.store(true, Ordering::Release);
                 }
                 if file.verify().is_err() {
-                    // This is the last connection. It would remove the log by its path, which is that of another
-                    // database now.
+                    // This is the last connection. It would remove the log by its path, where the
+                    // log of another database is now.
                     let _ = own.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
                 }
             })
@@ -96,28 +100,28 @@ impl Checkpoints {
         Ok(Checkpoints { pages, ask: Some(ask), is_moved, is_verification_due, thread: Some(thread) })
     }
 
-    /// Whether the files are to be verified. At most once for each second and each checkpoint.
+    /// Whether the files must be verified; resets it.
     pub(super) fn take_verification(&self) -> bool {
         self.is_verification_due.load(Ordering::Relaxed)
             && self.is_verification_due.swap(false, Ordering::AcqRel)
     }
 
-    /// The next commit verifies the files.
+    /// Makes the next commit verify the files.
     #[cfg(test)]
     pub(super) fn demand_verification(&self) {
         self.is_verification_due.store(true, Ordering::Release);
     }
 
-    /// Call after each commit.
+    /// Advances checkpoints; call it after each commit.
     pub(super) fn after_commit(&self, db: &Connection) {
         if self.is_moved.swap(false, Ordering::AcqRel) {
-            // The rest is small. Once all pages are moved the log is written from its start again. A failure loses
-            // nothing: the pages stay in the log.
+            // The rest is small. Once all pages are moved, SQLite writes the log from its start
+            // again. A failure loses nothing: the pages stay in the log.
             let _ = checkpoint(db);
         } else if self.pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES
             && let Some(ask) = &self.ask
         {
-            // Full: it has been asked already.
+            // If the channel is full, a request is pending already.
             let _ = ask.try_send(());
         }
     }
@@ -127,7 +131,7 @@ impl Drop for Checkpoints {
     fn drop(&mut self) {
         self.ask = None;
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been printed already.
+            // A panic of the thread has already been printed.
             let _ = thread.join();
         }
     }

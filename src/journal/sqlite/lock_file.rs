@@ -1,32 +1,34 @@
-//! The file beside a database that only one server can hold, and that remembers how far tokens have gone.
+//! The file beside a database that one server at a time can hold, and that stores the highest
+//! reserved token.
 //!
-//! Promise: while a [`LockFile`] lives no other process gets one of the same path; on Linux, none of the same database under
-//! any path, even if somebody removes the lock file. The tokens it remembers keep an old copy of the database, put back in
-//! place, from issuing tokens again. Absent: what is in the database.
+//! Guarantees: while a [`LockFile`] lives, no other process gets one for the same path; on Linux,
+//! none for the same database under any path, even if the lock file is removed. A restored old copy
+//! of the database issues no token twice, because the highest reserved token is stored here, too.
+//! Not here: the content of the database.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::JournalError;
 use super::file_identity::FileIdentity;
+use crate::journal::JournalError;
 
 /// The held file.
 #[derive(Debug)]
 pub(super) struct LockFile {
     file: File,
-    /// The database itself, locked for good measure.
+    /// The database file, locked as well.
     database: Option<File>,
     identity: FileIdentity,
     path: PathBuf,
     tokens_reserved: i64,
-    /// There was nothing in it before.
+    /// The lock file was empty before.
     is_new: bool,
-    /// There was something in the database before.
+    /// The database was not empty before.
     had_database: bool,
 }
 
-/// More is not read: it is no lock file.
+/// A longer file is not a lock file; the rest of it is not read.
 const BYTES_MAX: u64 = 1024;
 
 fn fault(doing: &str, path: &Path, error: &io::Error) -> JournalError {
@@ -51,8 +53,8 @@ fn lock(file: &File, path: &Path, text: &str) -> Result<(), JournalError> {
     }
 }
 
-/// Locks the database as a file. Only where this is independent of the locks that SQLite takes on parts of it. The file
-/// must stay open for as long as SQLite has it open, as closing it would drop SQLite's locks.
+/// Locks the database file, where such a lock is independent of SQLite's locks on ranges of it. The
+/// file must stay open while SQLite has it open, because closing it would drop SQLite's locks.
 fn lock_database(path: &Path, text: &str) -> Result<Option<File>, JournalError> {
     if cfg!(not(target_os = "linux")) {
         return Ok(None);
@@ -65,7 +67,7 @@ fn lock_database(path: &Path, text: &str) -> Result<Option<File>, JournalError> 
 fn read(file: &mut File, path: &Path) -> Result<String, JournalError> {
     let mut bytes = Vec::new();
     file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| fault("read", path, &error))?;
-    // Zeros are what a loss of power may leave of a new one.
+    // A loss of power may leave zeros in a new file.
     Ok(String::from_utf8_lossy(&bytes).trim_matches('\0').to_owned())
 }
 
@@ -74,7 +76,7 @@ fn refuse_foreign(text: &str, path: &Path) -> Result<(), JournalError> {
         return Ok(());
     }
     let what =
-        format!("{} is no lock file of octostore; remove it, or choose another --data", path.display());
+        format!("{} is not a lock file of octostore; remove it, or choose another --data", path.display());
     Err(JournalError::Path { what })
 }
 
@@ -84,7 +86,7 @@ fn open(path: &Path) -> Result<File, JournalError> {
 }
 
 impl LockFile {
-    /// Takes the file beside `database`: its name with `.lock` behind it.
+    /// Acquires the file beside `database`: its name with `.lock` appended.
     pub(super) fn acquire(database: &Path) -> Result<LockFile, JournalError> {
         let had_database = std::fs::metadata(database).is_ok_and(|file| file.len() > 0);
         let mut path = database.as_os_str().to_owned();
@@ -103,8 +105,8 @@ impl LockFile {
         Ok(lock_file)
     }
 
-    /// Warns if the database and this file do not belong together. To be called once the database has turned out to be
-    /// one of octostore.
+    /// Warns if the database and this file do not belong together. Call it once the database is
+    /// known to be one of octostore.
     pub(super) fn warn_of_mismatch(&self, database: &Path) {
         if self.had_database && self.is_new {
             tracing::warn!(
@@ -122,8 +124,8 @@ impl LockFile {
         }
     }
 
-    /// Puts the file back if it was removed, where the lock on the database has kept other servers out
-    /// meanwhile. Fails where it could not.
+    /// Restores the file if it was removed and the lock on the database has kept other servers out
+    /// meanwhile; fails if there is no such lock.
     pub(super) fn verify(&mut self) -> Result<(), JournalError> {
         let Err(error) = self.identity.verify() else { return Ok(()) };
         let JournalError::Replaced { what } = &error else { return Err(error) };
@@ -132,30 +134,31 @@ impl LockFile {
         }
         let mut file = open(&self.path)?;
         if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
-            // A server that tries to start; the lock on the database refuses it. The next check puts the file back.
+            // Another server is trying to start; the lock on the database refuses it. The next
+            // check restores the file.
             return Ok(());
         }
         refuse_foreign(&read(&mut file, &self.path)?, &self.path)?;
-        tracing::warn!("{what}; it is put back");
+        tracing::warn!("{what}; restoring it");
         self.identity = FileIdentity::of(&self.path).map_err(|error| fault("look at", &self.path, &error))?;
         self.file = file;
         self.write()
     }
 
-    /// Leaves nothing of it behind if it was not there before: the database beside it is none of ours.
+    /// Removes the file if it was new: the database beside it is not one of octostore.
     pub(super) fn forget(self) {
         if self.is_new {
-            // If it stays it does no harm.
+            // A file that stays does no harm.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 
-    /// No token above this was ever issued, as far as this file knows.
+    /// The highest reserved token that this file has seen.
     pub(super) fn tokens_reserved(&self) -> i64 {
         self.tokens_reserved
     }
 
-    /// Remembers, durably, that tokens up to `upto` may be issued.
+    /// Stores durably that tokens up to `upto` may be issued.
     pub(super) fn reserve(&mut self, upto: i64) -> Result<(), JournalError> {
         if upto > self.tokens_reserved {
             self.tokens_reserved = upto;
@@ -165,7 +168,7 @@ impl LockFile {
     }
 
     fn write(&mut self) -> Result<(), JournalError> {
-        // Of fixed length, so that it is overwritten in place and never shorter than before.
+        // The length is fixed, so that the file is overwritten in place and never gets shorter.
         let (process, tokens) = (std::process::id(), self.tokens_reserved);
         let text = format!("process {process:>20}\ntokens_reserved {tokens:>20}\n");
         let written = self
@@ -182,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holder_at_a_time_and_tokens_are_remembered() {
+    fn the_lock_is_exclusive_and_tokens_persist() {
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("db");
         let mut held = LockFile::acquire(&database).unwrap();
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_somebody_else_is_refused_and_stays_as_it_is() {
+    fn a_foreign_file_is_refused_and_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let theirs = dir.path().join("Cargo.lock");
         for content in ["version = 4\n", "\u{fffd}"] {
@@ -219,12 +222,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_beside_a_file_that_is_refused() {
+    fn a_refused_database_gets_no_lock_file() {
         let dir = tempfile::tempdir().unwrap();
         let notes = dir.path().join("notes");
         let text = "just text, long enough to be no database of any kind".repeat(20);
         std::fs::write(&notes, &text).unwrap();
-        super::super::SqliteBackend::open(&notes).unwrap_err();
+        crate::journal::SqliteBackend::open(&notes).unwrap_err();
         let left: Vec<_> =
             std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!((left, std::fs::read_to_string(&notes).unwrap()), (vec!["notes".into()], text));

@@ -1,35 +1,41 @@
-//! Rows of the table `changes` that say something that the table `held` does not say.
+//! The index of the change log: which rows still have something that the table `held` lacks.
 //!
-//! Promise: of all changes to a lease only the last is ever moved into `held`, so a lease that ends soon after its grant, or is
-//! renewed again and again, costs no row there. Of a grant is only known in which row it is: it is read again when it moves.
-//! Grants move in the order of rows, later changes in the order of tokens, which both is about that of `held`, so that neighbours
-//! share a page. Rows go once nothing in them is the only word of anything, several at once: where leases are short that table
-//! stays small, and a commit seldom touches more than one page of it. Absent: SQL, and what is written when.
+//! Compaction moves the last state of each lease into `held` and removes rows that are no longer
+//! needed. Of a grant only its row is remembered: it is read again when it moves. Grants move in
+//! the order of rows, later changes in the order of tokens. Both are roughly the order of `held`,
+//! so neighbours share a page. Rows are removed several at once: where leases are short, the log
+//! stays small, and a commit seldom touches more than one page of it.
+//!
+//! Guarantees: of all changes to a lease only the last one moves into `held`. A lease that ends
+//! soon after its grant, or is renewed again and again, costs no row there. Not here: SQL, and when
+//! compaction runs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustc_hash::FxHashMap;
 
-use super::changes::{Change, ChangesText};
+use super::entry::{Change, ChangesText};
 use crate::journal::{JournalError, Record, Renewal};
 
-/// Rows have smaller numbers; a commit takes one, and they start again whenever all rows are gone.
-pub(super) const ROW_MAX: i64 = 1 << 38;
-/// At rest, rows go when there are so many that have nothing left to say, or so many bytes of them: neighbours share pages.
+/// Row numbers are below this. A commit takes one; numbers start again when all rows are gone.
+pub(in crate::journal) const ROW_MAX: i64 = 1 << 38;
+/// Without compaction, a commit removes unneeded rows once there are this many: neighbours share
+/// pages.
 const ROWS_AT_ONCE: usize = 64;
+/// The same in bytes.
 const ROW_BYTES_AT_ONCE: usize = 256 << 10;
-/// No more go in one commit, which somebody waits for: so many rows, or the first ones that have so many bytes.
+/// The most rows, and about the most bytes, that one commit removes: clients wait for it.
 const ROWS_AT_ONCE_MAX: usize = 4 * ROWS_AT_ONCE;
 const ROW_BYTES_AT_ONCE_MAX: usize = 4 * ROW_BYTES_AT_ONCE;
 
-/// The backlog of an open database.
+/// What is known of the change log of an open database.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
-    /// The rows of grants that `held` does not have, by token.
+pub(in crate::journal) struct ChangeLog {
+    /// The rows of grants that `held` lacks, by token.
     grants: FxHashMap<i64, i64>,
     /// The last change of a lease after its grant, by token.
-    later: BTreeMap<i64, Later>,
-    /// Their numbers have no gaps.
+    later: BTreeMap<i64, PendingChange>,
+    /// In the order of their numbers, which have no gaps.
     rows: VecDeque<Row>,
     last_row: i64,
     /// Changes in all rows.
@@ -37,14 +43,14 @@ pub(super) struct Backlog {
     /// Bytes of all rows.
     bytes: usize,
     sweep: Option<Sweep>,
-    /// What was read of a row and has not moved yet; if it is not there it is read again.
+    /// The part of a row that was read and has not moved yet; a cache.
     opened: Option<Opened>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Later {
+struct PendingChange {
     row: i64,
-    /// `None`: the lease is over, and `held` has it.
+    /// `None`: the lease is over, and `held` still has it.
     renewal: Option<Renewal>,
 }
 
@@ -53,9 +59,9 @@ struct Row {
     number: i64,
     changes: usize,
     bytes: usize,
-    /// Grants in it that `held` does not have.
+    /// Grants in this row that `held` lacks.
     grants: usize,
-    /// These, and last changes of leases.
+    /// These, and the last changes of leases in this row.
     needed: usize,
 }
 
@@ -65,21 +71,21 @@ struct Opened {
     changed: VecDeque<(i64, Change)>,
 }
 
-/// A walk over all there is. What comes meanwhile is left to the next one.
+/// A compaction of all rows up to one. Rows that are added meanwhile are left to the next sweep.
 #[derive(Debug, Clone, Copy)]
 struct Sweep {
     upto_row: i64,
-    /// Where it goes on among rows with grants, and then among later changes.
+    /// The position among rows with grants, and then among later changes.
     next_row: i64,
     next_token: i64,
-    /// How many leases there were when it began.
+    /// The number of leases in the log when the sweep began.
     leases: usize,
 }
 
-/// A step of moving, or of removing only.
+/// A planned step of compaction: leases to move, and rows to remove.
 #[derive(Debug)]
-pub(super) struct Move {
-    /// Tokens, and the rows that they need no more.
+pub(in crate::journal) struct Compaction {
+    /// Tokens, and the rows that they no longer need.
     grants: Vec<(i64, i64)>,
     later: Vec<(i64, i64)>,
     sweep: Option<Sweep>,
@@ -88,17 +94,18 @@ pub(super) struct Move {
     last_row: Option<i64>,
 }
 
-impl Move {
-    /// All rows up to this one are to be removed.
-    pub(super) fn last_row(&self) -> Option<i64> {
+impl Compaction {
+    /// Rows up to this one are to be removed.
+    pub(in crate::journal) fn last_row(&self) -> Option<i64> {
         self.last_row
     }
 }
 
-impl Backlog {
-    /// Adds a row with what a batch does to leases, unless that comes to nothing: `text` gets its content, and its number
-    /// is answered. Should the row not become durable, the backlog is of no use any more, and the state is to be loaded again.
-    pub(super) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
+impl ChangeLog {
+    /// Adds a row with the changes of a batch to leases: writes its content to `text` and returns
+    /// its number, or `None` if the batch changes no lease. If the row does not become durable,
+    /// this index is wrong, and the state must be loaded again.
+    pub(in crate::journal) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
         self.rows.push_back(Row { number: row, changes: 0, bytes: 0, grants: 0, needed: 0 });
         let mut changes = 0;
@@ -108,7 +115,7 @@ impl Backlog {
             .collect();
         ended.sort_unstable();
         let is_over = |token| ended.binary_search(&token).is_ok();
-        // Granted and over within this batch: nobody needs to know.
+        // Granted and over within this batch: neither is stored.
         let mut never = BTreeSet::new();
         for record in batch {
             match record {
@@ -151,8 +158,8 @@ impl Backlog {
         Some(row)
     }
 
-    /// Takes a row that was there before. In the order of rows, and before anything else.
-    pub(super) fn recover_row(&mut self, number: i64, changes: usize, bytes: usize) {
+    /// Adds a row that was stored earlier. Call it in the order of rows, before anything else.
+    pub(in crate::journal) fn recover_row(&mut self, number: i64, changes: usize, bytes: usize) {
         self.rows.push_back(Row { number, changes, bytes, grants: 0, needed: 0 });
         (self.last_row, self.changes, self.bytes) = (number, self.changes + changes, self.bytes + bytes);
     }
@@ -162,23 +169,23 @@ impl Backlog {
         &mut self.rows[(number - first) as usize]
     }
 
-    /// The row has the grant of a lease that the table does not have.
-    pub(super) fn granted(&mut self, token: i64, row: i64) {
+    /// `row` has the grant of a lease that `held` lacks.
+    pub(in crate::journal) fn granted(&mut self, token: i64, row: i64) {
         self.grants.insert(token, row);
         let row = self.row(row);
         (row.grants, row.needed) = (row.grants + 1, row.needed + 1);
     }
 
-    /// The row has the last renewal of a lease.
-    pub(super) fn renewed(&mut self, renewal: Renewal, row: i64) {
-        self.later(renewal.token.get(), Later { row, renewal: Some(renewal) });
+    /// `row` has the last renewal of a lease.
+    pub(in crate::journal) fn renewed(&mut self, renewal: Renewal, row: i64) {
+        self.later(renewal.token.get(), PendingChange { row, renewal: Some(renewal) });
     }
 
-    /// The row has the end of a lease.
-    pub(super) fn ended(&mut self, token: i64, row: i64) {
+    /// `row` has the end of a lease.
+    pub(in crate::journal) fn ended(&mut self, token: i64, row: i64) {
         match self.grants.remove(&token) {
-            None => self.later(token, Later { row, renewal: None }),
-            // Its end is in a later row than its grant, and stays longer.
+            None => self.later(token, PendingChange { row, renewal: None }),
+            // Its end is in a later row than its grant, so that row is removed later.
             Some(grant) => {
                 self.needs_no_grant(grant);
                 if let Some(later) = self.later.remove(&token) {
@@ -186,10 +193,10 @@ impl Backlog {
                 }
             }
         }
-        self.give_back_memory();
+        self.shrink();
     }
 
-    fn later(&mut self, token: i64, later: Later) {
+    fn later(&mut self, token: i64, later: PendingChange) {
         self.row(later.row).needed += 1;
         if let Some(before) = self.later.insert(token, later) {
             self.row(before.row).needed -= 1;
@@ -201,44 +208,44 @@ impl Backlog {
         (row.grants, row.needed) = (row.grants - 1, row.needed - 1);
     }
 
-    fn give_back_memory(&mut self) {
+    fn shrink(&mut self) {
         const SMALL: usize = 4096;
         if self.grants.is_empty() && self.grants.capacity() > SMALL {
             self.grants = FxHashMap::default();
         }
     }
 
-    /// Notes how long the text of the newest row is.
-    pub(super) fn weigh_newest(&mut self, bytes: usize) {
+    /// Sets the length of the text of the newest row.
+    pub(in crate::journal) fn set_newest_bytes(&mut self, bytes: usize) {
         if let Some(row) = self.rows.back_mut() {
             row.bytes = bytes;
             self.bytes += bytes;
         }
     }
 
-    /// Changes in all rows.
-    pub(super) fn changes(&self) -> usize {
+    /// The number of changes in all rows.
+    pub(in crate::journal) fn changes(&self) -> usize {
         self.changes
     }
 
-    /// Bytes of all rows.
-    pub(super) fn bytes(&self) -> usize {
+    /// The length of all rows.
+    pub(in crate::journal) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there is no row.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether the log has no rows.
+    pub(in crate::journal) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// How many leases needed rows when the sweep began that is not through yet.
-    pub(super) fn sweeping(&self) -> Option<usize> {
+    /// The number of leases in the log when the current sweep began; `None` without a sweep.
+    pub(in crate::journal) fn sweeping(&self) -> Option<usize> {
         self.sweep.map(|sweep| sweep.leases)
     }
 
-    /// Moves nothing: rows go if there are many that can.
-    pub(super) fn plan_removal(&mut self) -> Move {
-        let mut plan = self.no_move(self.sweep);
+    /// Plans to move nothing, and to remove unneeded rows if there are many.
+    pub(in crate::journal) fn plan_removal(&mut self) -> Compaction {
+        let mut plan = self.no_compaction(self.sweep);
         let bytes = self.removable(&mut plan);
         if plan.rows < ROWS_AT_ONCE && bytes < ROW_BYTES_AT_ONCE {
             (plan.rows, plan.last_row) = (0, None);
@@ -246,38 +253,39 @@ impl Backlog {
         plan
     }
 
-    fn no_move(&mut self, sweep: Option<Sweep>) -> Move {
+    fn no_compaction(&mut self, sweep: Option<Sweep>) -> Compaction {
         let (grants, later) = (Vec::new(), Vec::new());
-        Move { grants, later, sweep, opened: self.opened.take(), rows: 0, last_row: None }
+        Compaction { grants, later, sweep, opened: self.opened.take(), rows: 0, last_row: None }
     }
 
-    /// Goes on with the sweep, or begins one: passes what `held` has to learn of up to `most` leases to `write`. `read` answers
-    /// what a row says, each lease once. All rows go that can. Nothing changes here before [`Backlog::moved`]: only then is it
+    /// Continues the sweep, or begins one: passes the states of up to `max` leases to `write`, and
+    /// plans to remove the rows that are then unneeded. `read` returns the changes in a row, one
+    /// for each lease. The index itself changes with [`ChangeLog::compacted`], once the step is
     /// durable.
-    pub(super) fn plan_move(
+    pub(in crate::journal) fn plan_compaction(
         &mut self,
-        most: usize,
+        max: usize,
         read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
         mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
-    ) -> Result<Move, JournalError> {
+    ) -> Result<Compaction, JournalError> {
         let leases = self.grants.len() + self.later.len();
         let begun = Sweep { upto_row: self.last_row, next_row: 0, next_token: i64::MIN, leases };
         let mut sweep = self.sweep.unwrap_or(begun);
-        let mut plan = self.no_move(None);
-        plan.sweep = match self.move_grants(&mut sweep, most, &mut plan, read, &mut write)? {
-            true => self.move_later(sweep, most, &mut plan, write)?,
+        let mut plan = self.no_compaction(None);
+        plan.sweep = match self.move_grants(&mut sweep, max, &mut plan, read, &mut write)? {
+            true => self.move_later(sweep, max, &mut plan, write)?,
             false => Some(sweep),
         };
         self.removable(&mut plan);
         Ok(plan)
     }
 
-    /// Whether none is left.
+    /// Moves grants; returns whether the sweep is through with them.
     fn move_grants(
         &self,
         sweep: &mut Sweep,
-        most: usize,
-        plan: &mut Move,
+        max: usize,
+        plan: &mut Compaction,
         mut read: impl FnMut(i64) -> Result<VecDeque<(i64, Change)>, JournalError>,
         write: &mut impl FnMut(i64, &Change) -> Result<(), JournalError>,
     ) -> Result<bool, JournalError> {
@@ -288,14 +296,14 @@ impl Backlog {
             if row.grants == 0 {
                 continue;
             }
-            if plan.grants.len() >= most {
+            if plan.grants.len() >= max {
                 return Ok(false);
             }
             let mut opened = match plan.opened.take() {
                 Some(opened) if opened.row == row.number => opened,
                 _ => Opened { row: row.number, changed: read(row.number)? },
             };
-            while plan.grants.len() < most
+            while plan.grants.len() < max
                 && let Some((token, mut change)) = opened.changed.pop_front()
             {
                 if self.grants.get(&token) != Some(&row.number) {
@@ -316,15 +324,15 @@ impl Backlog {
         Ok(true)
     }
 
-    /// How the sweep goes on, if it is not through.
+    /// Moves later changes; returns the rest of the sweep, or `None` if it is through.
     fn move_later(
         &self,
         sweep: Sweep,
-        most: usize,
-        plan: &mut Move,
+        max: usize,
+        plan: &mut Compaction,
         mut write: impl FnMut(i64, &Change) -> Result<(), JournalError>,
     ) -> Result<Option<Sweep>, JournalError> {
-        let mut left = most.saturating_sub(plan.grants.len());
+        let mut left = max.saturating_sub(plan.grants.len());
         for (token, later) in self.later.range(sweep.next_token..) {
             if later.row > sweep.upto_row || self.grants.contains_key(token) {
                 continue;
@@ -339,15 +347,15 @@ impl Backlog {
         Ok(None)
     }
 
-    /// Plans to remove the first rows that have nothing left to say. Their bytes.
-    fn removable(&self, plan: &mut Move) -> usize {
-        let mut settled: Vec<i64> = plan.grants.iter().chain(&plan.later).map(|(_, row)| *row).collect();
-        settled.sort_unstable();
-        let mut settled = settled.into_iter().peekable();
+    /// Plans to remove the first rows if they are unneeded; returns their bytes.
+    fn removable(&self, plan: &mut Compaction) -> usize {
+        let mut moved: Vec<i64> = plan.grants.iter().chain(&plan.later).map(|(_, row)| *row).collect();
+        moved.sort_unstable();
+        let mut moved = moved.into_iter().peekable();
         let mut bytes = 0;
         for row in &self.rows {
             let mut needed = row.needed;
-            while settled.next_if_eq(&row.number).is_some() {
+            while moved.next_if_eq(&row.number).is_some() {
                 needed -= 1;
             }
             if needed > 0 || plan.rows == ROWS_AT_ONCE_MAX || bytes >= ROW_BYTES_AT_ONCE_MAX {
@@ -358,8 +366,8 @@ impl Backlog {
         bytes
     }
 
-    /// Notes that what was planned is durable. Between the two nothing else may change.
-    pub(super) fn moved(&mut self, plan: Move) {
+    /// Applies a plan that has become durable. Nothing may change between planning and this call.
+    pub(in crate::journal) fn compacted(&mut self, plan: Compaction) {
         for (token, row) in plan.grants {
             self.grants.remove(&token);
             self.needs_no_grant(row);
@@ -374,9 +382,9 @@ impl Backlog {
             self.bytes -= row.bytes;
         }
         if self.rows.is_empty() {
-            // Nothing is needed either: a number is worth nothing any more.
+            // Numbers may start again.
             (self.last_row, self.sweep, self.opened) = (0, None, None);
         }
-        self.give_back_memory();
+        self.shrink();
     }
 }

@@ -1,0 +1,284 @@
+//! What one commit did to leases, as one JSON text: a row of the change log.
+//!
+//! A text is an array of entries. An entry is one of these:
+//!
+//! * the token of a lease: the lease is over,
+//! * `[1, …]`: a new lease, as its columns (`columns::COLUMNS`); columns at the end that have their
+//!   defaults are left out,
+//! * `[2, token, deadline_ns, lasts_ms, renewals]`: a renewal.
+//!
+//! The first element of an array is its tag. Keys and owners are strings, or arrays of bytes where
+//! they are not UTF-8 text.
+//!
+//! Guarantees: any SQLite tool can read a text; a text with an unknown tag or anything else that
+//! this file does not write is damage, not a panic. Not here: SQL.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::columns::{Bytes, LeaseColumns, Value, stated_columns, ttl_from, value};
+use crate::domain::{FencingToken, Timestamp, Ttl};
+use crate::journal::{JournalError, Renewal, StoredLease};
+
+/// The tag of a new lease.
+pub(in crate::journal) const GRANTED: u8 = 1;
+/// The tag of a renewal.
+pub(in crate::journal) const RENEWED: u8 = 2;
+
+/// What a row says about a lease.
+#[derive(Debug)]
+pub(in crate::journal) enum Change {
+    /// It was granted.
+    Granted(Box<StoredLease>),
+    /// It was renewed.
+    Renewed(Renewal),
+    /// It is over.
+    Ended,
+}
+
+/// Collects the changes of one commit.
+pub(in crate::journal) struct ChangesText(Vec<u8>);
+
+impl ChangesText {
+    /// An empty text with room for `bytes` bytes.
+    pub(in crate::journal) fn with_capacity(bytes: usize) -> ChangesText {
+        let mut text = Vec::with_capacity(bytes);
+        text.push(b'[');
+        ChangesText(text)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    /// Adds a new lease. Nearly all bytes of the log are written here, so this is not left to
+    /// serde, which takes twice as long.
+    pub(in crate::journal) fn granted(&mut self, stored: &StoredLease) {
+        self.separate();
+        self.0.push(b'[');
+        self.number(GRANTED);
+        for column in 0..stated_columns(stored) {
+            self.0.push(b',');
+            match value(stored, column) {
+                Value::Null => self.0.extend_from_slice(b"null"),
+                Value::Integer(number) => self.number(number),
+                Value::Text(text) => self.text(text.as_bytes()),
+                Value::Bytes(bytes) => self.text(bytes),
+                Value::Json(text) => self.0.extend_from_slice(text.as_bytes()),
+            }
+        }
+        self.0.push(b']');
+    }
+
+    /// Adds a renewal.
+    pub(in crate::journal) fn renewed(&mut self, renewal: &Renewal) {
+        let Renewal { token, deadline, effective_ttl, renewals } = renewal;
+        self.separate();
+        self.serialize(&(
+            RENEWED,
+            token.get(),
+            deadline.to_stored(),
+            effective_ttl.map(Ttl::as_millis),
+            renewals,
+        ));
+    }
+
+    /// Adds the end of a lease.
+    pub(in crate::journal) fn ended(&mut self, token: i64) {
+        self.separate();
+        self.number(token);
+    }
+
+    fn separate(&mut self) {
+        if !self.is_empty() {
+            self.0.push(b',');
+        }
+    }
+
+    fn serialize(&mut self, value: &impl Serialize) {
+        serde_json::to_writer(&mut self.0, value).unwrap_or_else(|_| unreachable!("a Vec takes all"));
+    }
+
+    fn number(&mut self, number: impl itoa::Integer) {
+        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+            self.0.push(b'"');
+            self.0.extend_from_slice(text);
+            self.0.push(b'"');
+        } else {
+            self.serialize(&Text(text));
+        }
+    }
+
+    /// The whole text, in UTF-8.
+    pub(in crate::journal) fn into_bytes(mut self) -> Vec<u8> {
+        self.0.push(b']');
+        self.0
+    }
+}
+
+struct Text<'a>(&'a [u8]);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(self.0) {
+            // SQLite's JSON functions end a text at NUL.
+            Ok(text) if !self.0.contains(&0) => serializer.serialize_str(text),
+            _ => serializer.collect_seq(self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct TextOrBytes;
+        impl<'de> Visitor<'de> for TextOrBytes {
+            type Value = Bytes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of bytes")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
+                Ok(Bytes(text.as_bytes().to_vec()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Bytes, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = items.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Bytes(bytes))
+            }
+        }
+        deserializer.deserialize_any(TextOrBytes)
+    }
+}
+
+enum Entry {
+    Ended(i64),
+    Renewed { token: i64, deadline_ns: Option<i64>, lasts_ms: Option<i64>, renewals: u32 },
+    Granted(Box<LeaseColumns>),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        struct TokenOrTagged;
+        impl<'de> Visitor<'de> for TokenOrTagged {
+            type Value = Entry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token or a tagged array")
+            }
+            fn visit_u64<E: Error>(self, token: u64) -> Result<Entry, E> {
+                i64::try_from(token).map(Entry::Ended).map_err(E::custom)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Entry, A::Error> {
+                match required(&mut items, "a tag")? {
+                    GRANTED => Ok(Entry::Granted(Box::new(granted_columns(&mut items)?))),
+                    RENEWED => Ok(Entry::Renewed {
+                        token: required(&mut items, "token")?,
+                        deadline_ns: required(&mut items, "deadline_ns")?,
+                        lasts_ms: required(&mut items, "lasts_ms")?,
+                        renewals: required(&mut items, "renewals")?,
+                    }),
+                    tag => Err(A::Error::custom(format!("an entry with the unknown tag {tag}"))),
+                }
+            }
+        }
+        deserializer.deserialize_any(TokenOrTagged)
+    }
+}
+
+fn required<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    items: &mut A,
+    name: &'static str,
+) -> Result<T, A::Error> {
+    items.next_element()?.ok_or_else(|| A::Error::custom(format!("an entry without {name}")))
+}
+
+/// In the order and with the defaults of `COLUMNS`.
+fn granted_columns<'de, A: SeqAccess<'de>>(items: &mut A) -> Result<LeaseColumns, A::Error> {
+    let (token, key, owner) = (required(items, "token")?, required(items, "key")?, required(items, "owner")?);
+    let (granted_ns, ttl_ms) = (required(items, "granted_ns")?, required::<Option<i64>, A>(items, "ttl_ms")?);
+    let addr = items.next_element()?.unwrap_or_default();
+    let client_name = items.next_element()?.unwrap_or_default();
+    let db = items.next_element()?.unwrap_or_default();
+    let extra = items.next_element()?.unwrap_or_default();
+    let holders_max = items.next_element()?.unwrap_or(Some(1));
+    let lasts_ms = items.next_element()?.unwrap_or(ttl_ms);
+    let deadline_ns = match items.next_element()? {
+        Some(deadline_ns) => deadline_ns,
+        None => {
+            let ttl = ttl_from(ttl_ms).map_err(A::Error::custom)?;
+            Timestamp::from_stored(Some(granted_ns)).after(ttl).to_stored()
+        }
+    };
+    let renewals = items.next_element()?.unwrap_or_default();
+    Ok(LeaseColumns {
+        token,
+        key,
+        owner,
+        granted_ns,
+        ttl_ms,
+        addr,
+        client_name,
+        db,
+        extra,
+        holders_max,
+        lasts_ms,
+        deadline_ns,
+        renewals,
+    })
+}
+
+impl Entry {
+    fn into_change(self) -> Result<(i64, Change), JournalError> {
+        Ok(match self {
+            Entry::Ended(token) => (token, Change::Ended),
+            Entry::Renewed { token, deadline_ns, lasts_ms, renewals } => {
+                let renewal = Renewal {
+                    token: FencingToken::new(token).map_err(JournalError::corrupt)?,
+                    deadline: Timestamp::from_stored(deadline_ns),
+                    effective_ttl: ttl_from(lasts_ms)?,
+                    renewals,
+                };
+                (token, Change::Renewed(renewal))
+            }
+            Entry::Granted(columns) => (columns.token, Change::Granted(Box::new(columns.into_stored()?))),
+        })
+    }
+}
+
+/// The changes in a text, with their tokens: one change for each lease, the sum of its entries.
+pub(in crate::journal) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> {
+    let entries: Vec<Entry> = serde_json::from_str(text).map_err(JournalError::corrupt)?;
+    merge(entries.into_iter().map(Entry::into_change))
+}
+
+/// Makes one change for each lease of the changes of one commit.
+pub(in crate::journal) fn merge(
+    all: impl ExactSizeIterator<Item = Result<(i64, Change), JournalError>>,
+) -> Result<VecDeque<(i64, Change)>, JournalError> {
+    let mut changes: VecDeque<(i64, Change)> = VecDeque::with_capacity(all.len());
+    let mut places: HashMap<i64, usize> = HashMap::with_capacity(all.len());
+    for change in all {
+        let (token, change) = change?;
+        let place = *places.entry(token).or_insert(changes.len());
+        if place == changes.len() {
+            changes.push_back((token, change));
+            continue;
+        }
+        match (&mut changes[place].1, change) {
+            (Change::Granted(stored), Change::Renewed(renewal)) => renewal.apply_to(&mut stored.lease),
+            (Change::Renewed(first), Change::Renewed(renewal)) => *first = renewal,
+            _ => {
+                let what = format!("a row of changes has contradictory entries about token {token}");
+                return Err(JournalError::corrupt(what));
+            }
+        }
+    }
+    Ok(changes)
+}

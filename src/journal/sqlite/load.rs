@@ -1,0 +1,149 @@
+//! Reading the whole state: the table `held`, and the change log on top of it.
+//!
+//! Guarantees: nothing is written, so a full disk does not prevent it. Only after a reboot all
+//! deadlines are moved first, in one transaction. The [`ChangeLog`] that is returned knows what is
+//! still to be compacted. Not here: what the state means.
+
+use rusqlite::{Connection, Row};
+
+use super::fault::fault;
+use super::rows;
+use crate::domain::Timestamp;
+use crate::journal::log::columns::ttl_from;
+use crate::journal::log::compaction::ChangeLog;
+use crate::journal::log::entry;
+use crate::journal::log::replay::Replay;
+use crate::journal::{JournalError, Loaded, Record, StoredLease};
+use crate::lock::Delay;
+
+/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; a lease
+/// without a deadline gets none.
+const RESTART_DEADLINES: [&str; 3] = [
+    "UPDATE held SET granted_ns = ?1, deadline_ns = CASE
+        WHEN lasts_ms IS NULL AND extra ->> 'max_hold_ms' IS NULL THEN NULL
+        ELSE ?1 + 1000000 * min(coalesce(lasts_ms, extra ->> 'max_hold_ms'),
+            coalesce(extra ->> 'max_hold_ms', lasts_ms)) END",
+    "UPDATE delays SET until_ns = ?1 + 1000000 * length_ms",
+    "UPDATE sessions SET deadline_ns = ?1 + 1000000 * ttl_ms",
+];
+
+/// Passes the whole state to `each`. See [`crate::journal::Backend::load`].
+pub(super) fn load(
+    db: &mut Connection,
+    boot: Option<&str>,
+    now: Timestamp,
+    each: &mut dyn FnMut(Record),
+) -> Result<(Loaded, ChangeLog), JournalError> {
+    let check = |error| fault("read the database", &error);
+    let reading = db.transaction().map_err(check)?;
+    let (tokens_reserved, stored_boot, secret): (i64, Option<String>, [u8; 32]) = reading
+        .query_row("SELECT tokens_reserved, boot_id, secret FROM octostore", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .map_err(check)?;
+    let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
+    let mut replay = Replay::default();
+    read_changes(&reading, |number, text| replay.row(number, text.len(), entry::read(text)?))?;
+    if rebooted {
+        move_all(&reading, replay, now, boot)?;
+        replay = Replay::default();
+    }
+    read_sessions_and_delays(&reading, each)?;
+    read_held(&reading, &mut replay, &mut |stored| {
+        each(Record::Granted(stored));
+        Ok(())
+    })?;
+    reading.commit().map_err(check)?;
+    Ok((Loaded { tokens_reserved, rebooted, secret }, replay.into_log()))
+}
+
+/// Passes every row of the change log to `each`, in their order.
+pub(super) fn read_changes(
+    db: &Connection,
+    mut each: impl FnMut(i64, &str) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    let check = |error| fault("read the database", &error);
+    let mut rows = db.prepare("SELECT row, leases FROM changes ORDER BY row").map_err(check)?;
+    let mut rows = rows.query([]).map_err(check)?;
+    while let Some(row) = rows.next().map_err(check)? {
+        each(rows::column(row, 0)?, &rows::column::<String>(row, 1)?)?;
+    }
+    Ok(())
+}
+
+/// After a reboot: compacts the whole log, and moves all deadlines to their full length from `now`.
+fn move_all(
+    db: &Connection,
+    mut replay: Replay,
+    now: Timestamp,
+    boot: Option<&str>,
+) -> Result<(), JournalError> {
+    let check = |error| fault("move the database's deadlines", &error);
+    // Refuses what it refuses without a reboot, too.
+    read_held(db, &mut replay, &mut |_| Ok(()))?;
+    let mut held = rows::Held::of(db).map_err(check)?;
+    read_changes(db, |_, text| {
+        entry::read(text)?.iter().try_for_each(|(token, change)| held.write(*token, change)).map_err(check)
+    })?;
+    db.execute("DELETE FROM changes", []).map_err(check)?;
+    for statement in RESTART_DEADLINES {
+        db.execute(statement, [now.to_stored()]).map_err(check)?;
+    }
+    db.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
+    Ok(())
+}
+
+fn read_sessions_and_delays(db: &Connection, each: &mut dyn FnMut(Record)) -> Result<(), JournalError> {
+    let check = |error| fault("read the database", &error);
+    let mut rows = db.prepare("SELECT * FROM sessions").map_err(check)?;
+    let mut rows = rows.query([]).map_err(check)?;
+    while let Some(row) = rows.next().map_err(check)? {
+        each(Record::Session(rows::session_from(row)?));
+    }
+    let mut rows = db.prepare("SELECT db, key, until_ns, length_ms FROM delays").map_err(check)?;
+    let mut rows = rows.query([]).map_err(check)?;
+    while let Some(row) = rows.next().map_err(check)? {
+        let length = ttl_from(rows::column(row, 3)?)?
+            .ok_or_else(|| JournalError::corrupt("a delay without a length"))?;
+        let until = Timestamp::from_stored(Some(rows::column(row, 2)?));
+        each(Record::DelayStarted(rows::name_from(row, 0, 1)?, Delay { until, length }));
+    }
+    Ok(())
+}
+
+fn read_held(
+    db: &Connection,
+    replay: &mut Replay,
+    each: &mut dyn FnMut(Box<StoredLease>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    read_leases(db, "SELECT * FROM held ORDER BY token", rows::lease_from, replay, each)
+}
+
+/// Passes every lease to `each`, in the order of tokens: what `select` finds, read by `decode`,
+/// with the change log applied.
+pub(super) fn read_leases(
+    db: &Connection,
+    select: &str,
+    decode: impl Fn(&Row<'_>) -> Result<StoredLease, JournalError>,
+    replay: &mut Replay,
+    each: &mut dyn FnMut(Box<StoredLease>) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    let check = |error| fault("read the database", &error);
+    let mut rows = db.prepare(select).map_err(check)?;
+    let mut rows = rows.query([]).map_err(check)?;
+    let mut next = i64::MIN;
+    while let Some(row) = rows.next().map_err(check)? {
+        let stored = decode(row)?;
+        let token = stored.lease.token.get();
+        if token < next {
+            let what = format!("token {token} is held twice, or out of order");
+            return Err(JournalError::corrupt(what));
+        }
+        replay.not_in_held(next..token, &mut *each)?;
+        next = token + 1;
+        if let Some(stored) = replay.in_held(Box::new(stored))? {
+            each(stored)?;
+        }
+    }
+    replay.not_in_held(next..i64::MAX, each)
+}
