@@ -145,7 +145,8 @@ fn a_transaction_reads_so_much_and_writes_all() {
     let mut requests = vec![keys; 20];
     requests.extend([&["lock", "new", "me"][..], &["get", "new"], &["del", "new"]]);
     let replies = exec(&mut client, &requests);
-    let refused = |reply: &Reply| matches!(reply, Reply::Error(text) if text.ends_with("it was not run"));
+    let refused =
+        |reply: &Reply| matches!(reply, Reply::Error(text) if text.ends_with("the command was not executed"));
     assert_eq!(count(&replies[0]), LOCKS);
     assert!(refused(&replies[19]) && refused(&replies[21]), "{:?}", &replies[19..]);
     assert!(matches!(replies[20], Reply::Integer(_)), "what changes something is done");

@@ -101,9 +101,9 @@ fn a_dependency_is_named_in_one_place() {
 const FUNCTION_LINES_MAX: usize = 80;
 const FILE_LINES_MAX: usize = 600;
 /// Files that are longer. Remove a row with the last reason for it.
-const LONG_FILES: &[&str] = &["config.rs", "journal/group_commit.rs"];
+const LONG_FILES: &[&str] = &["journal/group_commit.rs"];
 /// Files with a function that is longer, and its name.
-const LONG_FUNCTIONS: &[(&str, &str)] = &[("config.rs", "check")];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[("config/mod.rs", "check")];
 
 /// The names of functions, each with its number of lines. Needs code formatted by rustfmt.
 fn functions(text: &str) -> Vec<(String, usize)> {
