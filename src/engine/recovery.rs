@@ -99,8 +99,7 @@ impl Core {
                     }
                     self.lock_stats.lease_restored();
                     if let Some(session) = session {
-                        // The end of a session is one record; those of its leases may come in later commits.
-                        self.sessions.was_ended(session);
+                        // If its session is over, the first sweep frees it.
                         self.sessions.attach(session, &name, MemberKind::Lease);
                     }
                     if let Some(session) = counted_by {

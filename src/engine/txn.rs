@@ -16,7 +16,7 @@ use super::keyspace::{Guarded, Table};
 use super::late_owners::Lost;
 use super::sessions::MemberKind;
 use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
-use crate::domain::{FencingToken, LockName, Timestamp, WaiterId};
+use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
     self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, SetCondition, Slot, Waiter,
@@ -105,10 +105,15 @@ impl<'a> Txn<'a> {
     /// What all that this access has looked at so far depends on: for a refusal that depends on more than one lock. Fails if
     /// the state was rebuilt meanwhile: what was seen before may have been taken back, and a later Seq says nothing about it.
     pub fn covering_seq(&self) -> Result<Seq, Unavailable> {
-        self.with_table(|table| match table.epoch == self.epoch {
+        self.with_table(|table| match self.is_of_this_epoch(table) {
             true => Ok(self.engine.last()),
             false => Err(Unavailable::Journal(JournalError::rebuilt())),
         })
+    }
+
+    /// Whether the table was not rebuilt since this began.
+    pub(super) fn is_of_this_epoch(&self, table: &Table) -> bool {
+        table.epoch == self.epoch
     }
 
     pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
@@ -388,6 +393,13 @@ impl Engine {
         Ok(outcome)
     }
 
+    /// Adds a lease or waiter to a session, and sees to its end if the session has ended since the request was admitted.
+    fn attach(&self, session: SessionId, name: &LockName, kind: MemberKind) {
+        if self.core.sessions.attach(session, name, kind) {
+            self.core.deadlines.alarm.armed(Timestamp::default());
+        }
+    }
+
     /// What sessions, quotas and the memory of late owners have to know of an effect.
     fn note(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
         let core = &*self.core;
@@ -395,7 +407,7 @@ impl Engine {
             Effect::Granted { token, waiter } => {
                 let Some(lease) = all.granted(*token, guarded.slot) else { return };
                 if let Some(session) = lease.session() {
-                    core.sessions.attach(session, name, MemberKind::Lease);
+                    self.attach(session, name, MemberKind::Lease);
                     if waiter.is_some() {
                         core.sessions.detach(session, name, MemberKind::Waiter);
                     }
@@ -422,9 +434,7 @@ impl Engine {
                     core.late_owners.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
                 }
             }
-            Effect::Joined { session: Some(session), .. } => {
-                core.sessions.attach(*session, name, MemberKind::Waiter)
-            }
+            Effect::Joined { session: Some(session), .. } => self.attach(*session, name, MemberKind::Waiter),
             Effect::WaiterLeft { session: Some(session), .. } => {
                 core.sessions.detach(*session, name, MemberKind::Waiter);
             }

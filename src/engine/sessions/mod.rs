@@ -145,10 +145,19 @@ impl Txn<'_> {
         sessions.to_free(None, max).into_iter().try_for_each(|(id, name)| self.free(id, &name))
     }
 
-    /// Frees one lock of what ended with a session.
+    /// Frees one lock of what ended with a session, or, if much has ended, a part of it.
     fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
-        self.submit_to_end(name, &Op::Inspect)?;
-        self.engine().core.sessions.is_freed(id, name);
+        match self.submit(name, &Op::Inspect) {
+            Ok(_) => {}
+            Err(Unavailable::Unsettled) => return Ok(()),
+            Err(other) => return Err(other),
+        }
+        self.with_table(|table| {
+            // After a rebuild the session may have the lock again.
+            if self.is_of_this_epoch(table) {
+                self.engine().core.sessions.is_freed(id, name);
+            }
+        });
         Ok(())
     }
 
