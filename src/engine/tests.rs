@@ -913,7 +913,7 @@ async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable
 }
 
 #[tokio::test]
-async fn nobody_comes_between_the_operations_of_an_access_that_is_exclusive() {
+async fn no_operation_comes_between_those_of_an_exclusive_transaction() {
     let engine = memory(&Clock::manual());
     let other = Arc::clone(&engine);
     let exclusive = engine.exclusive_txn();
