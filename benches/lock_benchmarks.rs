@@ -51,7 +51,9 @@ impl Store {
     }
 
     fn submit(&self, name: &LockName, op: &Op) -> (Outcome, Seq) {
-        self.engine.access().submit(name, op).unwrap()
+        let txn = self.engine.txn();
+        let outcome = txn.submit(name, op).unwrap();
+        (outcome, txn.finish())
     }
 
     fn wait_until_durable(&self, seq: Seq) {
@@ -201,8 +203,9 @@ fn take_turns(store: &Store, owner: &str, turns: u64) {
     let (name, request) = (name(0), request(owner));
     let release = Op::Release { owner: request.owner.clone(), token: None };
     for _ in 0..turns {
-        match store.engine.access().submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
-            Acquired::Now(_, seq) => store.wait_until_durable(seq),
+        let txn = store.engine.txn();
+        match txn.submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
+            Acquired::Now(_) => store.wait_until_durable(txn.finish()),
             Acquired::Blocked(mut parked) => {
                 let WaitOutcome::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {
                     panic!("not granted")

@@ -40,7 +40,7 @@ pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
 pub use spec::{Command, Flags, Group, Handler, Run};
 pub use state::{Limits, ServerInfo, ServerState};
-pub use steps::{Progress, Steps};
+pub use steps::{LongRequest, Progress, Steps};
 
 /// All commands, in the order in which people want to read about them.
 pub static COMMANDS: &[Command] = &[

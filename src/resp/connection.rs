@@ -21,7 +21,9 @@ use tokio::time::{Instant, timeout};
 use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
-use crate::command::{AfterReply, Client, Execution, Incoming, OUTCOME_UNKNOWN, ServerState, Steps, Turn};
+use crate::command::{
+    AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn,
+};
 use crate::domain::Timestamp;
 use crate::engine::Blocked;
 use crate::journal::Seq;
@@ -61,7 +63,7 @@ enum Then {
     Yield,
     /// Continue the request in turns.
     Steps {
-        steps: Box<dyn Steps>,
+        request: LongRequest,
         is_answered: bool,
         command: &'static str,
     },
@@ -172,8 +174,8 @@ impl Connection {
                     }
                 }
                 Then::Continue | Then::Yield | Then::Answer { .. } => {}
-                Then::Steps { steps, is_answered, command } => {
-                    if self.take_turns(steps, is_answered, command).await? {
+                Then::Steps { request, is_answered, command } => {
+                    if self.take_turns(request, is_answered, command).await? {
                         return Ok(());
                     }
                 }
@@ -224,8 +226,8 @@ impl Connection {
             }
             done += length;
             let next = match next {
-                AfterReply::Steps(steps) => {
-                    break Then::Steps { steps, is_answered: reply.is_some(), command };
+                AfterReply::Steps(request) => {
+                    break Then::Steps { request, is_answered: reply.is_some(), command };
                 }
                 next => next,
             };
@@ -264,7 +266,7 @@ impl Connection {
     /// the connection must close.
     async fn take_turns(
         &mut self,
-        mut steps: Box<dyn Steps>,
+        mut request: LongRequest,
         is_answered: bool,
         command: &'static str,
     ) -> Result<bool, End> {
@@ -275,7 +277,7 @@ impl Connection {
             if self.client.info().is_killed() || is_gone(&self.stream) {
                 return Err(End::Closed);
             }
-            if let Some(execution) = self.client.advance(&server, &mut *steps) {
+            if let Some(execution) = self.client.advance(&server, &mut request) {
                 break execution;
             }
         };

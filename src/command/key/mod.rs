@@ -91,10 +91,7 @@ pub(in crate::command) const DBSIZE: Command = Command {
     arity: 1,
     flags: Flags::READONLY | Flags::FAST,
     keys: (0, 0, 0),
-    run: Run::Handler(|context, _| {
-        let held = context.access.keys_held(context.client.database());
-        context.observe(held).map(Reply::unsigned)
-    }),
+    run: Run::Handler(|context, _| Ok(Reply::unsigned(context.txn.keys_held(context.client.database())?))),
 };
 
 /// What Redis would call a key that is held in this mode.
@@ -108,7 +105,7 @@ pub(in crate::command) fn redis_type(mode: Mode) -> &'static str {
 fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Simple("none")) };
     let kind = |slot: &Slot, _| slot.newest().map_or("none", |lease| redis_type(lease.mode));
-    context.observe(context.access.read(&name, kind)).map(Reply::Simple)
+    Ok(Reply::Simple(context.txn.read(&name, kind)?))
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -121,7 +118,7 @@ fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     let count = |context: &mut Context<'_>| {
         let mut held = 0;
         for name in &names {
-            held += usize::from(context.observe(context.access.is_held(name))?);
+            held += usize::from(context.txn.is_held(name)?);
         }
         Ok(Reply::count(held))
     };

@@ -5,6 +5,7 @@
 use crate::command::steps::{Progress, Steps};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run};
 use crate::domain::LockName;
+use crate::engine::AnyTxn;
 use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
@@ -30,7 +31,7 @@ struct Forced {
 
 impl Steps for Forced {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
-        match context.observe(context.access.submit(&self.name, &Op::Force))? {
+        match context.txn.submit(&self.name, &Op::Force)? {
             Outcome::ReleasedSome(holders) => {
                 self.holders += holders;
                 context.spend(holders as usize * WORK_PER_HOLDER);
@@ -49,7 +50,7 @@ impl Steps for Forced {
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let mut steps = Forced { name: context.name(args.at(1))?, holders: 0 };
-    if !context.access.is_alone() {
+    if let AnyTxn::Shared(_) = context.txn {
         return context.in_turns(steps);
     }
     loop {

@@ -17,7 +17,7 @@ pub(in crate::command) const TIME: Command = Command {
     flags: Flags::FAST,
     keys: (0, 0, 0),
     run: Run::Handler(|context, _| {
-        let millis = context.access.wall_millis();
+        let millis = context.txn.wall_millis();
         let micros = (millis % 1000) * 1000;
         Ok(Reply::Array(vec![Reply::bulk((millis / 1000).to_string()), Reply::bulk(micros.to_string())]))
     }),

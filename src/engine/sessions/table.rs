@@ -225,8 +225,8 @@ impl Sessions {
         &self,
         id: SessionId,
         now: impl FnOnce() -> Timestamp,
-        journal: impl FnOnce(SessionRecord) -> Result<Seq, Unavailable>,
-    ) -> Result<Option<(Timestamp, Seq)>, Unavailable> {
+        journal: impl FnOnce(SessionRecord) -> Result<(), Unavailable>,
+    ) -> Result<Option<Timestamp>, Unavailable> {
         let table = &mut *self.table();
         let session = table.sessions.get_mut(&id).ok_or(Unavailable::NoSession)?;
         let (was, now) = (session.record.deadline, now());
@@ -234,14 +234,14 @@ impl Sessions {
             return Ok(None);
         }
         let deadline = now.after(session.record.ttl);
-        let seq = journal(SessionRecord { deadline, ..session.record.clone() })?;
+        journal(SessionRecord { deadline, ..session.record.clone() })?;
         session.record.deadline = deadline;
         if deadline != Timestamp::NEVER {
             table.deadlines.remove(&(was, id));
             table.deadlines.insert((deadline, id));
         }
         self.publish(table);
-        Ok(Some((deadline, seq)))
+        Ok(Some(deadline))
     }
 
     /// Ends a session for everybody, once `journal` has its end: before that of any of its leases. `None`: there is none of
@@ -495,8 +495,15 @@ mod tests {
         let at = |millis: u64| Timestamp::from_nanos(millis * 1_000_000);
         let ttl = Ttl::from_millis(500).ok();
         sessions.put(SessionRecord { id, name: String::new(), account: None, ttl, deadline: at(500) });
-        let kept = sessions.keep(id, || at(499), |record| Ok(Seq::from_u64(record.deadline.as_nanos())));
-        assert_eq!(kept, Ok(Some((at(999), Seq::from_u64(at(999).as_nanos())))));
+        let kept = sessions.keep(
+            id,
+            || at(499),
+            |record| {
+                assert_eq!(record.deadline, at(999));
+                Ok(())
+            },
+        );
+        assert_eq!(kept, Ok(Some(at(999))));
         assert_eq!(sessions.keep(id, || at(999), |_| panic!("journaled")), Ok(None));
         assert!(sessions.may_be_over(at(999)) && !sessions.may_be_over(at(998)));
         let other = sessions.keep(SessionId(8), || at(0), |_| panic!("journaled"));

@@ -99,10 +99,10 @@ pub(crate) fn run(input: &[u8]) {
                 break execution;
             }
         };
-        if let AfterReply::Steps(mut steps) = execution.next {
+        if let AfterReply::Steps(mut request) = execution.next {
             let is_answered = execution.reply.is_some();
             execution = loop {
-                if let Some(execution) = client.advance(&server, &mut *steps) {
+                if let Some(execution) = client.advance(&server, &mut request) {
                     break execution;
                 }
             };

@@ -53,11 +53,11 @@ impl World {
             if left == 0 {
                 continue;
             }
-            let lease = engine.access().read(&name(belief.key), |slot, now| {
+            let lease = engine.txn().read(&name(belief.key), |slot, now| {
                 let lease = slot.lease_of(&owner(belief.client));
                 lease.map(|lease| (lease.token.get(), lease.deadline.millis_left(now).unwrap_or(u64::MAX)))
             });
-            let Ok((found, _)) = lease else { continue };
+            let Ok(found) = lease else { continue };
             let limit = if belief.session.is_some() { 0 } else { left };
             let is_there = found.is_some_and(|(token, found)| token == belief.token && found >= limit);
             ensure(is_there, || {
