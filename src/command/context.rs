@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{Client, CommandError, ServerState, Steps, options};
 use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
 use crate::engine::{AnyTxn, Blocked};
-use crate::lock::{Op, Outcome};
 
 /// The context of a command handler.
 pub struct Context<'a> {
@@ -31,17 +30,6 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
-    /// Repeats an operation that ends a bounded number of leases per step until all have ended.
-    pub(super) fn submit_whole(&mut self, name: &LockName, op: &Op) -> Result<Outcome, CommandError> {
-        loop {
-            match (self.txn.submit(name, op)?, self.txn) {
-                (Outcome::ReleasedSome(_), AnyTxn::Exclusive(_)) => {}
-                (Outcome::ReleasedSome(_), AnyTxn::Shared(_)) => return Err(CommandError::UNSETTLED),
-                (outcome, _) => return Ok(outcome),
-            }
-        }
-    }
-
     /// Runs `work` in an exclusive transaction.
     pub(super) fn atomically<R>(
         &mut self,

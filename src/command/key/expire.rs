@@ -147,7 +147,7 @@ fn expire(
 }
 
 fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, CommandError> {
-    match context.submit_whole(name, op)? {
+    match context.txn.submit(name, op)? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         Outcome::NotHeld => Ok(Reply::Integer(0)),
         _ => Ok(Reply::Integer(1)),

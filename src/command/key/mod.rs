@@ -55,7 +55,7 @@ pub(in crate::command) fn delete(
         // No owner can have this value.
         Some(Err(_)) => return Ok(false),
     };
-    match context.submit_whole(&name, &Op::Delete { if_owner })? {
+    match context.txn.submit(&name, &Op::Delete { if_owner })? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         outcome => Ok(matches!(outcome, Outcome::Released(_))),
     }
