@@ -11,6 +11,7 @@
 //! | [`engine`] | the lock manager: table, expiry, sessions, waiters, recovery | protocols, storage, the rules of locks |
 //! | [`command`] | the table of commands, one file per verb | wire formats, sockets, storage, the rules of locks |
 //! | [`reply`] | what a command answers, in no protocol | bytes |
+//! | [`auth`] | secrets, the current password, users as configured | protocols, files |
 //! | [`resp`] | scanning, encoding, connections, the listener | what commands mean |
 //! | [`http`] | the HTTP adapter: routes, JSON, event streams, metrics as text | what locks do, RESP, storage |
 //! | [`metrics`] | counters and histograms | names, labels, clocks |
@@ -34,6 +35,7 @@
 //! * A failed commit is never an OK.
 //! * No guard covers IO or an `.await`.
 
+pub mod auth;
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
-use crate::command::{Limits, Password};
+use crate::auth::Secret;
+use crate::command::Limits;
 use crate::domain::TOKEN_MAX;
 use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::http::HttpConfig;
@@ -34,7 +35,7 @@ pub struct Config {
     /// Where Redis clients connect.
     pub listen: Vec<ListenAddress>,
     /// What they must know.
-    pub password: Option<Password>,
+    pub password: Option<Secret>,
     /// Listening beyond loopback without a password is meant.
     pub allows_no_password: bool,
     /// Where HTTP clients connect; empty: nowhere.
@@ -118,7 +119,7 @@ impl Config {
         let http = http_addresses(settings, allows_no_password)?;
         let listener = listener_limits(settings)?;
         let http_config = HttpConfig {
-            users: users(settings)?,
+            users: users(settings, password.as_ref())?,
             origins: origins(settings)?,
             locks_per_user_max: settings.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
             connections_max: listener.connections_max,
