@@ -17,7 +17,7 @@
 //! | [`metrics`] | counters and histograms | names, labels, clocks |
 //! | [`config`] | flags, variables and file become a checked configuration | defaults that are not in its table |
 //! | [`server`] | the composition root: open, recover, bind, serve, drain; the log | everything that could be decided elsewhere |
-//! | [`net`] | sockets that listen, at several addresses | protocols |
+//! | [`net`] | addresses, the accept loop, streams of bytes | protocols |
 //! | [`logging`] | the log's way to stderr: a bounded queue, a line a second for each call site | what is logged |
 //! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
 //!
