@@ -5,7 +5,6 @@
 //! Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
-mod auth;
 mod client;
 mod connection;
 mod context;
@@ -31,7 +30,6 @@ use std::sync::LazyLock;
 use rustc_hash::FxHashMap;
 
 pub use args::{Args, OwnedArgs, Span};
-pub use auth::{CurrentPassword, Password};
 pub use client::{AfterReply, Client, Execution};
 pub use context::Context;
 use context::name_or_none;

@@ -47,7 +47,7 @@ pub use expiry::Expiry;
 pub use keyspace::{HeldLock, Scan, Scanned};
 use keyspace::{NameHash, Table};
 use late_owners::LateOwners;
-pub use pseudonyms::{Pseudonyms, keyed};
+pub use pseudonyms::Pseudonyms;
 use quotas::Quotas;
 use recovery::Progress;
 use sessions::Sessions;

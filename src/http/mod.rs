@@ -36,12 +36,13 @@ use self::budget::Budget;
 use self::error::ApiError;
 pub use self::listener::serve;
 use self::metrics::HttpMetrics;
+pub use self::names::is_namespace;
 use self::pseudonyms::Ids;
 use self::timeseries::History;
 use self::users::Users;
-pub use self::users::{Secret, UserConfig, UsersConfig};
 
 use self::watch::Watchers;
+use crate::auth::UsersConfig;
 use crate::domain::Timestamp;
 use crate::engine::{Engine, Event, Txn, Unavailable};
 use crate::metrics::ServerMetrics;

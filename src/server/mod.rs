@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
-use crate::command::{self, Clients, CurrentPassword, PubSub, Publication, ServerInfo, ServerState};
+use crate::command::{self, Clients, PubSub, Publication, ServerInfo, ServerState};
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Uri};
+use octostore::auth::UsersConfig;
 use octostore::clock::Clock;
 use octostore::command;
 use octostore::engine::{Engine, EngineConfig};
-use octostore::http::{HttpConfig, HttpState, UsersConfig, parts};
+use octostore::http::{HttpConfig, HttpState, parts};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::ServerMetrics;
 use tower_service::Service;

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
+use octostore::auth::CurrentPassword;
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, Clients, CurrentPassword, Execution, Limits, PubSub, ServerInfo, ServerState,
+    self, AfterReply, Client, Clients, Execution, Limits, PubSub, ServerInfo, ServerState,
 };
 use octostore::domain::Timestamp;
 use octostore::engine::{Engine, EngineConfig};
