@@ -20,6 +20,13 @@ pub struct OwnedArgs {
 }
 
 impl OwnedArgs {
+    /// Copies `args`.
+    pub fn of<A: AsRef<[u8]>>(args: impl IntoIterator<Item = A>) -> OwnedArgs {
+        let mut owned = OwnedArgs::default();
+        args.into_iter().for_each(|arg| owned.push(arg.as_ref()));
+        owned
+    }
+
     /// Appends an argument.
     pub fn push(&mut self, arg: &[u8]) {
         let start = self.bytes.len() as u32;
@@ -73,10 +80,13 @@ impl<'a> Args<'a> {
         (n.min(self.len())..self.len()).map(move |n| args.at(n))
     }
 
+    /// The arguments without the first `n`, numbered from 0 again.
+    pub fn skip(&self, n: usize) -> Args<'a> {
+        Args { bytes: self.bytes, spans: self.spans.get(n..).unwrap_or_default() }
+    }
+
     /// Copies the arguments.
     pub fn to_owned(&self) -> OwnedArgs {
-        let mut owned = OwnedArgs::default();
-        self.from(0).for_each(|arg| owned.push(arg));
-        owned
+        OwnedArgs::of(self.from(0))
     }
 }

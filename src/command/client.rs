@@ -379,8 +379,7 @@ fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
     if options::is(arg, "help") {
         return Ok(command);
     }
-    let found = subcommands.iter().find(|subcommand| options::is(arg, subcommand.own_name()));
-    let subcommand = found.ok_or_else(|| {
+    let subcommand = command.subcommand(arg).ok_or_else(|| {
         let (arg, name) = (printable(arg, 128), command.name.to_ascii_uppercase());
         CommandError::new(format!("ERR unknown subcommand '{arg}'. Try {name} HELP."))
     })?;

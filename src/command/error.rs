@@ -19,6 +19,8 @@ impl CommandError {
     pub(super) const SYNTAX: CommandError = CommandError::fixed("ERR syntax error");
     pub(super) const NOT_AN_INTEGER: CommandError =
         CommandError::fixed("ERR value is not an integer or out of range");
+    pub(super) const KEY_COUNT: CommandError =
+        CommandError::fixed("ERR Number of keys can't be greater than number of args");
     pub(super) const WRONG_TYPE: CommandError =
         CommandError::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
 

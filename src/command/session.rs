@@ -1,66 +1,49 @@
 //! `SESSION OPEN | KEEPALIVE | CLOSE | INFO`: one keepalive for any number of locks.
 
 use super::lock::session_text;
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, options};
+use super::{Args, Command, CommandError, Context, Flags, Group, options};
 use crate::domain::{SessionId, Ttl};
 use crate::engine::Unavailable;
 use crate::reply::Reply;
 
-const fn subcommand(
-    name: &'static str,
-    syntax: &'static str,
-    arity: i8,
-    flags: u16,
-    summary: &'static str,
-    run: super::Handler,
-) -> Command {
-    let (group, keys) = (Group::Lock, (0, 0, 0));
-    Command { name, syntax, summary, group, arity, flags, keys, run: Run::Handler(run) }
-}
-
-pub(super) const SESSION: Command = Command {
-    name: "session",
-    syntax: "",
-    summary: "A container for session commands. A session ends together with all its locks.",
-    group: Group::Lock,
-    arity: -2,
-    flags: Flags::NONE,
-    keys: (0, 0, 0),
-    run: Run::Subcommands(&[
-        subcommand(
-            "session|open",
-            "[EX seconds | PX milliseconds] [NAME text]",
-            -2,
-            Flags::WRITE | Flags::FAST,
-            "Opens a session. Returns its id, which is a secret.",
-            open,
-        ),
-        subcommand(
-            "session|keepalive",
-            "id",
-            3,
-            Flags::WRITE | Flags::FAST,
-            "Extends a session to its TTL from now. Returns the remaining milliseconds, or Null if the session does not exist.",
-            keep_alive,
-        ),
-        subcommand(
-            "session|close",
-            "id",
-            3,
-            Flags::WRITE,
-            "Closes a session and atomically releases all its locks. Returns the number of locks released.",
-            close,
-        ),
-        subcommand(
-            "session|info",
-            "id",
-            3,
-            Flags::READONLY | Flags::FAST,
-            "Returns the name, remaining milliseconds and number of locks of a session.",
-            info,
-        ),
-    ]),
-};
+pub(super) const SESSION: Command = Command::container(
+    "session",
+    -2,
+    &[
+        Command::new("session|open", -2, open)
+            .group(Group::Lock)
+            .flags(Flags::WRITE | Flags::FAST)
+            .syntax("[EX seconds | PX milliseconds] [NAME text]")
+            .summary("Opens a session. Returns its id, which is a secret.")
+            .example("SESSION OPEN EX 10 NAME worker-1"),
+        Command::new("session|keepalive", 3, keep_alive)
+            .group(Group::Lock)
+            .flags(Flags::WRITE | Flags::FAST)
+            .syntax("id")
+            .summary(
+                "Extends a session to its TTL from now. Returns the remaining milliseconds, or Null \
+                 if the session does not exist.",
+            )
+            .example("SESSION KEEPALIVE 00000000000000000000000000000000"),
+        Command::new("session|close", 3, close)
+            .group(Group::Lock)
+            .flags(Flags::WRITE)
+            .syntax("id")
+            .summary(
+                "Closes a session and atomically releases all its locks. Returns the number of locks \
+                 released.",
+            )
+            .example("SESSION CLOSE 00000000000000000000000000000000"),
+        Command::new("session|info", 3, info)
+            .group(Group::Lock)
+            .flags(Flags::READONLY | Flags::FAST)
+            .syntax("id")
+            .summary("Returns the name, remaining milliseconds and number of locks of a session.")
+            .example("SESSION INFO 00000000000000000000000000000000"),
+    ],
+)
+.group(Group::Lock)
+.summary("A container for session commands. A session ends together with all its locks.");
 
 const NAME_BYTES_MAX: usize = 1024;
 

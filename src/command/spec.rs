@@ -1,29 +1,33 @@
 //! A row of the command table.
 //!
+//! Guarantees: a row is a constant, built by [`Command::new`] and the methods after it.
 //! Not here: the table itself, handlers.
 
-use super::{Args, CommandError, Context};
+use super::{Args, CommandError, Context, KeySpec};
 use crate::reply::Reply;
 
 /// A command, or a subcommand of one.
 #[derive(Debug)]
 pub struct Command {
-    /// Lower case; a subcommand has its container's name in front: `client|id`.
+    /// Lower case. A subcommand has the name of its container in front: `client|id`.
     pub name: &'static str,
-    /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives, `...` repeated.
+    /// Number of arguments including the name; `-n` means at least `n`.
+    pub arity: i8,
+    /// The implementation.
+    pub run: Run,
+    /// The group in the documentation.
+    pub group: Group,
+    /// [`Flags`], combined.
+    pub flags: u16,
+    /// The positions of the keys among the arguments.
+    pub keys: KeySpec,
+    /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives,
+    /// `...` repeated.
     pub syntax: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// The group in the documentation.
-    pub group: Group,
-    /// Number of arguments including the name; `-n` means at least `n`.
-    pub arity: i8,
-    /// [`Flags`], combined.
-    pub flags: u16,
-    /// Positions of the keys: first, last (negative counts from the end), step. All 0 if there are none.
-    pub keys: (i8, i8, i8),
-    /// The implementation.
-    pub run: Run,
+    /// A valid request; empty for a container.
+    pub example: &'static str,
 }
 
 /// The implementation of a [`Command`].
@@ -121,6 +125,54 @@ impl Flags {
 }
 
 impl Command {
+    /// A command without flags, keys and arguments.
+    pub(super) const fn new(name: &'static str, arity: i8, handler: Handler) -> Command {
+        Command::with(name, arity, Run::Handler(handler))
+    }
+
+    /// A command whose second argument selects a subcommand.
+    pub(super) const fn container(name: &'static str, arity: i8, subcommands: &'static [Command]) -> Command {
+        Command::with(name, arity, Run::Subcommands(subcommands))
+    }
+
+    const fn with(name: &'static str, arity: i8, run: Run) -> Command {
+        Command {
+            name,
+            arity,
+            run,
+            group: Group::Server,
+            flags: Flags::NONE,
+            keys: KeySpec::None,
+            syntax: "",
+            summary: "",
+            example: "",
+        }
+    }
+
+    pub(super) const fn group(self, group: Group) -> Command {
+        Command { group, ..self }
+    }
+
+    pub(super) const fn flags(self, flags: u16) -> Command {
+        Command { flags, ..self }
+    }
+
+    pub(super) const fn keys(self, keys: KeySpec) -> Command {
+        Command { keys, ..self }
+    }
+
+    pub(super) const fn syntax(self, syntax: &'static str) -> Command {
+        Command { syntax, ..self }
+    }
+
+    pub(super) const fn summary(self, summary: &'static str) -> Command {
+        Command { summary, ..self }
+    }
+
+    pub(super) const fn example(self, example: &'static str) -> Command {
+        Command { example, ..self }
+    }
+
     /// The name without the container's.
     pub fn own_name(&self) -> &'static str {
         self.name.rsplit('|').next().unwrap_or(self.name)

@@ -3,68 +3,70 @@
 //! Redis' lock idiom on the same leases: the value is the owner. A plain SET replaces the holder under a new token; the
 //! holder's own SET keeps it. OK, or Null if the condition does not hold, which for NX includes a lock-delay that is running.
 
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, key, name_or_none, options};
+use super::{
+    Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, key, name_or_none, options,
+};
 use crate::domain::{LockName, Owner, Ttl};
 use crate::lock::{Mode, Op, Outcome, Request, SetCondition};
 use crate::reply::Reply;
 
-pub(super) const SET: Command = Command {
-    name: "set",
-    syntax: "key value [NX | XX | IFEQ comparison-value] [GET] \
-             [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
-    summary: "Sets the owner of a key, replacing any other, as Redis' lock idiom does.",
-    group: Group::String,
-    arity: -3,
-    flags: Flags::WRITE | Flags::DENYOOM,
-    keys: (1, 1, 1),
-    run: Run::Handler(set),
-};
+pub(in crate::command) const COMMANDS: &[Command] = &[SET, SETNX, GET, DELEX, DELIFEQ];
 
-pub(super) const SETNX: Command = Command {
-    name: "setnx",
-    syntax: "key value",
-    summary: "Sets the owner of a key, without expiry, if the key does not exist.",
-    group: Group::String,
-    arity: 3,
-    flags: Flags::WRITE | Flags::DENYOOM | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(setnx),
-};
+const SET: Command = Command::new("set", -3, set)
+    .group(Group::String)
+    .flags(Flags::WRITE | Flags::DENYOOM)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax(
+        "key value [NX | XX | IFEQ comparison-value] [GET] [EX seconds | PX milliseconds | \
+         EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
+    )
+    .summary("Sets the owner of a key, replacing any other, as Redis' lock idiom does.")
+    .example("SET jobs:import worker-1 NX PX 30000");
 
-pub(super) const GET: Command = Command {
-    name: "get",
-    syntax: "key",
-    summary: "Returns the owner of a key, or Null. Fails for shared and limited locks, which may have several.",
-    group: Group::String,
-    arity: 2,
-    flags: Flags::READONLY | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(get),
-};
+const SETNX: Command = Command::new("setnx", 3, setnx)
+    .group(Group::String)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax("key value")
+    .summary("Sets the owner of a key, without expiry, if the key does not exist.")
+    .example("SETNX jobs:import worker-1");
 
-pub(super) const DELEX: Command = Command {
-    name: "delex",
-    syntax: "key [IFEQ comparison-value]",
-    summary: "Deletes a key if its owner equals the given value. Returns 1, or 0 if it was not deleted.",
-    group: Group::String,
-    arity: -2,
-    flags: Flags::WRITE | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(delex),
-};
+const GET: Command = Command::new("get", 2, get)
+    .group(Group::String)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the owner of a key, or Null. Fails for shared and limited locks, which may \
+         have several.",
+    )
+    .example("GET jobs:import");
 
-pub(super) const DELIFEQ: Command = Command {
-    name: "delifeq",
-    syntax: "key comparison-value",
-    summary: "Deletes a key if its owner equals the given value. Returns 1, or 0 if it was not deleted.",
-    group: Group::String,
-    arity: 3,
-    flags: Flags::WRITE | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(|context, args| {
-        key::delete(context, args.at(1), Some(args.at(2))).map(key::reply_deleted)
-    }),
-};
+const DELEX: Command = Command::new("delex", -2, delex)
+    .group(Group::String)
+    .flags(Flags::WRITE | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax("key [IFEQ comparison-value]")
+    .summary(
+        "Deletes a key if its owner equals the given value. Returns 1, or 0 if it was not \
+         deleted.",
+    )
+    .example("DELEX jobs:import IFEQ worker-1");
+
+const DELIFEQ: Command = Command::new("delifeq", 3, delifeq)
+    .group(Group::String)
+    .flags(Flags::WRITE | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax("key comparison-value")
+    .summary(
+        "Deletes a key if its owner equals the given value. Returns 1, or 0 if it was not \
+         deleted.",
+    )
+    .example("DELIFEQ jobs:import worker-1");
+
+fn delifeq(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    key::delete(context, args.at(1), Some(args.at(2))).map(key::reply_deleted)
+}
 
 /// When the key is to end.
 #[derive(Clone, Copy)]

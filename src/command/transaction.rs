@@ -7,10 +7,13 @@ use std::collections::VecDeque;
 use super::pubsub::PublishAll;
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
-    Args, Client, Command, CommandError, Context, Flags, Group, OwnedArgs, Progress, Run, Steps, options,
+    Args, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs, Progress,
+    Steps, options,
 };
 use crate::engine::Watch;
 use crate::reply::Reply;
+
+pub(in crate::command) const COMMANDS: &[Command] = &[MULTI, EXEC, DISCARD, WATCH, UNWATCH];
 
 /// The commands queued by MULTI.
 #[derive(Default)]
@@ -27,62 +30,53 @@ impl Transaction {
     }
 }
 
-const fn command(
-    name: &'static str,
-    syntax: &'static str,
-    arity: i8,
-    flags: u16,
-    summary: &'static str,
-    run: super::Handler,
-) -> Command {
-    let (group, keys) = (Group::Transactions, (0, 0, 0));
-    Command { name, syntax, summary, group, arity, flags: flags | Flags::FAST, keys, run: Run::Handler(run) }
+const MULTI: Command = Command::new("multi", 1, multi)
+    .group(Group::Transactions)
+    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .summary("Starts a transaction: queues the commands that follow until EXEC.")
+    .example("MULTI");
+
+const EXEC: Command = Command::new("exec", 1, exec)
+    .group(Group::Transactions)
+    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .summary(
+        "Executes the queued commands atomically. Returns Null if a watched key has \
+         changed.",
+    )
+    .example("EXEC");
+
+const DISCARD: Command = Command::new("discard", 1, discard)
+    .group(Group::Transactions)
+    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .summary("Discards a transaction.")
+    .example("DISCARD");
+
+fn discard(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    if context.client.transaction.is_none() {
+        return Err(CommandError::fixed("ERR DISCARD without MULTI"));
+    }
+    context.client.discard_transaction();
+    Ok(Reply::OK)
 }
 
-pub(super) const MULTI: Command = command(
-    "multi",
-    "",
-    1,
-    Flags::NOT_QUEUED,
-    "Starts a transaction: queues the commands that follow until EXEC.",
-    multi,
-);
+const WATCH: Command = Command::new("watch", -2, watch)
+    .group(Group::Transactions)
+    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .keys(KeySpec::all(KeyAccess::Read))
+    .syntax("key [key ...]")
+    .summary("Monitors keys: EXEC returns Null if one of them changes first.")
+    .example("WATCH jobs:import");
 
-pub(super) const EXEC: Command = command(
-    "exec",
-    "",
-    1,
-    Flags::NOT_QUEUED,
-    "Executes the queued commands atomically. Returns Null if a watched key has changed.",
-    exec,
-);
+const UNWATCH: Command = Command::new("unwatch", 1, unwatch)
+    .group(Group::Transactions)
+    .flags(Flags::FAST)
+    .summary("Forgets all watched keys.")
+    .example("UNWATCH");
 
-pub(super) const DISCARD: Command =
-    command("discard", "", 1, Flags::NOT_QUEUED, "Discards a transaction.", |context, _| {
-        if context.client.transaction.is_none() {
-            return Err(CommandError::fixed("ERR DISCARD without MULTI"));
-        }
-        context.client.discard_transaction();
-        Ok(Reply::OK)
-    });
-
-pub(super) const WATCH: Command = Command {
-    keys: (1, -1, 1),
-    ..command(
-        "watch",
-        "key [key ...]",
-        -2,
-        Flags::NOT_QUEUED,
-        "Monitors keys: EXEC returns Null if one of them changes first.",
-        watch,
-    )
-};
-
-pub(super) const UNWATCH: Command =
-    command("unwatch", "", 1, Flags::NONE, "Forgets all watched keys.", |context, _| {
-        context.client.watch = None;
-        Ok(Reply::OK)
-    });
+fn unwatch(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    context.client.watch = None;
+    Ok(Reply::OK)
+}
 
 fn multi(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     if context.client.transaction.is_some() {

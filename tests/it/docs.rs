@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use octostore::command::{COMMANDS, Command, Flags, Group};
+use octostore::command::{Command, Flags, Group, commands, commands_and_subcommands};
 use octostore::config::OPTIONS;
 
 use crate::support::server::TestServer;
@@ -76,13 +76,13 @@ fn the_command_page_matches_the_command_table() {
     let mut page = String::new();
     let mut listed = 0;
     for (group, title) in groups {
-        let members: Vec<_> = COMMANDS.iter().filter(|command| command.group == group).collect();
-        let _ = write!(page, "\n## {title}\n\n| command | | flags |\n|---|---|---|\n");
+        let members: Vec<_> = commands().filter(|command| command.group == group).collect();
+        let _ = write!(page, "\n## {title}\n\n| command | | example | flags |\n|---|---|---|---|\n");
         members.iter().for_each(|command| page.push_str(&command_rows(command)));
         listed += members.len();
     }
     page.push('\n');
-    assert_eq!(listed, COMMANDS.len(), "every group has a title");
+    assert_eq!(listed, commands().count(), "every group has a title");
     check_generated("docs/commands.md", &page);
 }
 
@@ -95,7 +95,18 @@ fn command_rows(command: &Command) -> String {
     let call = format!("{name} {}", command.syntax);
     let call = call.trim_end().replace('|', "\\|");
     let summary = command.summary.replace('|', "\\|").replace('<', "\\<");
-    format!("| `{call}` | {summary} | {} |\n", Flags::names(command.flags).join(", "))
+    let flags = Flags::names(command.flags).join(", ");
+    format!("| `{call}` | {summary} | `{}` | {flags} |\n", command.example)
+}
+
+#[test]
+fn the_example_of_every_command_runs() {
+    let server = TestServer::manual(&[]);
+    for command in commands_and_subcommands().filter(|command| command.subcommands().is_empty()) {
+        let reply = server.connect().line(command.example);
+        let refusals = ["-ERR syntax", "-ERR wrong number", "-ERR unknown", "-ERR value is not"];
+        assert!(!refusals.iter().any(|start| reply.starts_with(start)), "{}: {reply}", command.example);
+    }
 }
 
 #[test]
@@ -124,7 +135,7 @@ fn the_example_of_a_new_command_matches_its_source() {
     let mut files = Vec::new();
     rust_files(&root().join("src/command"), &mut files);
     let mut diff = "\n```diff\n".to_owned();
-    let is_row = |line: &&str| line.trim() == "lock::FENCE,";
+    let is_row = |line: &&str| line.trim() == "fence::FENCE,";
     for path in files {
         let (text, name) = (read(&path), path.strip_prefix(root()).expect("below it").display());
         let added: Vec<&str> = match path.ends_with("fence.rs") {
@@ -174,7 +185,7 @@ fn the_compatibility_page_has_every_command_in_the_right_section() {
         [] => vec![command],
         subcommands => subcommands.iter().collect(),
     };
-    let names = COMMANDS.iter().flat_map(leaves);
+    let names = commands().flat_map(leaves);
     let names: Vec<String> =
         names.map(|command| command.name.to_ascii_uppercase().replace('|', " ")).collect();
     for name in &names {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use octostore::command::{COMMANDS, Command};
+use octostore::command::commands_and_subcommands;
 use octostore::engine::EventKind;
 
 use crate::support::client::encode;
@@ -175,6 +175,8 @@ const WORST: &[(&str, &[&str])] = &[
     ("command|info", &["COMMAND INFO", "COMMAND INFO $lock_words"]),
     ("command|docs", &["COMMAND DOCS", "COMMAND DOCS $lock_words"]),
     ("command|list", &["COMMAND LIST", "COMMAND LIST FILTERBY PATTERN $glob"]),
+    ("command|getkeys", &["COMMAND GETKEYS DEL $lock_words"]),
+    ("command|getkeysandflags", &["COMMAND GETKEYSANDFLAGS DEL $lock_words"]),
     ("config", &["CONFIG HELP", "CONFIG $mega"]),
     ("config|get", &["CONFIG GET *", "CONFIG GET $patterns", "CONFIG GET $mega"]),
     ("info", &["INFO", "INFO everything", "INFO $lock_words"]),
@@ -869,12 +871,8 @@ impl Runner {
     }
 }
 
-fn all_commands() -> impl Iterator<Item = &'static Command> {
-    COMMANDS.iter().flat_map(|command| std::iter::once(command).chain(command.subcommands()))
-}
-
 fn commands(runner: &mut Runner, is_multi: bool) {
-    for command in all_commands() {
+    for command in commands_and_subcommands() {
         let worst = WORST.iter().find(|(name, _)| *name == command.name);
         let Some((_, lines)) = worst else {
             runner.faults.push(format!("{}: no worst arguments are known", command.name));

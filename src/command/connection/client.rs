@@ -4,95 +4,80 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::command::registry::ClientInfo;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, options};
+use crate::command::{Args, Command, CommandError, Context, Group, Progress, Steps, options};
 use crate::reply::{Reply, Rope};
 
-const fn subcommand(
-    name: &'static str,
-    syntax: &'static str,
-    arity: i8,
-    summary: &'static str,
-    run: crate::command::Handler,
-) -> Command {
-    let (group, keys) = (Group::Connection, (0, 0, 0));
-    Command { name, syntax, summary, group, arity, flags: Flags::NONE, keys, run: Run::Handler(run) }
+pub(super) const CLIENT: Command = Command::container(
+    "client",
+    -2,
+    &[
+        Command::new("client|id", 2, |context, _| Ok(Reply::unsigned(context.client.info().id)))
+            .group(Group::Connection)
+            .summary("Returns the id of the connection.")
+            .example("CLIENT ID"),
+        Command::new("client|setname", 3, setname)
+            .group(Group::Connection)
+            .syntax("connection-name")
+            .summary("Sets the name of the connection.")
+            .example("CLIENT SETNAME worker-1"),
+        Command::new("client|getname", 2, getname)
+            .group(Group::Connection)
+            .summary("Returns the name of the connection, or Null.")
+            .example("CLIENT GETNAME"),
+        Command::new("client|setinfo", 4, set_info)
+            .group(Group::Connection)
+            .syntax("LIB-NAME libname | LIB-VER libver")
+            .summary("Sets the name or version of the client library.")
+            .example("CLIENT SETINFO LIB-NAME my-client"),
+        Command::new("client|info", 2, info)
+            .group(Group::Connection)
+            .summary("Returns information about the connection.")
+            .example("CLIENT INFO"),
+        Command::new("client|list", -2, list)
+            .group(Group::Connection)
+            .syntax("[TYPE type] [ID client-id [client-id ...]]")
+            .summary("Returns information about all connections, or about those that match.")
+            .example("CLIENT LIST TYPE normal"),
+        Command::new("client|kill", -3, kill)
+            .group(Group::Connection)
+            .syntax("filter [value] [filter value ...]")
+            .summary("Closes connections by ADDR, LADDR, ID, TYPE, USER, MAXAGE and SKIPME.")
+            .example("CLIENT KILL TYPE pubsub"),
+        Command::new("client|no-evict", 3, on_or_off)
+            .group(Group::Connection)
+            .syntax("ON | OFF")
+            .summary("Accepted for compatibility: the server evicts no clients.")
+            .example("CLIENT NO-EVICT ON"),
+        Command::new("client|no-touch", 3, on_or_off)
+            .group(Group::Connection)
+            .syntax("ON | OFF")
+            .summary("Accepted for compatibility: reads never modify keys.")
+            .example("CLIENT NO-TOUCH ON"),
+        Command::new("client|reply", 3, |context, args| context.client.set_replies(args.at(2)))
+            .group(Group::Connection)
+            .syntax("ON | OFF | SKIP")
+            .summary("Turns replies to the connection on or off, or skips the next one.")
+            .example("CLIENT REPLY ON"),
+    ],
+)
+.group(Group::Connection)
+.summary("A container for client connection commands.");
+
+fn info(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    context.client.update_registry(false);
+    let now = context.txn.now();
+    Ok(Reply::Text(context.client.info().line(now) + "\n"))
 }
 
-pub(in crate::command) const CLIENT: Command = Command {
-    name: "client",
-    syntax: "",
-    summary: "A container for client connection commands.",
-    group: Group::Connection,
-    arity: -2,
-    flags: Flags::NONE,
-    keys: (0, 0, 0),
-    run: Run::Subcommands(&[
-        subcommand("client|id", "", 2, "Returns the id of the connection.", |context, _| {
-            Ok(Reply::unsigned(context.client.info().id))
-        }),
-        subcommand(
-            "client|setname",
-            "connection-name",
-            3,
-            "Sets the name of the connection.",
-            |context, args| {
-                context.client.set_name(valid_name(args.at(2))?);
-                Ok(Reply::OK)
-            },
-        ),
-        subcommand("client|getname", "", 2, "Returns the name of the connection, or Null.", |context, _| {
-            let name = context.client.info().name();
-            Ok(if name.is_empty() { Reply::Null } else { Reply::bulk(name) })
-        }),
-        subcommand(
-            "client|setinfo",
-            "LIB-NAME libname | LIB-VER libver",
-            4,
-            "Sets the name or version of the client library.",
-            set_info,
-        ),
-        subcommand("client|info", "", 2, "Returns information about the connection.", |context, _| {
-            context.client.update_registry(false);
-            let now = context.txn.now();
-            Ok(Reply::Text(context.client.info().line(now) + "\n"))
-        }),
-        subcommand(
-            "client|list",
-            "[TYPE type] [ID client-id [client-id ...]]",
-            -2,
-            "Returns information about all connections, or about those that match.",
-            list,
-        ),
-        subcommand(
-            "client|kill",
-            "filter [value] [filter value ...]",
-            -3,
-            "Closes connections by ADDR, LADDR, ID, TYPE, USER, MAXAGE and SKIPME.",
-            kill,
-        ),
-        subcommand(
-            "client|no-evict",
-            "ON | OFF",
-            3,
-            "Accepted for compatibility: the server evicts no clients.",
-            on_or_off,
-        ),
-        subcommand(
-            "client|no-touch",
-            "ON | OFF",
-            3,
-            "Accepted for compatibility: reads never modify keys.",
-            on_or_off,
-        ),
-        subcommand(
-            "client|reply",
-            "ON | OFF | SKIP",
-            3,
-            "Turns replies to the connection on or off, or skips the next one.",
-            |context, args| context.client.set_replies(args.at(2)),
-        ),
-    ]),
-};
+fn getname(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.client.info().name();
+    Ok(if name.is_empty() { Reply::Null } else { Reply::bulk(name) })
+}
+
+fn setname(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    context.client.set_name(valid_name(args.at(2))?);
+    Ok(Reply::OK)
+}
 
 /// A name that fits into a line of `CLIENT LIST`.
 pub(in crate::command) fn valid_name(name: &[u8]) -> Result<&str, CommandError> {

@@ -3,61 +3,61 @@
 mod client;
 
 use crate::command::steps::{Progress, Steps};
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, options};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, options};
 use crate::domain::DATABASES;
 use crate::reply::Reply;
-pub(in crate::command) use client::CLIENT;
 
-const fn command(
-    name: &'static str,
-    syntax: &'static str,
-    arity: i8,
-    flags: u16,
-    summary: &'static str,
-    run: crate::command::Handler,
-) -> Command {
-    let (group, keys) = (Group::Connection, (0, 0, 0));
-    Command { name, syntax, summary, group, arity, flags: flags | Flags::FAST, keys, run: Run::Handler(run) }
+pub(in crate::command) const COMMANDS: &[Command] =
+    &[HELLO, AUTH, PING, ECHO, SELECT, RESET, QUIT, client::CLIENT];
+
+const HELLO: Command = Command::new("hello", -1, hello)
+    .group(Group::Connection)
+    .flags(Flags::NO_AUTH | Flags::FAST)
+    .syntax("[protover [AUTH username password] [SETNAME clientname]]")
+    .summary("Selects RESP2 or RESP3. Returns information about the server.")
+    .example("HELLO 3 SETNAME worker-1");
+
+const AUTH: Command = Command::new("auth", -2, auth)
+    .group(Group::Connection)
+    .flags(Flags::NO_AUTH | Flags::FAST)
+    .syntax("[username] password")
+    .summary("Authenticates the connection. The only user is named default.")
+    .example("AUTH default secret");
+
+const PING: Command = Command::new("ping", -1, ping)
+    .group(Group::Connection)
+    .flags(Flags::SUBSCRIBED | Flags::FAST)
+    .syntax("[message]")
+    .summary("Returns PONG, or the message.")
+    .example("PING");
+
+const ECHO: Command = Command::new("echo", 2, |_, args| Ok(Reply::bulk(args.at(1))))
+    .group(Group::Connection)
+    .flags(Flags::FAST)
+    .syntax("message")
+    .summary("Returns the message.")
+    .example("ECHO hello");
+
+const SELECT: Command = Command::new("select", 2, select)
+    .group(Group::Connection)
+    .flags(Flags::FAST)
+    .syntax("index")
+    .summary("Selects the current database, 0 to 15.")
+    .example("SELECT 1");
+
+const RESET: Command = Command::new("reset", 1, reset)
+    .group(Group::Connection)
+    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST)
+    .summary(
+        "Resets the connection to its initial state. Locks acquired with CONN remain held \
+         until it closes.",
+    )
+    .example("RESET");
+
+fn reset(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    context.client.reset();
+    context.in_turns(Unsubscribe)
 }
-
-pub(in crate::command) const HELLO: Command = command(
-    "hello",
-    "[protover [AUTH username password] [SETNAME clientname]]",
-    -1,
-    Flags::NO_AUTH,
-    "Selects RESP2 or RESP3. Returns information about the server.",
-    hello,
-);
-
-pub(in crate::command) const AUTH: Command = command(
-    "auth",
-    "[username] password",
-    -2,
-    Flags::NO_AUTH,
-    "Authenticates the connection. The only user is named default.",
-    auth,
-);
-
-pub(in crate::command) const PING: Command =
-    command("ping", "[message]", -1, Flags::SUBSCRIBED, "Returns PONG, or the message.", ping);
-
-pub(in crate::command) const ECHO: Command =
-    command("echo", "message", 2, Flags::NONE, "Returns the message.", |_, args| Ok(Reply::bulk(args.at(1))));
-
-pub(in crate::command) const SELECT: Command =
-    command("select", "index", 2, Flags::NONE, "Selects the current database, 0 to 15.", select);
-
-pub(in crate::command) const RESET: Command = command(
-    "reset",
-    "",
-    1,
-    Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED,
-    "Resets the connection to its initial state. Locks acquired with CONN remain held until it closes.",
-    |context, _| {
-        context.client.reset();
-        context.in_turns(Unsubscribe)
-    },
-);
 
 /// The end of RESET.
 struct Unsubscribe;
@@ -71,17 +71,16 @@ impl Steps for Unsubscribe {
     }
 }
 
-pub(in crate::command) const QUIT: Command = command(
-    "quit",
-    "",
-    -1,
-    Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED,
-    "Closes the connection.",
-    |context, _| {
-        context.closes = true;
-        Ok(Reply::OK)
-    },
-);
+const QUIT: Command = Command::new("quit", -1, quit)
+    .group(Group::Connection)
+    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST)
+    .summary("Closes the connection.")
+    .example("QUIT");
+
+fn quit(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    context.closes = true;
+    Ok(Reply::OK)
+}
 
 fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
     let is_right = context.server.password.admits(password);

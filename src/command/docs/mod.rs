@@ -1,61 +1,59 @@
-//! `COMMAND COUNT | INFO | DOCS | LIST`, and `HELP` of every command that has subcommands: all from the table.
+//! `COMMAND COUNT | INFO | DOCS | LIST | GETKEYS | GETKEYSANDFLAGS`, and `HELP` of every container.
+//!
+//! Guarantees: everything comes from the command table.
 
+mod key_specs;
 mod syntax;
 
 use crate::command::glob::Glob;
-use crate::command::steps::RemainingArgs;
+use crate::command::steps::{KEY_WORK, RemainingArgs};
 use crate::command::{
-    Args, COMMANDS, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, options,
+    Args, Command, CommandError, Context, Flags, Group, KeySpec, KeyVisitor, Progress, Steps, commands,
+    options,
 };
-use crate::reply::Reply;
+use crate::reply::{Bulks, Reply};
+use key_specs::key_specs;
 use syntax::{Argument, arguments_of};
 
-const fn subcommand(
-    name: &'static str,
-    syntax: &'static str,
-    arity: i8,
-    summary: &'static str,
-    run: crate::command::Handler,
-) -> Command {
-    let (group, keys) = (Group::Server, (0, 0, 0));
-    Command { name, syntax, summary, group, arity, flags: Flags::NONE, keys, run: Run::Handler(run) }
-}
+pub(in crate::command) const COMMANDS: &[Command] = &[COMMAND];
 
-pub(in crate::command) const COMMAND: Command = Command {
-    name: "command",
-    syntax: "",
-    summary: "Returns information about all commands.",
-    group: Group::Server,
-    arity: -1,
-    flags: Flags::NONE,
-    keys: (0, 0, 0),
-    run: Run::Subcommands(&[
-        subcommand(
-            "command|info",
-            "[command-name [command-name ...]]",
-            -2,
-            "Returns information about one, several or all commands.",
-            info,
-        ),
-        subcommand("command|count", "", 2, "Returns the number of commands.", |_, _| {
-            Ok(Reply::count(COMMANDS.len()))
-        }),
-        subcommand(
-            "command|docs",
-            "[command-name [command-name ...]]",
-            -2,
-            "Returns documentation of one, several or all commands.",
-            docs,
-        ),
-        subcommand(
-            "command|list",
-            "[FILTERBY PATTERN pattern]",
-            -2,
-            "Returns the names of all commands, or of those that match.",
-            list,
-        ),
-    ]),
-};
+const COMMAND: Command = Command::container(
+    "command",
+    -1,
+    &[
+        Command::new("command|info", -2, info)
+            .group(Group::Server)
+            .syntax("[command-name [command-name ...]]")
+            .summary("Returns information about one, several or all commands.")
+            .example("COMMAND INFO LOCK UNLOCK"),
+        Command::new("command|count", 2, |_, _| Ok(Reply::count(commands().count())))
+            .group(Group::Server)
+            .summary("Returns the number of commands.")
+            .example("COMMAND COUNT"),
+        Command::new("command|docs", -2, docs)
+            .group(Group::Server)
+            .syntax("[command-name [command-name ...]]")
+            .summary("Returns documentation of one, several or all commands.")
+            .example("COMMAND DOCS LOCK"),
+        Command::new("command|list", -2, list)
+            .group(Group::Server)
+            .syntax("[FILTERBY PATTERN pattern]")
+            .summary("Returns the names of all commands, or of those that match.")
+            .example("COMMAND LIST FILTERBY PATTERN *lock*"),
+        Command::new("command|getkeys", -3, get_keys)
+            .group(Group::Server)
+            .syntax("command-name [arg [arg ...]]")
+            .summary("Returns the keys of a request.")
+            .example("COMMAND GETKEYS DEL jobs:import jobs:export"),
+        Command::new("command|getkeysandflags", -3, get_keys_and_flags)
+            .group(Group::Server)
+            .syntax("command-name [arg [arg ...]]")
+            .summary("Returns the keys of a request, each with RO if the command reads it or RW if it may change it.")
+            .example("COMMAND GETKEYSANDFLAGS DEL jobs:import jobs:export"),
+    ],
+)
+.group(Group::Server)
+.summary("Returns information about all commands.");
 
 fn bulk(text: &str) -> Reply {
     Reply::bulk(text)
@@ -67,14 +65,14 @@ fn by_full_name(name: &[u8]) -> Option<&'static Command> {
     let command = Command::find(parts.next()?)?;
     match parts.next() {
         None => Some(command),
-        Some(own) => command.subcommands().iter().find(|subcommand| options::is(own, subcommand.own_name())),
+        Some(own) => command.subcommand(own),
     }
 }
 
 fn info(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if args.len() <= 2 {
-        context.spend(DESCRIBE_WORK * COMMANDS.len());
-        return Ok(Reply::Array(COMMANDS.iter().map(describe).collect()));
+        context.spend(DESCRIBE_WORK * commands().count());
+        return Ok(Reply::Array(commands().map(describe).collect()));
     }
     let args = few_names(args)?;
     context.in_turns(Describing { args, found: Vec::new() })
@@ -117,65 +115,27 @@ impl Steps for Describing {
 }
 
 fn describe(command: &Command) -> Reply {
-    let (first, last, step) = command.keys;
-    let number = |n: i8| Reply::Integer(i64::from(n));
-    let flags = Flags::names(command.flags).into_iter().map(Reply::Simple).collect();
+    let (first, last, step) = command.keys.positions();
+    let mut flags = Flags::names(command.flags);
+    flags.extend(command.keys.is_movable().then_some("movablekeys"));
     Reply::Array(vec![
         bulk(command.name),
-        number(command.arity),
-        Reply::Set(flags),
-        number(first),
-        number(last),
-        number(step),
+        Reply::Integer(i64::from(command.arity)),
+        Reply::Set(flags.into_iter().map(Reply::Simple).collect()),
+        Reply::Integer(i64::from(first)),
+        Reply::Integer(i64::from(last)),
+        Reply::Integer(i64::from(step)),
         Reply::Set(vec![]),
         Reply::Array(vec![]),
-        Reply::Array(key_specs(command)),
+        Reply::Array(key_specs(command.keys)),
         Reply::Array(command.subcommands().iter().map(describe).collect()),
     ])
 }
 
-fn key_specs(command: &Command) -> Vec<Reply> {
-    let (first, last, step) = command.keys;
-    if first == 0 {
-        return vec![];
-    }
-    let pair = |key: &str, value: Reply| (bulk(key), value);
-    let is_write = command.flags & Flags::WRITE != 0;
-    let flags = vec![Reply::Simple(if is_write { "RW" } else { "RO" })];
-    // Relative to the first key.
-    let last = if last > 0 { last - first } else { last };
-    vec![Reply::Map(vec![
-        pair("flags", Reply::Set(flags)),
-        pair(
-            "begin_search",
-            Reply::Map(vec![
-                pair("type", bulk("index")),
-                pair("spec", Reply::Map(vec![pair("index", Reply::Integer(i64::from(first)))])),
-            ]),
-        ),
-        pair(
-            "find_keys",
-            Reply::Map(vec![
-                pair("type", bulk("range")),
-                pair(
-                    "spec",
-                    Reply::Map(vec![
-                        pair("lastkey", Reply::Integer(i64::from(last))),
-                        pair("keystep", Reply::Integer(i64::from(step))),
-                        pair("limit", Reply::Integer(0)),
-                    ]),
-                ),
-            ]),
-        ),
-    ])]
-}
-
 fn docs(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if args.len() == 2 {
-        context.spend(DOCUMENT_WORK * COMMANDS.len());
-        return Ok(Reply::Map(
-            COMMANDS.iter().map(|command| (bulk(command.name), document(command))).collect(),
-        ));
+        context.spend(DOCUMENT_WORK * commands().count());
+        return Ok(Reply::Map(commands().map(|command| (bulk(command.name), document(command))).collect()));
     }
     let args = few_names(args)?;
     context.in_turns(Documenting { args, found: Vec::new() })
@@ -226,8 +186,38 @@ fn list(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
         _ => return Err(CommandError::SYNTAX),
     };
     let pattern = Glob::new(&pattern)?;
-    let names = COMMANDS.iter().map(|command| command.name);
+    let names = commands().map(|command| command.name);
     Ok(Reply::Array(names.filter(|name| pattern.matches(name.as_bytes())).map(bulk).collect()))
+}
+
+fn get_keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    context.spend(KEY_WORK * args.len());
+    let mut keys = Bulks::default();
+    visit_keys(args.skip(2), &mut |key, _| keys.push(key))?;
+    Ok(Reply::Bulks(keys))
+}
+
+fn get_keys_and_flags(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    context.spend(KEY_WORK * args.len());
+    let mut keys = Vec::new();
+    visit_keys(args.skip(2), &mut |key, access| {
+        let flags = Reply::Set(vec![Reply::Simple(access.as_str())]);
+        keys.push(Reply::Array(vec![Reply::bulk(key), flags]));
+    })?;
+    Ok(Reply::Array(keys))
+}
+
+/// Passes the keys of a request to `visit`. Fails with Redis' errors if it has none.
+fn visit_keys<'a>(request: Args<'a>, visit: KeyVisitor<'_, 'a>) -> Result<(), CommandError> {
+    let command = Command::of_request(request).ok_or(CommandError::fixed("ERR Invalid command specified"))?;
+    if matches!(command.keys, KeySpec::None) {
+        return Err(CommandError::fixed("ERR The command has no key arguments"));
+    }
+    if !command.accepts(request.len()) {
+        return Err(CommandError::fixed("ERR Invalid number of arguments specified for command"));
+    }
+    let invalid = |_| CommandError::fixed("ERR Invalid arguments specified for command");
+    command.visit_keys(request, visit).map_err(invalid)
 }
 
 /// The lines of `HELP`.

@@ -2,67 +2,69 @@
 //!
 //! They act on the lease of a key regardless of its owner, as in Redis.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none, options};
+use crate::command::{
+    Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none, options,
+};
 use crate::domain::LockName;
 use crate::lock::{Lease, Op, Outcome};
 use crate::reply::Reply;
 
-const fn command(
-    name: &'static str,
-    syntax: &'static str,
-    arity: i8,
-    flags: u16,
-    summary: &'static str,
-    run: crate::command::Handler,
-) -> Command {
-    let (group, keys) = (Group::Generic, (1, 1, 1));
-    Command { name, syntax, summary, group, arity, flags: flags | Flags::FAST, keys, run: Run::Handler(run) }
-}
+pub(super) const TTL: Command = Command::new("ttl", 2, |c, w| left(c, w, 1000))
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the remaining time to live of a key in seconds; -1 without expiry, -2 if it \
+         does not exist.",
+    )
+    .example("TTL jobs:import");
 
-pub(in crate::command) const TTL: Command = command(
-    "ttl",
-    "key",
-    2,
-    Flags::READONLY,
-    "Returns the remaining time to live of a key in seconds; -1 without expiry, -2 if it does not exist.",
-    |c, w| left(c, w, 1000),
-);
+pub(super) const PTTL: Command = Command::new("pttl", 2, |context, args| left(context, args, 1))
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the remaining time to live of a key in milliseconds; -1 without expiry, -2 \
+         if it does not exist.",
+    )
+    .example("PTTL jobs:import");
 
-pub(in crate::command) const PTTL: Command = command(
-    "pttl",
-    "key",
-    2,
-    Flags::READONLY,
-    "Returns the remaining time to live of a key in milliseconds; -1 without expiry, -2 if it does not exist.",
-    |context, args| left(context, args, 1),
-);
+pub(super) const EXPIRE: Command =
+    Command::new("expire", -3, |context, args| expire(context, args, 1000, "expire"))
+        .group(Group::Generic)
+        .flags(Flags::WRITE | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .syntax("key seconds [NX | XX | GT | LT]")
+        .summary(
+            "Sets the time to live of a key in seconds. Returns 1, or 0 if the key does not \
+             exist or the condition is not met.",
+        )
+        .example("EXPIRE jobs:import 30");
 
-pub(in crate::command) const EXPIRE: Command = command(
-    "expire",
-    "key seconds [NX | XX | GT | LT]",
-    -3,
-    Flags::WRITE,
-    "Sets the time to live of a key in seconds. Returns 1, or 0 if the key does not exist or the condition is not met.",
-    |context, args| expire(context, args, 1000, "expire"),
-);
+pub(super) const PEXPIRE: Command =
+    Command::new("pexpire", -3, |context, args| expire(context, args, 1, "pexpire"))
+        .group(Group::Generic)
+        .flags(Flags::WRITE | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .syntax("key milliseconds [NX | XX | GT | LT]")
+        .summary(
+            "Sets the time to live of a key in milliseconds. Returns 1, or 0 if the key does not \
+             exist or the condition is not met.",
+        )
+        .example("PEXPIRE jobs:import 30000 GT");
 
-pub(in crate::command) const PEXPIRE: Command = command(
-    "pexpire",
-    "key milliseconds [NX | XX | GT | LT]",
-    -3,
-    Flags::WRITE,
-    "Sets the time to live of a key in milliseconds. Returns 1, or 0 if the key does not exist or the condition is not met.",
-    |context, args| expire(context, args, 1, "pexpire"),
-);
-
-pub(in crate::command) const PERSIST: Command = command(
-    "persist",
-    "key",
-    2,
-    Flags::WRITE,
-    "Removes the expiry of a key. Returns 1, or 0 if the key has no expiry or MAXHOLD limits it.",
-    persist,
-);
+pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
+    .group(Group::Generic)
+    .flags(Flags::WRITE | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax("key")
+    .summary(
+        "Removes the expiry of a key. Returns 1, or 0 if the key has no expiry or MAXHOLD \
+         limits it.",
+    )
+    .example("PERSIST jobs:import");
 
 /// How long a lease still lasts, in milliseconds; `None`: without an end.
 struct Left {

@@ -1,31 +1,26 @@
 //! `KEYS pattern` and `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 
 use crate::command::glob::Glob;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps, scan};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
 use crate::engine::Scan;
 use crate::reply::{Bulks, Reply};
 
-pub(in crate::command) const KEYS: Command = Command {
-    name: "keys",
-    syntax: "pattern",
-    summary: "Returns all keys of the current database that match a pattern. Prefer LOCKS or SCAN on large databases.",
-    group: Group::Generic,
-    arity: 2,
-    flags: Flags::READONLY,
-    keys: (0, 0, 0),
-    run: Run::Handler(keys),
-};
+pub(super) const KEYS: Command = Command::new("keys", 2, keys)
+    .group(Group::Generic)
+    .flags(Flags::READONLY)
+    .syntax("pattern")
+    .summary(
+        "Returns all keys of the current database that match a pattern. Prefer LOCKS or SCAN \
+         on large databases.",
+    )
+    .example("KEYS jobs:*");
 
-pub(in crate::command) const SCAN: Command = Command {
-    name: "scan",
-    syntax: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
-    summary: "Iterates over the keys of the current database.",
-    group: Group::Generic,
-    arity: -2,
-    flags: Flags::READONLY,
-    keys: (0, 0, 0),
-    run: Run::Handler(|context, args| scan::run(context, args, true)),
-};
+pub(super) const SCAN: Command = Command::new("scan", -2, |context, args| scan::run(context, args, true))
+    .group(Group::Generic)
+    .flags(Flags::READONLY)
+    .syntax("cursor [MATCH pattern] [COUNT count] [TYPE type]")
+    .summary("Iterates over the keys of the current database.")
+    .example("SCAN 0 MATCH jobs:* COUNT 100");
 
 fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let pattern = Glob::new(args.at(1))?;

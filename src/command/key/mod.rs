@@ -5,25 +5,38 @@ mod expire;
 mod keys;
 
 use crate::command::steps::KEY_WORK;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, name_or_none};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
 use crate::domain::Owner;
 use crate::lock::{Mode, Op, Outcome, Slot};
 use crate::reply::Reply;
-pub(in crate::command) use expire::{EXPIRE, PERSIST, PEXPIRE, PTTL, TTL};
-pub(in crate::command) use keys::{KEYS, SCAN};
 
-pub(in crate::command) const DEL: Command = Command {
-    name: "del",
-    syntax: "key [key ...]",
-    summary: "Deletes one or more keys, regardless of their owners. Returns the number of keys deleted.",
-    group: Group::Generic,
-    arity: -2,
-    flags: Flags::WRITE,
-    keys: (1, -1, 1),
-    run: Run::Handler(del),
-};
+pub(in crate::command) const COMMANDS: &[Command] = &[
+    DEL,
+    UNLINK,
+    EXISTS,
+    TYPE,
+    expire::TTL,
+    expire::PTTL,
+    expire::EXPIRE,
+    expire::PEXPIRE,
+    expire::PERSIST,
+    keys::SCAN,
+    keys::KEYS,
+    DBSIZE,
+];
 
-pub(in crate::command) const UNLINK: Command = Command { name: "unlink", ..DEL };
+const DEL: Command = Command::new("del", -2, del)
+    .group(Group::Generic)
+    .flags(Flags::WRITE)
+    .keys(KeySpec::all(KeyAccess::ReadWrite))
+    .syntax("key [key ...]")
+    .summary(
+        "Deletes one or more keys, regardless of their owners. Returns the number of keys \
+         deleted.",
+    )
+    .example("DEL jobs:import jobs:export");
+
+const UNLINK: Command = Command { name: "unlink", ..DEL }.example("UNLINK jobs:import jobs:export");
 
 pub(in crate::command) fn reply_deleted(is_deleted: bool) -> Reply {
     Reply::Integer(i64::from(is_deleted))
@@ -61,38 +74,34 @@ pub(in crate::command) fn delete(
     }
 }
 
-pub(in crate::command) const EXISTS: Command = Command {
-    name: "exists",
-    syntax: "key [key ...]",
-    summary: "Returns the number of keys that exist.",
-    group: Group::Generic,
-    arity: -2,
-    flags: Flags::READONLY | Flags::FAST,
-    keys: (1, -1, 1),
-    run: Run::Handler(exists),
-};
+const EXISTS: Command = Command::new("exists", -2, exists)
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::all(KeyAccess::Read))
+    .syntax("key [key ...]")
+    .summary("Returns the number of keys that exist.")
+    .example("EXISTS jobs:import jobs:export");
 
-pub(in crate::command) const TYPE: Command = Command {
-    name: "type",
-    syntax: "key",
-    summary: "Returns the type of a key: string for an exclusive lock, lock for a shared or limited one, none if it does not exist.",
-    group: Group::Generic,
-    arity: 2,
-    flags: Flags::READONLY | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(kind_of),
-};
+const TYPE: Command = Command::new("type", 2, kind_of)
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the type of a key: string for an exclusive lock, lock for a shared or \
+         limited one, none if it does not exist.",
+    )
+    .example("TYPE jobs:import");
 
-pub(in crate::command) const DBSIZE: Command = Command {
-    name: "dbsize",
-    syntax: "",
-    summary: "Returns the number of keys in the current database.",
-    group: Group::Server,
-    arity: 1,
-    flags: Flags::READONLY | Flags::FAST,
-    keys: (0, 0, 0),
-    run: Run::Handler(|context, _| Ok(Reply::unsigned(context.txn.keys_held(context.client.database())?))),
-};
+const DBSIZE: Command = Command::new("dbsize", 1, dbsize)
+    .group(Group::Server)
+    .flags(Flags::READONLY | Flags::FAST)
+    .summary("Returns the number of keys in the current database.")
+    .example("DBSIZE");
+
+fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    Ok(Reply::unsigned(context.txn.keys_held(context.client.database())?))
+}
 
 /// What Redis would call a key that is held in this mode.
 pub(in crate::command) fn redis_type(mode: Mode) -> &'static str {

@@ -2,19 +2,19 @@
 //!
 //! The token of the newest holder, or Null; with a token: 1 if it holds the key at this instant, else 0.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, options};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::reply::Reply;
 
-pub(in crate::command) const FENCE: Command = Command {
-    name: "fence",
-    syntax: "key [token]",
-    summary: "Returns the fencing token of the newest holder, or whether the given token holds the lock.",
-    group: Group::Lock,
-    arity: -2,
-    flags: Flags::READONLY | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(run),
-};
+pub(super) const FENCE: Command = Command::new("fence", -2, run)
+    .group(Group::Lock)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key [token]")
+    .summary(
+        "Returns the fencing token of the newest holder, or whether the given token holds \
+         the lock.",
+    )
+    .example("FENCE jobs:import");
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;

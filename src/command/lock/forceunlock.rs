@@ -2,20 +2,20 @@
 //!
 //! Integer: holders removed. The next waiter is granted with a new token. Logged.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
 use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
-pub(in crate::command) const FORCEUNLOCK: Command = Command {
-    name: "forceunlock",
-    syntax: "key",
-    summary: "Revokes all leases of a lock. Returns the number of holders removed. For operators; logged.",
-    group: Group::Lock,
-    arity: 2,
-    flags: Flags::WRITE | Flags::ADMIN,
-    keys: (1, 1, 1),
-    run: Run::Handler(run),
-};
+pub(super) const FORCEUNLOCK: Command = Command::new("forceunlock", 2, run)
+    .group(Group::Lock)
+    .flags(Flags::WRITE | Flags::ADMIN)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax("key")
+    .summary(
+        "Revokes all leases of a lock. Returns the number of holders removed. For operators; \
+         logged.",
+    )
+    .example("FORCEUNLOCK jobs:import");
 
 /// Units that the end of one lease takes.
 const WORK_PER_HOLDER: usize = 16;

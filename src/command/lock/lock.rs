@@ -2,24 +2,26 @@
 //!
 //! Integer: the fencing token. Null: not granted within WAIT.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, options};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::domain::Ttl;
 use crate::engine::{Acquired, AnyTxn, Blocked, WaitOutcome};
 use crate::journal::Seq;
 use crate::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request};
 use crate::reply::Reply;
 
-pub(in crate::command) const LOCK: Command = Command {
-    name: "lock",
-    syntax: "key owner [EX seconds | PX milliseconds] [WAIT milliseconds] [SHARED | LIMIT n] [MAXHOLD milliseconds] \
-             [DELAY milliseconds] [SESSION id | CONN] [META text]",
-    summary: "Acquires a lock, waiting in FIFO order if asked to. Returns the fencing token, or Null if the lock was not granted.",
-    group: Group::Lock,
-    arity: -3,
-    flags: Flags::WRITE | Flags::DENYOOM | Flags::FAST | Flags::BLOCKING,
-    keys: (1, 1, 1),
-    run: Run::Handler(run),
-};
+pub(super) const LOCK: Command = Command::new("lock", -3, run)
+    .group(Group::Lock)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST | Flags::BLOCKING)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax(
+        "key owner [EX seconds | PX milliseconds] [WAIT milliseconds] [SHARED | LIMIT n] \
+         [MAXHOLD milliseconds] [DELAY milliseconds] [SESSION id | CONN] [META text]",
+    )
+    .summary(
+        "Acquires a lock, waiting in FIFO order if asked to. Returns the fencing token, or \
+         Null if the lock was not granted.",
+    )
+    .example("LOCK jobs:import worker-1 PX 30000 WAIT 5000");
 
 /// Longest WAIT, in milliseconds; a longer one counts as this: 30 days.
 const WAIT_MS_MAX: u64 = crate::domain::TTL_MS_MAX as u64;

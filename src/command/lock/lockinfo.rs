@@ -3,21 +3,23 @@
 //! Map: state, limit, holders and waiters, each in order, and how many of them there are: of a long queue the reply
 //! shows the head.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps};
+use crate::command::{
+    Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, Progress, Steps,
+};
 use crate::domain::{Owner, SessionId, Timestamp};
 use crate::lock::{Lease, Mode, Slot, Waiter};
 use crate::reply::Reply;
 
-pub(in crate::command) const LOCKINFO: Command = Command {
-    name: "lockinfo",
-    syntax: "key",
-    summary: "Returns the holders and waiters of a lock in order: the first 1000 of each, and their numbers.",
-    group: Group::Lock,
-    arity: 2,
-    flags: Flags::READONLY,
-    keys: (1, 1, 1),
-    run: Run::Handler(run),
-};
+pub(super) const LOCKINFO: Command = Command::new("lockinfo", 2, run)
+    .group(Group::Lock)
+    .flags(Flags::READONLY)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the holders and waiters of a lock in order: the first 1000 of each, and \
+         their numbers.",
+    )
+    .example("LOCKINFO jobs:import");
 
 /// Holders, and waiters, that one reply shows.
 const SHOWN_MAX: usize = 1000;

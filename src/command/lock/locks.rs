@@ -1,14 +1,10 @@
 //! `LOCKS cursor [MATCH glob] [COUNT n]`: the locks that are held, as SCAN lists keys.
 
-use crate::command::{Command, Flags, Group, Run, scan};
+use crate::command::{Command, Flags, Group, scan};
 
-pub(in crate::command) const LOCKS: Command = Command {
-    name: "locks",
-    syntax: "cursor [MATCH pattern] [COUNT count]",
-    summary: "Iterates over the locks that are held, as SCAN does.",
-    group: Group::Lock,
-    arity: -2,
-    flags: Flags::READONLY,
-    keys: (0, 0, 0),
-    run: Run::Handler(|context, args| scan::run(context, args, false)),
-};
+pub(super) const LOCKS: Command = Command::new("locks", -2, |context, args| scan::run(context, args, false))
+    .group(Group::Lock)
+    .flags(Flags::READONLY)
+    .syntax("cursor [MATCH pattern] [COUNT count]")
+    .summary("Iterates over the locks that are held, as SCAN does.")
+    .example("LOCKS 0 MATCH jobs:* COUNT 100");

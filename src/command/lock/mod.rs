@@ -9,10 +9,17 @@ mod locks;
 mod renew;
 mod unlock;
 
-pub(super) use fence::FENCE;
-pub(super) use forceunlock::FORCEUNLOCK;
-pub(super) use lock::{LOCK, verdict};
-pub(super) use lockinfo::{LOCKINFO, session_text};
-pub(super) use locks::LOCKS;
-pub(super) use renew::RENEW;
-pub(super) use unlock::UNLOCK;
+use super::{Command, session};
+pub(super) use lock::verdict;
+pub(super) use lockinfo::session_text;
+
+pub(super) const COMMANDS: &[Command] = &[
+    lock::LOCK,
+    unlock::UNLOCK,
+    renew::RENEW,
+    fence::FENCE,
+    lockinfo::LOCKINFO,
+    locks::LOCKS,
+    forceunlock::FORCEUNLOCK,
+    session::SESSION,
+];

@@ -2,20 +2,20 @@
 //!
 //! 1: the lease now ends TTL from now. 0: not held; nothing is created.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, options};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
-pub(in crate::command) const RENEW: Command = Command {
-    name: "renew",
-    syntax: "key owner [EX seconds | PX milliseconds] [TOKEN token]",
-    summary: "Extends a lease to TTL from now. Returns 1, or 0 if the owner does not hold the lock.",
-    group: Group::Lock,
-    arity: -3,
-    flags: Flags::WRITE | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(run),
-};
+pub(super) const RENEW: Command = Command::new("renew", -3, run)
+    .group(Group::Lock)
+    .flags(Flags::WRITE | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax("key owner [EX seconds | PX milliseconds] [TOKEN token]")
+    .summary(
+        "Extends a lease to TTL from now. Returns 1, or 0 if the owner does not hold the \
+         lock.",
+    )
+    .example("RENEW jobs:import worker-1 PX 30000");
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;

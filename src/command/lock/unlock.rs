@@ -2,21 +2,18 @@
 //!
 //! 1: released. 0: not held by that owner, or not under that token.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Run, options};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::domain::FencingToken;
 use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
-pub(in crate::command) const UNLOCK: Command = Command {
-    name: "unlock",
-    syntax: "key owner [TOKEN token]",
-    summary: "Releases a lock. Returns 1, or 0 if the owner does not hold it under the token.",
-    group: Group::Lock,
-    arity: -3,
-    flags: Flags::WRITE | Flags::FAST,
-    keys: (1, 1, 1),
-    run: Run::Handler(run),
-};
+pub(super) const UNLOCK: Command = Command::new("unlock", -3, run)
+    .group(Group::Lock)
+    .flags(Flags::WRITE | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .syntax("key owner [TOKEN token]")
+    .summary("Releases a lock. Returns 1, or 0 if the owner does not hold it under the token.")
+    .example("UNLOCK jobs:import worker-1");
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Limits, Run, ServerState};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Limits, ServerState};
 use crate::engine::AnyTxn;
 use crate::reply::Reply;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
@@ -256,85 +256,69 @@ enum Kind {
     Pattern,
 }
 
-const fn command(
-    name: &'static str,
-    syntax: &'static str,
-    arity: i8,
-    flags: u16,
-    summary: &'static str,
-    run: crate::command::Handler,
-) -> Command {
-    let (group, keys) = (Group::PubSub, (0, 0, 0));
-    Command {
-        name,
-        syntax,
-        summary,
-        group,
-        arity,
-        flags: flags | Flags::PUBSUB,
-        keys,
-        run: Run::Handler(run),
+pub(in crate::command) const COMMANDS: &[Command] =
+    &[SUBSCRIBE, PSUBSCRIBE, UNSUBSCRIBE, PUNSUBSCRIBE, PUBLISH];
+
+const SUBSCRIBE: Command =
+    Command::new("subscribe", -2, |context, args| subscribe(context, args, Kind::Channel))
+        .group(Group::PubSub)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .syntax("channel [channel ...]")
+        .summary("Subscribes to channels. The events of a lock are published on __lock__:<key>.")
+        .example("SUBSCRIBE __lock__:jobs:import");
+
+const PSUBSCRIBE: Command =
+    Command::new("psubscribe", -2, |context, args| subscribe(context, args, Kind::Pattern))
+        .group(Group::PubSub)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .syntax("pattern [pattern ...]")
+        .summary(
+            "Subscribes to channels that match patterns. __lock__:* matches the events of all \
+             locks.",
+        )
+        .example("PSUBSCRIBE __lock__:jobs:*");
+
+const UNSUBSCRIBE: Command =
+    Command::new("unsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Channel))
+        .group(Group::PubSub)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .syntax("[channel [channel ...]]")
+        .summary("Unsubscribes from channels, or from all channels.")
+        .example("UNSUBSCRIBE __lock__:jobs:import");
+
+const PUNSUBSCRIBE: Command =
+    Command::new("punsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Pattern))
+        .group(Group::PubSub)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .syntax("[pattern [pattern ...]]")
+        .summary("Unsubscribes from patterns, or from all patterns.")
+        .example("PUNSUBSCRIBE __lock__:jobs:*");
+
+const PUBLISH: Command = Command::new("publish", 3, publish)
+    .group(Group::PubSub)
+    .flags(Flags::FAST | Flags::PUBSUB)
+    .syntax("channel message")
+    .summary(
+        "Posts a message to a channel. Returns the number of subscribers that received it. \
+         Event channels are reserved.",
+    )
+    .example("PUBLISH news hello");
+
+fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let channel = args.at(1);
+    if delivery::is_for_events(channel) {
+        return Err(CommandError::fixed(
+            "ERR channels __lock__: and __lock@n__: are reserved for lock events",
+        ));
     }
+    let publication = Publication::message(channel, args.at(2));
+    if let AnyTxn::Exclusive(_) = context.txn {
+        // EXEC publishes after the transaction, when it no longer has exclusive access.
+        context.client.deferred = Some(publication);
+        return Ok(Reply::Integer(0));
+    }
+    context.in_turns(Publish(publication))
 }
-
-pub(in crate::command) const SUBSCRIBE: Command = command(
-    "subscribe",
-    "channel [channel ...]",
-    -2,
-    Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Subscribes to channels. The events of a lock are published on __lock__:<key>.",
-    |context, args| subscribe(context, args, Kind::Channel),
-);
-
-pub(in crate::command) const PSUBSCRIBE: Command = command(
-    "psubscribe",
-    "pattern [pattern ...]",
-    -2,
-    Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Subscribes to channels that match patterns. __lock__:* matches the events of all locks.",
-    |context, args| subscribe(context, args, Kind::Pattern),
-);
-
-pub(in crate::command) const UNSUBSCRIBE: Command = command(
-    "unsubscribe",
-    "[channel [channel ...]]",
-    -1,
-    Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Unsubscribes from channels, or from all channels.",
-    |context, args| unsubscribe(context, args, Kind::Channel),
-);
-
-pub(in crate::command) const PUNSUBSCRIBE: Command = command(
-    "punsubscribe",
-    "[pattern [pattern ...]]",
-    -1,
-    Flags::SUBSCRIBED | Flags::NO_MULTI,
-    "Unsubscribes from patterns, or from all patterns.",
-    |context, args| unsubscribe(context, args, Kind::Pattern),
-);
-
-pub(in crate::command) const PUBLISH: Command = command(
-    "publish",
-    "channel message",
-    3,
-    Flags::FAST,
-    "Posts a message to a channel. Returns the number of subscribers that received it. Event channels are reserved.",
-    |context, args| {
-        let channel = args.at(1);
-        if delivery::is_for_events(channel) {
-            return Err(CommandError::fixed(
-                "ERR channels __lock__: and __lock@n__: are reserved for lock events",
-            ));
-        }
-        let publication = Publication::message(channel, args.at(2));
-        if let AnyTxn::Exclusive(_) = context.txn {
-            // EXEC publishes after the transaction, when it no longer has exclusive access.
-            context.client.deferred = Some(publication);
-            return Ok(Reply::Integer(0));
-        }
-        context.in_turns(Publish(publication))
-    },
-);
 
 /// Units of work on one channel or pattern.
 const TOPIC_WORK: usize = 10;

@@ -2,28 +2,25 @@
 
 use crate::command::glob::Glob;
 use crate::command::steps::RemainingArgs;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Run, Steps};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps};
 use crate::reply::Reply;
 
-pub(in crate::command) const CONFIG: Command = Command {
-    name: "config",
-    syntax: "",
-    summary: "A container for server configuration commands.",
-    group: Group::Server,
-    arity: -2,
-    flags: Flags::ADMIN,
-    keys: (0, 0, 0),
-    run: Run::Subcommands(&[Command {
-        name: "config|get",
-        syntax: "pattern [pattern ...]",
-        summary: "Returns the settings whose names match. Flags, environment variables and the configuration file set them.",
-        group: Group::Server,
-        arity: -3,
-        flags: Flags::ADMIN,
-        keys: (0, 0, 0),
-        run: Run::Handler(get),
-    }]),
-};
+pub(super) const CONFIG: Command = Command::container(
+    "config",
+    -2,
+    &[Command::new("config|get", -3, get)
+        .group(Group::Server)
+        .flags(Flags::ADMIN)
+        .syntax("pattern [pattern ...]")
+        .summary(
+            "Returns the settings whose names match. Flags, environment variables and the \
+             configuration file set them.",
+        )
+        .example("CONFIG GET ttl-ms-*")],
+)
+.group(Group::Server)
+.flags(Flags::ADMIN)
+.summary("A container for server configuration commands.");
 
 fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let is_wanted = vec![false; context.server.settings.len()];

@@ -2,22 +2,20 @@
 
 use std::fmt::Write as _;
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, Run, options};
+use crate::command::{Args, Command, CommandError, Context, Group, REDIS_VERSION, options};
 use crate::domain::DATABASES;
 use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 
-pub(in crate::command) const INFO: Command = Command {
-    name: "info",
-    syntax: "[section [section ...]]",
-    summary: "Returns information and statistics about the server: server, clients, memory, persistence, stats, \
-              replication, locks, keyspace. Counts include changes that are not durable yet.",
-    group: Group::Server,
-    arity: -1,
-    flags: Flags::NONE,
-    keys: (0, 0, 0),
-    run: Run::Handler(run),
-};
+pub(super) const INFO: Command = Command::new("info", -1, run)
+    .group(Group::Server)
+    .syntax("[section [section ...]]")
+    .summary(
+        "Returns information and statistics about the server: server, clients, memory, \
+         persistence, stats, replication, locks, keyspace. Counts include changes that are \
+         not durable yet.",
+    )
+    .example("INFO locks");
 
 type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
 
