@@ -60,7 +60,6 @@ impl World {
         self.say(|| format!("the server runs for client {client}: {}", shown(&request.ask)));
         let engine = Arc::clone(&self.engine);
         let (at_ms, parked) = (self.now_ms, None);
-        let one_commit = engine.one_commit();
         request.progress = match self.run(&request) {
             Ok(Run::Answered(answer, seq)) => Progress::Answered { answer, seq, at_ms, parked },
             Ok(Run::Blocked(parked)) => Progress::Blocked(parked, self.next_in_order()),
@@ -73,7 +72,6 @@ impl World {
             }
             Err(_) => Progress::Answered { answer: Answer::Error, seq: Seq::default(), at_ms, parked },
         };
-        drop(one_commit);
         if request.is_cut {
             // It came late: the client may have asked again, and been answered, since.
             self.rely_on_less(client, &request.ask);
@@ -205,8 +203,6 @@ impl World {
         let given_back = key.filter(|_| request.call.is_some());
         let given_back =
             given_back.map(|key| (key, self.record_open(key, Asked::RevertGrant { owner: client as u8 })));
-        let engine = Arc::clone(&self.engine);
-        let one_commit = engine.one_commit();
         match request.progress {
             Progress::Blocked(parked, _) if self.defect == Some(Defect::GrantsToTheDead) => {
                 self.ghosts.push(parked)
@@ -220,7 +216,6 @@ impl World {
             }
             _ => {}
         }
-        drop(one_commit);
         if let Some((key, call)) = given_back {
             self.close_call(Some(key), Some(call), None);
         }
