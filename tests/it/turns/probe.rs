@@ -24,7 +24,7 @@ struct ProbeShared {
     /// in microseconds.
     sent: AtomicU64,
     longest: AtomicU64,
-    rounds: AtomicU64,
+    answered: AtomicU64,
 }
 
 impl ProbeShared {
@@ -73,7 +73,7 @@ impl Probe {
             is_over: AtomicBool::new(false),
             sent: AtomicU64::new(u64::MAX),
             longest: AtomicU64::new(0),
-            rounds: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
         });
         let mut line = Line::connect(addr);
         let of_thread = Arc::clone(&shared);
@@ -104,8 +104,8 @@ impl Probe {
                     let waited = (shared.micros() - sent).saturating_sub(processor.since(&before));
                     shared.longest.fetch_max(waited, Ordering::AcqRel);
                     shared.sent.store(u64::MAX, Ordering::Release);
+                    shared.answered.fetch_add(1, Ordering::AcqRel);
                 }
-                shared.rounds.fetch_add(1, Ordering::AcqRel);
             }
         });
         Probe { shared, thread: Some(thread) }
@@ -117,11 +117,12 @@ impl Probe {
         Duration::from_micros(self.shared.longest.load(Ordering::Acquire).max(under_way))
     }
 
-    /// Lets it finish a round that began after this was called, unless the server has stopped.
+    /// Waits for the request that is under way and for one of each kind after it, unless the server has
+    /// stopped.
     pub(super) fn finish(&self) {
-        let rounds = self.shared.rounds.load(Ordering::Acquire);
+        let answered = self.shared.answered.load(Ordering::Acquire);
         let began = Instant::now();
-        while self.shared.rounds.load(Ordering::Acquire) < rounds + 2 && began.elapsed() < 2 * STOPPED {
+        while self.shared.answered.load(Ordering::Acquire) < answered + 4 && began.elapsed() < 2 * STOPPED {
             std::thread::park_timeout(TICK);
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct World {
     /// Makes names unique.
     pub(super) last: usize,
     pub(super) session: String,
+    /// The server's memory once it is filled, in bytes.
+    pub(super) resident_before: u64,
     pub(super) _waiters: Vec<TcpStream>,
     pub(super) _dir: tempfile::TempDir,
 }
@@ -63,10 +65,12 @@ impl World {
             control,
             last: 0,
             session: String::new(),
+            resident_before: 0,
             _waiters: Vec::new(),
             _dir: dir,
         };
         world.fill();
+        world.resident_before = world.resident("VmRSS");
         world
     }
 
@@ -102,8 +106,34 @@ impl World {
         self.last
     }
 
-    /// The requests of a line. Some words stand for what is large, slow or has to be made first.
-    pub(super) fn expand(&mut self, line: &str) -> Vec<u8> {
+    /// The requests of a line, repeated. Some words stand for large values, slow patterns, or state that is
+    /// made first. `$n` is a different number in each repetition.
+    fn expand(&mut self, line: &str, times: usize) -> Vec<u8> {
+        if line.contains("$patterns") {
+            return (0..times).flat_map(|_| self.expand_once(line)).collect();
+        }
+        const NUMBER: &[u8] = b"########";
+        let template = self.expand_once(&line.replace("$n", "########"));
+        let places: Vec<usize> = match line.contains("$n") {
+            true => template
+                .windows(NUMBER.len())
+                .enumerate()
+                .filter(|(_, text)| *text == NUMBER)
+                .map(|(place, _)| place)
+                .collect(),
+            false => Vec::new(),
+        };
+        let mut bytes = template.repeat(times);
+        for copy in bytes.chunks_exact_mut(template.len()) {
+            let number = format!("{:08}", self.next());
+            for place in &places {
+                copy[*place..][..NUMBER.len()].copy_from_slice(number.as_bytes());
+            }
+        }
+        bytes
+    }
+
+    fn expand_once(&mut self, line: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         for request in line.split("; ") {
             let words: Vec<String> = request.split(' ').flat_map(|word| self.words(word)).collect();
@@ -142,35 +172,30 @@ impl World {
             "$patterns" => return slow_patterns(n).collect(),
             "$numbers" => return (0..words).map(|n| n.to_string()).collect(),
             "$lock_words" => return vec!["lock".to_owned(); words],
-            other if other.contains('$') => {
-                other.replace("$mega", &"m".repeat(1_000_000)).replace("$n", &n.to_string())
-            }
-            other => other.to_owned(),
+            other => other.replace("$mega", &"m".repeat(1_000_000)),
         };
         vec![one]
     }
 
     /// As many times as one connection may send it, alone or in one MULTI.
     pub(super) fn pipeline(&mut self, line: &str, is_multi: bool, bytes_max: usize) -> Sender {
-        let first = self.expand(line);
+        let first = self.expand(line, 1);
         let (bytes_max, each) = match is_multi {
             true => (MULTI_BYTES, first.len() + QUEUED_BYTES * line.split("; ").count()),
             false => (bytes_max, first.len()),
         };
-        // What has to be made anew is made once; unique names are made each time.
-        let is_costly = ["$crowded", "$loaded", "$held"].iter().any(|word| line.contains(word));
         let times = if is_multi { bytes_max / each } else { (bytes_max / each).clamp(1, PIPELINE_MAX) };
         let mut bytes = [auth(), encode(&["HELLO", "3"])].concat();
         if is_multi {
             bytes.extend(encode(&["MULTI"]));
         }
         bytes.extend_from_slice(&first);
-        for _ in 1..times {
-            if !is_costly && (line.contains("$n") || line.contains("$patterns") || line.contains("$mega")) {
-                bytes.extend(self.expand(line));
-            } else {
-                bytes.extend_from_slice(&first);
-            }
+        let others = times.saturating_sub(1);
+        // What has to be made first, such as a lock with many holders, is made once.
+        if line.contains("$n") || line.contains("$patterns") {
+            bytes.extend(self.expand(line, others));
+        } else {
+            bytes.extend(first.repeat(others));
         }
         if is_multi {
             bytes.extend(encode(&["EXEC"]));
@@ -256,11 +281,13 @@ impl World {
                 let watchers = (0..count).map(|_| {
                     let mut stream = TcpStream::connect(addr).expect("a connection");
                     stream.write_all(request.as_bytes()).expect("a server that reads");
-                    let mut line = Line(stream);
-                    line.until(b"data:");
-                    line.0
+                    Line(stream)
                 });
-                (watchers.collect(), name)
+                let mut watchers: Vec<Line> = watchers.collect();
+                for watcher in &mut watchers {
+                    watcher.until(b"data:");
+                }
+                (watchers.into_iter().map(|line| line.0).collect(), name)
             }
         }
     }
