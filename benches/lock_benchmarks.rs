@@ -14,6 +14,7 @@ use octostore::clock::{self, Clock};
 use octostore::config::Config;
 use octostore::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use octostore::engine::{Acquired, Engine, EngineConfig, WaitOutcome};
+use octostore::entropy::Entropy;
 use octostore::journal::{Backend, Durability, MemoryBackend, Record, Seq, SqliteBackend, StoredLease};
 use octostore::lock::{Lease, Op, Outcome, Request};
 use octostore::server::Server;
@@ -40,6 +41,7 @@ impl Store {
             leases_per_account_max: 100,
             token_floor: 0,
             boot: clock::boot_id(),
+            entropy: Entropy::system(),
         };
         let engine = Engine::start(backend, Clock::system(), config).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

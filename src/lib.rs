@@ -41,6 +41,7 @@ pub mod command;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod entropy;
 pub mod http;
 pub mod journal;
 pub mod lock;

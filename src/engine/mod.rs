@@ -33,6 +33,7 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 
 use crate::clock::Clock;
 use crate::domain::{SessionId, Timestamp};
+use crate::entropy::Entropy;
 pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, Durability, Group, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
@@ -77,6 +78,8 @@ pub struct EngineConfig {
     pub token_floor: i64,
     /// The kernel's name for this boot.
     pub boot: Option<String>,
+    /// Where random numbers come from.
+    pub entropy: Entropy,
 }
 
 /// Why an operation was not run at all.
@@ -148,7 +151,7 @@ impl Engine {
         let core = Arc::new(Core {
             table: ShardedLock::new(Table::new(0)),
             epoch: AtomicU64::new(0),
-            hash: NameHash::default(),
+            hash: NameHash::new(&config.entropy),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
             deadlines: Deadlines::default(),
             expiring: Mutex::default(),

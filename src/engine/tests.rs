@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::domain::{FencingToken, LockName, Owner, Ttl};
+use crate::entropy::Entropy;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
 use crate::lock::{Lease, LeaseExtra, Mode, Outcome, Request, SetCondition};
 
@@ -17,6 +18,7 @@ fn config() -> EngineConfig {
         leases_per_account_max: 2,
         token_floor: 0,
         boot,
+        entropy: Entropy::system(),
     }
 }
 

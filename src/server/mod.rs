@@ -22,6 +22,7 @@ use crate::command::{self, Clients, PubSub, Publication, ServerInfo, ServerState
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
+use crate::entropy::Entropy;
 use crate::http::{self, HttpState};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
 use crate::metrics::{Count, ServerMetrics};
@@ -145,6 +146,7 @@ impl Server {
             leases_per_account_max: config.http_config.locks_per_user_max,
             token_floor: config.token_floor,
             boot: clock::boot_id(),
+            entropy: Entropy::system(),
         };
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;

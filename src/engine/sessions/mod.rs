@@ -28,11 +28,12 @@ impl Txn<'_> {
         ttl: Option<Ttl>,
     ) -> Result<SessionId, Unavailable> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            Unavailable::Journal(JournalError::Io { what: format!("no random numbers: {error}") })
-        })?;
-        let id = SessionId::from_random(bytes);
         let core = &self.engine().core;
+        core.config
+            .entropy
+            .fill(&mut bytes)
+            .map_err(|error| Unavailable::Journal(JournalError::Io { what: error.to_string() }))?;
+        let id = SessionId::from_random(bytes);
         if core.sessions.len() >= core.config.sessions_max {
             return Err(self.refuse(Unavailable::SessionsMax));
         }

@@ -12,6 +12,7 @@ use octostore::auth::UsersConfig;
 use octostore::clock::Clock;
 use octostore::command;
 use octostore::engine::{Engine, EngineConfig};
+use octostore::entropy::Entropy;
 use octostore::http::{HttpConfig, HttpState, parts};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::ServerMetrics;
@@ -26,6 +27,7 @@ fn state() -> Arc<HttpState> {
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,
+        entropy: Entropy::seeded(0),
     };
     let backend = Box::new(MemoryBackend::default());
     let engine = Engine::start(backend, Clock::manual(), config).expect("nothing to recover");

@@ -5,6 +5,7 @@
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, Ttl};
 use octostore::engine::{Engine, EngineConfig};
+use octostore::entropy::Entropy;
 use octostore::journal::{Durability, SqliteBackend};
 use octostore::lock::{Op, Outcome, Request};
 
@@ -17,6 +18,7 @@ fn config() -> EngineConfig {
         leases_per_account_max: 1000,
         token_floor: 0,
         boot: Some("boot".into()),
+        entropy: Entropy::seeded(0),
     }
 }
 

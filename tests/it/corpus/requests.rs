@@ -13,6 +13,7 @@ use octostore::command::{
 };
 use octostore::domain::Timestamp;
 use octostore::engine::{Engine, EngineConfig};
+use octostore::entropy::Entropy;
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::{Count, ServerMetrics};
 use octostore::resp::parts::{ScanLimits, Scanner, encode};
@@ -28,6 +29,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,
+        entropy: Entropy::seeded(0),
     };
     let backend = Box::new(MemoryBackend::default());
     Arc::new(ServerState {

@@ -60,7 +60,6 @@ impl World {
         self.say(|| format!("the server runs for client {client}: {}", shown(&request.ask)));
         let engine = Arc::clone(&self.engine);
         let (at_ms, parked) = (self.now_ms, None);
-        let one_commit = engine.one_commit();
         let txn = engine.txn();
         let run = self.run(&txn, &request);
         let seq = txn.finish();
@@ -76,7 +75,6 @@ impl World {
             }
             Err(_) => Progress::Answered { answer: Answer::Error, seq: Seq::default(), at_ms, parked },
         };
-        drop(one_commit);
         if request.is_cut {
             // It came late: the client may have asked again, and been answered, since.
             self.rely_on_less(client, &request.ask);
@@ -199,8 +197,6 @@ impl World {
         let given_back = key.filter(|_| request.call.is_some());
         let given_back =
             given_back.map(|key| (key, self.record_open(key, Asked::RevertGrant { owner: client as u8 })));
-        let engine = Arc::clone(&self.engine);
-        let one_commit = engine.one_commit();
         match request.progress {
             Progress::Blocked(parked, _) if self.defect == Some(Defect::GrantsToTheDead) => {
                 self.ghosts.push(parked)
@@ -214,7 +210,6 @@ impl World {
             }
             _ => {}
         }
-        drop(one_commit);
         if let Some((key, call)) = given_back {
             self.close_call(Some(key), Some(call), None);
         }

@@ -93,11 +93,14 @@ impl World {
 
     /// Everyone goes, and time passes: nothing is left, in memory or on disk.
     pub(crate) fn end(&mut self) -> Result<(), String> {
+        let engine = Arc::clone(&self.engine);
+        let one_commit = engine.one_commit();
         for request in std::mem::take(&mut self.requests) {
             self.end_cut(request);
         }
         self.beliefs.clear();
         self.ghosts.clear();
+        drop(one_commit);
         for _ in 0..3 {
             self.now_ms += LONGEST_MS;
             self.clock.advance_millis(LONGEST_MS);
