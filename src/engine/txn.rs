@@ -17,7 +17,7 @@ use super::late_owners::Lost;
 use super::sessions::MemberKind;
 use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
 use crate::domain::{FencingToken, LockName, Timestamp, WaiterId};
-use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
+use crate::journal::{CommitGroup, Journal, JournalError, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
     self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, SetCondition, Slot, Waiter,
 };
@@ -34,7 +34,7 @@ struct Exclusive<'a> {
     table: ShardedLockWriteGuard<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
-    _one_commit: Group<'a>,
+    _one_commit: CommitGroup<'a>,
 }
 
 /// What became of a request that may wait.

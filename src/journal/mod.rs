@@ -16,7 +16,7 @@ mod record;
 mod sqlite;
 
 pub use commit::{
-    Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch, commit_before_park,
+    Barrier, CommitGroup, Durability, Journal, OutcomeUnknown, Recover, Seq, Stopwatch, commit_before_park,
 };
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
