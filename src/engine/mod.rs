@@ -36,7 +36,7 @@ use crate::domain::{SessionId, Timestamp};
 use crate::entropy::Entropy;
 pub use crate::journal::CommitMetrics;
 use crate::journal::{
-    Backend, Durability, Group, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
+    Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
 use crate::lock::Op;
 use blocking::Waiters;
@@ -169,11 +169,11 @@ impl Engine {
             pseudonyms: Pseudonyms::new(&loaded.secret),
         });
         core.restore(&mut core.write(), found, loaded.tokens_reserved)?;
-        let (rebuilt, clock) = (Arc::clone(&core), core.clock.clone());
+        let clock = core.clock.clone();
         let journal = Journal::start(
             Box::new(backend),
             core.config.durability,
-            Box::new(move |backend, epoch| rebuilt.rebuild(backend, epoch)),
+            Box::new(Arc::clone(&core)),
             Box::new(move || clock.now().as_nanos()),
         )
         .map_err(|error| JournalError::Io { what: format!("cannot start the commit thread: {error}") })?;
@@ -196,7 +196,7 @@ impl Engine {
 
     /// What [`Engine::barrier`] would answer; `None`: it is not decided. Never blocks.
     pub fn verdict(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
-        self.journal().verdict(self.awaited(seq))
+        self.journal().durability_of(self.awaited(seq))
     }
 
     /// What is to be durable before a result with this Seq may be told.
@@ -210,8 +210,8 @@ impl Engine {
     }
 
     /// Until the returned value is dropped, nothing is committed, and what is appended lands in one commit. Keep it short.
-    pub fn one_commit(&self) -> Group<'_> {
-        self.journal().group()
+    pub fn one_commit(&self) -> CommitGroup<'_> {
+        self.journal().commit_group()
     }
 
     /// The clock everything here goes by.

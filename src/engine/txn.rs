@@ -19,7 +19,7 @@ use super::blocking::Blocked;
 use super::keyspace::Table;
 use super::{Engine, Unavailable};
 use crate::domain::{LockName, Timestamp};
-use crate::journal::{Group, JournalError, Seq};
+use crate::journal::{CommitGroup, JournalError, Seq};
 use crate::lock::{Op, Outcome, Request, Slot};
 
 /// The operations that every transaction offers. It is either a [`SharedTxn`] or an [`ExclusiveTxn`].
@@ -50,7 +50,7 @@ struct Exclusive<'a> {
     table: ShardedLockWriteGuard<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
-    _one_commit: Group<'a>,
+    _one_commit: CommitGroup<'a>,
 }
 
 /// What a transaction has seen. Carries it over to the next transaction of the same request.
@@ -268,7 +268,7 @@ impl<'a> Txn<'a> {
         if seen.epoch == epoch {
             return Ok(());
         }
-        match self.engine.journal().verdict(seen.seq) {
+        match self.engine.journal().durability_of(seen.seq) {
             Some(Ok(())) => {
                 self.restart(epoch);
                 Ok(())

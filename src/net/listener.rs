@@ -158,15 +158,17 @@ mod tests {
             }
         }
 
-        fn refuse(&self, mut stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
-            async move {
-                stream.write_all(b"r").await.unwrap();
-                // Lasts until the client ends.
-                let _ = stream.read(&mut [0]).await;
-            }
+        fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+            refuse_until_closed(stream)
         }
 
         fn drain(self) {}
+    }
+
+    async fn refuse_until_closed(mut stream: TcpStream) {
+        stream.write_all(b"r").await.unwrap();
+        // Lasts until the client ends.
+        let _ = stream.read(&mut [0]).await;
     }
 
     struct Running {

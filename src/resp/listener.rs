@@ -73,14 +73,16 @@ impl Protocol for Resp {
         async move { Connection::new(stream, server, limits).run().await }
     }
 
-    fn refuse(&self, mut stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            // The connection ends whether or not the client gets the error.
-            let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
-        }
+    fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+        send_refusal(stream)
     }
 
     fn drain(self) {
         self.server.clients.kill_all();
     }
+}
+
+async fn send_refusal(mut stream: TcpStream) {
+    // The connection ends whether or not the client gets the error.
+    let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
 }
