@@ -128,7 +128,7 @@ impl ClientInfo {
         self.is_killed.load(Ordering::Acquire)
     }
 
-    /// Completes after [`ClientInfo::wake`]. Awaited by the connection only.
+    /// Completes after `ClientInfo::wake`. Awaited by the connection only.
     pub async fn woken(&self) {
         self.attention.notified().await;
     }
