@@ -30,15 +30,19 @@ fn secret(
 
 /// Reads a file that holds secrets. Refuses one that other users may access.
 fn read_private(path: &str) -> Result<String, String> {
-    let unreadable = |error| format!("cannot read {path}: {error}");
-    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(format!(
-            "{path} is accessible to other users (mode {:o}); run chmod 600 on it",
-            mode & 0o777
-        ));
+    check_private(path)?;
+    std::fs::read_to_string(path).map(without_mark).map_err(|error| format!("cannot read {path}: {error}"))
+}
+
+/// Refuses a file with secrets that other users of the machine may read or change.
+pub(super) fn check_private(path: &str) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    match metadata.permissions().mode() {
+        mode if mode & 0o077 != 0 => {
+            Err(format!("{path} is accessible to other users (mode {:o}); run chmod 600 on it", mode & 0o777))
+        }
+        _ => Ok(()),
     }
-    std::fs::read_to_string(path).map(without_mark).map_err(unreadable)
 }
 
 /// Removes the byte order mark that some editors put in front of a text.
@@ -63,8 +67,7 @@ pub(super) fn users(settings: &Settings, password: Option<&Secret>) -> Result<Us
     if let Some(path) = settings.text("http-tokens") {
         users.extend(users_in(path).map_err(|problem| settings.fault("http-tokens", problem))?);
     }
-    if let Some(name) = ambiguous_user(&users) {
-        let problem = format!("the token of {name} is given twice, or {name} has two namespaces");
+    if let Some(problem) = ambiguity(&users) {
         return Err(settings.fault("http-tokens", problem));
     }
     let local_token = password.filter(|_| users.is_empty()).cloned();
@@ -93,12 +96,16 @@ fn parse_user(line: &str) -> Result<UserConfig, &'static str> {
     }
 }
 
-/// The name of a user whose token occurs twice, or who has two namespaces.
-fn ambiguous_user(users: &[UserConfig]) -> Option<&str> {
-    let found = users.iter().enumerate().find_map(|(at, user)| {
-        users[..at].iter().find(|other| {
-            other.token == user.token || (other.name == user.name && other.namespace != user.namespace)
+/// Describes a token that two entries share, or a user who has two namespaces.
+fn ambiguity(users: &[UserConfig]) -> Option<String> {
+    users.iter().enumerate().find_map(|(at, user)| {
+        users[..at].iter().find_map(|other| match (other.token == user.token, other.name == user.name) {
+            (true, true) => Some(format!("the token of {} is given twice", user.name)),
+            (true, false) => Some(format!("{} and {} have the same token", other.name, user.name)),
+            (false, true) if other.namespace != user.namespace => {
+                Some(format!("{} has two namespaces", user.name))
+            }
+            _ => None,
         })
-    });
-    found.map(|user| user.name.as_str())
+    })
 }

@@ -195,6 +195,10 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
             let hint = hints::hint(&key, &Form::Key);
             return Err(wrong(format!("--config: {path}: unknown setting {key:?}: {hint}")));
         };
+        if option.is_secret() {
+            secrets::check_private(path)
+                .map_err(|problem| wrong(format!("--config: with {key}, {problem}")))?;
+        }
         let text = match value {
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),

@@ -69,8 +69,41 @@ fn a_setting_that_is_given_and_empty_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("octostore.toml");
     std::fs::write(&path, "requirepass = \"\"\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let path = path.to_str().unwrap();
     assert!(refusal(&["--config", path]).contains("is empty"));
+}
+
+#[test]
+fn a_configuration_file_with_secrets_must_be_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("octostore.toml");
+    let config = |text: &str, mode| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        Config::with(&["--config", path.to_str().unwrap()])
+    };
+    assert!(config("threads = 2\n", 0o644).is_ok());
+    assert!(config("requirepass = \"s3cret\"\n", 0o600).is_ok());
+    let refused = config("requirepass = \"s3cret\"\n", 0o640).unwrap_err().to_string();
+    assert!(refused.contains("with requirepass") && refused.contains("chmod 600"), "{refused}");
+    assert!(!refused.contains("s3cret"));
+}
+
+#[test]
+fn users_that_contradict_each_other_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokens");
+    for (users, expected) in [
+        ("alice:t\nbob:t\n", "alice and bob have the same token"),
+        ("alice:t\nalice:t\n", "the token of alice is given twice"),
+        ("alice:t team\nalice:u other\n", "alice has two namespaces"),
+    ] {
+        std::fs::write(&path, users).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let text = refusal(&["--http-tokens", path.to_str().unwrap()]);
+        assert!(text.contains(expected), "{text}");
+    }
 }
 
 #[test]
