@@ -14,6 +14,7 @@ use octostore::clock::{self, Clock};
 use octostore::config::Config;
 use octostore::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use octostore::engine::{Acquired, Engine, EngineConfig, WaitOutcome};
+use octostore::entropy::Entropy;
 use octostore::journal::{Backend, Durability, MemoryBackend, Record, Seq, SqliteBackend, StoredLease};
 use octostore::lock::{Lease, Op, Outcome, Request};
 use octostore::server::Server;
@@ -40,6 +41,7 @@ impl Store {
             leases_per_account_max: 100,
             token_floor: 0,
             boot: clock::boot_id(),
+            entropy: Entropy::system(),
         };
         let engine = Engine::start(backend, Clock::system(), config).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -51,7 +53,9 @@ impl Store {
     }
 
     fn submit(&self, name: &LockName, op: &Op) -> (Outcome, Seq) {
-        self.engine.access().submit(name, op).unwrap()
+        let txn = self.engine.txn();
+        let outcome = txn.submit(name, op).unwrap();
+        (outcome, txn.finish())
     }
 
     fn wait_until_durable(&self, seq: Seq) {
@@ -201,8 +205,9 @@ fn take_turns(store: &Store, owner: &str, turns: u64) {
     let (name, request) = (name(0), request(owner));
     let release = Op::Release { owner: request.owner.clone(), token: None };
     for _ in 0..turns {
-        match store.engine.access().submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
-            Acquired::Now(_, seq) => store.wait_until_durable(seq),
+        let txn = store.engine.txn();
+        match txn.submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
+            Acquired::Now(_) => store.wait_until_durable(txn.finish()),
             Acquired::Blocked(mut parked) => {
                 let WaitOutcome::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {
                     panic!("not granted")

@@ -347,11 +347,15 @@ async fn waiter_inside(engine: Arc<Engine>, n: u64) {
     let ttl = Ttl::from_millis(600_000).ok();
     loop {
         let until = engine.clock().now().after(ttl);
-        let acquired =
-            engine.access().submit_or_wait(&name, Request::exclusive(owner.clone(), ttl), until).unwrap();
+        let (acquired, seq) = {
+            let txn = engine.txn();
+            let request = Request::exclusive(owner.clone(), ttl);
+            let acquired = txn.submit_or_wait(&name, request, until).unwrap();
+            (acquired, txn.finish())
+        };
         let seq = match acquired {
-            Acquired::Now(Outcome::Granted { .. }, seq) => seq,
-            Acquired::Now(outcome, _) => panic!("{outcome:?}"),
+            Acquired::Now(Outcome::Granted { .. }) => seq,
+            Acquired::Now(outcome) => panic!("{outcome:?}"),
             Acquired::Blocked(mut parked) => match parked.verdict().await {
                 WaitOutcome::Granted(_, seq) => seq,
                 other => panic!("{other:?}"),
@@ -361,7 +365,11 @@ async fn waiter_inside(engine: Arc<Engine>, n: u64) {
         // What a client sends next comes from the system: whatever else has come gets its turn before.
         tokio::task::yield_now().await;
         let release = Op::Release { owner: owner.clone(), token: None };
-        let (outcome, seq) = engine.access().submit(&name, &release).unwrap();
+        let (outcome, seq) = {
+            let txn = engine.txn();
+            let outcome = txn.submit(&name, &release).unwrap();
+            (outcome, txn.finish())
+        };
         assert_eq!(outcome, Outcome::Released(1));
         engine.barrier(seq).await.unwrap();
         tokio::task::yield_now().await;

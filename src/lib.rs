@@ -11,12 +11,13 @@
 //! | [`engine`] | the lock manager: table, expiry, sessions, waiters, recovery | protocols, storage, the rules of locks |
 //! | [`command`] | the table of commands, one file per verb | wire formats, sockets, storage, the rules of locks |
 //! | [`reply`] | what a command answers, in no protocol | bytes |
+//! | [`auth`] | secrets, the current password, users as configured | protocols, files |
 //! | [`resp`] | scanning, encoding, connections, the listener | what commands mean |
 //! | [`http`] | the HTTP adapter: routes, JSON, event streams, metrics as text | what locks do, RESP, storage |
 //! | [`metrics`] | counters and histograms | names, labels, clocks |
 //! | [`config`] | flags, variables and file become a checked configuration | defaults that are not in its table |
 //! | [`server`] | the composition root: open, recover, bind, serve, drain; the log | everything that could be decided elsewhere |
-//! | [`net`] | sockets that listen, at several addresses | protocols |
+//! | [`net`] | addresses, the accept loop, streams of bytes | protocols |
 //! | [`logging`] | the log's way to stderr: a bounded queue, a line a second for each call site | what is logged |
 //! | [`clock`] | the only reader of system time, and a manual clock for tests | everything else |
 //!
@@ -34,11 +35,13 @@
 //! * A failed commit is never an OK.
 //! * No guard covers IO or an `.await`.
 
+pub mod auth;
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod entropy;
 pub mod http;
 pub mod journal;
 pub mod lock;

@@ -4,6 +4,7 @@
 //! sees every observation made before. Absent: names, labels and formats, and clocks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
@@ -269,9 +270,9 @@ pub struct ServerMetrics {
     /// Commands of Redis clients.
     pub commands: CommandMetrics,
     /// Connections of Redis clients.
-    pub redis: ConnectionMetrics,
+    pub redis: Arc<ConnectionMetrics>,
     /// Connections of HTTP clients.
-    pub http: ConnectionMetrics,
+    pub http: Arc<ConnectionMetrics>,
     /// Wrong users or passwords that Redis clients gave.
     pub failed_logins: Count,
 }
@@ -279,7 +280,7 @@ pub struct ServerMetrics {
 impl ServerMetrics {
     /// For a server with these commands.
     pub fn of(commands: impl IntoIterator<Item = &'static str>) -> ServerMetrics {
-        let (redis, http) = (ConnectionMetrics::default(), ConnectionMetrics::default());
+        let (redis, http) = (Arc::default(), Arc::default());
         let failed_logins = Count::default();
         ServerMetrics { commands: CommandMetrics::of(commands), redis, http, failed_logins }
     }

@@ -10,11 +10,11 @@ use super::options;
 use super::pubsub::Publication;
 use super::pubsub::{Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
-use super::steps::{Progress, REQUEST_WORK, Steps, TURN_WORK};
+use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, ServerState};
 use crate::domain::SessionId;
-use crate::engine::{Blocked, Watch};
+use crate::engine::{AnyTxn, Blocked, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
 use crate::reply::Reply;
@@ -41,7 +41,7 @@ pub enum AfterReply {
     /// Waits for a lock; the reply comes from [`Client::verdict`].
     Wait(Blocked),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
-    Steps(Box<dyn Steps>),
+    Steps(LongRequest),
     /// Closes the connection.
     Close,
 }
@@ -216,16 +216,16 @@ impl Client {
         self.skips_next = false;
         self.command = "";
         self.work += REQUEST_WORK;
-        let access = server.engine.access();
-        let mut context = Context::new(server, self, &access);
+        let txn = server.engine.txn();
+        let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.run(args);
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
             return Execution { reply, seq, next, command };
         }
-        let reply = context.reply_to(done);
-        let Context { seq, parked, steps, closes, .. } = context;
+        let reply = done.unwrap_or_else(Reply::from);
+        let Context { parked, steps, closes, .. } = context;
         // Messages and subscription confirmations are not replies.
         let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
         let is_silent = self.replies != Replies::On && !is_message;
@@ -234,30 +234,32 @@ impl Client {
         }
         let next = match (parked, steps) {
             (Some(parked), _) => AfterReply::Wait(parked),
-            (None, Some(steps)) => AfterReply::Steps(steps),
+            (None, Some(steps)) => AfterReply::Steps(LongRequest { steps, seen: txn.seen() }),
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
         };
         if !self.command.is_empty() {
             self.last_command = self.command;
         }
-        Execution { reply: (!is_silent).then_some(reply), seq, next, command: self.command }
+        let reply = (!is_silent).then_some(reply);
+        Execution { reply, seq: txn.finish(), next, command: self.command }
     }
 
     /// Runs the next turn of a request. Returns `None` if it needs another one.
-    pub fn advance(&mut self, server: &Arc<ServerState>, steps: &mut dyn Steps) -> Option<Execution> {
+    pub fn advance(&mut self, server: &Arc<ServerState>, request: &mut LongRequest) -> Option<Execution> {
         self.begin_turn();
-        let access = server.engine.access();
-        let mut context = Context::new(server, self, &access);
-        let done = match steps.advance(&mut context) {
-            Ok(Progress::More) => return None,
-            Ok(Progress::Done(reply)) => Ok(reply),
-            Err(error) if error.is_unsettled() => return None,
-            Err(error) => Err(error),
+        let txn = server.engine.resume_txn(request.seen);
+        let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
+        let reply = match request.steps.advance(&mut context) {
+            Ok(Progress::Done(reply)) => reply,
+            Err(error) if !error.is_unsettled() => error.into(),
+            Ok(Progress::More) | Err(_) => {
+                request.seen = txn.seen();
+                return None;
+            }
         };
-        let reply = Some(context.reply_to(done));
         let next = if context.closes { AfterReply::Close } else { AfterReply::Request };
-        Some(Execution { reply, seq: context.seq, next, command: context.client.last_command })
+        Some(Execution { reply: Some(reply), seq: txn.finish(), next, command: self.last_command })
     }
 
     pub(super) fn set_replies(&mut self, arg: &[u8]) -> Result<Reply, CommandError> {
@@ -312,14 +314,14 @@ impl Context<'_> {
     /// The session that ends with the connection; opens it if necessary.
     pub(super) fn connection_session(&mut self) -> Result<SessionId, CommandError> {
         if let Some(id) = self.client.connection_session {
-            if self.access.has_session(id) {
+            if self.txn.has_session(id) {
                 return Ok(id);
             }
             // The commit that opened the session failed.
             self.client.connection_session = None;
-            self.access.forget_connection(id);
+            self.txn.forget_connection(id);
         }
-        let id = self.observe(self.access.open_session("", None, None))?;
+        let id = self.txn.open_session("", None, None)?;
         self.client.connection_session = Some(id);
         Ok(id)
     }

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use super::{Client, CommandError, ServerState, Steps, options};
 use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
-use crate::engine::{Blocked, Txn, Unavailable};
-use crate::journal::Seq;
-use crate::lock::{Op, Outcome};
-use crate::reply::Reply;
+use crate::engine::{AnyTxn, Blocked};
 
 /// The context of a command handler.
 pub struct Context<'a> {
@@ -15,10 +12,8 @@ pub struct Context<'a> {
     pub(super) server: &'a Arc<ServerState>,
     /// The requesting connection.
     pub(super) client: &'a mut Client,
-    /// The locks.
-    pub(super) access: &'a Txn<'a>,
-    /// The reply must not be sent before this is durable.
-    pub(super) seq: Seq,
+    /// Access to locks and sessions. The reply waits for everything it has seen.
+    pub(super) txn: AnyTxn<'a>,
     /// Set if the request waits for a lock and has no reply yet.
     pub(super) parked: Option<Blocked>,
     /// Set if the request continues in further turns and has no reply yet.
@@ -28,67 +23,21 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// A context that has observed nothing yet.
-    pub(super) fn new(
-        server: &'a Arc<ServerState>,
-        client: &'a mut Client,
-        access: &'a Txn<'a>,
-    ) -> Context<'a> {
-        Context { server, client, access, seq: Seq::default(), parked: None, steps: None, closes: false }
+    /// The context of a request that runs in `txn`.
+    pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
+        Context { server, client, txn, parked: None, steps: None, closes: false }
     }
 }
 
 impl Context<'_> {
-    /// Unwraps a result and makes the reply wait for its Seq.
-    pub(super) fn observe<R>(&mut self, result: Result<(R, Seq), Unavailable>) -> Result<R, CommandError> {
-        let (value, seq) = result?;
-        self.seq = self.seq.max(seq);
-        Ok(value)
-    }
-
-    /// Repeats an operation that ends a bounded number of leases per step until all have ended.
-    pub(super) fn submit_whole(&mut self, name: &LockName, op: &Op) -> Result<Outcome, CommandError> {
-        loop {
-            match self.observe(self.access.submit(name, op))? {
-                Outcome::ReleasedSome(_) if self.access.is_alone() => {}
-                Outcome::ReleasedSome(_) => return Err(CommandError::UNSETTLED),
-                outcome => return Ok(outcome),
-            }
-        }
-    }
-
-    /// Makes the reply wait for every change so far.
-    pub(super) fn depend_on_all(&mut self) -> Result<(), CommandError> {
-        self.seq = self.seq.max(self.access.covering_seq()?);
-        Ok(())
-    }
-
-    /// Converts the result of a handler to a reply.
-    pub(super) fn reply_to(&mut self, done: Result<Reply, CommandError>) -> Reply {
-        match done {
-            Ok(reply) => reply,
-            Err(error) if error.reveals_state() => match self.depend_on_all() {
-                Ok(()) => error.into(),
-                Err(unavailable) => unavailable.into(),
-            },
-            Err(error) => error.into(),
-        }
-    }
-
-    /// Runs `work` with exclusive access to the engine.
+    /// Runs `work` in an exclusive transaction.
     pub(super) fn atomically<R>(
         &mut self,
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
-        if self.access.is_alone() {
-            return work(self);
-        }
-        let alone = self.access.engine().exclusive_txn();
-        let mut inner = Context::new(self.server, self.client, &alone);
-        inner.seq = self.seq;
-        let result = work(&mut inner);
-        self.seq = inner.seq;
-        result
+        let AnyTxn::Shared(txn) = self.txn else { return work(self) };
+        let (server, client) = (self.server, &mut *self.client);
+        txn.exclusively(|exclusive| work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive))))?
     }
 
     /// Parses a key of the current database.
@@ -114,7 +63,7 @@ impl Context<'_> {
         if millis <= i64::from(TTL_MS_MAX) {
             return Some(millis);
         }
-        let now = i64::try_from(self.access.engine().clock().wall_millis()).ok()?;
+        let now = i64::try_from(self.txn.engine().clock().wall_millis()).ok()?;
         now.checked_add(millis).map(|_| millis)
     }
 

@@ -13,8 +13,6 @@ use crate::reply::Reply;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandError {
     text: Cow<'static, str>,
-    /// The error reveals the state of locks or sessions, which must be durable first.
-    reveals_state: bool,
 }
 
 impl CommandError {
@@ -31,11 +29,11 @@ impl CommandError {
         CommandError::fixed("ERR too many leases ended at once; retry");
 
     pub(super) const fn fixed(text: &'static str) -> CommandError {
-        CommandError { text: Cow::Borrowed(text), reveals_state: false }
+        CommandError { text: Cow::Borrowed(text) }
     }
 
     pub(super) fn new(text: impl Into<String>) -> CommandError {
-        CommandError { text: Cow::Owned(text.into()), reveals_state: false }
+        CommandError { text: Cow::Owned(text.into()) }
     }
 
     pub(super) fn arity(name: &str) -> CommandError {
@@ -55,11 +53,6 @@ impl CommandError {
     pub(super) fn is_unsettled(&self) -> bool {
         *self == CommandError::UNSETTLED
     }
-
-    /// Whether the error reveals the state of locks or sessions, which must be durable first.
-    pub(super) fn reveals_state(&self) -> bool {
-        self.reveals_state
-    }
 }
 
 impl From<CommandError> for Reply {
@@ -76,8 +69,7 @@ impl From<Invalid> for CommandError {
 
 impl From<Unavailable> for CommandError {
     fn from(unavailable: Unavailable) -> CommandError {
-        let reveals_state = !matches!(unavailable, Unavailable::Journal(_) | Unavailable::Unsettled);
-        let error = match unavailable {
+        match unavailable {
             Unavailable::Journal(error) => CommandError::new(format!(
                 "MISCONF journal unavailable; reads and writes are refused, existing locks stay held: {error}"
             )),
@@ -93,8 +85,7 @@ impl From<Unavailable> for CommandError {
             // A connection asks again instead.
             Unavailable::Unsettled => CommandError::UNSETTLED,
             Unavailable::TokensExhausted => CommandError::fixed("ERR fencing tokens exhausted (2^53)"),
-        };
-        CommandError { reveals_state, ..error }
+        }
     }
 }
 

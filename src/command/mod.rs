@@ -6,7 +6,6 @@
 //! Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
-mod auth;
 mod client;
 mod connection;
 mod context;
@@ -30,7 +29,6 @@ mod table;
 mod transaction;
 
 pub use args::{Args, OwnedArgs, Span};
-pub use auth::{CurrentPassword, Password};
 pub use client::{AfterReply, Client, Execution};
 pub use context::Context;
 use context::name_or_none;
@@ -40,7 +38,7 @@ pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
 pub use spec::{Command, Flags, Group, Handler, Run};
 pub use state::{Limits, ServerInfo, ServerState};
-pub use steps::{Progress, Steps};
+pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
 
 /// The version of Redis whose answers these are. Clients choose commands by it.

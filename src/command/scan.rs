@@ -72,7 +72,7 @@ impl Steps for Scanning {
             let mut keys = Bulks::default();
             let entries = (self.count - self.keys).min(entries_per_look(self.pattern.as_ref()));
             let (type_name, counted) = (self.type_name.as_deref(), &mut 0);
-            let scanned = context.access.scan(&mut self.scan, entries, |held| {
+            let scanned = context.txn.scan(&mut self.scan, entries, |held| {
                 *counted += 1;
                 if type_name.is_none_or(|type_name| options::is(type_name, key::redis_type(held.mode()))) {
                     keys.push(held.key());
@@ -87,7 +87,6 @@ impl Steps for Scanning {
             push_matching(context, self.pattern.as_ref(), &keys, &mut self.found);
             if scanned.is_done || self.keys >= self.count || self.looked >= LOOKED_MAX {
                 let cursor = Reply::bulk(self.scan.cursor().to_string());
-                context.seq = context.seq.max(self.scan.seq());
                 return Ok(Progress::Done(Reply::Array(vec![
                     cursor,
                     Reply::Bulks(std::mem::take(&mut self.found)),

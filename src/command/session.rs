@@ -69,7 +69,7 @@ fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         Some(ttl) => ttl,
         None => Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default))?,
     };
-    let id = context.observe(context.access.open_session(name.unwrap_or(""), None, Some(ttl)))?;
+    let id = context.txn.open_session(name.unwrap_or(""), None, Some(ttl))?;
     context.client.opened_session(id);
     Ok(Reply::bulk(session_text(id)))
 }
@@ -80,29 +80,24 @@ fn id(args: Args<'_>) -> Result<SessionId, CommandError> {
 
 fn keep_alive(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Ok(id) = id(args) else { return Ok(Reply::Null) };
-    let access = context.access;
-    match access.keep_alive(id) {
-        Err(Unavailable::NoSession) => {
-            context.depend_on_all()?;
-            Ok(Reply::Null)
-        }
-        kept => {
-            let deadline = context.observe(kept)?;
-            let left = deadline.millis_left(access.now());
+    match context.txn.keep_alive(id) {
+        Ok(deadline) => {
+            let left = deadline.millis_left(context.txn.now());
             Ok(Reply::unsigned(left.unwrap_or(u64::MAX)))
         }
+        Err(Unavailable::NoSession) => Ok(Reply::Null),
+        Err(why) => Err(why.into()),
     }
 }
 
 fn close(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let released = context.observe(context.access.close_session(id(args)?, true))?;
+    let released = context.txn.close_session(id(args)?, true)?;
     Ok(Reply::Integer(i64::from(released)))
 }
 
 fn info(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let (record, locks, seq) = context.access.session(id(args)?)?;
-    context.seq = context.seq.max(seq);
-    let left = record.deadline.millis_left(context.access.now());
+    let (record, locks) = context.txn.session(id(args)?)?;
+    let left = record.deadline.millis_left(context.txn.now());
     Ok(Reply::Map(vec![
         (Reply::bulk("name"), Reply::bulk(record.name)),
         (Reply::bulk("ttl_ms"), left.map_or(Reply::Null, Reply::unsigned)),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Clients, CurrentPassword, PubSub};
+use super::{Clients, PubSub};
+use crate::auth::CurrentPassword;
 use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};

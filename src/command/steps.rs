@@ -6,6 +6,7 @@
 //! Not here: sockets; `resp/connection.rs` yields between two turns.
 
 use super::{Args, CommandError, Context, OwnedArgs};
+use crate::engine::{AnyTxn, Seen};
 use crate::reply::Reply;
 
 /// Units of work in one turn of a connection. One unit takes about 100 ns, a turn less than 1 ms.
@@ -22,9 +23,14 @@ const BYTES_PER_UNIT: usize = 64;
 /// The remainder of a request that takes more than one turn.
 pub trait Steps: Send {
     /// Works until the turn is used up (`Context::has_turn_left`) or the reply is complete. Makes progress in
-    /// every call, even if the turn is already used up. The reply waits for the `seq` of the last turn only,
-    /// so `self` must carry over what earlier turns observed.
+    /// every call, even if the turn is already used up.
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError>;
+}
+
+/// A request that takes more turns. Its reply waits for what all of them have seen.
+pub struct LongRequest {
+    pub(super) steps: Box<dyn Steps>,
+    pub(super) seen: Seen,
 }
 
 /// The state of a request after a turn.
@@ -62,12 +68,12 @@ impl Context<'_> {
         loop {
             match steps.advance(self)? {
                 Progress::Done(reply) => return Ok(reply),
-                Progress::More if !self.access.is_alone() => {
-                    self.steps = Some(Box::new(steps));
-                    // A placeholder, as for a parked request.
-                    return Ok(Reply::Null);
-                }
                 Progress::More => {}
+            }
+            if let AnyTxn::Shared(_) = self.txn {
+                self.steps = Some(Box::new(steps));
+                // A placeholder, as for a parked request.
+                return Ok(Reply::Null);
             }
             self.check_transaction_budget()?;
         }

@@ -133,7 +133,7 @@ fn parse(context: &Context<'_>, args: Args<'_>) -> Result<Wanted, CommandError> 
 fn until(context: &Context<'_>, at: i64, unit_ms: i64) -> Result<Ends, CommandError> {
     let at = Some(at).filter(|at| *at > 0).and_then(|at| at.checked_mul(unit_ms));
     let at = at.ok_or_else(|| CommandError::expire_time("set"))? as u64;
-    match at.saturating_sub(context.access.wall_millis()) {
+    match at.saturating_sub(context.txn.wall_millis()) {
         0 => Ok(Ends::Past),
         left => Ok(Ends::After(context.ttl_of(left)?)),
     }
@@ -151,7 +151,7 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         let before = if wanted.get { value(context, &name)? } else { Reply::Null };
         let is_set = put(context, &name, owner, &wanted)?;
         if is_set && matches!(wanted.ends, Ends::Past) {
-            context.observe(context.access.submit(&name, &Op::Delete { if_owner: None }))?;
+            context.txn.submit(&name, &Op::Delete { if_owner: None })?;
         }
         Ok(match (wanted.get, is_set) {
             (true, _) => before,
@@ -177,7 +177,7 @@ fn put(
     let request = Request { origin: Some(context.client.origin()), ..Request::exclusive(owner, ttl) };
     let op =
         Op::Set { request, condition: wanted.condition.clone(), keep_ttl: matches!(wanted.ends, Ends::As) };
-    match context.observe(context.access.submit(name, &op))? {
+    match context.txn.submit(name, &op)? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         outcome => Ok(matches!(outcome, Outcome::Granted { .. })),
     }
@@ -199,12 +199,12 @@ fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 
 /// The value of a key as strings have one.
 fn value(context: &mut Context<'_>, name: &LockName) -> Result<Reply, CommandError> {
-    let read = context.access.read(name, |slot, _| match slot.newest() {
+    let read = context.txn.read(name, |slot, _| match slot.newest() {
         None => Ok(Reply::Null),
         Some(lease) if lease.mode == Mode::Exclusive => Ok(Reply::bulk(lease.owner.as_bytes())),
         Some(_) => Err(CommandError::WRONG_TYPE),
     });
-    context.observe(read)?
+    read?
 }
 
 fn delex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

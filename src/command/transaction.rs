@@ -102,9 +102,9 @@ impl Steps for Watching {
             context.spend(KEY_WORK);
             // A key that no lock can have never changes.
             let Some(name) = super::name_or_none(context, key)? else { return Ok(()) };
-            let access = context.access;
-            let watch = context.client.watch.get_or_insert_with(|| Watch::new(access.engine()));
-            watch.add(access, &name)?;
+            let txn = context.txn;
+            let watch = context.client.watch.get_or_insert_with(|| Watch::new(txn.engine()));
+            watch.add(&txn, &name)?;
             if watch.len() > WATCHED_MAX || watch.bytes() > WATCHED_BYTES_MAX {
                 context.client.watch = None;
                 return Err(CommandError::new(format!(
@@ -133,7 +133,7 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     let mut publications = VecDeque::new();
     let reply = context.atomically(|context| {
         if let Some(watch) = &watch
-            && context.observe(watch.is_broken(context.access))?
+            && watch.is_broken(&context.txn)?
         {
             return Ok(Reply::NullArray);
         }
@@ -145,7 +145,7 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
                 false => context.check_transaction_budget(),
             };
             let reply = may_run.and_then(|()| context.call(command, args.as_args()));
-            let reply = context.reply_to(reply);
+            let reply = reply.unwrap_or_else(Reply::from);
             context.spend(work_of_bytes(reply.size()));
             if let Some(publication) = context.client.deferred.take() {
                 publications.push_back((replies.len(), publication));
@@ -156,8 +156,7 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     })?;
     match reply {
         Reply::Array(replies) if !publications.is_empty() => {
-            let seq = context.seq;
-            context.in_turns(PublishAll { replies, publications, seq })
+            context.in_turns(PublishAll { replies, publications })
         }
         reply => Ok(reply),
     }

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
-use crate::command::{Limits, Password};
+use crate::auth::Secret;
+use crate::command::Limits;
 use crate::domain::TOKEN_MAX;
 use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::http::HttpConfig;
@@ -34,7 +35,7 @@ pub struct Config {
     /// Where Redis clients connect.
     pub listen: Vec<ListenAddress>,
     /// What they must know.
-    pub password: Option<Password>,
+    pub password: Option<Secret>,
     /// Listening beyond loopback without a password is meant.
     pub allows_no_password: bool,
     /// Where HTTP clients connect; empty: nowhere.
@@ -114,79 +115,17 @@ impl Config {
     fn check(settings: &Settings) -> Result<Config, ConfigError> {
         let password = password(settings)?;
         let allows_no_password = settings.switch("allow-no-password")?;
-        let listen = addresses(settings, "listen")?;
-        if let (None, Some(exposed)) = (&password, exposed(&listen).filter(|_| !allows_no_password)) {
-            return Err(settings.fault(
-                "listen",
-                format!(
-                    "{exposed} is not a loopback address and no password is set; set --requirepass-file, or \
-                     --allow-no-password to give everyone who can connect full access"
-                ),
-            ));
-        }
+        let listen = redis_addresses(settings, password.is_some() || allows_no_password)?;
         let http = http_addresses(settings, allows_no_password)?;
-        let interval = Duration::from_millis(settings.number("commit-interval-ms", 1, 60_000)?);
-        let durability = match settings.text("durability") {
-            Some("always") => Durability::Always,
-            Some("interval") => Durability::Interval(interval),
-            Some("memory") => Durability::Memory,
-            other => {
-                let other = other.unwrap_or("");
-                return Err(
-                    settings.fault("durability", format!("{other:?} is not always, interval or memory"))
-                );
-            }
-        };
-        let log = settings
-            .text("log")
-            .and_then(|level| level.parse().ok())
-            .ok_or_else(|| settings.fault("log", "must be error, warn, info, debug or trace"))?;
-        let threads = match settings.size("threads", 0, 1024)? {
-            0 => std::thread::available_parallelism().map_or(1, |processors| processors.get() - 1).max(1),
-            threads => threads,
-        };
-        let request_bytes_max = settings.size("request-bytes-max", 16 << 10, 1 << 30)?;
-        let scan = ScanLimits {
-            args_max: settings.size("args-max", 16, 1 << 20)?,
-            arg_bytes_max: settings.size("arg-bytes-max", 8 << 10, 512 << 20)?,
-            request_bytes_max,
-            ..ScanLimits::default()
-        };
-        if scan.arg_bytes_max > request_bytes_max {
-            let problem = format!("is more than --request-bytes-max ({request_bytes_max}); raise that, too");
-            return Err(settings.fault("arg-bytes-max", problem));
-        }
-        let idle = settings.number("idle-timeout-s", 0, 365 * 24 * 3600)?;
-        let listener = ListenerLimits {
-            connections_max: settings.size("connections-max", 1, 1 << 20)?,
-            idle_timeout: (idle > 0).then(|| Duration::from_secs(idle)),
-            output_stall: Duration::from_millis(settings.number("output-stall-ms", 10, 3_600_000)?),
-            scan,
-        };
-        let ttl_ms_max = settings.number("ttl-ms-max", 1, u64::from(TTL_MS_MAX))?;
-        let ttl_ms_default = settings.number("ttl-ms-default", 1, ttl_ms_max)?;
-        let limits = Limits {
-            ttl_ms_max: u32::try_from(ttl_ms_max).unwrap_or(TTL_MS_MAX),
-            ttl_ms_default: u32::try_from(ttl_ms_default).unwrap_or(TTL_MS_MAX),
-            key_bytes_max: settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
-            owner_bytes_max: settings.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
-            meta_bytes_max: settings.size("meta-bytes-max", 0, 1 << 20)?,
-            multi_bytes_max: settings.size("multi-bytes-max", 1024, 1 << 30)?,
-            subscriber_bytes_max: settings.size("subscriber-bytes-max", 1024, 1 << 30)?,
-            subscriptions_max: settings.size("subscriptions-max", 1, 1 << 20)?,
-            subscriptions_bytes_max: settings.size("subscriptions-bytes-max", 1024, 1 << 30)?,
-        };
+        let listener = listener_limits(settings)?;
         let http_config = HttpConfig {
-            users: users(settings)?,
+            users: users(settings, password.as_ref())?,
             origins: origins(settings)?,
             locks_per_user_max: settings.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
             connections_max: listener.connections_max,
             output_stall: listener.output_stall,
         };
-        let damaged_log = match settings.switch("accept-damaged-log")? {
-            true => DamagedLog::Discard,
-            false => DamagedLog::Refuse,
-        };
+        let token_floor = settings.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?;
         Ok(Config {
             listen,
             password,
@@ -194,18 +133,20 @@ impl Config {
             http,
             http_config,
             data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),
-            damaged_log,
-            durability,
-            token_floor: i64::try_from(settings.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?)
-                .unwrap_or(0),
+            damaged_log: match settings.switch("accept-damaged-log")? {
+                true => DamagedLog::Discard,
+                false => DamagedLog::Refuse,
+            },
+            durability: durability(settings)?,
+            token_floor: i64::try_from(token_floor).unwrap_or(0),
             locks_max: settings.number("locks-max", 1, u64::from(u32::MAX))?,
             sessions_max: settings.size("sessions-max", 1, u64::from(u32::MAX))?,
             waiters_per_lock_max: settings.size("waiters-per-lock-max", 1, 1 << 30)?,
             listener,
-            limits,
-            threads,
-            log,
-            settings: shown_settings(settings),
+            limits: request_limits(settings)?,
+            threads: threads(settings)?,
+            log: log_level(settings)?,
+            settings: displayed_settings(settings),
         })
     }
 
@@ -216,6 +157,80 @@ impl Config {
             Durability::Interval(_) => "interval",
             Durability::Memory => "memory",
         }
+    }
+}
+
+fn durability(settings: &Settings) -> Result<Durability, ConfigError> {
+    let interval = Duration::from_millis(settings.number("commit-interval-ms", 1, 60_000)?);
+    match settings.text("durability").unwrap_or("") {
+        "always" => Ok(Durability::Always),
+        "interval" => Ok(Durability::Interval(interval)),
+        "memory" => Ok(Durability::Memory),
+        other => Err(settings.fault("durability", format!("{other:?} is not always, interval or memory"))),
+    }
+}
+
+fn log_level(settings: &Settings) -> Result<tracing::Level, ConfigError> {
+    let level = settings.text("log").and_then(|level| level.parse().ok());
+    level.ok_or_else(|| settings.fault("log", "must be error, warn, info, debug or trace"))
+}
+
+fn threads(settings: &Settings) -> Result<usize, ConfigError> {
+    Ok(match settings.size("threads", 0, 1024)? {
+        0 => std::thread::available_parallelism().map_or(1, |processors| processors.get() - 1).max(1),
+        threads => threads,
+    })
+}
+
+fn listener_limits(settings: &Settings) -> Result<ListenerLimits, ConfigError> {
+    let idle = settings.number("idle-timeout-s", 0, 365 * 24 * 3600)?;
+    Ok(ListenerLimits {
+        connections_max: settings.size("connections-max", 1, 1 << 20)?,
+        idle_timeout: (idle > 0).then(|| Duration::from_secs(idle)),
+        output_stall: Duration::from_millis(settings.number("output-stall-ms", 10, 3_600_000)?),
+        scan: scan_limits(settings)?,
+    })
+}
+
+fn scan_limits(settings: &Settings) -> Result<ScanLimits, ConfigError> {
+    let request_bytes_max = settings.size("request-bytes-max", 16 << 10, 1 << 30)?;
+    let arg_bytes_max = settings.size("arg-bytes-max", 8 << 10, 512 << 20)?;
+    if arg_bytes_max > request_bytes_max {
+        let problem = format!("is more than --request-bytes-max ({request_bytes_max}); raise that, too");
+        return Err(settings.fault("arg-bytes-max", problem));
+    }
+    let args_max = settings.size("args-max", 16, 1 << 20)?;
+    Ok(ScanLimits { args_max, arg_bytes_max, request_bytes_max, ..ScanLimits::default() })
+}
+
+fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {
+    let ttl_ms_max = settings.number("ttl-ms-max", 1, u64::from(TTL_MS_MAX))?;
+    let ttl_ms_default = settings.number("ttl-ms-default", 1, ttl_ms_max)?;
+    Ok(Limits {
+        ttl_ms_max: u32::try_from(ttl_ms_max).unwrap_or(TTL_MS_MAX),
+        ttl_ms_default: u32::try_from(ttl_ms_default).unwrap_or(TTL_MS_MAX),
+        key_bytes_max: settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
+        owner_bytes_max: settings.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
+        meta_bytes_max: settings.size("meta-bytes-max", 0, 1 << 20)?,
+        multi_bytes_max: settings.size("multi-bytes-max", 1024, 1 << 30)?,
+        subscriber_bytes_max: settings.size("subscriber-bytes-max", 1024, 1 << 30)?,
+        subscriptions_max: settings.size("subscriptions-max", 1, 1 << 20)?,
+        subscriptions_bytes_max: settings.size("subscriptions-bytes-max", 1024, 1 << 30)?,
+    })
+}
+
+/// Where to serve RESP. Beyond loopback only if `may_be_exposed`.
+fn redis_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<ListenAddress>, ConfigError> {
+    let addresses = addresses(settings, "listen")?;
+    match exposed(&addresses).filter(|_| !may_be_exposed) {
+        Some(exposed) => Err(settings.fault(
+            "listen",
+            format!(
+                "{exposed} is not a loopback address and no password is set; set --requirepass-file, or \
+                 --allow-no-password to give everyone who can connect full access"
+            ),
+        )),
+        None => Ok(addresses),
     }
 }
 
@@ -282,7 +297,7 @@ fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {
 
 /// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. The running
 /// server adds its addresses and its limit of connections.
-fn shown_settings(settings: &Settings) -> Vec<(&'static str, String)> {
+fn displayed_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let own = OPTIONS.iter().filter(|option| !option.is_secret());
     let mut all: Vec<(&str, String)> =
         own.map(|option| (option.name, settings.text(option.name).unwrap_or("").to_owned())).collect();

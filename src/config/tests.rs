@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::http::Secret;
 
 fn refusal(flags: &[&str]) -> String {
     Config::with(flags).expect_err("refused").to_string()
@@ -130,7 +129,7 @@ fn options_of_redis_lead_to_those_of_octostore() {
     }
     // What is the value of another flag is no option.
     let config = Config::with(&["--requirepass", "--port"]).unwrap();
-    assert_eq!(config.password, Password::new("--port"));
+    assert_eq!(config.password, Secret::new("--port"));
 }
 
 #[test]
@@ -191,10 +190,21 @@ fn a_byte_order_mark_is_no_part_of_a_file() {
         &tokens,
     ])
     .unwrap();
-    assert_eq!((config.locks_max, config.password), (5, Password::new("swordfish")));
+    assert_eq!((config.locks_max, config.password), (5, Secret::new("swordfish")));
     let users = config.http_config.users;
     assert_eq!((users.users[0].name.as_str(), users.admin_key), ("alice", Secret::new("opensesame")));
     assert!(refusal(&["--requirepass-file", &file("empty", "\n")]).contains("is empty"));
+}
+
+#[test]
+fn a_namespace_must_be_able_to_begin_a_lock_name() {
+    for good in ["team", "team/a", "1"] {
+        assert!(Config::with(&["--http-token", &format!("alice:t {good}")]).is_ok(), "{good}");
+    }
+    for bad in ["a:b", "/a", "a//b", &"a".repeat(63)] {
+        let text = refusal(&["--http-token", &format!("alice:t {bad}")]);
+        assert!(text.contains("has a namespace that cannot begin"), "{text}");
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Blocked {
     pub fn give_back(&self, token: FencingToken) {
         let op = Op::RevertGrant { owner: self.owner.clone(), token };
         // If the journal is down the lease stays until its deadline, as for any holder that is gone.
-        let _ = self.engine.access().submit_to_end(&self.name, &op);
+        let _ = self.engine.txn().submit_to_end(&self.name, &op);
     }
 }
 
@@ -131,7 +131,7 @@ impl Drop for Blocked {
             _ => {
                 let op = Op::CancelWait { waiter: self.id, owner: self.owner.clone() };
                 // If the journal is down the table is rebuilt without this waiter anyway.
-                let _ = self.engine.access().submit_to_end(&self.name, &op);
+                let _ = self.engine.txn().submit_to_end(&self.name, &op);
             }
         }
     }

@@ -1,12 +1,13 @@
 //! The lock manager: runs the transitions of [`crate::lock`] under a guard of the table, and carries their
 //! effects out: journal, waiters, sessions, expiry, events.
 //!
-//! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. Sequence numbers are
+//! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq. Sequence numbers are
 //! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
 //! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches or events, then the
 //! journal's queue.
 //! Absent: protocols, storage, and the rules of locks.
 
+mod apply;
 mod blocking;
 mod events;
 mod expiry;
@@ -32,9 +33,10 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 
 use crate::clock::Clock;
 use crate::domain::{SessionId, Timestamp};
+use crate::entropy::Entropy;
 pub use crate::journal::CommitMetrics;
 use crate::journal::{
-    Backend, Durability, Group, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
+    Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
 use crate::lock::Op;
 use blocking::Waiters;
@@ -46,13 +48,13 @@ pub use expiry::Expiry;
 pub use keyspace::{HeldLock, Scan, Scanned};
 use keyspace::{NameHash, Table};
 use late_owners::LateOwners;
-pub use pseudonyms::{Pseudonyms, keyed};
+pub use pseudonyms::Pseudonyms;
 use quotas::Quotas;
 use recovery::Progress;
 use sessions::Sessions;
 pub use stats::LockStats;
 use tokens::Tokens;
-pub use txn::{Acquired, Txn};
+pub use txn::{Acquired, AnyTxn, ExclusiveTxn, Seen, SharedTxn, Txn};
 pub use watches::Watch;
 use watches::Watches;
 
@@ -76,6 +78,8 @@ pub struct EngineConfig {
     pub token_floor: i64,
     /// The kernel's name for this boot.
     pub boot: Option<String>,
+    /// Where random numbers come from.
+    pub entropy: Entropy,
 }
 
 /// Why an operation was not run at all.
@@ -147,7 +151,7 @@ impl Engine {
         let core = Arc::new(Core {
             table: ShardedLock::new(Table::new(0)),
             epoch: AtomicU64::new(0),
-            hash: NameHash::default(),
+            hash: NameHash::new(&config.entropy),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
             deadlines: Deadlines::default(),
             expiring: Mutex::default(),
@@ -165,11 +169,11 @@ impl Engine {
             pseudonyms: Pseudonyms::new(&loaded.secret),
         });
         core.restore(&mut core.write(), found, loaded.tokens_reserved)?;
-        let (rebuilt, clock) = (Arc::clone(&core), core.clock.clone());
+        let clock = core.clock.clone();
         let journal = Journal::start(
             Box::new(backend),
             core.config.durability,
-            Box::new(move |backend, epoch| rebuilt.rebuild(backend, epoch)),
+            Box::new(Arc::clone(&core)),
             Box::new(move || clock.now().as_nanos()),
         )
         .map_err(|error| JournalError::Io { what: format!("cannot start the commit thread: {error}") })?;
@@ -184,15 +188,15 @@ impl Engine {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
 
-    /// Completes when a result with this Seq may be told. May block the thread for one commit: hold no guard, and not an
-    /// [`Txn`] that is alone.
+    /// Completes when a result with this Seq may be revealed. May block the thread for one commit: hold no guard
+    /// and no [`ExclusiveTxn`].
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         self.journal().synced(self.awaited(seq)).await
     }
 
     /// What [`Engine::barrier`] would answer; `None`: it is not decided. Never blocks.
     pub fn verdict(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
-        self.journal().verdict(self.awaited(seq))
+        self.journal().durability_of(self.awaited(seq))
     }
 
     /// What is to be durable before a result with this Seq may be told.
@@ -206,8 +210,8 @@ impl Engine {
     }
 
     /// Until the returned value is dropped, nothing is committed, and what is appended lands in one commit. Keep it short.
-    pub fn one_commit(&self) -> Group<'_> {
-        self.journal().group()
+    pub fn one_commit(&self) -> CommitGroup<'_> {
+        self.journal().commit_group()
     }
 
     /// The clock everything here goes by.
@@ -260,8 +264,7 @@ impl Engine {
         self.core.tokens.last() + 1
     }
 
-    /// What depends on everything that was decided so far. What was seen before may have been taken back since: see
-    /// [`Txn::covering_seq`].
+    /// The Seq of everything decided so far. What was seen before may have been taken back since; a [`Txn`] knows.
     pub fn last(&self) -> Seq {
         self.journal().last()
     }
@@ -281,7 +284,7 @@ impl Engine {
     /// is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
-        let _ = self.access().sweep_sessions(EXPIRIES_PER_STEP);
+        let _ = self.txn().sweep_sessions(EXPIRIES_PER_STEP);
         let _ = self.close_orphans();
         let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
@@ -301,11 +304,11 @@ impl Engine {
         let names = self.core.read().names(hash);
         for name in names {
             let left = self
-                .access()
-                .submit_and_look(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
+                .txn()
+                .submit_and_inspect(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
             // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
             let (deadline, now) = match left {
-                Ok(((deadline, now), _)) => (deadline, now),
+                Ok(left) => left,
                 Err(_) => (self.core.read().next_deadline(hash), self.core.clock.now()),
             };
             self.core.deadlines.note_imminent(hash, deadline, now);
@@ -324,7 +327,7 @@ impl Engine {
     /// Ends the session of a connection that is gone. If the journal is down, that happens once it is up.
     pub fn connection_is_gone(self: &Arc<Self>, id: SessionId) {
         self.core.sessions.connection(id, false);
-        if self.access().close_session(id, false).is_err() {
+        if self.txn().close_session(id, false).is_err() {
             self.core.sessions.has_orphans.store(true, Ordering::Release);
         }
     }
@@ -337,7 +340,7 @@ impl Engine {
             return Ok(());
         }
         for id in sessions.orphans() {
-            if let Err(Unavailable::Journal(error)) = self.access().close_session(id, false) {
+            if let Err(Unavailable::Journal(error)) = self.txn().close_session(id, false) {
                 sessions.has_orphans.store(true, Ordering::Release);
                 return Err(error);
             }

@@ -49,7 +49,7 @@ impl Pseudonyms {
 }
 
 /// A keyed hash.
-pub fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).unwrap_or_else(|_| unreachable!("a key of any length will do"))
 }
 

@@ -3,6 +3,7 @@
 //! Promise: states that no server of ours could have left are refused. After a failure tokens go on from the last one
 //! taken, so none is issued twice. A long recovery says how far it is, every second. Absent: storage.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::keyspace::Table;
@@ -10,7 +11,7 @@ use super::sessions::MemberKind;
 use super::{Core, WaitOutcome};
 use crate::clock::Clock;
 use crate::domain::{LockName, Timestamp, Ttl};
-use crate::journal::{Backend, JournalError, Record, StoredLease};
+use crate::journal::{Backend, JournalError, Record, Recover, StoredLease};
 use crate::lock::Slot;
 
 /// Records read between two looks at the clock.
@@ -99,8 +100,7 @@ impl Core {
                     }
                     self.lock_stats.lease_restored();
                     if let Some(session) = session {
-                        // The end of a session is one record; those of its leases may come in later commits.
-                        self.sessions.was_ended(session);
+                        // If its session is over, the first sweep frees it.
                         self.sessions.attach(session, &name, MemberKind::Lease);
                     }
                     if let Some(session) = counted_by {
@@ -129,10 +129,8 @@ impl Core {
         })
     }
 
-    /// After a failed commit: replaces the table by what is durable. Waiters are told to ask again, and at once: nobody knows
-    /// how long it takes until this succeeds, and nobody can join a queue meanwhile.
-    pub(super) fn rebuild(&self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {
-        self.waiters.tell_all(WaitOutcome::Unavailable);
+    /// Replaces the table by what is durable, after a failed commit.
+    fn rebuild_table(&self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {
         let mut found = Vec::new();
         let loaded =
             backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
@@ -148,5 +146,17 @@ impl Core {
         self.watches.all_changed();
         self.sessions.has_orphans.store(true, Ordering::Release);
         Ok(())
+    }
+}
+
+impl Recover for Arc<Core> {
+    /// Tells all waiters to ask again: their requests are lost, the outage may last, and no request
+    /// can join a queue meanwhile.
+    fn suspend(&mut self) {
+        self.waiters.tell_all(WaitOutcome::Unavailable);
+    }
+
+    fn rebuild(&mut self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {
+        self.rebuild_table(backend, epoch)
     }
 }

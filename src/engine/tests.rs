@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::domain::{FencingToken, LockName, Owner, Ttl};
+use crate::entropy::Entropy;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
 use crate::lock::{Lease, LeaseExtra, Mode, Outcome, Request, SetCondition};
 
@@ -17,6 +18,7 @@ fn config() -> EngineConfig {
         leases_per_account_max: 2,
         token_floor: 0,
         boot,
+        entropy: Entropy::system(),
     }
 }
 
@@ -49,7 +51,7 @@ fn in_session(who: &str, session: SessionId) -> Request {
 
 /// Takes a lock without waiting; the token, if it was granted.
 fn take(engine: &Arc<Engine>, key: &str, request: Request) -> Option<i64> {
-    match engine.access().submit(&name(key), &Op::Acquire { request, wait: None }).unwrap().0 {
+    match engine.txn().submit(&name(key), &Op::Acquire { request, wait: None }).unwrap() {
         Outcome::Granted { token, .. } => Some(token.get()),
         _ => None,
     }
@@ -58,25 +60,25 @@ fn take(engine: &Arc<Engine>, key: &str, request: Request) -> Option<i64> {
 /// Puts a value whatever is there.
 fn set(engine: &Arc<Engine>, key: &str, request: Request) -> Outcome {
     let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
-    engine.access().submit(&name(key), &op).unwrap().0
+    engine.txn().submit(&name(key), &op).unwrap()
 }
 
 fn release(engine: &Arc<Engine>, key: &str, who: &str) -> Outcome {
-    engine.access().submit(&name(key), &Op::Release { owner: owner(who), token: None }).unwrap().0
+    engine.txn().submit(&name(key), &Op::Release { owner: owner(who), token: None }).unwrap()
 }
 
 fn queue(engine: &Arc<Engine>, key: &str, who: &str) -> Blocked {
     let until = engine.core.clock.now().after(Some(Ttl::from_millis(60_000).unwrap()));
-    match engine.access().submit_or_wait(&name(key), request(who), until).unwrap() {
+    match engine.txn().submit_or_wait(&name(key), request(who), until).unwrap() {
         Acquired::Blocked(parked) => parked,
-        Acquired::Now(outcome, _) => panic!("not queued: {outcome:?}"),
+        Acquired::Now(outcome) => panic!("not queued: {outcome:?}"),
     }
 }
 
 /// The keys that a scan finds when it looks at so many entries.
-fn scanned(access: &Txn<'_>, scan: &mut Scan, entries: usize) -> Vec<String> {
+fn scanned(txn: &Txn<'_>, scan: &mut Scan, entries: usize) -> Vec<String> {
     let mut keys = Vec::new();
-    access.scan(scan, entries, |held| keys.push(String::from_utf8_lossy(held.key()).into_owned())).unwrap();
+    txn.scan(scan, entries, |held| keys.push(String::from_utf8_lossy(held.key()).into_owned())).unwrap();
     keys
 }
 
@@ -94,15 +96,16 @@ async fn a_lock_outlives_the_process_with_owner_token_and_remaining_time() {
     let clock = Clock::manual();
     let engine = on_disk(&path, &clock);
     let acquire = Op::Acquire { request: request("a"), wait: None };
-    let (outcome, seq) = engine.access().submit(&name("k"), &acquire).unwrap();
-    engine.barrier(seq).await.unwrap();
+    let txn = engine.txn();
+    let outcome = txn.submit(&name("k"), &acquire).unwrap();
+    engine.barrier(txn.finish()).await.unwrap();
     let pseudonym = engine.pseudonyms().short_session(SessionId(1));
     drop(engine);
     clock.advance_millis(400);
     let engine = on_disk(&path, &clock);
     assert_eq!(engine.pseudonyms().short_session(SessionId(1)), pseudonym);
-    let ((token, holder, left), _) = engine
-        .access()
+    let (token, holder, left) = engine
+        .txn()
         .read(&name("k"), |slot, now| {
             let lease = slot.newest().unwrap();
             (lease.token, lease.owner.clone(), lease.deadline.millis_left(now))
@@ -237,7 +240,7 @@ async fn expiry_wakes_the_next_in_line_and_timeouts_are_told() {
     granted(&mut next).await;
     let mut late = queue(&engine, "k", "c");
     engine
-        .access()
+        .txn()
         .submit(&name("k"), &Op::Renew { owner: owner("b"), ttl: Ttl::from_millis(90_000).ok(), token: None })
         .unwrap();
     clock.advance_millis(60_000);
@@ -263,21 +266,21 @@ async fn a_wall_clock_step_changes_nothing() {
 async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived() {
     let clock = Clock::manual();
     let engine = memory(&clock);
-    let (id, _) = engine.access().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
+    let id = engine.txn().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
     let with_session = |who: &str| in_session(who, id);
     for key in ["a", "b", "c"] {
         take(&engine, key, with_session("s")).unwrap();
     }
     clock.advance_millis(400);
-    engine.access().keep_alive(id).unwrap();
+    engine.txn().keep_alive(id).unwrap();
     clock.advance_millis(499);
-    assert_eq!(engine.access().session(id).unwrap().1, 3);
+    assert_eq!(engine.txn().session(id).unwrap().1, 3);
     assert_eq!(take(&engine, "a", request("x")), None);
     clock.advance_millis(1);
     // Nobody swept: the first to look finds the lock free.
     assert!(take(&engine, "a", request("x")).is_some());
-    assert_eq!(engine.access().keep_alive(id), Err(Unavailable::NoSession));
-    let refused = engine.access().submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });
+    assert_eq!(engine.txn().keep_alive(id), Err(Unavailable::NoSession));
+    let refused = engine.txn().submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });
     assert_eq!(refused, Err(Unavailable::NoSession));
     engine.expire_due();
     assert_eq!(engine.lock_stats().leases(), 1);
@@ -288,7 +291,7 @@ async fn a_keepalive_outlives_the_process_and_an_expired_session_leaves_its_dela
     let dir = tempfile::tempdir().unwrap();
     let (path, clock) = (dir.path().join("db"), Clock::manual());
     let engine = on_disk(&path, &clock);
-    let (id, _) = engine.access().open_session("job", None, Ttl::from_millis(500).ok()).unwrap();
+    let id = engine.txn().open_session("job", None, Ttl::from_millis(500).ok()).unwrap();
     let delay = Ttl::from_millis(300).ok();
     take(
         &engine,
@@ -301,13 +304,13 @@ async fn a_keepalive_outlives_the_process_and_an_expired_session_leaves_its_dela
     )
     .unwrap();
     clock.advance_millis(400);
-    engine.access().keep_alive(id).unwrap();
+    engine.txn().keep_alive(id).unwrap();
     drop(engine);
     clock.advance_millis(400);
     let engine = on_disk(&path, &clock);
-    assert!(engine.access().session(id).is_ok(), "kept until 900 ms");
+    assert!(engine.txn().session(id).is_ok(), "kept until 900 ms");
     clock.advance_millis(100);
-    assert_eq!(engine.access().session(id).err(), Some(Unavailable::NoSession));
+    assert_eq!(engine.txn().session(id).err(), Some(Unavailable::NoSession));
     drop(engine);
     let engine = on_disk(&path, &clock);
     assert_eq!(take(&engine, "k", request("b")), None, "the lock rests");
@@ -346,13 +349,13 @@ async fn a_session_ends_with_all_its_locks_wherever_the_process_ends() {
         let (clock, commits) = (Clock::manual(), Arc::new(std::sync::Mutex::default()));
         let backend = Recorded(MemoryBackend::default(), Arc::clone(&commits));
         let engine = Engine::start(Box::new(backend), clock.clone(), config()).unwrap();
-        let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+        let id = engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
         for n in 0..LOCKS {
             take(&engine, &format!("k{n}"), in_session("a", id)).unwrap();
         }
         engine.barrier(engine.last()).await.unwrap();
         if is_closed {
-            assert_eq!(engine.access().close_session(id, true).unwrap().0, LOCKS as u32);
+            assert_eq!(engine.txn().close_session(id, true).unwrap(), LOCKS as u32);
         } else {
             clock.advance_millis(500);
             assert!(take(&engine, "k7", request("b")).is_some());
@@ -373,8 +376,7 @@ async fn a_session_ends_with_all_its_locks_wherever_the_process_ends() {
             let found = Engine::start(Box::new(backend), clock.clone(), config()).unwrap();
             let is_over = cut > end || !is_closed;
             let held = (0..LOCKS).filter(|n| {
-                let (is_held, _) =
-                    found.access().read(&name(&format!("k{n}")), |slot, _| slot.newest().is_some()).unwrap();
+                let is_held = found.txn().is_held(&name(&format!("k{n}"))).unwrap();
                 is_held && (is_closed || *n != 7)
             });
             assert_eq!(held.count(), if is_over { 0 } else { LOCKS }, "cut at {cut} of {}", records.len());
@@ -391,7 +393,7 @@ async fn sessions_that_share_a_lock_end_without_looking_at_each_other() {
     let engine = Engine::start(Box::new(MemoryBackend::default()), clock.clone(), limits).unwrap();
     for mode in [Mode::Shared, Mode::limit(SESSIONS as u32).unwrap()] {
         for n in 0..SESSIONS {
-            let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+            let id = engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
             let shared = Request { mode, ..in_session(&format!("o{n}"), id) };
             assert!(take(&engine, "k", shared).is_some());
         }
@@ -400,11 +402,11 @@ async fn sessions_that_share_a_lock_end_without_looking_at_each_other() {
         clock.advance_millis(1);
         // One turn frees so much, and says so instead of an answer.
         let asked = Op::Acquire { request: request("x"), wait: None };
-        let refused = engine.access().submit(&name("k"), &asked);
+        let refused = engine.txn().submit(&name("k"), &asked);
         assert_eq!(refused, Err(Unavailable::Unsettled));
         assert!(engine.lock_stats().leases() > SESSIONS as u64 / 2);
         let mut turns = 1;
-        while engine.access().submit(&name("k"), &asked) == Err(Unavailable::Unsettled) {
+        while engine.txn().submit(&name("k"), &asked) == Err(Unavailable::Unsettled) {
             turns += 1;
         }
         assert!((SESSIONS / 1000..SESSIONS / 100).contains(&turns), "{turns}");
@@ -421,11 +423,11 @@ async fn what_expires_together_is_freed_in_turns_and_ends_for_all_at_once() {
         assert!(take(&engine, "k", Request { mode: Mode::Shared, ..request(&format!("o{n}")) }).is_some());
     }
     clock.advance_millis(1000);
-    let look = |access: &Txn<'_>| access.read(&name("k"), |slot, _| slot.holder_count());
-    assert_eq!(look(&engine.access()), Err(Unavailable::Unsettled));
+    let look = |txn: &Txn<'_>| txn.read(&name("k"), |slot, _| slot.holder_count());
+    assert_eq!(look(&engine.txn()), Err(Unavailable::Unsettled));
     assert_eq!(engine.lock_stats().leases(), 3000 - 2 * 256);
     // Nobody can have a turn between the operations of a transaction.
-    assert_eq!(look(&engine.exclusive_txn()).unwrap().0, 0);
+    assert_eq!(look(&engine.exclusive_txn()).unwrap(), 0);
 }
 
 #[tokio::test]
@@ -438,9 +440,9 @@ async fn many_who_share_a_lock_are_granted_it_in_turns_and_in_order() {
     let mut waiters: Vec<Blocked> = (0..WAITERS)
         .map(|n| {
             let shared = Request { mode: Mode::Shared, ..request(&format!("w{n}")) };
-            match engine.access().submit_or_wait(&name("k"), shared, until).unwrap() {
+            match engine.txn().submit_or_wait(&name("k"), shared, until).unwrap() {
                 Acquired::Blocked(parked) => parked,
-                Acquired::Now(outcome, _) => panic!("not queued: {outcome:?}"),
+                Acquired::Now(outcome) => panic!("not queued: {outcome:?}"),
             }
         })
         .collect();
@@ -463,24 +465,23 @@ async fn many_who_share_a_lock_are_granted_it_in_turns_and_in_order() {
 async fn a_transaction_happens_at_one_instant() {
     let clock = Clock::manual();
     let engine = memory(&clock);
-    let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+    let id = engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
     take(&engine, "by ttl", request("a")).unwrap();
     take(&engine, "by session", in_session("a", id)).unwrap();
     clock.advance_millis(499);
-    let is_held =
-        |access: &Txn<'_>, key: &str| access.read(&name(key), |slot, _| slot.newest().is_some()).unwrap().0;
-    let alone = engine.exclusive_txn();
-    let began = alone.now();
+    let is_held = |txn: &Txn<'_>, key: &str| txn.read(&name(key), |slot, _| slot.newest().is_some()).unwrap();
+    let exclusive = engine.exclusive_txn();
+    let began = exclusive.now();
     clock.advance_millis(501);
-    assert!(is_held(&alone, "by ttl") && is_held(&alone, "by session"));
-    assert_eq!(alone.now(), began);
-    assert_eq!(alone.keys_held(0).unwrap().0, 2);
-    assert_eq!(scanned(&alone, &mut Scan::new(0, 0, 10), 10).len(), 2);
-    assert_eq!(alone.keep_alive(id).unwrap().0, began.after(Ttl::from_millis(500).ok()));
-    assert!(alone.has_session(id));
-    drop(alone);
-    let access = engine.access();
-    assert!(!is_held(&access, "by ttl") && !is_held(&access, "by session"));
+    assert!(is_held(&exclusive, "by ttl") && is_held(&exclusive, "by session"));
+    assert_eq!(exclusive.now(), began);
+    assert_eq!(exclusive.keys_held(0).unwrap(), 2);
+    assert_eq!(scanned(&exclusive, &mut Scan::new(0, 0, 10), 10).len(), 2);
+    assert_eq!(exclusive.keep_alive(id).unwrap(), began.after(Ttl::from_millis(500).ok()));
+    assert!(exclusive.has_session(id));
+    drop(exclusive);
+    let txn = engine.txn();
+    assert!(!is_held(&txn, "by ttl") && !is_held(&txn, "by session"));
 }
 
 #[tokio::test]
@@ -488,16 +489,16 @@ async fn the_end_of_a_session_holds_nobody_up_however_many_locks_it_has() {
     const LOCKS: u32 = 5_000;
     let clock = Clock::manual();
     let engine = memory(&clock);
-    let (id, _) = engine.access().open_session("s", None, None).unwrap();
+    let id = engine.txn().open_session("s", None, None).unwrap();
     for n in 0..LOCKS {
         take(&engine, &format!("k{n}"), in_session("a", id)).unwrap();
     }
-    assert_eq!(engine.access().close_session(id, true).unwrap().0, LOCKS);
+    assert_eq!(engine.txn().close_session(id, true).unwrap(), LOCKS);
     // All of it is over for everybody, and only a part of it is freed.
     assert!(engine.lock_stats().leases() > u64::from(LOCKS) / 2, "{}", engine.lock_stats().leases());
-    assert!(scanned(&engine.access(), &mut Scan::new(0, 0, usize::MAX), usize::MAX).is_empty());
+    assert!(scanned(&engine.txn(), &mut Scan::new(0, 0, usize::MAX), usize::MAX).is_empty());
     assert!(take(&engine, "k0", request("b")).is_some() && take(&engine, "k4999", request("b")).is_some());
-    assert_eq!(engine.access().session(id).err(), Some(Unavailable::NoSession));
+    assert_eq!(engine.txn().session(id).err(), Some(Unavailable::NoSession));
     let mut steps = 0;
     while engine.expire_due() <= clock.now() {
         steps += 1;
@@ -512,19 +513,19 @@ async fn the_session_of_a_connection_that_went_while_storage_failed_ends_when_it
         let faults = Arc::new(Faults::default());
         let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
         let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
-        let (id, _) = engine.access().open_session("", None, None).unwrap();
+        let id = engine.txn().open_session("", None, None).unwrap();
         let leased = Op::Acquire {
             request: request("a").with(LeaseExtra { session: Some(id), ..LeaseExtra::default() }),
             wait: None,
         };
-        let (_, seq) = engine.access().submit(&name("k"), &leased).unwrap();
-        engine.barrier(seq).await.unwrap();
+        engine.txn().submit(&name("k"), &leased).unwrap();
+        engine.barrier(engine.last()).await.unwrap();
         faults.fail_with(Some(JournalError::Full));
         if is_down_first {
             // The end is refused.
             let lost = Op::Acquire { request: request("a"), wait: None };
-            let (_, seq) = engine.access().submit(&name("lost"), &lost).unwrap();
-            assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown));
+            engine.txn().submit(&name("lost"), &lost).unwrap();
+            assert_eq!(engine.barrier(engine.last()).await, Err(OutcomeUnknown));
             engine.connection_is_gone(id);
         } else {
             // The end is taken back.
@@ -536,7 +537,7 @@ async fn the_session_of_a_connection_that_went_while_storage_failed_ends_when_it
             std::thread::yield_now();
         }
         engine.expire_due();
-        assert!(!engine.access().has_session(id), "down first: {is_down_first}");
+        assert!(!engine.txn().has_session(id), "down first: {is_down_first}");
         assert!(take(&engine, "k", request("b")).is_some());
     }
 }
@@ -546,12 +547,12 @@ async fn no_list_has_the_locks_of_a_session_that_is_over() {
     let clock = Clock::manual();
     let engine = memory(&clock);
     for look in [
-        |access: &Txn<'_>| access.keys_held(0).unwrap().0,
-        |access: &Txn<'_>| scanned(access, &mut Scan::new(0, 0, 10), 10).len() as u64,
+        |txn: &Txn<'_>| txn.keys_held(0).unwrap(),
+        |txn: &Txn<'_>| scanned(txn, &mut Scan::new(0, 0, 10), 10).len() as u64,
     ] {
-        let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+        let id = engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
         take(&engine, "k", in_session("a", id)).unwrap();
-        assert_eq!(look(&engine.access()), 1);
+        assert_eq!(look(&engine.txn()), 1);
         clock.advance_millis(500);
         assert_eq!(look(&engine.exclusive_txn()), 0);
     }
@@ -586,21 +587,21 @@ fn leases_that_no_server_could_have_left_are_refused() {
 async fn a_keepalive_beside_the_end_of_its_session_revives_nothing() {
     let engine = memory(&Clock::manual());
     for _ in 0..300 {
-        let (id, _) = engine.access().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
-        let alone = engine.exclusive_txn();
+        let id = engine.txn().open_session("worker", None, Ttl::from_millis(500).ok()).unwrap();
+        let exclusive = engine.exclusive_txn();
         let other = Arc::clone(&engine);
         let begun = Arc::new(std::sync::Barrier::new(2));
         let seen = Arc::clone(&begun);
         let late = std::thread::spawn(move || {
             seen.wait();
-            other.access().keep_alive(id)
+            other.txn().keep_alive(id)
         });
         begun.wait();
         std::thread::yield_now();
-        alone.close_session(id, true).unwrap();
-        drop(alone);
+        exclusive.close_session(id, true).unwrap();
+        drop(exclusive);
         assert_eq!(late.join().unwrap(), Err(Unavailable::NoSession));
-        assert!(!engine.access().has_session(id));
+        assert!(!engine.txn().has_session(id));
     }
 }
 
@@ -608,14 +609,14 @@ async fn a_keepalive_beside_the_end_of_its_session_revives_nothing() {
 async fn a_waiter_whose_session_is_over_is_granted_nothing_when_another_session_ends() {
     let clock = Clock::manual();
     let engine = memory(&clock);
-    let open = || engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap().0;
+    let open = || engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
     let (first, second) = (open(), open());
     let mut waiters = Vec::new();
     // Whichever of the two sessions ends first.
     for (key, holds, waits) in [("a", first, second), ("b", second, first)] {
         take(&engine, key, in_session("holder", holds)).unwrap();
         let until = clock.now().after(Ttl::from_millis(60_000).ok());
-        let dead = engine.access().submit_or_wait(&name(key), in_session("dead", waits), until).unwrap();
+        let dead = engine.txn().submit_or_wait(&name(key), in_session("dead", waits), until).unwrap();
         let Acquired::Blocked(dead) = dead else { panic!("not queued") };
         waiters.push((key, dead, queue(&engine, key, "alive")));
     }
@@ -634,8 +635,8 @@ async fn the_session_of_a_connection_ends_with_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let (path, clock) = (dir.path().join("db"), Clock::manual());
     let engine = on_disk(&path, &clock);
-    let (connection, _) = engine.access().open_session("", None, None).unwrap();
-    let (lasting, _) = engine.access().open_session("job", None, Ttl::from_millis(5000).ok()).unwrap();
+    let connection = engine.txn().open_session("", None, None).unwrap();
+    let lasting = engine.txn().open_session("job", None, Ttl::from_millis(5000).ok()).unwrap();
     take(
         &engine,
         "conn",
@@ -648,8 +649,8 @@ async fn the_session_of_a_connection_ends_with_the_process() {
     let engine = on_disk(&path, &clock);
     assert!(take(&engine, "conn", request("b")).is_some());
     assert_eq!(take(&engine, "job", request("b")), None);
-    assert_eq!(engine.access().session(connection).err(), Some(Unavailable::NoSession));
-    assert_eq!(engine.access().close_session(lasting, true).unwrap().0, 1);
+    assert_eq!(engine.txn().session(connection).err(), Some(Unavailable::NoSession));
+    assert_eq!(engine.txn().close_session(lasting, true).unwrap(), 1);
 }
 
 #[tokio::test]
@@ -660,7 +661,7 @@ async fn released_locks_leave_nothing_behind() {
         release(&engine, &format!("k{n}"), "a");
     }
     assert_eq!((engine.lock_stats().leases(), engine.deadlines()), (0, 0));
-    assert!(scanned(&engine.access(), &mut Scan::new(0, 0, 10), 10).is_empty());
+    assert!(scanned(&engine.txn(), &mut Scan::new(0, 0, 10), 10).is_empty());
 }
 
 #[tokio::test]
@@ -672,7 +673,7 @@ async fn a_scan_returns_all_that_is_held_throughout_whatever_comes_and_goes() {
     let (mut cursor, mut seen, mut calls) = (0, std::collections::BTreeSet::new(), 0);
     loop {
         let mut scan = Scan::new(0, cursor, 10);
-        let names = scanned(&engine.access(), &mut scan, 10);
+        let names = scanned(&engine.txn(), &mut scan, 10);
         let next = scan.cursor();
         assert!(names.len() <= 11 && next < 1 << 48);
         seen.extend(names);
@@ -684,7 +685,7 @@ async fn a_scan_returns_all_that_is_held_throughout_whatever_comes_and_goes() {
         }
     }
     assert_eq!(seen.iter().filter(|key| key.starts_with("stays")).count(), 1000);
-    assert!(scanned(&engine.access(), &mut Scan::new(1, 0, 10), 2000).is_empty(), "another database");
+    assert!(scanned(&engine.txn(), &mut Scan::new(1, 0, 10), 2000).is_empty(), "another database");
 }
 
 #[tokio::test]
@@ -698,15 +699,17 @@ async fn a_scan_starts_over_when_what_it_saw_was_rolled_back() {
     engine.barrier(engine.last()).await.unwrap();
     faults.hold_commits();
     let mut scan = Scan::new(0, 0, usize::MAX);
-    assert_eq!(scanned(&engine.access(), &mut scan, 1).len(), 1);
+    assert_eq!(scanned(&engine.txn(), &mut scan, 1).len(), 1);
     (0..100).for_each(|n| assert!(take(&engine, &format!("ghost{n}"), request("a")).is_some()));
     // More of them than of the others are among what is seen now.
-    let seen = scanned(&engine.access(), &mut scan, 150);
+    let txn = engine.txn();
+    let seen = scanned(&txn, &mut scan, 150);
     assert!(seen.iter().any(|key| key.starts_with("ghost")));
-    let stands_on = scan.seq();
+    let stands_on = txn.seen();
+    let seq = txn.finish();
     faults.fail_with(Some(JournalError::Full));
     faults.release_commits();
-    assert!(engine.barrier(stands_on).await.is_err(), "it was never durable");
+    assert!(engine.barrier(seq).await.is_err(), "it was never durable");
     faults.fail_with(None);
     while engine.check_up().is_err() {
         std::thread::yield_now();
@@ -714,18 +717,18 @@ async fn a_scan_starts_over_when_what_it_saw_was_rolled_back() {
     take(&engine, "later", request("a")).unwrap();
     engine.barrier(engine.last()).await.unwrap();
     assert!(
-        engine.verdict(stands_on) == Some(Err(crate::journal::OutcomeUnknown)),
+        engine.verdict(seq) == Some(Err(crate::journal::OutcomeUnknown)),
         "a later commit changes nothing"
     );
     let mut found = Vec::new();
-    let scanned = engine
-        .access()
+    let txn = engine.resume_txn(stands_on);
+    let scanned = txn
         .scan(&mut scan, usize::MAX, |held| found.push(String::from_utf8_lossy(held.key()).into_owned()))
         .unwrap();
     assert!(scanned.is_restarted && scanned.is_done, "{scanned:?}");
     assert_eq!(found.len(), 101);
     assert!(!found.iter().any(|key| key.starts_with("ghost")));
-    assert_eq!(engine.barrier(scan.seq()).await, Ok(()));
+    assert_eq!(engine.barrier(txn.finish()).await, Ok(()));
 }
 
 #[tokio::test]
@@ -734,7 +737,7 @@ async fn a_scan_of_a_small_database_looks_at_so_much_of_a_large_one_a_call() {
     (0..5000).for_each(|n| assert!(take(&engine, &format!("k{n}"), request("a")).is_some()));
     let (mut scan, mut looked, mut calls) = (Scan::new(1, 0, 10), 0, 0);
     loop {
-        let scanned = engine.access().scan(&mut scan, 100, |_| panic!("nothing is held there")).unwrap();
+        let scanned = engine.txn().scan(&mut scan, 100, |_| panic!("nothing is held there")).unwrap();
         assert!(scanned.looked <= 101, "{scanned:?}");
         (looked, calls) = (looked + scanned.looked, calls + 1);
         if scanned.is_done {
@@ -751,10 +754,10 @@ async fn at_the_limit_nothing_new_is_granted_and_the_rest_goes_on() {
     let engine = Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config).unwrap();
     take(&engine, "k", request("a")).unwrap();
     let more = Op::Acquire { request: request("a"), wait: None };
-    assert_eq!(engine.access().submit(&name("other"), &more), Err(Unavailable::LocksMax));
+    assert_eq!(engine.txn().submit(&name("other"), &more), Err(Unavailable::LocksMax));
     assert!(take(&engine, "k", request("a")).is_some(), "asking again is no new lock");
     let renew = Op::Renew { owner: owner("a"), ttl: None, token: None };
-    assert!(matches!(engine.access().submit(&name("k"), &renew).unwrap().0, Outcome::Renewed { .. }));
+    assert!(matches!(engine.txn().submit(&name("k"), &renew).unwrap(), Outcome::Renewed { .. }));
     assert_eq!(release(&engine, "k", "a"), Outcome::Released(1));
     assert!(take(&engine, "other", request("a")).is_some());
 }
@@ -765,7 +768,7 @@ async fn who_asks_again_while_queued_keeps_the_place_in_a_full_queue() {
     let engine = Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config).unwrap();
     take(&engine, "k", request("a")).unwrap();
     let (mut first, _second) = (queue(&engine, "k", "b"), queue(&engine, "k", "c"));
-    let more = engine.access().submit_or_wait(&name("k"), request("d"), Timestamp::NEVER);
+    let more = engine.txn().submit_or_wait(&name("k"), request("d"), Timestamp::NEVER);
     assert_eq!(more.err(), Some(Unavailable::WaitersMax));
     let mut again = queue(&engine, "k", "b");
     assert_eq!(first.verdict().await, WaitOutcome::Replaced);
@@ -781,9 +784,9 @@ async fn the_end_of_a_session_is_not_slept_over() {
     alarm.sleeper_is(std::thread::current());
     alarm.set(u64::MAX);
     let (watch, begun) = (Clock::system(), Clock::system().now());
-    let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(50).ok()).unwrap();
+    let id = engine.txn().open_session("s", None, Ttl::from_millis(50).ok()).unwrap();
     std::thread::park_timeout(far);
-    engine.access().keep_alive(id).unwrap();
+    engine.txn().keep_alive(id).unwrap();
     std::thread::park_timeout(far);
     assert!(u128::from(watch.now().nanos_since(begun)) < far.as_nanos());
 }
@@ -793,18 +796,18 @@ async fn sessions_and_running_delays_have_a_limit_too() {
     let config = EngineConfig { locks_max: 2, sessions_max: 1, ..config() };
     let clock = Clock::manual();
     let engine = Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config).unwrap();
-    let (id, _) = engine.access().open_session("s", None, Ttl::from_millis(100).ok()).unwrap();
-    assert_eq!(engine.access().open_session("t", None, None), Err(Unavailable::SessionsMax));
-    engine.access().close_session(id, true).unwrap();
-    engine.access().open_session("t", None, None).unwrap();
+    let id = engine.txn().open_session("s", None, Ttl::from_millis(100).ok()).unwrap();
+    assert_eq!(engine.txn().open_session("t", None, None), Err(Unavailable::SessionsMax));
+    engine.txn().close_session(id, true).unwrap();
+    engine.txn().open_session("t", None, None).unwrap();
     let delayed =
         || request("a").with(LeaseExtra { delay: Ttl::from_millis(5000).ok(), ..LeaseExtra::default() });
     for key in ["a", "b"] {
         take(&engine, key, delayed()).unwrap();
-        engine.access().submit(&name(key), &Op::Force).unwrap();
+        engine.txn().submit(&name(key), &Op::Force).unwrap();
     }
     let more = Op::Acquire { request: request("a"), wait: None };
-    assert_eq!(engine.access().submit(&name("c"), &more), Err(Unavailable::LocksMax));
+    assert_eq!(engine.txn().submit(&name("c"), &more), Err(Unavailable::LocksMax));
     clock.advance_millis(5000);
     engine.expire_due();
     assert!(take(&engine, "c", request("a")).is_some());
@@ -844,17 +847,15 @@ async fn a_failed_commit_is_taken_back_and_service_resumes() {
     let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
     let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
     let acquire = |who: &str| Op::Acquire { request: request(who), wait: None };
-    let (_, seq) = engine.access().submit(&name("kept"), &acquire("a")).unwrap();
-    engine.barrier(seq).await.unwrap();
+    engine.txn().submit(&name("kept"), &acquire("a")).unwrap();
+    engine.barrier(engine.last()).await.unwrap();
     let mut waiter = queue(&engine, "kept", "w");
     faults.fail_with(Some(JournalError::Full));
-    let (outcome, lost) = engine.access().submit(&name("lost"), &acquire("a")).unwrap();
+    let txn = engine.txn();
+    let outcome = txn.submit(&name("lost"), &acquire("a")).unwrap();
     let Outcome::Granted { token: lost_token, .. } = outcome else { panic!("{outcome:?}") };
-    assert_eq!(engine.barrier(lost).await, Err(OutcomeUnknown));
-    assert_eq!(
-        engine.access().submit(&name("x"), &acquire("a")),
-        Err(Unavailable::Journal(JournalError::Full))
-    );
+    assert_eq!(engine.barrier(txn.finish()).await, Err(OutcomeUnknown));
+    assert_eq!(engine.txn().submit(&name("x"), &acquire("a")), Err(Unavailable::Journal(JournalError::Full)));
     faults.fail_with(None);
     assert_eq!(waiter.verdict().await, WaitOutcome::Unavailable);
     while engine.check_up().is_err() {
@@ -871,21 +872,24 @@ async fn a_later_commit_does_not_vouch_for_what_was_seen_before_a_rebuild() {
     let faults = Arc::new(Faults::default());
     let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
     let engine = Engine::start(Box::new(backend), Clock::manual(), config()).unwrap();
-    let (id, opened) = engine.access().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
-    engine.barrier(opened).await.unwrap();
+    let id = engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+    engine.barrier(engine.last()).await.unwrap();
     faults.fail_with(Some(JournalError::Full));
-    let (_, closed) = engine.access().close_session(id, true).unwrap();
-    let access = engine.access();
-    assert_eq!(access.keep_alive(id), Err(Unavailable::NoSession), "not told yet");
-    assert_eq!(engine.barrier(closed).await, Err(OutcomeUnknown));
+    engine.txn().close_session(id, true).unwrap();
+    let txn = engine.txn();
+    assert_eq!(txn.keep_alive(id), Err(Unavailable::NoSession), "not revealed yet");
+    assert_eq!(engine.barrier(engine.last()).await, Err(OutcomeUnknown));
     faults.fail_with(None);
     while engine.check_up().is_err() {
         std::thread::yield_now();
     }
-    let (_, later) = engine.access().open_session("t", None, Ttl::from_millis(500).ok()).unwrap();
+    engine.txn().open_session("t", None, Ttl::from_millis(500).ok()).unwrap();
+    let later = engine.last();
     engine.barrier(later).await.unwrap();
-    assert!(matches!(access.covering_seq(), Err(Unavailable::Journal(_))), "the session is there after all");
-    assert!(engine.access().has_session(id) && engine.access().covering_seq().unwrap() >= later);
+    assert!(engine.txn().has_session(id), "the session is there after all");
+    assert!(matches!(txn.keep_alive(id), Err(Unavailable::Journal(_))), "one transaction sees one state");
+    assert!(matches!(txn.exclusively(|txn| txn.has_session(id)), Err(Unavailable::Journal(_))));
+    assert_eq!(engine.barrier(txn.finish()).await, Err(OutcomeUnknown));
 }
 
 #[tokio::test]
@@ -897,8 +901,7 @@ async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable
     faults.hold_commits();
     take(&engine, "k", request("a")).unwrap();
     let until = clock.now().after(Ttl::from_millis(500).ok());
-    let Acquired::Blocked(mut waiter) =
-        engine.access().submit_or_wait(&name("k"), request("b"), until).unwrap()
+    let Acquired::Blocked(mut waiter) = engine.txn().submit_or_wait(&name("k"), request("b"), until).unwrap()
     else {
         panic!("not queued")
     };
@@ -912,20 +915,16 @@ async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable
 }
 
 #[tokio::test]
-async fn nobody_comes_between_the_operations_of_an_access_that_is_alone() {
+async fn no_operation_comes_between_those_of_an_exclusive_transaction() {
     let engine = memory(&Clock::manual());
     let other = Arc::clone(&engine);
-    let alone = engine.exclusive_txn();
+    let exclusive = engine.exclusive_txn();
     let started = std::thread::spawn(move || take(&other, "k", request("b")));
     let mine = Op::Acquire { request: request("a"), wait: None };
-    assert!(matches!(alone.submit(&name("k"), &mine).unwrap().0, Outcome::Granted { .. }));
+    assert!(matches!(exclusive.submit(&name("k"), &mine).unwrap(), Outcome::Granted { .. }));
     let back = Op::Release { owner: owner("a"), token: None };
-    assert_eq!(alone.submit(&name("other"), &back).unwrap().0, Outcome::NotHeld);
-    assert!(matches!(
-        alone.submit_or_wait(&name("k"), request("c"), Timestamp::NEVER),
-        Ok(Acquired::Now(Outcome::Refused(_), _))
-    ));
-    drop(alone);
+    assert_eq!(exclusive.submit(&name("other"), &back).unwrap(), Outcome::NotHeld);
+    drop(exclusive);
     assert_eq!(started.join().unwrap(), None, "it came second");
 }
 
@@ -935,28 +934,28 @@ async fn a_watch_breaks_when_a_lock_changes_or_expires() {
     let engine = memory(&clock);
     let watch = |key: &str| {
         let mut watch = Watch::new(&engine);
-        watch.add(&engine.access(), &name(key)).unwrap();
+        watch.add(&engine.txn(), &name(key)).unwrap();
         watch
     };
     let (first, unrelated) = (watch("k"), watch("other"));
     take(&engine, "k", request("a")).unwrap();
-    assert!(first.is_broken(&engine.access()).unwrap().0);
+    assert!(first.is_broken(&engine.txn()).unwrap());
     let second = watch("k");
     assert_eq!(take(&engine, "k", request("b")), None, "a refusal changes nothing");
     let waiter = queue(&engine, "k", "b");
     drop(waiter);
-    assert!(!second.is_broken(&engine.access()).unwrap().0, "nor does who only waits");
+    assert!(!second.is_broken(&engine.txn()).unwrap(), "nor does who only waits");
     clock.advance_millis(1000);
-    assert!(second.is_broken(&engine.exclusive_txn()).unwrap().0, "expired, and nobody swept");
-    assert!(!unrelated.is_broken(&engine.access()).unwrap().0);
+    assert!(second.is_broken(&engine.exclusive_txn()).unwrap(), "expired, and nobody swept");
+    assert!(!unrelated.is_broken(&engine.txn()).unwrap());
 }
 
 /// Whether a watch of `k` breaks when `change` runs.
 fn breaks<R>(engine: &Arc<Engine>, change: impl FnOnce() -> R) -> bool {
     let mut watch = Watch::new(engine);
-    watch.add(&engine.access(), &name("k")).unwrap();
+    watch.add(&engine.txn(), &name("k")).unwrap();
     change();
-    watch.is_broken(&engine.access()).unwrap().0
+    watch.is_broken(&engine.txn()).unwrap()
 }
 
 #[tokio::test]
@@ -979,7 +978,7 @@ async fn a_watch_breaks_at_what_changes_a_lease_and_at_nothing_else() {
     assert!(!breaks(&engine, || clock.advance_millis(50)), "its end frees nothing that was held");
     assert!(breaks(&engine, take_over));
     let op = Op::Set { request: request("b"), condition: SetCondition::Always, keep_ttl: true };
-    assert!(breaks(&engine, || engine.access().submit(&name("k"), &op).unwrap()));
+    assert!(breaks(&engine, || engine.txn().submit(&name("k"), &op).unwrap()));
 }
 
 #[tokio::test]
@@ -990,7 +989,7 @@ async fn events_are_told_in_order_once_they_are_durable() {
     take(&engine, "unheard", request("a")).unwrap();
     engine.listen(true);
     let token = take(&engine, "k", request("a")).unwrap();
-    engine.access().submit(&name("k"), &Op::Force).unwrap();
+    engine.txn().submit(&name("k"), &Op::Force).unwrap();
     let Heard::Events(events) = engine.next_events(10).await else { panic!("none is lost") };
     let told: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.token.get())).collect();
     assert_eq!(told, [("acquired", token), ("forced", token)]);
@@ -1001,8 +1000,8 @@ async fn events_are_told_in_order_once_they_are_durable() {
     assert_eq!(told, [("acquired", first), ("replaced", first), ("acquired", first + 1)]);
     faults.fail_with(Some(JournalError::Full));
     let acquire = Op::Acquire { request: request("a"), wait: None };
-    let (_, never) = engine.access().submit(&name("never"), &acquire).unwrap();
-    assert_eq!(engine.barrier(never).await, Err(OutcomeUnknown));
+    engine.txn().submit(&name("never"), &acquire).unwrap();
+    assert_eq!(engine.barrier(engine.last()).await, Err(OutcomeUnknown));
     faults.fail_with(None);
     while engine.journal_down().is_some() {
         std::thread::yield_now();
@@ -1021,7 +1020,7 @@ async fn the_queue_of_events_is_bounded_and_what_is_lost_is_told() {
         let op = Op::Acquire { request: request("a"), wait: None };
         for _ in 0..count {
             engine.clock().advance_millis(1);
-            engine.access().submit(&name(&long), &op).unwrap();
+            engine.txn().submit(&name(&long), &op).unwrap();
         }
     };
     let events = &engine.core.events;
@@ -1037,4 +1036,51 @@ async fn the_queue_of_events_is_bounded_and_what_is_lost_is_told() {
     assert_eq!(engine.next_events(64).await, Heard::Lost(3 * fitting as u64));
     renew(1);
     assert!(matches!(engine.next_events(64).await, Heard::Events(events) if events.len() == 1), "it goes on");
+}
+
+/// What a transaction must wait for is the highest of all it has seen, whatever became of it.
+#[tokio::test]
+async fn a_transaction_waits_for_everything_it_has_seen_refusals_included() {
+    let faults = Arc::new(Faults::default());
+    let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+    let limits = EngineConfig { locks_max: 2, sessions_max: 1, ..config() };
+    let engine = Engine::start(Box::new(backend), Clock::manual(), limits).unwrap();
+    let acquire = |who: &str| Op::Acquire { request: request(who), wait: None };
+    take(&engine, "durable", request("a")).unwrap();
+    engine.barrier(engine.last()).await.unwrap();
+    faults.hold_commits();
+    take(&engine, "k", request("a")).unwrap();
+    let id = engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+    let is_durable = |read: &dyn Fn(&SharedTxn<'_>)| {
+        let txn = engine.txn();
+        read(&txn);
+        engine.verdict(txn.finish()).is_some()
+    };
+    let held = |txn: &Txn<'_>, key: &str| txn.is_held(&name(key)).unwrap();
+    assert!(is_durable(&|txn| assert!(held(txn, "durable"))));
+    assert!(!is_durable(&|txn| assert!(held(txn, "k"))));
+    assert!(!is_durable(&|txn| assert!(held(txn, "k") && held(txn, "durable"))), "the order does not matter");
+    assert!(!is_durable(&|txn| assert!(txn.exclusively(|txn| held(txn, "k")).unwrap())));
+    assert!(!is_durable(&|txn| drop(txn.read(&name("k"), |slot, _| slot.holder_count()))));
+    assert!(!is_durable(&|txn| assert_eq!(txn.keys_held(0), Ok(2))));
+    assert!(!is_durable(&|txn| assert_eq!(scanned(txn, &mut Scan::new(0, 0, 10), 10).len(), 2)));
+    assert!(!is_durable(&|txn| assert!(txn.session(id).is_ok())));
+    let no_room = Err(Unavailable::LocksMax);
+    assert!(!is_durable(&|txn| assert_eq!(txn.submit(&name("other"), &acquire("a")), no_room)));
+    assert!(!is_durable(&|txn| {
+        assert_eq!(txn.open_session("t", None, None), Err(Unavailable::SessionsMax));
+    }));
+    let unknown = SessionId(7);
+    assert!(!is_durable(&|txn| assert_eq!(txn.session(unknown).err(), Some(Unavailable::NoSession))));
+    assert!(!is_durable(&|txn| assert_eq!(txn.close_session(unknown, true), Err(Unavailable::NoSession))));
+    assert!(!is_durable(&|txn| assert_eq!(txn.keep_alive(unknown), Err(Unavailable::NoSession))));
+    assert!(!is_durable(&|txn| assert_eq!(txn.expired_session(unknown), None)));
+    assert!(!is_durable(&|txn| assert_eq!(txn.had_expired_session("a", &name("k")), Ok(false))));
+    let carried = {
+        let txn = engine.txn();
+        held(&txn, "k");
+        txn.seen()
+    };
+    assert!(engine.verdict(engine.resume_txn(carried).finish()).is_none(), "and so does the next turn");
+    faults.release_commits();
 }

@@ -1,81 +1,168 @@
-//! The operations: one at a time, or several as one.
+//! Transactions: one operation at a time, or several as one.
 //!
-//! Promise: what is returned with a [`Seq`] must not be told before [`Engine::barrier`] of it. The operations of an access that
-//! is exclusive ([`Engine::exclusive_txn`]) happen at one instant: nobody else's come between, the clock is read once for all of them,
-//! and they land in one commit. An operation frees so much of what has ended, and leaves the rest to the next.
-//! Absent: protocols, and the rules of locks.
+//! Guarantees: a transaction accumulates the highest Seq of everything it has seen, refusals included, and yields
+//! it once, from [`SharedTxn::finish`]. Nothing read or done in it may be revealed before [`Engine::barrier`] of
+//! that Seq. Everything a transaction has seen belongs to one state of the table: after a rebuild, its next
+//! operation fails unless all it had seen was durable. The operations of an [`ExclusiveTxn`] happen at one
+//! instant and land in one commit.
+//! Not here: protocols, the rules of locks, what follows from a transition.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_utils::sync::ShardedLockWriteGuard;
 
+use super::apply::Retry;
 use super::blocking::Blocked;
-use super::keyspace::{Guarded, Table};
-use super::late_owners::Lost;
-use super::sessions::MemberKind;
-use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
-use crate::domain::{FencingToken, LockName, Timestamp, WaiterId};
-use crate::journal::{Group, Journal, JournalError, Record, Renewal, Seq, StoredLease};
-use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, SetCondition, Slot, Waiter,
-};
+use super::keyspace::Table;
+use super::{Engine, Unavailable};
+use crate::domain::{LockName, Timestamp};
+use crate::journal::{CommitGroup, JournalError, Seq};
+use crate::lock::{Op, Outcome, Request, Slot};
 
-/// A way to the locks. Never make a second one on the same thread while one is exclusive.
+/// The operations that every transaction offers. It is either a [`SharedTxn`] or an [`ExclusiveTxn`].
 pub struct Txn<'a> {
     engine: &'a Arc<Engine>,
-    /// Which rebuild of the table it began with.
-    epoch: u64,
+    seen: Cell<Seen>,
+    /// `None`: each operation takes the shared side of the table and reads the clock.
     exclusive: Option<Exclusive<'a>>,
+}
+
+/// A transaction whose operations happen one by one. Holds no lock between them.
+pub struct SharedTxn<'a>(Txn<'a>);
+
+/// A transaction whose operations happen as one, at one instant. Keeps all others out until it is dropped, so it
+/// must be short. It is not `Send`, so it cannot be held across an `await` of a spawned task.
+pub struct ExclusiveTxn<'a>(Txn<'a>);
+
+/// A transaction of either kind.
+#[derive(Clone, Copy)]
+pub enum AnyTxn<'a> {
+    /// Others may come between its operations.
+    Shared(&'a SharedTxn<'a>),
+    /// Its operations happen as one.
+    Exclusive(&'a ExclusiveTxn<'a>),
 }
 
 struct Exclusive<'a> {
     table: ShardedLockWriteGuard<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
-    _one_commit: Group<'a>,
+    _one_commit: CommitGroup<'a>,
 }
 
-/// What became of a request that may wait.
+/// What a transaction has seen. Carries it over to the next transaction of the same request.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// The rebuild of the table it belongs to.
+    epoch: u64,
+    /// The highest Seq; all of it is durable once this is.
+    seq: Seq,
+}
+
+/// The result of a request that may wait.
 pub enum Acquired {
     /// Decided at once.
-    Now(Outcome, Seq),
+    Now(Outcome),
     /// In the queue.
     Blocked(Blocked),
 }
 
-/// Steps of freeing what has ended that one operation makes before others get their turn.
+/// Steps of freeing ended leases that one shared operation makes before it yields.
 const STEPS_PER_TURN: usize = 2;
 
-pub(super) enum Retry {
-    /// What has ended and counts toward the account is to be swept first.
-    AfterExpiry,
-    /// More of the lock has ended than one step frees.
-    Unsettled,
-    Never(Unavailable),
-}
-
-impl From<Unavailable> for Retry {
-    fn from(why: Unavailable) -> Retry {
-        Retry::Never(why)
-    }
-}
-
 impl Engine {
-    /// For single operations. Locks nothing by itself.
-    pub fn access(self: &Arc<Self>) -> Txn<'_> {
-        Txn { engine: self, epoch: self.core.epoch.load(Ordering::Acquire), exclusive: None }
+    /// Begins a transaction of single operations. Locks nothing by itself.
+    pub fn txn(self: &Arc<Self>) -> SharedTxn<'_> {
+        let epoch = self.core.epoch.load(Ordering::Acquire);
+        self.resume_txn(Seen { epoch, seq: Seq::default() })
     }
 
-    /// For several operations that nobody may come between. Keeps all others out until it is dropped: be quick.
-    pub fn exclusive_txn(self: &Arc<Self>) -> Txn<'_> {
+    /// Begins a transaction that has seen what an earlier one of the same request saw.
+    pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
+        SharedTxn(Txn { engine: self, seen: Cell::new(seen), exclusive: None })
+    }
+
+    /// Begins a transaction that keeps all others out. Deadlocks on a thread that is in an exclusive one already.
+    pub(super) fn exclusive_txn(self: &Arc<Self>) -> ExclusiveTxn<'_> {
         let table = self.core.write();
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
-        let epoch = table.epoch;
+        let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
         let exclusive = Exclusive { table, now, wall_millis, _one_commit: self.one_commit() };
-        Txn { engine: self, epoch, exclusive: Some(exclusive) }
+        ExclusiveTxn(Txn { engine: self, seen, exclusive: Some(exclusive) })
+    }
+}
+
+impl<'a> Deref for SharedTxn<'a> {
+    type Target = Txn<'a>;
+    fn deref(&self) -> &Txn<'a> {
+        &self.0
+    }
+}
+
+impl<'a> Deref for ExclusiveTxn<'a> {
+    type Target = Txn<'a>;
+    fn deref(&self) -> &Txn<'a> {
+        &self.0
+    }
+}
+
+impl<'a> Deref for AnyTxn<'a> {
+    type Target = Txn<'a>;
+    fn deref(&self) -> &Txn<'a> {
+        match self {
+            AnyTxn::Shared(txn) => txn,
+            AnyTxn::Exclusive(txn) => txn,
+        }
+    }
+}
+
+impl SharedTxn<'_> {
+    /// Ends the transaction. Returns the Seq that must be durable before anything seen in it may be revealed.
+    #[must_use]
+    pub fn finish(self) -> Seq {
+        self.0.seen.get().seq
+    }
+
+    /// What the transaction has seen so far, for [`Engine::resume_txn`].
+    pub fn seen(&self) -> Seen {
+        self.0.seen.get()
+    }
+
+    /// Runs `work` in an exclusive transaction; what it sees counts as seen by this one, too. Fails if the state
+    /// was rebuilt since this transaction saw it.
+    pub fn exclusively<R>(&self, work: impl FnOnce(&ExclusiveTxn<'_>) -> R) -> Result<R, Unavailable> {
+        let exclusive = self.engine.exclusive_txn();
+        self.enter(exclusive.seen.get().epoch)?;
+        let result = work(&exclusive);
+        self.observe(exclusive.seen.get().seq);
+        Ok(result)
+    }
+
+    /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`.
+    pub fn submit_or_wait(
+        &self,
+        name: &LockName,
+        request: Request,
+        until: Timestamp,
+    ) -> Result<Acquired, Unavailable> {
+        let waiters = &self.engine.core.waiters;
+        let (id, receiver) = waiters.register();
+        let op = Op::Acquire { request, wait: Some((id, until)) };
+        match self.submit(name, &op) {
+            Ok(Outcome::Queued) => {
+                let Op::Acquire { request, .. } = op else { unreachable!("made above") };
+                let engine = Arc::clone(self.engine);
+                Ok(Acquired::Blocked(Blocked::new(engine, name.clone(), request.owner, id, receiver)))
+            }
+            done => {
+                waiters.forget(id);
+                done.map(Acquired::Now)
+            }
+        }
     }
 }
 
@@ -85,12 +172,7 @@ impl<'a> Txn<'a> {
         self.engine
     }
 
-    /// Whether nobody else's operations happen meanwhile.
-    pub fn is_alone(&self) -> bool {
-        self.exclusive.is_some()
-    }
-
-    /// Now. Exclusive, the instant at which all of its operations happen.
+    /// The time; in an exclusive transaction, the instant at which all of its operations happen.
     pub fn now(&self) -> Timestamp {
         self.exclusive.as_ref().map_or_else(|| self.engine.core.clock.now(), |exclusive| exclusive.now)
     }
@@ -102,67 +184,55 @@ impl<'a> Txn<'a> {
             .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
     }
 
-    /// What all that this access has looked at so far depends on: for a refusal that depends on more than one lock. Fails if
-    /// the state was rebuilt meanwhile: what was seen before may have been taken back, and a later Seq says nothing about it.
-    pub fn covering_seq(&self) -> Result<Seq, Unavailable> {
-        self.with_table(|table| match table.epoch == self.epoch {
-            true => Ok(self.engine.last()),
-            false => Err(Unavailable::Journal(JournalError::rebuilt())),
-        })
-    }
-
-    pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
-        match &self.exclusive {
-            Some(exclusive) => work(&exclusive.table),
-            None => work(&self.engine.core.read()),
-        }
-    }
-
     /// Runs one operation.
-    pub fn submit(&self, name: &LockName, op: &Op) -> Result<(Outcome, Seq), Unavailable> {
-        self.submit_and_look(name, op, |outcome, _, _| outcome)
+    pub fn submit(&self, name: &LockName, op: &Op) -> Result<Outcome, Unavailable> {
+        self.submit_and_inspect(name, op, |outcome, _, _| outcome)
     }
 
-    /// Reads a lock as it is now, expired leases left out.
-    pub fn read<R>(
-        &self,
-        name: &LockName,
-        read: impl Fn(&Slot, Timestamp) -> R,
-    ) -> Result<(R, Seq), Unavailable> {
-        self.submit_and_look(name, &Op::Inspect, |_, slot, now| read(slot, now))
+    /// Reads a lock as it is now, expired leases left out. `read` runs under the guard of the lock: it should
+    /// copy what is needed and format nothing.
+    pub fn read<R>(&self, name: &LockName, read: impl Fn(&Slot, Timestamp) -> R) -> Result<R, Unavailable> {
+        self.submit_and_inspect(name, &Op::Inspect, |_, slot, now| read(slot, now))
     }
 
-    /// Runs one operation and looks at the lock as it is then.
+    /// Runs one operation, then `inspect` on the resulting state, under the same guard.
     ///
-    /// Fails with [`Unavailable::Unsettled`], and has not run the operation, if so much has ended that others are to get
-    /// their turn first; not exclusive.
-    pub fn submit_and_look<R>(
+    /// Fails with [`Unavailable::Unsettled`], without having run the operation, if a shared transaction has freed
+    /// its share of ended leases and more are left.
+    pub fn submit_and_inspect<R>(
         &self,
         name: &LockName,
         op: &Op,
-        look: impl Fn(Outcome, &Slot, Timestamp) -> R,
-    ) -> Result<(R, Seq), Unavailable> {
-        let steps = if self.is_alone() { usize::MAX } else { STEPS_PER_TURN };
-        self.submit_in_steps(name, op, look, steps)
+        inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
+    ) -> Result<R, Unavailable> {
+        let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
+        let (result, seq) = self.submit_in_steps(name, op, inspect, steps).map_err(|why| self.refuse(why))?;
+        self.observe(seq);
+        Ok(result)
     }
 
-    /// Runs one operation, however much is to be freed before. For threads that may be kept busy.
-    pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(Outcome, Seq), Unavailable> {
-        self.submit_in_steps(name, op, |outcome, _, _| outcome, usize::MAX)
+    /// Runs one operation whose outcome is not revealed, however much has to be freed first. For threads that may
+    /// be kept busy.
+    pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(), Unavailable> {
+        self.submit_in_steps(name, op, |_, _, _| (), usize::MAX).map(drop)
     }
 
     fn submit_in_steps<R>(
         &self,
         name: &LockName,
         op: &Op,
-        look: impl Fn(Outcome, &Slot, Timestamp) -> R,
+        inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
         steps: usize,
     ) -> Result<(R, Seq), Unavailable> {
         let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
+        let run = |table: &Table| {
+            self.enter(table.epoch)?;
+            self.engine.run_in(table, name, op, instant, &inspect)
+        };
         for _ in 0..steps {
-            match self.with_table(|table| self.engine.run_in(table, name, op, instant, &look)) {
-                // What has ended and was not swept yet counts no more.
-                Err(Retry::AfterExpiry) if self.is_alone() => return Err(Unavailable::AccountMax),
+            match self.with_table(run) {
+                // Due leases that are not swept yet no longer count.
+                Err(Retry::AfterExpiry) if self.exclusive.is_some() => return Err(Unavailable::AccountMax),
                 Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),
                 Err(Retry::Unsettled) => {}
                 Err(Retry::Never(why)) => return Err(why),
@@ -172,370 +242,70 @@ impl<'a> Txn<'a> {
         Err(Unavailable::Unsettled)
     }
 
-    /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`. Exclusive it does not queue.
-    pub fn submit_or_wait(
-        &self,
-        name: &LockName,
-        request: lock::Request,
-        until: Timestamp,
-    ) -> Result<Acquired, Unavailable> {
-        if self.is_alone() {
-            let (outcome, seq) = self.submit(name, &Op::Acquire { request, wait: None })?;
-            return Ok(Acquired::Now(outcome, seq));
-        }
-        let waiters = &self.engine.core.waiters;
-        let (id, receiver) = waiters.register();
-        let op = Op::Acquire { request, wait: Some((id, until)) };
-        match self.submit(name, &op) {
-            Ok((Outcome::Queued, _)) => {
-                let Op::Acquire { request, .. } = op else { unreachable!("made above") };
-                let engine = Arc::clone(self.engine);
-                Ok(Acquired::Blocked(Blocked::new(engine, name.clone(), request.owner, id, receiver)))
-            }
-            done => {
-                waiters.forget(id);
-                done.map(|(outcome, seq)| Acquired::Now(outcome, seq))
-            }
+    pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
+        match &self.exclusive {
+            Some(exclusive) => work(&exclusive.table),
+            None => work(&self.engine.core.read()),
         }
     }
-}
 
-impl Engine {
-    /// Runs an operation at `instant`, or at the time that the clock shows under the guard.
-    pub(super) fn run_in<R>(
+    /// [`Txn::with_table`], in one state of the table with what was seen before.
+    pub(super) fn in_epoch<R>(
         &self,
-        table: &Table,
-        name: &LockName,
-        op: &Op,
-        instant: Option<Timestamp>,
-        look: &impl Fn(Outcome, &Slot, Timestamp) -> R,
-    ) -> Result<(R, Seq), Retry> {
-        let core = &*self.core;
-        table.with_slot(core.hash.of(name), name, |mut guarded| {
-            // Under the guard: what was changed here before the journal went down is not to be seen.
-            self.check_up()?;
-            let now = instant.unwrap_or_else(|| core.clock.now());
-            let was_held = guarded.slot.newest().is_some();
-            let outcome = self.run_under_guard(table, name, op, now, &mut guarded);
-            core.lock_stats.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            core.deadlines.rearm(&mut guarded, now);
-            Ok((look(outcome?, guarded.slot, now), guarded.last_change()))
+        work: impl FnOnce(&Table) -> Result<R, Unavailable>,
+    ) -> Result<R, Unavailable> {
+        self.with_table(|table| {
+            self.enter(table.epoch)?;
+            work(table)
         })
     }
 
+    /// Makes sure that what was seen so far is part of the table of this epoch. A rebuild keeps what is durable
+    /// and takes the rest back, and a later Seq says nothing about the latter.
     #[inline]
-    fn run_under_guard(
-        &self,
-        table: &Table,
-        name: &LockName,
-        op: &Op,
-        now: Timestamp,
-        guarded: &mut Guarded<'_>,
-    ) -> Result<Outcome, Retry> {
-        let core = &*self.core;
-        if core.sessions.may_be_over(now) {
-            self.end_over_sessions(table, name, now, guarded)?;
-        }
-        let account = self.admit(op, guarded.slot, now)?;
-        let outcome = self.step_and_return(table, name, op, now, guarded)?;
-        if !matches!(outcome, Outcome::Granted { already_held: false, .. }) {
-            account.into_iter().for_each(|account| core.quotas.remove(account));
-        }
-        match outcome {
-            Outcome::Unsettled => return Err(Retry::Unsettled),
-            Outcome::NotHeld => self.note_late(name, op, guarded.hash, now),
-            _ => {}
-        }
-        core.lock_stats.outcome(&outcome);
-        Ok(outcome)
-    }
-
-    /// Ends what a lock has of sessions that are over.
-    fn end_over_sessions(
-        &self,
-        table: &Table,
-        name: &LockName,
-        now: Timestamp,
-        guarded: &mut Guarded<'_>,
-    ) -> Result<(), Retry> {
-        let (sessions, slot) = (&self.core.sessions, &*guarded.slot);
-        let members = slot.session_members();
-        if members == 0 {
+    pub(super) fn enter(&self, epoch: u64) -> Result<(), Unavailable> {
+        let seen = self.seen.get();
+        if seen.epoch == epoch {
             return Ok(());
         }
-        let over =
-            sessions.over(now, ENDS_PER_STEP, members, slot.sessions(), |session| slot.has_session(session));
-        let are_all = over.len() < ENDS_PER_STEP;
-        for session in over {
-            // One that is due may not have been ended yet. Its end goes before those of its leases.
-            self.end_session_in(table, session, false, false, now)?;
-            let op = Op::EndSession { session, clean: sessions.ended_cleanly(session) };
-            if self.step_and_return(table, name, &op, now, guarded)? == Outcome::Unsettled {
-                return Err(Retry::Unsettled);
+        match self.engine.journal().durability_of(seen.seq) {
+            Some(Ok(())) => {
+                self.restart(epoch);
+                Ok(())
             }
-        }
-        if are_all { Ok(()) } else { Err(Retry::Unsettled) }
-    }
-
-    /// Refuses what would go beyond a limit, before anything changes. Returns the account for which a lease is counted
-    /// already, to be taken back if there is no grant.
-    fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
-        let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
-        for id in [request.session(), request.counted_by()].into_iter().flatten() {
-            if self.core.sessions.is_over(id, now) {
-                return Err(Unavailable::NoSession.into());
-            }
-        }
-        if slot.lease_of(&request.owner).is_none() {
-            if needs_room(op, slot) && !self.core.lock_stats.has_room(self.core.config.locks_max) {
-                return Err(Unavailable::LocksMax.into());
-            }
-            if self.core.tokens.are_exhausted() {
-                return Err(Unavailable::TokensExhausted.into());
-            }
-            if let Op::Acquire { wait: Some(_), .. } = op
-                && slot.waiter_count() >= self.core.config.waiters_per_lock_max
-                && !slot.is_queued(&request.owner)
-            {
-                return Err(Unavailable::WaitersMax.into());
-            }
-            if let Some(account) = request.account() {
-                if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
-                    return Ok(Some(account));
-                }
-                let is_any_due = self.core.deadlines.next() <= now || self.core.expiring.try_lock().is_err();
-                return Err(if is_any_due { Retry::AfterExpiry } else { Unavailable::AccountMax.into() });
-            }
-        }
-        Ok(None)
-    }
-
-    /// Counts an owner that comes back after its lease has ended.
-    fn note_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
-        let (owner, late) = match op {
-            Op::Release { owner, .. } | Op::Delete { if_owner: Some(owner) } => {
-                (owner, &self.core.lock_stats.late_releases)
-            }
-            Op::Renew { owner, .. } => (owner, &self.core.lock_stats.late_renewals),
-            _ => return,
-        };
-        if let Some(lost) = self.core.late_owners.came_back(|| self.core.hash.with_owner(hash, owner)) {
-            late.observe(now.nanos_since(lost.at), 1);
-            losses::log_late(name, op, &lost, now);
+            _ => Err(Unavailable::Journal(JournalError::rebuilt())),
         }
     }
 
-    /// One transition and what follows from it. Grants that reached nobody are given back.
+    /// Forgets what was seen before the table was rebuilt.
+    pub(super) fn restart(&self, epoch: u64) {
+        self.seen.set(Seen { epoch, seq: Seq::default() });
+    }
+
+    /// Remembers a Seq that must be durable before the results of this transaction are revealed.
     #[inline]
-    fn step_and_return(
-        &self,
-        table: &Table,
-        name: &LockName,
-        op: &Op,
-        now: Timestamp,
-        guarded: &mut Guarded<'_>,
-    ) -> Result<Outcome, Retry> {
-        let mut undelivered = VecDeque::new();
-        let outcome = self.step(table, name, op, now, guarded, &mut undelivered)?;
-        while let Some(op) = undelivered.pop_front() {
-            self.step(table, name, &op, now, guarded, &mut undelivered)?;
-        }
-        Ok(outcome)
+    pub(super) fn observe(&self, seq: Seq) {
+        let seen = self.seen.get();
+        self.seen.set(Seen { seq: seen.seq.max(seq), ..seen });
     }
 
-    /// One transition and what follows from it. `undelivered` gets what gives back the grants that reached nobody.
-    fn step(
-        &self,
-        table: &Table,
-        name: &LockName,
-        op: &Op,
-        now: Timestamp,
-        guarded: &mut Guarded<'_>,
-        undelivered: &mut VecDeque<Op>,
-    ) -> Result<Outcome, Retry> {
-        let core = &*self.core;
-        let mut effects = Effects::default();
-        let mut env = EngineEnv { engine: self, epoch: table.epoch, now };
-        let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
-        if changes_value(op, &outcome, &effects) {
-            core.watches.changed(name);
-        }
-        if effects.is_empty() {
-            return Ok(outcome);
-        }
-        // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
-        // first whether the journal is down, and it stays down until this table is replaced.
-        let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
-        let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
-        guarded.changed_by(seq);
-        if core.events.is_heard() {
-            let events = effects.iter().filter_map(|effect| event_of(name, effect, &effects, guarded.slot));
-            events.for_each(|event| core.events.push(seq, event));
-        }
-        for effect in effects.iter() {
-            core.lock_stats.count(effect, now);
-            losses::log_end(name, op, effect);
-            self.note(name, effect, &effects, guarded, now);
-            let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
-            let is_heard = core.waiters.tell(waiter, verdict);
-            if let WaitOutcome::Granted(token, _) = verdict
-                && !is_heard
-                && let Some(lease) = guarded.slot.lease(token)
-            {
-                undelivered.push_back(Op::RevertGrant { owner: lease.owner.clone(), token });
-            }
-        }
-        Ok(outcome)
-    }
-
-    /// What sessions, quotas and the memory of late owners have to know of an effect.
-    fn note(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
-        let core = &*self.core;
-        match effect {
-            Effect::Granted { token, waiter } => {
-                let Some(lease) = all.granted(*token, guarded.slot) else { return };
-                if let Some(session) = lease.session() {
-                    core.sessions.attach(session, name, MemberKind::Lease);
-                    if waiter.is_some() {
-                        core.sessions.detach(session, name, MemberKind::Waiter);
-                    }
-                }
-                if let Some(session) = lease.counted_by() {
-                    core.sessions.count(session, name, true);
-                }
-                if waiter.is_some() {
-                    // Whoever did not wait was counted when admitted.
-                    lease.account().into_iter().for_each(|account| core.quotas.add(account));
-                }
-            }
-            Effect::Ended { lease, how } => {
-                if let Some(session) = lease.session() {
-                    core.sessions.detach(session, name, MemberKind::Lease);
-                }
-                if let Some(session) = lease.counted_by() {
-                    core.sessions.count(session, name, false);
-                }
-                lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                if how.is_unclean() || *how == EndReason::Replaced {
-                    let at = now.min(lease.deadline);
-                    let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
-                    core.late_owners.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
-                }
-            }
-            Effect::Joined { session: Some(session), .. } => {
-                core.sessions.attach(*session, name, MemberKind::Waiter)
-            }
-            Effect::WaiterLeft { session: Some(session), .. } => {
-                core.sessions.detach(*session, name, MemberKind::Waiter);
-            }
-            _ => {}
+    /// A refusal, covered by the Seq of everything decided so far if it depends on more than one lock. Becomes a
+    /// failure of the journal if the state it is about was rebuilt meanwhile.
+    pub(super) fn refuse(&self, why: Unavailable) -> Unavailable {
+        match why {
+            Unavailable::Journal(_) | Unavailable::Unsettled => why,
+            _ => self.observe_all().err().unwrap_or(why),
         }
     }
-}
 
-/// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end. As in Redis, a SET is a change
-/// even if it changes nothing.
-fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
-    matches!((op, outcome), (Op::Set { .. }, Outcome::Granted { .. }))
-        || effects.iter().any(|effect| match effect {
-            Effect::Granted { .. } | Effect::Renewed { .. } | Effect::Ended { .. } => true,
-            Effect::DelayStarted { .. }
-            | Effect::DelayEnded
-            | Effect::Joined { .. }
-            | Effect::WaiterLeft { .. } => false,
+    /// Remembers the Seq of everything decided so far. Fails if the state was rebuilt since it was looked at.
+    pub(super) fn observe_all(&self) -> Result<(), Unavailable> {
+        self.with_table(|table| match table.epoch == self.seen.get().epoch {
+            true => {
+                self.observe(self.engine.last());
+                Ok(())
+            }
+            false => Err(Unavailable::Journal(JournalError::rebuilt())),
         })
-}
-
-/// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either does not.
-fn needs_room(op: &Op, slot: &Slot) -> bool {
-    match op {
-        Op::Set { condition: SetCondition::Always | SetCondition::IfFree, .. } => {
-            slot.newest().is_none() && slot.delay().is_none()
-        }
-        Op::Set { .. } => false,
-        _ => true,
-    }
-}
-
-struct EngineEnv<'a> {
-    engine: &'a Engine,
-    epoch: u64,
-    now: Timestamp,
-}
-
-impl EngineEnv<'_> {
-    fn journal(&self) -> &Journal {
-        self.engine.journal()
-    }
-}
-
-impl lock::Env for EngineEnv<'_> {
-    fn take_token(&mut self) -> FencingToken {
-        self.engine.core.tokens.take(self.journal(), self.epoch)
-    }
-    fn is_undeliverable(&mut self, waiter: &Waiter) -> Option<LeaveReason> {
-        let core = &self.engine.core;
-        // When one session ends, others may be due and not yet ended.
-        if let Some(session) = waiter.request.session()
-            && core.sessions.is_over(session, self.now)
-        {
-            return Some(LeaveReason::SessionEnded);
-        }
-        (!core.waiters.is_there(waiter.id)).then_some(LeaveReason::Gone)
-    }
-}
-
-fn record_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Option<Record> {
-    match effect {
-        Effect::Granted { token, .. } => {
-            let lease = all.granted(*token, slot)?.clone();
-            Some(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })))
-        }
-        Effect::Renewed { token, deadline, effective_ttl, renewals } => Some(Record::Renewed(Renewal {
-            token: *token,
-            deadline: *deadline,
-            effective_ttl: *effective_ttl,
-            renewals: *renewals,
-        })),
-        Effect::Ended { lease, .. } => Some(Record::Ended(lease.token)),
-        Effect::DelayStarted { delay, .. } => Some(Record::DelayStarted(name.clone(), *delay)),
-        Effect::DelayEnded => Some(Record::DelayEnded(name.clone())),
-        Effect::Joined { .. } | Effect::WaiterLeft { .. } => None,
-    }
-}
-
-fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Option<Event> {
-    let (kind, token, deadline) = match effect {
-        Effect::Granted { token, .. } => (EventKind::Acquired, *token, all.granted(*token, slot)?.deadline),
-        Effect::Renewed { token, deadline, .. } => (EventKind::Renewed, *token, *deadline),
-        Effect::Ended { lease, how } => {
-            let kind = match how {
-                EndReason::Released | EndReason::Session { .. } => EventKind::Released,
-                EndReason::Expired => EventKind::Expired,
-                EndReason::Forced => EventKind::Forced,
-                EndReason::Replaced => EventKind::Replaced,
-            };
-            (kind, lease.token, lease.deadline)
-        }
-        _ => return None,
-    };
-    Some(Event { number: 0, name: name.clone(), kind, token, deadline })
-}
-
-/// Who waits no more, and what it is told.
-fn verdict_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
-    match effect {
-        Effect::Granted { token, waiter: Some((waiter, _)) } => {
-            Some((*waiter, WaitOutcome::Granted(*token, seq)))
-        }
-        Effect::WaiterLeft { waiter, why, .. } => {
-            let verdict = match why {
-                LeaveReason::TimedOut | LeaveReason::Gone => WaitOutcome::TimedOut(seq),
-                LeaveReason::SessionEnded => WaitOutcome::SessionEnded(seq),
-                LeaveReason::Replaced => WaitOutcome::Replaced,
-            };
-            Some((*waiter, verdict))
-        }
-        _ => None,
     }
 }

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Engine, Txn, Unavailable};
 use crate::domain::LockName;
-use crate::journal::Seq;
 
 #[derive(Default)]
 pub(super) struct Watches {
@@ -54,11 +53,11 @@ impl Watch {
     }
 
     /// Watches one more lock. What has ended by now is settled first: it is no change.
-    pub fn add(&mut self, access: &Txn<'_>, name: &LockName) -> Result<(), Unavailable> {
+    pub fn add(&mut self, txn: &Txn<'_>, name: &LockName) -> Result<(), Unavailable> {
         if self.watched.contains(name) {
             return Ok(());
         }
-        access.free_ended(name)?;
+        txn.free_ended(name)?;
         let core = &self.engine.core;
         core.watches.count.fetch_add(1, Ordering::SeqCst);
         core.watches.flags().insert((name.clone(), self.address()), Arc::clone(&self.is_broken));
@@ -87,12 +86,11 @@ impl Watch {
     }
 
     /// Whether one of them changed. A lease that has ended meanwhile is a change.
-    pub fn is_broken(&self, access: &Txn<'_>) -> Result<(bool, Seq), Unavailable> {
-        let mut last = Seq::default();
+    pub fn is_broken(&self, txn: &Txn<'_>) -> Result<bool, Unavailable> {
         for name in &self.watched {
-            last = last.max(access.free_ended(name)?);
+            txn.free_ended(name)?;
         }
-        Ok((self.is_broken.load(Ordering::SeqCst), last))
+        Ok(self.is_broken.load(Ordering::SeqCst))
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::timeseries::Totals;
 use super::{HttpState, body, locks, metrics, names, times};
-use crate::domain::LockName;
+use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
@@ -147,15 +147,22 @@ pub(super) async fn admin_status(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     state.users.authenticate_admin(&headers)?;
-    let pick = |state: &HttpState, name: &LockName, lease: &Lease| {
+    let snapshot = |name: &LockName, lease: &Lease| HeldSnapshot {
+        name: name.clone(),
+        holder: holder(lease),
+        meta: lease.meta().map(str::to_owned),
+        token: lease.token,
+        deadline: lease.deadline,
+    };
+    let view = |state: &HttpState, held: HeldSnapshot| {
         let now = state.engine.clock().now();
         Some(HeldView {
-            name: names::escape(name.key()),
-            holder_username: holder(lease),
-            metadata: lease.meta().map(str::to_owned),
-            fencing_token: lease.token.get(),
-            expires_at: state.format_time(lease.deadline),
-            ttl_remaining_seconds: lease.deadline.millis_left(now).map(|millis| millis / 1000),
+            name: names::escape(held.name.key()),
+            holder_username: held.holder,
+            metadata: held.meta,
+            fencing_token: held.token.get(),
+            expires_at: state.format_time(held.deadline),
+            ttl_remaining_seconds: held.deadline.millis_left(now).map(|millis| millis / 1000),
         })
     };
     let shown = Arc::clone(&state);
@@ -169,7 +176,16 @@ pub(super) async fn admin_status(
         let status = AdminStatus { healthy: true, numbers: shown.numbers(), locks, users: users.collect() };
         body::json(StatusCode::OK, &status)
     };
-    locks::collect(&state, pick, answer).await
+    locks::collect(&state, snapshot, view, answer).await
+}
+
+/// A held lock as it was at one instant.
+struct HeldSnapshot {
+    name: LockName,
+    holder: String,
+    meta: Option<String>,
+    token: FencingToken,
+    deadline: Timestamp,
 }
 
 /// Who holds it, as far as that is no secret: a user, or a Redis client's name or address.

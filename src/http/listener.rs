@@ -8,7 +8,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,11 +20,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::head::{self, Fault};
@@ -31,14 +31,12 @@ use super::metrics::Endpoint;
 use super::router::{refusal, router};
 use super::unread::Lingers;
 use super::{HttpState, times};
-use crate::net::Listeners;
+use crate::net::{self, AcceptLimits, Listeners, Protocol, Stream};
 
 /// How long a connection may be idle, or take for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
-/// Pause after a failed accept, which is mostly a lack of file descriptors that a closing connection mends.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long connections get to end when the server does: enough for commits under way. Whoever has sent half a request
-/// must not keep the server from ending before a supervisor loses patience.
+/// How long connections get to end on shutdown: enough for commits under way. Clients that have sent
+/// half a request must not keep the server running until a supervisor kills it.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// By which the answers of the router are told from hyper's own.
 const REQUEST_ID_LINE: &[u8] = b"\r\nx-request-id: ";
@@ -49,60 +47,62 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// once would make its system drop the last answer before the client has read it.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: usize = 16 << 20;
-/// Refused connections that are closed slowly at once; more are closed immediately.
-const REFUSED_MAX: usize = 64;
+/// Refusals at once. Each takes up to [`LINGER_TIME_MAX`].
+const REFUSALS_MAX: usize = 64;
 
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
-pub async fn serve(mut listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
+    let limits = AcceptLimits {
+        protocol: "http",
+        connections_max: state.config.connections_max,
+        refusals_max: REFUSALS_MAX,
+        drain_max: DRAIN_MAX,
+    };
+    let metrics = Arc::clone(&state.server_metrics.http);
     let router = TowerToHyperService::new(router(&state));
-    let metrics = Arc::clone(&state.server_metrics);
-    let config = &state.config;
-    let (stop, stopping) = watch::channel(());
-    let mut connections = JoinSet::new();
-    let mut minutes = tokio::time::interval_at(tokio::time::Instant::now() + MINUTE, MINUTE);
-    let mut shutdown = pin!(shutdown);
+    let http = Http { state: Arc::clone(&state), router, stop: watch::Sender::new(()) };
+    tokio::select! {
+        () = net::serve(listeners, http, limits, metrics, shutdown) => {}
+        () = record_minutes(&state) => {}
+    }
+}
+
+/// Adds to the history, for ever.
+async fn record_minutes(state: &HttpState) {
+    let mut minutes = tokio::time::interval_at(Instant::now() + MINUTE, MINUTE);
     loop {
-        let accepted = tokio::select! {
-            accepted = listeners.accept() => accepted,
-            _ = connections.join_next(), if !connections.is_empty() => continue,
-            _ = minutes.tick() => {
-                state.record_minute();
-                continue;
-            }
-            () = &mut shutdown => break,
-        };
-        match accepted {
-            Ok((stream, addr)) if connections.len() >= config.connections_max => {
-                metrics.http.refuse();
-                tracing::warn!(client = %addr, "HTTP connection refused: --connections-max reached");
-                if connections.len() < config.connections_max + REFUSED_MAX {
-                    connections.spawn(refuse(stream, Arc::clone(&state)));
-                }
-            }
-            Ok((stream, addr)) => {
-                // Without it answers only come later.
-                let _ = stream.set_nodelay(true);
-                let (router, stopping, state) = (router.clone(), stopping.clone(), Arc::clone(&state));
-                connections.spawn(async move {
-                    state.server_metrics.http.open();
-                    if let Err(error) = run(stream, router, &state, stopping).await {
-                        tracing::debug!(client = %addr, %error, "HTTP connection lost");
-                    }
-                    state.server_metrics.http.close();
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept an HTTP connection");
-                sleep(ACCEPT_PAUSE).await;
+        minutes.tick().await;
+        state.record_minute();
+    }
+}
+
+struct Http {
+    state: Arc<HttpState>,
+    router: RouterService,
+    /// Dropped on shutdown.
+    stop: watch::Sender<()>,
+}
+
+impl Protocol for Http {
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        let (state, router, stopping) = (Arc::clone(&self.state), self.router.clone(), self.stop.subscribe());
+        async move {
+            if let Err(error) = run(stream, router, &state, stopping).await {
+                tracing::debug!(client = %peer, %error, "HTTP connection lost");
             }
         }
     }
-    drop(listeners);
-    state.watchers.close();
-    drop(stop);
-    let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
-    if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "HTTP drain timeout: closing remaining connections");
+
+    fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+        let state = Arc::clone(&self.state);
+        async move {
+            let mut stream = Guarded::new(stream, LINGER_TIME_MAX);
+            close_with(&mut stream, &state, ApiError::no_connection()).await;
+        }
+    }
+
+    fn drain(self) {
+        self.state.watchers.close();
     }
 }
 
@@ -159,7 +159,7 @@ async fn run(
         Err(_) => return ended,
         Ok(()) => {
             if lingers.is_set() {
-                linger(&mut stream).await;
+                stream.linger().await;
             }
             return ended;
         }
@@ -167,12 +167,6 @@ async fn run(
     state.metrics.record(Endpoint::Other, 0, true);
     close_with(&mut stream, state, head::refusal(fault, &read_buf)).await;
     ended
-}
-
-/// Refuses a connection beyond the limit.
-async fn refuse(stream: TcpStream, state: Arc<HttpState>) {
-    let mut stream = Guarded::new(stream, LINGER_TIME_MAX);
-    close_with(&mut stream, &state, ApiError::no_connection()).await;
 }
 
 /// Sends a refusal that answers no request, and closes the connection.
@@ -191,46 +185,27 @@ async fn close_with(stream: &mut Guarded, state: &HttpState, error: ApiError) {
     text.extend_from_slice(&body);
     // A client that is gone needs neither the answer nor the time to read it.
     if stream.stream.write_all(&text).await.is_ok() {
-        linger(stream).await;
+        stream.linger().await;
     }
 }
 
-/// Ends the stream of answers, and reads on for a while, until the client ends its side, too.
-async fn linger(stream: &mut Guarded) {
-    let stream = &mut stream.stream;
-    let drained = async {
-        stream.shutdown().await?;
-        let (mut dropped, mut buffer) = (0, [0; 4096]);
-        while dropped < LINGER_BYTES_MAX {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                read => dropped += read,
-            }
-        }
-        Ok::<_, io::Error>(())
-    };
-    // The connection ends in any case.
-    let _ = tokio::time::timeout(LINGER_TIME_MAX, drained).await;
-}
-
-/// A stream that fails when nothing can be written for too long, and that withholds what hyper answers by itself.
+/// A stream that withholds what hyper answers by itself.
 ///
-/// When hyper cannot read a head it sends a bare status and ends the connection with an error. Each answer of the router has
-/// a request id, and hyper sends one in whole before it reads the next head. So a head of status 4xx without a request id,
-/// at the beginning of what is sent between two flushes, is hyper's own; the listener answers in its place.
+/// When hyper cannot parse a head it sends a bare status and ends the connection with an error. Every
+/// response of the router has a request id, and hyper sends a response in whole before it parses the
+/// next head. So a head of status 4xx without a request id, at the start of what is sent between two
+/// flushes, is hyper's own; the listener responds in its place.
 struct Guarded {
-    stream: TcpStream,
-    stall: Duration,
-    waits: Option<Pin<Box<Sleep>>>,
+    stream: Stream,
     is_flushed: bool,
 }
 
 impl Guarded {
     fn new(stream: TcpStream, stall: Duration) -> Guarded {
-        Guarded { stream, stall, waits: None, is_flushed: true }
+        Guarded { stream: Stream::new(stream, stall), is_flushed: true }
     }
 
-    /// Whether what is about to be sent, of which this is the beginning, is to be withheld.
+    /// Whether to withhold what is about to be sent. `bytes` is its start.
     fn withholds(&mut self, bytes: &[u8]) -> bool {
         std::mem::replace(&mut self.is_flushed, false)
             && bytes.starts_with(b"HTTP/1.")
@@ -238,17 +213,9 @@ impl Guarded {
             && !bytes.windows(REQUEST_ID_LINE.len()).any(|window| window == REQUEST_ID_LINE)
     }
 
-    fn watch<R>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if written.is_ready() {
-            self.waits = None;
-            return written;
-        }
-        let stall = self.stall;
-        let waits = self.waits.get_or_insert_with(|| Box::pin(sleep(stall)));
-        match waits.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
+    /// Closes the connection slowly, so that a client that is still sending can read the last response.
+    async fn linger(&mut self) {
+        self.stream.linger(LINGER_TIME_MAX, LINGER_BYTES_MAX).await;
     }
 }
 
@@ -271,8 +238,7 @@ impl AsyncWrite for Guarded {
         if self.withholds(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, written)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -283,8 +249,7 @@ impl AsyncWrite for Guarded {
         if self.withholds(parts.first().map_or(&[], |part| part)) {
             return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
         }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.watch(context, written)
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -19,7 +19,6 @@ use super::users::User;
 use super::{HttpState, body, names, sessions};
 use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::engine::{Scan, Txn, Unavailable};
-use crate::journal::Seq;
 use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
 const TTL_S_DEFAULT: u32 = 60;
@@ -93,13 +92,13 @@ enum Answer {
         fencing_token: i64,
         expires_at: String,
         renew_after_ms: u64,
-        metadata: Option<String>,
+        metadata: Option<Box<str>>,
     },
     Held {
         holder_id: Uuid,
         expires_at: String,
         retry_after_ms: u64,
-        metadata: Option<String>,
+        metadata: Option<Box<str>>,
     },
     Delayed {
         available_at: String,
@@ -123,7 +122,7 @@ struct LockView {
     holder_id: Option<Uuid>,
     fencing_token: i64,
     expires_at: Option<String>,
-    metadata: Option<String>,
+    metadata: Option<Box<str>>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +130,19 @@ struct LockList {
     total: usize,
     locks: Vec<LockView>,
     prefix: Option<String>,
+}
+
+impl LockView {
+    fn of_free(name: String, next_token: i64) -> LockView {
+        LockView {
+            name,
+            status: "free",
+            holder_id: None,
+            fencing_token: next_token,
+            expires_at: None,
+            metadata: None,
+        }
+    }
 }
 
 fn ttl(seconds: Option<u32>) -> Result<Ttl, ApiError> {
@@ -158,7 +170,7 @@ impl Acquire {
         let name = user.lock(name)?;
         let op = Op::Acquire { request: self.check(state, user)?, wait: None };
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
-        let acquired = state.decide(|access| state.acquire(access, user, &name, &op, session)).await??;
+        let acquired = state.decide(|txn| state.acquire(txn, user, &name, &op, session)).await??;
         let status = match acquired {
             Answer::Delayed { .. } => StatusCode::CONFLICT,
             _ => StatusCode::OK,
@@ -204,8 +216,61 @@ impl Acquire {
     }
 }
 
-/// The way to a session's locks: what is said of a request, and what that stands on.
-type Decision<R> = Result<(Result<R, ApiError>, Seq), Unavailable>;
+/// What a request gets, unless it could not be decided.
+type Decision<R> = Result<Result<R, ApiError>, Unavailable>;
+
+/// What everyone may know of a lease, as it was at one instant.
+pub(super) struct LeaseSnapshot {
+    owner: Owner,
+    token: FencingToken,
+    deadline: Timestamp,
+    meta: Option<Box<str>>,
+}
+
+impl LeaseSnapshot {
+    fn of(lease: &Lease) -> LeaseSnapshot {
+        LeaseSnapshot {
+            owner: lease.owner.clone(),
+            token: lease.token,
+            deadline: lease.deadline,
+            meta: lease.meta().map(Box::from),
+        }
+    }
+}
+
+/// What an attempt to acquire a lock has come to.
+enum Attempt {
+    Acquired(LeaseSnapshot),
+    /// By someone, unless the lock is free and refused all the same.
+    Held(Option<LeaseSnapshot>),
+    Delayed(Delay),
+}
+
+impl Attempt {
+    fn of(user: &User, outcome: Outcome, slot: &Slot) -> Attempt {
+        let granted = match outcome {
+            // A Redis client may hold it under the name that HTTP gives this user: that lease has no lease id.
+            Outcome::Granted { token, .. } => {
+                slot.lease(token).filter(|lease| lease.account() == Some(&*user.account))
+            }
+            Outcome::Refused(Refusal::Delayed(delay)) => return Attempt::Delayed(delay),
+            _ => None,
+        };
+        match granted {
+            Some(lease) => Attempt::Acquired(LeaseSnapshot::of(lease)),
+            None => Attempt::Held(slot.newest().map(LeaseSnapshot::of)),
+        }
+    }
+}
+
+/// What decides whether a user may use a lease.
+struct Claim {
+    owner: Owner,
+    token: FencingToken,
+    is_own: bool,
+    /// An ephemeral lock of a user.
+    is_of_session: bool,
+}
 
 impl HttpState {
     /// As whom a session holds its ephemeral locks.
@@ -216,24 +281,24 @@ impl HttpState {
 
     fn acquire(
         &self,
-        access: &Txn<'_>,
+        txn: &Txn<'_>,
         user: &User,
         name: &LockName,
         op: &Op,
         session: Option<SessionId>,
     ) -> Decision<Answer> {
-        let fault = match session.map(|id| sessions::find(access, user, id)) {
+        let fault = match session.map(|id| sessions::find(txn, user, id)) {
             Some(Err(fault)) => Some(fault),
             _ => None,
         };
         let refusal = match fault {
             Some(fault) => fault,
-            None => match access
-                .submit_and_look(name, op, |outcome, slot, now| self.acquired(user, name, outcome, slot, now))
+            None => match txn
+                .submit_and_inspect(name, op, |outcome, slot, now| (Attempt::of(user, outcome, slot), now))
             {
-                Ok((acquired, seq)) => return Ok((Ok(acquired), seq)),
+                Ok((attempt, now)) => return Ok(Ok(self.answer(name, attempt, now))),
                 Err(Unavailable::NoSession) => {
-                    let gone = session.and_then(|id| sessions::find(access, user, id).err());
+                    let gone = session.and_then(|id| sessions::find(txn, user, id).err());
                     gone.unwrap_or_else(ApiError::no_session)
                 }
                 Err(Unavailable::AccountMax) => ApiError::lock_limit(self.config.locks_per_user_max),
@@ -241,43 +306,31 @@ impl HttpState {
             },
         };
         // A running delay is said before anything that is wrong with the session or the user's number of locks.
-        let (delayed, seq) =
-            access.read(name, |slot, now| slot.delay().map(|delay| self.delayed(delay, now)))?;
-        Ok((delayed.ok_or(refusal), seq))
+        Ok(match txn.read(name, |slot, now| slot.delay().map(|delay| (delay, now)))? {
+            Some((delay, now)) => Ok(self.delayed(delay, now)),
+            None => Err(refusal),
+        })
     }
 
-    fn acquired(
-        &self,
-        user: &User,
-        name: &LockName,
-        outcome: Outcome,
-        slot: &Slot,
-        now: Timestamp,
-    ) -> Answer {
-        let granted = match outcome {
-            // Somebody may hold it over Redis under the name that HTTP gives this user: it has no lease id.
-            Outcome::Granted { token, .. } => {
-                slot.lease(token).filter(|lease| lease.account() == Some(&*user.account))
-            }
-            Outcome::Refused(Refusal::Delayed(delay)) => return self.delayed(delay, now),
-            _ => None,
-        };
-        if let Some(lease) = granted {
-            return Answer::Acquired {
+    fn answer(&self, name: &LockName, attempt: Attempt, now: Timestamp) -> Answer {
+        match attempt {
+            Attempt::Acquired(lease) => Answer::Acquired {
                 lease_id: self.ids.lease(name, lease.token),
                 fencing_token: lease.token.get(),
                 expires_at: self.format_time(lease.deadline),
                 renew_after_ms: millis_left(lease.deadline, now) / 2,
-                metadata: lease.meta().map(str::to_owned),
-            };
-        }
-        let holder = slot.newest();
-        let deadline = holder.map_or(now, |lease| lease.deadline);
-        Answer::Held {
-            holder_id: holder.map_or(Uuid::nil(), |lease| self.ids.holder(&lease.owner)),
-            expires_at: self.format_time(deadline),
-            retry_after_ms: millis_left(deadline, now).min(RETRY_MS_MAX),
-            metadata: holder.and_then(Lease::meta).map(str::to_owned),
+                metadata: lease.meta,
+            },
+            Attempt::Held(holder) => {
+                let deadline = holder.as_ref().map_or(now, |lease| lease.deadline);
+                Answer::Held {
+                    holder_id: holder.as_ref().map_or(Uuid::nil(), |lease| self.ids.holder(&lease.owner)),
+                    expires_at: self.format_time(deadline),
+                    retry_after_ms: millis_left(deadline, now).min(RETRY_MS_MAX),
+                    metadata: holder.and_then(|lease| lease.meta),
+                }
+            }
+            Attempt::Delayed(delay) => self.delayed(delay, now),
         }
     }
 
@@ -292,39 +345,40 @@ impl HttpState {
     /// The owner and the token that a lease id proves, if `user` may use it.
     fn proven(
         &self,
-        access: &Txn<'_>,
+        txn: &Txn<'_>,
         user: &User,
         name: &LockName,
         lease_id: Uuid,
     ) -> Decision<(Owner, FencingToken)> {
-        let look = |slot: &Slot, _: Timestamp| {
-            let Some(lease) = slot.newest() else {
-                return Err(if access.had_expired_session(&user.account, name) {
-                    ApiError::session_expired()
-                } else {
-                    ApiError::no_lease()
-                });
-            };
-            let is_own = lease.account() == Some(&*user.account);
-            if lease.session().is_some() && lease.account().is_some() && !is_own {
-                return Err(ApiError::no_session());
-            }
-            if !is_own || lease_id != self.ids.lease(name, lease.token) {
-                return Err(ApiError::other_lease());
-            }
-            Ok((lease.owner.clone(), lease.token))
+        let claim = |lease: &Lease| Claim {
+            owner: lease.owner.clone(),
+            token: lease.token,
+            is_own: lease.account() == Some(&*user.account),
+            is_of_session: lease.session().is_some() && lease.account().is_some(),
         };
-        access.read(name, look)
+        let Some(claim) = txn.read(name, |slot, _| slot.newest().map(claim))? else {
+            return Ok(Err(match txn.had_expired_session(&user.account, name)? {
+                true => ApiError::session_expired(),
+                false => ApiError::no_lease(),
+            }));
+        };
+        if claim.is_of_session && !claim.is_own {
+            return Ok(Err(ApiError::no_session()));
+        }
+        if !claim.is_own || lease_id != self.ids.lease(name, claim.token) {
+            return Ok(Err(ApiError::other_lease()));
+        }
+        Ok(Ok((claim.owner, claim.token)))
     }
 
-    fn view(&self, name: String, lease: Option<&Lease>) -> LockView {
+    fn view(&self, name: String, lease: LeaseSnapshot) -> LockView {
         LockView {
             name,
-            status: if lease.is_some() { "held" } else { "free" },
-            holder_id: lease.map(|lease| self.ids.holder(&lease.owner)),
-            fencing_token: lease.map_or_else(|| self.engine.next_token(), |lease| lease.token.get()),
-            expires_at: lease.map(|lease| self.format_time(lease.deadline)),
-            metadata: lease.and_then(Lease::meta).map(str::to_owned),
+            status: "held",
+            holder_id: Some(self.ids.holder(&lease.owner)),
+            fencing_token: lease.token.get(),
+            expires_at: Some(self.format_time(lease.deadline)),
+            metadata: lease.meta,
         }
     }
 }
@@ -344,21 +398,21 @@ impl Renew {
         let name = user.lock(name)?;
         let ttl = ttl(self.ttl_seconds)?;
         let renewed = state
-            .decide(|access| {
-                let (proven, seq) = state.proven(access, user, &name, self.lease_id)?;
-                let (owner, token) = match proven {
+            .decide(|txn| {
+                let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
                     Ok(proven) => proven,
-                    Err(refusal) => return Ok((Err(refusal), seq)),
+                    Err(refusal) => return Ok(Err(refusal)),
                 };
                 let op = Op::Renew { owner, ttl: Some(ttl), token: Some(token) };
-                access.submit_and_look(&name, &op, |outcome, _, now| match outcome {
-                    Outcome::Renewed { deadline } => Ok(Renewed {
-                        lease_id: self.lease_id,
-                        expires_at: state.format_time(deadline),
-                        renew_after_ms: millis_left(deadline, now) / 2,
-                    }),
-                    _ => Err(ApiError::no_lease()),
-                })
+                let renewed = txn.submit_and_inspect(&name, &op, |outcome, _, now| (outcome, now))?;
+                let (Outcome::Renewed { deadline }, now) = renewed else {
+                    return Ok(Err(ApiError::no_lease()));
+                };
+                Ok(Ok(Renewed {
+                    lease_id: self.lease_id,
+                    expires_at: state.format_time(deadline),
+                    renew_after_ms: millis_left(deadline, now) / 2,
+                }))
             })
             .await??;
         Ok(body::json(StatusCode::OK, &renewed))
@@ -379,14 +433,12 @@ impl Release {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
         let name = user.lock(name)?;
         state
-            .decide(|access| {
-                let (proven, seq) = state.proven(access, user, &name, self.lease_id)?;
-                let (owner, token) = match proven {
+            .decide(|txn| {
+                let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
                     Ok(proven) => proven,
-                    Err(refusal) => return Ok((Err(refusal), seq)),
+                    Err(refusal) => return Ok(Err(refusal)),
                 };
-                let op = Op::Release { owner, token: Some(token) };
-                access.submit_and_look(&name, &op, |outcome, _, _| match outcome {
+                Ok(match txn.submit(&name, &Op::Release { owner, token: Some(token) })? {
                     Outcome::Released(_) => Ok(()),
                     _ => Err(ApiError::no_lease()),
                 })
@@ -404,8 +456,12 @@ pub(super) async fn status(
     let text = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
     let name = user.lock(&text)?;
-    let view =
-        state.decide(|access| access.read(&name, |slot, _| state.view(text.clone(), slot.newest()))).await?;
+    // A later grant of the lock has this token at least, so it is read under the same guard.
+    let look = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
+    let view = match state.decide(|txn| txn.read(&name, look)).await? {
+        (Some(lease), _) => state.view(text, lease),
+        (None, next_token) => LockView::of_free(text, next_token),
+    };
     Ok(body::json(StatusCode::OK, &view))
 }
 
@@ -418,23 +474,26 @@ pub(super) async fn list(
     let user = state.users.authenticate(&parts.headers)?;
     let prefix = user.prefix(prefix)?;
     let wanted = prefix.clone().unwrap_or_default();
-    let pick = move |state: &HttpState, name: &LockName, lease: &Lease| {
+    let snapshot = |name: &LockName, lease: &Lease| (name.clone(), LeaseSnapshot::of(lease));
+    let view = move |state: &HttpState, (name, lease): (LockName, LeaseSnapshot)| {
         let text = names::escape(name.key());
-        text.starts_with(&wanted).then(|| state.view(text, Some(lease)))
+        text.starts_with(&wanted).then(|| state.view(text, lease))
     };
     let answer = |mut locks: Vec<LockView>| {
         locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         body::json(StatusCode::OK, &LockList { total: locks.len(), locks, prefix })
     };
-    collect(&state, pick, answer).await
+    collect(&state, snapshot, view, answer).await
 }
 
-/// The answer that `answer` makes of what `pick` makes of all locks that are held. Both run beside the threads
-/// that serve requests, as they look at every lock and write a long answer; a few requests at a time, so that
-/// those threads have the processors.
-pub(super) async fn collect<R: Send + 'static>(
+/// Makes an `answer` of the views of all locks that are held. `snapshot` runs under the guard of a lock and only
+/// copies; `view` makes of the copy what is shown, or drops it. All of it runs on the blocking threads, as it
+/// visits every lock and writes a long answer, and one list at a time, so that the threads that serve requests
+/// keep the processors.
+pub(super) async fn collect<S, R: Send + 'static>(
     state: &Arc<HttpState>,
-    pick: impl Fn(&HttpState, &LockName, &Lease) -> Option<R> + Send + 'static,
+    snapshot: impl Fn(&LockName, &Lease) -> S + Send + 'static,
+    view: impl Fn(&HttpState, S) -> Option<R> + Send + 'static,
     answer: impl FnOnce(Vec<R>) -> Response + Send + 'static,
 ) -> Result<Response, ApiError> {
     static AT_ONCE: Semaphore = Semaphore::const_new(LISTS_AT_ONCE);
@@ -444,25 +503,27 @@ pub(super) async fn collect<R: Send + 'static>(
         let _turn = turn;
         let mut scan = Scan::new(0, 0, usize::MAX);
         let (mut found, mut bytes) = (Vec::new(), 0);
+        let txn = looking.engine.txn();
         loop {
-            let (mut picked, mut picked_bytes) = (Vec::new(), 0);
-            let scanned = looking.engine.access().scan(&mut scan, ENTRIES_PER_LOOK, |held| {
-                held.with_lease(|name, lease| {
-                    let Some(one) = pick(&looking, name, lease) else { return };
-                    picked.push(one);
-                    picked_bytes += name.key().len() + lease.meta().map_or(0, str::len);
-                });
+            let mut held = Vec::new();
+            let scanned = txn.scan(&mut scan, ENTRIES_PER_LOOK, |lock| {
+                held.extend(lock.with_lease(|name, lease| {
+                    (snapshot(name, lease), name.key().len() + lease.meta().map_or(0, str::len))
+                }));
             })?;
             if scanned.is_restarted {
                 (found, bytes) = (Vec::new(), 0);
             }
-            found.append(&mut picked);
-            bytes += picked_bytes;
+            for (copy, copy_bytes) in held {
+                let Some(one) = view(&looking, copy) else { continue };
+                found.push(one);
+                bytes += copy_bytes;
+            }
             if found.len() > LIST_MAX || bytes > LIST_BYTES_MAX {
-                return Ok((None, scan.seq()));
+                return Ok((None, txn.finish()));
             }
             if scanned.is_done {
-                return Ok::<_, Unavailable>((Some(answer(found)), scan.seq()));
+                return Ok::<_, Unavailable>((Some(answer(found)), txn.finish()));
             }
         }
     };

@@ -36,15 +36,15 @@ use self::budget::Budget;
 use self::error::ApiError;
 pub use self::listener::serve;
 use self::metrics::HttpMetrics;
+pub use self::names::is_namespace;
 use self::pseudonyms::Ids;
 use self::timeseries::History;
 use self::users::Users;
-pub use self::users::{Secret, UserConfig, UsersConfig};
 
 use self::watch::Watchers;
+use crate::auth::UsersConfig;
 use crate::domain::Timestamp;
 use crate::engine::{Engine, Event, Txn, Unavailable};
-use crate::journal::Seq;
 use crate::metrics::ServerMetrics;
 
 /// The routes without sockets, for fuzzing.
@@ -123,22 +123,17 @@ impl HttpState {
         self.watchers.cut_off()
     }
 
-    /// Runs `work`, and answers once all it stands on is durable. A refusal of `work` stands on something, too.
+    /// Runs `work` in a transaction. Returns its result, also a refusal, once everything it has seen is durable.
     async fn decide<R>(
         &self,
-        mut work: impl FnMut(&Txn<'_>) -> Result<(R, Seq), Unavailable>,
+        mut work: impl FnMut(&Txn<'_>) -> Result<R, Unavailable>,
     ) -> Result<R, ApiError> {
         let (done, seq) = loop {
             {
-                let access = self.engine.access();
-                match work(&access) {
+                let txn = self.engine.txn();
+                match work(&txn) {
                     Err(Unavailable::Unsettled) => {}
-                    Ok((done, seq)) if seq != Seq::default() => break (Ok(done), seq),
-                    Err(Unavailable::Journal(error)) => {
-                        break (Err(Unavailable::Journal(error)), Seq::default());
-                    }
-                    // Refused for what there is in all.
-                    done => break (done.map(|(done, _)| done), access.covering_seq()?),
+                    done => break (done, txn.finish()),
                 }
             }
             tokio::task::yield_now().await;

@@ -82,6 +82,11 @@ pub(super) fn parse(name: &str) -> Result<LockName, ApiError> {
     LockName::new(0, name.as_bytes()).map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
 }
 
+/// Returns whether the names of a user's locks can start with `namespace` and a dot.
+pub fn is_namespace(namespace: &str) -> bool {
+    problem(&format!("{namespace}.x")).is_none()
+}
+
 /// A key as HTTP shows it: as it is if HTTP can name it, otherwise percent-encoded as in a path.
 pub(super) fn escape(key: &[u8]) -> String {
     match std::str::from_utf8(key) {

@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use crate::domain::{FencingToken, LockName, Owner, SessionId};
 use crate::engine::Pseudonyms;
-pub(super) use crate::engine::keyed;
 
 /// Derives ids.
 pub(super) struct Ids {

@@ -18,7 +18,7 @@ use super::users::User;
 use super::{HttpState, body, names};
 use crate::domain::{SessionId, Ttl};
 use crate::engine::{Txn, Unavailable};
-use crate::journal::{Seq, SessionRecord};
+use crate::journal::SessionRecord;
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MIN: u32 = 10;
@@ -55,17 +55,13 @@ struct SessionView {
     active: bool,
 }
 
-/// A session of the user's, how many locks it has, and what that stands on.
-pub(super) fn find(
-    access: &Txn<'_>,
-    user: &User,
-    id: SessionId,
-) -> Result<(SessionRecord, usize, Seq), ApiError> {
+/// A session of the user's, and how many locks it has.
+pub(super) fn find(txn: &Txn<'_>, user: &User, id: SessionId) -> Result<(SessionRecord, usize), ApiError> {
     let is_own = |record: &SessionRecord| record.account.as_deref() == Some(&*user.account);
-    match access.session(id) {
+    match txn.session(id) {
         Ok(found) if is_own(&found.0) => Ok(found),
         Ok(_) => Err(ApiError::no_session()),
-        Err(Unavailable::NoSession) => match access.expired_session(id) {
+        Err(Unavailable::NoSession) => match txn.expired_session(id) {
             Some(record) if is_own(&record) => Err(ApiError::session_expired()),
             _ => Err(ApiError::no_session()),
         },
@@ -88,10 +84,10 @@ impl Create {
         let ttl = Ttl::from_millis(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
         let name = format!("http {}", user.name);
         let (id, deadline) = state
-            .decide(|access| {
-                let (id, seq) = access.open_session(&name, Some(&user.account), Some(ttl))?;
-                let deadline = access.session(id).map(|(record, _, _)| record.deadline);
-                Ok(((id, deadline), seq))
+            .decide(|txn| {
+                let id = txn.open_session(&name, Some(&user.account), Some(ttl))?;
+                let deadline = txn.session(id).map(|(record, _)| record.deadline);
+                Ok((id, deadline))
             })
             .await?;
         let created = Created {
@@ -120,14 +116,13 @@ pub(super) async fn keep_alive(
     let (parts, _) = request.into_parts();
     let (id, user) = named(&state, &parts)?;
     let deadline = state
-        .decide(|access| match find(access, &user, id) {
-            Err(refusal) => Ok((Err(refusal), Seq::default())),
-            Ok(_) => match access.keep_alive(id) {
-                Ok((deadline, seq)) => Ok((Ok(deadline), seq)),
-                Err(Unavailable::NoSession) => Ok((
-                    Err(find(access, &user, id).err().unwrap_or_else(ApiError::no_session)),
-                    Seq::default(),
-                )),
+        .decide(|txn| match find(txn, &user, id) {
+            Err(refusal) => Ok(Err(refusal)),
+            Ok(_) => match txn.keep_alive(id) {
+                Ok(deadline) => Ok(Ok(deadline)),
+                Err(Unavailable::NoSession) => {
+                    Ok(Err(find(txn, &user, id).err().unwrap_or_else(ApiError::no_session)))
+                }
                 Err(other) => Err(other),
             },
         })
@@ -143,12 +138,12 @@ pub(super) async fn status(
     let (parts, _) = request.into_parts();
     let (id, user) = named(&state, &parts)?;
     let (record, lock_count, active) = state
-        .decide(|access| match find(access, &user, id) {
-            Ok((record, locks, seq)) => Ok((Ok((record, locks, true)), seq)),
+        .decide(|txn| match find(txn, &user, id) {
+            Ok((record, locks)) => Ok(Ok((record, locks, true))),
             Err(refusal) => {
-                let own = access.expired_session(id);
+                let own = txn.expired_session(id);
                 let own = own.filter(|record| record.account.as_deref() == Some(&*user.account));
-                Ok((own.map(|record| (record, 0, false)).ok_or(refusal), Seq::default()))
+                Ok(own.map(|record| (record, 0, false)).ok_or(refusal))
             }
         })
         .await??;
@@ -169,19 +164,19 @@ pub(super) async fn delete(
     let (parts, _) = request.into_parts();
     let (id, user) = named(&state, &parts)?;
     state
-        .decide(|access| match find(access, &user, id) {
-            Ok(_) => match access.close_session(id, true) {
-                Ok((_, seq)) => Ok((Ok(()), seq)),
-                Err(Unavailable::NoSession) => Ok((Err(ApiError::no_session()), Seq::default())),
+        .decide(|txn| match find(txn, &user, id) {
+            Ok(_) => match txn.close_session(id, true) {
+                Ok(_) => Ok(Ok(())),
+                Err(Unavailable::NoSession) => Ok(Err(ApiError::no_session())),
                 Err(other) => Err(other),
             },
             Err(refusal) => {
-                let own = access.expired_session(id);
+                let own = txn.expired_session(id);
                 let is_own = own.is_some_and(|record| record.account.as_deref() == Some(&*user.account));
                 if is_own {
-                    access.forget_session(id);
+                    txn.forget_session(id);
                 }
-                Ok((if is_own { Ok(()) } else { Err(refusal) }, Seq::default()))
+                Ok(if is_own { Ok(()) } else { Err(refusal) })
             }
         })
         .await??;

@@ -5,97 +5,22 @@
 //! may do with a lock; for which host a request was meant.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
-use hmac::Mac;
 use parking_lot::RwLock;
-use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::budget::Budget;
 use super::error::ApiError;
-use super::pseudonyms::{Ids, keyed};
+use super::pseudonyms::Ids;
 use super::{body, names};
+use crate::auth::{Digest, UsersConfig};
 use crate::domain::{LockName, Owner};
 use crate::metrics::Count;
 
-/// Longest name of a user, in bytes.
-const USER_BYTES_MAX: usize = 64;
 /// Names of locks that no user may use.
 const RESERVED: &str = "__election/";
-
-/// A secret of a user or an operator. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// From what was configured; `None` for an empty text, which would be no protection.
-    pub fn new(text: &str) -> Option<Secret> {
-        (!text.is_empty()).then(|| Secret(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-/// A user as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserConfig {
-    /// Letters, digits and hyphens.
-    pub name: String,
-    /// What it proves itself with.
-    pub token: Secret,
-    /// All its locks begin with this and a dot.
-    pub namespace: Option<String>,
-}
-
-impl UserConfig {
-    /// Reads `user:token [namespace]`; the error says what is wrong, without the token.
-    pub fn parse(line: &str) -> Result<UserConfig, &'static str> {
-        let mut words = line.split_whitespace();
-        let (Some(credentials), namespace, None) = (words.next(), words.next(), words.next()) else {
-            return Err("is not user:token, or user:token and a namespace");
-        };
-        let Some((name, token)) = credentials.split_once(':') else {
-            return Err("is not user:token");
-        };
-        let is_good = |name: &str| {
-            (1..=USER_BYTES_MAX).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
-        if !is_good(name) {
-            return Err("has a user that is not 1 to 64 letters, digits and hyphens");
-        }
-        let Some(token) = Secret::new(token) else { return Err("has an empty token") };
-        if namespace.is_some_and(|namespace| names::parse(&format!("{namespace}.x")).is_err()) {
-            return Err("has a namespace that cannot begin the name of a lock");
-        }
-        Ok(UserConfig { name: name.to_owned(), token, namespace: namespace.map(str::to_owned) })
-    }
-}
-
-/// Who may ask, as configured.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UsersConfig {
-    /// The users with a token; if empty, the only user is `local`.
-    pub users: Vec<UserConfig>,
-    /// What `local` must know; without it, nothing.
-    pub local_token: Option<Secret>,
-    /// What operators know.
-    pub admin_key: Option<Secret>,
-}
-
-impl UsersConfig {
-    /// Whether requests need no token.
-    pub fn are_open(&self) -> bool {
-        self.users.is_empty() && self.local_token.is_none()
-    }
-}
 
 /// A user.
 #[derive(Debug)]
@@ -154,8 +79,6 @@ impl User {
 fn is_inside(namespace: &str, name: &str) -> bool {
     name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'))
 }
-
-type Digest = [u8; 32];
 
 /// Everyone who may ask, at this time. Each request looks at one state of it.
 pub(super) struct Users {
@@ -224,16 +147,16 @@ impl Accounts {
     fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Accounts {
         // Parentheses are in no user's name.
         let admin_user = Arc::new(User::new(ids, "(admin)", None));
-        let admin = config.admin_key.as_ref().map(|key| digest(secret, &key.0));
+        let admin = config.admin_key.as_ref().map(|key| key.digest(secret));
         let mut users = Accounts { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
         for user in &config.users {
             let made = Arc::new(User::new(ids, &user.name, user.namespace.clone()));
-            users.by_token.insert(digest(secret, &user.token.0), made);
+            users.by_token.insert(user.token.digest(secret), made);
         }
         if config.users.is_empty() {
             let local = Arc::new(User::new(ids, "local", None));
             match &config.local_token {
-                Some(token) => drop(users.by_token.insert(digest(secret, &token.0), local)),
+                Some(token) => drop(users.by_token.insert(token.digest(secret), local)),
                 None => users.open = Some(local),
             }
         }
@@ -280,8 +203,7 @@ impl Accounts {
     }
 
     fn user_of(&self, token: &str) -> Option<Arc<User>> {
-        // Digests are keyed, so callers cannot choose them and the time of the look-up reveals nothing.
-        self.by_token.get(&digest(&self.key, token)).cloned()
+        self.by_token.get(&Digest::new(&self.key, token.as_bytes())).cloned()
     }
 
     fn has_admin_key(&self, headers: &HeaderMap) -> bool {
@@ -290,15 +212,8 @@ impl Accounts {
     }
 
     fn is_admin_key(&self, given: &str) -> bool {
-        self.admin.is_some_and(|admin| admin.ct_eq(&digest(&self.key, given)).into())
+        self.admin.is_some_and(|admin| admin == Digest::new(&self.key, given.as_bytes()))
     }
-}
-
-fn digest(key: &[u8; 32], token: &str) -> Digest {
-    let mut mac = keyed(key);
-    mac.update(b"credential\0");
-    mac.update(token.as_bytes());
-    mac.finalize().into_bytes().into()
 }
 
 /// The token after `Bearer `; scheme and space exactly so.
@@ -309,22 +224,4 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .ok()?
         .strip_prefix("Bearer ")
         .filter(|token| !token.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_file_is_a_user_a_token_and_perhaps_a_namespace() {
-        let user = UserConfig::parse("build-1:s3cr:et team").unwrap();
-        assert_eq!((user.name.as_str(), user.namespace.as_deref()), ("build-1", Some("team")));
-        assert_eq!(user.token, Secret::new("s3cr:et").unwrap());
-        assert!(!format!("{user:?}").contains("s3cr"));
-        for bad in ["", "alice", ":t", "alice:", "a b c", "a_b:t", "alice:t a:b", "alice:t a b"] {
-            assert!(UserConfig::parse(bad).is_err(), "{bad}");
-        }
-        assert!(UserConfig::parse(&format!("{}:t", "a".repeat(64))).is_ok());
-        assert!(UserConfig::parse(&format!("{}:t", "a".repeat(65))).is_err());
-    }
 }

@@ -261,8 +261,8 @@ pub(super) async fn watch(
     // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;
     let (held, seen) = state
-        .decide(|access| {
-            access.read(&name, |slot, _| {
+        .decide(|txn| {
+            txn.read(&name, |slot, _| {
                 let held = slot.newest().map(|lease| (lease.token, lease.deadline));
                 (held, state.engine.last_event())
             })

@@ -27,6 +27,8 @@ struct State {
     held: bool,
     lock: bool,
     verification_error: Option<JournalError>,
+    maintenance_error: Option<JournalError>,
+    was_maintained: bool,
     nanos: u64,
     nanos_per_commit: u64,
     batch_sizes: Vec<usize>,
@@ -89,6 +91,16 @@ impl Faults {
     /// Verifications and loads fail with this error, until it is set to `None`.
     pub fn fail_verification_with(&self, error: Option<JournalError>) {
         self.state().verification_error = error;
+    }
+
+    /// Maintenance fails with this error, until it is set to `None`.
+    pub fn fail_maintenance_with(&self, error: Option<JournalError>) {
+        self.state().maintenance_error = error;
+    }
+
+    /// Blocks until maintenance has been attempted.
+    pub fn wait_until_maintained(&self) {
+        self.wait_while(|state| !state.was_maintained);
     }
 
     /// Sets the duration of each commit on [`Faults::stopwatch`].
@@ -182,6 +194,12 @@ impl<B: Backend> Backend for FaultyBackend<B> {
 
     fn maintain(&mut self) -> Result<bool, JournalError> {
         self.check()?;
-        self.inner.maintain()
+        let error = {
+            let mut state = self.faults.state();
+            state.was_maintained = true;
+            self.faults.changed.notify_all();
+            state.maintenance_error.clone()
+        };
+        error.map_or_else(|| self.inner.maintain(), Err)
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{Backend, BackendTraits, JournalError, Loaded, Record, SessionRecord, StoredLease};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp};
+use crate::entropy::Entropy;
 use crate::lock::Delay;
 
 /// State in memory.
@@ -50,8 +51,9 @@ impl Backend for MemoryBackend {
             Some(secret) => secret,
             None => {
                 let mut secret = [0; 32];
-                getrandom::fill(&mut secret)
-                    .map_err(|error| JournalError::Io { what: format!("no random numbers: {error}") })?;
+                Entropy::system()
+                    .fill(&mut secret)
+                    .map_err(|error| JournalError::Io { what: error.to_string() })?;
                 *self.secret.insert(secret)
             }
         };

@@ -4,22 +4,22 @@
 //! whatever happens to the process or the machine in between; a batch is found as a whole or not at
 //! all. Not here: who may hold what (records are absolute states, not requests), async code.
 
+mod commit;
 #[cfg(test)]
 mod conformance;
 mod error;
 mod faulty;
-mod group_commit;
 mod log;
 mod memory;
 mod metered;
 mod record;
 mod sqlite;
 
+pub use commit::{
+    Barrier, CommitGroup, Durability, Journal, OutcomeUnknown, Recover, Seq, Stopwatch, commit_before_park,
+};
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
-pub use group_commit::{
-    Barrier, Durability, Group, Journal, OutcomeUnknown, Rebuild, Seq, Stopwatch, commit_before_park,
-};
 pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, SessionRecord, StoredLease};

@@ -78,9 +78,33 @@ pub enum Record {
     TokensReserved(i64),
 }
 
+/// What [`Record::size_bytes`] allows for everything of fixed size.
+const FIXED_BYTES: usize = 256;
+
 impl Record {
+    /// The size by which a batch is measured: the bytes of all names and texts, and an allowance
+    /// for the rest. An encoding that escapes bytes takes more.
+    pub fn size_bytes(&self) -> usize {
+        let texts = match self {
+            Record::Granted(stored) => stored.name.as_bytes().len() + lease_text_bytes(&stored.lease),
+            Record::DelayStarted(name, _) | Record::DelayEnded(name) => name.as_bytes().len(),
+            Record::Session(session) => session.name.len() + session.account.as_ref().map_or(0, |a| a.len()),
+            Record::Renewed(_) | Record::Ended(_) | Record::SessionEnded(_) | Record::TokensReserved(_) => 0,
+        };
+        FIXED_BYTES + texts
+    }
+
     /// Whether the record is about a lease.
     pub fn is_of_a_lease(&self) -> bool {
         matches!(self, Record::Granted(_) | Record::Renewed(_) | Record::Ended(_))
     }
+}
+
+fn lease_text_bytes(lease: &Lease) -> usize {
+    let origin = lease.origin.as_ref().map_or(0, |origin| origin.addr.len() + origin.client_name.len());
+    let extra = lease.extra.as_ref().map_or(0, |extra| {
+        let texts = [&extra.account, &extra.meta];
+        texts.into_iter().flatten().map(|text| text.len()).sum()
+    });
+    lease.owner.as_bytes().len() + origin + extra
 }

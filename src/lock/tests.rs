@@ -117,7 +117,6 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         Outcome::Refused(Refusal::OtherSession) => "other-session".into(),
         Outcome::Refused(Refusal::Condition) => "condition".into(),
         Outcome::Released(n) => format!("released {n}"),
-        Outcome::ReleasedSome(n) => format!("released {n} of more"),
         Outcome::Renewed { deadline } if deadline == Timestamp::NEVER => "until never".into(),
         Outcome::Renewed { deadline } => format!("until {}", deadline.as_nanos() / 1_000_000),
         Outcome::NotHeld => "not-held".into(),

@@ -120,8 +120,6 @@ pub enum Outcome {
     Refused(Refusal),
     /// This many leases were ended.
     Released(u32),
-    /// This many leases were ended, as many as one step may, and there are more. Apply it again.
-    ReleasedSome(u32),
     /// The deadline is now this.
     Renewed {
         /// The new deadline.
@@ -133,7 +131,8 @@ pub enum Outcome {
     NotExclusive,
     /// Nothing to say.
     Done,
-    /// More has ended, by now or with a session, than one step frees; nothing else was done. Apply it again.
+    /// More has ended, by now or with a session, than one step frees; nothing else was done.
+    /// Apply it again.
     Unsettled,
 }
 
@@ -152,7 +151,9 @@ pub enum Refusal {
     Condition,
 }
 
-/// Leases that one transition ends. Waiters whose time or session is over count, too.
+/// Leases that one transition ends because of their deadline or session. Waiters whose time or session is over count, too.
+/// An operation that ends all holders ends them in one transition, however many there are: in between, waiters
+/// would be granted the lock.
 pub const ENDS_PER_STEP: usize = 256;
 /// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is due at once.
 pub const PROMOTIONS_PER_STEP: usize = 256;
@@ -203,7 +204,7 @@ impl<E: Env> Step<'_, E> {
                     self.renew(token, |lease| ttl.or(lease.ttl))
                 }
             },
-            Op::Force => self.release_all(EndReason::Forced),
+            Op::Force => Outcome::Released(self.end_all(EndReason::Forced)),
             Op::EndSession { session, clean } => self.end_session(*session, *clean),
             Op::CancelWait { waiter, owner } => self.leave(*waiter, owner),
             Op::Set { request, condition, keep_ttl } => self.set(request, condition, *keep_ttl),
@@ -355,9 +356,6 @@ impl<E: Env> Step<'_, E> {
             return Outcome::Granted { token, already_held: true };
         }
         self.end_all(EndReason::Replaced);
-        if self.slot.newest().is_some() {
-            return Outcome::Unsettled;
-        }
         self.end_delay();
         if let Some(contention) = self.slot.contention.as_mut()
             && let Some(place) = contention.queue.number_of(&request.owner)
@@ -384,7 +382,7 @@ impl<E: Env> Step<'_, E> {
                 return Outcome::NotHeld;
             }
         }
-        self.release_all(EndReason::Released)
+        Outcome::Released(self.end_all(EndReason::Released))
     }
 
     /// The token under which `owner` holds the lock, if it is `token` or any will do.
@@ -438,24 +436,14 @@ impl<E: Env> Step<'_, E> {
         self.effects.push(Effect::Ended { lease, how });
     }
 
-    /// Ends all leases, or as many as one step may.
+    /// Ends all leases.
     fn end_all(&mut self, how: EndReason) -> u32 {
         let mut ended = 0;
-        while ended < ENDS_PER_STEP as u32
-            && let Some(token) = self.slot.newest().map(|lease| lease.token)
-        {
+        while let Some(token) = self.slot.newest().map(|lease| lease.token) {
             self.end(token, how);
             ended += 1;
         }
         ended
-    }
-
-    fn release_all(&mut self, how: EndReason) -> Outcome {
-        let ended = self.end_all(how);
-        match self.slot.newest() {
-            None => Outcome::Released(ended),
-            Some(_) => Outcome::ReleasedSome(ended),
-        }
     }
 
     /// Ends the lock-delay, if one is running.

@@ -1,177 +1,247 @@
-//! Sockets that listen.
+//! Accepts connections and ends them.
 //!
-//! Guarantees: one `accept` for all addresses of a protocol, which take turns, so that limits count
-//! connections to all of them. Not here: protocols.
+//! Guarantees: the number of connections is limited; one beyond the limit is refused by its protocol.
+//! On shutdown no connection is accepted any more, and those that exist get a limited time to end.
+//! Not here: what connections do.
 
-use std::future::poll_fn;
-use std::io;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::task::Poll;
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::net::sockopt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
-/// Where to listen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListenAddress {
-    /// The address; port 0 leaves the choice to the system.
-    pub address: SocketAddr,
-    /// Without it the server does not start. The default addresses and those of a host name are not
-    /// required if one of them can be bound: a machine may have no IPv6.
-    pub is_required: bool,
+use super::Listeners;
+use crate::metrics::ConnectionMetrics;
+
+/// What happens to the connections of a listener.
+pub trait Protocol {
+    /// Serves a connection until it ends.
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Tells a client beyond the limit that it is not served.
+    fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Asks every connection to end. No other follows.
+    fn drain(self);
 }
 
-/// Connections that wait to be accepted, as far as the system allows that (`net.core.somaxconn`).
-/// All clients come back at once after a restart, and those that find no room try again only after a
-/// second, then three, then seven.
-const ACCEPT_BACKLOG: u32 = 65_535;
-
-/// Sockets that listen for one protocol, at least one.
-pub struct Listeners {
-    sockets: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
-    /// The one that is asked first.
-    next: usize,
+/// The limits of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceptLimits {
+    /// The name of the protocol in the log.
+    pub protocol: &'static str,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Refusals at once; the connections beyond this are closed without one.
+    pub refusals_max: usize,
+    /// How long connections get to end on shutdown.
+    pub drain_max: Duration,
 }
 
-impl Listeners {
-    /// Listens at all of these addresses. Fails with the address that cannot be had.
-    pub fn bind(wanted: &[ListenAddress]) -> Result<Listeners, (SocketAddr, io::Error)> {
-        let mut bound = Listeners { sockets: Vec::new(), addresses: Vec::new(), next: 0 };
-        let has_v4 = wanted.iter().any(|wanted| wanted.address.is_ipv4());
-        let mut missing = None;
-        for ListenAddress { address, is_required } in wanted.iter().copied() {
-            let socket = listen(bound.with_known_port(address), has_v4).or_else(|error| {
-                let is_taken = error.kind() == io::ErrorKind::AddrInUse && address.port() == 0;
-                if is_taken { listen(address, has_v4) } else { Err(error) }
-            });
-            match socket.and_then(|socket| Ok((socket.local_addr()?, socket))) {
-                Ok((address, socket)) => {
-                    bound.addresses.push(address);
-                    bound.sockets.push(socket);
-                }
-                Err(error) if !is_required && is_absent(&error) => {
-                    tracing::debug!(%address, %error, "address not available on this machine");
-                    missing = Some((address, error));
-                }
-                Err(error) => return Err((address, error)),
-            }
-        }
-        match missing {
-            Some(missing) if bound.sockets.is_empty() => Err(missing),
-            _ => Ok(bound),
-        }
-    }
+/// How long a peer may be silent before TCP probes it, the time between probes, and their number.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+/// Pause after a failed accept. The usual cause is a lack of file descriptors, which ends when a
+/// connection does.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-    /// Port 0 stands for the one port that all addresses get, if it is free everywhere.
-    fn with_known_port(&self, mut address: SocketAddr) -> SocketAddr {
-        if let (0, Some(first)) = (address.port(), self.addresses.first()) {
-            address.set_port(first.port());
-        }
-        address
-    }
-
-    /// Where they listen.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    /// The next connection. Nothing is lost if the future is dropped.
-    pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (sockets, next) = (&self.sockets, &mut self.next);
-        poll_fn(|context| {
-            for turn in 0..sockets.len() {
-                let socket = (*next + turn) % sockets.len();
-                if let Poll::Ready(accepted) = sockets[socket].poll_accept(context) {
-                    *next = socket + 1;
-                    return Poll::Ready(accepted);
+/// Serves connections until `shutdown`, then waits for those that exist to end.
+pub async fn serve<P: Protocol>(
+    mut listeners: Listeners,
+    protocol: P,
+    limits: AcceptLimits,
+    metrics: Arc<ConnectionMetrics>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut connections = JoinSet::new();
+    let mut refusals = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listeners.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            Some(_) = refusals.join_next() => continue,
+            () = &mut shutdown => break,
+        };
+        match accepted {
+            Ok((stream, peer)) if connections.len() >= limits.connections_max => {
+                metrics.refuse();
+                tracing::warn!(
+                    protocol = limits.protocol, client = %peer,
+                    "connection refused: --connections-max reached"
+                );
+                if refusals.len() < limits.refusals_max {
+                    refusals.spawn(protocol.refuse(stream));
                 }
             }
-            Poll::Pending
-        })
-        .await
+            Ok((stream, peer)) => {
+                set_options(&stream);
+                let open = OpenConnection::new(&metrics);
+                let served = protocol.serve(stream, peer);
+                connections.spawn(async move {
+                    let _open = open;
+                    served.await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(protocol = limits.protocol, %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listeners);
+    protocol.drain();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain_max, ended).await.is_err() {
+        tracing::warn!(
+            protocol = limits.protocol,
+            connections = connections.len(),
+            "drain timeout: closing remaining connections"
+        );
     }
 }
 
-/// `has_v4`: IPv4 addresses have sockets of their own, so that `[::]` leaves IPv4 to them.
-fn listen(address: SocketAddr, has_v4: bool) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        let socket = TcpSocket::new_v6()?;
-        if has_v4 {
-            sockopt::set_ipv6_v6only(&socket, true)?;
-        }
-        socket
-    };
-    // Otherwise a restart finds its port in use for a minute.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(ACCEPT_BACKLOG)
+/// Counts a connection as open while it exists.
+struct OpenConnection(Arc<ConnectionMetrics>);
+
+impl OpenConnection {
+    fn new(metrics: &Arc<ConnectionMetrics>) -> OpenConnection {
+        metrics.open();
+        OpenConnection(Arc::clone(metrics))
+    }
 }
 
-/// Whether the machine lacks the address, or its whole family.
-fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Ignores failures: without these options, replies take longer and a dead peer is found later.
+fn set_options(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL);
+    let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES);
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::{Notify, watch};
+
+    use super::super::ListenAddress;
     use super::*;
 
-    fn wanted(addresses: &[&str], is_required: bool) -> Vec<ListenAddress> {
-        let parse = |text: &&str| ListenAddress { address: text.parse().unwrap(), is_required };
-        addresses.iter().map(parse).collect()
+    /// Sends each client a letter: `s` if it is served, `r` if not. Connections end after `drain`,
+    /// except for those whose client never sends anything if `is_stubborn`.
+    struct Letters {
+        stop: watch::Sender<()>,
+        is_stubborn: bool,
     }
 
-    /// An address for documentation, which no machine has.
-    const NOWHERE: &str = "192.0.2.1:0";
-
-    #[tokio::test]
-    async fn every_address_accepts_in_turn() {
-        let mut listeners = Listeners::bind(&wanted(&["127.0.0.1:0", "127.0.0.2:0"], true)).unwrap();
-        let addresses = listeners.addresses().to_vec();
-        assert_eq!(addresses[0].port(), addresses[1].port(), "port 0 is one port");
-        let connect = |address: SocketAddr| std::net::TcpStream::connect(address).unwrap();
-        let _clients: Vec<_> = [0, 0, 0, 1].map(|n| connect(addresses[n])).into();
-        let mut accepted = Vec::new();
-        for _ in 0..4 {
-            let (stream, _) = listeners.accept().await.unwrap();
-            accepted.push(addresses.iter().position(|own| *own == stream.local_addr().unwrap()).unwrap());
+    impl Protocol for Letters {
+        fn serve(&self, mut stream: TcpStream, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+            let (mut stopped, is_stubborn) = (self.stop.subscribe(), self.is_stubborn);
+            async move {
+                stream.write_all(b"s").await.unwrap();
+                let mut byte = [0];
+                tokio::select! {
+                    _ = stopped.changed(), if !is_stubborn => {}
+                    _ = stream.read(&mut byte) => {}
+                }
+            }
         }
-        assert!(
-            accepted[..2].contains(&1),
-            "three connections here do not delay the one there: {accepted:?}"
-        );
+
+        fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+            refuse_until_closed(stream)
+        }
+
+        fn drain(self) {}
+    }
+
+    async fn refuse_until_closed(mut stream: TcpStream) {
+        stream.write_all(b"r").await.unwrap();
+        // Lasts until the client ends.
+        let _ = stream.read(&mut [0]).await;
+    }
+
+    struct Running {
+        address: SocketAddr,
+        metrics: Arc<ConnectionMetrics>,
+        shutdown: Arc<Notify>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn start(connections_max: usize, is_stubborn: bool) -> Running {
+        let address = ListenAddress { address: "127.0.0.1:0".parse().unwrap(), is_required: true };
+        let listeners = Listeners::bind(&[address]).unwrap();
+        let address = listeners.addresses()[0];
+        let metrics = Arc::new(ConnectionMetrics::default());
+        let shutdown = Arc::new(Notify::new());
+        let limits = AcceptLimits {
+            protocol: "test",
+            connections_max,
+            refusals_max: 1,
+            drain_max: Duration::from_secs(5),
+        };
+        let protocol = Letters { stop: watch::channel(()).0, is_stubborn };
+        let stop = Arc::clone(&shutdown);
+        let served = serve(listeners, protocol, limits, Arc::clone(&metrics), async move {
+            stop.notified().await;
+        });
+        Running { address, metrics, shutdown, task: tokio::spawn(served) }
+    }
+
+    impl Running {
+        /// Connects and returns the stream with the letter that was sent, if any.
+        async fn connect(&self) -> (TcpStream, Option<u8>) {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let mut letter = [0];
+            let read = stream.read(&mut letter).await.unwrap();
+            (stream, (read == 1).then_some(letter[0]))
+        }
     }
 
     #[tokio::test]
-    async fn all_of_ipv4_and_all_of_ipv6_can_have_one_port() {
-        if std::net::TcpListener::bind("[::1]:0").is_err() {
-            return println!("skipped: this machine has no IPv6");
+    async fn connections_beyond_the_limit_are_refused_until_one_ends() {
+        let server = start(2, false);
+        let (first, letter) = server.connect().await;
+        assert_eq!(letter, Some(b's'));
+        let (_second, letter) = server.connect().await;
+        assert_eq!(letter, Some(b's'), "at the limit");
+        let (_third, letter) = server.connect().await;
+        assert_eq!(letter, Some(b'r'), "one past it");
+        let (_, letter) = server.connect().await;
+        assert_eq!(letter, None, "refusals are limited, too");
+        assert_eq!((server.metrics.opened(), server.metrics.refused()), (2, 2));
+        drop(first);
+        while server.metrics.open_now() == 2 {
+            tokio::task::yield_now().await;
         }
-        let mut listeners = Listeners::bind(&wanted(&["0.0.0.0:0", "[::]:0"], true)).unwrap();
-        let port = listeners.addresses()[0].port();
-        assert_eq!(listeners.addresses()[1].port(), port);
-        for ip in ["127.0.0.1", "::1"] {
-            let _client = std::net::TcpStream::connect((ip, port)).unwrap();
-            assert_eq!(listeners.accept().await.unwrap().1.ip().to_string(), ip);
-        }
+        let (_fourth, letter) = server.connect().await;
+        assert_eq!(letter, Some(b's'), "a refusal under way takes no one's place");
+        server.shutdown.notify_one();
+        server.task.await.unwrap();
     }
 
-    #[tokio::test]
-    async fn what_the_machine_lacks_is_skipped_unless_it_was_asked_for() {
-        let addresses = |bound: Listeners| bound.addresses().to_vec();
-        let found = Listeners::bind(&wanted(&["127.0.0.1:0", NOWHERE], false)).map(addresses).unwrap();
-        assert_eq!(found.len(), 1);
-        let refused =
-            |wanted: &[ListenAddress]| Listeners::bind(wanted).map(addresses).unwrap_err().0.to_string();
-        assert_eq!(refused(&wanted(&["127.0.0.1:0", NOWHERE], true)), NOWHERE);
-        assert_eq!(refused(&wanted(&[NOWHERE], false)), NOWHERE, "one address is needed");
-        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let taken = other.local_addr().unwrap().to_string();
-        assert_eq!(refused(&wanted(&["127.0.0.1:0", &taken], false)), taken, "in use is not absent");
+    #[tokio::test(start_paused = true)]
+    async fn shutdown_waits_for_connections_within_a_limit() {
+        for is_stubborn in [false, true] {
+            let server = start(1, is_stubborn);
+            let (_client, letter) = server.connect().await;
+            assert_eq!(letter, Some(b's'));
+            let asked = tokio::time::Instant::now();
+            server.shutdown.notify_one();
+            server.task.await.unwrap();
+            assert_eq!(asked.elapsed() >= Duration::from_secs(5), is_stubborn);
+            assert_eq!(server.metrics.open_now(), 0);
+            assert!(TcpStream::connect(server.address).await.is_err(), "no longer listening");
+        }
     }
 }

@@ -1,5 +1,11 @@
-//! Sockets. Not here: protocols.
+//! Sockets, for RESP and HTTP alike: binding, accepting, and streams of bytes.
+//!
+//! Not here: protocols.
 
 mod listener;
+mod sockets;
+mod stream;
 
-pub use listener::{ListenAddress, Listeners};
+pub use listener::{AcceptLimits, Protocol, serve};
+pub use sockets::{ListenAddress, Listeners};
+pub use stream::{Stream, WriteError};

@@ -12,20 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout};
 
 use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
-use crate::command::{AfterReply, Client, Execution, Incoming, OUTCOME_UNKNOWN, ServerState, Steps, Turn};
+use crate::command::{
+    AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn,
+};
 use crate::domain::Timestamp;
 use crate::engine::Blocked;
 use crate::journal::Seq;
 use crate::metrics::CommandCounts;
+use crate::net::{Stream, WriteError};
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
@@ -35,9 +36,9 @@ const READ_BYTES_MAX: usize = 64 << 10;
 /// How often a waiter with a full input buffer is checked for a disconnect.
 const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
-/// Time and number of reads for which input is discarded after the last reply.
+/// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
-const HANG_UP_READS: usize = 64;
+const HANG_UP_BYTES: usize = 4 << 20;
 
 /// Why a connection ends.
 enum End {
@@ -45,6 +46,15 @@ enum End {
     Failed(io::Error),
     Stalled,
     Idle,
+}
+
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> End {
+        match error {
+            WriteError::Stalled => End::Stalled,
+            WriteError::Failed(error) => End::Failed(error),
+        }
+    }
 }
 
 impl From<io::Error> for End {
@@ -61,7 +71,7 @@ enum Then {
     Yield,
     /// Continue the request in turns.
     Steps {
-        steps: Box<dyn Steps>,
+        request: LongRequest,
         is_answered: bool,
         command: &'static str,
     },
@@ -81,7 +91,7 @@ enum Then {
 }
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     server: Arc<ServerState>,
     client: Client,
     scanner: Scanner,
@@ -100,6 +110,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, server: Arc<ServerState>, limits: ListenerLimits) -> Connection {
+        let stream = Stream::new(stream, limits.output_stall);
         let address = |address: io::Result<std::net::SocketAddr>| {
             address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
         };
@@ -125,12 +136,10 @@ impl Connection {
 
     /// Serves the connection until the client or the server closes it.
     pub(super) async fn run(mut self) {
-        self.server.metrics.redis.open();
         let end = self.serve().await;
         while self.client.unsubscribe_some() {
             yield_now().await;
         }
-        self.server.metrics.redis.close();
         let addr = &self.client.info().addr;
         match end {
             Ok(()) | Err(End::Closed) => {}
@@ -172,8 +181,8 @@ impl Connection {
                     }
                 }
                 Then::Continue | Then::Yield | Then::Answer { .. } => {}
-                Then::Steps { steps, is_answered, command } => {
-                    if self.take_turns(steps, is_answered, command).await? {
+                Then::Steps { request, is_answered, command } => {
+                    if self.take_turns(request, is_answered, command).await? {
                         return Ok(());
                     }
                 }
@@ -182,7 +191,10 @@ impl Connection {
                     self.wait(parked, is_answered).await?;
                 }
                 Then::Close => return Ok(()),
-                Then::HangUp => return self.hang_up().await,
+                Then::HangUp => {
+                    self.stream.linger(HANG_UP_TIME, HANG_UP_BYTES).await;
+                    return Ok(());
+                }
             }
         }
     }
@@ -224,8 +236,8 @@ impl Connection {
             }
             done += length;
             let next = match next {
-                AfterReply::Steps(steps) => {
-                    break Then::Steps { steps, is_answered: reply.is_some(), command };
+                AfterReply::Steps(request) => {
+                    break Then::Steps { request, is_answered: reply.is_some(), command };
                 }
                 next => next,
             };
@@ -264,7 +276,7 @@ impl Connection {
     /// the connection must close.
     async fn take_turns(
         &mut self,
-        mut steps: Box<dyn Steps>,
+        mut request: LongRequest,
         is_answered: bool,
         command: &'static str,
     ) -> Result<bool, End> {
@@ -272,10 +284,10 @@ impl Connection {
         self.batch_began = server.engine.clock().now();
         let Execution { reply, seq, next, .. } = loop {
             self.yield_turn().await;
-            if self.client.info().is_killed() || is_gone(&self.stream) {
+            if self.client.info().is_killed() || self.stream.peer_has_closed() {
                 return Err(End::Closed);
             }
-            if let Some(execution) = self.client.advance(&server, &mut *steps) {
+            if let Some(execution) = self.client.advance(&server, &mut request) {
                 break execution;
             }
         };
@@ -295,29 +307,12 @@ impl Connection {
         };
         self.record_commands();
         let mut encoder = Encoder::new(reply, self.client.protocol());
-        let mut pace = Pace::default();
+        self.stream.begin_output();
         while encoder.encode(&mut self.output, FLUSH_BYTES) {
-            self.send_at(&mut pace).await?;
+            self.send_output().await?;
             self.yield_turn().await;
         }
-        self.send_at(&mut pace).await
-    }
-
-    /// Closes the connection so that the client can read the error: closing a socket with unread input resets it
-    /// and discards the reply.
-    async fn hang_up(&mut self) -> Result<(), End> {
-        self.stream.shutdown().await?;
-        let drained = async {
-            for _ in 0..HANG_UP_READS {
-                self.input.clear();
-                self.input.reserve(READ_BYTES_MAX);
-                if self.stream.read_buf(&mut self.input).await? == 0 {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        timeout(HANG_UP_TIME, drained).await.unwrap_or(Ok(()))
+        self.send_output().await
     }
 
     fn answer(&mut self, reply: &Reply, seq: Seq) {
@@ -362,31 +357,20 @@ impl Connection {
         engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
     }
 
-    /// Sends the output. Gives up when it goes too slowly, or when the connection is to end.
+    /// Sends the output as one unit. Gives up when the client takes it too slowly, or is killed.
     async fn send(&mut self) -> Result<(), End> {
-        self.send_at(&mut Pace::default()).await
+        self.stream.begin_output();
+        self.send_output().await
     }
 
-    /// Sends the output as a part of what `pace` is info.
-    async fn send_at(&mut self, pace: &mut Pace) -> Result<(), End> {
-        while !self.output.is_empty() {
-            match self.stream.try_write(&self.output) {
-                Ok(0) => return Err(End::Closed),
-                Ok(sent) => {
-                    self.output.advance(sent);
-                    pace.sent += sent as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = pace.left(Instant::now(), self.limits.output_stall).ok_or(End::Stalled)?;
-                    let writable = timeout(left, self.stream.writable());
-                    tokio::select! {
-                        ready = writable => ready.map_err(|_| End::Stalled)??,
-                        () = self.client.info().woken() => if self.client.info().is_killed() {
-                            return Err(End::Closed);
-                        },
-                    }
-                }
-                Err(error) => return Err(error.into()),
+    /// Sends the output as part of the unit that has begun.
+    async fn send_output(&mut self) -> Result<(), End> {
+        while !self.stream.try_send(&mut self.output)? {
+            tokio::select! {
+                ready = self.stream.writable() => ready?,
+                () = self.client.info().woken() => if self.client.info().is_killed() {
+                    return Err(End::Closed);
+                },
             }
         }
         if self.output.capacity() > FLUSH_BYTES * 2 {
@@ -458,7 +442,7 @@ impl Connection {
             let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
             tokio::select! {
                 verdict = Client::verdict(&mut parked) => break verdict,
-                read = hears_on(&self.stream, &mut self.input, is_full) => read?,
+                read = receive(&self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -473,33 +457,11 @@ impl Connection {
             self.answer(&reply, seq);
         }
         self.settle().await;
-        let sent = if is_gone(&self.stream) { Err(End::Closed) } else { self.send().await };
+        let sent = if self.stream.peer_has_closed() { Err(End::Closed) } else { self.send().await };
         if let (Err(_), Some(token)) = (&sent, granted) {
             parked.give_back(token);
         }
         sent
-    }
-}
-
-/// How fast a client takes its output: so that a byte now and then does not keep a reply in memory for ever.
-#[derive(Default)]
-struct Pace {
-    /// When the client first had to be waited for.
-    since: Option<Instant>,
-    /// Bytes that it has taken.
-    sent: u64,
-}
-
-/// Bytes that earn a client another `--output-stall-ms`.
-const STALL_BYTES: u64 = 1 << 20;
-
-impl Pace {
-    /// How long the client may still be waited for. `None`: no longer.
-    fn left(&mut self, now: Instant, stall: Duration) -> Option<Duration> {
-        let waited = now.saturating_duration_since(*self.since.get_or_insert(now));
-        let earned = stall.mul_f64(self.sent as f64 / STALL_BYTES as f64);
-        // Nothing at all for so long is too long, whatever went before.
-        (stall + earned).checked_sub(waited).filter(|left| !left.is_zero()).map(|left| left.min(stall))
     }
 }
 
@@ -522,19 +484,13 @@ async fn sleep(time: Option<Duration>) {
     }
 }
 
-/// Whether the other side has closed the connection, as the system knows at this moment: what the runtime knows of it may be older.
-fn is_gone(stream: &TcpStream) -> bool {
-    #[cfg(target_os = "linux")]
-    const GONE: PollFlags = PollFlags::RDHUP;
-    #[cfg(not(target_os = "linux"))]
-    const GONE: PollFlags = PollFlags::empty();
-    let mut looked_at = [PollFd::new(stream, GONE)];
-    // What cannot be looked at fails when the reply is sent.
-    poll(&mut looked_at, Some(&Timespec::default())).is_ok() && !looked_at[0].revents().is_empty()
-}
-
-/// Reads what is there; fails if the other side is gone.
-fn hears(stream: &TcpStream, input: &mut BytesMut) -> Result<(), End> {
+/// Completes when something was read. Fails when the client has disconnected.
+async fn receive(stream: &Stream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
+    if is_full {
+        tokio::time::sleep(FULL_INPUT_CHECK).await;
+        return if stream.is_read_closed().await? { Err(End::Closed) } else { Ok(()) };
+    }
+    stream.readable().await?;
     input.reserve(READ_BYTES_MIN);
     match stream.try_read_buf(input) {
         Ok(0) => Err(End::Closed),
@@ -544,49 +500,4 @@ fn hears(stream: &TcpStream, input: &mut BytesMut) -> Result<(), End> {
     }
 }
 
-/// Completes when something was read; fails when the other side is gone.
-async fn hears_on(stream: &TcpStream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
-    if is_full {
-        tokio::time::sleep(FULL_INPUT_CHECK).await;
-        let ready = stream.ready(Interest::READABLE).await?;
-        return if ready.is_read_closed() { Err(End::Closed) } else { Ok(()) };
-    }
-    stream.readable().await?;
-    hears(stream, input)
-}
-
 const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX && READ_BYTES_MAX <= FLUSH_BYTES);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_byte_now_and_then_is_not_enough() {
-        let (mut pace, stall, start) = (Pace::default(), Duration::from_secs(30), Instant::now());
-        let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(pace.left(start, stall), Some(stall));
-        pace.sent += 1;
-        assert!(pace.left(after(29), stall).is_some_and(|left| left < Duration::from_millis(1001)));
-        pace.sent += 1;
-        assert_eq!(pace.left(after(31), stall), None);
-        // A slow client that goes on taking its reply has the time it needs.
-        pace.sent += STALL_BYTES;
-        assert!(pace.left(after(31), stall).is_some_and(|left| left < Duration::from_secs(30)));
-        pace.sent += 100 * STALL_BYTES;
-        assert_eq!(pace.left(after(31), stall), Some(stall));
-    }
-
-    #[tokio::test]
-    async fn who_has_gone_is_noticed_before_the_runtime_hears_of_it() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut input = BytesMut::new();
-        assert!(hears(&stream, &mut input).is_ok() && !is_gone(&stream));
-        std::io::Write::write_all(&mut &client, b"PING\r\n").unwrap();
-        assert!(!is_gone(&stream), "it only talks");
-        drop(client);
-        assert!(is_gone(&stream), "although there is something to read first");
-    }
-}

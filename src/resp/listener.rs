@@ -1,32 +1,30 @@
-//! Accepts connections.
+//! The RESP side of the listener: limits, refusals, and the end of connections.
 //!
-//! Guarantees: the number of connections is limited; one beyond the limit gets an error and is closed. Not here:
-//! requests.
+//! Not here: accepting, requests.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::connection::Connection;
 use super::scan::ScanLimits;
 use crate::command::ServerState;
-use crate::net::Listeners;
+use crate::net::{self, AcceptLimits, Listeners, Protocol};
 
-/// What connections may do.
+/// The limits of connections.
 #[derive(Debug, Clone)]
 pub struct ListenerLimits {
     /// Connections at once.
     pub connections_max: usize,
-    /// A connection that sends nothing for so long is closed; `None`: never.
+    /// A connection that sends nothing for this time is closed; `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// A connection that reads none of its replies for so long is closed.
+    /// A connection that takes less than 1 MiB of a pending reply in this time is closed.
     pub output_stall: Duration,
-    /// What requests may be.
+    /// The limits of requests.
     pub scan: ScanLimits,
 }
 
@@ -41,65 +39,50 @@ impl Default for ListenerLimits {
     }
 }
 
-/// How long a peer may be silent before it is asked whether it is there, and how long between questions.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 3;
-/// Pause after a failed accept, which is mostly a lack of file descriptors that a closing connection mends.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long connections get to end when the server does: enough for commits under way, and less than supervisors wait.
+/// Refusals at once. One takes no longer than a write, so this is more than a burst needs.
+const REFUSALS_MAX: usize = 1024;
+/// How long connections get to end on shutdown: enough for commits under way, and less than a
+/// supervisor waits.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
 pub async fn listen(
-    mut listeners: Listeners,
+    listeners: Listeners,
     server: Arc<ServerState>,
     limits: ListenerLimits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listeners.accept() => accepted,
-            _ = connections.join_next(), if !connections.is_empty() => continue,
-            () = &mut shutdown => break,
-        };
-        match accepted {
-            Ok((stream, addr)) if connections.len() >= limits.connections_max => {
-                server.metrics.redis.refuse();
-                tracing::warn!(client = %addr, "connection refused: --connections-max reached");
-                connections.spawn(refuse(stream));
-            }
-            Ok((stream, _)) => {
-                prepare(&stream);
-                let (server, limits) = (Arc::clone(&server), limits.clone());
-                connections.spawn(async move { Connection::new(stream, server, limits).run().await });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    let accept = AcceptLimits {
+        protocol: "redis",
+        connections_max: limits.connections_max,
+        refusals_max: REFUSALS_MAX,
+        drain_max: DRAIN_MAX,
+    };
+    let metrics = Arc::clone(&server.metrics.redis);
+    net::serve(listeners, Resp { server, limits }, accept, metrics, shutdown).await;
+}
+
+struct Resp {
+    server: Arc<ServerState>,
+    limits: ListenerLimits,
+}
+
+impl Protocol for Resp {
+    fn serve(&self, stream: TcpStream, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        let (server, limits) = (Arc::clone(&self.server), self.limits.clone());
+        async move { Connection::new(stream, server, limits).run().await }
     }
-    drop(listeners);
-    server.clients.kill_all();
-    let drained = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
-    if drained.await.is_err() {
-        tracing::warn!(connections = connections.len(), "drain timeout: closing remaining connections");
+
+    fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+        send_refusal(stream)
+    }
+
+    fn drain(self) {
+        self.server.clients.kill_all();
     }
 }
 
-async fn refuse(mut stream: TcpStream) {
-    // Whether it is heard makes no difference.
+async fn send_refusal(mut stream: TcpStream) {
+    // The connection ends whether or not the client gets the error.
     let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
-}
-
-fn prepare(stream: &TcpStream) {
-    // A peer without these is served all the same: they only find dead ones sooner.
-    let _ = stream.set_nodelay(true);
-    let _ = sockopt::set_socket_keepalive(stream, true);
-    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
-    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL);
-    let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES);
 }

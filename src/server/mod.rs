@@ -16,11 +16,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
-use crate::command::{self, Clients, CurrentPassword, PubSub, Publication, ServerInfo, ServerState};
+use crate::command::{self, Clients, PubSub, Publication, ServerInfo, ServerState};
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
+use crate::entropy::Entropy;
 use crate::http::{self, HttpState};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
 use crate::metrics::{Count, ServerMetrics};
@@ -144,6 +146,7 @@ impl Server {
             leases_per_account_max: config.http_config.locks_per_user_max,
             token_floor: config.token_floor,
             boot: clock::boot_id(),
+            entropy: Entropy::system(),
         };
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;

@@ -21,7 +21,7 @@ fn lock(server: &ServerState, database: u8, key: &str, owner: &str, mode: Mode) 
     let name = LockName::new(database, key.as_bytes()).expect("a key");
     let owner = Owner::new(owner.as_bytes()).expect("an owner");
     let request = Request { mode, ..Request::exclusive(owner, Ttl::from_millis(600_000).ok()) };
-    let done = server.engine.access().submit(&name, &Op::Acquire { request, wait: None });
+    let done = server.engine.txn().submit(&name, &Op::Acquire { request, wait: None });
     assert!(done.is_ok(), "{done:?}");
 }
 
@@ -40,12 +40,12 @@ fn run(
     let mut owned = OwnedArgs::default();
     words.iter().for_each(|word| owned.push(word.as_bytes()));
     let Execution { reply, next, .. } = client.execute(server, owned.as_args());
-    let AfterReply::Steps(mut steps) = next else { return (reply.expect("a reply"), 1) };
+    let AfterReply::Steps(mut request) = next else { return (reply.expect("a reply"), 1) };
     let mut turns = 1;
     loop {
         between();
         turns += 1;
-        if let Some(Execution { reply, .. }) = client.advance(server, &mut *steps) {
+        if let Some(Execution { reply, .. }) = client.advance(server, &mut request) {
             return (reply.expect("a reply"), turns);
         }
     }

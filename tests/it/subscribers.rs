@@ -153,8 +153,8 @@ fn who_may_have_missed_an_event_is_cut_off_and_nobody_else() {
     let name = LockName::new(0, &[b'x'; 1000]).unwrap();
     let request = Request::exclusive(Owner::new(b"me").unwrap(), Ttl::from_millis(60_000).ok());
     for _ in 0..10_000 {
-        server.engine.access().submit(&name, &Op::Acquire { request: request.clone(), wait: None }).unwrap();
-        server.engine.access().submit(&name, &Op::Force).unwrap();
+        server.engine.txn().submit(&name, &Op::Acquire { request: request.clone(), wait: None }).unwrap();
+        server.engine.txn().submit(&name, &Op::Force).unwrap();
     }
     faults.release_commits();
     assert_eq!(exact.reply(), "(closed)");

@@ -40,19 +40,21 @@ fn modules_import_only_what_they_may() {
         ("lock", &["domain"]),
         ("reply", &[]),
         ("clock", &["domain", "lock"]),
-        ("journal", &["domain", "lock", "clock", "metrics"]),
+        ("entropy", &[]),
+        ("journal", &["domain", "lock", "clock", "entropy", "metrics"]),
         ("metrics", &[]),
-        ("net", &[]),
-        ("engine", &["domain", "lock", "journal", "clock", "metrics"]),
+        ("net", &["metrics"]),
+        ("auth", &["domain"]),
+        ("engine", &["domain", "lock", "journal", "clock", "entropy", "metrics"]),
         // The Seq that a reply waits for, the clock's times and the journal's errors pass through.
-        ("command", &["domain", "engine", "lock", "reply", "journal", "metrics"]),
+        ("command", &["domain", "auth", "engine", "lock", "reply", "journal", "metrics"]),
         ("resp", &["domain", "command", "reply", "engine", "journal", "lock", "net", "metrics"]),
-        ("http", &["domain", "engine", "lock", "journal", "metrics", "net"]),
-        ("config", &["domain", "command", "journal", "lock", "resp", "http", "net"]),
+        ("http", &["domain", "auth", "engine", "lock", "journal", "metrics", "net"]),
+        ("config", &["domain", "auth", "command", "journal", "lock", "resp", "http", "net"]),
     ];
     let modules = [
         "domain", "lock", "reply", "clock", "journal", "engine", "command", "resp", "http", "config",
-        "server", "metrics", "net",
+        "server", "metrics", "net", "auth", "entropy",
     ];
     for (name, text) in sources() {
         let own = name.split(['/', '.']).next().unwrap_or("").to_owned();
@@ -76,14 +78,14 @@ fn a_dependency_is_named_in_one_place() {
         ("clap", vec!["config/"]),
         ("toml", vec!["config/sources.rs"]),
         ("tracing_subscriber", vec!["server/logging.rs"]),
-        ("getrandom", vec!["engine/sessions/mod.rs", "journal/memory.rs"]),
-        ("subtle", vec!["command/auth.rs", "http/users.rs"]),
+        ("getrandom", vec!["entropy.rs"]),
+        ("subtle", vec!["auth/secret.rs"]),
         ("axum", vec!["http/"]),
         ("hyper", vec!["http/listener.rs"]),
         ("hyper_util", vec!["http/listener.rs"]),
         ("prometheus_client", vec!["http/metrics.rs"]),
-        ("hmac", vec!["engine/pseudonyms.rs", "http/users.rs"]),
-        ("sha2", vec!["engine/pseudonyms.rs"]),
+        ("hmac", vec!["engine/pseudonyms.rs", "auth/secret.rs"]),
+        ("sha2", vec!["engine/pseudonyms.rs", "auth/secret.rs"]),
         ("percent_encoding", vec!["http/names.rs"]),
         ("memchr", vec!["command/glob/mod.rs"]),
     ] {
@@ -101,9 +103,9 @@ fn a_dependency_is_named_in_one_place() {
 const FUNCTION_LINES_MAX: usize = 80;
 const FILE_LINES_MAX: usize = 600;
 /// Files that are longer. Remove a row with the last reason for it.
-const LONG_FILES: &[&str] = &["journal/group_commit.rs"];
+const LONG_FILES: &[&str] = &[];
 /// Files with a function that is longer, and its name.
-const LONG_FUNCTIONS: &[(&str, &str)] = &[("config/mod.rs", "check")];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// The names of functions, each with its number of lines. Needs code formatted by rustfmt.
 fn functions(text: &str) -> Vec<(String, usize)> {

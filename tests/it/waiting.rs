@@ -208,3 +208,32 @@ fn what_ends_many_leases_at_once_is_answered_as_ever() {
         assert_eq!(server.engine.lock_stats().leases(), 0, "{request:?}");
     }
 }
+
+/// However many holders there are, waiters are granted the lock after the operation that ended them all.
+#[test]
+fn waiters_outlast_the_operations_that_end_many_holders() {
+    const HOLDERS: i64 = 600;
+    for (request, expected, held_after) in [
+        (["FORCEUNLOCK", "k"].as_slice(), format!(":{HOLDERS}"), 3),
+        (&["DEL", "k"], ":1".to_owned(), 3),
+        (&["SET", "k", "other"], "+OK".to_owned(), 1),
+    ] {
+        let server = TestServer::manual(&[]);
+        let mut client = server.connect();
+        for n in 0..HOLDERS {
+            token(&client.line(&format!("LOCK k holder-{n} LIMIT {HOLDERS}")));
+        }
+        let mut waiters: Vec<_> = (0..3).map(|_| server.connect()).collect();
+        for (n, waiter) in waiters.iter_mut().enumerate() {
+            waiter.send(&["LOCK", "k", &format!("waiter-{n}"), "LIMIT", "600", "WAIT", "60000"]);
+            server.until_waiting(n as u64 + 1);
+        }
+        assert_eq!(client.call(request), expected, "{request:?}");
+        assert_eq!(server.engine.lock_stats().leases(), held_after, "{request:?}");
+        if held_after == 3 {
+            waiters.iter_mut().for_each(|waiter| assert!(token(&waiter.reply()) > HOLDERS));
+        } else {
+            assert_eq!(server.engine.lock_stats().waiting(), 3, "{request:?}");
+        }
+    }
+}

@@ -65,7 +65,7 @@ pub(super) const CLIENT: Command = Command::container(
 
 fn info(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     context.client.update_registry(false);
-    let now = context.access.now();
+    let now = context.txn.now();
     Ok(Reply::Text(context.client.info().line(now) + "\n"))
 }
 
@@ -151,7 +151,7 @@ struct Listing {
 
 impl Steps for Listing {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
-        let now = context.access.now();
+        let now = context.txn.now();
         for info in self.all.by_ref() {
             context.spend(LOOK_WORK);
             let is_wanted = self.kind.as_deref().is_none_or(|kind| kind == info.client_type())
@@ -182,7 +182,7 @@ type Filter = Box<dyn Fn(&ClientInfo) -> bool + Send>;
 
 fn kill(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let own = context.client.info().id;
-    let now = context.access.now();
+    let now = context.txn.now();
     let all = context.server.clients.all();
     if args.len() == 3 {
         let found = all.iter().find(|info| info.addr.as_bytes() == args.at(2));

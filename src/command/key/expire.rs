@@ -75,14 +75,14 @@ struct Left {
 
 /// The remaining lifetime of a key; `None` if it does not exist.
 fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
-    let read = context.access.read(name, |slot, now| {
+    let read = context.txn.read(name, |slot, now| {
         let left = |lease: &Lease| Left {
             millis: lease.deadline.millis_left(now),
             max: lease.hold_until().millis_left(now),
         };
         slot.newest().map(left)
     });
-    context.observe(read)
+    Ok(read?)
 }
 
 fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
@@ -149,7 +149,7 @@ fn expire(
 }
 
 fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, CommandError> {
-    match context.submit_whole(name, op)? {
+    match context.txn.submit(name, op)? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         Outcome::NotHeld => Ok(Reply::Integer(0)),
         _ => Ok(Reply::Integer(1)),

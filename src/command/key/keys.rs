@@ -43,7 +43,7 @@ impl Steps for Listing {
         let entries = scan::entries_per_look(Some(&self.pattern));
         loop {
             let mut keys = Bulks::default();
-            let scanned = context.access.scan(&mut self.scan, entries, |held| keys.push(held.key()))?;
+            let scanned = context.txn.scan(&mut self.scan, entries, |held| keys.push(held.key()))?;
             if scanned.is_restarted {
                 self.found = Bulks::default();
             }
@@ -55,7 +55,6 @@ impl Steps for Listing {
                 )));
             }
             if scanned.is_done {
-                context.seq = context.seq.max(self.scan.seq());
                 return Ok(Progress::Done(Reply::Bulks(std::mem::take(&mut self.found))));
             }
             if !context.has_turn_left() {

@@ -68,7 +68,7 @@ pub(in crate::command) fn delete(
         // No owner can have this value.
         Some(Err(_)) => return Ok(false),
     };
-    match context.submit_whole(&name, &Op::Delete { if_owner })? {
+    match context.txn.submit(&name, &Op::Delete { if_owner })? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         outcome => Ok(matches!(outcome, Outcome::Released(_))),
     }
@@ -100,8 +100,7 @@ const DBSIZE: Command = Command::new("dbsize", 1, dbsize)
     .example("DBSIZE");
 
 fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    let held = context.access.keys_held(context.client.database());
-    context.observe(held).map(Reply::unsigned)
+    Ok(Reply::unsigned(context.txn.keys_held(context.client.database())?))
 }
 
 /// What Redis would call a key that is held in this mode.
@@ -115,7 +114,7 @@ pub(in crate::command) fn redis_type(mode: Mode) -> &'static str {
 fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Simple("none")) };
     let kind = |slot: &Slot, _| slot.newest().map_or("none", |lease| redis_type(lease.mode));
-    context.observe(context.access.read(&name, kind)).map(Reply::Simple)
+    Ok(Reply::Simple(context.txn.read(&name, kind)?))
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -128,7 +127,7 @@ fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     let count = |context: &mut Context<'_>| {
         let mut held = 0;
         for name in &names {
-            held += usize::from(context.observe(context.access.is_held(name))?);
+            held += usize::from(context.txn.is_held(name)?);
         }
         Ok(Reply::count(held))
     };

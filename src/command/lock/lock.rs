@@ -4,9 +4,9 @@
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::domain::Ttl;
-use crate::engine::{Acquired, Blocked, WaitOutcome};
+use crate::engine::{Acquired, AnyTxn, Blocked, WaitOutcome};
 use crate::journal::Seq;
-use crate::lock::{LeaseExtra, Mode, Outcome, Refusal, Request};
+use crate::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request};
 use crate::reply::Reply;
 
 pub(super) const LOCK: Command = Command::new("lock", -3, run)
@@ -108,19 +108,13 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         meta: found.meta,
         ..LeaseExtra::default()
     });
-    let access = context.access;
-    let wait = found.wait.unwrap_or(0);
-    if wait == 0 || access.is_alone() {
-        let op = crate::lock::Op::Acquire { request, wait: None };
-        let outcome = context.observe(access.submit(&name, &op))?;
-        return reply(outcome);
-    }
-    let until = access.now().after(Ttl::from_millis(wait).ok());
-    match access.submit_or_wait(&name, request, until)? {
-        Acquired::Now(outcome, seq) => {
-            context.seq = context.seq.max(seq);
-            reply(outcome)
-        }
+    let wait = found.wait.filter(|millis| *millis > 0);
+    let (AnyTxn::Shared(txn), Some(wait)) = (context.txn, wait) else {
+        return reply(context.txn.submit(&name, &Op::Acquire { request, wait: None })?);
+    };
+    let until = txn.now().after(Ttl::from_millis(wait).ok());
+    match txn.submit_or_wait(&name, request, until)? {
+        Acquired::Now(outcome) => reply(outcome),
         Acquired::Blocked(parked) => {
             context.parked = Some(parked);
             Ok(Reply::Null)

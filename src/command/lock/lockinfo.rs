@@ -7,7 +7,6 @@ use crate::command::{
     Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, Progress, Steps,
 };
 use crate::domain::{Owner, SessionId, Timestamp};
-use crate::journal::Seq;
 use crate::lock::{Lease, Mode, Slot, Waiter};
 use crate::reply::Reply;
 
@@ -31,11 +30,10 @@ const MEMBER_WORK: usize = 32;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;
-    let snapshot = context.observe(context.access.read(&name, Snapshot::of))?;
+    let snapshot = context.txn.read(&name, Snapshot::of)?;
     let (holders, waiters) =
         (Vec::with_capacity(snapshot.holders.len()), Vec::with_capacity(snapshot.waiters.len()));
-    let seq = context.seq;
-    context.in_turns(Describing { snapshot, seq, holders, waiters })
+    context.in_turns(Describing { snapshot, holders, waiters })
 }
 
 /// What is shown of a lock, as it was at one instant.
@@ -88,7 +86,6 @@ fn meta_bytes(lease: &Lease) -> usize {
 /// A reply that is being made of a [`Snapshot`].
 struct Describing {
     snapshot: Snapshot,
-    seq: Seq,
     holders: Vec<Reply>,
     waiters: Vec<Reply>,
 }
@@ -110,7 +107,6 @@ impl Steps for Describing {
                 return Ok(Progress::More);
             }
         }
-        context.seq = context.seq.max(self.seq);
         Ok(Progress::Done(map([
             ("state", Reply::bulk(snapshot.state)),
             ("limit", snapshot.limit.map_or(Reply::Null, |n| Reply::Integer(i64::from(n)))),
@@ -139,7 +135,7 @@ fn mode_name(mode: Mode) -> &'static str {
 fn session_label(context: &Context<'_>, id: SessionId) -> String {
     match context.client.knows_session(id) {
         true => session_text(id),
-        false => context.access.engine().pseudonyms().short_session(id),
+        false => context.txn.engine().pseudonyms().short_session(id),
     }
 }
 

@@ -37,6 +37,6 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         Some(None) => return Ok(Reply::Integer(0)),
         token => token.flatten(),
     };
-    let outcome = context.observe(context.access.submit(&name, &Op::Renew { owner, ttl, token }))?;
+    let outcome = context.txn.submit(&name, &Op::Renew { owner, ttl, token })?;
     Ok(Reply::Integer(i64::from(matches!(outcome, Outcome::Renewed { .. }))))
 }

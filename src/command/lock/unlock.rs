@@ -23,7 +23,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         Wanted::Any => None,
         Wanted::This(token) => Some(token),
     };
-    let outcome = context.observe(context.access.submit(&name, &Op::Release { owner, token }))?;
+    let outcome = context.txn.submit(&name, &Op::Release { owner, token })?;
     Ok(Reply::Integer(i64::from(matches!(outcome, Outcome::Released(_)))))
 }
 

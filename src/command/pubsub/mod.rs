@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Limits, ServerState};
-use crate::journal::Seq;
+use crate::engine::AnyTxn;
 use crate::reply::Reply;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
 pub use delivery::{PubSub, Publication};
@@ -312,7 +312,7 @@ fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
         ));
     }
     let publication = Publication::message(channel, args.at(2));
-    if context.access.is_alone() {
+    if let AnyTxn::Exclusive(_) = context.txn {
         // EXEC publishes after the transaction, when it no longer has exclusive access.
         context.client.deferred = Some(publication);
         return Ok(Reply::Integer(0));
@@ -338,8 +338,6 @@ impl Steps for Publish {
 pub(in crate::command) struct PublishAll {
     pub(in crate::command) replies: Vec<Reply>,
     pub(in crate::command) publications: VecDeque<(usize, Publication)>,
-    /// What the replies wait for.
-    pub(in crate::command) seq: Seq,
 }
 
 impl Steps for PublishAll {
@@ -349,7 +347,6 @@ impl Steps for PublishAll {
             self.replies[*place] = Reply::count(sent);
             self.publications.pop_front();
         }
-        context.seq = context.seq.max(self.seq);
         Ok(steps::Progress::Done(Reply::Array(std::mem::take(&mut self.replies))))
     }
 }

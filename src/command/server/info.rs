@@ -58,7 +58,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 
 fn server(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let info = &context.server.info;
-    let now = context.access.now();
+    let now = context.txn.now();
     let uptime = now.millis_since(info.started) / 1000;
     write!(out, "redis_version:{REDIS_VERSION}\r\n")?;
     write!(out, "octostore_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
@@ -86,7 +86,7 @@ fn memory(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
 }
 
 fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
-    let engine = context.access.engine();
+    let engine = context.txn.engine();
     let info = &context.server.info;
     let (commits, records) = engine.commits();
     write!(out, "loading:0\r\n")?;
@@ -106,7 +106,7 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let server = context.server;
-    let stats = context.access.engine().lock_stats();
+    let stats = context.txn.engine().lock_stats();
     let (channels, patterns) = server.pubsub.counts();
     write!(out, "total_connections_received:{}\r\n", server.metrics.redis.opened())?;
     write!(out, "rejected_connections:{}\r\n", server.metrics.redis.refused())?;
@@ -124,7 +124,7 @@ fn replication(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
 }
 
 fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
-    let engine = context.access.engine();
+    let engine = context.txn.engine();
     let stats = engine.lock_stats();
     write!(out, "leases:{}\r\n", stats.leases())?;
     write!(out, "waiting:{}\r\n", stats.waiting())?;
@@ -149,7 +149,7 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn keyspace(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     for database in 0..DATABASES {
-        let keys = context.access.engine().lock_stats().keys(database);
+        let keys = context.txn.engine().lock_stats().keys(database);
         if keys > 0 {
             write!(out, "db{database}:keys={keys}\r\n")?;
         }

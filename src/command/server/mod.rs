@@ -18,7 +18,7 @@ const TIME: Command = Command::new("time", 1, time)
     .example("TIME");
 
 fn time(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    let millis = context.access.wall_millis();
+    let millis = context.txn.wall_millis();
     let micros = (millis % 1000) * 1000;
     Ok(Reply::Array(vec![Reply::bulk((millis / 1000).to_string()), Reply::bulk(micros.to_string())]))
 }

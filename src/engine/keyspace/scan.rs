@@ -8,7 +8,6 @@ use super::entry::Entry;
 use super::table::{NameHash, Table};
 use crate::domain::{LockName, Timestamp};
 use crate::engine::{Txn, Unavailable};
-use crate::journal::Seq;
 use crate::lock::{ENDS_PER_STEP, Lease, Mode, Op};
 
 /// Where a scan over the locks of one database is.
@@ -26,7 +25,6 @@ pub struct Scan {
     ahead_max: usize,
     /// The table that was looked at.
     epoch: Option<u64>,
-    seq: Seq,
 }
 
 /// What one call of [`Txn::scan`] did.
@@ -38,7 +36,8 @@ pub struct Scanned {
     pub passed: usize,
     /// There is nothing ahead.
     pub is_done: bool,
-    /// The table was replaced: what earlier calls saw is to be thrown away.
+    /// The table was rebuilt: the scan starts over, and everything that the transaction has seen before this call
+    /// must be thrown away.
     pub is_restarted: bool,
 }
 
@@ -46,8 +45,8 @@ impl Scan {
     /// A scan of a database that starts at `cursor` (0: the start) and looks at about `entries` entries in all.
     pub fn new(database: u8, cursor: u64, entries: usize) -> Scan {
         let ahead_max = entries.clamp(AHEAD_MIN, AHEAD_MAX);
-        let (ahead, epoch, seq) = (Vec::new(), None, Seq::default());
-        Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch, seq }
+        let (ahead, epoch) = (Vec::new(), None);
+        Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch }
     }
 
     /// Where another scan may go on; 0: nowhere, everything was seen. Cursors are hashes: their 32 bits survive
@@ -56,13 +55,8 @@ impl Scan {
         if NameHash::upper(self.next) < Table::PARTS { self.next } else { 0 }
     }
 
-    /// What was seen stands on this.
-    pub fn seq(&self) -> Seq {
-        self.seq
-    }
-
     fn restart(&mut self) {
-        (self.next, self.epoch, self.seq) = (self.from, None, Seq::default());
+        (self.next, self.epoch) = (self.from, None);
         self.ahead.clear();
     }
 }
@@ -112,7 +106,9 @@ impl Txn<'_> {
             let is_restarted = scan.epoch.is_some_and(|epoch| epoch != table.epoch);
             if is_restarted {
                 scan.restart();
+                self.restart(table.epoch);
             }
+            self.enter(table.epoch)?;
             scan.epoch = Some(table.epoch);
             let sessions = &self.engine().core.sessions;
             let may_be_over = sessions.may_be_over(now);
@@ -121,13 +117,13 @@ impl Txn<'_> {
                 !lease.is_over(now) && !session.is_some_and(|session| sessions.is_over(session, now))
             };
             let scanned = scan.advance(table, now, entries, &is_live, &mut each);
-            scan.seq = scan.seq.max(self.engine().last());
+            self.observe(self.engine().last());
             Ok(Scanned { is_restarted, ..scanned })
         })
     }
 
     /// Whether a lock is held. Looks only, unless something of it has ended and is to be freed first.
-    pub fn is_held(&self, name: &LockName) -> Result<(bool, Seq), Unavailable> {
+    pub fn is_held(&self, name: &LockName) -> Result<bool, Unavailable> {
         let is_held = |entry: Option<&Entry>| entry.is_some_and(Entry::has_holder);
         match self.peek(name, is_held)? {
             Some(peeked) => Ok(peeked),
@@ -136,10 +132,10 @@ impl Txn<'_> {
     }
 
     /// Frees what has ended of a lock. Cheap if nothing has.
-    pub(in crate::engine) fn free_ended(&self, name: &LockName) -> Result<Seq, Unavailable> {
+    pub(in crate::engine) fn free_ended(&self, name: &LockName) -> Result<(), Unavailable> {
         match self.peek(name, |_| ())? {
-            Some(((), seq)) => Ok(seq),
-            None => self.submit(name, &Op::Inspect).map(|(_, seq)| seq),
+            Some(()) => Ok(()),
+            None => self.submit(name, &Op::Inspect).map(drop),
         }
     }
 
@@ -148,27 +144,33 @@ impl Txn<'_> {
         &self,
         name: &LockName,
         look: impl FnOnce(Option<&Entry>) -> R,
-    ) -> Result<Option<(R, Seq)>, Unavailable> {
+    ) -> Result<Option<R>, Unavailable> {
         let core = &self.engine().core;
-        self.with_table(|table| {
+        self.in_epoch(|table| {
             // Under the guard of the table, as a scan does.
             self.engine().check_up()?;
             let now = self.now();
             if core.sessions.may_be_over(now) {
                 return Ok(None);
             }
-            Ok(table.peek(core.hash.of(name), name, |entry, next_deadline| {
+            let peeked = table.peek(core.hash.of(name), name, |entry, next_deadline| {
                 (next_deadline > now).then(|| look(entry))
+            });
+            Ok(peeked.map(|(peeked, seq)| {
+                self.observe(seq);
+                peeked
             }))
         })
     }
 
     /// How many locks of a database are held; those that have ended and were not swept yet included.
-    pub fn keys_held(&self, database: u8) -> Result<(u64, Seq), Unavailable> {
+    pub fn keys_held(&self, database: u8) -> Result<u64, Unavailable> {
         self.sweep_sessions(ENDS_PER_STEP)?;
-        self.with_table(|_| {
+        self.in_epoch(|_| {
             self.engine().check_up()?;
-            Ok((self.engine().core.lock_stats.keys(database), self.engine().last()))
+            let keys = self.engine().core.lock_stats.keys(database);
+            self.observe(self.engine().last());
+            Ok(keys)
         })
     }
 }

@@ -5,7 +5,7 @@
 //! names dashmap.
 //! Absent: rules, records, clocks.
 
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
@@ -14,6 +14,7 @@ use dashmap::mapref::entry::Entry as MapEntry;
 use super::entry::Entry;
 use crate::domain::{LockName, Owner, Timestamp};
 use crate::engine::expiry::Tick;
+use crate::entropy::Entropy;
 use crate::journal::Seq;
 use crate::lock::Slot;
 
@@ -84,8 +85,8 @@ impl Guarded<'_> {
 }
 
 /// Hashes names; the key is secret and stays the same for the life of the process, so that scans survive rebuilds.
-#[derive(Clone, Default)]
-pub(in crate::engine) struct NameHash(RandomState);
+#[derive(Clone)]
+pub(in crate::engine) struct NameHash(DefaultHasher);
 
 impl NameHash {
     /// Of ten million names, one in a thousand shares its hash with another: an entry of their chain is larger, and that is all.
@@ -94,15 +95,20 @@ impl NameHash {
     /// How many different upper parts there are.
     pub(in crate::engine) const UPPER_PARTS: usize = 1 << (NameHash::BITS - NameHash::LOWER_BITS);
 
+    /// With a key of its own, that no client can guess.
+    pub(in crate::engine) fn new(entropy: &Entropy) -> NameHash {
+        NameHash(entropy.hasher())
+    }
+
     pub(in crate::engine) fn of(&self, name: &LockName) -> u64 {
-        let mut hasher = self.0.build_hasher();
+        let mut hasher = self.0.clone();
         hasher.write(name.as_bytes());
         hasher.finish() >> (u64::BITS - NameHash::BITS)
     }
 
     /// The hash of a lock, by its hash, and an owner.
     pub(in crate::engine) fn with_owner(&self, hash: u64, owner: &Owner) -> u64 {
-        let mut hasher = self.0.build_hasher();
+        let mut hasher = self.0.clone();
         hasher.write_u64(hash);
         hasher.write(owner.as_bytes());
         hasher.finish()

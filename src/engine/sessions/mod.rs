@@ -26,15 +26,16 @@ impl Txn<'_> {
         name: &str,
         account: Option<&str>,
         ttl: Option<Ttl>,
-    ) -> Result<(SessionId, Seq), Unavailable> {
+    ) -> Result<SessionId, Unavailable> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            Unavailable::Journal(JournalError::Io { what: format!("no random numbers: {error}") })
-        })?;
-        let id = SessionId::from_random(bytes);
         let core = &self.engine().core;
+        core.config
+            .entropy
+            .fill(&mut bytes)
+            .map_err(|error| Unavailable::Journal(JournalError::Io { what: error.to_string() }))?;
+        let id = SessionId::from_random(bytes);
         if core.sessions.len() >= core.config.sessions_max {
-            return Err(Unavailable::SessionsMax);
+            return Err(self.refuse(Unavailable::SessionsMax));
         }
         if ttl.is_none() {
             core.sessions.connection(id, true);
@@ -42,41 +43,33 @@ impl Txn<'_> {
         let deadline = self.now().after(ttl);
         let record =
             SessionRecord { id, name: name.to_owned(), account: account.map(Box::from), ttl, deadline };
-        let opened = self.with_table(|table| {
-            let opened = Record::Session(record.clone());
-            let seq = self.engine().journal().append(table.epoch, [opened]).map_err(Unavailable::Journal)?;
+        let opened = self.in_epoch(|table| {
+            self.append(table, Record::Session(record.clone()))?;
             core.sessions.put(record);
-            Ok(seq)
+            Ok(())
         });
         if ttl.is_none() && opened.is_err() {
             core.sessions.connection(id, false);
         }
         core.deadlines.alarm.armed(deadline);
-        Ok((id, opened?))
+        opened.map(|()| id)
     }
 
-    /// Moves the end of a session to its TTL from now. Answers when it ends.
-    pub fn keep_alive(&self, id: SessionId) -> Result<(Timestamp, Seq), Unavailable> {
+    /// Moves the end of a session to its TTL from now. Returns when it ends.
+    pub fn keep_alive(&self, id: SessionId) -> Result<Timestamp, Unavailable> {
         self.engine().check_up()?;
         let core = &self.engine().core;
-        let kept = self.with_table(|table| {
-            core.sessions.keep(
-                id,
-                || self.now(),
-                |record| {
-                    let kept = Record::Session(record);
-                    self.engine().journal().append(table.epoch, [kept]).map_err(Unavailable::Journal)
-                },
-            )
+        let kept = self.in_epoch(|table| {
+            core.sessions.keep(id, || self.now(), |record| self.append(table, Record::Session(record)))
         });
-        match kept? {
-            Some((deadline, seq)) => {
+        match kept.map_err(|why| self.refuse(why))? {
+            Some(deadline) => {
                 core.deadlines.alarm.armed(deadline);
-                Ok((deadline, seq))
+                Ok(deadline)
             }
             None => {
                 self.end_session(id, false, false)?;
-                Err(Unavailable::NoSession)
+                Err(self.refuse(Unavailable::NoSession))
             }
         }
     }
@@ -87,23 +80,25 @@ impl Txn<'_> {
     }
 
     /// What is known of a session, and how many locks it has.
-    pub fn session(&self, id: SessionId) -> Result<(SessionRecord, usize, Seq), Unavailable> {
+    pub fn session(&self, id: SessionId) -> Result<(SessionRecord, usize), Unavailable> {
         let read = |session: &Session| (session.record.clone(), session.locks());
-        self.with_table(|_| {
+        self.in_epoch(|_| {
             self.engine().check_up()?;
             let found = self.engine().core.sessions.get(id, self.now(), read);
-            let (record, locks) = found.ok_or(Unavailable::NoSession)?;
-            Ok((record, locks, self.engine().last()))
+            self.observe(self.engine().last());
+            found.ok_or(Unavailable::NoSession)
         })
     }
 
     /// Ends a session and, at the same instant, all its leases. Answers how many these were; if there are more than
     /// `FREED_AT_ONCE` locks, leases count that reached their own deadline just now and were not swept.
     /// `clean`: its owner asked, so no lock-delay is due.
-    pub fn close_session(&self, id: SessionId, clean: bool) -> Result<(u32, Seq), Unavailable> {
+    pub fn close_session(&self, id: SessionId, clean: bool) -> Result<u32, Unavailable> {
         let is_over = !self.has_session(id);
         let ended = self.end_session(id, clean, true)?;
-        let (sessions, seq) = (&self.engine().core.sessions, ended.ok_or(Unavailable::NoSession)?);
+        // All of it depends on the end of the session alone.
+        self.observe(ended.ok_or_else(|| self.refuse(Unavailable::NoSession))?);
+        let sessions = &self.engine().core.sessions;
         let swept = sessions
             .to_free(Some(id), FREED_AT_ONCE)
             .into_iter()
@@ -111,10 +106,16 @@ impl Txn<'_> {
         let freed = sessions.freed(id);
         swept?;
         if is_over {
-            return Err(Unavailable::NoSession);
+            return Err(self.refuse(Unavailable::NoSession));
         }
-        // All of it depends on the end of the session alone.
-        Ok((freed.released + freed.left, seq))
+        Ok(freed.released + freed.left)
+    }
+
+    /// Journals a change to a session.
+    fn append(&self, table: &Table, record: Record) -> Result<(), Unavailable> {
+        let seq = self.engine().journal().append(table.epoch, [record]).map_err(Unavailable::Journal)?;
+        self.observe(seq);
+        Ok(())
     }
 
     /// Ends a session for everybody. `None`: there is none that is open.
@@ -124,8 +125,8 @@ impl Txn<'_> {
         is_clean: bool,
         is_awaited: bool,
     ) -> Result<Option<Seq>, Unavailable> {
-        let ended = self
-            .with_table(|table| self.engine().end_session_in(table, id, is_clean, is_awaited, self.now()));
+        let ended =
+            self.in_epoch(|table| self.engine().end_session_in(table, id, is_clean, is_awaited, self.now()));
         // Its locks are to be freed.
         self.engine().core.deadlines.alarm.armed(Timestamp::default());
         ended
@@ -145,10 +146,20 @@ impl Txn<'_> {
         sessions.to_free(None, max).into_iter().try_for_each(|(id, name)| self.free(id, &name))
     }
 
-    /// Frees one lock of what ended with a session.
+    /// Frees one lock of what ended with a session, or, if much has ended, a part of it.
     fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
-        self.submit_to_end(name, &Op::Inspect)?;
-        self.engine().core.sessions.is_freed(id, name);
+        let epoch = self.with_table(|table| table.epoch);
+        match self.submit(name, &Op::Inspect) {
+            Ok(_) => {}
+            Err(Unavailable::Unsettled) => return Ok(()),
+            Err(other) => return Err(other),
+        }
+        self.with_table(|table| {
+            // After a rebuild the session may have the lock again.
+            if table.epoch == epoch {
+                self.engine().core.sessions.is_freed(id, name);
+            }
+        });
         Ok(())
     }
 
@@ -158,13 +169,15 @@ impl Txn<'_> {
             // One that is due has expired, swept or not. If the journal is down it is not known.
             self.end_session(id, false, false).ok()?;
         }
-        self.engine().core.sessions.expired(id, self.now())
+        let expired = self.engine().core.sessions.expired(id, self.now());
+        self.observe_all().ok()?;
+        expired
     }
 
-    /// Whether a session of `account` that expired in the last seconds had a lease of this lock. May be called under the guard
-    /// of a lock.
-    pub fn had_expired_session(&self, account: &str, name: &LockName) -> bool {
-        self.engine().core.sessions.has_expired(account, name, self.now())
+    /// Whether a session of `account` that expired in the last seconds had a lease of this lock.
+    pub fn had_expired_session(&self, account: &str, name: &LockName) -> Result<bool, Unavailable> {
+        let had = self.engine().core.sessions.has_expired(account, name, self.now());
+        self.observe_all().map(|()| had)
     }
 
     /// Forgets that a session has expired.

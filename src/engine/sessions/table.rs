@@ -183,7 +183,7 @@ impl Sessions {
     }
 
     /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over. `members` is how many leases and
-    /// waiters there are, `in_lock` their sessions: if there are many, those that are over are gone through instead.
+    /// waiters there are, `in_lock` their sessions. Goes through these or through all sessions that are over, whichever are fewer.
     pub(in crate::engine) fn over(
         &self,
         now: Timestamp,
@@ -193,12 +193,18 @@ impl Sessions {
         is_in_lock: impl Fn(SessionId) -> bool,
     ) -> Vec<SessionId> {
         let table = self.table();
-        if members <= max {
-            let found: BTreeSet<SessionId> = in_lock.filter(|id| table.is_over(*id, now)).collect();
+        let due = || table.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
+        if members <= max.max(table.ending.len() + due().take(members).count()) {
+            let mut found = BTreeSet::new();
+            for id in in_lock.filter(|id| table.is_over(*id, now)) {
+                found.insert(id);
+                if found.len() == max {
+                    break;
+                }
+            }
             return found.into_iter().collect();
         }
-        let due = table.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
-        table.ending.keys().copied().chain(due).filter(|id| is_in_lock(*id)).take(max).collect()
+        table.ending.keys().copied().chain(due()).filter(|id| is_in_lock(*id)).take(max).collect()
     }
 
     /// Adds a session.
@@ -219,8 +225,8 @@ impl Sessions {
         &self,
         id: SessionId,
         now: impl FnOnce() -> Timestamp,
-        journal: impl FnOnce(SessionRecord) -> Result<Seq, Unavailable>,
-    ) -> Result<Option<(Timestamp, Seq)>, Unavailable> {
+        journal: impl FnOnce(SessionRecord) -> Result<(), Unavailable>,
+    ) -> Result<Option<Timestamp>, Unavailable> {
         let table = &mut *self.table();
         let session = table.sessions.get_mut(&id).ok_or(Unavailable::NoSession)?;
         let (was, now) = (session.record.deadline, now());
@@ -228,14 +234,14 @@ impl Sessions {
             return Ok(None);
         }
         let deadline = now.after(session.record.ttl);
-        let seq = journal(SessionRecord { deadline, ..session.record.clone() })?;
+        journal(SessionRecord { deadline, ..session.record.clone() })?;
         session.record.deadline = deadline;
         if deadline != Timestamp::NEVER {
             table.deadlines.remove(&(was, id));
             table.deadlines.insert((deadline, id));
         }
         self.publish(table);
-        Ok(Some((deadline, seq)))
+        Ok(Some(deadline))
     }
 
     /// Ends a session for everybody, once `journal` has its end: before that of any of its leases. `None`: there is none of
@@ -299,15 +305,6 @@ impl Sessions {
         }
     }
 
-    /// A session that is not there has a lease in a recovered lock: its end was committed, and that of the lease was not.
-    pub(in crate::engine) fn was_ended(&self, id: SessionId) {
-        let mut table = self.table();
-        if !table.sessions.contains_key(&id) {
-            table.ending.entry(id).or_default();
-            self.publish(&table);
-        }
-    }
-
     /// Reads a session that is open at `now`.
     pub(in crate::engine) fn get<R>(
         &self,
@@ -318,13 +315,18 @@ impl Sessions {
         self.table().sessions.get(&id).filter(|session| session.record.deadline > now).map(read)
     }
 
-    /// A lock has one lease or waiter more that ends with a session.
-    pub(in crate::engine) fn attach(&self, id: SessionId, name: &LockName, what: MemberKind) {
+    /// Adds a lease or waiter of a lock that ends with a session. Returns whether the session is over already, so that it
+    /// is to be freed: the session may have ended after the request was admitted, or, in a recovered
+    /// lock, its end was committed before that of the lease.
+    pub(in crate::engine) fn attach(&self, id: SessionId, name: &LockName, what: MemberKind) -> bool {
         let table = &mut *self.table();
-        let (names, leases) = match (table.sessions.get_mut(&id), table.ending.get_mut(&id)) {
-            (Some(session), _) => (&mut session.names, &mut session.leases),
-            (None, Some(ending)) => (&mut ending.names, &mut ending.leases),
-            (None, None) => return,
+        let is_over = !table.sessions.contains_key(&id);
+        let (names, leases) = match table.sessions.get_mut(&id) {
+            Some(session) => (&mut session.names, &mut session.leases),
+            None => {
+                let ending = table.ending.entry(id).or_default();
+                (&mut ending.names, &mut ending.leases)
+            }
         };
         let uses = match names.get_mut(name) {
             Some(uses) => uses,
@@ -337,6 +339,10 @@ impl Sessions {
             }
             MemberKind::Waiter => uses.waiters += 1,
         }
+        if is_over {
+            self.publish(table);
+        }
+        is_over
     }
 
     /// A lock has one lease or waiter less that ends with a session.
@@ -466,14 +472,38 @@ mod tests {
     use crate::domain::Ttl;
 
     #[test]
+    fn a_lease_that_is_granted_while_its_session_ends_is_to_be_freed() {
+        let sessions = Sessions::new();
+        let (id, name) = (SessionId(7), LockName::new(0, b"k").expect("a name"));
+        let deadline = Timestamp::NEVER;
+        sessions.put(SessionRecord { id, name: String::new(), account: None, ttl: None, deadline });
+        // The request was admitted before this, and its lease is added after it.
+        let ended = sessions.end(id, true, false, Timestamp::default(), || Ok(Seq::default()));
+        assert_eq!(ended, Ok(Some(Seq::default())));
+        assert!(!sessions.may_be_over(Timestamp::default()), "nothing is left of it");
+        assert!(sessions.attach(id, &name, MemberKind::Lease), "it is over");
+        assert!(sessions.may_be_over(Timestamp::default()));
+        assert_eq!(sessions.to_free(None, 9), [(id, name.clone())]);
+        sessions.detach(id, &name, MemberKind::Lease);
+        assert!(!sessions.may_be_over(Timestamp::default()) && sessions.to_free(None, 9).is_empty());
+    }
+
+    #[test]
     fn what_is_over_is_not_kept_and_nothing_is_journaled_for_it() {
         let sessions = Sessions::new();
         let id = SessionId(7);
         let at = |millis: u64| Timestamp::from_nanos(millis * 1_000_000);
         let ttl = Ttl::from_millis(500).ok();
         sessions.put(SessionRecord { id, name: String::new(), account: None, ttl, deadline: at(500) });
-        let kept = sessions.keep(id, || at(499), |record| Ok(Seq::from_u64(record.deadline.as_nanos())));
-        assert_eq!(kept, Ok(Some((at(999), Seq::from_u64(at(999).as_nanos())))));
+        let kept = sessions.keep(
+            id,
+            || at(499),
+            |record| {
+                assert_eq!(record.deadline, at(999));
+                Ok(())
+            },
+        );
+        assert_eq!(kept, Ok(Some(at(999))));
         assert_eq!(sessions.keep(id, || at(999), |_| panic!("journaled")), Ok(None));
         assert!(sessions.may_be_over(at(999)) && !sessions.may_be_over(at(998)));
         let other = sessions.keep(SessionId(8), || at(0), |_| panic!("journaled"));

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Uri};
+use octostore::auth::UsersConfig;
 use octostore::clock::Clock;
 use octostore::command;
 use octostore::engine::{Engine, EngineConfig};
-use octostore::http::{HttpConfig, HttpState, UsersConfig, parts};
+use octostore::entropy::Entropy;
+use octostore::http::{HttpConfig, HttpState, parts};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::ServerMetrics;
 use tower_service::Service;
@@ -25,6 +27,7 @@ fn state() -> Arc<HttpState> {
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,
+        entropy: Entropy::seeded(0),
     };
     let backend = Box::new(MemoryBackend::default());
     let engine = Engine::start(backend, Clock::manual(), config).expect("nothing to recover");

@@ -5,6 +5,7 @@
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, Ttl};
 use octostore::engine::{Engine, EngineConfig};
+use octostore::entropy::Entropy;
 use octostore::journal::{Durability, SqliteBackend};
 use octostore::lock::{Op, Outcome, Request};
 
@@ -17,6 +18,7 @@ fn config() -> EngineConfig {
         leases_per_account_max: 1000,
         token_floor: 0,
         boot: Some("boot".into()),
+        entropy: Entropy::seeded(0),
     }
 }
 
@@ -47,14 +49,15 @@ pub(crate) fn run(input: &[u8]) {
     let name = LockName::new(0, b"a lock that no corpus has").expect("within limits");
     let owner = Owner::new(b"me").expect("within limits");
     let request = Request::exclusive(owner.clone(), Ttl::from_millis(1000).ok());
-    let granted = engine.access().submit(&name, &Op::Acquire { request, wait: None });
+    let txn = engine.txn();
+    let granted = txn.submit(&name, &Op::Acquire { request, wait: None });
     // Damage that shows only when it is written to is an error, too.
-    let Ok((Outcome::Granted { token, .. }, seq)) = granted else { return };
+    let Ok(Outcome::Granted { token, .. }) = granted else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let is_durable = runtime.block_on(engine.barrier(seq)).is_ok();
+    let is_durable = runtime.block_on(engine.barrier(txn.finish())).is_ok();
     drop(engine);
     if is_durable && let Some(engine) = start() {
-        let found = engine.access().read(&name, |slot, _| slot.lease(token).map(|lease| lease.owner.clone()));
-        assert_eq!(found.expect("it has started").0, Some(owner));
+        let found = engine.txn().read(&name, |slot, _| slot.lease(token).map(|lease| lease.owner.clone()));
+        assert_eq!(found.expect("it has started"), Some(owner));
     }
 }

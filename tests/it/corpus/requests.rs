@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
+use octostore::auth::CurrentPassword;
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, Clients, CurrentPassword, Execution, Limits, PubSub, ServerInfo, ServerState,
+    self, AfterReply, Client, Clients, Execution, Limits, PubSub, ServerInfo, ServerState,
 };
 use octostore::domain::Timestamp;
 use octostore::engine::{Engine, EngineConfig};
+use octostore::entropy::Entropy;
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::{Count, ServerMetrics};
 use octostore::resp::parts::{ScanLimits, Scanner, encode};
@@ -27,6 +29,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,
+        entropy: Entropy::seeded(0),
     };
     let backend = Box::new(MemoryBackend::default());
     Arc::new(ServerState {
@@ -99,10 +102,10 @@ pub(crate) fn run(input: &[u8]) {
                 break execution;
             }
         };
-        if let AfterReply::Steps(mut steps) = execution.next {
+        if let AfterReply::Steps(mut request) = execution.next {
             let is_answered = execution.reply.is_some();
             execution = loop {
-                if let Some(execution) = client.advance(&server, &mut *steps) {
+                if let Some(execution) = client.advance(&server, &mut request) {
                     break execution;
                 }
             };

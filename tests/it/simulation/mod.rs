@@ -10,6 +10,8 @@ mod network;
 mod oracle;
 mod world;
 
+use std::ops::Range;
+
 use crate::linearizability;
 use crate::support::random::setting;
 use world::{Defect, World};
@@ -30,12 +32,17 @@ fn live(seed: u64, defect: Option<Defect>, is_traced: bool) -> Result<(), (Strin
     lived.map_err(|why| (why, world.trace()))
 }
 
+/// The first `count` seeds, unless the environment asks for others.
+fn seeds(count: u64) -> Range<u64> {
+    match setting("OCTOSTORE_TEST_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("OCTOSTORE_TEST_SEEDS").unwrap_or(count),
+    }
+}
+
 #[test]
 fn no_seed_breaks_a_promise() {
-    let seeds = match setting("OCTOSTORE_TEST_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..setting("OCTOSTORE_TEST_SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = seeds(SEEDS);
     for seed in seeds.clone() {
         if let Err((why, _)) = live(seed, None, false) {
             let (_, trace) = live(seed, None, true).err().unwrap_or_default();
@@ -57,5 +64,31 @@ fn every_defect_is_found() {
         let found = (0..SEEDS).find(|seed| live(*seed, Some(defect), false).is_err());
         println!("{defect:?}: found by seed {found:?}");
         assert!(found.is_some(), "{defect:?} is not found");
+    }
+}
+
+/// A failure can be repeated: the seed decides everything, the order of expired locks included.
+#[test]
+fn two_runs_of_a_seed_have_the_same_trace() {
+    let trace = |seed| {
+        let mut world = World::new(seed, None, true);
+        let lived = (0..STEPS).try_for_each(|_| world.step()).and_then(|()| world.end());
+        (lived, world.trace())
+    };
+    for seed in seeds(40) {
+        let (first, second) = (trace(seed), trace(seed));
+        assert!(first == second, "{}\nseed {seed}: {}", first.1, difference(&first.1, &second.1));
+    }
+}
+
+/// The lines at which two traces part.
+fn difference(first: &str, second: &str) -> String {
+    let (mut first, mut second) = (first.lines(), second.lines());
+    loop {
+        match (first.next(), second.next()) {
+            (one, other) if one != other => return format!("first run: {one:?}\nsecond run: {other:?}"),
+            (None, _) => return "the results differ".into(),
+            _ => {}
+        }
     }
 }

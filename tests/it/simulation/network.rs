@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use octostore::engine::{Acquired, Blocked, Unavailable, WaitOutcome};
+use octostore::engine::{Acquired, Blocked, SharedTxn, Unavailable, WaitOutcome};
 use octostore::journal::Seq;
 use octostore::lock::{Op, Outcome, Refusal};
 
@@ -43,7 +43,7 @@ pub(super) struct InFlight {
 }
 
 pub(super) enum Run {
-    Answered(Answer, Seq),
+    Answered(Answer),
     Blocked(Blocked),
 }
 
@@ -60,20 +60,21 @@ impl World {
         self.say(|| format!("the server runs for client {client}: {}", shown(&request.ask)));
         let engine = Arc::clone(&self.engine);
         let (at_ms, parked) = (self.now_ms, None);
-        let one_commit = engine.one_commit();
-        request.progress = match self.run(&request) {
-            Ok(Run::Answered(answer, seq)) => Progress::Answered { answer, seq, at_ms, parked },
+        let txn = engine.txn();
+        let run = self.run(&txn, &request);
+        let seq = txn.finish();
+        request.progress = match run {
+            Ok(Run::Answered(answer)) => Progress::Answered { answer, seq, at_ms, parked },
             Ok(Run::Blocked(parked)) => Progress::Blocked(parked, self.next_in_order()),
             Err(Unavailable::NoSession) => {
                 let answer = match &request.ask {
                     Ask::KeepAlive { session } | Ask::CloseSession { session } => Answer::NoSession(*session),
                     _ => Answer::Error,
                 };
-                Progress::Answered { answer, seq: engine.last(), at_ms, parked }
+                Progress::Answered { answer, seq, at_ms, parked }
             }
             Err(_) => Progress::Answered { answer: Answer::Error, seq: Seq::default(), at_ms, parked },
         };
-        drop(one_commit);
         if request.is_cut {
             // It came late: the client may have asked again, and been answered, since.
             self.rely_on_less(client, &request.ask);
@@ -90,9 +91,7 @@ impl World {
         }
     }
 
-    pub(super) fn run(&mut self, request: &InFlight) -> Result<Run, Unavailable> {
-        let engine = Arc::clone(&self.engine);
-        let access = engine.access();
+    pub(super) fn run(&mut self, txn: &SharedTxn<'_>, request: &InFlight) -> Result<Run, Unavailable> {
         let owner = owner(request.client);
         let done = |outcome: Outcome| {
             if let Outcome::Refused(Refusal::OtherMode(_) | Refusal::OtherSession) = outcome {
@@ -106,40 +105,36 @@ impl World {
                 _ => Answered::Refused,
             })
         };
-        let (answer, seq) = match &request.ask {
+        let answer = match &request.ask {
             Ask::Lock { key, request: asked, wait: Some(wait) } => {
                 let until = self.clock.now().after(Some(*wait));
-                match access.submit_or_wait(&name(*key), asked.clone(), until)? {
+                match txn.submit_or_wait(&name(*key), asked.clone(), until)? {
                     Acquired::Blocked(parked) => return Ok(Run::Blocked(parked)),
-                    Acquired::Now(outcome, seq) => (done(outcome), seq),
+                    Acquired::Now(outcome) => done(outcome),
                 }
             }
             Ask::Lock { key, request: asked, wait: None } => {
                 let op = Op::Acquire { request: asked.clone(), wait: None };
-                let (outcome, seq) = access.submit(&name(*key), &op)?;
-                (done(outcome), seq)
+                done(txn.submit(&name(*key), &op)?)
             }
             Ask::Unlock { key, token } => {
                 let op = match self.defect {
                     Some(Defect::ReleasesByName) => Op::Force,
                     _ => Op::Release { owner, token: *token },
                 };
-                let (outcome, seq) = access.submit(&name(*key), &op)?;
-                (done(outcome), seq)
+                done(txn.submit(&name(*key), &op)?)
             }
             Ask::Renew { key, token, ttl } => {
                 let op = Op::Renew { owner, ttl: Some(*ttl), token: *token };
-                let (outcome, seq) = access.submit(&name(*key), &op)?;
-                (done(outcome), seq)
+                done(txn.submit(&name(*key), &op)?)
             }
             Ask::Fence { key } => {
                 let newest =
-                    access.read(&name(*key), |slot, _| slot.newest().map_or(0, |lease| lease.token.get()));
-                let (token, seq) = newest?;
-                (Answer::Lock(Answered::Token(token)), seq)
+                    txn.read(&name(*key), |slot, _| slot.newest().map_or(0, |lease| lease.token.get()));
+                Answer::Lock(Answered::Token(newest?))
             }
             Ask::Force { key } => {
-                let (outcome, seq) = access.submit(&name(*key), &Op::Force)?;
+                let outcome = txn.submit(&name(*key), &Op::Force)?;
                 let key = *key;
                 // The operator says so to everyone, and who is being answered hears of it.
                 self.forget_beliefs(|belief| belief.key == key);
@@ -148,22 +143,19 @@ impl World {
                     request.is_overtaken |= is_answered && request.ask.key() == Some(key);
                 }
                 self.freed = Some(key);
-                (done(outcome), seq)
+                done(outcome)
             }
-            Ask::OpenSession { ttl } => {
-                let (id, seq) = access.open_session("simulated", None, Some(*ttl))?;
-                (Answer::Session(id), seq)
-            }
+            Ask::OpenSession { ttl } => Answer::Session(txn.open_session("simulated", None, Some(*ttl))?),
             Ask::KeepAlive { session } => {
-                let (_, seq) = access.keep_alive(*session)?;
-                (Answer::SessionKept(*session), seq)
+                txn.keep_alive(*session)?;
+                Answer::SessionKept(*session)
             }
             Ask::CloseSession { session } => {
-                let (_, seq) = access.close_session(*session, self.random.permille(500))?;
-                (Answer::SessionClosed, seq)
+                txn.close_session(*session, self.random.permille(500))?;
+                Answer::SessionClosed
             }
         };
-        Ok(Run::Answered(answer, seq))
+        Ok(Run::Answered(answer))
     }
 
     pub(super) fn answer_one(&mut self) -> Result<(), String> {
@@ -205,8 +197,6 @@ impl World {
         let given_back = key.filter(|_| request.call.is_some());
         let given_back =
             given_back.map(|key| (key, self.record_open(key, Asked::RevertGrant { owner: client as u8 })));
-        let engine = Arc::clone(&self.engine);
-        let one_commit = engine.one_commit();
         match request.progress {
             Progress::Blocked(parked, _) if self.defect == Some(Defect::GrantsToTheDead) => {
                 self.ghosts.push(parked)
@@ -220,7 +210,6 @@ impl World {
             }
             _ => {}
         }
-        drop(one_commit);
         if let Some((key, call)) = given_back {
             self.close_call(Some(key), Some(call), None);
         }
@@ -252,8 +241,8 @@ impl World {
             // If the lease before had ended and nobody had looked, the grant came first, and was freed at once.
             let is_overtaken = match (verdict, self.freed) {
                 (WaitOutcome::Granted(token, _), Some(forced)) if key == Some(forced) => {
-                    let has = self.engine.access().read(&name(forced), |slot, _| slot.lease(token).is_some());
-                    !has.is_ok_and(|(has, _)| has)
+                    let has = self.engine.txn().read(&name(forced), |slot, _| slot.lease(token).is_some());
+                    !has.is_ok_and(|has| has)
                 }
                 _ => false,
             };

@@ -53,11 +53,11 @@ impl World {
             if left == 0 {
                 continue;
             }
-            let lease = engine.access().read(&name(belief.key), |slot, now| {
+            let lease = engine.txn().read(&name(belief.key), |slot, now| {
                 let lease = slot.lease_of(&owner(belief.client));
                 lease.map(|lease| (lease.token.get(), lease.deadline.millis_left(now).unwrap_or(u64::MAX)))
             });
-            let Ok((found, _)) = lease else { continue };
+            let Ok(found) = lease else { continue };
             let limit = if belief.session.is_some() { 0 } else { left };
             let is_there = found.is_some_and(|(token, found)| token == belief.token && found >= limit);
             ensure(is_there, || {
@@ -93,11 +93,14 @@ impl World {
 
     /// Everyone goes, and time passes: nothing is left, in memory or on disk.
     pub(crate) fn end(&mut self) -> Result<(), String> {
+        let engine = Arc::clone(&self.engine);
+        let one_commit = engine.one_commit();
         for request in std::mem::take(&mut self.requests) {
             self.end_cut(request);
         }
         self.beliefs.clear();
         self.ghosts.clear();
+        drop(one_commit);
         for _ in 0..3 {
             self.now_ms += LONGEST_MS;
             self.clock.advance_millis(LONGEST_MS);

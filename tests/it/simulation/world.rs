@@ -9,6 +9,7 @@ use std::sync::Arc;
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, SessionId, Ttl};
 use octostore::engine::{Blocked, Engine, EngineConfig};
+use octostore::entropy::Entropy;
 use octostore::journal::{Durability, JournalError};
 
 use super::clients::Client;
@@ -60,6 +61,7 @@ pub(crate) struct World {
     pub(super) defect: Option<Defect>,
     pub(super) disk: Arc<Disk>,
     pub(super) clock: Clock,
+    pub(super) entropy: Entropy,
     pub(super) engine: Arc<Engine>,
     pub(super) boots: u32,
     pub(super) now_ms: u64,
@@ -82,15 +84,17 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, defect: Option<Defect>, is_traced: bool) -> World {
         let (disk, clock) = (Arc::new(Disk::default()), Clock::manual());
+        let entropy = Entropy::seeded(seed);
         if defect == Some(Defect::TokensComeBack) {
             disk.forget_reservations();
         }
         World {
             random: Random::new(seed),
             defect,
-            engine: start(&disk, &clock, 0).expect("an empty disk"),
+            engine: start(&disk, &clock, &entropy, 0).expect("an empty disk"),
             disk,
             clock,
+            entropy,
             boots: 0,
             now_ms: 0,
             order: 0,
@@ -126,13 +130,15 @@ impl World {
 
     /// Does one thing. Says what is wrong, if anything is.
     pub(crate) fn step(&mut self) -> Result<(), String> {
+        // What a step changes lands in one commit: the commit thread must not take a part of it by chance.
+        let engine = Arc::clone(&self.engine);
+        let one_commit = engine.one_commit();
         match self.random.below(1000) {
             0..300 => self.ask(),
             300..550 => self.deliver_one(),
             550..720 => self.answer_one()?,
             720..800 => self.let_time_pass(),
             800..850 => {
-                let _one_commit = self.engine.one_commit();
                 self.engine.expire_due();
             }
             850..930 => self.commit(),
@@ -143,6 +149,7 @@ impl World {
             _ => self.crash()?,
         }
         self.hear_waiters()?;
+        drop(one_commit);
         self.freed = None;
         self.wait_for_journal();
         self.check()
@@ -238,7 +245,7 @@ impl World {
         } else {
             self.clock.advance_millis(down_ms);
         }
-        self.engine = start(&self.disk, &self.clock, self.boots)?;
+        self.engine = start(&self.disk, &self.clock, &self.entropy, self.boots)?;
         self.wait_for_journal();
         self.look_at_beliefs()
     }
@@ -263,7 +270,12 @@ pub(super) fn ttl(millis: u64) -> Ttl {
     Ttl::from_millis(millis).expect("a short TTL")
 }
 
-pub(super) fn start(disk: &Arc<Disk>, clock: &Clock, boots: u32) -> Result<Arc<Engine>, String> {
+pub(super) fn start(
+    disk: &Arc<Disk>,
+    clock: &Clock,
+    entropy: &Entropy,
+    boots: u32,
+) -> Result<Arc<Engine>, String> {
     let config = EngineConfig {
         durability: Durability::Always,
         locks_max: 1000,
@@ -272,6 +284,7 @@ pub(super) fn start(disk: &Arc<Disk>, clock: &Clock, boots: u32) -> Result<Arc<E
         leases_per_account_max: 1000,
         token_floor: 0,
         boot: Some(format!("boot {boots}")),
+        entropy: entropy.clone(),
     };
     Engine::start(disk.backend(), clock.clone(), config)
         .map_err(|why| format!("what was kept is refused: {why}"))

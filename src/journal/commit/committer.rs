@@ -1,0 +1,184 @@
+//! One commit: take a batch, write it, publish the result.
+//!
+//! Guarantees: one commit at a time; a result is published only after the backend returned; a
+//! commit that fails or panics fails everything in flight; records that came too late for a commit
+//! are not forgotten. Not here: when to commit.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+
+use super::barrier::Barriers;
+use super::queue::{Batch, CommitQueue, LARGE_COMMIT_RECORDS_MIN};
+use super::sync::{AtomicBool, AtomicU64, Mutex};
+use crate::journal::{Attempt, Backend, JournalError, Record};
+
+/// A commit that takes longer is slow: its thread does nothing else meanwhile.
+pub(super) const SLOW_COMMIT_NANOS: u64 = 2_000_000;
+/// Fast commits in a row after which callers make them again.
+pub(super) const FAST_COMMITS_MIN: u32 = 8;
+/// Room kept from one commit to the next, in records.
+const SPARE_RECORDS_MAX: usize = 8192;
+
+/// Nanoseconds that have passed since some fixed moment.
+pub type Stopwatch = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// The state in memory that the journal makes durable. Called on the commit thread after a failure.
+pub trait Recover: Send {
+    /// Storage does not work. Called before each attempt to rebuild, and as often if there are no
+    /// more attempts: requests that wait for anything but a commit must learn of it.
+    fn suspend(&mut self);
+
+    /// Rebuilds the state, as that of `epoch`, from what `backend` holds.
+    fn rebuild(&mut self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError>;
+}
+
+/// The queue, the barriers, and the backend between them.
+pub(super) struct Committer {
+    pub(super) queue: CommitQueue,
+    pub(super) barriers: Barriers,
+    pub(super) writer: Mutex<Writer>,
+    pace: Pace,
+    stopwatch: Stopwatch,
+    commits: AtomicU64,
+    records: AtomicU64,
+}
+
+/// The thread that has it locked commits. Lock it before the queue.
+pub(super) struct Writer {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) state: Box<dyn Recover>,
+    /// Room for the records that come during a commit.
+    spare: Vec<Record>,
+    /// Since the last slow one.
+    fast_commits: u32,
+}
+
+/// Which threads commit.
+struct Pace {
+    may_commit_on_caller: bool,
+    /// Recent commits were slow, or found the storage locked.
+    is_slow: AtomicBool,
+    /// The last commit was large.
+    is_large: AtomicBool,
+}
+
+impl Committer {
+    pub(super) fn new(backend: Box<dyn Backend>, state: Box<dyn Recover>, stopwatch: Stopwatch) -> Committer {
+        let traits = backend.traits();
+        let writer = Writer { backend, state, spare: Vec::new(), fast_commits: FAST_COMMITS_MIN };
+        Committer {
+            queue: CommitQueue::new(traits.batch_bytes_max),
+            barriers: Barriers::new(),
+            writer: Mutex::new(writer),
+            pace: Pace {
+                may_commit_on_caller: traits.commit_on_caller,
+                is_slow: AtomicBool::new(false),
+                is_large: AtomicBool::new(false),
+            },
+            stopwatch,
+            commits: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+        }
+    }
+
+    /// Commits made, and records written by them.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.commits.load(Ordering::Relaxed), self.records.load(Ordering::Relaxed))
+    }
+
+    /// Whether the next commit is to be left to the commit thread.
+    pub(super) fn is_for_commit_thread(&self) -> bool {
+        !self.pace.may_commit_on_caller
+            || self.pace.is_large.load(Ordering::Relaxed)
+            || self.pace.is_slow.load(Ordering::Relaxed)
+    }
+
+    /// Commits what is pending, unless that is for the commit thread or another thread is at it.
+    pub(super) fn commit_on_caller(&self) {
+        if self.is_for_commit_thread() || self.queue.is_large() {
+            return self.queue.request_commit();
+        }
+        // The thread that commits wakes a barrier for what it did not take.
+        let Some(mut writer) = self.writer.try_lock() else { return };
+        self.commit_batch(&mut writer, |backend, records| backend.try_commit(records));
+        drop(writer);
+        self.wake_next();
+    }
+
+    /// Commits, and waits for storage that another process has locked. For the commit thread.
+    pub(super) fn commit(&self) {
+        self.commit_batch(&mut self.writer.lock(), |backend, records| {
+            backend.commit(records).map(|()| Attempt::Committed)
+        });
+        self.wake_next();
+    }
+
+    /// Wakes a barrier for records that came too late for a commit. Call it with the writer free.
+    pub(super) fn wake_next(&self) {
+        if self.queue.needs_committer() {
+            self.barriers.wake_next();
+        }
+    }
+
+    fn commit_batch(
+        &self,
+        writer: &mut Writer,
+        commit: impl FnOnce(&mut dyn Backend, &[Record]) -> Result<Attempt, JournalError>,
+    ) {
+        let Some(batch) = self.queue.take_batch(&mut writer.spare) else { return };
+        let records = batch.records.len();
+        let started = (self.stopwatch)();
+        let backend = writer.backend.as_mut();
+        let commit = AssertUnwindSafe(|| commit(backend, &batch.records));
+        // The state is loaded anew after a panic, as after every failure.
+        let panicked = |_| Err(JournalError::Io { what: "the commit panicked".into() });
+        let outcome = catch_unwind(commit).unwrap_or_else(panicked);
+        let nanos = (self.stopwatch)().saturating_sub(started);
+        let was_slow = nanos > SLOW_COMMIT_NANOS || outcome == Ok(Attempt::WouldBlock);
+        self.record_pace(writer, records, was_slow);
+        match outcome {
+            Ok(Attempt::Committed) => {
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                self.records.fetch_add(records as u64, Ordering::Relaxed);
+                self.barriers.publish_durable(batch.last);
+                keep_room(writer, batch);
+            }
+            Ok(Attempt::WouldBlock) => self.queue.put_back(batch),
+            Err(error) => self.fail(records, error),
+        }
+    }
+
+    /// Remembers how large a commit was, and whether it was slow.
+    fn record_pace(&self, writer: &mut Writer, records: usize, was_slow: bool) {
+        writer.fast_commits = if was_slow { 0 } else { writer.fast_commits.saturating_add(1) };
+        self.pace.is_slow.store(writer.fast_commits < FAST_COMMITS_MIN, Ordering::Relaxed);
+        self.pace.is_large.store(records >= LARGE_COMMIT_RECORDS_MIN, Ordering::Relaxed);
+    }
+
+    /// Fails everything in flight: the queue, and the `taken` records of the batch before it. The
+    /// commit thread recovers.
+    pub(super) fn fail(&self, taken: usize, error: JournalError) {
+        let (first, last) = self.queue.fail(taken, error.clone());
+        self.barriers.publish_failed(first, last);
+        self.queue.changed.notify_all();
+        // Last, because a log that blocks must delay nothing.
+        log_failure(&error);
+    }
+}
+
+/// Frees the records of a batch, after everything that depends on the commit, and keeps their room.
+fn keep_room(writer: &mut Writer, mut batch: Batch) {
+    batch.records.clear();
+    if batch.records.capacity() <= SPARE_RECORDS_MAX {
+        writer.spare = batch.records;
+    }
+}
+
+/// Logs why nothing can be changed, and what ends that. The text of `error` says what to do.
+pub(super) fn log_failure(error: &JournalError) {
+    if error.is_retryable() {
+        tracing::error!(%error, "storage failed; nothing can be locked or released until it works again");
+    } else {
+        tracing::error!(%error, "storage failed for good; all requests are refused until a restart");
+    }
+}

@@ -1,0 +1,51 @@
+//! Commits on the threads of the runtime, each when it has no ready task left.
+//!
+//! Guarantees: a commit that was scheduled is made when its thread parks, by this thread or by the
+//! one that is asked or already commits; threads that never call the hook leave theirs to the
+//! commit thread. Not here: the commit itself.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use super::committer::Committer;
+use super::sync::thread_local;
+
+thread_local! {
+    /// The journal whose barriers wait on this thread.
+    static SCHEDULED: RefCell<Option<Arc<Committer>>> = const { RefCell::new(None) };
+    /// [`commit_before_park`] is called on this thread.
+    static IS_HOOKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Commits the records that barriers polled on this thread wait for. May block for one commit. For
+/// the runtime to call whenever a thread is about to park.
+pub fn commit_before_park() {
+    IS_HOOKED.with(|is_hooked| is_hooked.set(true));
+    if let Some(committer) = SCHEDULED.with(RefCell::take) {
+        committer.commit_on_caller();
+    }
+}
+
+/// Schedules a commit: on this thread before it parks, else on the commit thread.
+pub(super) fn schedule_commit(committer: &Arc<Committer>) {
+    let is_scheduled_here = is_hooked()
+        && SCHEDULED.with(|scheduled| {
+            Arc::ptr_eq(scheduled.borrow_mut().get_or_insert_with(|| Arc::clone(committer)), committer)
+        });
+    if !is_scheduled_here {
+        committer.queue.request_commit();
+    }
+}
+
+/// Runs `work`, which calls [`commit_before_park`] before it parks the thread.
+pub(super) fn with_hook<R>(work: impl FnOnce() -> R) -> R {
+    let was_hooked = IS_HOOKED.with(|is_hooked| is_hooked.replace(true));
+    let result = work();
+    IS_HOOKED.with(|is_hooked| is_hooked.set(was_hooked));
+    result
+}
+
+/// Whether this thread calls [`commit_before_park`].
+pub(super) fn is_hooked() -> bool {
+    IS_HOOKED.with(Cell::get)
+}

@@ -1,0 +1,101 @@
+//! Barriers and batches.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn a_barrier_resolves_when_its_commit_is_done() {
+    let (journal, faults, _) = start(Durability::Always);
+    assert_eq!(journal.barrier(Seq::default()).wait(), Ok(()), "nothing to wait for");
+    faults.hold_commits();
+    let seq = journal.append(0, [session(1)]).unwrap();
+    let mut barrier = journal.barrier(seq);
+    assert!(is_pending(&mut barrier));
+    faults.release_commits();
+    assert_eq!(barrier.wait(), Ok(()));
+}
+
+#[test]
+fn records_appended_during_a_commit_form_one_batch() {
+    let (journal, faults, _) = start(Durability::Always);
+    faults.hold_commits();
+    let first = journal.append(0, [session(0)]).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| journal.barrier(first).wait().unwrap());
+        faults.wait_until_held();
+        let last = (1..=50).map(|n| journal.append(0, [session(n)]).unwrap()).last().unwrap();
+        let barrier = journal.barrier(last);
+        faults.release_commits();
+        barrier.wait().unwrap();
+    });
+    assert_eq!(faults.batch_sizes(), [1, 50]);
+}
+
+#[test]
+fn all_tasks_of_a_thread_share_its_commit() {
+    let (journal, faults, _) = start(Durability::Always);
+    commit_before_park();
+    let mut first = journal.barrier(journal.append(0, [session(1)]).unwrap());
+    assert!(is_pending(&mut first));
+    let mut second = journal.barrier(journal.append(0, [session(2)]).unwrap());
+    assert!(is_pending(&mut second));
+    commit_before_park();
+    assert_eq!((first.wait(), second.wait()), (Ok(()), Ok(())));
+    assert_eq!((faults.batch_sizes(), faults.committed_by()), (vec![2], vec![std::thread::current().id()]));
+}
+
+#[test]
+fn a_record_that_misses_a_commit_is_in_the_next() {
+    let (journal, faults, _) = start(Durability::Always);
+    faults.hold_commits();
+    let first = journal.append(0, [session(1)]).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| journal.barrier(first).wait().unwrap());
+        faults.wait_until_held();
+        let seq = journal.append(0, [session(2)]).unwrap();
+        let mut late = journal.barrier(seq);
+        assert!(is_pending(&mut late));
+        faults.release_commits();
+        assert_eq!(late.wait(), Ok(()));
+    });
+    assert_eq!(faults.batch_sizes(), [1, 1]);
+}
+
+#[test]
+fn records_without_a_barrier_are_committed() {
+    let (journal, faults, _) = start(Durability::Always);
+    faults.hold_commits();
+    journal.append(0, [session(1)]).unwrap();
+    faults.wait_until_held();
+    faults.release_commits();
+    journal.close();
+    assert_eq!((faults.batch_sizes(), journal.commits()), (vec![1], (1, 1)));
+}
+
+#[test]
+fn an_interval_answers_at_once_and_commits_on_close() {
+    let (journal, faults, _) = start(Durability::Interval(Duration::from_secs(3600)));
+    let seq = journal.append(0, [session(1)]).unwrap();
+    assert_eq!(journal.barrier(seq).wait(), Ok(()));
+    // Or the commit thread would be asked at once.
+    commit_before_park();
+    assert!(is_pending(&mut journal.synced(seq)));
+    journal.close();
+    assert_eq!(journal.synced(seq).wait(), Ok(()));
+    assert_eq!(faults.batch_sizes(), [1]);
+}
+
+#[test]
+fn a_dropped_barrier_leaves_nothing_behind() {
+    let (journal, faults, _) = start(Durability::Always);
+    faults.hold_commits();
+    let seq = journal.append(0, [session(1)]).unwrap();
+    let _group = journal.commit_group();
+    let mut barrier = journal.barrier(seq);
+    assert!(is_pending(&mut barrier) && is_pending(&mut barrier));
+    assert_eq!(journal.committer.barriers.waiting.lock().parked.len(), 1);
+    drop(barrier);
+    assert!(journal.committer.barriers.waiting.lock().parked.is_empty());
+    faults.release_commits();
+}

@@ -1,0 +1,126 @@
+//! Which thread commits.
+
+use super::*;
+use crate::journal::commit::committer::{FAST_COMMITS_MIN, SLOW_COMMIT_NANOS};
+use crate::journal::commit::hook::is_hooked;
+use crate::journal::commit::queue::LARGE_COMMIT_RECORDS_MIN;
+
+#[test]
+fn a_hooked_thread_makes_small_commits_and_the_commit_thread_all_others() {
+    let (journal, faults, _) = start(Durability::Always);
+    let append = |id| journal.append(0, [session(id)]).unwrap();
+    let committed_by = || faults.committed_by().last().copied();
+    let thread = commit_thread(&journal);
+    assert_eq!(journal.barrier(append(0)).wait(), Ok(()));
+    assert_eq!(committed_by(), Some(std::thread::current().id()));
+    let last = (1..=LARGE_COMMIT_RECORDS_MIN as u128).map(append).last().unwrap();
+    assert_eq!(journal.barrier(last).wait(), Ok(()));
+    assert_eq!(committed_by(), Some(thread));
+    let mut barrier = journal.barrier(append(1000));
+    assert!(!is_hooked());
+    while is_pending(&mut barrier) {
+        std::thread::yield_now();
+    }
+    assert_eq!(committed_by(), Some(thread));
+}
+
+#[test]
+fn after_a_large_commit_a_barrier_yields_once_and_asks_the_commit_thread() {
+    let (journal, faults, _) = start(Durability::Always);
+    let append = |id| journal.append(0, [session(id)]).unwrap();
+    let thread = commit_thread(&journal);
+    let last = (1..=LARGE_COMMIT_RECORDS_MIN as u128).map(append).last().unwrap();
+    assert_eq!(journal.barrier(last).wait(), Ok(()));
+    // Held, so that the commit thread cannot find the records by itself.
+    let writer = journal.committer.writer.lock();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut first = journal.barrier(append(1000));
+    assert!(poll_with(&mut first, &waker).is_pending());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "it yields to the ready tasks");
+    let mut second = journal.barrier(append(1001));
+    assert!(is_pending(&mut second));
+    assert!(poll_with(&mut first, &waker).is_pending());
+    assert!(journal.committer.queue.lock().is_urgent, "then it requests a commit");
+    drop(writer);
+    assert_eq!((first.wait(), second.wait()), (Ok(()), Ok(())));
+    assert_eq!((faults.batch_sizes().last(), faults.committed_by().last()), (Some(&2), Some(&thread)));
+    assert_eq!(journal.barrier(append(1002)).wait(), Ok(()));
+    assert_eq!(faults.committed_by().last(), Some(&std::thread::current().id()));
+}
+
+#[test]
+fn after_a_slow_commit_the_commit_thread_commits_until_several_were_fast() {
+    let (journal, faults, _) = start(Durability::Always);
+    let mut ids = 0..;
+    let mut committed_here = || {
+        let seq = journal.append(0, [session(ids.next().unwrap())]).unwrap();
+        assert_eq!(journal.barrier(seq).wait(), Ok(()));
+        faults.committed_by().last() == Some(&std::thread::current().id())
+    };
+    faults.set_commit_nanos(SLOW_COMMIT_NANOS);
+    assert!(committed_here() && committed_here(), "that is fast");
+    faults.set_commit_nanos(SLOW_COMMIT_NANOS + 1);
+    assert!(committed_here(), "the first slow one");
+    for _ in 0..3 {
+        assert!(!committed_here());
+    }
+    faults.set_commit_nanos(1);
+    for _ in 0..FAST_COMMITS_MIN {
+        assert!(!committed_here());
+    }
+    assert!(committed_here());
+}
+
+#[test]
+fn storage_that_stalls_blocks_a_thread_only_once() {
+    let (journal, faults, _) = start(Durability::Always);
+    faults.set_commit_nanos(SLOW_COMMIT_NANOS + 1);
+    journal.barrier(journal.append(0, [session(1)]).unwrap()).wait().unwrap();
+    faults.hold_commits();
+    let mut late = journal.barrier(journal.append(0, [session(2)]).unwrap());
+    // Neither blocks, although the commit does.
+    assert!(is_pending(&mut late) && is_pending(&mut late));
+    faults.wait_until_held();
+    let mut later = journal.barrier(journal.append(0, [session(3)]).unwrap());
+    assert!(is_pending(&mut later) && is_pending(&mut later));
+    faults.release_commits();
+    assert_eq!((late.wait(), later.wait()), (Ok(()), Ok(())));
+}
+
+#[test]
+fn a_caller_does_not_wait_for_locked_storage() {
+    let (journal, faults, _) = start(Durability::Always);
+    faults.lock_storage(true);
+    let mut first = journal.barrier(journal.append(0, [session(1)]).unwrap());
+    assert!(is_pending(&mut first) && is_pending(&mut first));
+    faults.wait_until_held();
+    let mut second = journal.barrier(journal.append(0, [session(2)]).unwrap());
+    assert!(is_pending(&mut second) && is_pending(&mut second));
+    faults.lock_storage(false);
+    assert_eq!((first.wait(), second.wait()), (Ok(()), Ok(())));
+    assert_eq!(faults.batch_sizes(), [1, 1], "in their order");
+    assert_eq!(journal.commits(), (2, 2));
+}
+
+#[test]
+fn a_batch_for_locked_storage_is_committed_at_the_end_or_fails_with_the_rest() {
+    for is_failing in [false, true] {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.lock_storage(true);
+        let first = journal.append(0, [session(1)]).unwrap();
+        let mut waiting = journal.barrier(first);
+        assert!(is_pending(&mut waiting) && is_pending(&mut waiting));
+        faults.wait_until_held();
+        let last = journal.append(0, [session(2), session(3)]).unwrap();
+        faults.fail_with(is_failing.then_some(JournalError::Locked));
+        faults.lock_storage(false);
+        let expected = if is_failing { Err(OutcomeUnknown) } else { Ok(()) };
+        assert_eq!(waiting.wait(), expected);
+        journal.close();
+        assert_eq!(
+            (journal.durability_of(first), journal.durability_of(last)),
+            (Some(expected), Some(expected))
+        );
+    }
+}
