@@ -33,30 +33,75 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// A hash table with linear probing.
-type Index = [Option<&'static Command>; SLOTS];
+type Index = [Slot; SLOTS];
+
+#[derive(Clone, Copy)]
+struct Slot {
+    name: Folded,
+    command: Option<&'static Command>,
+}
 
 /// A power of two, and more than twice the number of commands.
 const SLOTS: usize = 512;
 const COMMANDS_MAX: usize = SLOTS / 2;
 
 static INDEX: Index = index(FAMILIES);
-static NAME_BYTES_MAX: usize = longest(FAMILIES);
+
+/// The first and the last bytes of a name, in lower case. Up to [`FOLDED_BYTES`] letters, these and
+/// the length are the whole name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Folded {
+    head: u64,
+    tail: u64,
+}
+
+const FOLDED_BYTES: usize = size_of::<Folded>();
+
+impl Folded {
+    const EMPTY: Folded = Folded { head: 0, tail: 0 };
+
+    const fn of(name: &[u8]) -> Folded {
+        // Sets the bit that makes letters small. It maps nothing else to a small letter.
+        const SMALL: u64 = 0x2020_2020_2020_2020;
+        let (head, tail) = if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+            (u64::from_le_bytes(*head), u64::from_le_bytes(*tail))
+        } else if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+            (u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64)
+        } else if let [first, .., last] = name {
+            (*first as u64, (name[name.len() / 2] as u64) << 8 | *last as u64)
+        } else if let [only] = name {
+            (*only as u64, 0)
+        } else {
+            (0, 0)
+        };
+        Folded { head: head | SMALL, tail: tail | SMALL }
+    }
+
+    /// The slot at which the search for a name of `bytes` bytes starts.
+    const fn first_slot(self, bytes: usize) -> usize {
+        const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = self.head ^ self.tail.rotate_left(23) ^ bytes as u64;
+        (mixed.wrapping_mul(GOLDEN_RATIO) >> (u64::BITS - SLOTS.trailing_zeros())) as usize
+    }
+}
 
 const fn index(families: &[&'static [Command]]) -> Index {
-    let mut index = [None; SLOTS];
+    let mut index = [Slot { name: Folded::EMPTY, command: None }; SLOTS];
     let mut count = 0;
     let mut family = 0;
     while family < families.len() {
         let mut n = 0;
         while n < families[family].len() {
             let command = &families[family][n];
-            let mut slot = first_slot(command.name.as_bytes());
-            while let Some(other) = index[slot] {
-                let other: &Command = other;
-                assert!(!command.name.eq_ignore_ascii_case(other.name), "two commands of one name");
+            let name = command.name.as_bytes();
+            assert!(is_lower_case(name), "a name has a character that is not a small letter");
+            let folded = Folded::of(name);
+            let mut slot = folded.first_slot(name.len());
+            while let Some(other) = index[slot].command {
+                assert!(!name.eq_ignore_ascii_case(other.name.as_bytes()), "two commands of one name");
                 slot = (slot + 1) % SLOTS;
             }
-            index[slot] = Some(command);
+            index[slot] = Slot { name: folded, command: Some(command) };
             count += 1;
             assert!(count <= COMMANDS_MAX, "SLOTS is too small");
             n += 1;
@@ -66,47 +111,31 @@ const fn index(families: &[&'static [Command]]) -> Index {
     index
 }
 
-const fn longest(families: &[&[Command]]) -> usize {
-    let mut longest = 0;
-    let mut family = 0;
-    while family < families.len() {
-        let mut n = 0;
-        while n < families[family].len() {
-            let bytes = families[family][n].name.len();
-            longest = if bytes > longest { bytes } else { longest };
-            n += 1;
-        }
-        family += 1;
-    }
-    longest
-}
-
-/// The slot at which the search for a name starts: FNV-1a of the lower-cased letters.
-const fn first_slot(name: &[u8]) -> usize {
-    let mut hash: u32 = 0x811c_9dc5;
+const fn is_lower_case(name: &[u8]) -> bool {
     let mut n = 0;
-    while n < name.len() {
-        hash = (hash ^ (name[n] | 0x20) as u32).wrapping_mul(0x0100_0193);
+    while n < name.len() && name[n].is_ascii_lowercase() {
         n += 1;
     }
-    // The low bits of the product depend on the low bits of the letters only.
-    (hash ^ (hash >> 16)) as usize % SLOTS
+    n == name.len()
+}
+
+fn find_in(index: &Index, name: &[u8]) -> Option<&'static Command> {
+    let folded = Folded::of(name);
+    let mut slot = folded.first_slot(name.len());
+    while let Slot { name: found, command: Some(command) } = index[slot] {
+        let is_equal = || name.len() <= FOLDED_BYTES || command.name.as_bytes().eq_ignore_ascii_case(name);
+        if found == folded && command.name.len() == name.len() && is_equal() {
+            return Some(command);
+        }
+        slot = (slot + 1) % SLOTS;
+    }
+    None
 }
 
 impl Command {
     /// The command of a name, in any case.
     pub fn find(name: &[u8]) -> Option<&'static Command> {
-        if name.len() > NAME_BYTES_MAX {
-            return None;
-        }
-        let mut slot = first_slot(name);
-        while let Some(command) = INDEX[slot] {
-            if command.name.as_bytes().eq_ignore_ascii_case(name) {
-                return Some(command);
-            }
-            slot = (slot + 1) % SLOTS;
-        }
-        None
+        find_in(&INDEX, name)
     }
 
     /// The subcommand of a name without the container's, in any case.
@@ -130,7 +159,6 @@ mod tests {
     #[test]
     fn a_command_is_found_by_its_name_in_any_case() {
         for command in commands() {
-            assert!(command.name.bytes().all(|byte| byte.is_ascii_lowercase()), "{}", command.name);
             let upper = command.name.to_ascii_uppercase();
             for name in [command.name, &upper] {
                 assert_eq!(Command::find(name.as_bytes()).map(|found| found.name), Some(command.name));
@@ -157,18 +185,41 @@ mod tests {
     }
 
     #[test]
-    fn the_index_takes_names_of_any_length() {
-        const LONG: Command = Command::new("zremrangebyscorewithaverylongname", 1, |_, _| Ok(Reply::Null));
-        static WITH_LONG: &[&[Command]] = &[&[LONG]];
-        let slot = first_slot(b"ZREMRANGEBYSCOREWITHAVERYLONGNAME");
-        assert_eq!(index(WITH_LONG)[slot].map(|command| command.name), Some(LONG.name));
-        assert_eq!(longest(WITH_LONG), LONG.name.len());
+    fn a_name_of_any_length_is_found() {
+        const fn named(name: &'static str) -> Command {
+            Command::new(name, 1, |_, _| Ok(Reply::Null))
+        }
+        // Pairs that differ in one byte, in the middle if they are long.
+        static NAMES: &[Command] = &[
+            named("a"),
+            named("b"),
+            named("aa"),
+            named("ab"),
+            named("aaa"),
+            named("aba"),
+            named("aaaaaaaa"),
+            named("aaaaaaaaaaaaaaaa"),
+            named("aaaaaaaabaaaaaaa"),
+            named("aaaaaaaaaaaaaaaaa"),
+            named("aaaaaaaabaaaaaaaa"),
+            named("zremrangebyscorewithanameoffortytwoletters"),
+            named("zremrangebyscorewithxnameoffortytwoletters"),
+        ];
+        static LONG: Index = index(&[NAMES]);
+        for command in NAMES {
+            let found = find_in(&LONG, command.name.to_ascii_uppercase().as_bytes());
+            assert_eq!(found.map(|found| found.name), Some(command.name));
+        }
+        for unknown in ["c", "ac", "aca", "aaaaaaaacaaaaaaa", "aaaaaaaacaaaaaaaa", "aaaaaaaaa"] {
+            assert!(find_in(&LONG, unknown.as_bytes()).is_none(), "{unknown}");
+        }
     }
 
     #[test]
     fn most_names_are_found_in_the_first_slot() {
         let is_first = |command: &&Command| {
-            INDEX[first_slot(command.name.as_bytes())].is_some_and(|found| found.name == command.name)
+            let slot = Folded::of(command.name.as_bytes()).first_slot(command.name.len());
+            INDEX[slot].command.is_some_and(|found| found.name == command.name)
         };
         let (all, first) = (commands().count(), commands().filter(is_first).count());
         assert!(first * 10 >= all * 8, "{first} of {all}");
