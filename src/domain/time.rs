@@ -24,7 +24,7 @@ impl Timestamp {
         if self == Timestamp::NEVER { None } else { Some(i64::try_from(self.0).unwrap_or(i64::MAX)) }
     }
 
-    /// The reverse of [`Timestamp::to_stored`]; a negative number is the start of time.
+    /// Inverse of [`Timestamp::to_stored`]; a negative number becomes the zero timestamp.
     pub fn from_stored(stored: Option<i64>) -> Timestamp {
         stored.map_or(Timestamp::NEVER, |nanos| Timestamp(u64::try_from(nanos).unwrap_or(0)))
     }
@@ -65,7 +65,7 @@ impl Timestamp {
     }
 }
 
-/// How long a lease, a delay or a hold effective_ttl: 1…[`TTL_MS_MAX`] milliseconds.
+/// Duration of a lease, a delay or a hold: 1…[`TTL_MS_MAX`] milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(NonZeroU32);
 

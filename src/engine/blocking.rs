@@ -1,6 +1,6 @@
 //! Who is to be told when a parked request is granted, timed out or dropped.
 //!
-//! Promise: a waiter whose [`Blocked`] is gone counts as gone at once, and a grant that nobody saw is given back.
+//! Guarantees: dropping a [`Blocked`] removes its waiter at once and reverts a grant that was not received.
 //! Absent: queues and their order (in `lock`).
 
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ impl Waiters {
     }
 }
 
-/// A place in a queue. Dropping it leaves the queue; a grant that nobody saw is given back.
+/// A place in a queue. Dropping it leaves the queue and reverts a grant that was not received.
 pub struct Blocked {
     engine: Arc<Engine>,
     name: LockName,

@@ -946,7 +946,7 @@ async fn a_watch_breaks_when_a_lock_changes_or_expires() {
     drop(waiter);
     assert!(!second.is_broken(&engine.txn()).unwrap(), "nor does who only waits");
     clock.advance_millis(1000);
-    assert!(second.is_broken(&engine.exclusive_txn()).unwrap(), "expired, and nobody swept");
+    assert!(second.is_broken(&engine.exclusive_txn()).unwrap(), "expired, but not swept yet");
     assert!(!unrelated.is_broken(&engine.txn()).unwrap());
 }
 

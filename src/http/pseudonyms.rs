@@ -1,7 +1,7 @@
 //! What HTTP clients see instead of tokens and owners.
 //!
 //! Guarantees: one-way, and the same after a restart: derived with a key that is kept with the data. A lease id is known to
-//! its holder only; nobody can make one from what others are shown. Not here: state.
+//! its holder only and cannot be derived from what other clients see. Not here: state.
 
 use uuid::Uuid;
 

@@ -279,7 +279,7 @@ impl Slot {
         }
     }
 
-    /// The reverse of [`Slot::plain_lease`].
+    /// Inverse of [`Slot::plain_lease`].
     pub fn of_plain_lease(lease: Lease) -> Slot {
         Slot { holders: Holders::One(lease), contention: None }
     }

@@ -52,7 +52,7 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// EndReason all leases, whoever holds them.
+    /// Ends all leases, regardless of their owners.
     Force,
     /// EndReason what belongs to a session that has ended.
     EndSession {

@@ -25,7 +25,7 @@ impl Seq {
         self.0
     }
 
-    /// The reverse of [`Seq::get`].
+    /// Inverse of [`Seq::get`].
     pub fn from_u64(n: u64) -> Seq {
         Seq(n)
     }

@@ -31,7 +31,7 @@ pub(super) enum Progress {
 /// A request between its client and the server.
 pub(super) struct InFlight {
     pub(super) client: usize,
-    /// Nobody waits for the answer any more.
+    /// The client no longer waits for the answer.
     pub(super) is_cut: bool,
     /// Since it was granted an operator, or a late request of the same client, may have freed the lock.
     pub(super) is_overtaken: bool,
@@ -84,7 +84,7 @@ impl World {
                 other.is_overtaken |=
                     is_answered && other.client == client && other.ask.key() == request.ask.key();
             }
-            self.say(|| format!("nobody hears the answer to client {client}"));
+            self.say(|| format!("the answer to client {client} is lost"));
             self.end_cut(request);
         } else {
             self.requests.push(request);
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// The server finds that nobody waits for this answer any more.
+    /// The server detects that the client no longer waits for this answer.
     pub(super) fn end_cut(&mut self, request: InFlight) {
         let (key, client) = (request.ask.key(), request.client);
         self.lost.extend(key.map(|key| (client, key)));
@@ -231,14 +231,14 @@ impl World {
                 _ => (Answer::Error, Seq::default()),
             };
             let (client, key) = (self.requests[index].client, self.requests[index].ask.key());
-            self.say(|| format!("client {client} waited, and is told: {verdict:?}"));
+            self.say(|| format!("client {client} waited; outcome: {verdict:?}"));
             let overtaken =
                 self.requests[..index].iter().find(|other| other.ask.key() == key && place(other).is_some());
             let is_fair = key.is_none_or(|key| KEYS[key].1 == Kind::Modes) || overtaken.is_none();
             if let (WaitOutcome::Granted(..), false) = (verdict, is_fair) {
                 return Err(format!("client {client} was served before one who waited longer"));
             }
-            // If the lease before had ended and nobody had looked, the grant came first, and was freed at once.
+            // If the previous lease had ended but was not swept, the grant came first and was freed at once.
             let is_overtaken = match (verdict, self.freed) {
                 (WaitOutcome::Granted(token, _), Some(forced)) if key == Some(forced) => {
                     let has = self.engine.txn().read(&name(forced), |slot, _| slot.lease(token).is_some());

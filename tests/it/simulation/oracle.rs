@@ -70,7 +70,7 @@ impl World {
         Ok(())
     }
 
-    /// Nobody relies on a lock that another one relies on.
+    /// No two clients rely on the same lock at once.
     pub(super) fn check(&mut self) -> Result<(), String> {
         if self.defect.is_some() {
             return Ok(());
