@@ -44,9 +44,17 @@ impl Committer {
                 Work::Maintain => self.maintain(),
                 Work::Verify => self.verify(),
                 Work::Recover => self.recover(),
-                Work::End => return,
+                Work::End if self.is_at_rest() => return,
+                Work::End => {}
             }
         }
+    }
+
+    /// Waits for the commit of a caller, which may put its batch back. Returns whether nothing is
+    /// left to commit.
+    fn is_at_rest(&self) -> bool {
+        let _writer = self.writer.lock();
+        !self.queue.lock().has_records()
     }
 
     fn verify(&self) {
