@@ -87,7 +87,7 @@ impl JournalError {
     }
 
     /// The request is about a state that a rebuild has replaced.
-    pub(crate) fn rebuilt() -> JournalError {
+    pub fn rebuilt() -> JournalError {
         JournalError::Io { what: "the state was rebuilt meanwhile".into() }
     }
 }
