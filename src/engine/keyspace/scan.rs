@@ -5,7 +5,8 @@
 //! whatever the size of the table. Not here: patterns, replies.
 
 use super::entry::Entry;
-use super::table::{NameHash, Table};
+use super::hash::NameHash;
+use super::table::Table;
 use crate::domain::{LockName, Timestamp};
 use crate::engine::{Txn, Unavailable};
 use crate::lock::{ENDS_PER_STEP, Lease, Mode, Op};
