@@ -9,6 +9,7 @@
 mod edit;
 mod elements;
 mod hash;
+mod kind;
 mod list;
 mod ranking;
 mod set;
@@ -20,42 +21,10 @@ use std::fmt;
 
 pub use edit::{Edit, Element};
 pub use hash::{Hash, HashEdit};
+pub use kind::Kind;
 pub use list::{List, ListEdit};
 pub use set::{Set, SetEdit};
 pub use sorted_set::{LexBound, Score, SetScore, SortedSet, SortedSetEdit};
-
-/// The type of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Fields with a value each.
-    Hash,
-    /// Members without order.
-    Set,
-    /// Members ordered by score.
-    SortedSet,
-    /// Items in the order in which clients put them.
-    List,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Kind; 4] = [Kind::Hash, Kind::Set, Kind::SortedSet, Kind::List];
-
-    /// The name in `TYPE` and in the journal.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Hash => "hash",
-            Kind::Set => "set",
-            Kind::SortedSet => "zset",
-            Kind::List => "list",
-        }
-    }
-
-    /// The kind of this name.
-    pub fn parse(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-}
 
 /// A value of any kind.
 #[derive(Debug, Clone)]
@@ -161,7 +130,7 @@ impl Malformed {
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "malformed elements of a {}: {}", self.kind.as_str(), self.why)
+        write!(f, "malformed elements of a {}: {}", self.kind.name(), self.why)
     }
 }
 
