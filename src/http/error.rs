@@ -180,6 +180,10 @@ impl From<Unavailable> for ApiError {
             Unavailable::SessionsMax => ApiError::no_capacity("as many sessions are open as may be"),
             Unavailable::AccountMax => ApiError::no_capacity("as many locks are held by this user as may be"),
             Unavailable::NoSession => ApiError::no_session(),
+            Unavailable::WrongType => ApiError::invalid_name("a value that is not a lock has this name"),
+            Unavailable::ValuesBytesMax | Unavailable::ValueElementsMax => {
+                ApiError::no_capacity("values have as much memory as they may")
+            }
         }
     }
 }
