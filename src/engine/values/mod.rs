@@ -10,6 +10,8 @@ mod change;
 mod reclaim;
 mod rename;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::change::KeyWork;
 pub(super) use self::reclaim::Reclaimer;
