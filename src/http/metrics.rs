@@ -191,6 +191,10 @@ impl All {
         let engine = &self.0.engine;
         let stats = engine.lock_stats();
         out.gauge("leases", "Leases held", stats.leases())?;
+        let values = engine.value_stats();
+        out.gauge("values", "Hashes, sets, sorted sets and lists", values.values())?;
+        out.gauge("values_bytes", "Memory of all values", values.bytes())?;
+        out.counter("value_expiries", "Values that reached their deadline", values.expiries.read())?;
         out.gauge("queue_length", "Requests that wait for a lock", stats.waiting())?;
         out.gauge("sessions", "Sessions open", engine.sessions() as u64)?;
         out.gauge("watchers", "Streams of lock events over HTTP", self.0.watchers.len() as u64)?;

@@ -12,14 +12,14 @@ pub(super) const INFO: Command = Command::new("info", -1, run)
     .syntax("[section [section ...]]")
     .summary(
         "Returns information and statistics about the server: server, clients, memory, \
-         persistence, stats, replication, locks, keyspace. Counts include changes that are \
+         persistence, stats, replication, locks, values, keyspace. Counts include changes that are \
          not durable yet.",
     )
     .example("INFO locks");
 
 type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
 
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
@@ -27,6 +27,7 @@ const SECTIONS: [(&str, Section); 8] = [
     ("Stats", stats),
     ("Replication", replication),
     ("Locks", locks),
+    ("Values", values),
     ("Keyspace", keyspace),
 ];
 
@@ -145,6 +146,13 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         write!(out, "total_{name}:{}\r\n", total.read())?;
     }
     Ok(())
+}
+
+fn values(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let stats = context.txn.engine().value_stats();
+    write!(out, "values:{}\r\n", stats.values())?;
+    write!(out, "values_bytes:{}\r\n", stats.bytes())?;
+    write!(out, "total_value_expiries:{}\r\n", stats.expiries.read())
 }
 
 fn keyspace(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
