@@ -84,6 +84,9 @@ impl From<Unavailable> for CommandError {
             Unavailable::NoSession => CommandError::fixed("NOSESSION session expired or unknown"),
             // A connection asks again instead.
             Unavailable::Unsettled => CommandError::UNSETTLED,
+            Unavailable::Busy => CommandError::fixed(
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            ),
             Unavailable::WrongType => CommandError::WRONG_TYPE,
             Unavailable::ValuesBytesMax => {
                 CommandError::fixed("OOM memory limit of values reached (--values-bytes-max)")

@@ -153,7 +153,15 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
             replies.push(reply);
         }
         Ok(Reply::Array(replies))
-    })?;
+    });
+    let reply = match reply {
+        // Another transaction is running: this one is executed again.
+        Err(error) if error.is_unsettled() => {
+            (context.client.transaction, context.client.watch) = (Some(transaction), watch);
+            return Err(error);
+        }
+        reply => reply?,
+    };
     match reply {
         Reply::Array(replies) if !publications.is_empty() => {
             context.in_turns(PublishAll { replies, publications })

@@ -30,8 +30,6 @@ mod tests;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-
 use crate::clock::Clock;
 use crate::domain::{SessionId, Timestamp};
 use crate::entropy::Entropy;
@@ -46,7 +44,7 @@ pub use events::{Event, EventKind, Heard};
 use expiry::Deadlines;
 pub use expiry::Expiry;
 pub use keyspace::{Content, FoundKey, KeyKind, KeyedValue, Scan, Scanned};
-use keyspace::{NameHash, Table};
+use keyspace::{Gate, NameHash, Table};
 use late_owners::LateOwners;
 pub use pseudonyms::Pseudonyms;
 use quotas::Quotas;
@@ -62,6 +60,9 @@ use watches::Watches;
 
 /// Locks settled in one go when many expire together, so that other requests get their turn.
 const EXPIRIES_PER_STEP: usize = 256;
+
+/// Milliseconds after which a transaction that keeps all others out is no longer waited for.
+pub const BUSY_AFTER_MS: u64 = 200;
 
 /// How the manager is set up.
 #[derive(Debug, Clone)]
@@ -111,9 +112,12 @@ pub enum Unavailable {
     ValuesBytesMax,
     /// The value has as many elements as it may.
     ValueElementsMax,
-    /// So much has ended that others are to get their turn before the rest is freed. Nothing was done of what was asked: yield,
-    /// and ask again.
+    /// So much has ended that others are to get their turn before the rest is freed, or a transaction
+    /// keeps all others out. Nothing was done of what was asked: yield, and ask again.
     Unsettled,
+    /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
+    /// Nothing was done of what was asked.
+    Busy,
 }
 
 /// The lock manager.
@@ -124,7 +128,7 @@ pub struct Engine {
 
 /// All but the journal, which in turn rebuilds this after a failure.
 struct Core {
-    table: ShardedLock<Table>,
+    table: Gate<Table>,
     /// That of `table`, to be read without its lock.
     epoch: AtomicU64,
     hash: NameHash,
@@ -163,7 +167,7 @@ impl Engine {
         })?;
         let (backend, commits) = MeteredBackend::new(backend, &clock);
         let core = Arc::new(Core {
-            table: ShardedLock::new(Table::new(0)),
+            table: Gate::new(Table::new(0)),
             epoch: AtomicU64::new(0),
             hash: NameHash::new(&config.entropy),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
@@ -184,7 +188,7 @@ impl Engine {
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
         });
-        core.restore(&mut core.write(), found, loaded.tokens_reserved)?;
+        core.restore(&mut core.table.close_in_time(core.clock.now()), found, loaded.tokens_reserved)?;
         let clock = core.clock.clone();
         let journal = Journal::start(
             Box::new(backend),
@@ -305,12 +309,12 @@ impl Engine {
     /// is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
-        let _ = self.txn().sweep_sessions(EXPIRIES_PER_STEP);
+        let _ = self.patient_txn().sweep_sessions(EXPIRIES_PER_STEP);
         let _ = self.close_orphans();
         let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
         for hash in deadlines.take_near(now, EXPIRIES_PER_STEP) {
-            let deadline = self.core.read().next_deadline(hash);
+            let deadline = self.core.table.enter_in_time().next_deadline(hash);
             if !deadlines.note_imminent(hash, deadline, now) {
                 // It has moved: back into the index.
                 self.expire_key(hash);
@@ -322,13 +326,13 @@ impl Engine {
 
     /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.
     fn expire_key(self: &Arc<Self>, hash: u64) {
-        let names = self.core.read().names(hash);
+        let names = self.core.table.enter_in_time().names(hash);
         for name in names {
-            let left = self.txn().read_key(&name, |content, now| (content.next_deadline(), now));
+            let left = self.patient_txn().read_key(&name, |content, now| (content.next_deadline(), now));
             // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
             let (deadline, now) = match left {
                 Ok(left) => left,
-                Err(_) => (self.core.read().next_deadline(hash), self.core.clock.now()),
+                Err(_) => (self.core.table.enter_in_time().next_deadline(hash), self.core.clock.now()),
             };
             self.core.deadlines.note_imminent(hash, deadline, now);
         }
@@ -359,7 +363,7 @@ impl Engine {
             return Ok(());
         }
         for id in sessions.orphans() {
-            if let Err(Unavailable::Journal(error)) = self.txn().close_session(id, false) {
+            if let Err(Unavailable::Journal(error)) = self.patient_txn().close_session(id, false) {
                 sessions.has_orphans.store(true, Ordering::Release);
                 return Err(error);
             }
@@ -372,15 +376,5 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // The commit thread holds the core for rebuilds; end it before the core goes.
         self.close();
-    }
-}
-
-impl Core {
-    fn read(&self) -> ShardedLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> ShardedLockWriteGuard<'_, Table> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,9 +53,13 @@ fn in_session(who: &str, session: SessionId) -> Request {
 
 /// Takes a lock without waiting; the token, if it was granted.
 fn take(engine: &Arc<Engine>, key: &str, request: Request) -> Option<i64> {
-    match engine.txn().submit(&name(key), &Op::Acquire { request, wait: None }).unwrap() {
-        Outcome::Granted { token, .. } => Some(token.get()),
-        _ => None,
+    let op = Op::Acquire { request, wait: None };
+    loop {
+        match engine.txn().submit(&name(key), &op) {
+            Err(Unavailable::Unsettled) => {}
+            Ok(Outcome::Granted { token, .. }) => return Some(token.get()),
+            other => return other.map(|_| None).unwrap(),
+        }
     }
 }
 
@@ -596,7 +600,12 @@ async fn a_keepalive_beside_the_end_of_its_session_revives_nothing() {
         let seen = Arc::clone(&begun);
         let late = std::thread::spawn(move || {
             seen.wait();
-            other.txn().keep_alive(id)
+            loop {
+                match other.txn().keep_alive(id) {
+                    Err(Unavailable::Unsettled) => {}
+                    kept => return kept,
+                }
+            }
         });
         begun.wait();
         std::thread::yield_now();

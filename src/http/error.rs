@@ -171,10 +171,11 @@ impl ApiError {
 impl From<Unavailable> for ApiError {
     fn from(unavailable: Unavailable) -> ApiError {
         match unavailable {
-            // What is unsettled is asked again before it comes to this.
-            Unavailable::Journal(_) | Unavailable::TokensExhausted | Unavailable::Unsettled => {
-                ApiError::internal()
-            }
+            // What is unsettled or busy is asked again before it comes to this.
+            Unavailable::Journal(_)
+            | Unavailable::TokensExhausted
+            | Unavailable::Unsettled
+            | Unavailable::Busy => ApiError::internal(),
             Unavailable::LocksMax => ApiError::no_capacity("as many locks are held as may be"),
             Unavailable::WaitersMax => ApiError::no_capacity("as many requests wait for this lock as may"),
             Unavailable::SessionsMax => ApiError::no_capacity("as many sessions are open as may be"),

@@ -506,11 +506,14 @@ pub(super) async fn collect<S, R: Send + 'static>(
         let txn = looking.engine.txn();
         loop {
             let mut held = Vec::new();
-            let scanned = txn.scan(&mut scan, ENTRIES_PER_LOOK, |lock| {
+            let scanned = match txn.scan(&mut scan, ENTRIES_PER_LOOK, |lock| {
                 held.extend(lock.with_lease(|name, lease| {
                     (snapshot(name, lease), name.key().len() + lease.meta().map_or(0, str::len))
                 }));
-            })?;
+            }) {
+                Err(Unavailable::Unsettled | Unavailable::Busy) => continue,
+                scanned => scanned?,
+            };
             if scanned.is_restarted {
                 (found, bytes) = (Vec::new(), 0);
             }

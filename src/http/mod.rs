@@ -132,7 +132,7 @@ impl HttpState {
             {
                 let txn = self.engine.txn();
                 match work(&txn) {
-                    Err(Unavailable::Unsettled) => {}
+                    Err(Unavailable::Unsettled | Unavailable::Busy) => {}
                     done => break (done, txn.finish()),
                 }
             }

@@ -1,7 +1,8 @@
 //! One key as the table keeps it.
 //!
-//! Guarantees: a common lock (one exclusive holder, no extras, no queue) takes two small allocations,
-//! and a third once it is renewed. Work on an entry sees an ordinary [`Content`], however it is stored.
+//! Guarantees: a common lock (one exclusive holder, no extras, no queue) takes two small
+//! allocations, and a third once it is renewed. Work on an entry sees an ordinary [`Content`],
+//! however it is stored.
 //! Not here: rules, look-up, guards.
 
 use std::num::NonZeroU32;
@@ -148,8 +149,8 @@ impl Entry {
         }
     }
 
-    /// The type of the key at `now`. A lock has that of the newest of the leases for which `is_live`
-    /// is true. `None`: the key does not exist, or is in another database.
+    /// The type of the key at `now`. A lock has that of the newest of the leases for which
+    /// `is_live` is true. `None`: the key does not exist, or is in another database.
     pub(in crate::engine) fn kind(
         &self,
         database: u8,
@@ -222,7 +223,8 @@ impl Entry {
         }
     }
 
-    /// Works on the key, which has this name. `false`: it is vacant now, and the entry is to go; only its chain is valid.
+    /// Works on the key, which has this name. `false`: it is vacant now, and the entry is to go;
+    /// only its chain is valid.
     pub(in crate::engine) fn work<R>(
         &mut self,
         name: &LockName,
@@ -310,8 +312,8 @@ impl ValueEntry {
     }
 }
 
-/// The lease and its TTL in milliseconds if a [`Plain`] can hold all there is of the lock. An operation on such a
-/// lock copies the owner, so a long one is kept elsewhere.
+/// The lease and its TTL in milliseconds if a [`Plain`] can hold all there is of the lock. An
+/// operation on such a lock copies the owner, so a long one is kept elsewhere.
 fn compact_lease(slot: &Slot) -> Option<(&Lease, Option<NonZeroU32>)> {
     let lease = slot.plain_lease().filter(|lease| lease.owner.as_bytes().len() <= COMPACT_OWNER_BYTES_MAX)?;
     let Some(ttl) = lease.ttl else { return Some((lease, None)) };

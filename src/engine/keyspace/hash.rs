@@ -8,13 +8,14 @@ use std::hash::{DefaultHasher, Hasher};
 use crate::domain::{LockName, Owner};
 use crate::entropy::Entropy;
 
-/// Hashes names. The key of the hash is secret and stays the same for the life of the process, so that
-/// scans survive rebuilds.
+/// Hashes names. The key of the hash is secret and stays the same for the life of the process, so
+/// that scans survive rebuilds.
 #[derive(Clone)]
 pub(in crate::engine) struct NameHash(DefaultHasher);
 
 impl NameHash {
-    /// Of ten million names, one in a thousand shares its hash with another. That only costs memory.
+    /// Of ten million names, one in a thousand shares its hash with another. That only costs
+    /// memory.
     const BITS: u32 = 32;
     pub(in crate::engine) const LOWER_BITS: u32 = 24;
     /// The number of different upper parts.

@@ -1,8 +1,8 @@
 //! Rules that span both kinds of content: what an operation on a lock means for a value, and when a
 //! value may take the place of a lock.
 //!
-//! Guarantees: DEL, EXPIRE, PERSIST and a SET without a condition on the owner act on any kind of key;
-//! everything else that is meant for a lock is refused. Not here: how changes are carried out.
+//! Guarantees: DEL, EXPIRE, PERSIST and a SET without a condition on the owner act on any kind of
+//! key; everything else that is meant for a lock is refused. Not here: how changes are carried out.
 
 use super::content::Content;
 use crate::domain::{Timestamp, Ttl};
@@ -53,8 +53,8 @@ impl OnValue<'_> {
 }
 
 /// Whether a value may replace this content: another value, or a string, which is a lock held
-/// exclusively without extras and without a queue. Holders and waiters of other locks asked for more
-/// than a string promises.
+/// exclusively without extras and without a queue. Holders and waiters of other locks asked for
+/// more than a string promises.
 pub(in crate::engine) fn is_replaceable(content: &Content) -> bool {
     match content {
         Content::Lock(slot) => slot.is_vacant() || slot.plain_lease().is_some(),

@@ -123,7 +123,7 @@ impl Txn<'_> {
             let scanned = scan.advance(table, now, entries, &is_live, &mut each);
             self.observe(self.engine().last());
             Ok(Scanned { is_restarted, ..scanned })
-        })
+        })?
     }
 
     /// Whether a key exists. Only reads, unless something of the key has ended and must be freed first.

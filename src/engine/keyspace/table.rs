@@ -1,8 +1,8 @@
 //! The table of keys.
 //!
-//! Guarantees: a key that is vacant has no entry. Look-up is by a keyed hash of 32 bits; names whose
-//! hashes collide share a chain of entries and stay apart. Guards never leave this file, and nothing
-//! here is async. The only file that names dashmap.
+//! Guarantees: a key that is vacant has no entry. Look-up is by a keyed hash of 32 bits; names
+//! whose hashes collide share a chain of entries and stay apart. Guards never leave this file, and
+//! nothing here is async. The only file that names dashmap.
 //! Not here: rules, records, clocks.
 
 use std::hash::{BuildHasherDefault, Hasher};
@@ -22,8 +22,8 @@ use crate::lock::Slot;
 /// Shards of each part.
 const SHARDS_PER_PART: usize = 4;
 /// Where in the lower part of the hash each shard ends. One is 2^(1/4) times the size of the one
-/// before: a shard doubles when it is full, and equal ones would all do so at once, with a long pause,
-/// and be half empty afterwards.
+/// before: a shard doubles when it is full, and equal ones would all do so at once, with a long
+/// pause, and be half empty afterwards.
 const SHARD_ENDS: [u64; SHARDS_PER_PART - 1] =
     [permille_of_hashes(189), permille_of_hashes(414), permille_of_hashes(682)];
 /// Bits that the map compares before it compares keys.
@@ -140,8 +140,8 @@ impl Table {
         &self.parts[NameHash::upper(hash)]
     }
 
-    /// The map takes the bucket from the lower end of a key, a tag from the upper 7 bits, and the shard
-    /// from the bits below them.
+    /// The map takes the bucket from the lower end of a key, a tag from the upper 7 bits, and the
+    /// shard from the bits below them.
     fn key(hash: u64) -> u64 {
         let lower = NameHash::lower(hash);
         let tag = lower >> (NameHash::LOWER_BITS - TAG_BITS);
@@ -203,8 +203,9 @@ impl Table {
             .collect()
     }
 
-    /// Passes on the entry of a key, and the time at which the first thing ends by itself of the keys
-    /// under its hash. Returns the Seq of the last change to any of them, too. Locks one shard.
+    /// Passes on the entry of a key, and the time at which the first thing ends by itself of the
+    /// keys under its hash. Returns the Seq of the last change to any of them, too. Locks one
+    /// shard.
     pub(in crate::engine) fn peek<R>(
         &self,
         hash: u64,

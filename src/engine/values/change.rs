@@ -1,7 +1,7 @@
 //! Changes to one key under its guard, and their records.
 //!
-//! Guarantees: what changed is in the journal's queue before the guard is released. Changes count as
-//! changes for WATCH. Not here: which keys, what an edit does.
+//! Guarantees: what changed is in the journal's queue before the guard is released. Changes count
+//! as changes for WATCH. Not here: which keys, what an edit does.
 
 use std::mem;
 
@@ -44,8 +44,8 @@ impl Txn<'_> {
 }
 
 impl Engine {
-    /// Refuses what may add elements to a value when it has, or all values together have, as much as
-    /// the limits allow.
+    /// Refuses what may add elements to a value when it has, or all values together have, as much
+    /// as the limits allow.
     pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
         let core = &*self.core;
         if core.value_stats.bytes() >= core.config.values_bytes_max {
@@ -132,7 +132,8 @@ impl KeyWork<'_, '_> {
         self.append([record])
     }
 
-    /// Takes the value out of the key, to be adopted by another. Until then the journal knows nothing.
+    /// Takes the value out of the key, to be adopted by another. Until then the journal knows
+    /// nothing.
     pub(super) fn take_value(&mut self) -> Option<Box<KeyedValue>> {
         match mem::take(&mut *self.key.content) {
             Content::Value(keyed) => {

@@ -2,8 +2,8 @@
 //!
 //! Guarantees: a change and its records are one step under the guard of the key. A value is created
 //! by its first element, takes a fencing token then, and is gone with its last one. A value whose
-//! deadline has passed does not exist for any reader. Nothing is evicted: over a limit, what may add
-//! is refused.
+//! deadline has passed does not exist for any reader. Nothing is evicted: over a limit, what may
+//! add is refused.
 //! Not here: what the values are (in `value`), commands, how locks change.
 
 mod change;
@@ -24,12 +24,12 @@ use crate::domain::{LockName, Timestamp};
 use crate::value::{Edit, Kind, Value};
 
 impl Txn<'_> {
-    /// Edits the value of a key, for operations that may add elements. A key that does not exist gets
-    /// an empty value first; a key whose value is empty after the edit is gone.
+    /// Edits the value of a key, for operations that may add elements. A key that does not exist
+    /// gets an empty value first; a key whose value is empty after the edit is gone.
     ///
-    /// Fails with [`Unavailable::WrongType`] for a value of another kind and for a lock, even one that
-    /// only rests. `edit` runs at most once, under the guard of the key: it must not come back to the
-    /// transaction.
+    /// Fails with [`Unavailable::WrongType`] for a value of another kind and for a lock, even one
+    /// that only rests. `edit` runs at most once, under the guard of the key: it must not come back
+    /// to the transaction.
     pub fn value<R>(
         &self,
         name: &LockName,
@@ -46,8 +46,9 @@ impl Txn<'_> {
         })
     }
 
-    /// Edits the value of a key, for operations that add nothing: no limit stops them. Returns `None`,
-    /// without having called `edit`, if the key does not exist. Otherwise like [`Txn::value`].
+    /// Edits the value of a key, for operations that add nothing: no limit stops them. Returns
+    /// `None`, without having called `edit`, if the key does not exist. Otherwise like
+    /// [`Txn::value`].
     pub fn existing_value<R>(
         &self,
         name: &LockName,
@@ -61,9 +62,9 @@ impl Txn<'_> {
         })
     }
 
-    /// Replaces whatever a key holds by a new value that `edit` fills. If it stays empty, the key is
-    /// gone. Fails with [`Unavailable::WrongType`] for locks that are more than a string: shared or
-    /// limited ones, and those with a session, a queue or a lock-delay.
+    /// Replaces whatever a key holds by a new value that `edit` fills. If it stays empty, the key
+    /// is gone. Fails with [`Unavailable::WrongType`] for locks that are more than a string: shared
+    /// or limited ones, and those with a session, a queue or a lock-delay.
     pub fn replace_value<R>(
         &self,
         name: &LockName,
@@ -82,8 +83,8 @@ impl Txn<'_> {
     }
 
     /// Reads the value of a key; `None` if the key does not exist. Fails with
-    /// [`Unavailable::WrongType`] for a value of another kind and for a lock that is held. `read` runs
-    /// under the guard of the key: it should copy what is needed and format nothing.
+    /// [`Unavailable::WrongType`] for a value of another kind and for a lock that is held. `read`
+    /// runs under the guard of the key: it should copy what is needed and format nothing.
     pub fn read_value<R>(
         &self,
         name: &LockName,
@@ -110,8 +111,8 @@ impl Txn<'_> {
         result.map(|read| read.unwrap_or_else(|| unreachable!("either side reads once")))
     }
 
-    /// Reads a key of any type as it is now; what has ended is left out. `read` runs under the guard
-    /// of the key: it should copy what is needed and format nothing.
+    /// Reads a key of any type as it is now; what has ended is left out. `read` runs under the
+    /// guard of the key: it should copy what is needed and format nothing.
     pub fn read_key<R>(
         &self,
         name: &LockName,

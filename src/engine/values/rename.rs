@@ -28,8 +28,8 @@ enum Source {
 }
 
 impl ExclusiveTxn<'_> {
-    /// Renames a key. A key that has the new name is gone if `replaces`, else nothing happens. Fails
-    /// with [`Unavailable::WrongType`] if either key is a lock that is more than a string.
+    /// Renames a key. A key that has the new name is gone if `replaces`, else nothing happens.
+    /// Fails with [`Unavailable::WrongType`] if either key is a lock that is more than a string.
     pub fn rename(&self, from: &LockName, to: &LockName, replaces: bool) -> Result<Renamed, Unavailable> {
         let source = self.read_key(from, |content, now| match content {
             Content::Value(_) => Ok(Source::Value),
