@@ -78,6 +78,8 @@ const ROWS: &[Row] = &[
     row("expire", &["EXPIRE held 90"], &[("DEL held", "EXPIRE held 90")]),
     row("pexpire", &["PEXPIRE held 90000"], &[("DEL held", "PEXPIRE held 90000")]),
     row("persist", &["PERSIST held"], &[("DEL held", "PERSIST held")]),
+    row("rename", &["RENAME held new"], &[("DEL held", "RENAME held new")]),
+    row("renamenx", &["RENAMENX held new"], &[(LOCK_NEW, "RENAMENX held new")]),
     row("scan", &[], &[(LOCK_NEW, "SCAN 0")]),
     row("keys", &[], &[(LOCK_NEW, "KEYS *")]),
     row("dbsize", &[], &[(LOCK_NEW, "DBSIZE")]),

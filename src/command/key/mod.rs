@@ -1,8 +1,9 @@
-//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`, and in the modules below time to live
-//! and enumeration.
+//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`, and in the modules below
+//! time to live, renaming and enumeration.
 
 mod expire;
 mod keys;
+mod rename;
 
 use crate::command::steps::KEY_WORK;
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
@@ -21,6 +22,8 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     expire::EXPIRE,
     expire::PEXPIRE,
     expire::PERSIST,
+    rename::RENAME,
+    rename::RENAMENX,
     keys::SCAN,
     keys::KEYS,
     DBSIZE,

@@ -55,6 +55,8 @@ pub(super) const WORST: &[(&str, &[&str])] = &[
     ("expire", &["EXPIRE limited 86400", "EXPIRE shared 86400 NX"]),
     ("pexpire", &["PEXPIRE limited 86400000 GT"]),
     ("persist", &["PERSIST limited; EXPIRE limited 86400"]),
+    ("rename", &["RENAME lock:00000000001 renamed; RENAME renamed lock:00000000001"]),
+    ("renamenx", &["RENAMENX limited shared"]),
     (
         "scan",
         &[
