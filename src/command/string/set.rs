@@ -1,0 +1,136 @@
+//! `SET key value [NX | XX | IFEQ v | IFNE v | IFDEQ d | IFDNE d] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`,
+//! `SETNX`, `SETEX`, `PSETEX`, `GETSET`
+//!
+//! SET without a condition replaces a key of any kind. NX does not replace a lock-delay that is running.
+
+use super::compare::Condition;
+use super::expiry::ExpiryOptions;
+use super::{
+    Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Reply, SetCondition, command,
+    edit, options, put, read, reply_of,
+};
+
+pub(super) const SET: Command = command("set", -3, set, KeyAccess::ReadWrite)
+    .flags(Flags::WRITE | Flags::DENYOOM)
+    .syntax(
+        "key value [NX | XX | IFEQ comparison-value | IFNE comparison-value | IFDEQ comparison-digest | \
+         IFDNE comparison-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
+         PXAT unix-time-milliseconds | KEEPTTL]",
+    )
+    .summary("Sets the string value of a key, replacing what it held before, as Redis' lock idiom does.")
+    .example("SET jobs:import worker-1 NX PX 30000");
+
+pub(super) const SETNX: Command = command("setnx", 3, setnx, KeyAccess::ReadWrite)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
+    .syntax("key value")
+    .summary("Sets the string value of a key, without expiry, if the key does not exist.")
+    .example("SETNX jobs:import worker-1");
+
+pub(super) const SETEX: Command = command("setex", 4, |c, a| set_for(c, a, 1000, "setex"), KeyAccess::ReadWrite)
+    .flags(Flags::WRITE | Flags::DENYOOM)
+    .syntax("key seconds value")
+    .summary("Sets the string value and the time to live of a key in seconds.")
+    .example("SETEX jobs:import 30 worker-1");
+
+pub(super) const PSETEX: Command = command("psetex", 4, |c, a| set_for(c, a, 1, "psetex"), KeyAccess::ReadWrite)
+    .flags(Flags::WRITE | Flags::DENYOOM)
+    .syntax("key milliseconds value")
+    .summary("Sets the string value and the time to live of a key in milliseconds.")
+    .example("PSETEX jobs:import 30000 worker-1");
+
+pub(super) const GETSET: Command = command("getset", 3, getset, KeyAccess::ReadWrite)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
+    .syntax("key value")
+    .summary("Sets the string value of a key and returns the previous one, or Null.")
+    .example("GETSET jobs:import worker-2");
+
+struct SetOptions<'a> {
+    condition: Condition<'a>,
+    get: bool,
+    expiry: Expiry,
+}
+
+fn parse<'a>(context: &Context<'_>, args: Args<'a>) -> Result<SetOptions<'a>, CommandError> {
+    let (mut condition, mut get, mut expiry) = (None, false, ExpiryOptions::default());
+    let mut options = args.options(3);
+    while let Some(arg) = options.next_arg() {
+        if options::is(arg, "get") {
+            get = true;
+        } else if let Some(next) = Condition::parse(arg, &mut options)? {
+            // NX NX is allowed, as in Redis; comparisons are not.
+            if condition.replace(next).is_some_and(|before| before != next || next.compares()) {
+                return Err(CommandError::SYNTAX);
+            }
+        } else if !expiry.take(arg, "keepttl", &mut options)? {
+            return Err(CommandError::SYNTAX);
+        }
+    }
+    let condition = condition.unwrap_or(Condition::Always);
+    condition.check()?;
+    let expiry = expiry.finish(context, "set", Expiry::Keep, Expiry::Never)?;
+    Ok(SetOptions { condition, get, expiry })
+}
+
+fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let SetOptions { condition, get, expiry } = parse(context, args)?;
+    let name = context.key(args.at(1))?;
+    let value = context.value(args.at(2))?;
+    if !get
+        && expiry != Expiry::Past
+        && let Some(condition) = condition.of_lock()
+    {
+        let is_set = put(context, &name, value, condition, expiry)?;
+        return Ok(if is_set { Reply::OK } else { Reply::Null });
+    }
+    if condition == Condition::IfAbsent {
+        return context.atomically(|context| {
+            let before = read(context, &name)?;
+            let is_set = before.is_none() && put(context, &name, value, SetCondition::IfFree, expiry)?;
+            if is_set && expiry == Expiry::Past {
+                super::key::delete(context, args.at(1), None)?;
+            }
+            Ok(if get { reply_of(context, before.as_ref()) } else { reply_set(is_set) })
+        });
+    }
+    let (is_set, before) = edit(context, &name, expiry, |before| {
+        let is_set = condition.holds(before);
+        let edited = match (is_set, expiry) {
+            (false, _) => Edited::Keep,
+            (true, Expiry::Past) => Edited::Delete,
+            (true, _) => Edited::Set(value.clone()),
+        };
+        Ok((edited, (is_set, before.map(Reply::bulk).filter(|_| get))))
+    })?;
+    Ok(if get { before.unwrap_or(Reply::Null) } else { reply_set(is_set) })
+}
+
+fn reply_set(is_set: bool) -> Reply {
+    if is_set { Reply::OK } else { Reply::Null }
+}
+
+fn setnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.key(args.at(1))?;
+    let value = context.value(args.at(2))?;
+    Ok(Reply::Integer(i64::from(put(context, &name, value, SetCondition::IfFree, Expiry::Never)?)))
+}
+
+fn set_for(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    unit_ms: i64,
+    command: &str,
+) -> Result<Reply, CommandError> {
+    let name = context.key(args.at(1))?;
+    let expiry = Expiry::after(context, args.at(2), unit_ms, command)?;
+    let value = context.value(args.at(3))?;
+    put(context, &name, value, SetCondition::Always, expiry)?;
+    Ok(Reply::OK)
+}
+
+fn getset(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.key(args.at(1))?;
+    let value = context.value(args.at(2))?;
+    edit(context, &name, Expiry::Never, |before| {
+        Ok((Edited::Set(value.clone()), before.map_or(Reply::Null, Reply::bulk)))
+    })
+}
