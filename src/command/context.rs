@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Client, CommandError, ServerState, Steps, options};
-use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use crate::domain::{Invalid, LockName, Owner, TTL_MS_MAX, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 
 /// The context of a command handler.
@@ -42,11 +42,7 @@ impl Context<'_> {
 
     /// Parses a key of the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
-        let max = self.server.limits.key_bytes_max;
-        if key.len() > max && max < KEY_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
-        }
-        Ok(LockName::new(self.client.database(), key)?)
+        Ok(self.server.limits.lock_name(self.client.database(), key)?)
     }
 
     /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
@@ -69,18 +65,12 @@ impl Context<'_> {
 
     /// A TTL of `millis` milliseconds, within the limits.
     pub(super) fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
-        let max = self.server.limits.ttl_ms_max;
-        let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
-        ttl.ok_or_else(|| CommandError::new(format!("ERR TTL must be 1 to {max} milliseconds")))
+        Ok(self.server.limits.ttl(millis)?)
     }
 
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
-        let max = self.server.limits.owner_bytes_max;
-        if owner.len() > max && max < OWNER_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
-        }
-        Ok(Owner::new(owner)?)
+        Ok(self.server.limits.owner(owner)?)
     }
 }
 
@@ -88,7 +78,7 @@ impl Context<'_> {
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
     match LockName::new(context.client.database(), key) {
         Ok(name) => Ok(Some(name)),
-        Err(Invalid::KeyLength) => Ok(None),
+        Err(Invalid::KeyLength { .. }) => Ok(None),
         Err(other) => Err(other.into()),
     }
 }

@@ -7,19 +7,49 @@ use super::*;
 fn limits_hold_at_the_boundary_and_one_past_it() {
     assert!(LockName::new(15, &[0; KEY_BYTES_MAX]).is_ok());
     assert_eq!(LockName::new(16, b"k"), Err(Invalid::Database));
-    assert_eq!(LockName::new(0, b""), Err(Invalid::KeyLength));
-    assert_eq!(LockName::new(0, &[0; KEY_BYTES_MAX + 1]), Err(Invalid::KeyLength));
+    let key_length = Invalid::KeyLength { max: KEY_BYTES_MAX };
+    assert_eq!(LockName::new(0, b""), Err(key_length));
+    assert_eq!(LockName::new(0, &[0; KEY_BYTES_MAX + 1]), Err(key_length));
     assert!(Owner::new(&[0; OWNER_BYTES_MAX]).is_ok());
-    assert_eq!(Owner::new(b""), Err(Invalid::OwnerLength));
-    assert_eq!(Owner::new(&[0; OWNER_BYTES_MAX + 1]), Err(Invalid::OwnerLength));
-    assert_eq!(Ttl::from_millis(0), Err(Invalid::Ttl));
+    let owner_length = Invalid::OwnerLength { max: OWNER_BYTES_MAX };
+    assert_eq!(Owner::new(b""), Err(owner_length));
+    assert_eq!(Owner::new(&[0; OWNER_BYTES_MAX + 1]), Err(owner_length));
+    let ttl = Invalid::Ttl { max: TTL_MS_MAX };
+    assert_eq!(Ttl::from_millis(0), Err(ttl));
     assert_eq!(Ttl::from_millis(1).map(Ttl::as_millis), Ok(1));
     assert_eq!(Ttl::from_millis(u64::from(TTL_MS_MAX)).map(Ttl::as_millis), Ok(TTL_MS_MAX));
-    assert_eq!(Ttl::from_millis(u64::from(TTL_MS_MAX) + 1), Err(Invalid::Ttl));
-    assert_eq!(Ttl::from_millis(u64::MAX), Err(Invalid::Ttl));
+    assert_eq!(Ttl::from_millis(u64::from(TTL_MS_MAX) + 1), Err(ttl));
+    assert_eq!(Ttl::from_millis(u64::MAX), Err(ttl));
     assert_eq!(FencingToken::new(0), Err(Invalid::Token));
     assert!(FencingToken::new(TOKEN_MAX).is_ok());
     assert_eq!(FencingToken::new(TOKEN_MAX + 1), Err(Invalid::Token));
+}
+
+#[test]
+fn configured_limits_hold_at_the_boundary_and_one_past_it() {
+    let limits = Limits {
+        ttl_ms_max: 500,
+        ttl_ms_default: 500,
+        key_bytes_max: 3,
+        owner_bytes_max: 4,
+        ..Limits::default()
+    };
+    assert!(limits.lock_name(15, b"key").is_ok());
+    assert_eq!(limits.lock_name(16, b"key"), Err(Invalid::Database));
+    for key in [&b""[..], b"keys", &[0; KEY_BYTES_MAX + 1]] {
+        assert_eq!(limits.lock_name(0, key), Err(Invalid::KeyLength { max: 3 }));
+    }
+    assert!(limits.owner(b"four").is_ok());
+    for owner in [&b""[..], b"fives"] {
+        assert_eq!(limits.owner(owner), Err(Invalid::OwnerLength { max: 4 }));
+    }
+    assert_eq!(limits.ttl(500), Ttl::from_millis(500));
+    assert_eq!(limits.ttl_default(), limits.ttl(500));
+    assert_eq!(
+        (limits.ttl(0), limits.ttl(501)),
+        (Err(Invalid::Ttl { max: 500 }), Err(Invalid::Ttl { max: 500 }))
+    );
+    assert_eq!((limits.ttl_at_most(499), limits.ttl_at_most(u64::MAX)), (limits.ttl(499), limits.ttl(500)));
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Ttl {
             .filter(|&millis| millis <= TTL_MS_MAX)
             .and_then(NonZeroU32::new)
             .map(Ttl)
-            .ok_or(Invalid::Ttl)
+            .ok_or(Invalid::Ttl { max: TTL_MS_MAX })
     }
 
     /// The TTL in milliseconds.
