@@ -40,13 +40,24 @@ impl Context<'_> {
         txn.exclusively(|exclusive| work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive))))?
     }
 
-    /// Parses a key of the current database.
+    /// Parses a key of the current database, for a command that may create it.
+    pub(super) fn key(&self, key: &[u8]) -> Result<LockName, CommandError> {
+        Ok(self.server.limits.key(self.client.database(), key)?)
+    }
+
+    /// Parses the value of a string.
+    pub(super) fn value(&self, value: &[u8]) -> Result<Owner, CommandError> {
+        self.server.limits.value(value).map_err(|_| CommandError::VALUE_TOO_LONG)
+    }
+
+    /// Longest value of a string, in bytes.
+    pub(super) fn value_bytes_max(&self) -> usize {
+        self.server.limits.value_bytes_max
+    }
+
+    /// Parses the key of a lock in the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
-        let max = self.server.limits.key_bytes_max;
-        if key.is_empty() || key.len() > max {
-            return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
-        }
-        Ok(LockName::new(self.client.database(), key)?)
+        Ok(self.server.limits.lock_name(self.client.database(), key)?)
     }
 
     /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
@@ -69,18 +80,12 @@ impl Context<'_> {
 
     /// A TTL of `millis` milliseconds, within the limits.
     pub(super) fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
-        let max = self.server.limits.ttl_ms_max;
-        let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
-        ttl.ok_or_else(|| CommandError::new(format!("ERR TTL must be 1 to {max} milliseconds")))
+        Ok(self.server.limits.ttl(millis)?)
     }
 
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
-        let max = self.server.limits.owner_bytes_max;
-        if owner.is_empty() || owner.len() > max {
-            return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
-        }
-        Ok(Owner::new(owner)?)
+        Ok(self.server.limits.owner(owner)?)
     }
 }
 
@@ -88,7 +93,7 @@ impl Context<'_> {
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
     match LockName::new(context.client.database(), key) {
         Ok(name) => Ok(Some(name)),
-        Err(Invalid::KeyLength) => Ok(None),
+        Err(Invalid::KeyLength { .. }) => Ok(None),
         Err(other) => Err(other.into()),
     }
 }

@@ -30,7 +30,8 @@ fn is_finite(text: &str) -> bool {
 }
 
 fn decimal(arg: &[u8]) -> Result<BigDecimal, CommandError> {
-    let text = std::str::from_utf8(arg).ok().filter(|text| text.len() <= TEXT_BYTES_MAX).ok_or(NOT_A_FLOAT)?;
+    let text =
+        std::str::from_utf8(arg).ok().filter(|text| text.len() <= TEXT_BYTES_MAX).ok_or(NOT_A_FLOAT)?;
     // The parser of the standard library decides what a number is; its range keeps exponents small.
     match text.parse::<f64>() {
         Ok(number) if number.is_nan() => Err(NOT_A_FLOAT),

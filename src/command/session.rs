@@ -2,7 +2,7 @@
 
 use super::lock::session_text;
 use super::{Args, Command, CommandError, Context, Flags, Group, options};
-use crate::domain::{SessionId, Ttl};
+use crate::domain::SessionId;
 use crate::engine::Unavailable;
 use crate::reply::Reply;
 
@@ -65,10 +65,7 @@ fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
             return Err(CommandError::SYNTAX);
         }
     }
-    let ttl = match ttl {
-        Some(ttl) => ttl,
-        None => Ttl::from_millis(context.server.limits.ttl_ms_default)?,
-    };
+    let ttl = ttl.map_or_else(|| context.server.limits.ttl_default(), Ok)?;
     let id = context.txn.open_session(name.unwrap_or(""), None, Some(ttl))?;
     context.client.opened_session(id);
     Ok(Reply::bulk(session_text(id)))

@@ -19,9 +19,8 @@ use std::time::Duration;
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
 use crate::auth::Secret;
-use crate::command::Limits;
-use crate::domain::TOKEN_MAX;
-use crate::domain::{LOCK_KEY_BYTES_MAX, LOCK_OWNER_BYTES_MAX, LOCK_TTL_MS_MAX};
+use crate::command::ClientLimits;
+use crate::domain::{KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX};
 use crate::http::HttpConfig;
 use crate::journal::{DamagedLog, Durability};
 use crate::net::ListenAddress;
@@ -58,8 +57,10 @@ pub struct Config {
     pub waiters_per_lock_max: usize,
     /// What connections may do.
     pub listener: ListenerLimits,
-    /// The limits of requests.
+    /// The limits of requests, over any protocol.
     pub limits: Limits,
+    /// The limits of the state of a Redis client.
+    pub client_limits: ClientLimits,
     /// Threads that serve requests.
     pub threads: usize,
     /// What is logged.
@@ -144,6 +145,7 @@ impl Config {
             waiters_per_lock_max: settings.size("waiters-per-lock-max", 1, 1 << 30)?,
             listener,
             limits: request_limits(settings)?,
+            client_limits: client_limits(settings)?,
             threads: threads(settings)?,
             log: log_level(settings)?,
             settings: displayed_settings(settings),
@@ -209,9 +211,16 @@ fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {
     Ok(Limits {
         ttl_ms_max,
         ttl_ms_default,
-        key_bytes_max: settings.size("key-bytes-max", 1, LOCK_KEY_BYTES_MAX as u64)?,
-        owner_bytes_max: settings.size("owner-bytes-max", 1, LOCK_OWNER_BYTES_MAX as u64)?,
+        key_bytes_max: settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
+        lock_key_bytes_max: settings.size("lock-key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
+        owner_bytes_max: settings.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
+        value_bytes_max: settings.size("value-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
         meta_bytes_max: settings.size("meta-bytes-max", 0, 1 << 20)?,
+    })
+}
+
+fn client_limits(settings: &Settings) -> Result<ClientLimits, ConfigError> {
+    Ok(ClientLimits {
         multi_bytes_max: settings.size("multi-bytes-max", 1024, 1 << 30)?,
         subscriber_bytes_max: settings.size("subscriber-bytes-max", 1024, 1 << 30)?,
         subscriptions_max: settings.size("subscriptions-max", 1, 1 << 20)?,

@@ -18,6 +18,8 @@ fn the_defaults_are_sound_and_the_table_makes_a_command_line() {
     assert_eq!(config.durability, Durability::Always);
     assert_eq!(config.data, PathBuf::from("./octostore.db"));
     assert!(config.password.is_none());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.client_limits, ClientLimits::default());
 }
 
 #[test]

@@ -16,7 +16,7 @@ impl LockName {
             return Err(Invalid::Database);
         }
         if key.len() > KEY_BYTES_MAX {
-            return Err(Invalid::KeyLength);
+            return Err(Invalid::KeyLength { min: 0, max: KEY_BYTES_MAX });
         }
         Ok(LockName(ShortBytes::of(&[database], key)))
     }

@@ -74,7 +74,10 @@ pub struct Ttl(NonZeroU64);
 impl Ttl {
     /// A TTL of `millis` milliseconds; fails on 0 and beyond [`TTL_MS_MAX`].
     pub fn from_millis(millis: u64) -> Result<Ttl, Invalid> {
-        NonZeroU64::new(millis).filter(|millis| millis.get() <= TTL_MS_MAX).map(Ttl).ok_or(Invalid::Ttl)
+        NonZeroU64::new(millis)
+            .filter(|millis| millis.get() <= TTL_MS_MAX)
+            .map(Ttl)
+            .ok_or(Invalid::Ttl { max: TTL_MS_MAX })
     }
 
     /// The TTL in milliseconds.

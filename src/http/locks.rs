@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{HttpState, body, names, sessions};
-use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use crate::domain::{FencingToken, Limits, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::engine::{Scan, Txn, Unavailable};
 use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
@@ -145,10 +145,34 @@ impl LockView {
     }
 }
 
-fn ttl(seconds: Option<u32>) -> Result<Ttl, ApiError> {
-    let seconds = seconds.unwrap_or(TTL_S_DEFAULT);
-    let ttl = Ttl::from_millis(u64::from(seconds) * 1000).ok().filter(|_| seconds <= TTL_S_MAX);
-    ttl.ok_or_else(|| ApiError::invalid_ttl(&format!("a TTL is 1 to {TTL_S_MAX} seconds")))
+/// The TTL of a request. The default is lowered to the server's limit; a TTL that the client names
+/// must be within it.
+fn ttl(limits: &Limits, seconds: Option<u32>) -> Result<Ttl, ApiError> {
+    let ttl = match seconds {
+        None => limits.ttl_at_most(u64::from(TTL_S_DEFAULT) * 1000).ok(),
+        Some(seconds) => limits.ttl(u64::from(seconds) * 1000).ok().filter(|_| seconds <= TTL_S_MAX),
+    };
+    ttl.ok_or_else(|| {
+        ApiError::invalid_ttl(&format!("a TTL is 1 to {TTL_S_MAX} seconds{}", beyond(limits, TTL_S_MAX)))
+    })
+}
+
+/// The rest of a sentence that gives a range up to `max_s` seconds, if the server allows less.
+fn beyond(limits: &Limits, max_s: u32) -> String {
+    let max = limits.ttl_ms_max;
+    let is_lower = max < u64::from(max_s) * 1000;
+    if is_lower { format!(", and at most {max} ms (--ttl-ms-max)") } else { String::new() }
+}
+
+fn delay(limits: &Limits, seconds: u32) -> Result<Option<Ttl>, ApiError> {
+    match (seconds, limits.ttl(u64::from(seconds) * 1000)) {
+        (0, _) => Ok(None),
+        (_, Ok(delay)) if seconds <= DELAY_S_MAX => Ok(Some(delay)),
+        _ => {
+            let limit = beyond(limits, DELAY_S_MAX);
+            Err(ApiError::invalid(&format!("a lock delay is 0 to {DELAY_S_MAX} seconds{limit}")))
+        }
+    }
 }
 
 fn millis_left(deadline: Timestamp, now: Timestamp) -> u64 {
@@ -167,7 +191,7 @@ pub(super) async fn acquire(
 
 impl Acquire {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(name)?;
+        let name = user.lock(&state.limits, name)?;
         let op = Op::Acquire { request: self.check(state, user)?, wait: None };
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
         let acquired = state.decide(|txn| state.acquire(txn, user, &name, &op, session)).await??;
@@ -180,16 +204,14 @@ impl Acquire {
 
     /// What is asked of the lock manager.
     fn check(&self, state: &HttpState, user: &User) -> Result<crate::lock::Request, ApiError> {
-        let ttl = ttl(self.ttl_seconds)?;
-        if self.metadata.as_ref().is_some_and(|text| text.chars().count() > METADATA_CHARS_MAX) {
-            let problem = format!("metadata has at most {METADATA_CHARS_MAX} characters");
+        let ttl = ttl(&state.limits, self.ttl_seconds)?;
+        // The limit in bytes bounds characters here, or the default would refuse legal metadata.
+        let metadata_chars_max = METADATA_CHARS_MAX.min(state.limits.meta_bytes_max);
+        if self.metadata.as_ref().is_some_and(|text| text.chars().count() > metadata_chars_max) {
+            let problem = format!("metadata has at most {metadata_chars_max} characters");
             return Err(ApiError::invalid(&problem));
         }
-        let delay_s = self.lock_delay_seconds.unwrap_or(0);
-        if delay_s > DELAY_S_MAX {
-            let problem = format!("a lock delay is 0 to {DELAY_S_MAX} seconds");
-            return Err(ApiError::invalid(&problem));
-        }
+        let delay = delay(&state.limits, self.lock_delay_seconds.unwrap_or(0))?;
         let is_ephemeral = self.ephemeral.unwrap_or(false);
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
         let owner = match (is_ephemeral, session) {
@@ -205,7 +227,7 @@ impl Acquire {
             ..crate::lock::Request::exclusive(owner, Some(ttl))
         };
         Ok(request.with(LeaseExtra {
-            delay: Ttl::from_millis(u64::from(delay_s) * 1000).ok(),
+            delay,
             delays_after_release: true,
             session: session.filter(|_| is_ephemeral),
             counted_by: session.filter(|_| !is_ephemeral),
@@ -395,8 +417,8 @@ pub(super) async fn renew(
 
 impl Renew {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(name)?;
-        let ttl = ttl(self.ttl_seconds)?;
+        let name = user.lock(&state.limits, name)?;
+        let ttl = ttl(&state.limits, self.ttl_seconds)?;
         let renewed = state
             .decide(|txn| {
                 let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
@@ -431,7 +453,7 @@ pub(super) async fn release(
 
 impl Release {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(name)?;
+        let name = user.lock(&state.limits, name)?;
         state
             .decide(|txn| {
                 let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
@@ -455,7 +477,7 @@ pub(super) async fn status(
     let (parts, _) = request.into_parts();
     let text = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&text)?;
+    let name = user.lock(&state.limits, &text)?;
     // A later grant of the lock has this token at least, so it is read under the same guard.
     let look = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
     let view = match state.decide(|txn| txn.read(&name, look)).await? {

@@ -43,7 +43,7 @@ use self::users::Users;
 
 use self::watch::Watchers;
 use crate::auth::UsersConfig;
-use crate::domain::Timestamp;
+use crate::domain::{Limits, Timestamp};
 use crate::engine::{Engine, Event, Txn, Unavailable};
 use crate::metrics::ServerMetrics;
 
@@ -71,6 +71,7 @@ pub struct HttpConfig {
 pub struct HttpState {
     engine: Arc<Engine>,
     config: HttpConfig,
+    limits: Limits,
     ids: Ids,
     users: Users,
     /// What callers without credentials may have in flight, all together.
@@ -85,10 +86,11 @@ pub struct HttpState {
 }
 
 impl HttpState {
-    /// For this lock manager; `data` is its database file, if there is one.
+    /// Serves the locks of `engine` within `limits`. `data` is its database file, if there is one.
     pub fn new(
         engine: &Arc<Engine>,
         config: HttpConfig,
+        limits: Limits,
         server_metrics: &Arc<ServerMetrics>,
         data: Option<PathBuf>,
     ) -> Arc<HttpState> {
@@ -104,6 +106,7 @@ impl HttpState {
             started: engine.clock().now(),
             engine: Arc::clone(engine),
             config,
+            limits,
             ids,
         })
     }

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{HttpState, body, names};
-use crate::domain::{SessionId, Ttl};
+use crate::domain::SessionId;
 use crate::engine::{Txn, Unavailable};
 use crate::journal::SessionRecord;
 
@@ -37,7 +37,7 @@ impl Fields for Create {
 struct Created {
     session_id: Uuid,
     expires_at: String,
-    keepalive_interval_secs: u32,
+    keepalive_interval_secs: u64,
 }
 
 #[derive(Serialize)]
@@ -81,7 +81,7 @@ pub(super) async fn create(
 impl Create {
     async fn submit(self, state: &HttpState, user: &User) -> Result<Response, ApiError> {
         let seconds = self.ttl_seconds.unwrap_or(TTL_S_DEFAULT).clamp(TTL_S_MIN, TTL_S_MAX);
-        let ttl = Ttl::from_millis(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
+        let ttl = state.limits.ttl_at_most(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
         let name = format!("http {}", user.name);
         let (id, deadline) = state
             .decide(|txn| {
@@ -93,7 +93,7 @@ impl Create {
         let created = Created {
             session_id: Uuid::from_u128(id.0),
             expires_at: state.format_time(deadline?),
-            keepalive_interval_secs: seconds / 2,
+            keepalive_interval_secs: (ttl.as_millis() / 2000).max(1),
         };
         Ok(body::json(StatusCode::CREATED, &created))
     }

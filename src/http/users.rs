@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::pseudonyms::Ids;
 use super::{body, names};
 use crate::auth::{Digest, UsersConfig};
-use crate::domain::{LockName, Owner};
+use crate::domain::{Limits, LockName, Owner};
 use crate::metrics::Count;
 
 /// Names of locks that no user may use.
@@ -50,8 +50,8 @@ impl User {
     }
 
     /// The lock of a name, if this user may use it.
-    pub(super) fn lock(&self, name: &str) -> Result<LockName, ApiError> {
-        let lock = names::parse(name)?;
+    pub(super) fn lock(&self, limits: &Limits, name: &str) -> Result<LockName, ApiError> {
+        let lock = names::parse(limits, name)?;
         if name.starts_with(RESERVED) {
             return Err(ApiError::forbidden("names that start with __election/ are reserved"));
         }

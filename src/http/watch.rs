@@ -257,7 +257,7 @@ pub(super) async fn watch(
     let (parts, _) = request.into_parts();
     let name = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&name)?;
+    let name = user.lock(&state.limits, &name)?;
     // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;
     let (held, seen) = state

@@ -155,7 +155,7 @@ impl Server {
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
         let http = http.map(|listeners| {
-            let state = HttpState::new(&engine, config.http_config.clone(), &metrics, file);
+            let state = HttpState::new(&engine, config.http_config.clone(), config.limits, &metrics, file);
             HttpSide { state, listeners }
         });
         let connections_max = config.listener.connections_max.to_string();
@@ -169,7 +169,8 @@ impl Server {
         ]);
         let server = Arc::new(ServerState {
             engine: Arc::clone(&engine),
-            limits: config.limits.clone(),
+            limits: config.limits,
+            client_limits: config.client_limits,
             password: CurrentPassword::new(config.password.clone()),
             clients: Clients::default(),
             pubsub: PubSub::default(),

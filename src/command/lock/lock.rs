@@ -94,7 +94,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let ttl = match (found.ttl, session) {
         // The session or the connection alone decides.
         (None, Some(_)) => None,
-        (ttl, _) => ttl.or(Ttl::from_millis(context.server.limits.ttl_ms_default).ok()),
+        (ttl, _) => Some(ttl.map_or_else(|| context.server.limits.ttl_default(), Ok)?),
     };
     let request = Request {
         mode: found.mode.unwrap_or(Mode::Exclusive),

@@ -20,9 +20,7 @@ pub(super) const DELEX: Command = command("delex", -2, delex, KeyAccess::ReadWri
 pub(super) const DELIFEQ: Command = command("delifeq", 3, delifeq, KeyAccess::ReadWrite)
     .flags(Flags::WRITE | Flags::FAST)
     .syntax("key comparison-value")
-    .summary(
-        "Deletes a key if its string value equals the given one. Returns 1, or 0 if it was not deleted.",
-    )
+    .summary("Deletes a key if its string value equals the given one. Returns 1, or 0 if it was not deleted.")
     .example("DELIFEQ jobs:import worker-1");
 
 pub(super) const DIGEST: Command = command("digest", 2, digest_of, KeyAccess::Read)
@@ -109,10 +107,10 @@ fn delex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     if args.len() != 4 {
         return Err(CommandError::arity("delex"));
     }
-    let condition = Condition::parse(args.at(2), &mut args.options(3))?.filter(|condition| condition.compares());
-    let condition = condition.ok_or(CommandError::fixed(
-        "ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE",
-    ))?;
+    let condition =
+        Condition::parse(args.at(2), &mut args.options(3))?.filter(|condition| condition.compares());
+    let condition =
+        condition.ok_or(CommandError::fixed("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE"))?;
     condition.check()?;
     if let Condition::IfEqual(value) = condition {
         return key::delete(context, args.at(1), Some(value)).map(key::reply_deleted);

@@ -41,7 +41,9 @@ impl Expiry {
     ) -> Result<Expiry, CommandError> {
         let millis = positive(options::integer(amount)?, unit_ms)
             // Redis adds the time of day and checks that the sum fits.
-            .filter(|millis| i64::try_from(context.txn.wall_millis()).is_ok_and(|now| now.checked_add(*millis).is_some()));
+            .filter(|millis| {
+                i64::try_from(context.txn.wall_millis()).is_ok_and(|now| now.checked_add(*millis).is_some())
+            });
         let ttl = millis.and_then(|millis| Ttl::from_millis(millis.unsigned_abs()).ok());
         ttl.map(Expiry::After).ok_or_else(|| CommandError::expire_time(command))
     }

@@ -25,9 +25,10 @@ pub(super) const MSET: Command = Command::new("mset", -3, mset)
     .summary("Sets the string values of one or more keys.")
     .example("MSET jobs:import worker-1 jobs:export worker-2");
 
-pub(super) const MSETNX: Command = Command { name: "msetnx", run: super::super::Run::Handler(msetnx), ..MSET }
-    .summary("Sets the string values of one or more keys if none of the keys exists. Returns 1, or 0.")
-    .example("MSETNX jobs:import worker-1 jobs:export worker-2");
+pub(super) const MSETNX: Command =
+    Command { name: "msetnx", run: super::super::Run::Handler(msetnx), ..MSET }
+        .summary("Sets the string values of one or more keys if none of the keys exists. Returns 1, or 0.")
+        .example("MSETNX jobs:import worker-1 jobs:export worker-2");
 
 fn mget(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let read = |context: &mut Context<'_>| {
@@ -50,7 +51,10 @@ fn pairs(
     if args.len().is_multiple_of(2) {
         return Err(CommandError::arity(command));
     }
-    (1..args.len()).step_by(2).map(|n| Ok((context.key(args.at(n))?, context.value(args.at(n + 1))?))).collect()
+    (1..args.len())
+        .step_by(2)
+        .map(|n| Ok((context.key(args.at(n))?, context.value(args.at(n + 1))?)))
+        .collect()
 }
 
 fn put_all(context: &mut Context<'_>, pairs: Vec<(LockName, Owner)>) -> Result<(), CommandError> {

@@ -26,17 +26,19 @@ pub(super) const SETNX: Command = command("setnx", 3, setnx, KeyAccess::ReadWrit
     .summary("Sets the string value of a key, without expiry, if the key does not exist.")
     .example("SETNX jobs:import worker-1");
 
-pub(super) const SETEX: Command = command("setex", 4, |c, a| set_for(c, a, 1000, "setex"), KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::DENYOOM)
-    .syntax("key seconds value")
-    .summary("Sets the string value and the time to live of a key in seconds.")
-    .example("SETEX jobs:import 30 worker-1");
+pub(super) const SETEX: Command =
+    command("setex", 4, |c, a| set_for(c, a, 1000, "setex"), KeyAccess::ReadWrite)
+        .flags(Flags::WRITE | Flags::DENYOOM)
+        .syntax("key seconds value")
+        .summary("Sets the string value and the time to live of a key in seconds.")
+        .example("SETEX jobs:import 30 worker-1");
 
-pub(super) const PSETEX: Command = command("psetex", 4, |c, a| set_for(c, a, 1, "psetex"), KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::DENYOOM)
-    .syntax("key milliseconds value")
-    .summary("Sets the string value and the time to live of a key in milliseconds.")
-    .example("PSETEX jobs:import 30000 worker-1");
+pub(super) const PSETEX: Command =
+    command("psetex", 4, |c, a| set_for(c, a, 1, "psetex"), KeyAccess::ReadWrite)
+        .flags(Flags::WRITE | Flags::DENYOOM)
+        .syntax("key milliseconds value")
+        .summary("Sets the string value and the time to live of a key in milliseconds.")
+        .example("PSETEX jobs:import 30000 worker-1");
 
 pub(super) const GETSET: Command = command("getset", 3, getset, KeyAccess::ReadWrite)
     .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)

@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, Method, Request, Uri};
 use octostore::auth::UsersConfig;
 use octostore::clock::Clock;
 use octostore::command;
+use octostore::domain::Limits;
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
 use octostore::http::{HttpConfig, HttpState, parts};
@@ -38,7 +39,8 @@ fn state() -> Arc<HttpState> {
         connections_max: 4,
         output_stall: Duration::from_secs(1),
     };
-    HttpState::new(&engine, config, &Arc::new(ServerMetrics::of(command::names())), None)
+    let metrics = Arc::new(ServerMetrics::of(command::names()));
+    HttpState::new(&engine, config, Limits::default(), &metrics, None)
 }
 
 /// Lines of a method, a path, headers as `Name: value`, and the body after an empty line; requests are separated by a NUL.

@@ -9,9 +9,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use octostore::auth::CurrentPassword;
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, Clients, Execution, Limits, PubSub, ServerInfo, ServerState,
+    self, AfterReply, Client, ClientLimits, Clients, Execution, PubSub, ServerInfo, ServerState,
 };
-use octostore::domain::Timestamp;
+use octostore::domain::{Limits, Timestamp};
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
 use octostore::journal::{Durability, MemoryBackend};
@@ -34,7 +34,8 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
     let backend = Box::new(MemoryBackend::default());
     Arc::new(ServerState {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
-        limits: Limits { multi_bytes_max, subscriptions_max: 8, ..Limits::default() },
+        limits: Limits::default(),
+        client_limits: ClientLimits { multi_bytes_max, subscriptions_max: 8, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
         pubsub: PubSub::default(),
