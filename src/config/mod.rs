@@ -208,11 +208,13 @@ fn scan_limits(settings: &Settings) -> Result<ScanLimits, ConfigError> {
 fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {
     let ttl_ms_max = settings.number("ttl-ms-max", 1, LOCK_TTL_MS_MAX)?;
     let ttl_ms_default = settings.number("ttl-ms-default", 1, ttl_ms_max)?;
+    let key_bytes_max = settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?;
+    let lock_key_bytes_max = settings.size("lock-key-bytes-max", 1, KEY_BYTES_MAX as u64)?;
     Ok(Limits {
         ttl_ms_max,
         ttl_ms_default,
-        key_bytes_max: settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
-        lock_key_bytes_max: settings.size("lock-key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
+        key_bytes_max,
+        lock_key_bytes_max: lock_key_bytes_max.min(key_bytes_max),
         owner_bytes_max: settings.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
         value_bytes_max: settings.size("value-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
         meta_bytes_max: settings.size("meta-bytes-max", 0, 1 << 20)?,

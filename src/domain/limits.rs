@@ -1,5 +1,7 @@
 //! Bounds of requests: those that are fixed, those that are configured, and the error for a value
 //! outside them.
+//!
+//! Guarantees: a configured limit is at most the fixed one.
 
 use std::fmt;
 

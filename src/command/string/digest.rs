@@ -19,3 +19,21 @@ pub(super) fn check(digest: &[u8]) -> Result<(), CommandError> {
     }
     Err(CommandError::fixed("ERR digest must be exactly 16 hexadecimal characters"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_xxh3_with_its_default_seed() {
+        for (value, digest) in
+            [("", "2d06800538d394c2"), ("a", "e6c632b61e964e1f"), ("abc", "78af5f94892f3950")]
+        {
+            assert_eq!(of(value.as_bytes()), digest, "{value:?}");
+            assert_eq!(check(digest.to_uppercase().as_bytes()), Ok(()));
+        }
+        for bad in ["", "2d06800538d394c", "2d06800538d394c2a", "2d06800538d394cg"] {
+            assert!(check(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -6,8 +6,8 @@
 use super::compare::Condition;
 use super::expiry::ExpiryOptions;
 use super::{
-    Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Reply, SetCondition, command,
-    edit, options, put, read, reply_of,
+    Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Op, Owner, Reply, SetCondition,
+    command, edit, options, put, read, reply_of,
 };
 
 pub(super) const SET: Command = command("set", -3, set, KeyAccess::ReadWrite)
@@ -84,26 +84,45 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         let is_set = put(context, &name, value, condition, expiry)?;
         return Ok(if is_set { Reply::OK } else { Reply::Null });
     }
-    if condition == Condition::IfAbsent {
-        return context.atomically(|context| {
-            let before = read(context, &name)?;
-            let is_set = before.is_none() && put(context, &name, value, SetCondition::IfFree, expiry)?;
-            if is_set && expiry == Expiry::Past {
-                super::key::delete(context, args.at(1), None)?;
-            }
-            Ok(if get { reply_of(context, before.as_ref()) } else { reply_set(is_set) })
-        });
+    if condition == Condition::IfAbsent || expiry == Expiry::Past {
+        return set_exclusively(context, args, value, condition, get, expiry);
     }
     let (is_set, before) = edit(context, &name, expiry, |before| {
         let is_set = condition.holds(before);
-        let edited = match (is_set, expiry) {
-            (false, _) => Edited::Keep,
-            (true, Expiry::Past) => Edited::Delete,
-            (true, _) => Edited::Set(value.clone()),
-        };
+        let edited = if is_set { Edited::Set(value.clone()) } else { Edited::Keep };
         Ok((edited, (is_set, before.map(Reply::bulk).filter(|_| get))))
     })?;
     Ok(if get { before.unwrap_or(Reply::Null) } else { reply_set(is_set) })
+}
+
+/// SET where compare-and-set would not do: NX must not end a lock-delay, and an end in the past is a change even of
+/// a key that does not exist.
+fn set_exclusively(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    value: Owner,
+    condition: Condition<'_>,
+    get: bool,
+    expiry: Expiry,
+) -> Result<Reply, CommandError> {
+    let name = context.key(args.at(1))?;
+    context.atomically(|context| {
+        // Without GET or a comparison, SET replaces what is no string.
+        let before = match condition.of_lock() {
+            Some(_) if !get => None,
+            _ => read(context, &name)?,
+        };
+        let put_if = match condition.of_lock() {
+            Some(condition) => condition,
+            None if condition.holds(before.as_ref().map(Owner::as_bytes)) => SetCondition::Always,
+            None => return Ok(if get { reply_of(context, before.as_ref()) } else { Reply::Null }),
+        };
+        let is_set = put(context, &name, value, put_if, expiry)?;
+        if is_set && expiry == Expiry::Past {
+            context.txn.submit(&name, &Op::Delete { if_owner: None })?;
+        }
+        Ok(if get { reply_of(context, before.as_ref()) } else { reply_set(is_set) })
+    })
 }
 
 fn reply_set(is_set: bool) -> Reply {
