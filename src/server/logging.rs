@@ -78,6 +78,11 @@ impl Log {
     pub fn print(&self, line: &str) {
         self.0.push(format!("{line}\n").as_bytes());
     }
+
+    /// Waits until everything that was logged before is written, for at most a second.
+    pub fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 impl Drop for Log {
@@ -99,6 +104,8 @@ struct State {
     /// Lines that found no room since the writer last took the text.
     dropped: u64,
     windows: Windows,
+    /// The writer has taken text and is writing it.
+    is_writing: bool,
     is_closing: bool,
     is_done: bool,
 }
@@ -129,6 +136,12 @@ impl Output {
         }
     }
 
+    /// Waits until the queue is written, for at most [`FLUSH_TIME_MAX`].
+    fn flush(&self) {
+        let is_pending = |state: &mut State| state.is_writing || !state.text.is_empty();
+        self.changed.wait_while_for(&mut self.state(), is_pending, FLUSH_TIME_MAX);
+    }
+
     /// Has everything written, within [`FLUSH_TIME_MAX`].
     fn close(&self) {
         let mut state = self.state();
@@ -150,6 +163,7 @@ impl Output {
                 self.changed.wait_while_for(&mut state, is_idle, WINDOW);
             }
             std::mem::swap(&mut text, &mut state.text);
+            state.is_writing = true;
             let dropped = std::mem::take(&mut state.dropped);
             let is_closing = state.is_closing;
             let summaries = state.windows.end_due(self.clock.now(), is_closing);
@@ -164,9 +178,12 @@ impl Output {
             let _ = sink.write_all(&text);
             text.clear();
             text.shrink_to(QUEUE_BYTES_KEPT);
+            let mut state = self.state();
+            state.is_writing = false;
+            state.is_done = is_closing;
+            drop(state);
+            self.changed.notify_all();
             if is_closing {
-                self.state().is_done = true;
-                self.changed.notify_all();
                 return;
             }
         }
@@ -401,6 +418,17 @@ mod tests {
         let loss = text.lines().find(|line| line.contains("dropped")).unwrap();
         assert!(loss.contains(&format!(" WARN {} lines dropped", lines - kept)), "{kept} of {lines}: {loss}");
         assert!((lines / 3..=lines / 3 * 2).contains(&kept), "{kept} of {lines}");
+    }
+
+    #[test]
+    fn a_flush_returns_once_the_lines_before_it_are_written() {
+        let (output, written, allow) = output();
+        output.push(b"before\n");
+        allow.send(()).unwrap();
+        output.flush();
+        assert_eq!(text(&written), "before\n");
+        output.flush();
+        drop(allow);
     }
 
     #[test]

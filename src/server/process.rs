@@ -93,9 +93,10 @@ pub fn fit_file_limit(config: &mut Config) -> Option<String> {
     (allowed < wanted).then(|| {
         config.listener.connections_max = allowed;
         config.http_config.connections_max = allowed;
-        let kinds = if has_http { "Redis clients and as many HTTP clients" } else { "Redis clients" };
+        let kinds = if has_http { "for Redis and for HTTP clients each" } else { "for Redis clients" };
         format!(
-            "--connections-max lowered from {wanted} to {allowed} {kinds}: limit of open files (ulimit -n)"
+            "--connections-max lowered from {wanted} to {allowed} {kinds}: the limit of open files is too low; \
+             raise it (ulimit -n, LimitNOFILE=)"
         )
     })
 }
