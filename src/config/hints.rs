@@ -79,7 +79,7 @@ pub(super) fn hint(wrong: &str, form: &Form) -> String {
 }
 
 /// The same for options of Redis only.
-pub(super) fn redis_hint(name: &str, form: &Form) -> Option<String> {
+fn redis_hint(name: &str, form: &Form) -> Option<String> {
     let (_, instead) = REDIS.iter().find(|(names, _)| names.contains(&name))?;
     Some(match instead {
         Nothing(reason) => reason.to_string(),

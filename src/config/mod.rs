@@ -12,6 +12,7 @@ mod sources;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,16 +73,19 @@ pub struct Config {
 /// Why there is no [`Config`].
 #[derive(Debug)]
 pub enum ConfigError {
-    /// The help or the version was asked for, or the flags make no sense. It prints itself, and knows its exit code.
+    /// The command line asks for the help or the version, or cannot be parsed.
     Usage(clap::Error),
-    /// A setting makes no sense.
+    /// A setting has no valid value.
     Setting(String),
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConfigError::Usage(error) => error.fmt(f),
+            ConfigError::Usage(error) => {
+                let text = error.to_string();
+                f.write_str(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
+            }
             ConfigError::Setting(text) => f.write_str(text),
         }
     }
@@ -96,21 +100,15 @@ fn wrong(text: impl Into<String>) -> ConfigError {
 impl Config {
     /// Reads flags (the program's name first), variables and the file.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
-        let config = Config::parse(arguments);
-        // Errors of the command line and --help take precedence over unknown variables.
-        if !matches!(config, Err(ConfigError::Usage(_))) {
-            refuse_unknown_variables(std::env::vars_os())?;
-        }
-        config
-    }
-
-    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
-        Config::check(&sources::read(arguments)?)
+        let settings = sources::read(arguments)?;
+        refuse_unknown_variables(std::env::vars_os())?;
+        Config::check(&settings)
     }
 
     /// The defaults, with these flags.
     pub fn with(flags: &[&str]) -> Result<Config, ConfigError> {
-        Config::parse(std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into))
+        let arguments = std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into);
+        Config::check(&sources::read(arguments)?)
     }
 
     fn check(settings: &Settings) -> Result<Config, ConfigError> {
@@ -173,8 +171,9 @@ fn durability(settings: &Settings) -> Result<Durability, ConfigError> {
 }
 
 fn log_level(settings: &Settings) -> Result<tracing::Level, ConfigError> {
-    let level = settings.text("log").and_then(|level| level.parse().ok());
-    level.ok_or_else(|| settings.fault("log", "must be error, warn, info, debug or trace"))
+    let text = settings.text("log").unwrap_or("");
+    text.parse()
+        .map_err(|_| settings.fault("log", format!("{text:?} is not error, warn, info, debug or trace")))
 }
 
 fn threads(settings: &Settings) -> Result<usize, ConfigError> {
@@ -241,14 +240,24 @@ fn redis_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<List
     }
 }
 
+/// Describes why `text` is no address to listen on.
+fn not_resolved(text: &str, error: &io::Error) -> String {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') && !host.is_empty() && port.parse::<u16>().is_ok() => {
+            format!("the host name {host:?} cannot be resolved ({error}); name an address of this machine")
+        }
+        _ => format!(
+            "{text:?} is not an address and port, as in 127.0.0.1:7379 or [::1]:7379, with commas between several"
+        ),
+    }
+}
+
 /// Addresses with commas between. A host name stands for all of its addresses.
 fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddress>, ConfigError> {
     let mut found: Vec<ListenAddress> = Vec::new();
     for text in settings.text(name).unwrap_or("").split(',').map(str::trim) {
-        let resolved = text.to_socket_addrs().map_err(|error| {
-            let example = "as in 127.0.0.1:7379 or [::1]:7379, with commas between several";
-            settings.fault(name, format!("{text:?} is not an address and port, {example} ({error})"))
-        })?;
+        let resolved =
+            text.to_socket_addrs().map_err(|error| settings.fault(name, not_resolved(text, &error)))?;
         let before = found.len();
         let is_required = !settings.is_default(name) && text.parse::<SocketAddr>().is_ok();
         for address in resolved {

@@ -126,7 +126,7 @@ pub(super) fn command() -> clap::Command {
         .args(OPTIONS.iter().map(arg))
 }
 
-/// The message for a flag that does not exist, if it is one that users of Redis expect.
+/// The error for a command line that cannot be parsed. A flag that does not exist gets a hint.
 fn usage(error: clap::Error) -> ConfigError {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
@@ -139,11 +139,9 @@ fn usage(error: clap::Error) -> ConfigError {
              given by --config (redis.conf is not supported)"
         ));
     }
-    let name = unknown.split('=').next().unwrap_or("").trim_start_matches('-');
-    match hints::redis_hint(name, &Form::Flag) {
-        Some(hint) => wrong(format!("unknown option {unknown}: {hint}; see octostore --help")),
-        None => ConfigError::Usage(error),
-    }
+    // Without the value, which may be a secret.
+    let flag = unknown.split('=').next().unwrap_or("");
+    wrong(format!("unknown option {flag}: {}", hints::hint(flag.trim_start_matches('-'), &Form::Flag)))
 }
 
 /// Variables that are meant for others: clients take a server's address from the first.
@@ -188,8 +186,7 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
     let text = std::fs::read_to_string(path)
         .map(secrets::without_mark)
         .map_err(|error| wrong(format!("--config: cannot read {path}: {error}")))?;
-    let table: toml::Table =
-        text.parse().map_err(|error| wrong(format!("--config: {path} is not TOML: {error}")))?;
+    let table: toml::Table = text.parse().map_err(|error| not_toml(path, &text, &error))?;
     for (key, value) in table {
         let Some(option) = OPTIONS.iter().find(|option| option.name == key) else {
             let hint = hints::hint(&key, &Form::Key);
@@ -216,6 +213,17 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
         settings.insert(option.name, Setting { text, from: path.to_owned() });
     }
     Ok(())
+}
+
+/// The error for a file that is not TOML. It does not repeat the line, which may have a secret.
+fn not_toml(path: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let at = error.span().and_then(|span| text.get(..span.start));
+    let line = at.map_or(String::new(), |before| format!(" in line {}", before.matches('\n').count() + 1));
+    wrong(format!(
+        "--config: {path} is not TOML{line}: {}; a setting is written as locks-max = 1000 or listen = \
+         \"127.0.0.1:7379\" (redis.conf is not supported)",
+        error.message().replace('\n', ", ")
+    ))
 }
 
 /// Texts with commas between.

@@ -52,6 +52,21 @@ impl fmt::Display for StartError {
                     "cannot listen on {addr}: port in use; stop the other program or choose another --{setting}"
                 )
             }
+            StartError::Bind(setting, addr, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(
+                    f,
+                    "cannot listen on {addr}: the system reserves port {} for privileged processes; choose \
+                     another --{setting}, or grant CAP_NET_BIND_SERVICE",
+                    addr.port()
+                )
+            }
+            StartError::Bind(setting, addr, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                write!(
+                    f,
+                    "cannot listen on {addr}: this machine does not have the address; name one that it has in \
+                     --{setting}, or 0.0.0.0 for all"
+                )
+            }
             StartError::Bind(setting, addr, error) => {
                 write!(f, "cannot listen on {addr}: {error}; see --{setting}")
             }
@@ -127,7 +142,7 @@ impl Server {
         let port = listeners.addresses()[0].port();
         let data = match config.durability {
             Durability::Memory => "memory".to_owned(),
-            _ => config.data.display().to_string(),
+            _ => std::path::absolute(&config.data).unwrap_or(config.data.clone()).display().to_string(),
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
