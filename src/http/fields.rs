@@ -34,7 +34,7 @@ pub(super) trait Fields: DeserializeOwned + Send + 'static {
     const FIELDS: &'static [Field];
 }
 
-/// An integer of 32 bits, as refusals describe it.
+/// An integer that is brought into its range, as refusals describe it.
 pub(super) const U32: &str = "an integer from 0 to 4294967295";
 
 /// Fields of one object.

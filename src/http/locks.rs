@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::body::Asked;
 use super::error::ApiError;
-use super::fields::{Field, Fields, U32};
+use super::fields::{Field, Fields};
 use super::users::User;
 use super::{HttpState, body, names, sessions};
 use crate::domain::{FencingToken, Limits, LockName, Owner, SessionId, Timestamp, Ttl};
@@ -23,9 +23,11 @@ use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MAX: u32 = 3600;
+const TTL_RANGE: &str = "an integer from 1 to 3600";
 /// Longest metadata, in code points.
 const METADATA_CHARS_MAX: usize = 1024;
 const DELAY_S_MAX: u32 = 30;
+const DELAY_RANGE: &str = "an integer from 0 to 30";
 /// Maximum `retry_after_ms`, so that pollers notice an early release.
 const RETRY_MS_MAX: u64 = 1000;
 /// Locks in one list; clients take no more than a mebibyte anyway.
@@ -49,11 +51,11 @@ pub(super) struct Acquire {
 
 impl Fields for Acquire {
     const FIELDS: &'static [Field] = &[
-        Field::optional("ttl_seconds", U32),
+        Field::optional("ttl_seconds", TTL_RANGE),
         Field::optional("metadata", "a string"),
         Field::optional("session_id", "a UUID"),
         Field::optional("ephemeral", "true or false"),
-        Field::optional("lock_delay_seconds", U32),
+        Field::optional("lock_delay_seconds", DELAY_RANGE),
         Field::optional("acl", "an object whose acquire is an array of strings"),
     ];
 }
@@ -72,7 +74,7 @@ pub(super) struct Renew {
 
 impl Fields for Renew {
     const FIELDS: &'static [Field] =
-        &[Field::required("lease_id", "a UUID"), Field::optional("ttl_seconds", U32)];
+        &[Field::required("lease_id", "a UUID"), Field::optional("ttl_seconds", TTL_RANGE)];
 }
 
 #[derive(Deserialize)]

@@ -189,7 +189,9 @@ impl Accounts {
         }
         let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
         match self.user_of(given) {
-            Some(_) => Err(ApiError::forbidden("this is for operators")),
+            Some(_) => {
+                Err(ApiError::forbidden("this path needs the key of --http-admin-key-file in x-admin-key"))
+            }
             None => Err(ApiError::wrong_credentials()),
         }
     }

@@ -217,7 +217,7 @@ impl Connection {
                 Ok(Some(length)) => length,
                 Ok(None) => break Then::Read,
                 Err(super::scan::ProtocolError::Http) => {
-                    tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the RESP port");
+                    tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the port for Redis clients; HTTP is served at --http");
                     break Then::Close;
                 }
                 Err(error) => {

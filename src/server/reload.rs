@@ -31,10 +31,12 @@ impl Reloader {
             return Err("the server listens beyond loopback and would no longer require a password");
         }
         let has_new_password = self.server.password.replace(config.password.clone());
-        let has_new_users = *users != self.config.http_config.users;
-        if let Some(state) = self.state.as_ref().filter(|_| has_new_users) {
+        // Without HTTP, its users are not in use.
+        let state = self.state.as_ref().filter(|_| *users != self.config.http_config.users);
+        if let Some(state) = state {
             state.replace_users(users);
         }
+        let has_new_users = state.is_some();
         self.config.http_config.users = users.clone();
         let is_fixed =
             |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
