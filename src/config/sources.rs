@@ -1,7 +1,7 @@
 //! Where values come from: flags, `OCTOSTORE_*` variables, a TOML file.
 //!
-//! Guarantees: a flag wins over a variable, a variable over the file. A name that is no setting, and a value that is
-//! empty, is an error wherever it stands. Not here: what values mean.
+//! Guarantees: a flag wins over a variable, a variable over the file. A name that is no setting,
+//! and a value that is empty, is an error wherever it stands. Not here: what values mean.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -76,7 +76,8 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Sett
         }
     }
     let settings = Settings(settings);
-    // A variable or a template that expanded to nothing: the server would run with less than was meant.
+    // A variable or a template that expanded to nothing: the server would run with less than was
+    // meant.
     for option in OPTIONS {
         if settings.text(option.name).is_none() && !settings.is_default(option.name) {
             return Err(settings.fault(option.name, "is empty; set a value or omit it"));
@@ -144,7 +145,7 @@ fn usage(error: clap::Error) -> ConfigError {
     wrong(format!("unknown option {flag}: {}", hints::hint(flag.trim_start_matches('-'), &Form::Flag)))
 }
 
-/// Variables that are meant for others: clients take a server's address from the first.
+/// Variables for other programs: clients read a server's address from the first.
 const FOREIGN_VARIABLES: [&str; 1] = ["OCTOSTORE_URL"];
 
 /// A mistyped variable must not leave a setting at its default, above all not the password.
@@ -166,7 +167,7 @@ pub(super) fn refuse_unknown_variables(
     Ok(())
 }
 
-/// Whether Kubernetes sets this variable beside a service called octostore or octostore-….
+/// Whether Kubernetes sets this variable for a service called octostore or octostore-….
 fn is_of_kubernetes(rest: &str, value: &OsStr) -> bool {
     let is_port = |text: &str| {
         let mut parts = text.split('_');
@@ -226,7 +227,7 @@ fn not_toml(path: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     ))
 }
 
-/// Texts with commas between.
+/// Joins texts with commas.
 fn texts(items: &[toml::Value]) -> Option<String> {
     let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
     texts.map(|texts| texts.join(","))

@@ -5,7 +5,8 @@ use std::fmt;
 use super::limits::{Invalid, OWNER_BYTES_MAX};
 use super::short_bytes::ShortBytes;
 
-/// The opaque, secret word by which a client proves that a lease is its own: 1…[`OWNER_BYTES_MAX`] bytes.
+/// The opaque, secret text by which a client proves that a lease is its own: 1…[`OWNER_BYTES_MAX`]
+/// bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(ShortBytes);
 

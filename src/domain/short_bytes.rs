@@ -2,10 +2,11 @@
 //!
 //! Guarantees: making, copying and dropping up to [`IN_PLACE_MAX`] bytes does not allocate.
 
-/// Bytes kept in place if there are few of them; enough for most keys, and for a UUID with a prefix as owner.
+/// Longest byte string that is stored inline; enough for most keys, and for an owner that is a UUID
+/// with a prefix.
 pub(super) const IN_PLACE_MAX: usize = 46;
 
-/// Bytes that are mostly few.
+/// A byte string that is usually short.
 #[derive(Clone)]
 pub(super) enum ShortBytes {
     InPlace { length: u8, bytes: [u8; IN_PLACE_MAX] },
@@ -15,7 +16,7 @@ pub(super) enum ShortBytes {
 const _: () = assert!(size_of::<ShortBytes>() == 48);
 
 impl ShortBytes {
-    /// `first` and then `rest`.
+    /// Concatenates `first` and `rest`.
     pub(super) fn of(first: &[u8], rest: &[u8]) -> ShortBytes {
         let length = first.len() + rest.len();
         if length > IN_PLACE_MAX {

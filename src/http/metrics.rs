@@ -1,7 +1,7 @@
-//! What is measured, as Prometheus reads it, and as JSON.
+//! The metrics, as text for Prometheus and as JSON.
 //!
-//! Guarantees: every label comes from a closed set: names of commands and of endpoints. Not here: names of locks, owners and
-//! clients.
+//! Guarantees: every label comes from a closed set, such as the names of commands and of endpoints.
+//! Not here: names of locks, owners and clients.
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Default for EndpointMetrics {
     }
 }
 
-/// What is measured of requests.
+/// Metrics of requests.
 #[derive(Default)]
 pub(super) struct HttpMetrics {
     endpoints: [EndpointMetrics; Endpoint::ALL.len()],
@@ -86,13 +86,13 @@ impl HttpMetrics {
         metrics.errors.fetch_add(u64::from(is_error), Ordering::Relaxed);
     }
 
-    /// Requests since the start.
+    /// Number of requests since the start.
     pub(super) fn requests(&self) -> u64 {
         self.endpoints.iter().map(|metrics| metrics.times.read().count).sum()
     }
 }
 
-/// Everything, in the text format that Prometheus scrapes.
+/// All metrics, in the text format that Prometheus scrapes.
 pub(super) fn as_text(state: &Arc<HttpState>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("octostore");
     registry.register_collector(Box::new(All(Arc::clone(state))));
@@ -213,8 +213,8 @@ impl All {
             ("expiries", "Leases that reached their deadline", &stats.expiries),
             ("forced_ends", "Leases ended by an operator", &stats.forced),
             ("replaced_ends", "Leases ended by a SET of another owner", &stats.replaced),
-            ("waits", "Requests that had to wait", &stats.waits),
-            ("wait_timeouts", "Requests that waited as long as they wished", &stats.wait_timeouts),
+            ("waits", "Requests that queued", &stats.waits),
+            ("wait_timeouts", "Requests whose WAIT time ended", &stats.wait_timeouts),
         ] {
             out.counter(name, help, total.read())?;
         }
@@ -338,7 +338,7 @@ impl EndpointView {
     }
 }
 
-/// The contract's JSON. Every look-up is in memory, so each counts as a hit of what upstream calls its cache.
+/// The contract's JSON. Every look-up is in memory and counts as a cache hit.
 pub(super) fn as_json(state: &HttpState) -> MetricsView {
     let of = |endpoint: Endpoint| EndpointView::of(&state.metrics.endpoints[endpoint as usize]);
     let none = || EndpointView::of(&EndpointMetrics::default());

@@ -20,9 +20,9 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Takes over from `config` who may do what: the password of Redis clients, and the users and
-    /// the operators' key of HTTP. Connections that are authenticated stay so. Refuses to open a
-    /// server that other machines can reach.
+    /// Applies the credentials in `config`: the password of Redis clients, and the users and the
+    /// operators' key of HTTP. Authenticated connections stay authenticated. Refuses to remove the
+    /// last credentials of a server that other machines can reach.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
         let users = &config.http_config.users;
         let is_open = (self.is_redis_exposed && config.password.is_none())
