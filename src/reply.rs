@@ -1,4 +1,4 @@
-//! What a command answers, before any protocol.
+//! Replies of commands, independent of the protocol.
 //!
 //! Guarantees: every reply is complete and owns its bytes. Not here: RESP versions, HTTP, sockets.
 
@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 /// A reply, in the terms that all protocols share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// A short word of ours.
+    /// A short text of the server's.
     Simple(&'static str),
     /// A number.
     Integer(i64),
     /// Bytes.
     Bulk(Vec<u8>),
-    /// Text for people, of several lines.
+    /// Text of several lines, for people.
     Text(String),
     /// The same, long.
     LongText(Rope),
@@ -22,7 +22,7 @@ pub enum Reply {
     Bulks(Bulks),
     /// Nothing.
     Null,
-    /// Nothing, where there might have been an array.
+    /// Nothing, in place of an array.
     NullArray,
     /// Several values.
     Array(Vec<Reply>),
@@ -42,12 +42,12 @@ impl Reply {
     /// `+OK`
     pub const OK: Reply = Reply::Simple("OK");
 
-    /// A text of ours as bytes.
+    /// A text as bytes.
     pub fn bulk(text: impl AsRef<[u8]>) -> Reply {
         Reply::Bulk(text.as_ref().to_vec())
     }
 
-    /// About how many bytes of memory it takes.
+    /// Approximate memory use, in bytes.
     pub fn size(&self) -> usize {
         size_of::<Reply>()
             + match self {
@@ -64,7 +64,7 @@ impl Reply {
             }
     }
 
-    /// Whether it takes more than `bytes` bytes of memory. Stops as soon as that is known.
+    /// Whether it uses more than `bytes` bytes of memory. Stops counting at the limit.
     pub fn is_larger_than(&self, bytes: usize) -> bool {
         fn take(reply: &Reply, left: &mut usize) -> bool {
             let all = |parts: &[Reply], left: &mut usize| parts.iter().all(|part| take(part, left));
@@ -100,7 +100,7 @@ impl Reply {
     }
 }
 
-/// Bytes in pieces: growing it never moves what is there, and it goes a piece at a time.
+/// Bytes in pieces: growing it never moves earlier bytes, and they are freed one piece at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rope {
     pieces: VecDeque<Vec<u8>>,
@@ -135,12 +135,12 @@ impl Rope {
         self.bytes += bytes;
     }
 
-    /// What it consists of.
+    /// Its pieces.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().map(Vec::as_slice)
     }
 
-    /// Takes the first piece out.
+    /// Removes the first piece.
     pub fn pop(&mut self) -> Option<Vec<u8>> {
         let piece = self.pieces.pop_front()?;
         self.bytes -= piece.len();
@@ -181,8 +181,8 @@ impl Bulks {
         self.rope.len()
     }
 
-    /// Takes the first strings out, about as many as fit into `PIECE_BYTES`, and passes them to `each`.
-    /// `false`: there were none.
+    /// Removes the first strings, about as many as fit into `PIECE_BYTES`, and passes them to `each`.
+    /// Returns `false` if there are none.
     pub fn drain_piece(&mut self, mut each: impl FnMut(&[u8])) -> bool {
         let Some(piece) = self.rope.pop() else { return false };
         for bulk in strings(&piece) {
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_into_a_rope_comes_out_in_order() {
+    fn a_rope_returns_its_strings_in_order() {
         let lengths = [0, 1, 500, 513, PIECE_BYTES - 4, PIECE_BYTES, 3 * PIECE_BYTES, 7];
         let strings: Vec<Vec<u8>> = (0..200).map(|n| vec![n as u8; lengths[n % lengths.len()]]).collect();
         let mut bulks = Bulks::default();

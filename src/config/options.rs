@@ -1,20 +1,21 @@
 //! The table of settings.
 //!
-//! Guarantees: flags, variables, file keys, the help, `CONFIG GET` and the README's table come from it. Not here: how
-//! values are read and checked.
+//! Guarantees: flags, variables, file keys, the help, `CONFIG GET` and the README's table come from
+//! it. Not here: how values are read and checked.
 
 /// A setting.
 #[derive(Debug)]
 pub struct Opt {
-    /// Its flag without the dashes, and its key in the file; the variable is `OCTOSTORE_` and this in capitals.
+    /// Its flag without the dashes, and its key in the file; the variable is `OCTOSTORE_` and this
+    /// in capitals.
     pub name: &'static str,
-    /// What its value is called in the help; empty for a switch.
+    /// The name of its value in the help; empty for a switch.
     pub value: &'static str,
     /// The default.
     pub default: &'static str,
     /// One sentence.
     pub help: &'static str,
-    /// The part of the help it stands in.
+    /// The section of the help that lists it.
     pub heading: &'static str,
 }
 
@@ -193,7 +194,7 @@ impl Opt {
         ["listen", "http", "http-allow-origin"].contains(&self.name)
     }
 
-    /// Whether a running server can take over a change: it says who may do what.
+    /// Whether a running server can apply a change: only credentials.
     pub fn is_reloadable(&self) -> bool {
         self.is_secret() || ["requirepass-file", "http-tokens", "http-admin-key-file"].contains(&self.name)
     }

@@ -1,7 +1,7 @@
-//! Bounds of requests: those that are fixed, those that are configured, and the error for a value
-//! outside them.
+//! Bounds of requests: those that are fixed, and those that are configured.
 //!
-//! Guarantees: a configured limit is at most the fixed one.
+//! Guarantees: a configured limit cannot admit what the fixed bound refuses; the error names the
+//! limit in force. Not here: the error codes of any protocol.
 
 use std::fmt;
 

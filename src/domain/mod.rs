@@ -1,10 +1,10 @@
 //! Parsed, bounded types that every module shares.
 //!
 //! Guarantees: a value that exists is within its limits, so code behind the edge does not check
-//! again. Keys and owners of usual length are stored inline, long ones are shared: copying one
-//! does not allocate. [`Limits`]
-//! may be configured below the fixed bounds, never above. Not here: where configuration comes from,
-//! text formats of any protocol, clocks, and anything but the standard library.
+//! again. Keys and owners of usual length are stored inline, long ones are shared: copying one does
+//! not allocate.
+//! [`Limits`] may be configured below the fixed bounds, never above. Not here: where configuration
+//! comes from, text formats of any protocol, clocks, and anything but the standard library.
 
 mod ids;
 mod key;

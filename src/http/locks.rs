@@ -1,7 +1,7 @@
 //! `/locks`: acquire, renew, release, status, list.
 //!
-//! Guarantees: checks in the contract's order; a refusal that depends on a lock is decided in the same look as the rest.
-//! Not here: the rules of locks.
+//! Guarantees: checks in the contract's order; a refusal that depends on a lock is decided in the
+//! same transaction as the rest. Not here: the rules of locks.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::body::Asked;
+use super::body::Parsed;
 use super::error::ApiError;
-use super::fields::{Field, Fields, U32};
+use super::fields::{Field, Fields};
 use super::users::User;
 use super::{HttpState, body, names, sessions};
 use crate::domain::{FencingToken, Limits, LockName, Owner, SessionId, Timestamp, Ttl};
@@ -23,19 +23,21 @@ use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MAX: u32 = 3600;
+const TTL_RANGE: &str = "an integer from 1 to 3600";
 /// Longest metadata, in code points.
 const METADATA_CHARS_MAX: usize = 1024;
 const DELAY_S_MAX: u32 = 30;
+const DELAY_RANGE: &str = "an integer from 0 to 30";
 /// Maximum `retry_after_ms`, so that pollers notice an early release.
 const RETRY_MS_MAX: u64 = 1000;
-/// Locks in one list; clients take no more than a mebibyte anyway.
+/// Locks in one list. Deployed clients accept at most 1 MiB.
 const LIST_MAX: usize = 100_000;
 /// Names and metadata in one list, in bytes.
 const LIST_BYTES_MAX: usize = 32 << 20;
-/// Lists that are made at once.
+/// Lists that are built at once.
 const LISTS_AT_ONCE: usize = 1;
-/// Entries of the table that are looked at under one guard.
-const ENTRIES_PER_LOOK: usize = 256;
+/// Entries of the table that are visited under one guard.
+const ENTRIES_PER_STEP: usize = 256;
 
 #[derive(Deserialize)]
 pub(super) struct Acquire {
@@ -49,11 +51,11 @@ pub(super) struct Acquire {
 
 impl Fields for Acquire {
     const FIELDS: &'static [Field] = &[
-        Field::optional("ttl_seconds", U32),
+        Field::optional("ttl_seconds", TTL_RANGE),
         Field::optional("metadata", "a string"),
         Field::optional("session_id", "a UUID"),
         Field::optional("ephemeral", "true or false"),
-        Field::optional("lock_delay_seconds", U32),
+        Field::optional("lock_delay_seconds", DELAY_RANGE),
         Field::optional("acl", "an object whose acquire is an array of strings"),
     ];
 }
@@ -72,7 +74,7 @@ pub(super) struct Renew {
 
 impl Fields for Renew {
     const FIELDS: &'static [Field] =
-        &[Field::required("lease_id", "a UUID"), Field::optional("ttl_seconds", U32)];
+        &[Field::required("lease_id", "a UUID"), Field::optional("ttl_seconds", TTL_RANGE)];
 }
 
 #[derive(Deserialize)]
@@ -114,7 +116,7 @@ struct Renewed {
     renew_after_ms: u64,
 }
 
-/// A lock as everyone may see it.
+/// The public view of a lock.
 #[derive(Serialize)]
 struct LockView {
     name: String,
@@ -185,7 +187,7 @@ pub(super) async fn acquire(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Acquire>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Acquire>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
@@ -202,7 +204,7 @@ impl Acquire {
         Ok(body::json(status, &acquired))
     }
 
-    /// What is asked of the lock manager.
+    /// The request to the lock manager.
     fn check(&self, state: &HttpState, user: &User) -> Result<crate::lock::Request, ApiError> {
         let ttl = ttl(&state.limits, self.ttl_seconds)?;
         // The limit in bytes bounds characters here, or the default would refuse legal metadata.
@@ -238,10 +240,10 @@ impl Acquire {
     }
 }
 
-/// What a request gets, unless it could not be decided.
+/// The result of a request, unless it could not be decided.
 type Decision<R> = Result<Result<R, ApiError>, Unavailable>;
 
-/// What everyone may know of a lease, as it was at one instant.
+/// The public part of a lease, at one instant.
 pub(super) struct LeaseSnapshot {
     owner: Owner,
     token: FencingToken,
@@ -260,10 +262,10 @@ impl LeaseSnapshot {
     }
 }
 
-/// What an attempt to acquire a lock has come to.
+/// The outcome of an attempt to acquire a lock.
 enum Attempt {
     Acquired(LeaseSnapshot),
-    /// By someone, unless the lock is free and refused all the same.
+    /// `None`: the lock is free, and refused all the same.
     Held(Option<LeaseSnapshot>),
     Delayed(Delay),
 }
@@ -271,7 +273,7 @@ enum Attempt {
 impl Attempt {
     fn of(user: &User, outcome: Outcome, slot: &Slot) -> Attempt {
         let granted = match outcome {
-            // A Redis client may hold it under the name that HTTP gives this user: that lease has no lease id.
+            // A Redis client may hold it as the owner of this user; that lease has no lease id.
             Outcome::Granted { token, .. } => {
                 slot.lease(token).filter(|lease| lease.account() == Some(&*user.account))
             }
@@ -285,17 +287,17 @@ impl Attempt {
     }
 }
 
-/// What decides whether a user may use a lease.
+/// What a user needs to have in common with a lease to use it.
 struct Claim {
     owner: Owner,
     token: FencingToken,
     is_own: bool,
-    /// An ephemeral lock of a user.
+    /// The lock is an ephemeral one of a user.
     is_of_session: bool,
 }
 
 impl HttpState {
-    /// As whom a session holds its ephemeral locks.
+    /// The owner of a session's ephemeral locks.
     fn session_owner(&self, user: &User, id: SessionId) -> Owner {
         let text = format!("http:{}:session:{}", user.name, self.ids.session(id));
         Owner::new(text.as_bytes()).unwrap_or_else(|_| unreachable!("names of users are short"))
@@ -327,7 +329,7 @@ impl HttpState {
                 Err(other) => return Err(other),
             },
         };
-        // A running delay is said before anything that is wrong with the session or the user's number of locks.
+        // The contract checks a running delay before the session and the limit of the user.
         Ok(match txn.read(name, |slot, now| slot.delay().map(|delay| (delay, now)))? {
             Some((delay, now)) => Ok(self.delayed(delay, now)),
             None => Err(refusal),
@@ -411,7 +413,7 @@ pub(super) async fn renew(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Renew>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Renew>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
@@ -447,7 +449,7 @@ pub(super) async fn release(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Release>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Release>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
@@ -478,9 +480,9 @@ pub(super) async fn status(
     let text = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
     let name = user.lock(&state.limits, &text)?;
-    // A later grant of the lock has this token at least, so it is read under the same guard.
-    let look = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
-    let view = match state.decide(|txn| txn.read(&name, look)).await? {
+    // Read under the same guard: a later grant of the lock has at least this token.
+    let inspect = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
+    let view = match state.decide(|txn| txn.read(&name, inspect)).await? {
         (Some(lease), _) => state.view(text, lease),
         (None, next_token) => LockView::of_free(text, next_token),
     };
@@ -508,10 +510,10 @@ pub(super) async fn list(
     collect(&state, snapshot, view, answer).await
 }
 
-/// Makes an `answer` of the views of all locks that are held. `snapshot` runs under the guard of a lock and only
-/// copies; `view` makes of the copy what is shown, or drops it. All of it runs on the blocking threads, as it
-/// visits every lock and writes a long answer, and one list at a time, so that the threads that serve requests
-/// keep the processors.
+/// Builds an `answer` from the views of all held locks. `snapshot` runs under the guard of a lock
+/// and only copies. `view` converts the copy to what is shown, or drops it. The work visits every
+/// lock and writes a long response, so it runs on the threads for blocking work, one list at a
+/// time.
 pub(super) async fn collect<S, R: Send + 'static>(
     state: &Arc<HttpState>,
     snapshot: impl Fn(&LockName, &Lease) -> S + Send + 'static,
@@ -520,15 +522,15 @@ pub(super) async fn collect<S, R: Send + 'static>(
 ) -> Result<Response, ApiError> {
     static AT_ONCE: Semaphore = Semaphore::const_new(LISTS_AT_ONCE);
     let turn = AT_ONCE.acquire().await.map_err(|_| ApiError::internal())?;
-    let looking = Arc::clone(state);
+    let shared = Arc::clone(state);
     let work = move || {
         let _turn = turn;
         let mut scan = Scan::new(0, 0, usize::MAX);
         let (mut found, mut bytes) = (Vec::new(), 0);
-        let txn = looking.engine.txn();
+        let txn = shared.engine.txn();
         loop {
             let mut held = Vec::new();
-            let scanned = txn.scan(&mut scan, ENTRIES_PER_LOOK, |lock| {
+            let scanned = txn.scan(&mut scan, ENTRIES_PER_STEP, |lock| {
                 held.extend(lock.with_lease(|name, lease| {
                     (snapshot(name, lease), name.key().len() + lease.meta().map_or(0, str::len))
                 }));
@@ -537,7 +539,7 @@ pub(super) async fn collect<S, R: Send + 'static>(
                 (found, bytes) = (Vec::new(), 0);
             }
             for (copy, copy_bytes) in held {
-                let Some(one) = view(&looking, copy) else { continue };
+                let Some(one) = view(&shared, copy) else { continue };
                 found.push(one);
                 bytes += copy_bytes;
             }

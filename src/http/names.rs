@@ -1,7 +1,7 @@
 //! Lock names in URLs.
 //!
-//! Guarantees: an HTTP name is a Redis key of database 0 that is a readable path; every other key is shown percent-encoded
-//! and cannot be asked for. Not here: who may use which name.
+//! Guarantees: an HTTP name is a Redis key of database 0 that is a readable path; every other key
+//! is shown percent-encoded and cannot be requested. Not here: which user may use which name.
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -17,7 +17,7 @@ const COMPONENT_BYTES_MAX: usize = 64;
 
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// The decoded second segment of the path: what stands for a name or an id.
+/// The decoded second segment of the path: a lock name or the id of a session.
 pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
     let raw = parts.uri.path().split('/').nth(2).unwrap_or("");
     let decoded = percent_decode_str(raw).decode_utf8();
@@ -30,7 +30,7 @@ pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
     })
 }
 
-/// The value of a query parameter. Others are ignored; given twice it is refused.
+/// The value of the query parameter `name`. A repeated parameter is an error; others are ignored.
 pub(super) fn query(parts: &Parts, name: &str) -> Result<Option<String>, ApiError> {
     let malformed = |reason: &str| ApiError::malformed(StatusCode::BAD_REQUEST, reason);
     let decode =

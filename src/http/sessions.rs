@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::body::Asked;
+use super::body::Parsed;
 use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
@@ -55,7 +55,7 @@ struct SessionView {
     active: bool,
 }
 
-/// A session of the user's, and how many locks it has.
+/// A session of the user, and the number of its locks.
 pub(super) fn find(txn: &Txn<'_>, user: &User, id: SessionId) -> Result<(SessionRecord, usize), ApiError> {
     let is_own = |record: &SessionRecord| record.account.as_deref() == Some(&*user.account);
     match txn.session(id) {
@@ -74,7 +74,7 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let Asked { body, user, ignored } = body::read::<Create>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Create>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user).await))
 }
 
@@ -99,7 +99,7 @@ impl Create {
     }
 }
 
-/// The session in the path, and who asks.
+/// The session in the path, and the requesting user.
 fn named(state: &HttpState, parts: &Parts) -> Result<(SessionId, Arc<User>), ApiError> {
     let id = names::segment(parts)?;
     let id = Uuid::parse_str(&id).map_err(|_| {

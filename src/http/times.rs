@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// What has no end is shown with the last second that the format knows.
+/// The last second of the format, shown where there is no end.
 const NEVER: &str = "9999-12-31T23:59:59Z";
 
 /// Nanoseconds since 1970 as RFC 3339 in UTC; `None`: never.

@@ -1,8 +1,9 @@
 //! Replies on the wire, in RESP2 and RESP3.
 //!
-//! Guarantees: one reply, one frame, whatever its bytes; the pairs of a map keep their order. Scalars are encoded by
-//! redis-protocol, named in this file and in the scanner's tests only. Written here are the heads of aggregates, as its
-//! own maps have no order, and integers, which nearly all replies are. Not here: sockets, commands.
+//! Guarantees: each reply is one frame, whatever its bytes; the pairs of a map keep their order.
+//! Scalars are encoded by redis-protocol, which is named only in this file and in the scanner's
+//! tests. The heads of aggregates are written here, because its maps have no order, and so are
+//! integers, the most frequent reply. Not here: sockets, commands.
 
 use bytes::BytesMut;
 use redis_protocol::resp2::encode::extend_encode_borrowed as encode2;
@@ -54,10 +55,10 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
     }
 }
 
-/// Encodes one reply in parts, and lets go of what is encoded.
+/// Encodes one reply in parts, and frees each part once it is encoded.
 pub(super) struct Encoder {
     protocol: u8,
-    /// What is still to come, the innermost last.
+    /// The parts to encode, innermost last.
     rest: Vec<Rest>,
 }
 
@@ -75,7 +76,8 @@ impl Encoder {
         Encoder { protocol, rest: vec![Rest::One(reply)] }
     }
 
-    /// Appends to `out` until it has `bytes` bytes or somewhat more. `false`: that was all.
+    /// Appends to `out` until it has `bytes` bytes or somewhat more. Returns `false` after the last
+    /// part.
     pub(super) fn encode(&mut self, out: &mut BytesMut, bytes: usize) -> bool {
         while out.len() < bytes {
             let Some(rest) = self.rest.last_mut() else { return false };

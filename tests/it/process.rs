@@ -124,7 +124,14 @@ fn it_names_what_keeps_it_from_starting() {
         (&dir.path().to_owned(), vec![], 1, "is a directory; name a file in it"),
         (&data, vec!["--listen", "0.0.0.0:0"], 2, "--requirepass-file"),
         (&data, vec!["--locks-max", "x"], 2, "is not a number"),
-        (&data, vec!["--colour"], 2, "unexpected argument"),
+        (&data, vec!["--colour"], 2, "octostore: unknown option --colour"),
+        (&data, vec!["--listen"], 2, "octostore: a value is required"),
+        (
+            &dir.path().join("x.db"),
+            vec!["--listen", "192.0.2.1:0", "--allow-no-password"],
+            1,
+            "does not have the address",
+        ),
     ] {
         let (found, said) = refused(data, &flags);
         assert_eq!(found, Some(code), "{said}");
@@ -260,6 +267,62 @@ fn it_serves_at_every_address_under_one_limit() {
     }
 }
 
+/// The program with a limit of open files.
+fn with_open_files(data: &Path, files: u32) -> Command {
+    let program = command(data);
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+    shell.arg(program.get_program()).args(program.get_args());
+    shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
+#[test]
+fn the_log_does_not_interrupt_the_banner() {
+    let dir = tempfile::tempdir().unwrap();
+    let (output, stdout) = std::io::pipe().unwrap();
+    // The limit causes a line of the log immediately before the banner.
+    let mut command = with_open_files(&dir.path().join("octostore.db"), 200);
+    command.stderr(stdout.try_clone().unwrap()).stdout(stdout);
+    let mut child = command.spawn().expect("the program");
+    drop(command);
+    let lines: Vec<String> = BufReader::new(output).lines().take(6).map_while(Result::ok).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(lines[0].contains(" WARN --connections-max lowered from"), "{lines:?}");
+    for (line, start) in lines[1..].iter().zip(["octostore ", "  redis ", "  http ", "  data ", "  try "]) {
+        assert!(line.starts_with(start), "{lines:?}");
+    }
+}
+
+#[test]
+fn the_database_is_shown_with_its_absolute_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(Path::new("./octostore.db"));
+    let server = Process::spawn(command.current_dir(dir.path())).unwrap();
+    let path = dir.path().join("octostore.db").display().to_string();
+    assert!(server.banner[3].contains(&format!("data   {path} (")), "{:?}", server.banner);
+    assert!(server.connect().line("INFO persistence").contains(&format!("data:{path}")));
+}
+
+#[test]
+fn a_reload_without_http_does_not_claim_to_change_its_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    let write = |text: &str| {
+        std::fs::write(&tokens, text).unwrap();
+        std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    write("alice:old\n");
+    let flags = ["--http", "off", "--http-tokens", tokens.to_str().unwrap()];
+    let mut server = Process::start(&dir.path().join("db"), &flags);
+    write("alice:new\n");
+    let log = BufReader::new(server.stderr());
+    signal(&server, "-HUP");
+    let line = log.lines().map_while(Result::ok).find(|line| line.contains("SIGHUP")).expect("a line");
+    assert!(line.ends_with("SIGHUP: password and users are unchanged"), "{line}");
+}
+
 #[test]
 fn sighup_reloads_passwords_and_users_and_never_ends_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -326,12 +389,7 @@ fn sighup_reloads_passwords_and_users_and_never_ends_it() {
 #[test]
 fn as_many_connections_are_allowed_as_files_may_be_open() {
     let dir = tempfile::tempdir().unwrap();
-    let program = command(&dir.path().join("db"));
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""]);
-    shell.arg(program.get_program()).args(program.get_args());
-    shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
-    let server = Process::spawn(&mut shell).unwrap();
+    let server = Process::spawn(&mut with_open_files(&dir.path().join("db"), 200)).unwrap();
     // 64 for the server itself, the rest in halves for Redis and HTTP.
     let mut client = server.connect();
     assert!(client.line("CONFIG GET maxclients").contains("\"68\""));
@@ -340,7 +398,7 @@ fn as_many_connections_are_allowed_as_files_may_be_open() {
     assert_eq!(server.connect().reply(), "-ERR max number of clients reached");
     let (_, log) = server.terminate();
     let first = log.lines().next().expect("a line");
-    assert!(first.contains(" INFO --connections-max lowered from"), "{log}");
+    assert!(first.contains(" WARN --connections-max lowered from"), "{log}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The server itself, over HTTP: who may ask, metrics, documents.
 
-use super::{call, exchange, request, server};
+use super::{call, exchange, metric, request, server};
 use crate::support::server::TestServer;
 
 #[test]
@@ -32,6 +32,7 @@ fn without_tokens_one_user_works_on_this_machine_only() {
 fn metrics_are_what_prometheus_reads_and_json_on_demand() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
+    assert_eq!(metric(addr, "octostore_late_owner_seconds_count{wanted=\"renew\"}"), 0);
     let mut redis = server.connect();
     redis.line("LOCK a me PX 1000");
     redis.line("LOCK a you");
