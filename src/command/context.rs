@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Client, CommandError, ServerState, Steps, options};
+use super::{Caller, Client, CommandError, ServerState, Steps, options};
 use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 
@@ -12,6 +12,10 @@ pub struct Context<'a> {
     pub(super) server: &'a Arc<ServerState>,
     /// The requesting connection.
     pub(super) client: &'a mut Client,
+    /// What has sent the command.
+    pub(super) caller: Caller,
+    /// The database of the keys. In a script, it may differ from the connection's.
+    pub(super) database: u8,
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
     /// Set if the request waits for a lock and has no reply yet.
@@ -23,9 +27,10 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The context of a request that runs in `txn`.
+    /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
-        Context { server, client, txn, parked: None, steps: None, closes: false }
+        let (caller, database) = (Caller::Connection, client.database());
+        Context { server, client, caller, database, txn, parked: None, steps: None, closes: false }
     }
 }
 
@@ -46,7 +51,7 @@ impl Context<'_> {
         if key.len() > max && max < KEY_BYTES_MAX {
             return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
         }
-        Ok(LockName::new(self.client.database(), key)?)
+        Ok(LockName::new(self.database, key)?)
     }
 
     /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
@@ -86,7 +91,7 @@ impl Context<'_> {
 
 /// Parses a key for a command that only looks keys up: a key that no lock can have is `None`, not an error.
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
-    match LockName::new(context.client.database(), key) {
+    match LockName::new(context.database, key) {
         Ok(name) => Ok(Some(name)),
         Err(Invalid::KeyLength) => Ok(None),
         Err(other) => Err(other.into()),

@@ -39,7 +39,7 @@ pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> 
             return Err(CommandError::SYNTAX);
         }
     }
-    let scan = Scan::new(context.client.database(), cursor, count);
+    let scan = Scan::new(context.database, cursor, count);
     let type_name = type_name.map(<[u8]>::to_vec);
     context.in_turns(Scanning {
         scan,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::command::registry::ClientInfo;
-use crate::command::{Args, Command, CommandError, Context, Group, Progress, Steps, options};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, options};
 use crate::reply::{Reply, Rope};
 
 pub(super) const CLIENT: Command = Command::container(
@@ -13,48 +13,58 @@ pub(super) const CLIENT: Command = Command::container(
     &[
         Command::new("client|id", 2, |context, _| Ok(Reply::unsigned(context.client.info().id)))
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .summary("Returns the id of the connection.")
             .example("CLIENT ID"),
         Command::new("client|setname", 3, setname)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("connection-name")
             .summary("Sets the name of the connection.")
             .example("CLIENT SETNAME worker-1"),
         Command::new("client|getname", 2, getname)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .summary("Returns the name of the connection, or Null.")
             .example("CLIENT GETNAME"),
         Command::new("client|setinfo", 4, set_info)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("LIB-NAME libname | LIB-VER libver")
             .summary("Sets the name or version of the client library.")
             .example("CLIENT SETINFO LIB-NAME my-client"),
         Command::new("client|info", 2, info)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .summary("Returns information about the connection.")
             .example("CLIENT INFO"),
         Command::new("client|list", -2, list)
             .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
             .syntax("[TYPE type] [ID client-id [client-id ...]]")
             .summary("Returns information about all connections, or about those that match.")
             .example("CLIENT LIST TYPE normal"),
         Command::new("client|kill", -3, kill)
             .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
             .syntax("filter [value] [filter value ...]")
             .summary("Closes connections by ADDR, LADDR, ID, TYPE, USER, MAXAGE and SKIPME.")
             .example("CLIENT KILL TYPE pubsub"),
         Command::new("client|no-evict", 3, on_or_off)
             .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
             .syntax("ON | OFF")
             .summary("Accepted for compatibility: the server evicts no clients.")
             .example("CLIENT NO-EVICT ON"),
         Command::new("client|no-touch", 3, on_or_off)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("ON | OFF")
             .summary("Accepted for compatibility: reads never modify keys.")
             .example("CLIENT NO-TOUCH ON"),
         Command::new("client|reply", 3, |context, args| context.client.set_replies(args.at(2)))
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("ON | OFF | SKIP")
             .summary("Turns replies to the connection on or off, or skips the next one.")
             .example("CLIENT REPLY ON"),
