@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Client, CommandError, ServerState, Steps, options};
+use super::options::{self, Given};
+use super::{Caller, Client, CommandError, ServerState, Steps};
 use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 
@@ -60,6 +61,20 @@ impl Context<'_> {
         let millis =
             Some(amount).filter(|amount| *amount > 0).and_then(|amount| self.millis(amount, unit_ms));
         self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?.unsigned_abs())
+    }
+
+    /// Parses the TTL in the options `EX seconds` and `PX milliseconds` of the command `name`.
+    pub(super) fn ttl_option(
+        &self,
+        ex: Given<'_>,
+        px: Given<'_>,
+        name: &str,
+    ) -> Result<Option<Ttl>, CommandError> {
+        match (ex.value(), px.value()) {
+            (Some(seconds), _) => self.ttl(seconds, 1000, name).map(Some),
+            (None, Some(millis)) => self.ttl(millis, 1, name).map(Some),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.

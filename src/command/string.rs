@@ -3,9 +3,8 @@
 //! Redis' lock idiom on the same leases: the value is the owner. A plain SET replaces the holder under a new token; the
 //! holder's own SET keeps it. OK, or Null if the condition does not hold, which for NX includes a lock-delay that is running.
 
-use super::{
-    Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, key, name_or_none, options,
-};
+use super::options::{self, OptionSpec, flag, value};
+use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, key, name_or_none};
 use crate::domain::{LockName, Owner, Ttl};
 use crate::lock::{Mode, Op, Outcome, Request, SetCondition};
 use crate::reply::Reply;
@@ -86,47 +85,43 @@ struct Wanted {
     ends: Ends,
 }
 
+const CONDITION: u8 = 1;
+const EXPIRY: u8 = 2;
+
+const SET_OPTIONS: [OptionSpec; 9] = [
+    flag("NX").group(CONDITION),
+    flag("XX").group(CONDITION),
+    value("IFEQ").group(CONDITION).once(),
+    flag("GET"),
+    value("EX").group(EXPIRY),
+    value("PX").group(EXPIRY),
+    value("EXAT").group(EXPIRY),
+    value("PXAT").group(EXPIRY),
+    flag("KEEPTTL").group(EXPIRY),
+];
+
 fn parse(context: &Context<'_>, args: Args<'_>) -> Result<Wanted, CommandError> {
-    let mut wanted =
-        Wanted { condition: SetCondition::Always, impossible: false, get: false, ends: Ends::Never };
-    // As in Redis, the same option may come again, another of its kind not, and numbers are read once all options are known.
-    let (mut condition, mut end, mut amount) = (None, None, &b""[..]);
-    let may = |kind: &mut Option<&'static str>, name| *kind.get_or_insert(name) == name;
-    let mut options = args.options(3);
-    while let Some(arg) = options.next_arg() {
-        let is = |name| options::is(arg, name);
-        if is("get") {
-            wanted.get = true;
-        } else if is("nx") && may(&mut condition, "nx") {
-            wanted.condition = SetCondition::IfFree;
-        } else if is("xx") && may(&mut condition, "xx") {
-            wanted.condition = SetCondition::IfHeld;
-        } else if is("ifeq") && condition.replace("ifeq").is_none() {
-            wanted.condition = match Owner::new(options.value()?) {
-                Ok(owner) => SetCondition::IfOwner(owner),
-                Err(_) => {
-                    wanted.impossible = true;
-                    SetCondition::IfHeld
-                }
-            };
-        } else if is("keepttl") && may(&mut end, "keepttl") {
-            wanted.ends = Ends::As;
-        } else if let Some(name) = ["ex", "px", "exat", "pxat"].into_iter().find(|name| is(name))
-            && may(&mut end, name)
-        {
-            amount = options.value()?;
-        } else {
-            return Err(CommandError::SYNTAX);
-        }
-    }
-    match end {
-        Some("ex") => wanted.ends = Ends::After(context.ttl(amount, 1000, "set")?),
-        Some("px") => wanted.ends = Ends::After(context.ttl(amount, 1, "set")?),
-        Some("exat") => wanted.ends = until(context, options::integer(amount)?, 1000)?,
-        Some("pxat") => wanted.ends = until(context, options::integer(amount)?, 1)?,
-        _ => {}
-    }
-    Ok(wanted)
+    let [nx, xx, if_eq, get, ex, px, exat, pxat, keep_ttl] = args.options(3, &SET_OPTIONS)?;
+    let owner = if_eq.value().map(Owner::new);
+    let impossible = matches!(owner, Some(Err(_)));
+    let condition = match owner {
+        Some(Ok(owner)) => SetCondition::IfOwner(owner),
+        _ if nx.is_given() => SetCondition::IfFree,
+        _ if xx.is_given() || impossible => SetCondition::IfHeld,
+        _ => SetCondition::Always,
+    };
+    let ends = if let Some(ttl) = context.ttl_option(ex, px, "set")? {
+        Ends::After(ttl)
+    } else if let Some(seconds) = exat.integer()? {
+        until(context, seconds, 1000)?
+    } else if let Some(millis) = pxat.integer()? {
+        until(context, millis, 1)?
+    } else if keep_ttl.is_given() {
+        Ends::As
+    } else {
+        Ends::Never
+    };
+    Ok(Wanted { condition, impossible, get: get.is_given(), ends })
 }
 
 /// A wall-clock time becomes a TTL at once: from here on the wall clock may move as it likes.
@@ -148,7 +143,7 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         return Ok(if is_set { Reply::OK } else { Reply::Null });
     }
     context.atomically(|context| {
-        let before = if wanted.get { value(context, &name)? } else { Reply::Null };
+        let before = if wanted.get { current_value(context, &name)? } else { Reply::Null };
         let is_set = put(context, &name, owner, &wanted)?;
         if is_set && matches!(wanted.ends, Ends::Past) {
             context.txn.submit(&name, &Op::Delete { if_owner: None })?;
@@ -192,13 +187,13 @@ fn setnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
 
 fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     match name_or_none(context, args.at(1))? {
-        Some(name) => value(context, &name),
+        Some(name) => current_value(context, &name),
         None => Ok(Reply::Null),
     }
 }
 
 /// The value of a key as strings have one.
-fn value(context: &mut Context<'_>, name: &LockName) -> Result<Reply, CommandError> {
+fn current_value(context: &mut Context<'_>, name: &LockName) -> Result<Reply, CommandError> {
     let read = context.txn.read(name, |slot, _| match slot.newest() {
         None => Ok(Reply::Null),
         Some(lease) if lease.mode == Mode::Exclusive => Ok(Reply::bulk(lease.owner.as_bytes())),
