@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Client, CommandError, ServerState, Steps, options};
+use super::options::{self, Given};
+use super::{Caller, Client, CommandError, ServerState, Steps};
 use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 
@@ -12,6 +13,10 @@ pub struct Context<'a> {
     pub(super) server: &'a Arc<ServerState>,
     /// The requesting connection.
     pub(super) client: &'a mut Client,
+    /// What has sent the command.
+    pub(super) caller: Caller,
+    /// The database of the keys. In a script, it may differ from the connection's.
+    pub(super) database: u8,
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
     /// Set if the request waits for a lock and has no reply yet.
@@ -23,9 +28,10 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The context of a request that runs in `txn`.
+    /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
-        Context { server, client, txn, parked: None, steps: None, closes: false }
+        let (caller, database) = (Caller::Connection, client.database());
+        Context { server, client, caller, database, txn, parked: None, steps: None, closes: false }
     }
 }
 
@@ -42,7 +48,7 @@ impl Context<'_> {
 
     /// Parses a key of the current database, for a command that may create it.
     pub(super) fn key(&self, key: &[u8]) -> Result<LockName, CommandError> {
-        Ok(self.server.limits.key(self.client.database(), key)?)
+        Ok(self.server.limits.key(self.database, key)?)
     }
 
     /// Parses the value of a string.
@@ -57,7 +63,7 @@ impl Context<'_> {
 
     /// Parses the key of a lock in the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
-        Ok(self.server.limits.lock_name(self.client.database(), key)?)
+        Ok(self.server.limits.lock_name(self.database, key)?)
     }
 
     /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
@@ -66,6 +72,20 @@ impl Context<'_> {
         let millis =
             Some(amount).filter(|amount| *amount > 0).and_then(|amount| self.millis(amount, unit_ms));
         self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?.unsigned_abs())
+    }
+
+    /// Parses the TTL in the options `EX seconds` and `PX milliseconds` of the command `name`.
+    pub(super) fn ttl_option(
+        &self,
+        ex: Given<'_>,
+        px: Given<'_>,
+        name: &str,
+    ) -> Result<Option<Ttl>, CommandError> {
+        match (ex.value(), px.value()) {
+            (Some(seconds), _) => self.ttl(seconds, 1000, name).map(Some),
+            (None, Some(millis)) => self.ttl(millis, 1, name).map(Some),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.
@@ -91,7 +111,7 @@ impl Context<'_> {
 
 /// Parses a key for a command that only looks keys up: a key that no lock can have is `None`, not an error.
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
-    match LockName::new(context.client.database(), key) {
+    match LockName::new(context.database, key) {
         Ok(name) => Ok(Some(name)),
         Err(Invalid::KeyLength { .. }) => Ok(None),
         Err(other) => Err(other.into()),

@@ -4,9 +4,8 @@
 //! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at once, so the key
 //! does not care what the wall clock does afterwards.
 
-use crate::command::{
-    Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none, options,
-};
+use crate::command::options::{self, flag};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
 use crate::domain::{LockName, Ttl};
 use crate::lock::{Lease, Op, Outcome};
 use crate::reply::Reply;
@@ -181,17 +180,10 @@ fn end(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply,
 
 fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply, CommandError> {
     let name = name_or_none(context, args.at(1))?;
-    let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
-    for arg in args.from(3) {
-        let flags = [("nx", &mut nx), ("xx", &mut xx), ("gt", &mut gt), ("lt", &mut lt)];
-        match flags.into_iter().find(|(flag, _)| options::is(arg, flag)) {
-            Some((_, is_set)) => *is_set = true,
-            None => {
-                let arg = arg.escape_ascii();
-                return Err(CommandError::new(format!("ERR Unsupported option {arg}")));
-            }
-        }
-    }
+    let unsupported =
+        |arg: &[u8]| CommandError::new(format!("ERR Unsupported option {}", arg.escape_ascii()));
+    let specs = [flag("NX"), flag("XX"), flag("GT"), flag("LT")];
+    let [nx, xx, gt, lt] = args.options_or(3, &specs, unsupported)?.map(|option| option.is_given());
     if nx && (xx || gt || lt) {
         return Err(CommandError::fixed(
             "ERR NX and XX, GT or LT options at the same time are not compatible",

@@ -104,7 +104,7 @@ const DBSIZE: Command = Command::new("dbsize", 1, dbsize)
     .example("DBSIZE");
 
 fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::unsigned(context.txn.keys_held(context.client.database())?))
+    Ok(Reply::unsigned(context.txn.keys_held(context.database)?))
 }
 
 /// What Redis would call a key that is held in this mode.

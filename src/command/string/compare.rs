@@ -4,8 +4,9 @@
 
 use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Owner, Reply, SetCondition,
-    command, digest, edit, key, name_or_none, options, read,
+    command, digest, edit, key, name_or_none, read,
 };
+use crate::command::options::{Given, OptionSpec, value};
 
 pub(super) const DELEX: Command = command("delex", -2, delex, KeyAccess::ReadWrite)
     .flags(Flags::WRITE | Flags::FAST)
@@ -29,6 +30,9 @@ pub(super) const DIGEST: Command = command("digest", 2, digest_of, KeyAccess::Re
     .summary("Returns the XXH3 digest of a string value as 16 hexadecimal digits, or Null.")
     .example("DIGEST jobs:import");
 
+/// `IFEQ`, `IFNE`, `IFDEQ` and `IFDNE`.
+pub(super) const OPTIONS: [OptionSpec; 4] = [value("IFEQ"), value("IFNE"), value("IFDEQ"), value("IFDNE")];
+
 /// What must be true of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition<'a> {
@@ -42,34 +46,20 @@ pub(super) enum Condition<'a> {
 }
 
 impl<'a> Condition<'a> {
-    /// Reads a condition and its operand; `None`: the argument is not one.
-    pub(super) fn parse(
-        arg: &[u8],
-        options: &mut options::Options<'a>,
+    /// What the [`OPTIONS`] of a request say; `None` if none is given.
+    pub(super) fn of_options(
+        [if_equal, if_not_equal, if_digest, if_not_digest]: [Given<'a>; 4],
     ) -> Result<Option<Condition<'a>>, CommandError> {
-        let is = |name| options::is(arg, name);
-        Ok(Some(match () {
-            () if is("nx") => Condition::IfAbsent,
-            () if is("xx") => Condition::IfPresent,
-            () if is("ifeq") => Condition::IfEqual(options.value()?),
-            () if is("ifne") => Condition::IfNotEqual(options.value()?),
-            () if is("ifdeq") => Condition::IfDigest(options.value()?),
-            () if is("ifdne") => Condition::IfNotDigest(options.value()?),
-            () => return Ok(None),
-        }))
-    }
-
-    /// Whether it compares the value, and not only asks whether there is one.
-    pub(super) fn compares(self) -> bool {
-        !matches!(self, Condition::Always | Condition::IfAbsent | Condition::IfPresent)
-    }
-
-    /// Checks the operand.
-    pub(super) fn check(self) -> Result<(), CommandError> {
-        match self {
-            Condition::IfDigest(digest) | Condition::IfNotDigest(digest) => digest::check(digest),
-            _ => Ok(()),
-        }
+        let digests = [if_digest.value(), if_not_digest.value()];
+        digests.into_iter().flatten().try_for_each(digest::check)?;
+        let [if_digest, if_not_digest] = digests;
+        let conditions = [
+            if_equal.value().map(Condition::IfEqual),
+            if_not_equal.value().map(Condition::IfNotEqual),
+            if_digest.map(Condition::IfDigest),
+            if_not_digest.map(Condition::IfNotDigest),
+        ];
+        Ok(conditions.into_iter().flatten().next())
     }
 
     /// Whether it is true of a value, `None` being a key that does not exist.
@@ -107,11 +97,9 @@ fn delex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     if args.len() != 4 {
         return Err(CommandError::arity("delex"));
     }
-    let condition =
-        Condition::parse(args.at(2), &mut args.options(3))?.filter(|condition| condition.compares());
-    let condition =
-        condition.ok_or(CommandError::fixed("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE"))?;
-    condition.check()?;
+    let invalid = |_: &[u8]| CommandError::fixed("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE");
+    let condition = Condition::of_options(args.options_or(2, &OPTIONS, invalid)?)?;
+    let condition = condition.ok_or_else(|| invalid(b""))?;
     if let Condition::IfEqual(value) = condition {
         return key::delete(context, args.at(1), Some(value)).map(key::reply_deleted);
     }

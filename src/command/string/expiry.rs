@@ -4,6 +4,7 @@
 //! so the key does not care what the wall clock does afterwards.
 
 use super::{CommandError, Context, options};
+use crate::command::options::{Given, OptionSpec, value};
 use crate::domain::Ttl;
 
 /// When a key is to end.
@@ -19,9 +20,16 @@ pub(in crate::command) enum Expiry {
     Past,
 }
 
-/// The options that give an amount of time, with their unit in milliseconds.
-const AMOUNTS: [(&str, i64, bool); 4] =
-    [("ex", 1000, false), ("px", 1, false), ("exat", 1000, true), ("pxat", 1, true)];
+/// The group of the options that say when a key is to end: a request has one of them.
+pub(super) const GROUP: u8 = 1;
+
+/// `EX`, `PX`, `EXAT` and `PXAT`.
+pub(super) const OPTIONS: [OptionSpec; 4] = [
+    value("EX").group(GROUP),
+    value("PX").group(GROUP),
+    value("EXAT").group(GROUP),
+    value("PXAT").group(GROUP),
+];
 
 impl Expiry {
     /// The duration, if there is one.
@@ -30,6 +38,21 @@ impl Expiry {
             Expiry::After(ttl) => Some(ttl),
             Expiry::Never | Expiry::Keep | Expiry::Past => None,
         }
+    }
+
+    /// What the [`OPTIONS`] of a request say; `None` if none is given.
+    pub(super) fn of_options(
+        context: &Context<'_>,
+        [ex, px, exat, pxat]: [Given<'_>; 4],
+        command: &str,
+    ) -> Result<Option<Expiry>, CommandError> {
+        Ok(Some(match [ex, px, exat, pxat].map(|option| option.value()) {
+            [Some(seconds), ..] => Expiry::after(context, seconds, 1000, command)?,
+            [_, Some(millis), ..] => Expiry::after(context, millis, 1, command)?,
+            [_, _, Some(seconds), _] => Expiry::at(context, seconds, 1000, command)?,
+            [.., Some(millis)] => Expiry::at(context, millis, 1, command)?,
+            [None, None, None, None] => return Ok(None),
+        }))
     }
 
     /// `amount` units of `unit_ms` milliseconds from now. `command` is for the error.
@@ -49,12 +72,7 @@ impl Expiry {
     }
 
     /// `amount` units of `unit_ms` milliseconds after 1970 by the wall clock.
-    pub(in crate::command) fn at(
-        context: &Context<'_>,
-        amount: &[u8],
-        unit_ms: i64,
-        command: &str,
-    ) -> Result<Expiry, CommandError> {
+    fn at(context: &Context<'_>, amount: &[u8], unit_ms: i64, command: &str) -> Result<Expiry, CommandError> {
         let at = positive(options::integer(amount)?, unit_ms);
         let at = at.ok_or_else(|| CommandError::expire_time(command))?.unsigned_abs();
         let left = at.saturating_sub(context.txn.wall_millis());
@@ -64,48 +82,4 @@ impl Expiry {
 
 fn positive(amount: i64, unit_ms: i64) -> Option<i64> {
     Some(amount).filter(|amount| *amount > 0)?.checked_mul(unit_ms)
-}
-
-/// Collects the options of one command that say when a key is to end. At most one of them may be given.
-#[derive(Default)]
-pub(super) struct ExpiryOptions<'a> {
-    given: Option<(&'static str, &'a [u8])>,
-}
-
-impl<'a> ExpiryOptions<'a> {
-    /// Takes `arg` if it is an option of this kind. `Ok(false)`: it is not, or one of another name was given before.
-    /// The same option may come again, as in Redis.
-    pub(super) fn take(
-        &mut self,
-        arg: &[u8],
-        without_amount: &'static str,
-        options: &mut options::Options<'a>,
-    ) -> Result<bool, CommandError> {
-        let amount = AMOUNTS.iter().map(|(name, ..)| *name).find(|name| options::is(arg, name));
-        let Some(name) = amount.or_else(|| options::is(arg, without_amount).then_some(without_amount)) else {
-            return Ok(false);
-        };
-        if self.given.is_some_and(|(given, _)| given != name) {
-            return Ok(false);
-        }
-        self.given = Some((name, if amount.is_some() { options.value()? } else { b"" }));
-        Ok(true)
-    }
-
-    /// What the options say; `without_amount` and no option at all mean what the caller says. Amounts are read
-    /// once all options are known, as in Redis.
-    pub(super) fn finish(
-        self,
-        context: &Context<'_>,
-        command: &str,
-        without_amount: Expiry,
-        none: Expiry,
-    ) -> Result<Expiry, CommandError> {
-        let Some((given, amount)) = self.given else { return Ok(none) };
-        match AMOUNTS.iter().find(|(name, ..)| *name == given) {
-            None => Ok(without_amount),
-            Some((_, unit_ms, true)) => Expiry::at(context, amount, *unit_ms, command),
-            Some((_, unit_ms, false)) => Expiry::after(context, amount, *unit_ms, command),
-        }
-    }
 }

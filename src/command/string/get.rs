@@ -1,10 +1,10 @@
 //! `GET`, `GETDEL`, `GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]`, `STRLEN`
 
-use super::expiry::ExpiryOptions;
 use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Op, Owner, Reply, command, edit,
-    name_or_none, read, reply_of, reply_value,
+    expiry, name_or_none, read, reply_of, reply_value,
 };
+use crate::command::options::flag;
 
 pub(super) const GET: Command = command("get", 2, get, KeyAccess::Read)
     .flags(Flags::READONLY | Flags::FAST)
@@ -47,13 +47,11 @@ fn getdel(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
 }
 
 fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let (mut expiry, mut options) = (ExpiryOptions::default(), args.options(2));
-    while let Some(arg) = options.next_arg() {
-        if !expiry.take(arg, "persist", &mut options)? {
-            return Err(CommandError::SYNTAX);
-        }
-    }
-    let expiry = expiry.finish(context, "getex", Expiry::Never, Expiry::Keep)?;
+    let [ex, px, exat, pxat] = expiry::OPTIONS;
+    let options = args.options(2, &[ex, px, exat, pxat, flag("PERSIST").group(expiry::GROUP)])?;
+    let [ex, px, exat, pxat, persist] = options;
+    let none = if persist.is_given() { Expiry::Never } else { Expiry::Keep };
+    let expiry = Expiry::of_options(context, [ex, px, exat, pxat], "getex")?.unwrap_or(none);
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
     let op = match expiry {
         Expiry::Keep => return reply_value(context, args.at(1)),

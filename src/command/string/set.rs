@@ -4,11 +4,11 @@
 //! SET without a condition replaces a key of any kind. NX does not replace a lock-delay that is running.
 
 use super::compare::Condition;
-use super::expiry::ExpiryOptions;
 use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Op, Owner, Reply, SetCondition,
-    command, edit, options, put, read, reply_of,
+    command, compare, edit, expiry, put, read, reply_of,
 };
+use crate::command::options::{OptionSpec, flag};
 
 pub(super) const SET: Command = command("set", -3, set, KeyAccess::ReadWrite)
     .flags(Flags::WRITE | Flags::DENYOOM)
@@ -52,25 +52,41 @@ struct SetOptions<'a> {
     expiry: Expiry,
 }
 
+const CONDITION: u8 = 2;
+
+const OPTIONS: [OptionSpec; 12] = {
+    let [ex, px, exat, pxat] = expiry::OPTIONS;
+    let [if_equal, if_not_equal, if_digest, if_not_digest] = compare::OPTIONS;
+    [
+        flag("GET"),
+        flag("NX").group(CONDITION),
+        flag("XX").group(CONDITION),
+        if_equal.group(CONDITION).once(),
+        if_not_equal.group(CONDITION).once(),
+        if_digest.group(CONDITION).once(),
+        if_not_digest.group(CONDITION).once(),
+        flag("KEEPTTL").group(expiry::GROUP),
+        ex,
+        px,
+        exat,
+        pxat,
+    ]
+};
+
 fn parse<'a>(context: &Context<'_>, args: Args<'a>) -> Result<SetOptions<'a>, CommandError> {
-    let (mut condition, mut get, mut expiry) = (None, false, ExpiryOptions::default());
-    let mut options = args.options(3);
-    while let Some(arg) = options.next_arg() {
-        if options::is(arg, "get") {
-            get = true;
-        } else if let Some(next) = Condition::parse(arg, &mut options)? {
-            // NX NX is allowed, as in Redis; comparisons are not.
-            if condition.replace(next).is_some_and(|before| before != next || next.compares()) {
-                return Err(CommandError::SYNTAX);
-            }
-        } else if !expiry.take(arg, "keepttl", &mut options)? {
-            return Err(CommandError::SYNTAX);
-        }
-    }
-    let condition = condition.unwrap_or(Condition::Always);
-    condition.check()?;
-    let expiry = expiry.finish(context, "set", Expiry::Keep, Expiry::Never)?;
-    Ok(SetOptions { condition, get, expiry })
+    let options = args.options(3, &OPTIONS)?;
+    let [get, nx, xx, if_equal, if_not_equal, if_digest, if_not_digest, keep_ttl, ex, px, exat, pxat] =
+        options;
+    let comparison = Condition::of_options([if_equal, if_not_equal, if_digest, if_not_digest])?;
+    let condition = match comparison {
+        Some(condition) => condition,
+        None if nx.is_given() => Condition::IfAbsent,
+        None if xx.is_given() => Condition::IfPresent,
+        None => Condition::Always,
+    };
+    let none = if keep_ttl.is_given() { Expiry::Keep } else { Expiry::Never };
+    let expiry = Expiry::of_options(context, [ex, px, exat, pxat], "set")?.unwrap_or(none);
+    Ok(SetOptions { condition, get: get.is_given(), expiry })
 }
 
 fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
