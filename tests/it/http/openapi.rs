@@ -97,7 +97,7 @@ pub(crate) fn assert_documented(method: &str, path: &str, answer: &Answer) {
 struct Seen(BTreeMap<(String, String), BTreeSet<u16>>);
 
 impl Seen {
-    fn note(&mut self, method: &str, path: &str, answer: &Answer) {
+    fn record(&mut self, method: &str, path: &str, answer: &Answer) {
         assert_documented(method, path, answer);
         let operation = find(method, path).expect("an operation");
         self.0.entry((operation.method, operation.path)).or_default().insert(answer.status);
@@ -136,36 +136,36 @@ fn the_document_has_exactly_the_possible_statuses() {
             raw(&format!("{method} {path}?{long} HTTP/1.1\r\nhost: x\r\n\r\n")),
             raw(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\nx: {long}\r\n\r\n")),
         ] {
-            seen.note(method, &path, &answer);
+            seen.record(method, &path, &answer);
         }
         if method == "POST" {
             for (headers, body) in
                 [("content-type: text/plain\r\n", "{}"), (is_json, "{"), (is_json, "[]"), ("", "{}")]
             {
                 let asked = request("alice", method, &path, headers, body);
-                seen.note(method, &path, &exchange(addr, &asked).expect("an answer"));
+                seen.record(method, &path, &exchange(addr, &asked).expect("an answer"));
             }
             let head = format!("{is_json}content-length: {}\r\n", (2 << 20) + 1);
             let asked = format!(
                 "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer token-of-alice\r\n{head}\r\n"
             );
-            seen.note(method, &path, &raw(&asked));
+            seen.record(method, &path, &raw(&asked));
         }
         for who in ["anonymous", "alice", "carol", "admin"] {
             if path.ends_with("/watch") && ["alice", "admin"].contains(&who) {
                 continue;
             }
             let body = if method == "POST" { LEASE } else { "" };
-            seen.note(method, &path, &call(addr, who, method, &path, body));
+            seen.record(method, &path, &call(addr, who, method, &path, body));
         }
         if path == "/locks/a/watch" {
-            seen.note(method, &path, &call_watch(addr));
+            seen.record(method, &path, &call_watch(addr));
         }
     }
     let mut ask = |who: &str, method: &str, path: &str, body: &str, status: u16| {
         let answer = call(addr, who, method, path, body);
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.body);
-        seen.note(method, path, &answer);
+        seen.record(method, path, &answer);
     };
     ask("alice", "GET", "/locks?prefix=a&prefix=b", "", 400);
     ask("alice", "GET", "/locks/..", "", 400);
@@ -195,7 +195,7 @@ fn the_document_has_exactly_the_possible_statuses() {
     }
     ask("alice", "POST", "/locks/z/acquire", "{}", 409);
     for (method, path, answer) in faults() {
-        seen.note(&method, &path, &answer);
+        seen.record(&method, &path, &answer);
     }
     // Other tests cover the limits of bodies, time, connections and watched names.
     let elsewhere = BTreeSet::from([408, 429, 503]);
