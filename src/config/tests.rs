@@ -68,7 +68,7 @@ fn wrong_settings_are_named_with_their_source() {
 }
 
 #[test]
-fn a_setting_that_is_given_and_empty_is_refused() {
+fn an_empty_setting_is_refused() {
     for option in OPTIONS {
         let text = refusal(&[&format!("--{}=", option.name)]);
         let expected = format!("--{} (from the command line): is empty; set a value", option.name);
@@ -177,7 +177,7 @@ fn options_of_redis_lead_to_those_of_octostore() {
 }
 
 #[test]
-fn a_variable_that_is_no_setting_is_refused_unless_it_is_meant_for_others() {
+fn an_unknown_variable_is_refused_unless_it_is_for_other_programs() {
     let check = |name: &str, value: &str| {
         refuse_unknown_variables([(name.into(), value.into())].into_iter()).map_err(|error| error.to_string())
     };
@@ -213,7 +213,7 @@ fn a_variable_that_is_no_setting_is_refused_unless_it_is_meant_for_others() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_file() {
+fn a_byte_order_mark_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -260,7 +260,7 @@ fn limits_hold_at_the_boundary_and_one_past_it() {
 }
 
 #[test]
-fn no_secret_is_shown() {
+fn debug_output_has_no_secret() {
     let config = Config::with(&["--requirepass", "swordfish"]).unwrap();
     assert!(!format!("{config:?}").contains("swordfish"));
 }

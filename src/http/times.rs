@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_utc_with_as_many_digits_as_needed() {
+    fn times_are_in_utc_with_the_needed_digits() {
         assert_eq!(rfc3339(Some(1_767_607_230_123_456_789)), "2026-01-05T10:00:30.123456789Z");
         assert_eq!(rfc3339(Some(1_767_607_230_000_000_000)), "2026-01-05T10:00:30Z");
         assert_eq!(rfc3339(None), NEVER);

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_machine_lacks_is_skipped_unless_it_was_asked_for() {
+    async fn a_missing_address_is_skipped_unless_it_is_required() {
         let addresses = |bound: Listeners| bound.addresses().to_vec();
         let found = Listeners::bind(&wanted(&["127.0.0.1:0", NOWHERE], false)).map(addresses).unwrap();
         assert_eq!(found.len(), 1);

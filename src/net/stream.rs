@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_a_little_now_and_then_is_given_up() {
+    async fn a_peer_that_reads_too_slowly_is_disconnected() {
         let (error, took) = send_to_slow_peer(64 << 10).await;
         assert_eq!(error, Some(io::ErrorKind::TimedOut));
         assert!(took >= STALL && took < 3 * STALL, "{took:?}");

@@ -480,7 +480,7 @@ mod tests {
         }
 
         #[test]
-        fn words_lie_where_redis_protocol_finds_them(
+        fn arguments_are_where_redis_protocol_finds_them(
             args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..12),
         ) {
             let bytes = encoded(&args);

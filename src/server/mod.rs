@@ -317,3 +317,23 @@ impl Server {
 async fn dropped(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_bound_has_a_next_step() {
+        for (kind, expected) in [
+            (io::ErrorKind::AddrInUse, "port in use; stop the other program"),
+            (io::ErrorKind::PermissionDenied, "reserves port 80 for privileged processes"),
+            (io::ErrorKind::AddrNotAvailable, "this machine does not have the address"),
+            (io::ErrorKind::Other, "see --listen"),
+        ] {
+            let address = SocketAddr::from(([192, 0, 2, 1], 80));
+            let text = StartError::Bind("listen", address, kind.into()).to_string();
+            assert!(text.starts_with("cannot listen on 192.0.2.1:80: "), "{text}");
+            assert!(text.contains(expected) && text.contains("--listen"), "{text}");
+        }
+    }
+}

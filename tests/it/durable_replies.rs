@@ -1,8 +1,8 @@
 //! No reply leaves before the state that it reports is durable.
 //!
-//! Guarantees: every command of the command table has a row here, and every command that writes has a
-//! request that changes something. The commit that a reply depends on is held and then fails: a reply
-//! that is not an error was sent too early. Not here: what the replies say.
+//! Guarantees: every command of the command table has a row here, and every command that writes has
+//! a request that changes something. The commit that a reply depends on is held and then fails: a
+//! reply that is not an error was sent too early. Not here: what the replies say.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,9 @@
-//! The power fails while the database is written: of what was not synced any sector may be old or new.
+//! A power failure while the database is written: each sector that was not synced may be old or
+//! new.
 //!
-//! What was committed is there; what was being committed is there whole, or not at all. Checked on the real SQLite files, by
-//! mixing their sectors as they were before and after each commit and each piece of housekeeping.
+//! Checks: a finished commit is recovered; a commit in progress is recovered as a whole or not at
+//! all. The test mixes the sectors of real SQLite files from before and after each commit and each
+//! maintenance step.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +29,7 @@ fn log_of(path: &Path) -> PathBuf {
 
 impl Files {
     fn read(path: &Path) -> Files {
-        // A log that is not there is an empty one.
+        // A missing log counts as an empty one.
         let mut log = std::fs::read(log_of(path)).unwrap_or_default();
         // It is made longer than it is used, to save work later.
         let used = log.chunks_exact(SECTOR).rposition(|sector| *sector != [0; SECTOR]);
@@ -40,7 +42,8 @@ impl Files {
         std::fs::write(log_of(path), &self.log).expect("a file");
     }
 
-    /// Whether the log was begun anew since: SQLite does that once all of it is in the database, and synced there.
+    /// Whether the log was begun anew since: SQLite does that once all of it is in the database,
+    /// and synced there.
     fn has_begun_anew_since(&self, before: &Files) -> bool {
         const SALT: std::ops::Range<usize> = 16..24;
         self.log.get(SALT) != before.log.get(SALT)
@@ -65,8 +68,9 @@ fn tear(before: &[u8], after: &[u8], random: &mut Random) -> Vec<u8> {
     torn
 }
 
-/// The log in the middle of a commit. Begun anew, its header is synced before anything is written behind it: or else the first
-/// frames of the old log could be read once more, on top of a newer database.
+/// The log in the middle of a commit. Begun anew, its header is synced before anything is written
+/// behind it: or else the first frames of the old log could be read once more, on top of a newer
+/// database.
 fn tear_log(before: &Files, after: &Files, random: &mut Random) -> Vec<u8> {
     const HEADER: std::ops::Range<usize> = 0..32;
     let mut torn = tear(&before.log, &after.log, random);
@@ -79,7 +83,7 @@ fn tear_log(before: &Files, after: &Files, random: &mut Random) -> Vec<u8> {
     torn
 }
 
-/// What a backend finds.
+/// The state that a backend recovers.
 fn found(backend: &mut dyn Backend) -> (Vec<Record>, i64) {
     let mut records = Vec::new();
     let mut each = |record: Record| records.push(record);
@@ -94,7 +98,7 @@ fn found(backend: &mut dyn Backend) -> (Vec<Record>, i64) {
     (records, loaded.tokens_reserved)
 }
 
-/// What only one of two states has, in short.
+/// Describes the difference of two states.
 fn differences(found: &(Vec<Record>, i64), expected: &(Vec<Record>, i64)) -> String {
     let only_in = |these: &(Vec<Record>, i64), those: &(Vec<Record>, i64)| {
         let own = these.0.iter().filter(|record| !those.0.contains(record));
@@ -169,7 +173,7 @@ fn a_torn_write_loses_nothing_that_was_committed() {
     for commit in 0..commits {
         let before = Files::read(&path);
         let state_before = found(&mut expected);
-        // A piece of housekeeping changes nothing that is found again.
+        // Maintenance does not change what is recovered.
         let is_housekeeping = random.permille(200);
         if is_housekeeping {
             backend.maintain().expect("housekeeping");
@@ -179,7 +183,8 @@ fn a_torn_write_loses_nothing_that_was_committed() {
             backend.commit(&batch).expect("a commit");
         }
         let after = Files::read(&path);
-        // The database is written by a thread of its own, at any time; until the log is begun anew none of that is synced.
+        // The database is written by a thread of its own, at any time; until the log is begun anew
+        // none of that is synced.
         let synced = if after.has_begun_anew_since(&before) { after.database.clone() } else { synced_last };
         let written = if after.has_begun_anew_since(&before) { &after.database } else { &before.database };
         let state_after = found(&mut expected);
