@@ -70,8 +70,8 @@ impl Committer {
         let mut writer = self.writer.lock();
         let has_more = match writer.backend.maintain() {
             Ok(has_more) => has_more,
-            Err(JournalError::Fenced) => {
-                self.fail(0, JournalError::Fenced);
+            Err(error) if !error.is_retryable() => {
+                self.fail(0, error);
                 false
             }
             Err(error) => {
