@@ -59,15 +59,11 @@ pub struct BackendTraits {
     pub commit_on_caller: bool,
     /// The largest batch that one commit takes, in bytes; `None`: any batch.
     pub batch_bytes_max: Option<usize>,
-    /// Another server can take over unnoticed, so a read is answered only after a commit, which may
-    /// be empty, has shown that none has.
-    pub reads_need_commit: bool,
 }
 
 impl BackendTraits {
     /// The traits of storage on this machine that no other server can write.
-    pub const LOCAL: BackendTraits =
-        BackendTraits { commit_on_caller: true, batch_bytes_max: None, reads_need_commit: false };
+    pub const LOCAL: BackendTraits = BackendTraits { commit_on_caller: true, batch_bytes_max: None };
 }
 
 /// Storage for records. Owned by one thread; every call blocks.
