@@ -64,14 +64,20 @@ pub(super) fn load(
     values::read_scripts(&reading, each)?;
     values::read_values(&reading, &mut replay, each)?;
     let log = replay.into_log()?;
-    let leftovers = values::leftover_ids(&reading).map_err(check)?;
-    if let Some(id) = leftovers.iter().find(|id| log.has_value(**id)) {
-        return Err(JournalError::corrupt(format!(
-            "elements of the value {id}, which is still to be created"
-        )));
-    }
+    let leftovers = find_leftovers(&reading, &log)?;
     reading.commit().map_err(check)?;
     Ok(Found { loaded: Loaded { tokens_reserved, rebooted, secret }, log, leftovers })
+}
+
+/// The ids of values that are gone and have elements left over.
+fn find_leftovers(db: &Connection, log: &ChangeLog) -> Result<Vec<i64>, JournalError> {
+    let leftovers = values::leftover_ids(db).map_err(|error| fault("read the database", &error))?;
+    match leftovers.iter().find(|id| log.has_value(**id)) {
+        Some(id) => {
+            Err(JournalError::corrupt(format!("elements of the value {id} are older than the value")))
+        }
+        None => Ok(leftovers),
+    }
 }
 
 /// Reads the change log.
@@ -112,7 +118,7 @@ fn move_all(
     // Refuses what it refuses without a reboot, too.
     read_held(db, &mut replay, &mut |_| Ok(()))?;
     values::read_values(db, &mut replay, &mut |_| {})?;
-    replay.into_log()?;
+    find_leftovers(db, &replay.into_log()?)?;
     let position = rows::position(db).map_err(check)?;
     let mut place = position.place;
     let mut held = rows::Held::of(db).map_err(check)?;
