@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Client, CommandError, ServerState, Steps, options};
-use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 
 /// The context of a command handler.
@@ -43,7 +43,7 @@ impl Context<'_> {
     /// Parses a key of the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
         let max = self.server.limits.key_bytes_max;
-        if key.len() > max && max < KEY_BYTES_MAX {
+        if key.is_empty() || key.len() > max {
             return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
         }
         Ok(LockName::new(self.client.database(), key)?)
@@ -60,7 +60,7 @@ impl Context<'_> {
     /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.
     pub(super) fn millis(&self, amount: i64, unit_ms: i64) -> Option<i64> {
         let millis = amount.checked_mul(unit_ms)?;
-        if millis <= i64::from(TTL_MS_MAX) {
+        if millis <= LOCK_TTL_MS_MAX as i64 {
             return Some(millis);
         }
         let now = i64::try_from(self.txn.engine().clock().wall_millis()).ok()?;
@@ -77,7 +77,7 @@ impl Context<'_> {
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
         let max = self.server.limits.owner_bytes_max;
-        if owner.len() > max && max < OWNER_BYTES_MAX {
+        if owner.is_empty() || owner.len() > max {
             return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
         }
         Ok(Owner::new(owner)?)

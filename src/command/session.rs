@@ -67,7 +67,7 @@ fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     }
     let ttl = match ttl {
         Some(ttl) => ttl,
-        None => Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default))?,
+        None => Ttl::from_millis(context.server.limits.ttl_ms_default)?,
     };
     let id = context.txn.open_session(name.unwrap_or(""), None, Some(ttl))?;
     context.client.opened_session(id);

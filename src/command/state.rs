@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Clients, PubSub};
 use crate::auth::CurrentPassword;
-use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
+use crate::domain::{LOCK_KEY_BYTES_MAX, LOCK_OWNER_BYTES_MAX, LOCK_TTL_MS_MAX};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
 
@@ -46,13 +46,13 @@ pub struct ServerInfo {
 /// The limits of requests.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Longest TTL, in milliseconds; at most [`TTL_MS_MAX`].
-    pub ttl_ms_max: u32,
+    /// Longest TTL, in milliseconds; at most [`LOCK_TTL_MS_MAX`].
+    pub ttl_ms_max: u64,
     /// Default TTL of LOCK, in milliseconds.
-    pub ttl_ms_default: u32,
-    /// Longest key, in bytes; at most [`KEY_BYTES_MAX`].
+    pub ttl_ms_default: u64,
+    /// Longest key, in bytes; at most [`LOCK_KEY_BYTES_MAX`].
     pub key_bytes_max: usize,
-    /// Longest owner, in bytes; at most [`OWNER_BYTES_MAX`].
+    /// Longest owner, in bytes; at most [`LOCK_OWNER_BYTES_MAX`].
     pub owner_bytes_max: usize,
     /// Longest META text, in bytes.
     pub meta_bytes_max: usize,
@@ -69,10 +69,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            ttl_ms_max: TTL_MS_MAX,
+            ttl_ms_max: LOCK_TTL_MS_MAX,
             ttl_ms_default: 30_000,
-            key_bytes_max: KEY_BYTES_MAX,
-            owner_bytes_max: OWNER_BYTES_MAX,
+            key_bytes_max: LOCK_KEY_BYTES_MAX,
+            owner_bytes_max: LOCK_OWNER_BYTES_MAX,
             meta_bytes_max: 1024,
             multi_bytes_max: 1 << 20,
             subscriber_bytes_max: 1 << 20,

@@ -21,7 +21,7 @@ use self::sources::{Settings, refuse_unknown_variables};
 use crate::auth::Secret;
 use crate::command::Limits;
 use crate::domain::TOKEN_MAX;
-use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
+use crate::domain::{LOCK_KEY_BYTES_MAX, LOCK_OWNER_BYTES_MAX, LOCK_TTL_MS_MAX};
 use crate::http::HttpConfig;
 use crate::journal::{DamagedLog, Durability};
 use crate::net::ListenAddress;
@@ -204,13 +204,13 @@ fn scan_limits(settings: &Settings) -> Result<ScanLimits, ConfigError> {
 }
 
 fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {
-    let ttl_ms_max = settings.number("ttl-ms-max", 1, u64::from(TTL_MS_MAX))?;
+    let ttl_ms_max = settings.number("ttl-ms-max", 1, LOCK_TTL_MS_MAX)?;
     let ttl_ms_default = settings.number("ttl-ms-default", 1, ttl_ms_max)?;
     Ok(Limits {
-        ttl_ms_max: u32::try_from(ttl_ms_max).unwrap_or(TTL_MS_MAX),
-        ttl_ms_default: u32::try_from(ttl_ms_default).unwrap_or(TTL_MS_MAX),
-        key_bytes_max: settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
-        owner_bytes_max: settings.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
+        ttl_ms_max,
+        ttl_ms_default,
+        key_bytes_max: settings.size("key-bytes-max", 1, LOCK_KEY_BYTES_MAX as u64)?,
+        owner_bytes_max: settings.size("owner-bytes-max", 1, LOCK_OWNER_BYTES_MAX as u64)?,
         meta_bytes_max: settings.size("meta-bytes-max", 0, 1 << 20)?,
         multi_bytes_max: settings.size("multi-bytes-max", 1024, 1 << 30)?,
         subscriber_bytes_max: settings.size("subscriber-bytes-max", 1024, 1 << 30)?,

@@ -5,7 +5,7 @@ use std::fmt;
 use super::limits::{DATABASES, Invalid, KEY_BYTES_MAX};
 use super::short_bytes::ShortBytes;
 
-/// What a lock is called: a database number and a binary-safe key of 1…[`KEY_BYTES_MAX`] bytes.
+/// What a lock is called: a database number and a binary-safe key of up to [`KEY_BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockName(ShortBytes);
 
@@ -15,7 +15,7 @@ impl LockName {
         if database >= DATABASES {
             return Err(Invalid::Database);
         }
-        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        if key.len() > KEY_BYTES_MAX {
             return Err(Invalid::KeyLength);
         }
         Ok(LockName(ShortBytes::of(&[database], key)))

@@ -16,6 +16,9 @@ mod time;
 
 pub use ids::{FencingToken, SessionId, WaiterId};
 pub use key::LockName;
-pub use limits::{DATABASES, Invalid, KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
+pub use limits::{
+    DATABASES, Invalid, KEY_BYTES_MAX, LOCK_KEY_BYTES_MAX, LOCK_OWNER_BYTES_MAX, LOCK_TTL_MS_MAX,
+    OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX,
+};
 pub use owner::Owner;
 pub use time::{Timestamp, Ttl};

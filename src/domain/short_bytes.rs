@@ -1,6 +1,9 @@
-//! Byte strings that are stored inline when short.
+//! Byte strings that are stored inline when short, and shared when long.
 //!
-//! Guarantees: making, copying and dropping up to [`IN_PLACE_MAX`] bytes does not allocate.
+//! Guarantees: making, copying and dropping up to [`IN_PLACE_MAX`] bytes does not allocate; copying more
+//! does not copy them.
+
+use std::sync::Arc;
 
 /// Bytes kept in place if there are few of them; enough for most keys, and for a UUID with a prefix as owner.
 pub(super) const IN_PLACE_MAX: usize = 46;
@@ -9,7 +12,7 @@ pub(super) const IN_PLACE_MAX: usize = 46;
 #[derive(Clone)]
 pub(super) enum ShortBytes {
     InPlace { length: u8, bytes: [u8; IN_PLACE_MAX] },
-    Elsewhere(Box<[u8]>),
+    Shared(Arc<[u8]>),
 }
 
 const _: () = assert!(size_of::<ShortBytes>() == 48);
@@ -19,7 +22,7 @@ impl ShortBytes {
     pub(super) fn of(first: &[u8], rest: &[u8]) -> ShortBytes {
         let length = first.len() + rest.len();
         if length > IN_PLACE_MAX {
-            return ShortBytes::Elsewhere([first, rest].concat().into_boxed_slice());
+            return ShortBytes::Shared([first, rest].concat().into());
         }
         let mut bytes = [0; IN_PLACE_MAX];
         bytes[..first.len()].copy_from_slice(first);
@@ -30,7 +33,7 @@ impl ShortBytes {
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             ShortBytes::InPlace { length, bytes } => &bytes[..usize::from(*length)],
-            ShortBytes::Elsewhere(bytes) => bytes,
+            ShortBytes::Shared(bytes) => bytes,
         }
     }
 }

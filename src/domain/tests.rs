@@ -7,15 +7,15 @@ use super::*;
 fn limits_hold_at_the_boundary_and_one_past_it() {
     assert!(LockName::new(15, &[0; KEY_BYTES_MAX]).is_ok());
     assert_eq!(LockName::new(16, b"k"), Err(Invalid::Database));
-    assert_eq!(LockName::new(0, b""), Err(Invalid::KeyLength));
+    assert!(LockName::new(0, b"").is_ok());
     assert_eq!(LockName::new(0, &[0; KEY_BYTES_MAX + 1]), Err(Invalid::KeyLength));
-    assert!(Owner::new(&[0; OWNER_BYTES_MAX]).is_ok());
-    assert_eq!(Owner::new(b""), Err(Invalid::OwnerLength));
-    assert_eq!(Owner::new(&[0; OWNER_BYTES_MAX + 1]), Err(Invalid::OwnerLength));
+    assert!(Owner::new(&vec![0; OWNER_BYTES_MAX]).is_ok());
+    assert!(Owner::new(b"").is_ok());
+    assert_eq!(Owner::new(&vec![0; OWNER_BYTES_MAX + 1]), Err(Invalid::OwnerLength));
     assert_eq!(Ttl::from_millis(0), Err(Invalid::Ttl));
     assert_eq!(Ttl::from_millis(1).map(Ttl::as_millis), Ok(1));
-    assert_eq!(Ttl::from_millis(u64::from(TTL_MS_MAX)).map(Ttl::as_millis), Ok(TTL_MS_MAX));
-    assert_eq!(Ttl::from_millis(u64::from(TTL_MS_MAX) + 1), Err(Invalid::Ttl));
+    assert_eq!(Ttl::from_millis(TTL_MS_MAX).map(Ttl::as_millis), Ok(TTL_MS_MAX));
+    assert_eq!(Ttl::from_millis(TTL_MS_MAX + 1), Err(Invalid::Ttl));
     assert_eq!(Ttl::from_millis(u64::MAX), Err(Invalid::Ttl));
     assert_eq!(FencingToken::new(0), Err(Invalid::Token));
     assert!(FencingToken::new(TOKEN_MAX).is_ok());
@@ -42,4 +42,14 @@ fn time_left_rounds_up_before_the_deadline() {
     assert_eq!(deadline.millis_left(Timestamp::from_nanos(999_999)), Some(1));
     assert_eq!(deadline.millis_left(deadline), Some(0));
     assert_eq!(Timestamp::NEVER.millis_left(deadline), None);
+}
+
+#[test]
+fn the_longest_ttl_ends_at_the_last_timestamp() {
+    let longest = Ttl::from_millis(TTL_MS_MAX).ok();
+    let deadline = Timestamp::from_nanos(1).after(longest);
+    assert_eq!(deadline, Timestamp::LAST);
+    assert_eq!(Timestamp::from_stored(deadline.to_stored()), Timestamp::LAST);
+    assert!(deadline < Timestamp::NEVER);
+    assert_eq!(Timestamp::from_nanos(1).before(longest), Timestamp::from_nanos(0));
 }

@@ -24,7 +24,7 @@ pub(super) const LOCK: Command = Command::new("lock", -3, run)
     .example("LOCK jobs:import worker-1 PX 30000 WAIT 5000");
 
 /// Longest WAIT, in milliseconds; a longer one counts as this: 30 days.
-const WAIT_MS_MAX: u64 = crate::domain::TTL_MS_MAX as u64;
+const WAIT_MS_MAX: u64 = crate::domain::LOCK_TTL_MS_MAX;
 
 #[derive(Default)]
 struct Options {
@@ -94,7 +94,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let ttl = match (found.ttl, session) {
         // The session or the connection alone decides.
         (None, Some(_)) => None,
-        (ttl, _) => ttl.or(Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default)).ok()),
+        (ttl, _) => ttl.or(Ttl::from_millis(context.server.limits.ttl_ms_default).ok()),
     };
     let request = Request {
         mode: found.mode.unwrap_or(Mode::Exclusive),

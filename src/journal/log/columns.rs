@@ -95,7 +95,7 @@ pub(in crate::journal) fn value(StoredLease { name, lease }: &StoredLease, colum
     fn integer<'a>(number: Option<impl Into<i64>>) -> Value<'a> {
         number.map_or(Value::Null, |number| Value::Integer(number.into()))
     }
-    let millis = |ttl: Option<Ttl>| integer(ttl.map(Ttl::as_millis));
+    let millis = |ttl: Option<Ttl>| integer(ttl.map(Ttl::to_stored));
     let origin = lease.origin.as_deref();
     match column {
         0 => Value::Integer(lease.token.get()),
@@ -194,7 +194,7 @@ impl ExtraColumns {
     ];
 
     fn of(extra: &LeaseExtra) -> ExtraColumns {
-        let millis = |ttl: Option<Ttl>| ttl.map(|ttl| i64::from(ttl.as_millis()));
+        let millis = |ttl: Option<Ttl>| ttl.map(Ttl::to_stored);
         ExtraColumns {
             max_hold_ms: millis(extra.max_hold),
             delay_ms: millis(extra.delay),

@@ -89,7 +89,7 @@ impl ChangesText {
             RENEWED,
             token.get(),
             deadline.to_stored(),
-            effective_ttl.map(Ttl::as_millis),
+            effective_ttl.map(Ttl::to_stored),
             renewals,
         ));
     }

@@ -44,7 +44,7 @@ impl Held<'_> {
                 self.renew.execute(params![
                     token,
                     deadline.to_stored(),
-                    effective_ttl.map(Ttl::as_millis),
+                    effective_ttl.map(Ttl::to_stored),
                     renewals
                 ])?;
             }
@@ -151,7 +151,7 @@ pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) 
                 name.database(),
                 name.key(),
                 delay.until.to_stored(),
-                delay.length.as_millis()
+                delay.length.to_stored()
             ])?
         }
         None => db
@@ -167,7 +167,7 @@ pub(super) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite:
         session_text(session.id),
         session.name,
         session.account.as_deref(),
-        session.ttl.map(Ttl::as_millis),
+        session.ttl.map(Ttl::to_stored),
         session.deadline.to_stored(),
     ])?;
     Ok(())

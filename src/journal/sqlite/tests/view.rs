@@ -55,8 +55,8 @@ pub(super) struct Shown {
     token: i64,
     deadline: i64,
     granted: i64,
-    ttl: Option<u32>,
-    effective_ttl: Option<u32>,
+    ttl: Option<i64>,
+    effective_ttl: Option<i64>,
     renewals: u32,
     addr: Option<String>,
 }
@@ -67,8 +67,8 @@ impl Shown {
             token: lease.token.get(),
             deadline: lease.deadline.to_stored().unwrap(),
             granted: lease.granted_at.to_stored().unwrap(),
-            ttl: lease.ttl.map(Ttl::as_millis),
-            effective_ttl: lease.effective_ttl.map(Ttl::as_millis),
+            ttl: lease.ttl.map(Ttl::to_stored),
+            effective_ttl: lease.effective_ttl.map(Ttl::to_stored),
             renewals: lease.renewals,
             addr: lease.origin.as_ref().map(|origin| origin.addr.clone()),
         }
