@@ -11,7 +11,6 @@ use super::committer::{Committer, log_failure};
 use super::journal::Durability;
 use super::queue::{CommitQueue, QueueState};
 use super::sync::MutexGuard;
-use crate::journal::JournalError;
 
 /// First pause between two attempts to recover from a failed commit; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(10);

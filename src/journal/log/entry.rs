@@ -130,7 +130,7 @@ impl ChangesText {
         self.text(name.key());
         self.0.push(b',');
         self.text(kind.as_str().as_bytes());
-        for number in [ttl.map(|ttl| i64::from(ttl.as_millis())), deadline.to_stored()] {
+        for number in [ttl.map(Ttl::to_stored), deadline.to_stored()] {
             self.0.push(b',');
             match number {
                 Some(number) => self.number(number),

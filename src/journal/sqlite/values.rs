@@ -51,7 +51,7 @@ impl ValueTables<'_> {
                     name.database(),
                     name.key(),
                     kind.as_str(),
-                    ttl.map(Ttl::as_millis),
+                    ttl.map(Ttl::to_stored),
                     deadline.to_stored(),
                 ])?;
             }
