@@ -365,7 +365,7 @@ fn a_reboot_gives_values_their_full_ttl_again() {
 #[test]
 fn the_longest_ttls_and_the_longest_and_shortest_texts_are_stored() {
     let longest = Ttl::from_millis(TTL_MS_MAX).ok();
-    let binary: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    let binary: Vec<u8> = (0..=255).cycle().take(1 << 17).collect();
     let mut stored = lease("", 1);
     stored.lease.owner = Owner::new(&binary).unwrap();
     (stored.lease.ttl, stored.lease.effective_ttl) = (longest, longest);

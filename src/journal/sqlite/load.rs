@@ -16,8 +16,8 @@ use crate::journal::log::replay::Replay;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
 use crate::lock::Delay;
 
-/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; what has no
-/// deadline gets none.
+/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; what has
+/// no deadline gets none.
 fn restart_deadlines() -> [String; 4] {
     // The latest deadline that fits, if the TTL is longer. NULL without a TTL.
     let after = |ttl| format!("?1 + min(1000000 * min({ttl}, 9223372036854), 9223372036854775807 - ?1)");
@@ -86,7 +86,7 @@ fn find_leftovers(db: &Connection, log: &ChangeLog) -> Result<Vec<i64>, JournalE
 /// Reads the change log.
 fn read_log(db: &Connection) -> Result<Replay, JournalError> {
     let check = |error| fault("read the database", &error);
-    let position = rows::position(db).map_err(check)?;
+    let position = rows::position(db)?;
     let mut replay = Replay::beside(values::stored_ids(db).map_err(check)?, position);
     read_changes(db, LOG, |number, text| replay.row(number, text.len(), entry::read(text)?))?;
     Ok(replay)
@@ -122,7 +122,7 @@ fn move_all(
     read_held(db, &mut replay, &mut |_| Ok(()))?;
     values::read_values(db, &mut replay, &mut |_| {})?;
     find_leftovers(db, &replay.into_log()?)?;
-    let position = rows::position(db).map_err(check)?;
+    let position = rows::position(db)?;
     let mut place = position.place;
     let mut held = rows::Held::of(db).map_err(check)?;
     let mut values = values::ValueTables::of(db).map_err(check)?;
