@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use octostore::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use octostore::journal::{
-    Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease,
+    Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease, StoredValue,
 };
 use octostore::lock::{Delay, Lease, LeaseExtra, Request};
+use octostore::value::Kind;
 
 use crate::support::random::{Random, setting};
 
@@ -93,6 +94,9 @@ fn found(backend: &mut dyn Backend) -> (Vec<Record>, i64) {
         Record::Session(session) => (0, session.id.0, None),
         Record::Granted(stored) => (1, u128::from(stored.lease.token.get().unsigned_abs()), None),
         Record::DelayStarted(name, _) => (2, 0, Some(name.clone())),
+        Record::ScriptPut { .. } => (3, 0, None),
+        Record::ValuePut(stored) => (4, u128::from(stored.id.get().unsigned_abs()), None),
+        Record::Element { id, .. } => (4, u128::from(id.get().unsigned_abs()), None),
         other => panic!("not a state: {other:?}"),
     });
     (records, loaded.tokens_reserved)
@@ -112,26 +116,40 @@ fn differences(found: &(Vec<Record>, i64), expected: &(Vec<Record>, i64)) -> Str
     )
 }
 
-fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> Vec<Record> {
+/// What a batch may be about.
+#[derive(Default)]
+struct Live {
+    held: Vec<FencingToken>,
+    values: Vec<FencingToken>,
+    last_token: i64,
+}
+
+impl Live {
+    fn take_token(&mut self) -> FencingToken {
+        self.last_token += 1;
+        FencingToken::new(self.last_token).expect("a token")
+    }
+}
+
+fn batch(random: &mut Random, live: &mut Live) -> Vec<Record> {
     let mut records = Vec::new();
     for _ in 0..1 + random.below(12) {
         let name = LockName::new(0, format!("key {}", random.below(50)).as_bytes()).expect("a name");
         let millis = Ttl::from_millis(1 + random.below(1_000_000)).expect("a TTL");
         let deadline = Timestamp::default().after(Some(millis));
-        match random.below(10) {
+        match random.below(20) {
             0..3 => {
-                *next += 1;
-                let token = FencingToken::new(*next).expect("a token");
+                let token = live.take_token();
                 let meta = "x".repeat(random.below(60_000) as usize);
                 let owner = Owner::new(b"owner").expect("an owner");
                 let extra = LeaseExtra { meta: Some(meta.into()), ..LeaseExtra::default() };
                 let request = Request::exclusive(owner, Some(millis)).with(extra);
                 let lease = Lease::grant(&request, token, Timestamp::default());
                 records.push(Record::Granted(Box::new(StoredLease { name, lease })));
-                held.push(token);
+                live.held.push(token);
             }
-            3..5 if !held.is_empty() => {
-                let token = random.of(held);
+            3..5 if !live.held.is_empty() => {
+                let token = random.of(&live.held);
                 records.push(Record::Renewed(Renewal {
                     token,
                     deadline,
@@ -139,8 +157,8 @@ fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> V
                     renewals: 1,
                 }));
             }
-            5..8 if !held.is_empty() => {
-                let token = held.swap_remove(random.below(held.len() as u64) as usize);
+            5..8 if !live.held.is_empty() => {
+                let token = live.held.swap_remove(random.below(live.held.len() as u64) as usize);
                 records.push(Record::Ended(token));
             }
             8 => records.push(Record::DelayStarted(name, Delay { until: deadline, length: millis })),
@@ -150,10 +168,44 @@ fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> V
                 let session = SessionRecord { id, name, account, ttl: Some(millis), deadline };
                 records.push(Record::Session(session));
             }
-            _ => records.push(Record::TokensReserved(*next + 100)),
+            10 => records.push(Record::TokensReserved(live.last_token + 100)),
+            _ => records.extend(value_changes(random, live, name)),
         }
     }
     records
+}
+
+/// Changes of one value, or a script.
+fn value_changes(random: &mut Random, live: &mut Live, name: LockName) -> Vec<Record> {
+    let bytes = |random: &mut Random, max| vec![random.below(256) as u8; random.below(max) as usize].into();
+    let (ttl, deadline) = (None, Timestamp::NEVER);
+    match random.below(10) {
+        0 => {
+            let body = bytes(random, 3_000);
+            vec![Record::ScriptPut { sha: [random.below(4) as u8; 20], body }]
+        }
+        1 => vec![Record::ScriptGone { sha: [random.below(4) as u8; 20] }],
+        2 if !live.values.is_empty() => {
+            let id = live.values.swap_remove(random.below(live.values.len() as u64) as usize);
+            vec![Record::ValueGone(id)]
+        }
+        3.. if !live.values.is_empty() => {
+            let id = random.of(&live.values);
+            let field = |random: &mut Random| Box::new([random.below(20) as u8]);
+            let put = |random: &mut Random| Record::Element {
+                id,
+                field: field(random),
+                value: random.permille(700).then(|| bytes(random, 6_000)),
+            };
+            (0..1 + random.below(6)).map(|_| put(random)).collect()
+        }
+        _ => {
+            let id = live.take_token();
+            live.values.push(id);
+            let stored = StoredValue { id, token: id, name, kind: Kind::Hash, ttl, deadline };
+            vec![Record::ValuePut(Box::new(stored))]
+        }
+    }
 }
 
 #[test]
@@ -168,7 +220,7 @@ fn a_torn_write_loses_nothing_that_was_committed() {
     let mut backend = SqliteBackend::open(&path).expect("a database");
     let mut expected = MemoryBackend::default();
     found(&mut backend);
-    let (mut held, mut next, mut kept_early, mut kept_late) = (Vec::new(), 0, 0, 0);
+    let (mut live, mut kept_early, mut kept_late) = (Live::default(), 0, 0);
     let mut synced_last = Files::read(&path).database;
     for commit in 0..commits {
         let before = Files::read(&path);
@@ -178,7 +230,7 @@ fn a_torn_write_loses_nothing_that_was_committed() {
         if is_housekeeping {
             backend.maintain().expect("housekeeping");
         } else {
-            let batch = batch(&mut random, &mut held, &mut next);
+            let batch = batch(&mut random, &mut live);
             expected.commit(&batch).expect("memory");
             backend.commit(&batch).expect("a commit");
         }

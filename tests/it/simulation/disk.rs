@@ -114,8 +114,10 @@ impl Backend for Attached {
         }
         let mut highest = 0;
         let mut loaded = state.kept.load(boot, now, &mut |record| {
-            if let Record::Granted(stored) = &record {
-                highest = highest.max(stored.lease.token.get());
+            match &record {
+                Record::Granted(stored) => highest = highest.max(stored.lease.token.get()),
+                Record::ValuePut(stored) => highest = highest.max(stored.token.get()),
+                _ => {}
             }
             each(record);
         })?;
