@@ -7,12 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::options;
-use super::pubsub::Publication;
-use super::pubsub::{Incoming, Subscriptions, Turn};
+use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
 use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
 use super::transaction::Transaction;
-use super::{Args, Command, CommandError, Context, Flags, Run, ServerState};
+use super::{Args, CommandError, Context, ServerState};
 use crate::domain::SessionId;
 use crate::engine::{AnyTxn, Blocked, Watch};
 use crate::journal::Seq;
@@ -67,8 +66,8 @@ pub struct Client {
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
-    /// The publication of the running transaction's current command, sent after the transaction.
-    pub(super) deferred: Option<Publication>,
+    /// What the running transaction or script publishes, sent after it.
+    pub(super) deferred: Deferred,
     connection_session: Option<SessionId>,
     /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
@@ -79,7 +78,7 @@ pub struct Client {
     /// The current command.
     command: &'static str,
     last_command: &'static str,
-    /// The next request is the previous one again, which is counted already.
+    /// The current request is the previous one again, which is counted already.
     is_retried: bool,
     /// Units of work done since the last turn ended.
     pub(super) work: usize,
@@ -100,7 +99,7 @@ impl Client {
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
-            deferred: None,
+            deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
             origin: None,
@@ -141,6 +140,16 @@ impl Client {
 
     pub(super) fn database(&self) -> u8 {
         self.database
+    }
+
+    /// Sets the command that is executed.
+    pub(super) fn set_command(&mut self, name: &'static str) {
+        self.command = name;
+    }
+
+    /// Whether the current request is the previous one again.
+    pub(super) fn take_retried(&mut self) -> bool {
+        std::mem::take(&mut self.is_retried)
     }
 
     pub(super) fn is_subscribed(&self) -> bool {
@@ -218,7 +227,7 @@ impl Client {
         self.work += REQUEST_WORK;
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
-        let done = context.run(args);
+        let done = context.dispatch(args);
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
@@ -325,81 +334,4 @@ impl Context<'_> {
         self.client.connection_session = Some(id);
         Ok(id)
     }
-
-    /// Finds the command, runs the common checks, then runs or queues it.
-    fn run(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
-        let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
-        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
-            return self.queue(command, args);
-        }
-        self.call(command, args)
-    }
-
-    /// Finds the command and checks that the connection may send it now.
-    fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
-        let command = find(args)?;
-        self.client.command = command.name;
-        if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
-            return Err(CommandError::fixed("NOAUTH Authentication required."));
-        }
-        if self.client.is_subscribed() && self.client.protocol == 2 && !command.is(Flags::SUBSCRIBED) {
-            return Err(CommandError::new(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
-                 this context",
-                command.name
-            )));
-        }
-        Ok(command)
-    }
-
-    /// Runs a command that has passed the common checks.
-    pub(super) fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
-        if !std::mem::take(&mut self.client.is_retried) {
-            self.server.commands_run.add(1);
-        }
-        match command.run {
-            Run::Handler(handler) => handler(self, args),
-            Run::Subcommands(_) => Ok(super::docs::help(command)),
-        }
-    }
-}
-
-/// Finds the command or subcommand and checks its arity.
-fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
-    let Some(command) = Command::find(args.at(0)) else { return Err(unknown(args)) };
-    if !command.accepts(args.len()) {
-        return Err(CommandError::arity(command.name));
-    }
-    let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
-    if args.len() == 1 {
-        // COMMAND without a subcommand is COMMAND INFO.
-        return subcommands.first().ok_or(CommandError::SYNTAX);
-    }
-    let arg = args.at(1);
-    if options::is(arg, "help") {
-        return Ok(command);
-    }
-    let subcommand = command.subcommand(arg).ok_or_else(|| {
-        let (arg, name) = (printable(arg, 128), command.name.to_ascii_uppercase());
-        CommandError::new(format!("ERR unknown subcommand '{arg}'. Try {name} HELP."))
-    })?;
-    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
-}
-
-/// Input for an error message: truncated, control characters replaced.
-fn printable(arg: &[u8], bytes_max: usize) -> String {
-    let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
-    arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn unknown(args: Args<'_>) -> CommandError {
-    let mut begin = String::new();
-    for arg in args.from(1) {
-        if begin.len() >= 128 {
-            break;
-        }
-        begin.push_str(&format!("'{}' ", printable(arg, 128 - begin.len())));
-    }
-    let name = printable(args.at(0), 128);
-    CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {begin}"))
 }

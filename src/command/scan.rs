@@ -3,8 +3,9 @@
 //! Guarantees: a key that exists during the whole iteration is returned.
 
 use super::glob::Glob;
+use super::options::{self, OptionSpec, value};
 use super::steps::TURN_WORK;
-use super::{Args, CommandError, Context, Progress, Steps, key, options};
+use super::{Args, CommandError, Context, Progress, Steps, key};
 use crate::domain::KEY_BYTES_MAX;
 use crate::engine::{KeyKind, Scan, Scanned};
 use crate::reply::{Bulks, Reply};
@@ -33,6 +34,12 @@ impl Listed {
     }
 }
 
+const OPTIONS: [OptionSpec; 3] = [value("MATCH"), value("COUNT").check(is_positive), value("TYPE")];
+
+fn is_positive(count: &[u8]) -> Result<(), CommandError> {
+    if options::integer(count)? < 1 { Err(CommandError::SYNTAX) } else { Ok(()) }
+}
+
 /// Executes one call of SCAN, or of LOCKS, which has no TYPE option.
 pub(super) fn run(
     context: &mut Context<'_>,
@@ -44,24 +51,16 @@ pub(super) fn run(
     let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
     // SCAN never returns a larger or negative cursor, so none has keys behind it.
     let cursor = u64::try_from(cursor).unwrap_or(u64::MAX).min((1 << 48) - 1);
-    let (mut pattern, mut count) = (None, COUNT_DEFAULT);
-    let mut options = args.options(2);
-    while let Some(arg) = options.next_arg() {
-        if options::is(arg, "match") {
-            pattern = Some(Glob::new(options.value()?)?);
-        } else if options::is(arg, "count") {
-            let wanted = options.integer()?;
-            if wanted < 1 {
-                return Err(CommandError::SYNTAX);
-            }
-            count = wanted.min(COUNT_MAX) as usize;
-        } else if options::is(arg, "type") && has_type {
-            listed = Listed::OfType(options.value()?.to_vec());
-        } else {
-            return Err(CommandError::SYNTAX);
-        }
+    let [pattern, count, type_name] = args.options(2, &OPTIONS)?;
+    if type_name.is_given() && !has_type {
+        return Err(CommandError::SYNTAX);
     }
-    let scan = Scan::new(context.client.database(), cursor, count);
+    let pattern = pattern.value().map(Glob::new).transpose()?;
+    let count = count.integer()?.map_or(COUNT_DEFAULT, |count| count.min(COUNT_MAX) as usize);
+    if let Some(name) = type_name.value() {
+        listed = Listed::OfType(name.to_vec());
+    }
+    let scan = Scan::new(context.database, cursor, count);
     context.in_turns(Scanning { scan, pattern, count, listed, keys: 0, looked: 0, found: Bulks::default() })
 }
 

@@ -104,6 +104,10 @@ impl Flags {
     pub const SUBSCRIBED: u16 = 1 << 9;
     /// Belongs to pub/sub.
     pub const PUBSUB: u16 = 1 << 10;
+    /// Refused in scripts: acts on the connection itself.
+    pub const NOSCRIPT: u16 = 1 << 11;
+    /// Changes no key, but has an effect that a read-only script must not have.
+    pub const MAY_REPLICATE: u16 = 1 << 12;
 
     /// Redis' names of the flags that Redis knows.
     pub fn names(flags: u16) -> Vec<&'static str> {
@@ -117,6 +121,7 @@ impl Flags {
             (Flags::NO_AUTH, "no_auth"),
             (Flags::NO_MULTI, "no_multi"),
             (Flags::PUBSUB, "pubsub"),
+            (Flags::NOSCRIPT, "noscript"),
         ]
         .into_iter()
         .filter_map(|(flag, name)| (flags & flag != 0).then_some(name))

@@ -14,7 +14,7 @@ impl Owner {
     /// Copies `bytes`; fails on a length out of range.
     pub fn new(bytes: &[u8]) -> Result<Owner, Invalid> {
         if bytes.len() > OWNER_BYTES_MAX {
-            return Err(Invalid::OwnerLength);
+            return Err(Invalid::OwnerLength { min: 0, max: OWNER_BYTES_MAX });
         }
         Ok(Owner(ShortBytes::of(&[], bytes)))
     }

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-/// Bytes kept in place if there are few of them; enough for most keys, and for a UUID with a prefix as owner.
+/// Longest byte string that is stored inline; enough for most keys, and for an owner that is a UUID
+/// with a prefix.
 pub(super) const IN_PLACE_MAX: usize = 46;
 
-/// Bytes that are mostly few.
+/// A byte string that is usually short.
 #[derive(Clone)]
 pub(super) enum ShortBytes {
     InPlace { length: u8, bytes: [u8; IN_PLACE_MAX] },
@@ -18,7 +19,7 @@ pub(super) enum ShortBytes {
 const _: () = assert!(size_of::<ShortBytes>() == 48);
 
 impl ShortBytes {
-    /// `first` and then `rest`.
+    /// Concatenates `first` and `rest`.
     pub(super) fn of(first: &[u8], rest: &[u8]) -> ShortBytes {
         let length = first.len() + rest.len();
         if length > IN_PLACE_MAX {

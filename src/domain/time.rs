@@ -6,12 +6,12 @@ use super::limits::{Invalid, TTL_MS_MAX};
 
 const NANOS_PER_MS: u64 = 1_000_000;
 
-/// A point on the boot-time clock, in nanoseconds. Only ever compared; wall time is not one.
+/// A point on the boot-time clock, in nanoseconds. Not wall time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Later than every other: the deadline of what has none.
+    /// Later than any other: stands for no deadline.
     pub const NEVER: Timestamp = Timestamp(u64::MAX);
 
     /// The latest deadline: 292 years after the machine booted. A longer TTL ends here.
@@ -50,8 +50,8 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(ttl.map_or(0, Ttl::as_nanos)))
     }
 
-    /// Milliseconds from `now` until this time, rounded up so that what is alive never shows 0.
-    /// `None` for [`Timestamp::NEVER`]; 0 for what has passed.
+    /// Milliseconds from `now` until this time, rounded up: before the deadline it is never 0.
+    /// `None` for [`Timestamp::NEVER`]; 0 once the time has passed.
     pub fn millis_left(self, now: Timestamp) -> Option<u64> {
         (self != Timestamp::NEVER).then(|| self.0.saturating_sub(now.0).div_ceil(NANOS_PER_MS))
     }
@@ -74,7 +74,10 @@ pub struct Ttl(NonZeroU64);
 impl Ttl {
     /// A TTL of `millis` milliseconds; fails on 0 and beyond [`TTL_MS_MAX`].
     pub fn from_millis(millis: u64) -> Result<Ttl, Invalid> {
-        NonZeroU64::new(millis).filter(|millis| millis.get() <= TTL_MS_MAX).map(Ttl).ok_or(Invalid::Ttl)
+        NonZeroU64::new(millis)
+            .filter(|millis| millis.get() <= TTL_MS_MAX)
+            .map(Ttl)
+            .ok_or(Invalid::Ttl { max: TTL_MS_MAX })
     }
 
     /// The TTL in milliseconds.

@@ -1,7 +1,7 @@
 //! What every backend must do, checked with each of them.
 
 use super::*;
-use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use crate::domain::{FencingToken, KEY_BYTES_MAX, LockName, Owner, SessionId, TTL_MS_MAX, Timestamp, Ttl};
 use crate::lock::{Delay, Lease, LeaseExtra, Mode, Origin};
 use crate::value::Kind;
 
@@ -360,6 +360,49 @@ fn a_reboot_gives_values_their_full_ttl_again() {
             }
         });
     }
+}
+
+#[test]
+fn the_longest_ttls_and_the_longest_and_shortest_texts_are_stored() {
+    let longest = Ttl::from_millis(TTL_MS_MAX).ok();
+    let binary: Vec<u8> = (0..=255).cycle().take(1 << 17).collect();
+    let mut stored = lease("", 1);
+    stored.lease.owner = Owner::new(&binary).unwrap();
+    (stored.lease.ttl, stored.lease.effective_ttl) = (longest, longest);
+    stored.lease.restart(ms(2_000));
+    let mut empty = lease("long", 2);
+    empty.name = LockName::new(15, &vec![0xff; KEY_BYTES_MAX]).unwrap();
+    empty.lease.owner = Owner::new(b"").unwrap();
+    let mut value = value(3, Kind::Hash, Some(TTL_MS_MAX));
+    value.name = LockName::new(0, b"").unwrap();
+    let mut all = vec![
+        Record::Session(SessionRecord { ttl: longest, deadline: Timestamp::LAST, ..session(1) }),
+        Record::DelayStarted(name(""), Delay { until: Timestamp::LAST, length: longest.unwrap() }),
+        Record::Granted(stored),
+        Record::Granted(empty),
+        Record::ValuePut(value),
+        element(3, &binary, Some(&binary)),
+    ];
+    every_backend(|backend, reopen| {
+        state(backend.as_mut(), BOOT, ms(0));
+        backend.commit(&all).unwrap();
+        for _ in 0..2 {
+            let taken = std::mem::replace(backend, Box::new(MemoryBackend::default()));
+            *backend = reopen(taken);
+            assert!(state(backend.as_mut(), BOOT, ms(0)).0 == all);
+            while backend.maintain().unwrap() {}
+        }
+    });
+    for record in &mut all {
+        if let Record::Granted(stored) = record {
+            stored.lease.restart(ms(5_000));
+        }
+    }
+    every_backend(|backend, _| {
+        state(backend.as_mut(), BOOT, ms(0));
+        backend.commit(&all).unwrap();
+        assert!(state(backend.as_mut(), Some("boot-2"), ms(5_000)).0 == all, "as long as before");
+    });
 }
 
 #[test]

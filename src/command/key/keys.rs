@@ -25,7 +25,7 @@ pub(super) const SCAN: Command =
 
 fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let pattern = Glob::new(args.at(1))?;
-    let scan = Scan::new(context.client.database(), 0, usize::MAX);
+    let scan = Scan::new(context.database, 0, usize::MAX);
     context.in_turns(Listing { scan, pattern, found: Bulks::default() })
 }
 

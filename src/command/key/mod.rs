@@ -21,6 +21,10 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     expire::PTTL,
     expire::EXPIRE,
     expire::PEXPIRE,
+    expire::EXPIREAT,
+    expire::PEXPIREAT,
+    expire::EXPIRETIME,
+    expire::PEXPIRETIME,
     expire::PERSIST,
     rename::RENAME,
     rename::RENAMENX,
@@ -104,7 +108,7 @@ const DBSIZE: Command = Command::new("dbsize", 1, dbsize)
     .example("DBSIZE");
 
 fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::unsigned(context.txn.key_count(context.client.database())?))
+    Ok(Reply::unsigned(context.txn.key_count(context.database)?))
 }
 
 /// The name of a key's type; `lock` is one that Redis does not have.

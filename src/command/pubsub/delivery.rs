@@ -199,6 +199,17 @@ fn remove(subscribers: &mut Subscribers, client: u64) -> bool {
     subscribers.is_empty()
 }
 
+impl Topics {
+    fn subscribers(&self, notice: &Notice, via: &Via) -> &[(u64, Arc<SubscriberQueue>)] {
+        let found = match via {
+            Via::Channel => self.channels.get(&notice.channel),
+            Via::Pattern(glob) => self.patterns.get(glob),
+            Via::Prefix(prefix) => self.prefixes.get(prefix),
+        };
+        found.map_or(&[], Vec::as_slice)
+    }
+}
+
 impl PubSub {
     fn topics(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock()
@@ -271,17 +282,17 @@ impl PubSub {
         (topics.channels.len(), topics.patterns.len())
     }
 
+    /// The number of subscribers that get a notice in this way.
+    fn subscribers(&self, notice: &Notice, via: &Via) -> usize {
+        self.topics().subscribers(notice, via).len()
+    }
+
     /// Sends a notice to some subscribers, those with ids above `after`. Returns how many they were, and
     /// whether they were the last.
     fn send(&self, notice: &Arc<Notice>, via: &Via, after: &mut u64, work: &mut Work) -> (usize, bool) {
         let mut dropped = Vec::new();
         let topics = self.topics();
-        let subscribers = match via {
-            Via::Channel => topics.channels.get(&notice.channel),
-            Via::Pattern(glob) => topics.patterns.get(glob),
-            Via::Prefix(prefix) => topics.prefixes.get(prefix),
-        };
-        let subscribers = subscribers.map_or(&[][..], Vec::as_slice);
+        let subscribers = topics.subscribers(notice, via);
         let rest = &subscribers[subscribers.partition_point(|(id, _)| *id <= *after)..];
         let served = &rest[..rest.len().min(SUBSCRIBERS_PER_STEP)];
         for (id, queue) in served {
@@ -347,6 +358,31 @@ impl Publication {
     fn new(channel: Arc<[u8]>, payload: Box<[u8]>, is_event: bool) -> Publication {
         let stage = Stage::Send { via: Via::Channel, after: 0 };
         Publication { notice: Arc::new(Notice { channel, payload }), is_event, sent: 0, stage }
+    }
+
+    /// Size in bytes, as it is counted against limits.
+    pub(in crate::command) fn size(&self) -> usize {
+        size_of::<(Publication, Notice)>() + self.notice.channel.len() + self.notice.payload.len()
+    }
+
+    /// The number of times that it would be sent now. If there are more patterns than can be matched in one turn of
+    /// work, the rest does not count.
+    pub(in crate::command) fn count_receivers(&self, pubsub: &PubSub) -> usize {
+        let mut work = Work::turn();
+        let mut receivers = pubsub.subscribers(&self.notice, &Via::Channel);
+        let mut after = None;
+        while !work.is_spent()
+            && let Stage::Match { glob, mut progress } =
+                find(pubsub, &self.notice, self.is_event, after.as_ref(), &mut work)
+        {
+            let matches = glob.advance(&self.notice.channel, &mut progress, &mut work);
+            let via = Via::Pattern(glob);
+            if matches == Some(true) {
+                receivers += pubsub.subscribers(&self.notice, &via);
+            }
+            after = Some(via);
+        }
+        receivers
     }
 
     /// Does one turn of work. Returns how many times it was sent once that is done; `None`: call it

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Limits, ServerState};
+use crate::command::{Args, Caller, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState};
 use crate::engine::AnyTxn;
 use crate::reply::Reply;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
@@ -132,7 +132,7 @@ impl Subscriptions {
     }
 
     /// Fails if `topics` more subscriptions of `bytes` bytes exceed the limits.
-    fn check(&self, limits: &Limits, topics: usize, bytes: usize) -> Result<(), CommandError> {
+    fn check(&self, limits: &ClientLimits, topics: usize, bytes: usize) -> Result<(), CommandError> {
         if self.count() + topics > limits.subscriptions_max {
             return Err(CommandError::new(format!(
                 "ERR subscription limit reached: {} channels and patterns (--subscriptions-max)",
@@ -262,7 +262,7 @@ pub(in crate::command) const COMMANDS: &[Command] =
 const SUBSCRIBE: Command =
     Command::new("subscribe", -2, |context, args| subscribe(context, args, Kind::Channel))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("channel [channel ...]")
         .summary("Subscribes to channels. The events of a lock are published on __lock__:<key>.")
         .example("SUBSCRIBE __lock__:jobs:import");
@@ -270,7 +270,7 @@ const SUBSCRIBE: Command =
 const PSUBSCRIBE: Command =
     Command::new("psubscribe", -2, |context, args| subscribe(context, args, Kind::Pattern))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("pattern [pattern ...]")
         .summary(
             "Subscribes to channels that match patterns. __lock__:* matches the events of all \
@@ -281,7 +281,7 @@ const PSUBSCRIBE: Command =
 const UNSUBSCRIBE: Command =
     Command::new("unsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Channel))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[channel [channel ...]]")
         .summary("Unsubscribes from channels, or from all channels.")
         .example("UNSUBSCRIBE __lock__:jobs:import");
@@ -289,14 +289,14 @@ const UNSUBSCRIBE: Command =
 const PUNSUBSCRIBE: Command =
     Command::new("punsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Pattern))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[pattern [pattern ...]]")
         .summary("Unsubscribes from patterns, or from all patterns.")
         .example("PUNSUBSCRIBE __lock__:jobs:*");
 
 const PUBLISH: Command = Command::new("publish", 3, publish)
     .group(Group::PubSub)
-    .flags(Flags::FAST | Flags::PUBSUB)
+    .flags(Flags::FAST | Flags::PUBSUB | Flags::MAY_REPLICATE)
     .syntax("channel message")
     .summary(
         "Posts a message to a channel. Returns the number of subscribers that received it. \
@@ -312,12 +312,25 @@ fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
         ));
     }
     let publication = Publication::message(channel, args.at(2));
-    if let AnyTxn::Exclusive(_) = context.txn {
-        // EXEC publishes after the transaction, when it no longer has exclusive access.
-        context.client.deferred = Some(publication);
-        return Ok(Reply::Integer(0));
+    match context.caller {
+        Caller::Connection => context.in_turns(Publish(publication)),
+        Caller::Queue { place } => {
+            // Replaced by the number of subscribers when it is sent.
+            context.client.deferred.push(Some(place), publication);
+            Ok(Reply::Integer(0))
+        }
+        Caller::Script { .. } => {
+            let bytes_max = context.server.client_limits.multi_bytes_max;
+            if context.client.deferred.bytes + publication.size() > bytes_max {
+                return Err(CommandError::new(format!(
+                    "ERR messages published by a script exceed {bytes_max} bytes (--multi-bytes-max)"
+                )));
+            }
+            let receivers = publication.count_receivers(&context.server.pubsub);
+            context.client.deferred.push(None, publication);
+            Ok(Reply::count(receivers))
+        }
     }
-    context.in_turns(Publish(publication))
 }
 
 /// Units of work on one channel or pattern.
@@ -334,24 +347,53 @@ impl Steps for Publish {
     }
 }
 
-/// What the commands of a transaction publish, with the places of these commands among the replies.
-pub(in crate::command) struct PublishAll {
-    pub(in crate::command) replies: Vec<Reply>,
-    pub(in crate::command) publications: VecDeque<(usize, Publication)>,
+/// What a transaction or a script publishes, sent once others are no longer kept out.
+#[derive(Default)]
+pub(in crate::command) struct Deferred {
+    /// Each with the position of its PUBLISH among the replies of EXEC.
+    publications: VecDeque<(Option<usize>, Publication)>,
+    bytes: usize,
+}
+
+impl Deferred {
+    fn push(&mut self, place: Option<usize>, publication: Publication) {
+        self.bytes += publication.size();
+        self.publications.push_back((place, publication));
+    }
+}
+
+/// The end of an EXEC or a script that published something.
+struct PublishAll {
+    reply: Reply,
+    publications: VecDeque<(Option<usize>, Publication)>,
 }
 
 impl Steps for PublishAll {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
         while let Some((place, publication)) = self.publications.front_mut() {
             let Some(sent) = context.publish(publication) else { return Ok(steps::Progress::More) };
-            self.replies[*place] = Reply::count(sent);
+            if let (Some(place), Reply::Array(replies)) = (*place, &mut self.reply) {
+                replies[place] = Reply::count(sent);
+            }
             self.publications.pop_front();
         }
-        Ok(steps::Progress::Done(Reply::Array(std::mem::take(&mut self.replies))))
+        Ok(steps::Progress::Done(std::mem::replace(&mut self.reply, Reply::Null)))
     }
 }
 
 impl Context<'_> {
+    /// Sends what was deferred, then returns `reply`. Inside a transaction that goes on, everything stays deferred.
+    pub(in crate::command) fn publish_deferred(&mut self, reply: Reply) -> Result<Reply, CommandError> {
+        if let AnyTxn::Exclusive(_) = self.txn {
+            return Ok(reply);
+        }
+        let Deferred { publications, .. } = std::mem::take(&mut self.client.deferred);
+        if publications.is_empty() {
+            return Ok(reply);
+        }
+        self.in_turns(PublishAll { reply, publications })
+    }
+
     /// Does what is left of the turn for a publication.
     fn publish(&mut self, publication: &mut Publication) -> Option<usize> {
         // At least a little, so that it gets on.
@@ -370,7 +412,7 @@ fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply
 
 fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
-    let limits = &context.server.limits;
+    let limits = &context.server.client_limits;
     let info = Arc::clone(context.client.info());
     let subscriptions = &mut context.client.subscriptions;
     if kind == Kind::Pattern {

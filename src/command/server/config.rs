@@ -10,7 +10,7 @@ pub(super) const CONFIG: Command = Command::container(
     -2,
     &[Command::new("config|get", -3, get)
         .group(Group::Server)
-        .flags(Flags::ADMIN)
+        .flags(Flags::ADMIN | Flags::NOSCRIPT)
         .syntax("pattern [pattern ...]")
         .summary(
             "Returns the settings whose names match. Flags, environment variables and the \

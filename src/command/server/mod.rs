@@ -25,6 +25,7 @@ fn time(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 
 const WAIT: Command = Command::new("wait", 3, wait)
     .group(Group::Generic)
+    .flags(Flags::NOSCRIPT)
     .syntax("numreplicas timeout")
     .summary("Returns 0: there are no replicas, and every reply is durable before it is sent.")
     .example("WAIT 0 100");

@@ -58,6 +58,8 @@ fn contradictory_changes_of_values_are_refused_as_corrupt() {
             "INSERT INTO keyed_values VALUES (9, 9, 0, x'00', 'blob', NULL, NULL)".into(),
         ),
         ("a position behind the log", "UPDATE octostore SET moved_row = 1".into()),
+        ("a place out of range", "UPDATE octostore SET last_place = 9223372036854775807".into()),
+        ("a negative number", "UPDATE octostore SET moved_changes = -1".into()),
         ("a script's hash", "INSERT INTO scripts VALUES (1, 'zz', x'00')".into()),
     ] {
         for boot in ["b", "another"] {

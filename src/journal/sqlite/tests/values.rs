@@ -70,11 +70,12 @@ fn a_restart_finds_the_same_values_at_every_stage_of_compaction() {
                 (1, Some(number)) => batch.push(put(number, 1 + below(1_000) as u64)),
                 (2, _) => batch.push(Record::Granted(lease(next + 1, 7))),
                 (3, _) => batch.push(Record::Ended(id(1 + below(next as usize) as i64))),
-                (4..6, _) | (_, None) => {
+                (4..6, _) | (_, None) if live.len() < 12 => {
                     batch.push(put(next, 1));
                     live.push(next);
                 }
-                (what, Some(number)) => {
+                (what, known) => {
+                    let Some(number) = known else { continue };
                     let field = [below(9) as u8];
                     batch.push(element(number, &field, (what < 10).then_some(&[step as u8])));
                 }

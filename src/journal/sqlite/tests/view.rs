@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::domain::TTL_MS_MAX;
 use crate::journal::sqlite::*;
 
 /// Keys and owners as the view has them, by token.
@@ -47,6 +48,21 @@ fn the_view_shows_binary_keys_as_they_are() {
     assert_eq!(names(&path)[3], other, "in the log");
     while backend.maintain().unwrap() {}
     assert_eq!(names(&path)[3], other, "in the table");
+}
+
+#[test]
+fn the_view_shows_the_deadline_of_the_longest_ttl() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut backend = SqliteBackend::open(&path).unwrap();
+    backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+    let mut stored = lease(1, 7);
+    stored.lease.ttl = Ttl::from_millis(TTL_MS_MAX).ok();
+    stored.lease.effective_ttl = stored.lease.ttl;
+    stored.lease.restart(Timestamp::from_nanos(1_000_000));
+    let expected = Shown::of(&stored.lease);
+    backend.commit(&[Record::Granted(stored)]).unwrap();
+    assert_eq!(view(&path), [expected]);
 }
 
 /// A row of the view.
