@@ -35,7 +35,7 @@ fn renamenx(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandE
 fn run(context: &mut Context<'_>, args: Args<'_>, replaces: bool) -> Result<bool, CommandError> {
     const NO_SUCH_KEY: CommandError = CommandError::fixed("ERR no such key");
     let from = name_or_none(context, args.at(1))?.ok_or(NO_SUCH_KEY)?;
-    let to = context.name(args.at(2))?;
+    let to = context.key(args.at(2))?;
     let renamed = match context.txn {
         AnyTxn::Exclusive(txn) => txn.rename(&from, &to, replaces)?,
         AnyTxn::Shared(txn) => txn.exclusively(|txn| txn.rename(&from, &to, replaces))??,
