@@ -86,6 +86,13 @@ impl From<Unavailable> for CommandError {
             Unavailable::NoSession => CommandError::fixed("NOSESSION session expired or unknown"),
             // A connection asks again instead.
             Unavailable::Unsettled => CommandError::UNSETTLED,
+            Unavailable::WrongType => CommandError::WRONG_TYPE,
+            Unavailable::ValuesBytesMax => {
+                CommandError::fixed("OOM memory limit of values reached (--values-bytes-max)")
+            }
+            Unavailable::ValueElementsMax => {
+                CommandError::fixed("OOM element limit of this value reached (--value-elements-max)")
+            }
             Unavailable::TokensExhausted => CommandError::fixed("ERR fencing tokens exhausted (2^53)"),
         }
     }

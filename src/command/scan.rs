@@ -7,7 +7,7 @@ use super::options::{self, OptionSpec, value};
 use super::steps::TURN_WORK;
 use super::{Args, CommandError, Context, Progress, Steps, key};
 use crate::domain::KEY_BYTES_MAX;
-use crate::engine::{Scan, Scanned};
+use crate::engine::{KeyKind, Scan, Scanned};
 use crate::reply::{Bulks, Reply};
 
 /// Keys visited by one call, regardless of COUNT.
@@ -23,8 +23,30 @@ fn is_positive(count: &[u8]) -> Result<(), CommandError> {
     if options::integer(count)? < 1 { Err(CommandError::SYNTAX) } else { Ok(()) }
 }
 
+/// The keys that a call returns.
+pub(super) enum Listed {
+    All,
+    Locks,
+    OfType(Vec<u8>),
+}
+
+impl Listed {
+    fn contains(&self, kind: KeyKind) -> bool {
+        match self {
+            Listed::All => true,
+            Listed::Locks => matches!(kind, KeyKind::Lock(_)),
+            Listed::OfType(name) => options::is(name, key::type_name(kind)),
+        }
+    }
+}
+
 /// Executes one call of SCAN, or of LOCKS, which has no TYPE option.
-pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> Result<Reply, CommandError> {
+pub(super) fn run(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    mut listed: Listed,
+) -> Result<Reply, CommandError> {
+    let has_type = matches!(listed, Listed::All);
     let cursor = std::str::from_utf8(args.at(1)).ok().and_then(|text| text.parse::<i128>().ok());
     let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
     // SCAN never returns a larger or negative cursor, so none has keys behind it.
@@ -36,23 +58,17 @@ pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> 
     let pattern = pattern.value().map(Glob::new).transpose()?;
     let count = count.integer()?.map_or(COUNT_DEFAULT, |count| count.min(COUNT_MAX) as usize);
     let scan = Scan::new(context.database, cursor, count);
-    let type_name = type_name.value().map(<[u8]>::to_vec);
-    context.in_turns(Scanning {
-        scan,
-        pattern,
-        count,
-        type_name,
-        keys: 0,
-        looked: 0,
-        found: Bulks::default(),
-    })
+    if let Some(name) = type_name.value() {
+        listed = Listed::OfType(name.to_vec());
+    }
+    context.in_turns(Scanning { scan, pattern, count, listed, keys: 0, looked: 0, found: Bulks::default() })
 }
 
 /// One call of SCAN or LOCKS.
 struct Scanning {
     scan: Scan,
     pattern: Option<Glob>,
-    type_name: Option<Vec<u8>>,
+    listed: Listed,
     /// Keys to visit.
     count: usize,
     /// Keys of this database visited so far.
@@ -67,11 +83,11 @@ impl Steps for Scanning {
         loop {
             let mut keys = Bulks::default();
             let entries = (self.count - self.keys).min(entries_per_look(self.pattern.as_ref()));
-            let (type_name, counted) = (self.type_name.as_deref(), &mut 0);
-            let scanned = context.txn.scan(&mut self.scan, entries, |held| {
+            let (listed, counted) = (&self.listed, &mut 0);
+            let scanned = context.txn.scan(&mut self.scan, entries, |found| {
                 *counted += 1;
-                if type_name.is_none_or(|type_name| options::is(type_name, key::redis_type(held.mode()))) {
-                    keys.push(held.key());
+                if listed.contains(found.kind()) {
+                    keys.push(found.key());
                 }
             })?;
             if scanned.is_restarted {

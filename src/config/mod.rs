@@ -56,6 +56,10 @@ pub struct Config {
     pub sessions_max: usize,
     /// Maximum number of requests queued for one lock.
     pub waiters_per_lock_max: usize,
+    /// Maximum size of all values together, in bytes.
+    pub values_bytes_max: u64,
+    /// Maximum number of elements of one value.
+    pub value_elements_max: usize,
     /// The limits of connections.
     pub listener: ListenerLimits,
     /// The limits of requests, over any protocol.
@@ -141,6 +145,8 @@ impl Config {
             locks_max: settings.number("locks-max", 1, u64::from(u32::MAX))?,
             sessions_max: settings.size("sessions-max", 1, u64::from(u32::MAX))?,
             waiters_per_lock_max: settings.size("waiters-per-lock-max", 1, 1 << 30)?,
+            values_bytes_max: settings.number("values-bytes-max", 1, 1 << 40)?,
+            value_elements_max: settings.size("value-elements-max", 1, u64::from(u32::MAX))?,
             listener,
             limits: request_limits(settings)?,
             client_limits: client_limits(settings)?,

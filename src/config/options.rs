@@ -139,6 +139,14 @@ pub static OPTIONS: &[Opt] = &[
         "Maximum TTL, MAXHOLD and DELAY, also over HTTP; at most 30 days",
     ),
     opt(LIMIT, "waiters-per-lock-max", "N", "100000", "Maximum number of requests queued for one lock"),
+    opt(
+        LIMIT,
+        "values-bytes-max",
+        "BYTES",
+        "1073741824",
+        "Maximum memory of all hashes, sets, sorted sets and lists; at the limit nothing is added to any",
+    ),
+    opt(LIMIT, "value-elements-max", "N", "16777216", "Maximum number of elements of one value"),
     opt(LIMIT, "connections-max", "N", "10000", "Maximum number of connections"),
     opt(LIMIT, "key-bytes-max", "BYTES", "16384", "Maximum length of a key"),
     opt(

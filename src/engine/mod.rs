@@ -21,6 +21,7 @@ mod sessions;
 mod stats;
 mod tokens;
 mod txn;
+mod values;
 mod watches;
 
 #[cfg(test)]
@@ -38,14 +39,13 @@ pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
-use crate::lock::Op;
 use blocking::Waiters;
 pub use blocking::{Blocked, WaitOutcome};
 use events::Events;
 pub use events::{Event, EventKind, Heard};
 use expiry::Deadlines;
 pub use expiry::Expiry;
-pub use keyspace::{HeldLock, Scan, Scanned};
+pub use keyspace::{Content, FoundKey, KeyKind, KeyedValue, Scan, Scanned};
 use keyspace::{NameHash, Table};
 use late_owners::LateOwners;
 pub use pseudonyms::Pseudonyms;
@@ -55,6 +55,8 @@ use sessions::Sessions;
 pub use stats::LockStats;
 use tokens::Tokens;
 pub use txn::{Acquired, AnyTxn, ExclusiveTxn, Seen, SharedTxn, Txn};
+use values::Reclaimer;
+pub use values::{Renamed, ValueStats};
 pub use watches::Watch;
 use watches::Watches;
 
@@ -74,6 +76,10 @@ pub struct EngineConfig {
     pub waiters_per_lock_max: usize,
     /// Leases that count toward one account.
     pub leases_per_account_max: u64,
+    /// Bytes of all values together; at the limit nothing is added to any.
+    pub values_bytes_max: u64,
+    /// Elements of one value; at the limit nothing is added to it.
+    pub value_elements_max: usize,
     /// Tokens start above this, for a database restored from an old backup.
     pub token_floor: i64,
     /// The kernel's name for this boot.
@@ -99,6 +105,12 @@ pub enum Unavailable {
     NoSession,
     /// No fencing token is left.
     TokensExhausted,
+    /// The key holds something of another type, or is a lock that rests.
+    WrongType,
+    /// All values together have as many bytes as they may.
+    ValuesBytesMax,
+    /// The value has as many elements as it may.
+    ValueElementsMax,
     /// So much has ended that others are to get their turn before the rest is freed. Nothing was done of what was asked: yield,
     /// and ask again.
     Unsettled,
@@ -127,6 +139,8 @@ struct Core {
     watches: Watches,
     events: Events,
     lock_stats: LockStats,
+    value_stats: ValueStats,
+    reclaimer: Reclaimer,
     quotas: Quotas,
     late_owners: LateOwners,
     commits: Arc<CommitMetrics>,
@@ -162,6 +176,8 @@ impl Engine {
             watches: Watches::default(),
             events: Events::default(),
             lock_stats: LockStats::default(),
+            value_stats: ValueStats::default(),
+            reclaimer: Reclaimer::default(),
             quotas: Quotas::default(),
             late_owners: LateOwners::default(),
             commits,
@@ -222,6 +238,11 @@ impl Engine {
     /// How many there are and were, of everything that is counted.
     pub fn lock_stats(&self) -> &LockStats {
         &self.core.lock_stats
+    }
+
+    /// The counts of values.
+    pub fn value_stats(&self) -> &ValueStats {
+        &self.core.value_stats
     }
 
     /// How many locks the expiry index knows.
@@ -303,9 +324,7 @@ impl Engine {
     fn expire_key(self: &Arc<Self>, hash: u64) {
         let names = self.core.read().names(hash);
         for name in names {
-            let left = self
-                .txn()
-                .submit_and_inspect(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
+            let left = self.txn().read_key(&name, |content, now| (content.next_deadline(), now));
             // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
             let (deadline, now) = match left {
                 Ok(left) => left,

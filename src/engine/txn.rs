@@ -205,8 +205,8 @@ impl<'a> Txn<'a> {
         op: &Op,
         inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
-        let (result, seq) = self.submit_in_steps(name, op, inspect, steps).map_err(|why| self.refuse(why))?;
+        let done = self.in_steps(|table, instant| self.engine.run_in(table, name, op, instant, &inspect));
+        let (result, seq) = done.map_err(|why| self.refuse(why))?;
         self.observe(seq);
         Ok(result)
     }
@@ -214,23 +214,34 @@ impl<'a> Txn<'a> {
     /// Runs one operation whose outcome is not revealed, however much has to be freed first. For threads that may
     /// be kept busy.
     pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(), Unavailable> {
-        self.submit_in_steps(name, op, |_, _, _| (), usize::MAX).map(drop)
+        self.in_at_most(usize::MAX, |table, instant| {
+            self.engine.run_in(table, name, op, instant, &|_, _, _| ())
+        })
+        .map(drop)
     }
 
-    fn submit_in_steps<R>(
+    /// Runs one operation, again as long as more has to be freed first, but not longer than a turn. `run` gets
+    /// the instant of an exclusive transaction.
+    pub(super) fn in_steps<R>(
         &self,
-        name: &LockName,
-        op: &Op,
-        inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
+        run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
+    ) -> Result<(R, Seq), Unavailable> {
+        let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
+        self.in_at_most(steps, run)
+    }
+
+    fn in_at_most<R>(
+        &self,
         steps: usize,
+        mut run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
-        let run = |table: &Table| {
+        let mut step = |table: &Table| {
             self.enter(table.epoch)?;
-            self.engine.run_in(table, name, op, instant, &inspect)
+            run(table, instant)
         };
         for _ in 0..steps {
-            match self.with_table(run) {
+            match self.with_table(&mut step) {
                 // Due leases that are not swept yet no longer count.
                 Err(Retry::AfterExpiry) if self.exclusive.is_some() => return Err(Unavailable::AccountMax),
                 Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),

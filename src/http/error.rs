@@ -185,6 +185,10 @@ impl From<Unavailable> for ApiError {
                 ApiError::no_capacity("lock limit of this user reached (--http-locks-per-user-max)")
             }
             Unavailable::NoSession => ApiError::no_session(),
+            Unavailable::WrongType => ApiError::invalid_name("a value that is not a lock has this name"),
+            Unavailable::ValuesBytesMax | Unavailable::ValueElementsMax => {
+                ApiError::no_capacity("values have as much memory as they may")
+            }
         }
     }
 }

@@ -160,6 +160,8 @@ impl Server {
             locks_max: config.locks_max,
             sessions_max: config.sessions_max,
             waiters_per_lock_max: config.waiters_per_lock_max,
+            values_bytes_max: config.values_bytes_max,
+            value_elements_max: config.value_elements_max,
             leases_per_account_max: config.http_config.locks_per_user_max,
             token_floor: config.token_floor,
             boot: clock::boot_id(),

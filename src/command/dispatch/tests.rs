@@ -20,6 +20,8 @@ fn server() -> Arc<ServerState> {
         locks_max: 100,
         sessions_max: 4,
         waiters_per_lock_max: 4,
+        values_bytes_max: 1 << 20,
+        value_elements_max: 1 << 10,
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,

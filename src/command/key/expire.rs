@@ -6,7 +6,7 @@
 
 use crate::command::options::{self, flag};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
-use crate::domain::{LockName, Ttl};
+use crate::domain::{LockName, Timestamp, Ttl};
 use crate::lock::{Lease, Op, Outcome};
 use crate::reply::Reply;
 
@@ -150,12 +150,11 @@ struct Left {
 
 /// The remaining lifetime of a key; `None` if it does not exist.
 fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
-    let read = context.txn.read(name, |slot, now| {
-        let left = |lease: &Lease| Left {
-            millis: lease.deadline.millis_left(now),
-            max: lease.hold_until().millis_left(now),
-        };
-        slot.newest().map(left)
+    let read = context.txn.read_key(name, |content, now| {
+        let hold_until = content.lease().map_or(Timestamp::NEVER, Lease::hold_until);
+        content
+            .deadline()
+            .map(|deadline| Left { millis: deadline.millis_left(now), max: hold_until.millis_left(now) })
     });
     Ok(read?)
 }

@@ -15,12 +15,13 @@ pub(super) const KEYS: Command = Command::new("keys", 2, keys)
     )
     .example("KEYS jobs:*");
 
-pub(super) const SCAN: Command = Command::new("scan", -2, |context, args| scan::run(context, args, true))
-    .group(Group::Generic)
-    .flags(Flags::READONLY)
-    .syntax("cursor [MATCH pattern] [COUNT count] [TYPE type]")
-    .summary("Iterates over the keys of the current database.")
-    .example("SCAN 0 MATCH jobs:* COUNT 100");
+pub(super) const SCAN: Command =
+    Command::new("scan", -2, |context, args| scan::run(context, args, scan::Listed::All))
+        .group(Group::Generic)
+        .flags(Flags::READONLY)
+        .syntax("cursor [MATCH pattern] [COUNT count] [TYPE type]")
+        .summary("Iterates over the keys of the current database.")
+        .example("SCAN 0 MATCH jobs:* COUNT 100");
 
 fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let pattern = Glob::new(args.at(1))?;
@@ -43,7 +44,7 @@ impl Steps for Listing {
         let entries = scan::entries_per_look(Some(&self.pattern));
         loop {
             let mut keys = Bulks::default();
-            let scanned = context.txn.scan(&mut self.scan, entries, |held| keys.push(held.key()))?;
+            let scanned = context.txn.scan(&mut self.scan, entries, |found| keys.push(found.key()))?;
             if scanned.is_restarted {
                 self.found = Bulks::default();
             }

@@ -75,7 +75,7 @@ fn msetnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     context.spend(KEY_WORK * args.len());
     let is_set = context.atomically(|context| {
         for (name, _) in &pairs {
-            if context.txn.is_held(name)? {
+            if context.txn.exists(name)? {
                 return Ok(false);
             }
         }

@@ -243,7 +243,7 @@ pub(in crate::journal) struct ValueColumns {
 impl ValueColumns {
     /// The value; fails on values out of range.
     pub(in crate::journal) fn into_stored(self) -> Result<StoredValue, JournalError> {
-        let kind = Kind::parse(&self.kind);
+        let kind = Kind::from_name(&self.kind);
         Ok(StoredValue {
             id: FencingToken::new(self.id).map_err(JournalError::corrupt)?,
             token: FencingToken::new(self.token).map_err(JournalError::corrupt)?,

@@ -129,7 +129,7 @@ impl ChangesText {
         self.0.push(b',');
         self.text(name.key());
         self.0.push(b',');
-        self.text(kind.as_str().as_bytes());
+        self.text(kind.name().as_bytes());
         for number in [ttl.map(Ttl::to_stored), deadline.to_stored()] {
             self.0.push(b',');
             match number {

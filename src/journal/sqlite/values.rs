@@ -50,7 +50,7 @@ impl ValueTables<'_> {
                     token.get(),
                     name.database(),
                     name.key(),
-                    kind.as_str(),
+                    kind.name(),
                     ttl.map(Ttl::to_stored),
                     deadline.to_stored(),
                 ])?;

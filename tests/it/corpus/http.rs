@@ -26,6 +26,8 @@ fn state() -> Arc<HttpState> {
         locks_max: 16,
         sessions_max: 4,
         waiters_per_lock_max: 4,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,

@@ -15,6 +15,8 @@ fn config() -> EngineConfig {
         locks_max: 1_000_000,
         sessions_max: 1000,
         waiters_per_lock_max: 1000,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 1000,
         token_floor: 0,
         boot: Some("boot".into()),

@@ -28,6 +28,8 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         locks_max,
         sessions_max: 4,
         waiters_per_lock_max: 4,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,

@@ -284,6 +284,8 @@ pub(super) fn start(
         locks_max: 1000,
         sessions_max: 1000,
         waiters_per_lock_max: 1000,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 1000,
         token_floor: 0,
         boot: Some(format!("boot {boots}")),
