@@ -6,6 +6,7 @@
 //! Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
+mod categories;
 mod client;
 mod connection;
 mod context;
@@ -30,6 +31,7 @@ mod table;
 mod transaction;
 
 pub use args::{Args, OwnedArgs, Span};
+pub use categories::Categories;
 pub use client::{AfterReply, Client, Execution};
 pub use context::Context;
 use context::name_or_none;

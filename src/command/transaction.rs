@@ -35,7 +35,7 @@ const MULTI: Command = Command::new("multi", 1, multi)
 
 const EXEC: Command = Command::new("exec", 1, exec)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
+    .flags(Flags::NOT_QUEUED | Flags::NOSCRIPT)
     .summary(
         "Executes the queued commands atomically. Returns Null if a watched key has \
          changed.",

@@ -1,12 +1,13 @@
 //! `KEYS pattern` and `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 
 use crate::command::glob::Glob;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
+use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
 use crate::engine::Scan;
 use crate::reply::{Bulks, Reply};
 
 pub(super) const KEYS: Command = Command::new("keys", 2, keys)
     .group(Group::Generic)
+    .own_categories(Categories::KEYSPACE.and(Categories::DANGEROUS))
     .flags(Flags::READONLY)
     .syntax("pattern")
     .summary(

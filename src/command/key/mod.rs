@@ -5,7 +5,9 @@ mod expire;
 mod keys;
 
 use crate::command::steps::KEY_WORK;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
+use crate::command::{
+    Args, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none,
+};
 use crate::domain::Owner;
 use crate::lock::{Mode, Op, Outcome, Slot};
 use crate::reply::Reply;
@@ -36,7 +38,9 @@ const DEL: Command = Command::new("del", -2, del)
     )
     .example("DEL jobs:import jobs:export");
 
-const UNLINK: Command = Command { name: "unlink", ..DEL }.example("UNLINK jobs:import jobs:export");
+const UNLINK: Command = Command { name: "unlink", ..DEL }
+    .flags(Flags::WRITE | Flags::FAST)
+    .example("UNLINK jobs:import jobs:export");
 
 pub(in crate::command) fn reply_deleted(is_deleted: bool) -> Reply {
     Reply::Integer(i64::from(is_deleted))
@@ -95,6 +99,7 @@ const TYPE: Command = Command::new("type", 2, kind_of)
 
 const DBSIZE: Command = Command::new("dbsize", 1, dbsize)
     .group(Group::Server)
+    .own_categories(Categories::KEYSPACE)
     .flags(Flags::READONLY | Flags::FAST)
     .summary("Returns the number of keys in the current database.")
     .example("DBSIZE");

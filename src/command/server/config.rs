@@ -19,7 +19,6 @@ pub(super) const CONFIG: Command = Command::container(
         .example("CONFIG GET ttl-ms-*")],
 )
 .group(Group::Server)
-.flags(Flags::ADMIN)
 .summary("A container for server configuration commands.");
 
 fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

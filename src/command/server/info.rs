@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::command::{Args, Command, CommandError, Context, Group, REDIS_VERSION, options};
+use crate::command::{Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options};
 use crate::domain::DATABASES;
 use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 
 pub(super) const INFO: Command = Command::new("info", -1, run)
     .group(Group::Server)
+    .own_categories(Categories::DANGEROUS)
     .syntax("[section [section ...]]")
     .summary(
         "Returns information and statistics about the server: server, clients, memory, \

@@ -3,7 +3,7 @@
 mod config;
 mod info;
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, options};
+use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, options};
 use crate::reply::Reply;
 
 pub(in crate::command) const COMMANDS: &[Command] = &[config::CONFIG, info::INFO, TIME, WAIT];
@@ -25,6 +25,7 @@ fn time(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 
 const WAIT: Command = Command::new("wait", 3, wait)
     .group(Group::Generic)
+    .own_categories(Categories::CONNECTION)
     .flags(Flags::NOSCRIPT)
     .syntax("numreplicas timeout")
     .summary("Returns 0: there are no replicas, and every reply is durable before it is sent.")
