@@ -1,7 +1,7 @@
 //! The categories of commands, by which access control lists grant and deny them.
 //!
-//! Guarantees: they derive from a command's group and flags, as in Redis, unless its row names others.
-//! Not here: users, permissions.
+//! Guarantees: they derive from a command's group and flags, as in Redis, unless its row names
+//! others. Not here: users, permissions.
 
 use std::ops::BitOr;
 

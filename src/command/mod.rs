@@ -1,9 +1,8 @@
 //! The commands: one table, one file or folder per family.
 //!
-//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and the
-//! command page of the documents come from it. Handlers are synchronous: they return a reply and
-//! never touch a socket.
-//! Not here: wire formats, sockets, storage, the rules of locks.
+//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and
+//! the command page of the documents come from it. Handlers are synchronous: they return a reply
+//! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
 mod categories;

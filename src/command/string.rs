@@ -1,7 +1,9 @@
-//! `SET key value [NX | XX | IFEQ value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]` and `SETNX key value`
+//! `SET key value [NX | XX | IFEQ value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]` and
+//! `SETNX key value`
 //!
-//! Redis' lock idiom on the same leases: the value is the owner. A plain SET replaces the holder under a new token; the
-//! holder's own SET keeps it. OK, or Null if the condition does not hold, which for NX includes a lock-delay that is running.
+//! Redis' lock idiom on the same leases: the value is the owner. A plain SET replaces the holder
+//! and takes a new token; the holder's own SET keeps its token. Returns OK, or Null if the
+//! condition does not hold. A running lock-delay counts as held for NX.
 
 use super::options::{self, OptionSpec, flag, value};
 use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, key, name_or_none};
@@ -67,22 +69,23 @@ fn delifeq(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
     key::delete(context, args.at(1), Some(args.at(2))).map(key::reply_deleted)
 }
 
-/// When the key is to end.
+/// The expiration that a SET asks for.
 #[derive(Clone, Copy)]
-enum Ends {
+enum Expiration {
     Never,
-    As,
+    /// Keeps the current one.
+    Keep,
     After(Ttl),
-    /// It has ended already, so the key is deleted.
+    /// A time that has passed: the key is deleted.
     Past,
 }
 
 struct Wanted {
     condition: SetCondition,
-    /// The condition names a value that no owner can have.
+    /// The condition contains a value that no owner can have.
     impossible: bool,
     get: bool,
-    ends: Ends,
+    expiration: Expiration,
 }
 
 const CONDITION: u8 = 1;
@@ -110,27 +113,27 @@ fn parse(context: &Context<'_>, args: Args<'_>) -> Result<Wanted, CommandError> 
         _ if xx.is_given() || impossible => SetCondition::IfHeld,
         _ => SetCondition::Always,
     };
-    let ends = if let Some(ttl) = context.ttl_option(ex, px, "set")? {
-        Ends::After(ttl)
+    let expiration = if let Some(ttl) = context.ttl_option(ex, px, "set")? {
+        Expiration::After(ttl)
     } else if let Some(seconds) = exat.integer()? {
         until(context, seconds, 1000)?
     } else if let Some(millis) = pxat.integer()? {
         until(context, millis, 1)?
     } else if keep_ttl.is_given() {
-        Ends::As
+        Expiration::Keep
     } else {
-        Ends::Never
+        Expiration::Never
     };
-    Ok(Wanted { condition, impossible, get: get.is_given(), ends })
+    Ok(Wanted { condition, impossible, get: get.is_given(), expiration })
 }
 
-/// A wall-clock time becomes a TTL at once: from here on the wall clock may move as it likes.
-fn until(context: &Context<'_>, at: i64, unit_ms: i64) -> Result<Ends, CommandError> {
+/// Converts a wall-clock time to a TTL. Later changes of the wall clock have no effect.
+fn until(context: &Context<'_>, at: i64, unit_ms: i64) -> Result<Expiration, CommandError> {
     let at = Some(at).filter(|at| *at > 0).and_then(|at| at.checked_mul(unit_ms));
     let at = at.ok_or_else(|| CommandError::expire_time("set"))? as u64;
     match at.saturating_sub(context.txn.wall_millis()) {
-        0 => Ok(Ends::Past),
-        left => Ok(Ends::After(context.ttl_of(left)?)),
+        0 => Ok(Expiration::Past),
+        left => Ok(Expiration::After(context.ttl_of(left)?)),
     }
 }
 
@@ -138,14 +141,14 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let wanted = parse(context, args)?;
     let name = context.name(args.at(1))?;
     let owner = context.owner(args.at(2))?;
-    if !wanted.get && !matches!(wanted.ends, Ends::Past) {
+    if !wanted.get && !matches!(wanted.expiration, Expiration::Past) {
         let is_set = put(context, &name, owner, &wanted)?;
         return Ok(if is_set { Reply::OK } else { Reply::Null });
     }
     context.atomically(|context| {
         let before = if wanted.get { current_value(context, &name)? } else { Reply::Null };
         let is_set = put(context, &name, owner, &wanted)?;
-        if is_set && matches!(wanted.ends, Ends::Past) {
+        if is_set && matches!(wanted.expiration, Expiration::Past) {
             context.txn.submit(&name, &Op::Delete { if_owner: None })?;
         }
         Ok(match (wanted.get, is_set) {
@@ -165,13 +168,16 @@ fn put(
     if wanted.impossible {
         return Ok(false);
     }
-    let ttl = match wanted.ends {
-        Ends::After(ttl) => Some(ttl),
-        Ends::Never | Ends::As | Ends::Past => None,
+    let ttl = match wanted.expiration {
+        Expiration::After(ttl) => Some(ttl),
+        Expiration::Never | Expiration::Keep | Expiration::Past => None,
     };
     let request = Request { origin: Some(context.client.origin()), ..Request::exclusive(owner, ttl) };
-    let op =
-        Op::Set { request, condition: wanted.condition.clone(), keep_ttl: matches!(wanted.ends, Ends::As) };
+    let op = Op::Set {
+        request,
+        condition: wanted.condition.clone(),
+        keep_ttl: matches!(wanted.expiration, Expiration::Keep),
+    };
     match context.txn.submit(name, &op)? {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         outcome => Ok(matches!(outcome, Outcome::Granted { .. })),
@@ -181,7 +187,12 @@ fn put(
 fn setnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;
     let owner = context.owner(args.at(2))?;
-    let wanted = Wanted { condition: SetCondition::IfFree, impossible: false, get: false, ends: Ends::Never };
+    let wanted = Wanted {
+        condition: SetCondition::IfFree,
+        impossible: false,
+        get: false,
+        expiration: Expiration::Never,
+    };
     Ok(Reply::Integer(i64::from(put(context, &name, owner, &wanted)?)))
 }
 
@@ -192,7 +203,7 @@ fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     }
 }
 
-/// The value of a key as strings have one.
+/// The value of a key, as GET returns it.
 fn current_value(context: &mut Context<'_>, name: &LockName) -> Result<Reply, CommandError> {
     let read = context.txn.read(name, |slot, _| match slot.newest() {
         None => Ok(Reply::Null),

@@ -85,9 +85,9 @@ fn info(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     context.in_turns(Describing { args, found: Vec::new() })
 }
 
-/// Names in one request: each reply is some thousand times longer than a name.
+/// Maximum number of names in one request. The reply is some thousand times longer than the names.
 const NAMES_MAX: usize = 1000;
-/// What the description of a command costs, and its documentation.
+/// Units of work to describe a command, and to document it.
 const DESCRIBE_WORK: usize = 32;
 const DOCUMENT_WORK: usize = 128;
 
@@ -100,7 +100,7 @@ fn few_names(args: Args<'_>) -> Result<RemainingArgs, CommandError> {
     }
 }
 
-/// A COMMAND INFO with names.
+/// A COMMAND INFO with names, in progress.
 struct Describing {
     args: RemainingArgs,
     found: Vec<Reply>,
@@ -148,7 +148,7 @@ fn docs(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     context.in_turns(Documenting { args, found: Vec::new() })
 }
 
-/// A COMMAND DOCS with names.
+/// A COMMAND DOCS with names, in progress.
 struct Documenting {
     args: RemainingArgs,
     found: Vec<(Reply, Reply)>,

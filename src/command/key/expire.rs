@@ -65,17 +65,18 @@ pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
     )
     .example("PERSIST jobs:import");
 
-/// How long a lease still lasts, in milliseconds; `None`: without an end.
-struct Left {
+/// The remaining lifetime of a lease.
+struct Remaining {
+    /// In milliseconds; `None` without expiry.
     millis: Option<u64>,
-    /// The maximum that MAXHOLD allows.
+    /// The maximum that MAXHOLD allows, in milliseconds.
     max: Option<u64>,
 }
 
 /// The remaining lifetime of a key; `None` if it does not exist.
-fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
+fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Remaining>, CommandError> {
     let read = context.txn.read(name, |slot, now| {
-        let left = |lease: &Lease| Left {
+        let left = |lease: &Lease| Remaining {
             millis: lease.deadline.millis_left(now),
             max: lease.hold_until().millis_left(now),
         };
@@ -115,12 +116,12 @@ fn expire(
     let amount = options::integer(args.at(2))?;
     let millis = context.millis(amount, unit_ms).ok_or_else(|| CommandError::expire_time(command))?;
     let Some(name) = name else { return Ok(Reply::Integer(0)) };
-    // A time that has passed releases the key.
+    // A time that has passed deletes the key.
     let op = match u64::try_from(millis) {
         Err(_) | Ok(0) => Op::Delete { if_owner: None },
         Ok(millis) => match context.ttl_of(millis) {
             Ok(ttl) => Op::SetTtl { ttl: Some(ttl) },
-            // Of a key that is free, any end will do.
+            // A key that does not exist has no TTL to be out of range.
             Err(error) => return expiry_of(context, &name)?.map_or(Ok(Reply::Integer(0)), |_| Err(error)),
         },
     };
@@ -129,7 +130,7 @@ fn expire(
     }
     context.atomically(|context| {
         let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
-        // No end counts as infinitely far.
+        // A key without expiry counts as one with an infinite TTL.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
         let (is, will_be) = (far(left.millis), i128::from(millis).min(far(left.max)));
         let holds = (!nx || left.millis.is_none())
@@ -151,7 +152,7 @@ fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, C
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
     context.atomically(|context| match expiry_of(context, &name)? {
-        Some(Left { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
+        Some(Remaining { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })
 }

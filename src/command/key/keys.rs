@@ -29,10 +29,10 @@ fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     context.in_turns(Listing { scan, pattern, found: Bulks::default() })
 }
 
-/// Bytes that a KEYS may collect.
+/// Maximum size of the reply of KEYS, in bytes.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
-/// A KEYS that has not seen all keys yet.
+/// A KEYS in progress.
 struct Listing {
     scan: Scan,
     pattern: Glob,

@@ -1,5 +1,5 @@
-//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`, and in the modules below time to live
-//! and enumeration.
+//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`. Submodules: time to
+//! live, enumeration.
 
 mod expire;
 mod keys;
@@ -108,7 +108,7 @@ fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError>
     Ok(Reply::unsigned(context.txn.keys_held(context.database)?))
 }
 
-/// What Redis would call a key that is held in this mode.
+/// The type that `TYPE` returns for a key held in this mode.
 pub(in crate::command) fn redis_type(mode: Mode) -> &'static str {
     match mode {
         Mode::Exclusive => "string",
@@ -123,7 +123,7 @@ fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    // What can be done before others are kept out is done before.
+    // Parsed before the exclusive transaction, which should be short.
     let mut names = Vec::with_capacity(args.len() - 1);
     for key in args.from(1) {
         names.extend(name_or_none(context, key)?);

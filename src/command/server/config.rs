@@ -26,10 +26,10 @@ fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     context.in_turns(Matching { patterns: RemainingArgs::new(args, 2), is_wanted })
 }
 
-/// A CONFIG GET whose patterns were not all matched yet.
+/// A CONFIG GET in progress.
 struct Matching {
     patterns: RemainingArgs,
-    /// Of each setting.
+    /// Whether each setting matches.
     is_wanted: Vec<bool>,
 }
 

@@ -31,7 +31,8 @@ const SECTIONS: [(&str, Section); 8] = [
     ("Keyspace", keyspace),
 ];
 
-/// What the sections cost: the memory in use is asked of the system, and of all clients whether they wait.
+/// Units of work of all sections. The memory in use is read from the system, and the state of every
+/// client is checked.
 const INFO_WORK: usize = 1000;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -1,4 +1,4 @@
-//! The server itself: `TIME`, `WAIT`, and in the modules below `CONFIG` and `INFO`.
+//! The server itself: `TIME`, `WAIT`. Submodules: `CONFIG`, `INFO`.
 
 mod config;
 mod info;
@@ -39,6 +39,6 @@ fn wait(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     {
         return Err(CommandError::fixed("ERR timeout is negative"));
     }
-    // Nothing to wait for, however many are asked for: there will never be one.
+    // There are no replicas to wait for.
     Ok(Reply::Integer(0))
 }
