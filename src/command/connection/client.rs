@@ -199,7 +199,7 @@ fn kill(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     let mut skip_me = true;
     let mut wanted = Vec::new();
     let filters = args.skip(2);
-    if filters.len() % 2 != 0 {
+    if !filters.len().is_multiple_of(2) {
         return Err(CommandError::SYNTAX);
     }
     for n in (0..filters.len()).step_by(2) {
