@@ -388,7 +388,7 @@ impl Glob {
         }
         while progress.pattern < tail_start {
             let segment = Segment::first_of(&self.pattern[progress.pattern..]);
-            // Nothing stands between two stars in a row.
+            // The segment between two stars in a row is empty.
             if segment.text_bytes > 0 {
                 match segment.find(&text[..text_end], progress.text, work) {
                     Search::Found(place) => progress.text = place + segment.text_bytes,
