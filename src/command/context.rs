@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::options::{self, Given};
 use super::{Caller, Client, CommandError, ServerState, Steps};
-use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 
 /// The context of a command handler.
@@ -46,13 +46,24 @@ impl Context<'_> {
         txn.exclusively(|exclusive| work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive))))?
     }
 
-    /// Parses a key of the current database.
+    /// Parses a key of the current database, for a command that may create it.
+    pub(super) fn key(&self, key: &[u8]) -> Result<LockName, CommandError> {
+        Ok(self.server.limits.key(self.database, key)?)
+    }
+
+    /// Parses the value of a string.
+    pub(super) fn value(&self, value: &[u8]) -> Result<Owner, CommandError> {
+        self.server.limits.value(value).map_err(|_| CommandError::VALUE_TOO_LONG)
+    }
+
+    /// Longest value of a string, in bytes.
+    pub(super) fn value_bytes_max(&self) -> usize {
+        self.server.limits.value_bytes_max
+    }
+
+    /// Parses the key of a lock in the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
-        let max = self.server.limits.key_bytes_max;
-        if key.len() > max && max < KEY_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
-        }
-        Ok(LockName::new(self.database, key)?)
+        Ok(self.server.limits.lock_name(self.database, key)?)
     }
 
     /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
@@ -80,7 +91,7 @@ impl Context<'_> {
     /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.
     pub(super) fn millis(&self, amount: i64, unit_ms: i64) -> Option<i64> {
         let millis = amount.checked_mul(unit_ms)?;
-        if millis <= i64::from(TTL_MS_MAX) {
+        if millis <= LOCK_TTL_MS_MAX as i64 {
             return Some(millis);
         }
         let now = i64::try_from(self.txn.engine().clock().wall_millis()).ok()?;
@@ -89,18 +100,12 @@ impl Context<'_> {
 
     /// A TTL of `millis` milliseconds, within the limits.
     pub(super) fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
-        let max = self.server.limits.ttl_ms_max;
-        let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
-        ttl.ok_or_else(|| CommandError::new(format!("ERR TTL must be 1 to {max} milliseconds")))
+        Ok(self.server.limits.ttl(millis)?)
     }
 
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
-        let max = self.server.limits.owner_bytes_max;
-        if owner.len() > max && max < OWNER_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
-        }
-        Ok(Owner::new(owner)?)
+        Ok(self.server.limits.owner(owner)?)
     }
 }
 
@@ -108,7 +113,7 @@ impl Context<'_> {
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
     match LockName::new(context.database, key) {
         Ok(name) => Ok(Some(name)),
-        Err(Invalid::KeyLength) => Ok(None),
+        Err(Invalid::KeyLength { .. }) => Ok(None),
         Err(other) => Err(other.into()),
     }
 }

@@ -19,6 +19,8 @@ impl CommandError {
     pub(super) const SYNTAX: CommandError = CommandError::fixed("ERR syntax error");
     pub(super) const NOT_AN_INTEGER: CommandError =
         CommandError::fixed("ERR value is not an integer or out of range");
+    pub(super) const VALUE_TOO_LONG: CommandError =
+        CommandError::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
     pub(super) const KEY_COUNT: CommandError =
         CommandError::fixed("ERR Number of keys can't be greater than number of args");
     pub(super) const WRONG_TYPE: CommandError =

@@ -16,6 +16,7 @@ mod glob;
 mod key;
 mod keys;
 mod lock;
+mod number;
 mod options;
 mod pubsub;
 mod registry;
@@ -40,7 +41,7 @@ pub use keys::{KeyAccess, KeySpec, KeyVisitor};
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
 pub use spec::{Command, Flags, Group, Handler, Run};
-pub use state::{Limits, ServerInfo, ServerState};
+pub use state::{ClientLimits, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
 

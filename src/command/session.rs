@@ -3,7 +3,7 @@
 use super::lock::session_text;
 use super::options::{self, OptionSpec, once, value};
 use super::{Args, Command, CommandError, Context, Flags, Group};
-use crate::domain::{SessionId, Ttl};
+use crate::domain::SessionId;
 use crate::engine::Unavailable;
 use crate::reply::Reply;
 
@@ -52,10 +52,8 @@ const OPEN_OPTIONS: [OptionSpec; 3] = once([value("EX").group(1), value("PX").gr
 
 fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let [ex, px, name] = args.options(2, &OPEN_OPTIONS)?;
-    let ttl = match context.ttl_option(ex, px, "session|open")? {
-        Some(ttl) => ttl,
-        None => Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default))?,
-    };
+    let ttl = context.ttl_option(ex, px, "session|open")?;
+    let ttl = ttl.map_or_else(|| context.server.limits.ttl_default(), Ok)?;
     let name = name.value().map_or(Some(""), |name| std::str::from_utf8(name).ok());
     let name = name.filter(|name| name.len() <= NAME_BYTES_MAX).ok_or_else(|| {
         CommandError::new(format!("ERR session name must be UTF-8 of at most {NAME_BYTES_MAX} bytes"))

@@ -173,7 +173,7 @@ impl Context<'_> {
 
     /// Queues a command for EXEC.
     pub(super) fn queue(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
-        let bytes_max = self.server.limits.multi_bytes_max;
+        let bytes_max = self.server.client_limits.multi_bytes_max;
         let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };
         if command.is(Flags::NO_MULTI) {
             transaction.is_broken = true;

@@ -7,9 +7,9 @@ use crate::auth::CurrentPassword;
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, Clients, Group, Incoming, Limits, OwnedArgs, PubSub, ServerInfo, ServerState, Turn,
+    Client, ClientLimits, Clients, Group, Incoming, OwnedArgs, PubSub, ServerInfo, ServerState, Turn,
 };
-use crate::domain::Timestamp;
+use crate::domain::{Limits, Timestamp};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
 use crate::entropy::Entropy;
 
@@ -30,7 +30,8 @@ fn server() -> Arc<ServerState> {
     let backend = Box::new(MemoryBackend::default());
     Arc::new(ServerState {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
-        limits: Limits { multi_bytes_max: 4096, ..Limits::default() },
+        limits: Limits::default(),
+        client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
         pubsub: PubSub::default(),

@@ -1,10 +1,12 @@
-//! `TTL`, `PTTL`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE key ms [...]`, `PERSIST`
+//! `TTL`, `PTTL`, `EXPIRETIME`, `PEXPIRETIME`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE`, `EXPIREAT`,
+//! `PEXPIREAT`, `PERSIST`
 //!
-//! They act on the lease of a key regardless of its owner, as in Redis.
+//! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at once, so the key
+//! does not care what the wall clock does afterwards.
 
 use crate::command::options::{self, flag};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
-use crate::domain::LockName;
+use crate::domain::{LockName, Ttl};
 use crate::lock::{Lease, Op, Outcome};
 use crate::reply::Reply;
 
@@ -30,8 +32,30 @@ pub(super) const PTTL: Command = Command::new("pttl", 2, |context, args| left(co
     )
     .example("PTTL jobs:import");
 
+pub(super) const EXPIRETIME: Command = Command::new("expiretime", 2, |c, w| end(c, w, 1000))
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the time at which a key expires, in seconds since 1970; -1 without expiry, -2 \
+         if it does not exist.",
+    )
+    .example("EXPIRETIME jobs:import");
+
+pub(super) const PEXPIRETIME: Command = Command::new("pexpiretime", 2, |c, w| end(c, w, 1))
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the time at which a key expires, in milliseconds since 1970; -1 without expiry, \
+         -2 if it does not exist.",
+    )
+    .example("PEXPIRETIME jobs:import");
+
 pub(super) const EXPIRE: Command =
-    Command::new("expire", -3, |context, args| expire(context, args, 1000, "expire"))
+    Command::new("expire", -3, |context, args| expire(context, args, AFTER_SECONDS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
@@ -43,7 +67,7 @@ pub(super) const EXPIRE: Command =
         .example("EXPIRE jobs:import 30");
 
 pub(super) const PEXPIRE: Command =
-    Command::new("pexpire", -3, |context, args| expire(context, args, 1, "pexpire"))
+    Command::new("pexpire", -3, |context, args| expire(context, args, AFTER_MILLIS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
@@ -53,6 +77,58 @@ pub(super) const PEXPIRE: Command =
              exist or the condition is not met.",
         )
         .example("PEXPIRE jobs:import 30000 GT");
+
+pub(super) const EXPIREAT: Command =
+    Command::new("expireat", -3, |context, args| expire(context, args, AT_SECONDS))
+        .group(Group::Generic)
+        .flags(Flags::WRITE | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .syntax("key unix-time-seconds [NX | XX | GT | LT]")
+        .summary(
+            "Sets the time at which a key expires, in seconds since 1970. Returns 1, or 0 if the key \
+             does not exist or the condition is not met.",
+        )
+        .example("EXPIREAT jobs:import 2147483647");
+
+pub(super) const PEXPIREAT: Command =
+    Command::new("pexpireat", -3, |context, args| expire(context, args, AT_MILLIS))
+        .group(Group::Generic)
+        .flags(Flags::WRITE | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .syntax("key unix-time-milliseconds [NX | XX | GT | LT]")
+        .summary(
+            "Sets the time at which a key expires, in milliseconds since 1970. Returns 1, or 0 if the \
+             key does not exist or the condition is not met.",
+        )
+        .example("PEXPIREAT jobs:import 2147483647000");
+
+/// How a command of this family states a time.
+#[derive(Clone, Copy)]
+struct Form {
+    command: &'static str,
+    unit_ms: i64,
+    /// Since 1970, not from now.
+    is_absolute: bool,
+}
+
+const AFTER_SECONDS: Form = Form { command: "expire", unit_ms: 1000, is_absolute: false };
+const AFTER_MILLIS: Form = Form { command: "pexpire", unit_ms: 1, is_absolute: false };
+const AT_SECONDS: Form = Form { command: "expireat", unit_ms: 1000, is_absolute: true };
+const AT_MILLIS: Form = Form { command: "pexpireat", unit_ms: 1, is_absolute: true };
+
+impl Form {
+    /// Milliseconds from now until the time that `amount` states.
+    fn millis_left(self, context: &Context<'_>, amount: &[u8]) -> Result<i64, CommandError> {
+        let millis = options::integer(amount)?.checked_mul(self.unit_ms);
+        let now = i64::try_from(context.txn.wall_millis()).unwrap_or(i64::MAX);
+        let left = match self.is_absolute {
+            true => millis.map(|at| at.saturating_sub(now)),
+            // Redis adds the time of day and checks that the sum fits.
+            false => millis.filter(|millis| now.checked_add(*millis).is_some()),
+        };
+        left.ok_or_else(|| CommandError::expire_time(self.command))
+    }
+}
 
 pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
     .group(Group::Generic)
@@ -94,12 +170,16 @@ fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply
     })
 }
 
-fn expire(
-    context: &mut Context<'_>,
-    args: Args<'_>,
-    unit_ms: i64,
-    command: &str,
-) -> Result<Reply, CommandError> {
+fn end(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
+    let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(-2)) };
+    Ok(match expiry_of(context, &name)?.map(|left| left.millis) {
+        None => Reply::Integer(-2),
+        Some(None) => Reply::Integer(-1),
+        Some(Some(millis)) => Reply::unsigned(context.txn.wall_millis().saturating_add(millis) / unit_ms),
+    })
+}
+
+fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply, CommandError> {
     let name = name_or_none(context, args.at(1))?;
     let unsupported =
         |arg: &[u8]| CommandError::new(format!("ERR Unsupported option {}", arg.escape_ascii()));
@@ -113,17 +193,12 @@ fn expire(
     if gt && lt {
         return Err(CommandError::fixed("ERR GT and LT options at the same time are not compatible"));
     }
-    let amount = options::integer(args.at(2))?;
-    let millis = context.millis(amount, unit_ms).ok_or_else(|| CommandError::expire_time(command))?;
+    let millis = form.millis_left(context, args.at(2))?;
     let Some(name) = name else { return Ok(Reply::Integer(0)) };
     // A time that has passed deletes the key.
-    let op = match u64::try_from(millis) {
-        Err(_) | Ok(0) => Op::Delete { if_owner: None },
-        Ok(millis) => match context.ttl_of(millis) {
-            Ok(ttl) => Op::SetTtl { ttl: Some(ttl) },
-            // A key that does not exist has no TTL to be out of range.
-            Err(error) => return expiry_of(context, &name)?.map_or(Ok(Reply::Integer(0)), |_| Err(error)),
-        },
+    let op = match u64::try_from(millis).map(Ttl::from_millis) {
+        Ok(Ok(ttl)) => Op::SetTtl { ttl: Some(ttl) },
+        Ok(Err(_)) | Err(_) => Op::Delete { if_owner: None },
     };
     if !(nx || xx || gt || lt) {
         return apply(context, &name, &op);

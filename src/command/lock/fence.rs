@@ -17,7 +17,7 @@ pub(super) const FENCE: Command = Command::new("fence", -2, run)
     .example("FENCE jobs:import");
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
+    let name = context.key(args.at(1))?;
     match args.len() {
         2 => {
             let newest = |slot: &crate::lock::Slot, _| slot.newest().map(|lease| lease.token);

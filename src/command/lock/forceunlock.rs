@@ -21,7 +21,7 @@ pub(super) const FORCEUNLOCK: Command = Command::new("forceunlock", 2, run)
 const WORK_PER_HOLDER: usize = 16;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
+    let name = context.key(args.at(1))?;
     match context.txn.submit(&name, &Op::Force)? {
         Outcome::Released(holders) if holders > 0 => {
             context.spend(holders as usize * WORK_PER_HOLDER);

@@ -7,7 +7,7 @@
 
 use crate::command::options::{self, Given, OptionSpec, flag, once, value};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
-use crate::domain::{LockName, TTL_MS_MAX, Ttl};
+use crate::domain::{LOCK_TTL_MS_MAX, LockName, Ttl};
 use crate::engine::{Acquired, AnyTxn, Blocked, Unavailable, WaitOutcome};
 use crate::journal::Seq;
 use crate::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request};
@@ -28,7 +28,7 @@ pub(super) const LOCK: Command = Command::new("lock", -3, run)
     .example("LOCK jobs:import worker-1 PX 30000 WAIT 5000");
 
 /// Longest WAIT, in milliseconds: 30 days. A longer one counts as this.
-const WAIT_MS_MAX: u64 = TTL_MS_MAX as u64;
+const WAIT_MS_MAX: u64 = LOCK_TTL_MS_MAX;
 
 const TTL: u8 = 1;
 const MODE: u8 = 2;
@@ -71,7 +71,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let ttl = match (ttl, session) {
         // The session or the connection alone decides.
         (None, Some(_)) => None,
-        (ttl, _) => ttl.or(Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default)).ok()),
+        (ttl, _) => Some(ttl.map_or_else(|| context.server.limits.ttl_default(), Ok)?),
     };
     let request = Request { mode, origin: Some(context.client.origin()), ..Request::exclusive(owner, ttl) };
     let request = request.with(LeaseExtra { max_hold, delay, session, meta, ..LeaseExtra::default() });

@@ -28,7 +28,7 @@ const SHOWN_BYTES_MAX: usize = 1 << 20;
 const MEMBER_WORK: usize = 32;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
+    let name = context.key(args.at(1))?;
     let snapshot = context.txn.read(&name, Snapshot::of)?;
     let (holders, waiters) =
         (Vec::with_capacity(snapshot.holders.len()), Vec::with_capacity(snapshot.waiters.len()));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
-use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, Limits, ServerState};
+use crate::command::{Args, Caller, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState};
 use crate::engine::AnyTxn;
 use crate::reply::Reply;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
@@ -133,7 +133,7 @@ impl Subscriptions {
     }
 
     /// Fails if `topics` more subscriptions of `bytes` bytes exceed the limits.
-    fn check(&self, limits: &Limits, topics: usize, bytes: usize) -> Result<(), CommandError> {
+    fn check(&self, limits: &ClientLimits, topics: usize, bytes: usize) -> Result<(), CommandError> {
         if self.count() + topics > limits.subscriptions_max {
             return Err(CommandError::new(format!(
                 "ERR subscription limit reached: {} channels and patterns (--subscriptions-max)",
@@ -321,7 +321,7 @@ fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
             Ok(Reply::Integer(0))
         }
         Caller::Script { .. } => {
-            let bytes_max = context.server.limits.multi_bytes_max;
+            let bytes_max = context.server.client_limits.multi_bytes_max;
             if context.client.deferred.bytes + publication.size() > bytes_max {
                 return Err(CommandError::new(format!(
                     "ERR messages published by a script exceed {bytes_max} bytes (--multi-bytes-max)"
@@ -415,7 +415,7 @@ fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply
 
 fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
-    let limits = &context.server.limits;
+    let limits = &context.server.client_limits;
     let info = Arc::clone(context.client.info());
     let subscriptions = &mut context.client.subscriptions;
     if kind == Kind::Pattern {

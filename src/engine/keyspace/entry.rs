@@ -3,6 +3,7 @@
 //! Promise: a lock like most (held by one, with nothing extra, while nobody waits) takes two small allocations, and a third once
 //! it is renewed; whoever works on it sees an ordinary [`Slot`]. Absent: rules, look-up, guards.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
@@ -24,7 +25,7 @@ pub(in crate::engine) struct Plain {
     is_unacknowledged: bool,
     token: FencingToken,
     deadline: Timestamp,
-    ttl: Option<Ttl>,
+    ttl_ms: Option<NonZeroU32>,
     origin: Option<Arc<Origin>>,
 }
 
@@ -46,19 +47,22 @@ pub(in crate::engine) struct Full {
     next: Option<Box<Entry>>,
 }
 
+/// Longest owner of a [`Plain`], in bytes.
+const COMPACT_OWNER_BYTES_MAX: usize = 1024;
+
 // A lock held costs this, its name and owner, 17 bytes of the table over its load, and 8 of the expiry index over that of a tree.
 const _: () = assert!(size_of::<Entry>() <= 48);
 
 impl Entry {
     /// A lock that is not free.
     pub(in crate::engine) fn new(name: &LockName, slot: Slot, armed: Option<Tick>) -> Entry {
-        match slot.plain_lease() {
-            Some(lease) => Entry::of_plain(name, lease, armed),
+        match compact_lease(&slot) {
+            Some((lease, ttl_ms)) => Entry::of_plain(name, lease, ttl_ms, armed),
             None => Entry::Full(Box::new(Full { name: name.clone(), slot, armed, next: None })),
         }
     }
 
-    fn of_plain(name: &LockName, lease: &Lease, armed: Option<Tick>) -> Entry {
+    fn of_plain(name: &LockName, lease: &Lease, ttl_ms: Option<NonZeroU32>, armed: Option<Tick>) -> Entry {
         let (name, owner) = (name.as_bytes(), lease.owner.as_bytes());
         let plain = Plain {
             text: [name, owner].concat().into_boxed_slice(),
@@ -66,7 +70,7 @@ impl Entry {
             is_unacknowledged: lease.is_unacknowledged,
             token: lease.token,
             deadline: lease.deadline,
-            ttl: lease.ttl,
+            ttl_ms,
             origin: lease.origin.clone(),
         };
         let later = RenewalState::of(lease, armed);
@@ -182,13 +186,13 @@ impl Entry {
         let Some((plain, later)) = self.plain() else { return self.work_on_full(work) };
         let (mut slot, mut armed) = (plain.slot(later), later.armed);
         let result = work(&mut slot, &mut armed);
-        match slot.plain_lease() {
+        match compact_lease(&slot) {
             // Most who work on a lock that stays as it is only look at it.
-            Some(lease) if lease.token == plain.token && lease.deadline == plain.deadline => {
+            Some((lease, ttl_ms)) if lease.token == plain.token && lease.deadline == plain.deadline => {
                 if RenewalState::of(lease, armed) != later
                     || lease.is_unacknowledged != plain.is_unacknowledged
                 {
-                    *self = Entry::of_plain(&plain.lock_name(), lease, armed);
+                    *self = Entry::of_plain(&plain.lock_name(), lease, ttl_ms, armed);
                 }
             }
             _ if slot.is_vacant() => return (result, false),
@@ -201,9 +205,9 @@ impl Entry {
         let Entry::Full(full) = self else { unreachable!("looked at before") };
         let result = work(&mut full.slot, &mut full.armed);
         if full.next.is_none()
-            && let Some(lease) = full.slot.plain_lease()
+            && let Some((lease, ttl_ms)) = compact_lease(&full.slot)
         {
-            *self = Entry::of_plain(&full.name, lease, full.armed);
+            *self = Entry::of_plain(&full.name, lease, ttl_ms, full.armed);
             return (result, true);
         }
         (result, !full.slot.is_vacant())
@@ -218,6 +222,14 @@ impl Entry {
     }
 }
 
+/// The lease and its TTL in milliseconds if a [`Plain`] can hold all there is of the lock. An operation on such a
+/// lock copies the owner, so a long one is kept elsewhere.
+fn compact_lease(slot: &Slot) -> Option<(&Lease, Option<NonZeroU32>)> {
+    let lease = slot.plain_lease().filter(|lease| lease.owner.as_bytes().len() <= COMPACT_OWNER_BYTES_MAX)?;
+    let Some(ttl) = lease.ttl else { return Some((lease, None)) };
+    u32::try_from(ttl.as_millis()).ok().and_then(NonZeroU32::new).map(|ttl_ms| (lease, Some(ttl_ms)))
+}
+
 impl Plain {
     fn name(&self) -> &[u8] {
         &self.text[..usize::from(self.name_bytes)]
@@ -228,10 +240,21 @@ impl Plain {
         LockName::new(name[0], &name[1..]).unwrap_or_else(|_| unreachable!("it was a name before"))
     }
 
+    fn ttl(&self) -> Option<Ttl> {
+        let ttl =
+            |ms: NonZeroU32| Ttl::from_millis(ms.get().into()).unwrap_or_else(|_| unreachable!("not 0"));
+        self.ttl_ms.map(ttl)
+    }
+
     /// What is told by the deadline and the TTL of a lease that was not renewed.
     fn told(&self) -> RenewalState {
-        let granted_at = self.deadline.before(self.ttl);
-        RenewalState { granted_at, effective_ttl: self.ttl, renewals: 0, armed: Tick::of(self.deadline) }
+        let ttl = self.ttl();
+        RenewalState {
+            granted_at: self.deadline.before(ttl),
+            effective_ttl: ttl,
+            renewals: 0,
+            armed: Tick::of(self.deadline),
+        }
     }
 
     fn slot(&self, later: RenewalState) -> Slot {
@@ -240,7 +263,7 @@ impl Plain {
             owner: owner.unwrap_or_else(|_| unreachable!("it was an owner before")),
             token: self.token,
             mode: Mode::Exclusive,
-            ttl: self.ttl,
+            ttl: self.ttl(),
             deadline: self.deadline,
             effective_ttl: later.effective_ttl,
             granted_at: later.granted_at,

@@ -1,8 +1,10 @@
-//! The worst cases: the arguments of each command, the requests of each route, the cause of each event.
+//! The worst cases: the arguments of each command, the requests of each route, the cause of each
+//! event.
 
 use octostore::engine::EventKind;
 
-/// The worst arguments of each command. `;` separates requests; [`World::expand`] knows the words with `$`.
+/// The worst arguments of each command. `;` separates requests; [`World::expand`] knows the words
+/// with `$`.
 pub(super) const WORST: &[(&str, &[&str])] = &[
     (
         "lock",
