@@ -1,8 +1,8 @@
-//! `TTL`, `PTTL`, `EXPIRETIME`, `PEXPIRETIME`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE`, `EXPIREAT`,
-//! `PEXPIREAT`, `PERSIST`
+//! `TTL`, `PTTL`, `EXPIRETIME`, `PEXPIRETIME`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE`,
+//! `EXPIREAT`, `PEXPIREAT`, `PERSIST`
 //!
-//! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at once, so the key
-//! does not care what the wall clock does afterwards.
+//! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at
+//! once, so later changes of the wall clock have no effect on it.
 
 use crate::command::options::{self, flag};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
