@@ -43,7 +43,9 @@ pub(super) fn edit<R>(
             Edited::Keep => {}
             // Ends a running lock-delay, as SET does.
             Edited::Set(value) => drop(put(context, name, value, SetCondition::Always, expiry)?),
-            Edited::Delete => drop(context.txn.submit(name, &Op::Delete { if_owner: None })?),
+            Edited::Delete => {
+                context.txn.submit(name, &Op::Delete { if_owner: None })?;
+            }
         }
         Ok(result)
     })
