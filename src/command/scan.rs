@@ -13,8 +13,8 @@ use crate::reply::{Bulks, Reply};
 /// Keys visited by one call, regardless of COUNT.
 const COUNT_MAX: i64 = 1_000;
 const COUNT_DEFAULT: usize = 10;
-/// Entries visited by one call, including those of other databases. A small database beside a large one takes
-/// several calls.
+/// Entries visited by one call, including those of other databases. A small database beside a large
+/// one takes several calls.
 const LOOKED_MAX: usize = 10_000;
 
 const OPTIONS: [OptionSpec; 3] = [value("MATCH"), value("COUNT").check(is_positive), value("TYPE")];
