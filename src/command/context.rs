@@ -109,7 +109,7 @@ impl Context<'_> {
     }
 }
 
-/// Parses a key for a command that only looks keys up: a key that no lock can have is `None`, not an error.
+/// Parses a key for a command that does not create it. Returns `None` for a key that cannot exist.
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
     match LockName::new(context.database, key) {
         Ok(name) => Ok(Some(name)),

@@ -1,7 +1,7 @@
 //! Errors of commands.
 //!
-//! Guarantees: the first word is a stable code; texts that clients compare are Redis' own. Not here: outcomes such as "held
-//! by another", which are replies.
+//! Guarantees: the first word is a stable code. Texts that clients compare are Redis' own. Not
+//! here: outcomes such as "held by another owner", which are replies.
 
 use std::borrow::Cow;
 
@@ -84,7 +84,7 @@ impl From<Unavailable> for CommandError {
             }
             Unavailable::AccountMax => CommandError::fixed("OOM lease limit of the account reached"),
             Unavailable::NoSession => CommandError::fixed("NOSESSION session expired or unknown"),
-            // A connection asks again instead.
+            // A connection executes the request again instead.
             Unavailable::Unsettled => CommandError::UNSETTLED,
             Unavailable::Busy => CommandError::fixed(
                 "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",

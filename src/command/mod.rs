@@ -1,11 +1,11 @@
 //! The commands: one table, one file or folder per family.
 //!
-//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and the
-//! command page of the documents come from it. Handlers are synchronous: they return a reply and
-//! never touch a socket.
-//! Not here: wire formats, sockets, storage, the rules of locks.
+//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and
+//! the command page of the documents come from it. Handlers are synchronous: they return a reply
+//! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
+mod categories;
 mod client;
 mod connection;
 mod context;
@@ -31,6 +31,7 @@ mod table;
 mod transaction;
 
 pub use args::{Args, OwnedArgs, Span};
+pub use categories::Categories;
 pub use client::{AfterReply, Client, Execution};
 pub use context::Context;
 use context::name_or_none;

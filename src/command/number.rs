@@ -1,7 +1,7 @@
 //! Numbers with a fraction, as INCRBYFLOAT reads, adds and writes them.
 //!
-//! Guarantees: sums are exact to 17 places after the point. Redis computes with 80 bits and writes as many places.
-//! The only file that names bigdecimal.
+//! Guarantees: sums are exact to 17 places after the point. Redis computes with 80 bits and writes
+//! as many places. The only file that names bigdecimal.
 
 use bigdecimal::{BigDecimal, RoundingMode};
 

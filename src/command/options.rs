@@ -49,7 +49,8 @@ impl OptionSpec {
         OptionSpec { group, ..self }
     }
 
-    /// The option may be given once. Other options may be repeated; the last one counts, as in Redis.
+    /// The option may be given once. Other options may be repeated; the last one counts, as in
+    /// Redis.
     pub(super) const fn once(self) -> OptionSpec {
         OptionSpec { is_once: true, ..self }
     }
@@ -119,8 +120,8 @@ impl<'a> Args<'a> {
     }
 
     #[cfg_attr(not(test), expect(dead_code, reason = "for ZADD"))]
-    /// Reads arguments from number `first` on as options, up to the first that is none. Also returns
-    /// the number of that argument.
+    /// Reads arguments from number `first` on as options, up to the first that is none. Also
+    /// returns the number of that argument.
     pub(super) fn leading_options<const N: usize>(
         &self,
         first: usize,

@@ -13,9 +13,15 @@ use crate::reply::{Bulks, Reply};
 /// Keys visited by one call, regardless of COUNT.
 const COUNT_MAX: i64 = 1_000;
 const COUNT_DEFAULT: usize = 10;
-/// Entries visited by one call, including those of other databases. A small database beside a large one takes
-/// several calls.
+/// Entries visited by one call, including those of other databases. A small database beside a large
+/// one takes several calls.
 const LOOKED_MAX: usize = 10_000;
+
+const OPTIONS: [OptionSpec; 3] = [value("MATCH"), value("COUNT").check(is_positive), value("TYPE")];
+
+fn is_positive(count: &[u8]) -> Result<(), CommandError> {
+    if options::integer(count)? < 1 { Err(CommandError::SYNTAX) } else { Ok(()) }
+}
 
 /// The keys that a call returns.
 pub(super) enum Listed {
@@ -32,12 +38,6 @@ impl Listed {
             Listed::OfType(name) => options::is(name, key::type_name(kind)),
         }
     }
-}
-
-const OPTIONS: [OptionSpec; 3] = [value("MATCH"), value("COUNT").check(is_positive), value("TYPE")];
-
-fn is_positive(count: &[u8]) -> Result<(), CommandError> {
-    if options::integer(count)? < 1 { Err(CommandError::SYNTAX) } else { Ok(()) }
 }
 
 /// Executes one call of SCAN, or of LOCKS, which has no TYPE option.
@@ -57,10 +57,10 @@ pub(super) fn run(
     }
     let pattern = pattern.value().map(Glob::new).transpose()?;
     let count = count.integer()?.map_or(COUNT_DEFAULT, |count| count.min(COUNT_MAX) as usize);
+    let scan = Scan::new(context.database, cursor, count);
     if let Some(name) = type_name.value() {
         listed = Listed::OfType(name.to_vec());
     }
-    let scan = Scan::new(context.database, cursor, count);
     context.in_turns(Scanning { scan, pattern, count, listed, keys: 0, looked: 0, found: Bulks::default() })
 }
 

@@ -56,7 +56,7 @@ pub struct Config {
     pub sessions_max: usize,
     /// Maximum number of requests queued for one lock.
     pub waiters_per_lock_max: usize,
-    /// Maximum number of bytes of all values together.
+    /// Maximum size of all values together, in bytes.
     pub values_bytes_max: u64,
     /// Maximum number of elements of one value.
     pub value_elements_max: usize,

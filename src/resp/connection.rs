@@ -444,7 +444,7 @@ impl Connection {
         let (reply, seq) = loop {
             let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
             tokio::select! {
-                verdict = Client::verdict(&mut parked) => break verdict,
+                outcome = Client::reply_after_wait(&mut parked) => break outcome,
                 read = receive(&self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {

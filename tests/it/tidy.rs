@@ -90,9 +90,9 @@ fn a_dependency_is_named_in_one_place() {
         ("sha2", vec!["engine/pseudonyms.rs", "auth/secret.rs"]),
         ("percent_encoding", vec!["http/names.rs"]),
         ("memchr", vec!["command/glob/mod.rs"]),
-        ("indexmap", vec!["value/elements.rs"]),
         ("bigdecimal", vec!["command/number.rs"]),
         ("xxhash_rust", vec!["command/string/digest.rs"]),
+        ("indexmap", vec!["value/elements.rs"]),
     ] {
         for (name, text) in sources() {
             let is_named = code(&text).contains(&format!("{dependency}::"));

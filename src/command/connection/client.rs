@@ -1,4 +1,4 @@
-//! `CLIENT ...`: connections as seen by others.
+//! `CLIENT ...`: the registry of connections.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -143,10 +143,10 @@ fn client_id(arg: &[u8]) -> Result<u64, CommandError> {
 }
 
 /// Units of work to check one connection, and to write its line.
-const LOOK_WORK: usize = 1;
+const VISIT_WORK: usize = 1;
 const LINE_WORK: usize = 16;
 
-/// A CLIENT LIST that has not seen all connections yet.
+/// A CLIENT LIST in progress.
 struct Listing {
     all: std::vec::IntoIter<Arc<ClientInfo>>,
     kind: Option<String>,
@@ -158,7 +158,7 @@ impl Steps for Listing {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
         let now = context.txn.now();
         for info in self.all.by_ref() {
-            context.spend(LOOK_WORK);
+            context.spend(VISIT_WORK);
             let is_wanted = self.kind.as_deref().is_none_or(|kind| kind == info.client_type())
                 && self.ids.as_ref().is_none_or(|ids| ids.contains(&info.id));
             if is_wanted {
@@ -182,7 +182,7 @@ fn known_type(arg: &[u8]) -> Result<String, CommandError> {
     }
 }
 
-/// Whether CLIENT KILL means this connection.
+/// Whether CLIENT KILL closes this connection.
 type Filter = Box<dyn Fn(&ClientInfo) -> bool + Send>;
 
 fn kill(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -199,7 +199,7 @@ fn kill(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     let mut skip_me = true;
     let mut wanted = Vec::new();
     let filters = args.skip(2);
-    if filters.len() % 2 != 0 {
+    if !filters.len().is_multiple_of(2) {
         return Err(CommandError::SYNTAX);
     }
     for n in (0..filters.len()).step_by(2) {
@@ -239,7 +239,7 @@ fn filter(name: &[u8], value: Vec<u8>, now: Timestamp) -> Result<Option<Filter>,
     }))
 }
 
-/// A CLIENT KILL that has not seen all connections yet.
+/// A CLIENT KILL in progress.
 struct Killing {
     all: std::vec::IntoIter<Arc<ClientInfo>>,
     wanted: Vec<Filter>,
@@ -247,14 +247,14 @@ struct Killing {
     killed: usize,
 }
 
-/// What it costs to end a connection.
+/// Units of work to close a connection.
 const KILL_WORK: usize = 8;
 
 impl Steps for Killing {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
         let own = context.client.info().id;
         for info in self.all.by_ref() {
-            context.spend(LOOK_WORK + self.wanted.len());
+            context.spend(VISIT_WORK + self.wanted.len());
             if self.wanted.iter().all(|is_wanted| is_wanted(&info)) && !(self.skip_me && info.id == own) {
                 info.kill();
                 context.closes |= info.id == own;

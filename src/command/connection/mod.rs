@@ -1,4 +1,5 @@
-//! `HELLO`, `AUTH`, `PING`, `ECHO`, `SELECT`, `RESET`, `QUIT`: the connection itself. `CLIENT` is below.
+//! The connection itself: `HELLO`, `AUTH`, `PING`, `ECHO`, `SELECT`, `RESET`, `QUIT`. Submodule:
+//! `CLIENT`.
 
 mod client;
 
@@ -60,7 +61,7 @@ fn reset(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> 
     context.in_turns(Unsubscribe)
 }
 
-/// The end of RESET.
+/// The last part of RESET.
 struct Unsubscribe;
 
 impl Steps for Unsubscribe {

@@ -1,8 +1,8 @@
-//! `TTL`, `PTTL`, `EXPIRETIME`, `PEXPIRETIME`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE`, `EXPIREAT`,
-//! `PEXPIREAT`, `PERSIST`
+//! `TTL`, `PTTL`, `EXPIRETIME`, `PEXPIRETIME`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE`,
+//! `EXPIREAT`, `PEXPIREAT`, `PERSIST`
 //!
-//! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at once, so the key
-//! does not care what the wall clock does afterwards.
+//! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at
+//! once, so later changes of the wall clock have no effect on it.
 
 use crate::command::options::{self, flag};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
@@ -141,20 +141,21 @@ pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
     )
     .example("PERSIST jobs:import");
 
-/// How long a lease still lasts, in milliseconds; `None`: without an end.
-struct Left {
+/// The remaining lifetime of a lease.
+struct Remaining {
+    /// In milliseconds; `None` without expiry.
     millis: Option<u64>,
-    /// The maximum that MAXHOLD allows.
+    /// The maximum that MAXHOLD allows, in milliseconds.
     max: Option<u64>,
 }
 
 /// The remaining lifetime of a key; `None` if it does not exist.
-fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
+fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Remaining>, CommandError> {
     let read = context.txn.read_key(name, |content, now| {
         let hold_until = content.lease().map_or(Timestamp::NEVER, Lease::hold_until);
         content
             .deadline()
-            .map(|deadline| Left { millis: deadline.millis_left(now), max: hold_until.millis_left(now) })
+            .map(|deadline| Remaining { millis: deadline.millis_left(now), max: hold_until.millis_left(now) })
     });
     Ok(read?)
 }
@@ -193,7 +194,7 @@ fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply
     }
     let millis = form.millis_left(context, args.at(2))?;
     let Some(name) = name else { return Ok(Reply::Integer(0)) };
-    // A time that has passed releases the key.
+    // A time that has passed deletes the key.
     let op = match u64::try_from(millis).map(Ttl::from_millis) {
         Ok(Ok(ttl)) => Op::SetTtl { ttl: Some(ttl) },
         Ok(Err(_)) | Err(_) => Op::Delete { if_owner: None },
@@ -203,7 +204,7 @@ fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply
     }
     context.atomically(|context| {
         let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
-        // No end counts as infinitely far.
+        // A key without expiry counts as one with an infinite TTL.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
         let (is, will_be) = (far(left.millis), i128::from(millis).min(far(left.max)));
         let holds = (!nx || left.millis.is_none())
@@ -225,7 +226,7 @@ fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, C
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
     context.atomically(|context| match expiry_of(context, &name)? {
-        Some(Left { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
+        Some(Remaining { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })
 }

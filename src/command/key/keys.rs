@@ -1,12 +1,13 @@
 //! `KEYS pattern` and `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 
 use crate::command::glob::Glob;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
+use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
 use crate::engine::Scan;
 use crate::reply::{Bulks, Reply};
 
 pub(super) const KEYS: Command = Command::new("keys", 2, keys)
     .group(Group::Generic)
+    .own_categories(Categories::KEYSPACE.and(Categories::DANGEROUS))
     .flags(Flags::READONLY)
     .syntax("pattern")
     .summary(
@@ -29,10 +30,10 @@ fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     context.in_turns(Listing { scan, pattern, found: Bulks::default() })
 }
 
-/// Bytes that a KEYS may collect.
+/// Maximum size of the reply of KEYS, in bytes.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
-/// A KEYS that has not seen all keys yet.
+/// A KEYS in progress.
 struct Listing {
     scan: Scan,
     pattern: Glob,

@@ -1,12 +1,14 @@
-//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`, and in the modules below
-//! time to live, renaming and enumeration.
+//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`. Submodules: time to
+//! live, renaming, enumeration.
 
 mod expire;
 mod keys;
 mod rename;
 
 use crate::command::steps::KEY_WORK;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
+use crate::command::{
+    Args, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none,
+};
 use crate::domain::Owner;
 use crate::engine::KeyKind;
 use crate::lock::{Mode, Op, Outcome};
@@ -44,7 +46,9 @@ const DEL: Command = Command::new("del", -2, del)
     )
     .example("DEL jobs:import jobs:export");
 
-const UNLINK: Command = Command { name: "unlink", ..DEL }.example("UNLINK jobs:import jobs:export");
+const UNLINK: Command = Command { name: "unlink", ..DEL }
+    .flags(Flags::WRITE | Flags::FAST)
+    .example("UNLINK jobs:import jobs:export");
 
 pub(in crate::command) fn reply_deleted(is_deleted: bool) -> Reply {
     Reply::Integer(i64::from(is_deleted))
@@ -103,6 +107,7 @@ const TYPE: Command = Command::new("type", 2, kind_of)
 
 const DBSIZE: Command = Command::new("dbsize", 1, dbsize)
     .group(Group::Server)
+    .own_categories(Categories::KEYSPACE)
     .flags(Flags::READONLY | Flags::FAST)
     .summary("Returns the number of keys in the current database.")
     .example("DBSIZE");
@@ -126,7 +131,7 @@ fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    // What can be done before others are kept out is done before.
+    // Parsed before the exclusive transaction, which should be short.
     let mut names = Vec::with_capacity(args.len() - 1);
     for key in args.from(1) {
         names.extend(name_or_none(context, key)?);

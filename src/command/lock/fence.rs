@@ -1,6 +1,6 @@
 //! `FENCE key [token]`
 //!
-//! The token of the newest holder, or Null; with a token: 1 if it holds the key at this instant, else 0.
+//! Returns the token of the newest holder, or Null. With a token: 1 if it holds the key, else 0.
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::reply::Reply;

@@ -17,7 +17,7 @@ pub(super) const FORCEUNLOCK: Command = Command::new("forceunlock", 2, run)
     )
     .example("FORCEUNLOCK jobs:import");
 
-/// Units that the end of one lease takes.
+/// Units of work to end one lease.
 const WORK_PER_HOLDER: usize = 16;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -1,4 +1,7 @@
-//! `LOCK key owner [EX s | PX ms] [WAIT ms] [SHARED | LIMIT n] [MAXHOLD ms] [DELAY ms] [SESSION id | CONN] [META text]`
+//! ```text
+//! LOCK key owner [EX s | PX ms] [WAIT ms] [SHARED | LIMIT n] [MAXHOLD ms] [DELAY ms]
+//!      [SESSION id | CONN] [META text]
+//! ```
 //!
 //! Integer: the fencing token. Null: not granted within WAIT.
 
@@ -24,7 +27,7 @@ pub(super) const LOCK: Command = Command::new("lock", -3, run)
     )
     .example("LOCK jobs:import worker-1 PX 30000 WAIT 5000");
 
-/// Longest WAIT, in milliseconds; a longer one counts as this: 30 days.
+/// Longest WAIT, in milliseconds: 30 days. A longer one counts as this.
 const WAIT_MS_MAX: u64 = LOCK_TTL_MS_MAX;
 
 const TTL: u8 = 1;
@@ -85,7 +88,8 @@ fn wait_millis(wait: Given<'_>) -> Result<Option<u64>, CommandError> {
     Ok(Some(millis.min(WAIT_MS_MAX)).filter(|millis| *millis > 0))
 }
 
-/// Requests the lock. Waits only if other requests may run meanwhile, which excludes EXEC and scripts.
+/// Requests the lock. Waits only if other requests may run meanwhile, which excludes EXEC and
+/// scripts.
 fn acquire(
     context: &mut Context<'_>,
     name: &LockName,
@@ -132,8 +136,9 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
     }
 }
 
-/// The reply to a request that was parked, and what it has to wait for.
-pub(in crate::command) async fn verdict(parked: &mut Blocked) -> (Reply, Seq) {
+/// Waits for the outcome of a parked request. Returns the reply and the Seq that must be durable
+/// first.
+pub(in crate::command) async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
     let error = |error: CommandError| (Reply::from(error), Seq::default());
     match parked.verdict().await {
         WaitOutcome::Granted(token, seq) => (Reply::Integer(token.get()), seq),

@@ -1,4 +1,4 @@
-//! `LOCKS cursor [MATCH glob] [COUNT n]`: the locks that are held, as SCAN lists keys.
+//! `LOCKS cursor [MATCH glob] [COUNT n]`: iterates over the locks that are held.
 
 use crate::command::{Command, Flags, Group, scan};
 

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::command::{Args, Command, CommandError, Context, Group, REDIS_VERSION, options};
+use crate::command::{Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options};
 use crate::domain::DATABASES;
 use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 
 pub(super) const INFO: Command = Command::new("info", -1, run)
     .group(Group::Server)
+    .own_categories(Categories::DANGEROUS)
     .syntax("[section [section ...]]")
     .summary(
         "Returns information and statistics about the server: server, clients, memory, \
@@ -31,7 +32,8 @@ const SECTIONS: [(&str, Section); 9] = [
     ("Keyspace", keyspace),
 ];
 
-/// What the sections cost: the memory in use is asked of the system, and of all clients whether they wait.
+/// Units of work of all sections. The memory in use is read from the system, and the state of every
+/// client is checked.
 const INFO_WORK: usize = 1000;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -1,4 +1,5 @@
-//! `DELEX key [IFEQ v | IFNE v | IFDEQ d | IFDNE d]`, `DELIFEQ key v`, `DIGEST key`, and the conditions of `SET`
+//! `DELEX key [IFEQ v | IFNE v | IFDEQ d | IFDNE d]`, `DELIFEQ key v`, `DIGEST key`, and the
+//! conditions of `SET`
 //!
 //! The comparisons of Redis 8.4 and Valkey 9.
 
@@ -33,7 +34,7 @@ pub(super) const DIGEST: Command = command("digest", 2, digest_of, KeyAccess::Re
 /// `IFEQ`, `IFNE`, `IFDEQ` and `IFDNE`.
 pub(super) const OPTIONS: [OptionSpec; 4] = [value("IFEQ"), value("IFNE"), value("IFDEQ"), value("IFDNE")];
 
-/// What must be true of a value.
+/// A condition on the value of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition<'a> {
     Always,
@@ -46,7 +47,7 @@ pub(super) enum Condition<'a> {
 }
 
 impl<'a> Condition<'a> {
-    /// What the [`OPTIONS`] of a request say; `None` if none is given.
+    /// The condition that the [`OPTIONS`] of a request set; `None` if none is given.
     pub(super) fn of_options(
         [if_equal, if_not_equal, if_digest, if_not_digest]: [Given<'a>; 4],
     ) -> Result<Option<Condition<'a>>, CommandError> {
@@ -62,7 +63,7 @@ impl<'a> Condition<'a> {
         Ok(conditions.into_iter().flatten().next())
     }
 
-    /// Whether it is true of a value, `None` being a key that does not exist.
+    /// Whether it holds for a value; `None` if the key does not exist.
     pub(super) fn holds(self, value: Option<&[u8]>) -> bool {
         let has_digest = |digest: &[u8]| {
             value.is_some_and(|value| digest::of(value).as_bytes().eq_ignore_ascii_case(digest))
@@ -78,7 +79,7 @@ impl<'a> Condition<'a> {
         }
     }
 
-    /// The same as a condition of the lock, if it has it.
+    /// The equivalent condition of the lock, if there is one.
     pub(super) fn of_lock(self) -> Option<SetCondition> {
         match self {
             Condition::Always => Some(SetCondition::Always),

@@ -1,10 +1,11 @@
-//! The digest by which `IFDEQ`, `IFDNE` and `DIGEST` compare values: XXH3 with 64 bits, as 16 hexadecimal digits.
+//! The digest by which `IFDEQ`, `IFDNE` and `DIGEST` compare values: XXH3 with 64 bits, as 16
+//! hexadecimal digits.
 //!
 //! The only file that names xxhash-rust.
 
 use super::CommandError;
 
-/// Digits of a digest.
+/// Number of digits of a digest.
 const DIGITS: usize = 16;
 
 /// The digest of a value.

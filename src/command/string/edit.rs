@@ -1,27 +1,27 @@
 //! Changes of a value that depend on the value.
 //!
-//! Guarantees: the change applies to the value that it was computed from. Compare-and-set does this without
-//! keeping others out; only a change that keeps losing the race does keep them out.
+//! Guarantees: a change applies to the value that it was computed from. It uses compare-and-set,
+//! and an exclusive transaction only after several failed attempts.
 
 use super::{CommandError, Context, Expiry, Op, Outcome, Owner, SetCondition, put, read};
 use crate::domain::LockName;
 use crate::engine::AnyTxn;
 
-/// Attempts at compare-and-set.
+/// Maximum number of attempts at compare-and-set.
 const ATTEMPTS: usize = 4;
 
-/// What becomes of a value.
+/// The result of an edit.
 pub(super) enum Edited {
-    /// It stays as it is.
+    /// The value stays.
     Keep,
-    /// It is replaced, or created.
+    /// The key has this value now.
     Set(Owner),
-    /// Its key is deleted.
+    /// The key is deleted.
     Delete,
 }
 
-/// Changes the value of a key as one operation: `edit` sees the value, `None` if the key does not exist, and
-/// decides what becomes of it. Runs `edit` again if the value has changed in between.
+/// Changes the value of a key as one operation. `edit` gets the value, or `None` if the key does
+/// not exist. It runs again if the value has changed meanwhile.
 pub(super) fn edit<R>(
     context: &mut Context<'_>,
     name: &LockName,
@@ -43,7 +43,9 @@ pub(super) fn edit<R>(
             Edited::Keep => {}
             // Ends a running lock-delay, as SET does.
             Edited::Set(value) => drop(put(context, name, value, SetCondition::Always, expiry)?),
-            Edited::Delete => drop(context.txn.submit(name, &Op::Delete { if_owner: None })?),
+            Edited::Delete => {
+                context.txn.submit(name, &Op::Delete { if_owner: None })?;
+            }
         }
         Ok(result)
     })

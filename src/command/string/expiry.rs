@@ -1,26 +1,26 @@
-//! When a key is to end, as the options `EX`, `PX`, `EXAT`, `PXAT`, `KEEPTTL` and `PERSIST` say it.
+//! The expiry that the options `EX`, `PX`, `EXAT`, `PXAT`, `KEEPTTL` and `PERSIST` set.
 //!
-//! Guarantees: an amount that Redis refuses is refused with its error. A time of day becomes a duration at once,
-//! so the key does not care what the wall clock does afterwards.
+//! Guarantees: an amount that Redis refuses is refused with its error. A time of day becomes a
+//! duration at once, so later changes of the wall clock have no effect on the key.
 
 use super::{CommandError, Context, options};
 use crate::command::options::{Given, OptionSpec, value};
 use crate::domain::Ttl;
 
-/// When a key is to end.
+/// When a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::command) enum Expiry {
     /// Never.
     Never,
-    /// When it would have ended.
+    /// As before.
     Keep,
     /// After this time.
     After(Ttl),
-    /// It has ended already.
+    /// At a time that has passed.
     Past,
 }
 
-/// The group of the options that say when a key is to end: a request has one of them.
+/// The group of the options that set the expiry. They exclude each other.
 pub(super) const GROUP: u8 = 1;
 
 /// `EX`, `PX`, `EXAT` and `PXAT`.
@@ -40,7 +40,7 @@ impl Expiry {
         }
     }
 
-    /// What the [`OPTIONS`] of a request say; `None` if none is given.
+    /// The expiry that the [`OPTIONS`] of a request set; `None` if none is given.
     pub(super) fn of_options(
         context: &Context<'_>,
         [ex, px, exat, pxat]: [Given<'_>; 4],

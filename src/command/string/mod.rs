@@ -1,8 +1,9 @@
-//! Strings: `SET`, `GET` and their kin, on the same leases as `LOCK`.
+//! The commands on strings. A string is a lease, as `LOCK` takes one.
 //!
-//! A string is an exclusive lease, and its value is the owner. A value that replaces another takes a new token; the
-//! same value again keeps it.
-//! Guarantees: a command on one string is one operation, without keeping others out.
+//! A string is an exclusive lease, and its value is the owner. A value that replaces another takes
+//! a new token; the same value again keeps it.
+//!
+//! Guarantees: a command on one string is one operation. Few of them need an exclusive transaction.
 //! Not here: expiry and enumeration of keys, which are commands on keys of any kind.
 
 mod compare;

@@ -28,7 +28,8 @@ pub(super) const APPEND: Command = command("append", 3, append, KeyAccess::ReadW
     .summary("Appends to a string value, creating the key if it does not exist. Returns its length.")
     .example("APPEND jobs:import :step-2");
 
-/// The positions of a string of `length` bytes that `start..=end` selects; negative ones count from the end.
+/// The positions of a string of `length` bytes that `start..=end` selects; negative ones count from
+/// the end.
 fn selected(length: usize, start: i64, end: i64) -> std::ops::Range<usize> {
     let length = length as i64;
     if start < 0 && end < 0 && start > end {

@@ -1,7 +1,12 @@
-//! `SET key value [NX | XX | IFEQ v | IFNE v | IFDEQ d | IFDNE d] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`,
-//! `SETNX`, `SETEX`, `PSETEX`, `GETSET`
+//! ```text
+//! SET key value [NX | XX | IFEQ v | IFNE v | IFDEQ d | IFDNE d] [GET]
+//!     [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
+//! ```
 //!
-//! SET without a condition replaces a key of any kind. NX does not replace a lock-delay that is running.
+//! and `SETNX`, `SETEX`, `PSETEX`, `GETSET`.
+//!
+//! SET without a condition replaces a key of any kind. NX does not replace a lock-delay that is
+//! running.
 
 use super::compare::Condition;
 use super::{
@@ -111,8 +116,8 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     Ok(if get { before.unwrap_or(Reply::Null) } else { reply_set(is_set) })
 }
 
-/// SET where compare-and-set would not do: NX must not end a lock-delay, and an end in the past is a change even of
-/// a key that does not exist.
+/// SET where compare-and-set is not sufficient: NX must not end a lock-delay, and an expiry in the
+/// past is a change even if the key does not exist.
 fn set_exclusively(
     context: &mut Context<'_>,
     args: Args<'_>,
@@ -123,7 +128,7 @@ fn set_exclusively(
 ) -> Result<Reply, CommandError> {
     let name = context.key(args.at(1))?;
     context.atomically(|context| {
-        // Without GET or a comparison, SET replaces what is no string.
+        // Without GET or a comparison, SET replaces keys that are not strings.
         let before = match condition.of_lock() {
             Some(_) if !get => None,
             _ => read(context, &name)?,
