@@ -3,13 +3,20 @@
 //! Guarantees: a name is found in any case and at any length. The index is a constant: a duplicate
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
-use super::{Args, Command, connection, docs, key, lock, options, pubsub, server, string, transaction};
+use super::{
+    Args, Command, connection, docs, hash, key, list, lock, options, pubsub, server, set, sorted_set, string,
+    transaction,
+};
 
 /// All commands by family, in the order of the documentation.
 pub static FAMILIES: &[&[Command]] = &[
     lock::COMMANDS,
     string::COMMANDS,
     key::COMMANDS,
+    hash::COMMANDS,
+    set::COMMANDS,
+    sorted_set::COMMANDS,
+    list::COMMANDS,
     transaction::COMMANDS,
     pubsub::COMMANDS,
     connection::COMMANDS,

@@ -204,6 +204,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// A random number, for commands that choose at random.
+    pub fn random_number(&self) -> u64 {
+        self.core.config.entropy.number()
+    }
+
     fn journal(&self) -> &Journal {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
