@@ -52,7 +52,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Replaces the element at an index.")
         .example("LSET queue 0 a"),
     write("linsert", 5, linsert, Flags::DENYOOM)
-        .syntax("key BEFORE | AFTER pivot element")
+        .syntax("key <BEFORE | AFTER> pivot element")
         .summary("Inserts an element beside another. Returns the length of the list, or -1.")
         .example("LINSERT queue BEFORE b a"),
     write("lrem", 4, lrem, Flags::NONE)
@@ -65,7 +65,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .example("LTRIM queue 0 99"),
     write("lmove", 5, lmove, Flags::DENYOOM)
         .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
-        .syntax("source destination LEFT | RIGHT LEFT | RIGHT")
+        .syntax("source destination <LEFT | RIGHT> <LEFT | RIGHT>")
         .summary("Moves an element from an end of one list to an end of another, and returns it.")
         .example("LMOVE queue running LEFT RIGHT"),
     write("rpoplpush", 3, rpoplpush, Flags::DENYOOM)
@@ -75,7 +75,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .example("RPOPLPUSH queue running"),
     write("lmpop", -4, lmpop, Flags::NONE)
         .keys(KeySpec::Counted { count: 1, access: KeyAccess::ReadWrite })
-        .syntax("numkeys key [key ...] LEFT | RIGHT [COUNT count]")
+        .syntax("numkeys key [key ...] <LEFT | RIGHT> [COUNT count]")
         .summary("Removes elements from the first list that has any, and returns them with its key.")
         .example("LMPOP 2 urgent queue LEFT COUNT 10"),
 ];

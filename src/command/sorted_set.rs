@@ -52,7 +52,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .example("ZPOPMAX queue"),
     write("zmpop", -4, zmpop, Flags::NONE)
         .keys(KeySpec::Counted { count: 1, access: KeyAccess::ReadWrite })
-        .syntax("numkeys key [key ...] MIN | MAX [COUNT count]")
+        .syntax("numkeys key [key ...] <MIN | MAX> [COUNT count]")
         .summary("Removes members from the first sorted set that has any, and returns them.")
         .example("ZMPOP 2 urgent queue MIN COUNT 10"),
     read("zrandmember", -2, zrandmember, Flags::NONE)

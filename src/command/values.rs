@@ -313,3 +313,54 @@ impl Random {
         chosen.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_indexes_are_those_of_redis() {
+        for (start, stop, expected) in [
+            (0, -1, 0..5),
+            (1, 2, 1..3),
+            (-2, -1, 3..5),
+            (-100, 100, 0..5),
+            (4, 4, 4..5),
+            (5, 9, 0..0),
+            (3, 2, 0..0),
+            (i64::MIN, i64::MAX, 0..5),
+            (i64::MAX, i64::MIN, 0..0),
+        ] {
+            assert_eq!(index_range(start, stop, 5), expected, "{start} {stop}");
+        }
+        assert_eq!(index_range(0, -1, 0), 0..0);
+        let indexes = [0, 4, 5, -1, -5, -6, i64::MIN, i64::MAX].map(|at| index(at, 5));
+        assert_eq!(indexes, [Some(0), Some(4), None, Some(4), Some(0), None, None, None]);
+    }
+
+    #[test]
+    fn repeated_choices_are_limited() {
+        assert!(matches!(Choice::parse(b"-65536"), Ok(Choice::Repeated(65536))));
+        for arg in [&b"-65537"[..], b"-9223372036854775808"] {
+            assert!(
+                Choice::parse(arg).is_err_and(|error| error.text().starts_with("ERR value is out of range"))
+            );
+        }
+        assert!(matches!(Choice::parse(b"9223372036854775807"), Ok(Choice::Distinct(_))));
+    }
+
+    #[test]
+    fn every_element_can_be_chosen_and_distinct_ones_are_distinct() {
+        let mut random = Random(1);
+        let mut counts = [0; 7];
+        for _ in 0..7000 {
+            let chosen = Choice::Distinct(3).indexes(7, &mut random);
+            assert!(chosen.len() == 3 && chosen.is_sorted_by(|before, after| before < after));
+            chosen.iter().for_each(|index| counts[*index] += 1);
+        }
+        assert!(counts.iter().all(|count| (2700..3300).contains(count)), "{counts:?}");
+        assert_eq!(Choice::Distinct(9).indexes(3, &mut random), [0, 1, 2]);
+        assert_eq!(Choice::Repeated(9).indexes(3, &mut random).len(), 9);
+        assert!(Choice::Repeated(9).indexes(0, &mut random).is_empty());
+    }
+}

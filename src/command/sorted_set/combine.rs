@@ -15,19 +15,19 @@ use crate::value::{Score, SortedSet, Value};
 
 pub(super) const ZUNION: Command = read("zunion", -3, zunion, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
-    .syntax("numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]")
+    .syntax("numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]")
     .summary("Returns the members that any of the sorted sets has.")
     .example("ZUNION 2 urgent queue WITHSCORES");
 
 pub(super) const ZUNIONSTORE: Command = write("zunionstore", -4, zunionstore, Flags::DENYOOM)
     .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]")
+    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
     .summary("Stores the members that any of the sorted sets has. Returns their number.")
     .example("ZUNIONSTORE all 2 urgent queue WEIGHTS 2 1");
 
 pub(super) const ZINTER: Command = read("zinter", -3, zinter, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
-    .syntax("numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]")
+    .syntax("numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]")
     .summary("Returns the members that all sorted sets have.")
     .example("ZINTER 2 urgent queue");
 
@@ -39,7 +39,7 @@ pub(super) const ZINTERCARD: Command = read("zintercard", -3, zintercard, Flags:
 
 pub(super) const ZINTERSTORE: Command = write("zinterstore", -4, zinterstore, Flags::DENYOOM)
     .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM | MIN | MAX]")
+    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
     .summary("Stores the members that all sorted sets have. Returns their number.")
     .example("ZINTERSTORE both 2 urgent queue AGGREGATE MAX");
 
