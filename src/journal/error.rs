@@ -172,7 +172,7 @@ mod tests {
             (JournalError::corrupt("x"), false),
             (JournalError::DamagedLog { what: what(), commits: 1 }, false),
             (JournalError::Foreign, false),
-            (JournalError::Newer { found: 3, known: 2 }, false),
+            (JournalError::Newer { found: 4, known: 3 }, false),
             (JournalError::Path { what: what() }, false),
         ] {
             assert_eq!(error.is_retryable(), expected, "{error}");

@@ -7,6 +7,7 @@
 mod commit;
 #[cfg(test)]
 mod conformance;
+mod elements;
 mod error;
 mod faulty;
 mod log;
@@ -22,7 +23,7 @@ pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
-pub use record::{Record, Renewal, SessionRecord, StoredLease};
+pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
 pub use sqlite::{DamagedLog, SqliteBackend};
 
 use crate::domain::Timestamp;
@@ -74,8 +75,10 @@ pub trait Backend: Send {
     /// What the backend demands of its user; always the same.
     fn traits(&self) -> BackendTraits;
 
-    /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`] and
-    /// [`Record::Session`]. May be called again, after a failed commit.
+    /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`],
+    /// [`Record::Session`], [`Record::ScriptPut`] in the order in which they were last put, and
+    /// [`Record::ValuePut`], each directly followed by its elements in the order in which they were
+    /// added. May be called again, after a failed commit.
     ///
     /// `boot` identifies this boot of the machine. If it differs from the stored one, or is `None`,
     /// the clock of the stored deadlines is gone. All deadlines are then moved, durably and at

@@ -1,6 +1,6 @@
-//! The stored form of a lease, in the table of leases and in the change log alike.
+//! The stored form of leases and values, in their tables and in the change log alike.
 //!
-//! Guarantees: a lease that is written is read again to the last field; columns that make no lease
+//! Guarantees: what is written is read again to the last field; columns that make no lease or value
 //! are damage, not a panic. [`COLUMNS`] gives the table, the view and the log their columns, and
 //! [`value`] gives all of them their values. Not here: SQL statements, and the syntax of log
 //! entries.
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
-use crate::journal::{JournalError, StoredLease};
+use crate::journal::{JournalError, StoredLease, StoredValue};
 use crate::lock::{Lease, LeaseExtra, Mode, Origin};
+use crate::value::Kind;
 
 /// A column of a lease.
 #[derive(Debug)]
@@ -223,7 +224,34 @@ impl ExtraColumns {
     }
 }
 
-/// A key or an owner.
+/// What is stored of a value, as it is read.
+#[derive(Debug)]
+pub(in crate::journal) struct ValueColumns {
+    pub(in crate::journal) id: i64,
+    pub(in crate::journal) token: i64,
+    pub(in crate::journal) db: u8,
+    pub(in crate::journal) key: Bytes,
+    pub(in crate::journal) kind: String,
+    pub(in crate::journal) ttl_ms: Option<i64>,
+    pub(in crate::journal) deadline_ns: Option<i64>,
+}
+
+impl ValueColumns {
+    /// The value; fails on values out of range.
+    pub(in crate::journal) fn into_stored(self) -> Result<StoredValue, JournalError> {
+        let kind = Kind::parse(&self.kind);
+        Ok(StoredValue {
+            id: FencingToken::new(self.id).map_err(JournalError::corrupt)?,
+            token: FencingToken::new(self.token).map_err(JournalError::corrupt)?,
+            name: LockName::new(self.db, &self.key.0).map_err(JournalError::corrupt)?,
+            kind: kind.ok_or_else(|| JournalError::corrupt("a value of an unknown type"))?,
+            ttl: ttl_from(self.ttl_ms)?,
+            deadline: Timestamp::from_stored(self.deadline_ns),
+        })
+    }
+}
+
+/// A key, an owner, or a part of an element.
 #[derive(Debug)]
 pub(in crate::journal) struct Bytes(pub(in crate::journal) Vec<u8>);
 

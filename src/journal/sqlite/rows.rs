@@ -11,6 +11,7 @@ use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::log::columns::{
     Bytes, COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
 };
+use crate::journal::log::compaction::Position;
 use crate::journal::log::entry::Change;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
 use crate::lock::Delay;
@@ -113,12 +114,26 @@ pub(super) fn put_changes(db: &Connection, row: i64, text: &[u8]) -> rusqlite::R
 
 /// The text of a row of the change log.
 pub(super) fn changes_of(db: &Connection, row: i64) -> rusqlite::Result<String> {
-    db.prepare_cached("SELECT leases FROM changes WHERE row = ?1")?.query_row([row], |row| row.get(0))
+    db.prepare_cached("SELECT entries FROM changes WHERE row = ?1")?.query_row([row], |row| row.get(0))
 }
 
 /// Removes the rows of the change log up to `row`.
 pub(super) fn remove_changes(db: &Connection, row: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM changes WHERE row <= ?1")?.execute([row])?;
+    Ok(())
+}
+
+/// How far changes of values have moved.
+pub(super) fn position(db: &Connection) -> rusqlite::Result<Position> {
+    db.query_row("SELECT moved_row, moved_changes, last_place FROM octostore", [], |row| {
+        Ok(Position { row: row.get(0)?, changes: row.get::<_, u32>(1)? as usize, place: row.get(2)? })
+    })
+}
+
+/// Writes how far changes of values have moved.
+pub(super) fn put_position(db: &Connection, position: Position) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE octostore SET moved_row = ?1, moved_changes = ?2, last_place = ?3")?
+        .execute(params![position.row, position.changes as i64, position.place])?;
     Ok(())
 }
 

@@ -82,8 +82,8 @@ fn a_database_of_version_1_keeps_every_lease_session_delay_and_token() {
             assert_eq!(after[skipped..], before[skipped..]);
         }
         assert_eq!(after.1.len(), before.1.len());
-        assert_eq!(number(&path, "PRAGMA user_version"), 2);
-        assert_eq!(number(&path, "SELECT schema_version FROM octostore"), 2, "version 1 refuses it by name");
+        assert_eq!(number(&path, "PRAGMA user_version"), 3);
+        assert_eq!(number(&path, "SELECT schema_version FROM octostore"), 3, "version 1 refuses it by name");
         backend.commit(&granted(40_000..40_001)).unwrap();
         backend.commit(&[Record::Ended(FencingToken::new(40_000).unwrap())]).unwrap();
     }
@@ -112,14 +112,14 @@ fn a_migration_that_fails_changes_nothing() {
 
 #[test]
 fn a_newer_version_is_refused_and_left_as_it_is() {
-    for version in [3, 99] {
+    for version in [4, 99] {
         let dir = in_memory();
         let path = dir.path().join("db");
         drop(SqliteBackend::open(&path).unwrap());
         run_sql(&path, &format!("PRAGMA user_version = {version}; DROP TABLE held"));
         let error = SqliteBackend::open(&path).unwrap_err();
-        assert_eq!(error, JournalError::Newer { found: version, known: 2 });
-        let text = format!("the database has schema version {version}, this server knows 2");
+        assert_eq!(error, JournalError::Newer { found: version, known: 3 });
+        let text = format!("the database has schema version {version}, this server knows 3");
         assert!(error.to_string().starts_with(&text), "{error}");
         assert_eq!(number(&path, "PRAGMA user_version"), version);
     }
