@@ -53,6 +53,8 @@ pub enum Group {
     Generic,
     /// Transactions.
     Transactions,
+    /// Scripts.
+    Scripting,
     /// Lock events and messages.
     PubSub,
     /// The connection itself.
@@ -69,6 +71,7 @@ impl Group {
             Group::String => "string",
             Group::Generic => "generic",
             Group::Transactions => "transactions",
+            Group::Scripting => "scripting",
             Group::PubSub => "pubsub",
             Group::Connection => "connection",
             Group::Server => "server",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Clients, PubSub};
+use super::{Clients, PubSub, ScriptEngine};
 use crate::auth::CurrentPassword;
 use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::engine::Engine;
@@ -18,6 +18,8 @@ pub struct ServerState {
     pub password: CurrentPassword,
     /// The connected clients.
     pub clients: Clients,
+    /// What runs scripts.
+    pub scripts: ScriptEngine,
     /// The subscriptions.
     pub pubsub: PubSub,
     /// The settings of `CONFIG GET`, without secrets.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
 use crate::auth::Secret;
-use crate::command::Limits;
+use crate::command::{Limits, ScriptLimits};
 use crate::domain::TOKEN_MAX;
 use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
 use crate::http::HttpConfig;
@@ -60,6 +60,8 @@ pub struct Config {
     pub listener: ListenerLimits,
     /// The limits of requests.
     pub limits: Limits,
+    /// The limits of scripts.
+    pub scripts: ScriptLimits,
     /// Threads that serve requests.
     pub threads: usize,
     /// What is logged.
@@ -144,6 +146,7 @@ impl Config {
             waiters_per_lock_max: settings.size("waiters-per-lock-max", 1, 1 << 30)?,
             listener,
             limits: request_limits(settings)?,
+            scripts: script_limits(settings)?,
             threads: threads(settings)?,
             log: log_level(settings)?,
             settings: displayed_settings(settings),
@@ -201,6 +204,13 @@ fn scan_limits(settings: &Settings) -> Result<ScanLimits, ConfigError> {
     }
     let args_max = settings.size("args-max", 16, 1 << 20)?;
     Ok(ScanLimits { args_max, arg_bytes_max, request_bytes_max, ..ScanLimits::default() })
+}
+
+fn script_limits(settings: &Settings) -> Result<ScriptLimits, ConfigError> {
+    Ok(ScriptLimits {
+        bytes_max: settings.size("script-bytes-max", 1 << 20, 1 << 40)?,
+        ms_max: settings.number("script-ms-max", 1, 3_600_000)?,
+    })
 }
 
 fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {

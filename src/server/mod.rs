@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
-use crate::command::{self, Clients, PubSub, Publication, ServerInfo, ServerState};
+use crate::command::{self, Clients, PubSub, Publication, ScriptEngine, ServerInfo, ServerState};
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
@@ -172,6 +172,7 @@ impl Server {
             limits: config.limits.clone(),
             password: CurrentPassword::new(config.password.clone()),
             clients: Clients::default(),
+            scripts: ScriptEngine::new(config.scripts.clone()),
             pubsub: PubSub::default(),
             settings,
             info,

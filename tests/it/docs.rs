@@ -69,6 +69,7 @@ fn the_command_page_matches_the_command_table() {
         (Group::String, "Strings"),
         (Group::Generic, "Keys"),
         (Group::Transactions, "Transactions"),
+        (Group::Scripting, "Scripts"),
         (Group::PubSub, "Publish and subscribe"),
         (Group::Connection, "Connection"),
         (Group::Server, "Server"),

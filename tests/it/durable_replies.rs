@@ -33,6 +33,7 @@ const fn row(
 
 const LOCK_NEW: &str = "LOCK new me";
 const UNLOCK_HELD: &str = "UNLOCK held me";
+const LOAD: &str = "SCRIPT LOAD return(1)";
 const CLOSE: &str = "SESSION CLOSE ID";
 
 const ROWS: &[Row] = &[
@@ -81,6 +82,17 @@ const ROWS: &[Row] = &[
     row("scan", &[], &[(LOCK_NEW, "SCAN 0")]),
     row("keys", &[], &[(LOCK_NEW, "KEYS *")]),
     row("dbsize", &[], &[(LOCK_NEW, "DBSIZE")]),
+    row(
+        "eval",
+        &["EVAL return(redis.call('SET','new','me')) 0", "EVAL return(1) 0"],
+        &[(LOCK_NEW, "EVAL return(redis.call('GET','new')) 0"), (LOAD, "EVAL return(1) 0")],
+    ),
+    row("eval_ro", &[], &[(LOCK_NEW, "EVAL_RO return(redis.call('GET','new')) 0")]),
+    row("evalsha", &[], &[(LOAD, "EVALSHA 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("evalsha_ro", &[], &[(LOAD, "EVALSHA_RO 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("script|load", &[LOAD], &[(LOAD, LOAD)]),
+    row("script|exists", &[], &[(LOAD, "SCRIPT EXISTS 930269f31393d0be681588b6ab08dccee7d6bb67")]),
+    row("script|flush", &[], &[(LOAD, "SCRIPT FLUSH")]),
 ];
 
 /// Commands whose replies report nothing that a commit makes durable. EXEC is tested by the
@@ -92,6 +104,12 @@ const INDEPENDENT: &[&str] = &[
     "discard",
     "watch",
     "unwatch",
+    "script",
+    "script|kill",
+    "script|debug",
+    "function",
+    "function|list",
+    "function|flush",
     "subscribe",
     "psubscribe",
     "unsubscribe",

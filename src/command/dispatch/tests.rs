@@ -6,7 +6,9 @@ use super::*;
 use crate::auth::CurrentPassword;
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
-use crate::command::{Client, Clients, Group, Limits, OwnedArgs, PubSub, ServerInfo, ServerState};
+use crate::command::{
+    Client, Clients, Group, Limits, OwnedArgs, PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState,
+};
 use crate::domain::Timestamp;
 use crate::engine::{AnyTxn, Engine, EngineConfig};
 use crate::entropy::Entropy;
@@ -31,6 +33,7 @@ fn server() -> Arc<ServerState> {
         limits: Limits { multi_bytes_max: 4096, ..Limits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
+        scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
         settings: vec![],
         info: ServerInfo {

@@ -9,7 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use octostore::auth::CurrentPassword;
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, Clients, Execution, Limits, PubSub, ServerInfo, ServerState,
+    self, AfterReply, Client, Clients, Execution, Limits, PubSub, ScriptEngine, ScriptLimits, ServerInfo,
+    ServerState,
 };
 use octostore::domain::Timestamp;
 use octostore::engine::{Engine, EngineConfig};
@@ -37,6 +38,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         limits: Limits { multi_bytes_max, subscriptions_max: 8, ..Limits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
+        scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
         settings: vec![("port", "0".into())],
         info: ServerInfo {
