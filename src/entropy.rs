@@ -1,7 +1,8 @@
 //! The only source of random numbers.
 //!
-//! Guarantees: numbers of [`Entropy::system`] cannot be guessed; those of [`Entropy::seeded`] are the same for
-//! the same seed, so that a simulated server can be run again. Not here: what the numbers are used for.
+//! Guarantees: numbers of [`Entropy::system`] cannot be guessed; those of [`Entropy::seeded`] are
+//! the same for the same seed, so that a simulated server can be run again. Not here: what the
+//! numbers are used for.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io;

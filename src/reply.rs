@@ -1,7 +1,8 @@
 //! What a command returns, in no protocol.
 //!
-//! Guarantees: a reply is complete and owns its bytes. A handler returns the same reply to RESP2, RESP3 and scripts: each
-//! form of a reply says how it appears in either protocol. Not here: frames, HTTP, sockets.
+//! Guarantees: a reply is complete and owns its bytes. A handler returns the same reply to RESP2,
+//! RESP3 and scripts: each form of a reply says how it appears in either protocol. Not here:
+//! frames, HTTP, sockets.
 
 pub mod double;
 
@@ -204,8 +205,8 @@ impl Bulks {
         self.rope.len()
     }
 
-    /// Removes the first strings, about as many as fit into `PIECE_BYTES`, and passes them to `each`. Returns
-    /// `false` if there are none.
+    /// Removes the first strings, about as many as fit into `PIECE_BYTES`, and passes them to
+    /// `each`. Returns `false` if there are none.
     pub fn drain_piece(&mut self, mut each: impl FnMut(&[u8])) -> bool {
         let Some(piece) = self.rope.pop() else { return false };
         for bulk in strings(&piece) {

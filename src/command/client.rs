@@ -1,7 +1,8 @@
-//! One connection's state, and how its requests are carried out.
+//! The state of one connection, and the execution of its requests.
 //!
-//! Guarantees: every request yields exactly one [`Execution`], whatever its arguments. When the client
-//! disconnects, its subscriptions, watches and CONN locks end. Not here: sockets and wire formats.
+//! Guarantees: every request yields exactly one [`Execution`], whatever its arguments. When the
+//! client disconnects, its subscriptions, watches and CONN locks end. Not here: sockets and wire
+//! formats.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use crate::reply::Reply;
 
 /// The result of executing a request.
 pub struct Execution {
-    /// The reply, or `None` if the client has turned replies off. For a request that is not finished yet, only
-    /// whether it is `Some` counts.
+    /// The reply, or `None` if the client has turned replies off. For a request that is not
+    /// finished yet, only whether it is `Some` counts.
     pub reply: Option<Reply>,
     /// The reply must not be sent before this is durable.
     pub seq: Seq,
@@ -37,7 +38,7 @@ pub enum AfterReply {
     Request,
     /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
-    /// Waits for a lock; the reply comes from [`Client::verdict`].
+    /// Waits for a lock; the reply comes from [`Client::reply_after_wait`].
     Wait(Blocked),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
     Steps(LongRequest),
@@ -196,7 +197,8 @@ impl Client {
         self.opened_sessions.push_back(id);
     }
 
-    /// Whether the client may see the id of a session: it opened the session, or the session is its CONN session.
+    /// Whether the client may see the id of a session: it opened the session, or the session is its
+    /// CONN session.
     pub(super) fn knows_session(&self, id: SessionId) -> bool {
         self.connection_session == Some(id) || self.opened_sessions.contains(&id)
     }
@@ -219,7 +221,8 @@ impl Client {
         self.subscriptions.clear_some(&self.server, self.info.id)
     }
 
-    /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves cloning the `Arc`.
+    /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves
+    /// cloning the `Arc`.
     pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
         let replies = self.replies;
         self.skips_next = false;
@@ -283,12 +286,14 @@ impl Client {
         Ok(Reply::OK)
     }
 
-    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable first.
-    pub async fn verdict(parked: &mut Blocked) -> (Reply, Seq) {
-        super::lock::verdict(parked).await
+    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable
+    /// first.
+    pub async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
+        super::lock::reply_after_wait(parked).await
     }
 
-    /// Publishes the connection's state in the registry. Called between batches and before CLIENT LIST or INFO.
+    /// Publishes the connection's state in the registry. Called between batches and before CLIENT
+    /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
         let now = self.server.engine.clock().now();
         let (channels, patterns) = self.subscriptions.counts();

@@ -1,7 +1,8 @@
 //! Dispatch: from the arguments of a request to the handler of its command.
 //!
-//! Guarantees: every command is found, checked and run here, whether a connection sends it, EXEC takes it from its
-//! queue, or a script calls it. Not here: what commands do, the state of a connection.
+//! Guarantees: every command is found, checked and run here, whether a connection sends it, EXEC
+//! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
+//! connection.
 
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
 use crate::reply::Reply;
@@ -24,8 +25,8 @@ pub(super) enum Caller {
 }
 
 impl Context<'_> {
-    /// Executes a request of this context's caller: finds the command, checks that the caller may use it now, then
-    /// runs or queues it.
+    /// Executes a request of this context's caller: finds the command, checks that the caller may
+    /// use it now, then runs or queues it.
     pub(super) fn dispatch(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
         match self.caller {
             Caller::Connection => {
@@ -44,7 +45,8 @@ impl Context<'_> {
             }
             Caller::Script { may_write } => {
                 let command = find_for_script(args, may_write)?;
-                // The time limit of the script bounds its commands together; the budget bounds each of them.
+                // The time limit of the script bounds its commands together; the budget bounds each
+                // of them.
                 self.begin_transaction();
                 self.call(command, args)
             }
@@ -68,7 +70,8 @@ impl Context<'_> {
         Ok(command)
     }
 
-    /// Whether this is a request of a RESP2 connection with subscriptions, which may send few commands.
+    /// Whether this is a request of a RESP2 connection with subscriptions, which may send few
+    /// commands.
     pub(super) fn is_in_pubsub_mode(&self) -> bool {
         self.caller == Caller::Connection && self.client.is_subscribed() && self.client.protocol() == 2
     }
@@ -83,8 +86,9 @@ impl Context<'_> {
         }
     }
 
-    /// Runs a script. `script` calls commands with [`Context::dispatch`]; nothing else runs meanwhile, and all
-    /// changes are in one commit. A SELECT in it ends with it, and what it publishes is sent after it.
+    /// Runs a script. `script` calls commands with [`Context::dispatch`]; nothing else runs
+    /// meanwhile, and all changes are in one commit. A SELECT in it ends with it, and what it
+    /// publishes is sent after it.
     pub(super) fn run_script(
         &mut self,
         may_write: bool,

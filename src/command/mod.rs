@@ -1,11 +1,11 @@
 //! The commands: one table, one file or folder per family.
 //!
-//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and the
-//! command page of the documents come from it. Handlers are synchronous: they return a reply and
-//! never touch a socket.
-//! Not here: wire formats, sockets, storage, the rules of locks.
+//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and
+//! the command page of the documents come from it. Handlers are synchronous: they return a reply
+//! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
+mod categories;
 mod client;
 mod connection;
 mod context;
@@ -16,6 +16,7 @@ mod glob;
 mod key;
 mod keys;
 mod lock;
+mod number;
 mod options;
 mod pubsub;
 mod registry;
@@ -31,6 +32,7 @@ mod table;
 mod transaction;
 
 pub use args::{Args, OwnedArgs, Span};
+pub use categories::Categories;
 pub use client::{AfterReply, Client, Execution};
 pub use context::Context;
 use context::name_or_none;
@@ -41,7 +43,7 @@ pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
 pub use script::{RunningScript, ScriptEngine, ScriptLimits};
 pub use spec::{Command, Flags, Group, Handler, Run};
-pub use state::{Limits, ServerInfo, ServerState};
+pub use state::{ClientLimits, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
 

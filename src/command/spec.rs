@@ -3,7 +3,7 @@
 //! Guarantees: a row is a constant, built by [`Command::new`] and the methods after it.
 //! Not here: the table itself, handlers.
 
-use super::{Args, CommandError, Context, KeySpec};
+use super::{Args, Categories, CommandError, Context, KeySpec};
 use crate::reply::Reply;
 
 /// A command, or a subcommand of one.
@@ -19,6 +19,8 @@ pub struct Command {
     pub group: Group,
     /// [`Flags`], combined.
     pub flags: u16,
+    /// Categories instead of those of the group.
+    pub(super) own_categories: Option<Categories>,
     /// The positions of the keys among the arguments.
     pub keys: KeySpec,
     /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives,
@@ -51,10 +53,18 @@ pub enum Group {
     String,
     /// Keys of any kind.
     Generic,
-    /// Transactions.
-    Transactions,
+    /// Hashes.
+    Hash,
+    /// Sets.
+    Set,
+    /// Sorted sets.
+    SortedSet,
+    /// Lists.
+    List,
     /// Scripts.
     Scripting,
+    /// Transactions.
+    Transactions,
     /// Lock events and messages.
     PubSub,
     /// The connection itself.
@@ -70,8 +80,12 @@ impl Group {
             Group::Lock => "lock",
             Group::String => "string",
             Group::Generic => "generic",
-            Group::Transactions => "transactions",
+            Group::Hash => "hash",
+            Group::Set => "set",
+            Group::SortedSet => "sorted-set",
+            Group::List => "list",
             Group::Scripting => "scripting",
+            Group::Transactions => "transactions",
             Group::PubSub => "pubsub",
             Group::Connection => "connection",
             Group::Server => "server",
@@ -150,6 +164,7 @@ impl Command {
             run,
             group: Group::Server,
             flags: Flags::NONE,
+            own_categories: None,
             keys: KeySpec::None,
             syntax: "",
             summary: "",
@@ -163,6 +178,11 @@ impl Command {
 
     pub(super) const fn flags(self, flags: u16) -> Command {
         Command { flags, ..self }
+    }
+
+    /// Replaces the categories of the group.
+    pub(super) const fn own_categories(self, categories: Categories) -> Command {
+        Command { own_categories: Some(categories), ..self }
     }
 
     pub(super) const fn keys(self, keys: KeySpec) -> Command {

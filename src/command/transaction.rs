@@ -1,6 +1,7 @@
 //! Transactions: `MULTI`, `EXEC`, `DISCARD`, `WATCH key ...`, `UNWATCH`.
 //!
-//! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and the reply waits for it.
+//! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and
+//! the reply waits for it.
 
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
@@ -35,7 +36,7 @@ const MULTI: Command = Command::new("multi", 1, multi)
 
 const EXEC: Command = Command::new("exec", 1, exec)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
+    .flags(Flags::NOT_QUEUED | Flags::NOSCRIPT)
     .summary(
         "Executes the queued commands atomically. Returns Null if a watched key has \
          changed.",
@@ -116,7 +117,7 @@ impl Steps for Watching {
 
 /// Maximum number of keys watched by one connection.
 const WATCHED_MAX: usize = 10_000;
-/// Maximum size of their names, in bytes.
+/// Maximum size of the names of these keys, in bytes.
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
@@ -142,8 +143,15 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
             replies.push(reply);
         }
         Ok(Reply::Array(replies))
-    })?;
-    context.publish_deferred(reply)
+    });
+    match reply {
+        // Another transaction is running: this one is executed again.
+        Err(error) if error.is_unsettled() => {
+            (context.client.transaction, context.client.watch) = (Some(transaction), watch);
+            Err(error)
+        }
+        reply => context.publish_deferred(reply?),
+    }
 }
 
 impl Client {
@@ -155,8 +163,8 @@ impl Client {
 }
 
 impl Context<'_> {
-    /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A refused EXEC
-    /// discards the transaction.
+    /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A
+    /// refused EXEC discards the transaction.
     pub(super) fn abort_transaction(&mut self, args: Args<'_>, error: CommandError) -> CommandError {
         if options::is(args.at(0), EXEC.name) {
             self.client.discard_transaction();
@@ -172,7 +180,7 @@ impl Context<'_> {
 
     /// Queues a command for EXEC.
     pub(super) fn queue(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
-        let bytes_max = self.server.limits.multi_bytes_max;
+        let bytes_max = self.server.client_limits.multi_bytes_max;
         let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };
         if command.is(Flags::NO_MULTI) {
             transaction.is_broken = true;

@@ -1,7 +1,7 @@
 //! What every backend must do, checked with each of them.
 
 use super::*;
-use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use crate::domain::{FencingToken, KEY_BYTES_MAX, LockName, Owner, SessionId, TTL_MS_MAX, Timestamp, Ttl};
 use crate::lock::{Delay, Lease, LeaseExtra, Mode, Origin};
 use crate::value::Kind;
 
@@ -165,8 +165,7 @@ fn traits_are_constant_and_wrappers_pass_them_on() {
         backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
         assert_eq!(backend.traits(), traits);
     });
-    let remote =
-        BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20), reads_need_commit: true };
+    let remote = BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20) };
     let faults = std::sync::Arc::new(Faults::default());
     faults.set_traits(remote);
     let backend = FaultyBackend::new(MemoryBackend::default(), faults);
@@ -364,6 +363,49 @@ fn a_reboot_gives_values_their_full_ttl_again() {
 }
 
 #[test]
+fn the_longest_ttls_and_the_longest_and_shortest_texts_are_stored() {
+    let longest = Ttl::from_millis(TTL_MS_MAX).ok();
+    let binary: Vec<u8> = (0..=255).cycle().take(1 << 17).collect();
+    let mut stored = lease("", 1);
+    stored.lease.owner = Owner::new(&binary).unwrap();
+    (stored.lease.ttl, stored.lease.effective_ttl) = (longest, longest);
+    stored.lease.restart(ms(2_000));
+    let mut empty = lease("long", 2);
+    empty.name = LockName::new(15, &vec![0xff; KEY_BYTES_MAX]).unwrap();
+    empty.lease.owner = Owner::new(b"").unwrap();
+    let mut value = value(3, Kind::Hash, Some(TTL_MS_MAX));
+    value.name = LockName::new(0, b"").unwrap();
+    let mut all = vec![
+        Record::Session(SessionRecord { ttl: longest, deadline: Timestamp::LAST, ..session(1) }),
+        Record::DelayStarted(name(""), Delay { until: Timestamp::LAST, length: longest.unwrap() }),
+        Record::Granted(stored),
+        Record::Granted(empty),
+        Record::ValuePut(value),
+        element(3, &binary, Some(&binary)),
+    ];
+    every_backend(|backend, reopen| {
+        state(backend.as_mut(), BOOT, ms(0));
+        backend.commit(&all).unwrap();
+        for _ in 0..2 {
+            let taken = std::mem::replace(backend, Box::new(MemoryBackend::default()));
+            *backend = reopen(taken);
+            assert!(state(backend.as_mut(), BOOT, ms(0)).0 == all);
+            while backend.maintain().unwrap() {}
+        }
+    });
+    for record in &mut all {
+        if let Record::Granted(stored) = record {
+            stored.lease.restart(ms(5_000));
+        }
+    }
+    every_backend(|backend, _| {
+        state(backend.as_mut(), BOOT, ms(0));
+        backend.commit(&all).unwrap();
+        assert!(state(backend.as_mut(), Some("boot-2"), ms(5_000)).0 == all, "as long as before");
+    });
+}
+
+#[test]
 fn foreign_damaged_and_newer_files_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
@@ -390,7 +432,6 @@ fn invalid_rows_are_corruption_not_a_panic() {
     for (column, value) in [
         ("token", "-1"),
         ("db", "99"),
-        ("key", "x''"),
         ("holders_max", "0"),
         ("ttl_ms", "-5"),
         ("extra", "'7'"),
@@ -412,7 +453,7 @@ fn invalid_rows_are_corruption_not_a_panic() {
         "{}",
         "[[1]]",
         "[null]",
-        "[[1,1,[],\"me\",5,7]]",
+        "[[1,1,[300],\"me\",5,7]]",
         "[-1.5]",
         "[-1]",
         "[[9,1]]",

@@ -146,7 +146,9 @@ impl fmt::Display for JournalError {
                 "the database has schema version {found}, this server knows {known}; use a newer octostore"
             ),
             JournalError::Path { what } => write!(f, "{what}"),
-            JournalError::Io { what } => write!(f, "{what}; check the disk and the file's permissions"),
+            JournalError::Io { what } => {
+                write!(f, "{what}; check the disk, and the permissions of the file and its directory")
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: once [`Backend::commit`] has returned `Ok`, [`Backend::load`] finds the batch,
 //! whatever happens to the process or the machine in between; a batch is found as a whole or not at
-//! all. Not here: who may hold what (records are absolute states, not requests), async code.
+//! all. Not here: the rules of locks (records are absolute states, not requests), async code.
 
 mod commit;
 #[cfg(test)]
@@ -59,15 +59,11 @@ pub struct BackendTraits {
     pub commit_on_caller: bool,
     /// The largest batch that one commit takes, in bytes; `None`: any batch.
     pub batch_bytes_max: Option<usize>,
-    /// Another server can take over unnoticed, so a read is answered only after a commit, which may
-    /// be empty, has shown that none has.
-    pub reads_need_commit: bool,
 }
 
 impl BackendTraits {
     /// The traits of storage on this machine that no other server can write.
-    pub const LOCAL: BackendTraits =
-        BackendTraits { commit_on_caller: true, batch_bytes_max: None, reads_need_commit: false };
+    pub const LOCAL: BackendTraits = BackendTraits { commit_on_caller: true, batch_bytes_max: None };
 }
 
 /// Storage for records. Owned by one thread; every call blocks.
@@ -107,7 +103,8 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Does a step of housekeeping, and returns whether there is more to do. Called after a while
-    /// without commits. After an error the state is as before, and commits go on.
+    /// Does a step of maintenance, and returns whether there is more to do. Called after a while
+    /// without commits. After an error the state is as before. If a retry can help, commits
+    /// continue; otherwise the error counts as a failed commit.
     fn maintain(&mut self) -> Result<bool, JournalError>;
 }

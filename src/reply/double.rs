@@ -1,7 +1,7 @@
 //! Doubles as text, as Redis reads and writes them.
 //!
-//! Guarantees: a finite double that is written with 17 digits and read again is the same. Not here: the frames of
-//! doubles, numbers of more than 64 bits.
+//! Guarantees: a finite double that is written with 17 digits and read again is the same. Not here:
+//! the frames of doubles, numbers of more than 64 bits.
 
 /// Digits that tell every double from all others.
 pub const EXACT_DIGITS: usize = 17;
@@ -32,8 +32,8 @@ fn without_zeros(number: &str) -> &str {
     if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
 }
 
-/// Reads a double as `strtod` of C does, which Redis uses. `None` for spaces, for NaN, and for a number that is too large
-/// or too small. Unlike Redis, hexadecimal numbers are refused.
+/// Reads a double as `strtod` of C does, which Redis uses. `None` for spaces, for NaN, and for a
+/// number that is too large or too small. Unlike Redis, hexadecimal numbers are refused.
 pub fn parse(text: &[u8]) -> Option<f64> {
     let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     let digits = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);

@@ -1,8 +1,9 @@
 //! Replies on the wire, in RESP2 and RESP3.
 //!
-//! Guarantees: one reply becomes one frame, whatever its bytes. The pairs of a map keep their order. redis-protocol encodes
-//! scalars. Encoded here are the heads of aggregates, because maps of redis-protocol have no order, integers, which most
-//! replies are, and doubles, which it does not write as Redis does. Not here: sockets, commands.
+//! Guarantees: one reply becomes one frame, whatever its bytes. The pairs of a map keep their
+//! order. redis-protocol encodes scalars. Encoded here are the heads of aggregates, because maps of
+//! redis-protocol have no order, integers, which most replies are, and doubles, which it does not
+//! write as Redis does. Not here: sockets, commands.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,8 @@
 //! No reply leaves before the state that it reports is durable.
 //!
-//! Guarantees: every command of the command table has a row here, and every command that writes has a
-//! request that changes something. The commit that a reply depends on is held and then fails: a reply
-//! that is not an error was sent too early. Not here: what the replies say.
+//! Guarantees: every command of the command table has a row here, and every command that writes has
+//! a request that changes something. The commit that a reply depends on is held and then fails: a
+//! reply that is not an error was sent too early. Not here: what the replies say.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -67,7 +67,26 @@ const ROWS: &[Row] = &[
         &[(LOCK_NEW, "SET new you NX")],
     ),
     row("setnx", &["SETNX new me"], &[(LOCK_NEW, "SETNX new you")]),
+    row("setex", &["SETEX new 10 me"], &[]),
+    row("psetex", &["PSETEX new 1000 me"], &[]),
+    row("getset", &["GETSET held you"], &[(LOCK_NEW, "GETSET new me")]),
     row("get", &[], &[(LOCK_NEW, "GET new")]),
+    row("getdel", &["GETDEL held"], &[("DEL held", "GETDEL held")]),
+    row("getex", &["GETEX held PX 90000"], &[(LOCK_NEW, "GETEX new"), (LOCK_NEW, "GETEX new PX 90000")]),
+    row("strlen", &[], &[(LOCK_NEW, "STRLEN new")]),
+    row("mget", &[], &[(LOCK_NEW, "MGET new other")]),
+    row("mset", &["MSET held me new me"], &[]),
+    row("msetnx", &["MSETNX new me other me"], &[(LOCK_NEW, "MSETNX new me other me")]),
+    row("getrange", &[], &[(LOCK_NEW, "GETRANGE new 0 1")]),
+    row("substr", &[], &[(LOCK_NEW, "SUBSTR new 0 1")]),
+    row("setrange", &["SETRANGE held 1 x"], &[(LOCK_NEW, "SETRANGE new 0 \"\"")]),
+    row("append", &["APPEND held x", "APPEND new x"], &[]),
+    row("incr", &["INCR new"], &[(LOCK_NEW, "INCR new")]),
+    row("decr", &["DECR new"], &[(LOCK_NEW, "DECR new")]),
+    row("incrby", &["INCRBY new 2"], &[(LOCK_NEW, "INCRBY new 2")]),
+    row("decrby", &["DECRBY new 2"], &[(LOCK_NEW, "DECRBY new 2")]),
+    row("incrbyfloat", &["INCRBYFLOAT new 0.5"], &[(LOCK_NEW, "INCRBYFLOAT new 0.5")]),
+    row("digest", &[], &[(LOCK_NEW, "DIGEST new")]),
     row("del", &["DEL held"], &[("DEL held", "DEL held")]),
     row("unlink", &["UNLINK held"], &[("DEL held", "UNLINK held")]),
     row("delex", &["DELEX held IFEQ me"], &[("DEL held", "DELEX held IFEQ me")]),
@@ -78,7 +97,13 @@ const ROWS: &[Row] = &[
     row("pttl", &[], &[(LOCK_NEW, "PTTL new")]),
     row("expire", &["EXPIRE held 90"], &[("DEL held", "EXPIRE held 90")]),
     row("pexpire", &["PEXPIRE held 90000"], &[("DEL held", "PEXPIRE held 90000")]),
+    row("expireat", &["EXPIREAT held 4102444800"], &[("DEL held", "EXPIREAT held 4102444800")]),
+    row("pexpireat", &["PEXPIREAT held 4102444800000"], &[("DEL held", "PEXPIREAT held 4102444800000")]),
+    row("expiretime", &[], &[(LOCK_NEW, "EXPIRETIME new")]),
+    row("pexpiretime", &[], &[(LOCK_NEW, "PEXPIRETIME new")]),
     row("persist", &["PERSIST held"], &[("DEL held", "PERSIST held")]),
+    row("rename", &["RENAME held new"], &[("DEL held", "RENAME held new")]),
+    row("renamenx", &["RENAMENX held new"], &[(LOCK_NEW, "RENAMENX held new")]),
     row("scan", &[], &[(LOCK_NEW, "SCAN 0")]),
     row("keys", &[], &[(LOCK_NEW, "KEYS *")]),
     row("dbsize", &[], &[(LOCK_NEW, "DBSIZE")]),

@@ -7,9 +7,10 @@ use crate::auth::CurrentPassword;
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, Clients, Group, Limits, OwnedArgs, PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState,
+    Client, ClientLimits, Clients, Group, Incoming, OwnedArgs, PubSub, ScriptEngine, ScriptLimits,
+    ServerInfo, ServerState, Turn,
 };
-use crate::domain::Timestamp;
+use crate::domain::{Limits, Timestamp};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
 use crate::entropy::Entropy;
 
@@ -22,6 +23,8 @@ fn server() -> Arc<ServerState> {
         locks_max: 100,
         sessions_max: 4,
         waiters_per_lock_max: 4,
+        values_bytes_max: 1 << 20,
+        value_elements_max: 1 << 10,
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,
@@ -30,7 +33,8 @@ fn server() -> Arc<ServerState> {
     let backend = Box::new(MemoryBackend::default());
     Arc::new(ServerState {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
-        limits: Limits { multi_bytes_max: 4096, ..Limits::default() },
+        limits: Limits::default(),
+        client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
         scripts: ScriptEngine::new(ScriptLimits::default()),
@@ -146,15 +150,41 @@ fn what_a_script_publishes_is_counted_at_once_and_sent_after_it() {
     send(&server, &mut subscriber, "PSUBSCRIBE n* x*");
     let txn = server.engine.txn();
     let mut context = Context::new(&server, &mut client, AnyTxn::Shared(&txn));
-    let mut next = || subscriber.next_message(&mut crate::command::Turn::default());
+    let mut next = || subscriber.next_message(&mut Turn::default());
     let reply = context.run_script(true, |context| {
         let reply = context.dispatch(OwnedArgs::of(["PUBLISH", "news", "hello"]).as_args());
-        assert!(matches!(next(), crate::command::Incoming::Nothing), "it is not sent yet");
+        assert!(matches!(next(), Incoming::Nothing), "it is not sent yet");
         reply
     });
     assert_eq!(reply, Ok(Reply::Integer(2)));
     for _ in 0..2 {
-        assert!(matches!(next(), crate::command::Incoming::Message(_)));
+        assert!(matches!(next(), Incoming::Message(_)));
+    }
+}
+
+#[test]
+fn a_script_inside_exec_publishes_after_exec() {
+    let server = server();
+    let (mut client, mut subscriber) = (connect(&server), connect(&server));
+    send(&server, &mut subscriber, "SUBSCRIBE news");
+    let mut next = || subscriber.next_message(&mut Turn::default());
+    let publish = OwnedArgs::of(["PUBLISH", "news", "hello"]);
+    let txn = server.engine.txn();
+    let reply = txn.exclusively(|exclusive| {
+        let mut context = Context::new(&server, &mut client, AnyTxn::Exclusive(exclusive));
+        context.caller = Caller::Queue { place: 0 };
+        let scripted = context.run_script(true, |context| context.dispatch(publish.as_args()));
+        context.caller = Caller::Queue { place: 1 };
+        let queued = context.dispatch(publish.as_args());
+        assert!(matches!(next(), Incoming::Nothing), "nothing is sent yet");
+        Reply::Array([scripted, queued].map(|reply| reply.unwrap_or_else(Reply::from)).into())
+    });
+    let reply = reply.expect("nothing was rebuilt");
+    let mut context = Context::new(&server, &mut client, AnyTxn::Shared(&txn));
+    let expected = Reply::Array(vec![Reply::Integer(1), Reply::Integer(1)]);
+    assert_eq!(context.publish_deferred(reply), Ok(expected));
+    for _ in 0..2 {
+        assert!(matches!(next(), Incoming::Message(_)));
     }
 }
 

@@ -1,8 +1,9 @@
-//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and what one connection has subscribed to.
+//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and the subscriptions of
+//! one connection.
 //!
-//! Guarantees: the subscriptions of a connection are bounded in number and in bytes, and a command that
-//! would go beyond either limit changes nothing. Lock events say what happened and the token, never the
-//! owner. Not here: how messages reach subscribers, sockets.
+//! Guarantees: the subscriptions of a connection are bounded in number and in bytes. A command that
+//! would exceed either limit changes nothing. Lock events contain the token, never the owner. Not
+//! here: the delivery of messages, sockets.
 
 mod delivery;
 
@@ -11,49 +12,49 @@ use std::sync::Arc;
 
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
-use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, Limits, ServerState};
+use crate::command::{Args, Caller, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState};
 use crate::engine::AnyTxn;
 use crate::reply::Reply;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
 pub use delivery::{PubSub, Publication};
 
-/// What one connection has subscribed to.
+/// The subscriptions of one connection.
 #[derive(Default)]
 pub(in crate::command) struct Subscriptions {
     queue: Option<Arc<SubscriberQueue>>,
     channels: BTreeSet<Arc<[u8]>>,
     patterns: BTreeMap<Glob, ()>,
-    /// As they are counted against the limit.
+    /// Their size, as counted against the limit.
     bytes: usize,
-    /// Subscriptions through which lock events may come, and how many of them are patterns.
+    /// Number of subscriptions that may match lock events, and of patterns among them.
     for_events: usize,
     patterns_for_events: usize,
-    /// What the latter start with, all of them.
+    /// The common prefix of these patterns.
     prefix: Option<Arc<[u8]>>,
-    /// The event that is being matched against the patterns.
+    /// The event that is matched against the patterns.
     matching: Option<Matching>,
 }
 
-/// An event, and how far it has been matched.
+/// A match of an event against the patterns, in progress.
 struct Matching {
     notice: Arc<Notice>,
-    /// The pattern that is being matched, or was the last one.
+    /// The current or the last pattern.
     pattern: Option<Glob>,
-    /// Whether, and how far, it is being matched.
+    /// The progress with the current pattern; `None` between patterns.
     progress: Option<Progress>,
 }
 
-/// What there is to send to a subscriber.
+/// The next message for a subscriber.
 pub enum Incoming {
-    /// This.
+    /// This message.
     Message(Reply),
-    /// Nothing at present.
+    /// There is none.
     Nothing,
-    /// The work of this turn was spent; there may be more.
+    /// The work of this turn is spent; there may be more messages.
     Unfinished,
 }
 
-/// The work that a connection may do for its subscriptions before others have their turn.
+/// The work that a connection may do for its subscriptions before it yields.
 pub struct Turn(Work);
 
 impl Default for Turn {
@@ -63,11 +64,11 @@ impl Default for Turn {
 }
 
 impl Matching {
-    /// The next pattern that matches. `Err`: the work was spent.
+    /// Finds the next pattern that matches. Fails if the work is spent.
     fn next(&mut self, patterns: &BTreeMap<Glob, ()>, work: &mut Work) -> Result<Option<Glob>, ()> {
         loop {
             if let (Some(glob), Some(progress)) = (&self.pattern, &mut self.progress) {
-                // Meanwhile the client may have unsubscribed from it.
+                // The client may have unsubscribed meanwhile.
                 let matches = patterns.contains_key(glob)
                     && glob.advance(&self.notice.channel, progress, work).ok_or(())?;
                 self.progress = None;
@@ -101,12 +102,12 @@ impl Subscriptions {
         (self.channels.len(), self.patterns.len())
     }
 
-    /// Whether there was a subscription since the connection was opened or reset.
+    /// Whether the client has subscribed since the connection was opened or reset.
     pub(in crate::command) fn has_queue(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// The oldest message that was not sent yet.
+    /// Removes the oldest message.
     pub(in crate::command) fn next_message(&mut self, turn: &mut Turn) -> Incoming {
         let work = &mut turn.0;
         loop {
@@ -132,7 +133,7 @@ impl Subscriptions {
     }
 
     /// Fails if `topics` more subscriptions of `bytes` bytes exceed the limits.
-    fn check(&self, limits: &Limits, topics: usize, bytes: usize) -> Result<(), CommandError> {
+    fn check(&self, limits: &ClientLimits, topics: usize, bytes: usize) -> Result<(), CommandError> {
         if self.count() + topics > limits.subscriptions_max {
             return Err(CommandError::new(format!(
                 "ERR subscription limit reached: {} channels and patterns (--subscriptions-max)",
@@ -156,7 +157,7 @@ impl Subscriptions {
         }
     }
 
-    /// Adds a channel or pattern that is not among them yet.
+    /// Adds a channel or pattern that is not subscribed to yet.
     fn add(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
         let Some(queue) = &self.queue else { return };
         let shared: Arc<[u8]> = text.into();
@@ -189,7 +190,7 @@ impl Subscriptions {
         }
     }
 
-    /// Removes a channel or pattern, if it is among them.
+    /// Removes a channel or pattern, if it is subscribed to.
     fn remove(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
         let topic = match kind {
             Kind::Channel => self.channels.take(text).map(Topic::Channel),
@@ -222,7 +223,7 @@ impl Subscriptions {
         }
     }
 
-    /// Removes some of them. Returns whether there are any left.
+    /// Removes some subscriptions. Returns whether any are left.
     pub(in crate::command) fn clear_some(&mut self, server: &ServerState, client: u64) -> bool {
         for _ in 0..TURN_WORK / TOPIC_WORK {
             if let Some(channel) = self.channels.first().cloned() {
@@ -239,13 +240,13 @@ impl Subscriptions {
         true
     }
 
-    /// Removes all of them.
+    /// Removes all subscriptions.
     pub(in crate::command) fn clear(&mut self, server: &ServerState, client: u64) {
         while self.clear_some(server, client) {}
     }
 }
 
-/// Bytes that are counted for a channel or pattern.
+/// The size of a subscription, as counted against the limit.
 fn cost(text: &[u8]) -> usize {
     text.len() + SUBSCRIPTION_BYTES
 }
@@ -320,7 +321,7 @@ fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
             Ok(Reply::Integer(0))
         }
         Caller::Script { .. } => {
-            let bytes_max = context.server.limits.multi_bytes_max;
+            let bytes_max = context.server.client_limits.multi_bytes_max;
             if context.client.deferred.bytes + publication.size() > bytes_max {
                 return Err(CommandError::new(format!(
                     "ERR messages published by a script exceed {bytes_max} bytes (--multi-bytes-max)"
@@ -347,7 +348,7 @@ impl Steps for Publish {
     }
 }
 
-/// What a transaction or a script publishes, sent once others are no longer kept out.
+/// The publications of a transaction or a script, sent after its exclusive transaction.
 #[derive(Default)]
 pub(in crate::command) struct Deferred {
     /// Each with the position of its PUBLISH among the replies of EXEC.
@@ -382,7 +383,8 @@ impl Steps for PublishAll {
 }
 
 impl Context<'_> {
-    /// Sends what was deferred, then returns `reply`. Inside a transaction that goes on, everything stays deferred.
+    /// Sends the deferred publications, then returns `reply`. Inside an exclusive transaction, they
+    /// stay deferred.
     pub(in crate::command) fn publish_deferred(&mut self, reply: Reply) -> Result<Reply, CommandError> {
         if let AnyTxn::Exclusive(_) = self.txn {
             return Ok(reply);
@@ -394,9 +396,10 @@ impl Context<'_> {
         self.in_turns(PublishAll { reply, publications })
     }
 
-    /// Does what is left of the turn for a publication.
+    /// Continues a publication until the turn is used up. Returns the number of subscribers once
+    /// all have received it.
     fn publish(&mut self, publication: &mut Publication) -> Option<usize> {
-        // At least a little, so that it gets on.
+        // Every call makes progress.
         let units = self.turn_left().max(TOPIC_WORK);
         let mut work = Work::of_units(units);
         let sent = publication.advance_by(&self.server.pubsub, &mut work);
@@ -412,7 +415,7 @@ fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply
 
 fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
-    let limits = &context.server.limits;
+    let limits = &context.server.client_limits;
     let info = Arc::clone(context.client.info());
     let subscriptions = &mut context.client.subscriptions;
     if kind == Kind::Pattern {
@@ -423,7 +426,7 @@ fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Re
     };
     let (topics, bytes) = sum(&mut args.from(1));
     if subscriptions.check(limits, topics, bytes).is_err() {
-        // Some may be among its subscriptions already.
+        // Some of the topics may be subscribed to already.
         let (topics, bytes) = sum(&mut args.from(1).filter(|topic| !subscriptions.has(kind, topic)));
         subscriptions.check(limits, topics, bytes)?;
     }

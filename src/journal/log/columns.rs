@@ -33,6 +33,10 @@ const fn optional(name: &'static str, declaration: &'static str, default: &'stat
     Column { name, declaration, default: Some(default) }
 }
 
+/// The deadline that a lease was granted with; the latest one that fits, if the TTL is longer.
+const DEADLINE_AS_GRANTED: &str =
+    "granted_ns + min(1000000 * min(ttl_ms, 9223372036854), 9223372036854775807 - granted_ns)";
+
 /// The columns of a lease in the order of the table and of log entries: what differs from its
 /// default least often comes last, where an entry can leave it out.
 pub(in crate::journal) const COLUMNS: [Column; 13] = [
@@ -47,7 +51,7 @@ pub(in crate::journal) const COLUMNS: [Column; 13] = [
     optional("extra", "TEXT", "NULL"), // a JSON object: see ExtraColumns
     optional("holders_max", "INTEGER", "1"), // 1: exclusive; NULL: shared
     optional("lasts_ms", "INTEGER", "ttl_ms"), // the TTL by which the deadline was last set
-    optional("deadline_ns", "INTEGER", "granted_ns + 1000000 * ttl_ms"),
+    optional("deadline_ns", "INTEGER", DEADLINE_AS_GRANTED),
     optional("renewals", "INTEGER NOT NULL", "0"),
 ];
 
@@ -95,7 +99,7 @@ pub(in crate::journal) fn value(StoredLease { name, lease }: &StoredLease, colum
     fn integer<'a>(number: Option<impl Into<i64>>) -> Value<'a> {
         number.map_or(Value::Null, |number| Value::Integer(number.into()))
     }
-    let millis = |ttl: Option<Ttl>| integer(ttl.map(Ttl::as_millis));
+    let millis = |ttl: Option<Ttl>| integer(ttl.map(Ttl::to_stored));
     let origin = lease.origin.as_deref();
     match column {
         0 => Value::Integer(lease.token.get()),
@@ -194,7 +198,7 @@ impl ExtraColumns {
     ];
 
     fn of(extra: &LeaseExtra) -> ExtraColumns {
-        let millis = |ttl: Option<Ttl>| ttl.map(|ttl| i64::from(ttl.as_millis()));
+        let millis = |ttl: Option<Ttl>| ttl.map(Ttl::to_stored);
         ExtraColumns {
             max_hold_ms: millis(extra.max_hold),
             delay_ms: millis(extra.delay),
@@ -239,7 +243,7 @@ pub(in crate::journal) struct ValueColumns {
 impl ValueColumns {
     /// The value; fails on values out of range.
     pub(in crate::journal) fn into_stored(self) -> Result<StoredValue, JournalError> {
-        let kind = Kind::parse(&self.kind);
+        let kind = Kind::from_name(&self.kind);
         Ok(StoredValue {
             id: FencingToken::new(self.id).map_err(JournalError::corrupt)?,
             token: FencingToken::new(self.token).map_err(JournalError::corrupt)?,

@@ -1,11 +1,12 @@
 //! The index of the change log: which rows still have something that the tables lack.
 //!
 //! Compaction moves the last state of each lease into the table `held`, and the changes of values
-//! into their tables, and removes rows that are no longer needed. Of a grant only its row is remembered: it is read again when it moves. Grants move in
-//! the order of rows, later changes in the order of tokens. Both are roughly the order of `held`,
-//! so neighbours share a page. Rows are removed several at once: where leases are short, the log
-//! stays small, and a commit seldom touches more than one page of it. Changes of values move in the
-//! order of the log, up to a [`Position`].
+//! into their tables, and removes rows that are no longer needed. Of a grant only its row is
+//! remembered: it is read again when it moves. Grants move in the order of rows, later changes in
+//! the order of tokens. Both are roughly the order of `held`, so neighbours share a page. Changes of
+//! values move in the order of the log, up to a [`Position`]. Rows are removed several at once:
+//! where leases are short, the log stays small, and a commit seldom touches more than one page of
+//! it.
 //!
 //! Guarantees: of all changes to a lease only the last one moves into `held`. A lease that ends
 //! soon after its grant, or is renewed again and again, costs no row there. Not here: SQL, and when

@@ -89,7 +89,7 @@ impl ChangesText {
             RENEWED,
             token.get(),
             deadline.to_stored(),
-            effective_ttl.map(Ttl::as_millis),
+            effective_ttl.map(Ttl::to_stored),
             renewals,
         ));
     }
@@ -129,8 +129,8 @@ impl ChangesText {
         self.0.push(b',');
         self.text(name.key());
         self.0.push(b',');
-        self.text(kind.as_str().as_bytes());
-        for number in [ttl.map(|ttl| i64::from(ttl.as_millis())), deadline.to_stored()] {
+        self.text(kind.name().as_bytes());
+        for number in [ttl.map(Ttl::to_stored), deadline.to_stored()] {
             self.0.push(b',');
             match number {
                 Some(number) => self.number(number),

@@ -16,17 +16,20 @@ use crate::journal::log::replay::Replay;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
 use crate::lock::Delay;
 
-/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; a lease
-/// without a deadline gets none.
-const RESTART_DEADLINES: [&str; 4] = [
-    "UPDATE held SET granted_ns = ?1, deadline_ns = CASE
-        WHEN lasts_ms IS NULL AND extra ->> 'max_hold_ms' IS NULL THEN NULL
-        ELSE ?1 + 1000000 * min(coalesce(lasts_ms, extra ->> 'max_hold_ms'),
-            coalesce(extra ->> 'max_hold_ms', lasts_ms)) END",
-    "UPDATE delays SET until_ns = ?1 + 1000000 * length_ms",
-    "UPDATE sessions SET deadline_ns = ?1 + 1000000 * ttl_ms",
-    "UPDATE keyed_values SET deadline_ns = ?1 + 1000000 * ttl_ms",
-];
+/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; what has
+/// no deadline gets none.
+fn restart_deadlines() -> [String; 4] {
+    // The latest deadline that fits, if the TTL is longer. NULL without a TTL.
+    let after = |ttl| format!("?1 + min(1000000 * min({ttl}, 9223372036854), 9223372036854775807 - ?1)");
+    let lease =
+        "min(coalesce(lasts_ms, extra ->> 'max_hold_ms'), coalesce(extra ->> 'max_hold_ms', lasts_ms))";
+    [
+        format!("UPDATE held SET granted_ns = ?1, deadline_ns = {}", after(lease)),
+        format!("UPDATE delays SET until_ns = {}", after("length_ms")),
+        format!("UPDATE sessions SET deadline_ns = {}", after("ttl_ms")),
+        format!("UPDATE keyed_values SET deadline_ns = {}", after("ttl_ms")),
+    ]
+}
 
 /// What [`load`] finds besides the records that it passes on.
 pub(super) struct Found {
@@ -64,20 +67,26 @@ pub(super) fn load(
     values::read_scripts(&reading, each)?;
     values::read_values(&reading, &mut replay, each)?;
     let log = replay.into_log()?;
-    let leftovers = values::leftover_ids(&reading).map_err(check)?;
-    if let Some(id) = leftovers.iter().find(|id| log.has_value(**id)) {
-        return Err(JournalError::corrupt(format!(
-            "elements of the value {id}, which is still to be created"
-        )));
-    }
+    let leftovers = find_leftovers(&reading, &log)?;
     reading.commit().map_err(check)?;
     Ok(Found { loaded: Loaded { tokens_reserved, rebooted, secret }, log, leftovers })
+}
+
+/// The ids of values that are gone and have elements left over.
+fn find_leftovers(db: &Connection, log: &ChangeLog) -> Result<Vec<i64>, JournalError> {
+    let leftovers = values::leftover_ids(db).map_err(|error| fault("read the database", &error))?;
+    match leftovers.iter().find(|id| log.has_value(**id)) {
+        Some(id) => {
+            Err(JournalError::corrupt(format!("elements of the value {id} are older than the value")))
+        }
+        None => Ok(leftovers),
+    }
 }
 
 /// Reads the change log.
 fn read_log(db: &Connection) -> Result<Replay, JournalError> {
     let check = |error| fault("read the database", &error);
-    let position = rows::position(db).map_err(check)?;
+    let position = rows::position(db)?;
     let mut replay = Replay::beside(values::stored_ids(db).map_err(check)?, position);
     read_changes(db, LOG, |number, text| replay.row(number, text.len(), entry::read(text)?))?;
     Ok(replay)
@@ -112,8 +121,8 @@ fn move_all(
     // Refuses what it refuses without a reboot, too.
     read_held(db, &mut replay, &mut |_| Ok(()))?;
     values::read_values(db, &mut replay, &mut |_| {})?;
-    replay.into_log()?;
-    let position = rows::position(db).map_err(check)?;
+    find_leftovers(db, &replay.into_log()?)?;
+    let position = rows::position(db)?;
     let mut place = position.place;
     let mut held = rows::Held::of(db).map_err(check)?;
     let mut values = values::ValueTables::of(db).map_err(check)?;
@@ -126,8 +135,8 @@ fn move_all(
     })?;
     db.execute("DELETE FROM changes", []).map_err(check)?;
     rows::put_position(db, Position { place, ..Position::default() }).map_err(check)?;
-    for statement in RESTART_DEADLINES {
-        db.execute(statement, [now.to_stored()]).map_err(check)?;
+    for statement in restart_deadlines() {
+        db.execute(&statement, [now.to_stored()]).map_err(check)?;
     }
     db.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
     Ok(())

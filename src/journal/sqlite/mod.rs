@@ -1,9 +1,9 @@
 //! The default backend: one SQLite file, readable with any SQLite tool while the server runs.
 //!
 //! The changes of one commit to leases and values are one row of the table `changes`, the change
-//! log, so a commit writes few pages, whatever it contains. Compaction later moves the last state of
-//! each lease into the table `held`, and the changes of values into the tables `keyed_values` and
-//! `elements`. The view `leases` shows all leases.
+//! log, so a commit writes few pages, whatever it contains. Compaction later moves the last state
+//! of each lease into the table `held`, and the changes of values into the tables `keyed_values`
+//! and `elements`. The view `leases` shows all leases.
 //!
 //! Guarantees: `commit` returns after the write-ahead log is synced. This folder alone names
 //! rusqlite. Not here: an index on names (the table in memory has it).

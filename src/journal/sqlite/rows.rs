@@ -11,7 +11,7 @@ use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::log::columns::{
     Bytes, COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
 };
-use crate::journal::log::compaction::Position;
+use crate::journal::log::compaction::{Position, ROW_MAX};
 use crate::journal::log::entry::Change;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
 use crate::lock::Delay;
@@ -44,7 +44,7 @@ impl Held<'_> {
                 self.renew.execute(params![
                     token,
                     deadline.to_stored(),
-                    effective_ttl.map(Ttl::as_millis),
+                    effective_ttl.map(Ttl::to_stored),
                     renewals
                 ])?;
             }
@@ -123,11 +123,22 @@ pub(super) fn remove_changes(db: &Connection, row: i64) -> rusqlite::Result<()> 
     Ok(())
 }
 
+/// Places of elements are below this. None is used twice, and no server inserts as many elements.
+const PLACE_MAX: i64 = 1 << 62;
+
 /// How far changes of values have moved.
-pub(super) fn position(db: &Connection) -> rusqlite::Result<Position> {
-    db.query_row("SELECT moved_row, moved_changes, last_place FROM octostore", [], |row| {
-        Ok(Position { row: row.get(0)?, changes: row.get::<_, u32>(1)? as usize, place: row.get(2)? })
-    })
+pub(super) fn position(db: &Connection) -> Result<Position, JournalError> {
+    const FIND: &str = "SELECT moved_row, moved_changes, last_place FROM octostore";
+    let position = |row: &Row<'_>| {
+        let changes = column::<u32>(row, 1)? as usize;
+        Ok(Position { row: column(row, 0)?, changes, place: column(row, 2)? })
+    };
+    let found = db.query_row(FIND, [], |row| Ok(position(row)));
+    let position: Position = found.map_err(|error| fault("read the database", &error))??;
+    if !(0..ROW_MAX).contains(&position.row) || !(0..PLACE_MAX).contains(&position.place) {
+        return Err(JournalError::corrupt(format!("changes moved up to {position:?}")));
+    }
+    Ok(position)
 }
 
 /// Writes how far changes of values have moved.
@@ -151,7 +162,7 @@ pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) 
                 name.database(),
                 name.key(),
                 delay.until.to_stored(),
-                delay.length.as_millis()
+                delay.length.to_stored()
             ])?
         }
         None => db
@@ -167,7 +178,7 @@ pub(super) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite:
         session_text(session.id),
         session.name,
         session.account.as_deref(),
-        session.ttl.map(Ttl::as_millis),
+        session.ttl.map(Ttl::to_stored),
         session.deadline.to_stored(),
     ])?;
     Ok(())

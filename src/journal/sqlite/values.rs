@@ -50,8 +50,8 @@ impl ValueTables<'_> {
                     token.get(),
                     name.database(),
                     name.key(),
-                    kind.as_str(),
-                    ttl.map(Ttl::as_millis),
+                    kind.name(),
+                    ttl.map(Ttl::to_stored),
                     deadline.to_stored(),
                 ])?;
             }

@@ -1,8 +1,10 @@
-//! The worst cases: the arguments of each command, the requests of each route, the cause of each event.
+//! The worst cases: the arguments of each command, the requests of each route, the cause of each
+//! event.
 
 use octostore::engine::EventKind;
 
-/// The worst arguments of each command. `;` separates requests; [`World::expand`] knows the words with `$`.
+/// The worst arguments of each command. `;` separates requests; [`World::expand`] knows the words
+/// with `$`.
 pub(super) const WORST: &[(&str, &[&str])] = &[
     (
         "lock",
@@ -55,6 +57,8 @@ pub(super) const WORST: &[(&str, &[&str])] = &[
     ("expire", &["EXPIRE limited 86400", "EXPIRE shared 86400 NX"]),
     ("pexpire", &["PEXPIRE limited 86400000 GT"]),
     ("persist", &["PERSIST limited; EXPIRE limited 86400"]),
+    ("rename", &["RENAME lock:00000000001 renamed; RENAME renamed lock:00000000001"]),
+    ("renamenx", &["RENAMENX limited shared"]),
     (
         "scan",
         &[
