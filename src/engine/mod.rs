@@ -3,7 +3,7 @@
 //!
 //! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq. Sequence numbers are
 //! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches or events, then the
+//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches, scripts or events, then the
 //! journal's queue.
 //! Absent: protocols, storage, and the rules of locks.
 
@@ -17,6 +17,7 @@ mod losses;
 mod pseudonyms;
 mod quotas;
 mod recovery;
+mod scripts;
 mod sessions;
 mod stats;
 mod tokens;
@@ -49,6 +50,8 @@ use late_owners::LateOwners;
 pub use pseudonyms::Pseudonyms;
 use quotas::Quotas;
 use recovery::Progress;
+pub use scripts::ScriptId;
+use scripts::Scripts;
 use sessions::Sessions;
 pub use stats::LockStats;
 use tokens::Tokens;
@@ -141,6 +144,7 @@ struct Core {
     /// Somebody has taken hashes out of `deadlines` whose locks are still to be looked at.
     expiring: Mutex<()>,
     watches: Watches,
+    scripts: Scripts,
     events: Events,
     lock_stats: LockStats,
     value_stats: ValueStats,
@@ -178,6 +182,7 @@ impl Engine {
             sessions: Sessions::new(),
             waiters: Waiters::default(),
             watches: Watches::default(),
+            scripts: Scripts::default(),
             events: Events::default(),
             lock_stats: LockStats::default(),
             value_stats: ValueStats::default(),

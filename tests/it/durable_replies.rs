@@ -37,6 +37,7 @@ const HSET_NEW: &str = "HSET new f 1";
 const SADD_NEW: &str = "SADD new 1";
 const ZADD_NEW: &str = "ZADD new 1 m";
 const RPUSH_NEW: &str = "RPUSH new a";
+const LOAD: &str = "SCRIPT LOAD return(1)";
 const CLOSE: &str = "SESSION CLOSE ID";
 
 const ROWS: &[Row] = &[
@@ -192,6 +193,17 @@ const ROWS: &[Row] = &[
     row("lrange", &[], &[(RPUSH_NEW, "LRANGE new 0 -1")]),
     row("lindex", &[], &[(RPUSH_NEW, "LINDEX new 0")]),
     row("lpos", &[], &[(RPUSH_NEW, "LPOS new a")]),
+    row(
+        "eval",
+        &["EVAL return(redis.call('SET','new','me')) 0", "EVAL return(1) 0"],
+        &[(LOCK_NEW, "EVAL return(redis.call('GET','new')) 0"), (LOAD, "EVAL return(1) 0")],
+    ),
+    row("eval_ro", &[], &[(LOCK_NEW, "EVAL_RO return(redis.call('GET','new')) 0")]),
+    row("evalsha", &[], &[(LOAD, "EVALSHA 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("evalsha_ro", &[], &[(LOAD, "EVALSHA_RO 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("script|load", &[LOAD], &[(LOAD, LOAD)]),
+    row("script|exists", &[], &[(LOAD, "SCRIPT EXISTS 930269f31393d0be681588b6ab08dccee7d6bb67")]),
+    row("script|flush", &[], &[(LOAD, "SCRIPT FLUSH")]),
 ];
 
 /// Commands whose replies report nothing that a commit makes durable. EXEC is tested by the
@@ -203,6 +215,12 @@ const INDEPENDENT: &[&str] = &[
     "discard",
     "watch",
     "unwatch",
+    "script",
+    "script|kill",
+    "script|debug",
+    "function",
+    "function|list",
+    "function|flush",
     "subscribe",
     "psubscribe",
     "unsubscribe",
