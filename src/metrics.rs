@@ -290,8 +290,23 @@ impl ServerMetrics {
 
 /// Resident memory of this process in bytes; `None` if the system does not report it.
 pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kilobytes_in("/proc/self/status", "VmRSS:")
+}
+
+/// Resident memory of this process at its peak.
+pub fn peak_resident_bytes() -> Option<u64> {
+    kilobytes_in("/proc/self/status", "VmHWM:")
+}
+
+/// Memory of this machine in bytes.
+pub fn machine_bytes() -> Option<u64> {
+    kilobytes_in("/proc/meminfo", "MemTotal:")
+}
+
+/// The line with this name of a file that the system provides, in bytes.
+fn kilobytes_in(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
