@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::{Clients, PubSub, ScriptEngine};
 use crate::auth::CurrentPassword;
 use crate::domain::{Limits, Timestamp};
@@ -32,6 +34,8 @@ pub struct ServerState {
     pub metrics: Arc<ServerMetrics>,
     /// Number of commands executed since the start.
     pub commands_run: Count,
+    /// Notified when a client asks the server to stop.
+    pub shutdown: Notify,
 }
 
 /// Information about the server.

@@ -15,7 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
@@ -198,6 +198,7 @@ impl Server {
             info,
             metrics,
             commands_run: Count::default(),
+            shutdown: Notify::new(),
         });
         let limits = config.listener.clone();
         let config = config.clone();
@@ -294,6 +295,7 @@ impl Server {
             })
         };
         let (stop, stopped) = watch::channel(());
+        let asked = Arc::clone(&self.server);
         let redis = resp::listen(self.listeners, self.server, self.limits, dropped(stopped.clone()));
         let http = async {
             if let Some(http) = self.http {
@@ -301,8 +303,11 @@ impl Server {
             }
         };
         tokio::join!(redis, http, async {
-            shutdown.await;
-            drop(stop);
+            tokio::select! {
+                () = shutdown => {}
+                () = asked.shutdown.notified() => tracing::info!("shutting down: draining connections"),
+            }
+            drop((stop, asked));
         });
         events.abort();
         drop(self._expiry);

@@ -48,6 +48,7 @@ fn server() -> Arc<ServerState> {
         },
         metrics: Arc::new(ServerMetrics::of(names())),
         commands_run: Count::default(),
+        shutdown: tokio::sync::Notify::new(),
     })
 }
 

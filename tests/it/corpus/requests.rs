@@ -54,6 +54,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         },
         metrics: Arc::new(ServerMetrics::of(command::names())),
         commands_run: Count::default(),
+        shutdown: tokio::sync::Notify::new(),
     })
 }
 
