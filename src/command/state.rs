@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::{Clients, PubSub, ScriptEngine};
+use super::{Clients, LiveSettings, PubSub, ScriptEngine, ServerStats, SlowLog};
 use crate::auth::CurrentPassword;
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
@@ -27,13 +27,17 @@ pub struct ServerState {
     /// The subscriptions.
     pub pubsub: PubSub,
     /// The settings of `CONFIG GET`, without secrets.
-    pub settings: Vec<(&'static str, String)>,
+    pub settings: LiveSettings,
     /// Information about the server for `INFO` and the banner.
     pub info: ServerInfo,
     /// Counters and histograms.
     pub metrics: Arc<ServerMetrics>,
     /// Number of commands executed since the start.
     pub commands_run: Count,
+    /// The totals of INFO.
+    pub stats: ServerStats,
+    /// The commands that took long.
+    pub slow_log: SlowLog,
     /// Notified when a client asks the server to stop.
     pub shutdown: Notify,
 }
@@ -47,6 +51,8 @@ pub struct ServerInfo {
     pub data: String,
     /// The durability mode, for display.
     pub durability: &'static str,
+    /// Another one at each start: 40 hexadecimal digits.
+    pub run_id: String,
     /// The start time on the engine's clock.
     pub started: Timestamp,
 }

@@ -60,6 +60,21 @@ pub static OPTIONS: &[Opt] = &[
         "30000",
         "Close connections that read less than 1 MiB of a pending reply in this time",
     ),
+    opt(
+        SERVE,
+        "slowlog-log-slower-than",
+        "MICROS",
+        "10000",
+        "Put commands that take longer into SLOWLOG (0 = all, -1 = none)",
+    ),
+    opt(SERVE, "slowlog-max-len", "N", "128", "Commands that SLOWLOG keeps"),
+    opt(
+        SERVE,
+        "notify-keyspace-events",
+        "CLASSES",
+        "",
+        "Classes of keyspace notifications to publish, as in Redis (KEA = all)",
+    ),
     opt(SERVE, "threads", "N", "0", "Worker threads (0 = CPUs − 1, at least 1)"),
     opt(SERVE, "log", "LEVEL", "info", "Log level on stderr: error, warn, info, debug or trace"),
     opt(

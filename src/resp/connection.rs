@@ -205,9 +205,11 @@ impl Connection {
     /// first.
     fn execute_batch(&mut self) -> Then {
         let server = Arc::clone(&self.server);
+        let now = server.engine.clock().now();
         if self.ran.is_empty() {
-            self.batch_began = server.engine.clock().now();
+            self.batch_began = now;
         }
+        self.client.begin_batch(now);
         let mut done = 0;
         let then = loop {
             if self.output.len() >= FLUSH_BYTES {
@@ -394,7 +396,7 @@ impl Connection {
             }
             let has_more = self.send_messages().await?;
             self.input.reserve(self.read_bytes);
-            let idle = self.limits.idle_timeout.filter(|_| !self.client.has_subscribed());
+            let idle = self.server.settings.idle_timeout().filter(|_| !self.client.has_subscribed());
             let before = self.input.len();
             let read = {
                 let read = self.stream.read_buf(&mut self.input);

@@ -19,7 +19,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
-use crate::command::{self, Clients, PubSub, Publication, ScriptEngine, ServerInfo, ServerState};
+use crate::command::{
+    self, Clients, LiveSettings, PubSub, Publication, ScriptEngine, ServerInfo, ServerState, ServerStats,
+    SlowLog,
+};
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
@@ -99,6 +102,14 @@ struct HttpSide {
 /// behind.
 const EVENTS_PER_TURN: usize = 32;
 
+/// 40 random hexadecimal digits.
+fn run_id() -> String {
+    let mut bytes = [0; 20];
+    // Without random numbers, the engine does not start either.
+    let _ = Entropy::system().fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, StartError> {
     Listeners::bind(wanted).map_err(|(address, error)| StartError::Bind(setting, address, error))
 }
@@ -170,7 +181,8 @@ impl Server {
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
-        let info = ServerInfo { port, data, durability: config.durability_name(), started };
+        let run_id = run_id();
+        let info = ServerInfo { port, data, durability: config.durability_name(), run_id, started };
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
         let http = http.map(|listeners| {
@@ -194,10 +206,12 @@ impl Server {
             clients: Clients::default(),
             scripts: ScriptEngine::new(config.scripts.clone()),
             pubsub: PubSub::default(),
-            settings,
+            settings: LiveSettings::new(settings),
             info,
             metrics,
             commands_run: Count::default(),
+            stats: ServerStats::default(),
+            slow_log: SlowLog::default(),
             shutdown: Notify::new(),
         });
         let limits = config.listener.clone();

@@ -7,8 +7,8 @@ use crate::auth::CurrentPassword;
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, ClientLimits, Clients, Group, Incoming, OwnedArgs, PubSub, ScriptEngine, ScriptLimits,
-    ServerInfo, ServerState, Turn,
+    Client, ClientLimits, Clients, Group, Incoming, LiveSettings, OwnedArgs, PubSub, ScriptEngine,
+    ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
 use crate::domain::{Limits, Timestamp};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
@@ -39,15 +39,18 @@ fn server() -> Arc<ServerState> {
         clients: Clients::default(),
         scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
-        settings: vec![],
+        settings: LiveSettings::new(vec![]),
         info: ServerInfo {
             port: 0,
             data: "memory".into(),
             durability: "memory",
+            run_id: String::new(),
             started: Timestamp::default(),
         },
         metrics: Arc::new(ServerMetrics::of(names())),
         commands_run: Count::default(),
+        stats: ServerStats::default(),
+        slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),
     })
 }

@@ -8,6 +8,12 @@ mod latency;
 mod memory;
 mod persistence;
 mod replication;
+mod slowlog;
+mod stats;
+
+pub use slowlog::SlowLog;
+pub(in crate::command) use slowlog::cut as cut_for_slow_log;
+pub use stats::ServerStats;
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group};
 use crate::reply::Reply;
@@ -15,6 +21,7 @@ use crate::reply::Reply;
 pub(in crate::command) const COMMANDS: &[Command] = &[
     config::CONFIG,
     info::INFO,
+    slowlog::SLOWLOG,
     memory::MEMORY,
     latency::LATENCY,
     TIME,

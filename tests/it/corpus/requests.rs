@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use octostore::auth::CurrentPassword;
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, ClientLimits, Clients, Execution, PubSub, ScriptEngine, ScriptLimits,
-    ServerInfo, ServerState,
+    self, AfterReply, Client, ClientLimits, Clients, Execution, LiveSettings, PubSub, ScriptEngine,
+    ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog,
 };
 use octostore::domain::{Limits, Timestamp};
 use octostore::engine::{Engine, EngineConfig};
@@ -45,15 +45,18 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         clients: Clients::default(),
         scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
-        settings: vec![("port", "0".into())],
+        settings: LiveSettings::new(vec![("port", "0".into())]),
         info: ServerInfo {
             port: 0,
             data: "memory".into(),
             durability: "memory",
+            run_id: String::new(),
             started: Timestamp::default(),
         },
         metrics: Arc::new(ServerMetrics::of(command::names())),
         commands_run: Count::default(),
+        stats: ServerStats::default(),
+        slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),
     })
 }
