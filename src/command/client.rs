@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
-use super::registry::ClientInfo;
+use super::registry::{ClientInfo, Unblock};
 use super::server::cut_for_slow_log;
 use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
 use super::transaction::Transaction;
@@ -40,6 +40,9 @@ pub enum AfterReply {
     Request,
     /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
+    /// Waits until a pause ends, then executes the same request again: it has had no effect and no
+    /// reply yet.
+    Paused,
     /// Waits for a lock; the reply comes from [`Client::reply_after_wait`].
     Wait(Blocked),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
@@ -234,6 +237,10 @@ impl Client {
     /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves
     /// cloning the `Arc`.
     pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
+        if server.pauses.stops(args, || server.engine.clock().now()) && self.is_authenticated {
+            let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Paused, "");
+            return Execution { reply, seq, next, command };
+        }
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
@@ -326,6 +333,14 @@ impl Client {
         super::lock::reply_after_wait(parked).await
     }
 
+    /// The reply to a waiting request that CLIENT UNBLOCK ended.
+    pub fn reply_to_unblocked(how: Unblock) -> Reply {
+        match how {
+            Unblock::Timeout => Reply::Null,
+            Unblock::Error => CommandError::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK").into(),
+        }
+    }
+
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT
     /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
@@ -343,6 +358,8 @@ impl Client {
             details.queued = queued;
             details.watched = watched;
             details.is_waiting = is_waiting;
+            // Between the start of a wait and this call, it may have been ended.
+            details.unblock = details.unblock.filter(|_| is_waiting);
         });
     }
 }

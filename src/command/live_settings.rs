@@ -14,7 +14,7 @@ use super::KeyspaceEvents;
 /// Most entries of the slow log.
 pub const SLOWLOG_LEN_MAX: usize = 10_000;
 /// Longest idle timeout, in seconds.
-pub const IDLE_TIMEOUT_S_MAX: u64 = 365 * 24 * 3600;
+pub const IDLE_TIMEOUT_S_MAX: u64 = i32::MAX as u64;
 
 /// The settings of a running server.
 #[derive(Debug)]

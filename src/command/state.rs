@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::{Clients, LiveSettings, PubSub, ScriptEngine, ServerStats, SlowLog};
+use super::{Clients, LiveSettings, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog};
 use crate::auth::CurrentPassword;
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
@@ -24,6 +24,10 @@ pub struct ServerState {
     pub clients: Clients,
     /// What runs scripts.
     pub scripts: ScriptEngine,
+    /// The pause of requests.
+    pub pauses: Pauses,
+    /// Whether FLUSHDB and FLUSHALL are permitted.
+    pub allows_flush: bool,
     /// The subscriptions.
     pub pubsub: PubSub,
     /// The settings of `CONFIG GET`, without secrets.

@@ -64,6 +64,8 @@ pub struct Config {
     pub listener: ListenerLimits,
     /// The limits of requests, over any protocol.
     pub limits: Limits,
+    /// Whether FLUSHDB and FLUSHALL are permitted.
+    pub allows_flush: bool,
     /// The limits of scripts.
     pub scripts: ScriptLimits,
     /// The limits of the state of a Redis client.
@@ -151,6 +153,7 @@ impl Config {
             value_elements_max: settings.size("value-elements-max", 1, u64::from(u32::MAX))?,
             listener,
             limits: request_limits(settings)?,
+            allows_flush: settings.switch("allow-flush")?,
             scripts: script_limits(settings)?,
             client_limits: client_limits(settings)?,
             threads: threads(settings)?,

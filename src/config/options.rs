@@ -52,6 +52,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     opt(SERVE, "requirepass-file", "FILE", "", "File whose first line is the password"),
     opt(SERVE, "allow-no-password", "", "", "Allow listening beyond loopback without a password"),
+    opt(SERVE, "allow-flush", "", "", "Allow FLUSHDB and FLUSHALL, which release every lock"),
     opt(SERVE, "idle-timeout-s", "S", "0", "Close connections that are idle for this time (0 = never)"),
     opt(
         SERVE,

@@ -20,8 +20,8 @@ use tokio::sync::{Notify, watch};
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
 use crate::command::{
-    self, Clients, LiveSettings, PubSub, Publication, ScriptEngine, ServerInfo, ServerState, ServerStats,
-    SlowLog,
+    self, Clients, LiveSettings, Pauses, PubSub, Publication, ScriptEngine, ServerInfo, ServerState,
+    ServerStats, SlowLog,
 };
 use crate::config::Config;
 use crate::domain::DATABASES;
@@ -204,6 +204,8 @@ impl Server {
             client_limits: config.client_limits,
             password: CurrentPassword::new(config.password.clone()),
             clients: Clients::default(),
+            pauses: Pauses::default(),
+            allows_flush: config.allows_flush,
             scripts: ScriptEngine::new(config.scripts.clone()),
             pubsub: PubSub::default(),
             settings: LiveSettings::new(settings),

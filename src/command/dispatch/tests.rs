@@ -7,7 +7,7 @@ use crate::auth::CurrentPassword;
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, ClientLimits, Clients, Group, Incoming, LiveSettings, OwnedArgs, PubSub, ScriptEngine,
+    Client, ClientLimits, Clients, Group, Incoming, LiveSettings, OwnedArgs, Pauses, PubSub, ScriptEngine,
     ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
 use crate::domain::{Limits, Timestamp};
@@ -37,6 +37,8 @@ fn server() -> Arc<ServerState> {
         client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
+        pauses: Pauses::default(),
+        allows_flush: true,
         scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
         settings: LiveSettings::new(vec![]),

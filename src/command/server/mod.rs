@@ -3,6 +3,7 @@
 
 mod absent;
 mod config;
+mod flush;
 mod info;
 mod latency;
 mod memory;
@@ -36,6 +37,8 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     persistence::BGREWRITEAOF,
     persistence::LASTSAVE,
     persistence::SHUTDOWN,
+    flush::FLUSHDB,
+    flush::FLUSHALL,
     absent::DEBUG,
     absent::MODULE,
     absent::SWAPDB,

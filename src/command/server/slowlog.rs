@@ -112,7 +112,7 @@ fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let count = match args.len() {
         2 => 10,
         3 => options::integer(args.at(2)).ok().filter(|count| *count >= -1).ok_or(WRONG_COUNT)?,
-        _ => return Err(CommandError::arity("slowlog|get")),
+        _ => return Err(CommandError::subcommand_arity(args)),
     };
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let newest: Vec<_> = context.server.slow_log.0.lock().kept.iter().rev().take(count).cloned().collect();
