@@ -87,6 +87,8 @@ enum Then {
         parked: Blocked,
         is_answered: bool,
     },
+    /// Wait until a pause ends.
+    Pause,
     Close,
     /// The input is malformed; close after the error reply.
     HangUp,
@@ -192,6 +194,7 @@ impl Connection {
                     self.client.update_registry(true);
                     self.wait(parked, is_answered).await?;
                 }
+                Then::Pause => self.await_end_of_pause().await?,
                 Then::Close => return Ok(()),
                 Then::HangUp => {
                     self.stream.linger(HANG_UP_TIME, HANG_UP_BYTES).await;
@@ -205,9 +208,11 @@ impl Connection {
     /// first.
     fn execute_batch(&mut self) -> Then {
         let server = Arc::clone(&self.server);
+        let now = server.engine.clock().now();
         if self.ran.is_empty() {
-            self.batch_began = server.engine.clock().now();
+            self.batch_began = now;
         }
+        self.client.begin_batch(now);
         let mut done = 0;
         let then = loop {
             if self.output.len() >= FLUSH_BYTES {
@@ -236,6 +241,9 @@ impl Connection {
             let Execution { reply, seq, next, command } = self.client.execute(&self.server, args);
             if matches!(next, AfterReply::Again) {
                 break Then::Yield;
+            }
+            if matches!(next, AfterReply::Paused) {
+                break Then::Pause;
             }
             done += length;
             let next = match next {
@@ -394,7 +402,7 @@ impl Connection {
             }
             let has_more = self.send_messages().await?;
             self.input.reserve(self.read_bytes);
-            let idle = self.limits.idle_timeout.filter(|_| !self.client.has_subscribed());
+            let idle = self.server.settings.idle_timeout().filter(|_| !self.client.has_subscribed());
             let before = self.input.len();
             let read = {
                 let read = self.stream.read_buf(&mut self.input);
@@ -438,6 +446,33 @@ impl Connection {
         Ok(has_more)
     }
 
+    /// Waits until a pause of requests ends, sending messages meanwhile.
+    async fn await_end_of_pause(&mut self) -> Result<(), End> {
+        let mut pause = self.server.pauses.follow();
+        let mut has_more = false;
+        loop {
+            let Some(until) = pause.borrow_and_update().map(|pause| pause.until()) else { return Ok(()) };
+            let now = self.server.engine.clock().now();
+            if until <= now {
+                return Ok(());
+            }
+            let left = Duration::from_nanos(until.nanos_since(now));
+            let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
+            tokio::select! {
+                _ = pause.changed() => {}
+                () = tokio::time::sleep(left) => {}
+                read = receive(&self.stream, &mut self.input, is_full) => read?,
+                () = self.client.info().woken() => {
+                    if self.client.info().is_killed() {
+                        return Err(End::Closed);
+                    }
+                    has_more = self.send_messages().await?;
+                }
+                () = yield_now(), if has_more => has_more = self.send_messages().await?,
+            }
+        }
+    }
+
     /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
     async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
         let mut has_more = false;
@@ -450,18 +485,22 @@ impl Connection {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
                     }
+                    if let Some(how) = self.client.info().take_unblock() {
+                        break (Client::reply_to_unblocked(how), self.server.engine.last());
+                    }
                     has_more = self.send_messages().await?;
                 }
                 () = yield_now(), if has_more => has_more = self.send_messages().await?,
             }
         };
-        let granted = parked.granted();
+        // A request that was granted nothing leaves the queue before its reply.
+        let granted = parked.granted().map(|token| (token, parked));
         if is_answered {
             self.answer(&reply, seq);
         }
         self.await_durable().await;
         let sent = if self.stream.peer_has_closed() { Err(End::Closed) } else { self.send().await };
-        if let (Err(_), Some(token)) = (&sent, granted) {
+        if let (Err(_), Some((token, parked))) = (&sent, granted) {
             parked.give_back(token);
         }
         sent

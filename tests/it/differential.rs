@@ -102,7 +102,7 @@ impl Drop for Redis {
 #[test]
 fn octostore_answers_as_redis_does() {
     let start = |flags: &[&str]| {
-        let server = TestServer::manual(flags);
+        let server = TestServer::manual(&[flags, &["--allow-flush"]].concat());
         // Times of today, as Redis has them.
         server.clock.step_wall_to(1_700_000_000_000);
         RespSession::new(server)

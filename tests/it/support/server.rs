@@ -36,7 +36,7 @@ impl TestServer {
 
     /// In memory and in real time, with storage that fails on command.
     pub(crate) fn on(faults: Arc<Faults>) -> TestServer {
-        TestServer::start_on(&["--durability", "always"], Clock::system(), Some(faults))
+        TestServer::start_on(&["--durability", "always", "--allow-flush"], Clock::system(), Some(faults))
     }
 
     fn start(flags: &[&str], clock: Clock) -> TestServer {
