@@ -13,6 +13,7 @@ use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::{ClientInfo, Unblock};
 use super::server::cut_for_slow_log;
 use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
+use super::tracking::ClientTracking;
 use super::transaction::Transaction;
 use super::{Args, CommandError, Context, ServerState};
 use crate::domain::{SessionId, Timestamp};
@@ -72,6 +73,10 @@ pub struct Client {
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
+    /// How the client tracks keys, if it does.
+    pub(super) tracking: Option<ClientTracking>,
+    /// Whether the client monitors the server.
+    pub(super) is_monitor: bool,
     /// What the running transaction or script publishes, sent after it.
     pub(super) deferred: Deferred,
     connection_session: Option<SessionId>,
@@ -97,7 +102,12 @@ pub struct Client {
 impl Client {
     /// Registers a connection from `addr` to `local_addr`.
     pub fn new(server: &Arc<ServerState>, addr: String, local_addr: String) -> Client {
-        let info = server.clients.register(addr, local_addr, server.engine.clock().now());
+        let info = server.clients.register(
+            addr,
+            local_addr,
+            server.engine.clock().now(),
+            server.client_limits.subscriber_bytes_max,
+        );
         Client {
             server: Arc::clone(server),
             info,
@@ -107,6 +117,8 @@ impl Client {
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
+            tracking: None,
+            is_monitor: false,
             deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
@@ -152,6 +164,17 @@ impl Client {
         self.is_authenticated
     }
 
+    /// The state that all connections share.
+    pub(super) fn server(&self) -> Arc<ServerState> {
+        Arc::clone(&self.server)
+    }
+
+    fn stop_monitor(&mut self) {
+        if std::mem::take(&mut self.is_monitor) {
+            self.server.monitors.remove(self.info.id);
+        }
+    }
+
     pub(super) fn database(&self) -> u8 {
         self.database
     }
@@ -172,12 +195,12 @@ impl Client {
 
     /// Whether the client has subscribed since the connection was opened or reset.
     pub fn has_subscribed(&self) -> bool {
-        self.subscriptions.has_queue()
+        self.subscriptions.have_begun() || self.is_monitor || self.tracking.is_some()
     }
 
     /// Removes the oldest queued message.
     pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
-        self.subscriptions.next_message(turn)
+        self.subscriptions.next_message(&self.info, self.protocol, turn)
     }
 
     pub(super) fn select(&mut self, database: u8) {
@@ -221,6 +244,8 @@ impl Client {
     pub(super) fn reset(&mut self) {
         self.transaction = None;
         self.watch = None;
+        self.stop_tracking();
+        self.stop_monitor();
         self.select(0);
         self.set_protocol(2);
         self.set_name("");
@@ -231,7 +256,7 @@ impl Client {
 
     /// Removes as many subscriptions as one turn allows. Returns whether any are left.
     pub fn unsubscribe_some(&mut self) -> bool {
-        self.subscriptions.clear_some(&self.server, self.info.id)
+        self.subscriptions.clear_some(&self.server, &self.info)
     }
 
     /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves
@@ -266,7 +291,7 @@ impl Client {
             (Some(parked), _) => AfterReply::Wait(parked),
             (None, Some(steps)) => {
                 let (args, took) = (cut_for_slow_log(args), slow.map_or(Duration::ZERO, |(_, took)| took));
-                AfterReply::Steps(LongRequest { steps, seen: txn.seen(), args, took })
+                AfterReply::Steps(LongRequest { steps, seen: txn.seen(), cause: txn.cause(), args, took })
             }
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
@@ -295,6 +320,7 @@ impl Client {
         self.begin_turn();
         self.tick(server);
         let txn = server.engine.resume_txn(request.seen);
+        txn.set_cause(request.cause);
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let progress = request.steps.advance(&mut context);
         let closes = context.closes;
@@ -345,7 +371,8 @@ impl Client {
     /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
         let now = self.server.engine.clock().now();
-        let (channels, patterns) = self.subscriptions.counts();
+        let (channels, patterns, shard_channels) = self.subscriptions.counts();
+        let (is_monitor, tracking) = (self.is_monitor, self.tracking);
         let queued = self.transaction.as_ref().map(Transaction::len);
         let watched = self.watch.as_ref().map_or(0, Watch::len);
         // CLIENT LIST and CLIENT INFO report themselves.
@@ -355,8 +382,11 @@ impl Client {
             details.last_command = command;
             details.channels = channels;
             details.patterns = patterns;
+            details.shard_channels = shard_channels;
             details.queued = queued;
             details.watched = watched;
+            details.is_monitor = is_monitor;
+            details.tracking = tracking;
             details.is_waiting = is_waiting;
             // Between the start of a wait and this call, it may have been ended.
             details.unblock = details.unblock.filter(|_| is_waiting);
@@ -367,7 +397,9 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.watch = None;
-        self.subscriptions.clear(&self.server, self.info.id);
+        self.stop_tracking();
+        self.stop_monitor();
+        self.subscriptions.clear(&self.server, &self.info);
         if let Some(id) = self.connection_session {
             self.server.engine.connection_is_gone(id);
         }

@@ -5,6 +5,7 @@
 //! connection.
 
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
+use crate::engine::Cause;
 use crate::reply::Reply;
 
 /// The caller of a command.
@@ -34,7 +35,11 @@ impl Context<'_> {
                 if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
                     return self.queue(command, args);
                 }
-                self.call(command, args)
+                let reply = self.call(command, args);
+                if !reply.as_ref().is_err_and(CommandError::is_unsettled) {
+                    self.client.end_caching(command);
+                }
+                reply
             }
             Caller::Queue { .. } => {
                 let command = find(args).map_err(|mismatch| mismatch.error(args))?;
@@ -79,7 +84,15 @@ impl Context<'_> {
     fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
         if !self.client.take_retried() {
             self.server.commands_run.add(1);
+            // EXEC shows itself after the commands that it runs.
+            if !self.server.monitors.is_empty() && !command.is(Flags::ADMIN) && command.name != "exec" {
+                self.show_to_monitors(args);
+            }
         }
+        if self.client.tracking.is_some() {
+            self.track_keys(command, args);
+        }
+        self.txn.set_cause(Cause::of_client(self.client.info().id, command.event));
         match command.run {
             Run::Handler(handler) => handler(self, args),
             Run::Subcommands(_) => Ok(docs::help(command)),

@@ -13,10 +13,12 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Sets fields of a hash. Returns the number of fields that are new.")
         .example("HSET job:1 state running worker 7"),
     write("hsetnx", 4, hsetnx, Flags::DENYOOM | Flags::FAST)
+        .event("hset")
         .syntax("key field value")
         .summary("Sets a field of a hash if it does not exist. Returns 1 if it was set.")
         .example("HSETNX job:1 state queued"),
     write("hmset", -4, hmset, Flags::DENYOOM | Flags::FAST)
+        .event("hset")
         .syntax("key field value [field value ...]")
         .summary("Sets fields of a hash.")
         .example("HMSET job:1 state running worker 7"),
@@ -78,6 +80,7 @@ const fn write(name: &'static str, arity: i8, handler: super::Handler, flags: u1
     Command::new(name, arity, handler)
         .group(Group::Hash)
         .flags(Flags::WRITE | flags)
+        .event(name)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
 }
 

@@ -16,10 +16,12 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Adds elements at the back of a list. Returns its length.")
         .example("RPUSH queue a b"),
     write("lpushx", -3, lpushx, Flags::DENYOOM | Flags::FAST)
+        .event("lpush")
         .syntax("key element [element ...]")
         .summary("Adds elements at the front of a list that exists. Returns its length, or 0.")
         .example("LPUSHX queue a"),
     write("rpushx", -3, rpushx, Flags::DENYOOM | Flags::FAST)
+        .event("rpush")
         .syntax("key element [element ...]")
         .summary("Adds elements at the back of a list that exists. Returns its length, or 0.")
         .example("RPUSHX queue a"),
@@ -84,6 +86,7 @@ const fn write(name: &'static str, arity: i8, handler: super::Handler, flags: u1
     Command::new(name, arity, handler)
         .group(Group::List)
         .flags(Flags::WRITE | flags)
+        .event(name)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
 }
 
@@ -107,6 +110,22 @@ impl End {
             arg if options::is(arg, "left") => Ok(End::Front),
             arg if options::is(arg, "right") => Ok(End::Back),
             _ => Err(CommandError::SYNTAX),
+        }
+    }
+
+    /// The keyspace notification of an item that is added here.
+    fn push_event(self) -> &'static str {
+        match self {
+            End::Front => "lpush",
+            End::Back => "rpush",
+        }
+    }
+
+    /// The keyspace notification of an item that is taken from here.
+    fn pop_event(self) -> &'static str {
+        match self {
+            End::Front => "lpop",
+            End::Back => "rpop",
         }
     }
 
@@ -338,6 +357,7 @@ fn move_item(
     (destination, to): (&[u8], End),
 ) -> Result<Reply, CommandError> {
     context.atomically(|context| {
+        context.txn.set_event(to.push_event());
         if source == destination {
             let moved = values::edit_existing::<List, _>(context, source, |mut list| {
                 let item = from.pop(&mut list)?;
@@ -350,6 +370,7 @@ fn move_item(
         let Some(item) = item else { return Ok(Reply::Null) };
         // First what may be refused.
         values::edit::<List, _>(context, destination, |mut list| to.push(&mut list, &item))?;
+        context.txn.set_event(from.pop_event());
         values::edit_existing::<List, _>(context, source, |mut list| from.pop(&mut list))?;
         Ok(Reply::Bulk(item))
     })
@@ -371,6 +392,7 @@ fn lmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     }
     let end = End::parse(args.at(next))?;
     let count = values::pop_count(args, next + 1)?;
+    context.txn.set_event(end.pop_event());
     context.atomically(|context| {
         for key in keys {
             let popped = values::edit_existing::<List, _>(context, key, |list| end.pop_many(list, count))?;

@@ -4,12 +4,13 @@
 //! before any part of it applies. Not here: where settings come from, and secrets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::KeyspaceEvents;
+use crate::domain::KeyspaceEvents;
+use crate::engine::Engine;
 
 /// Most entries of the slow log.
 pub const SLOWLOG_LEN_MAX: usize = 10_000;
@@ -24,7 +25,7 @@ pub struct LiveSettings {
     /// Commands that take more microseconds are logged; none if negative.
     slowlog_micros: AtomicI64,
     slowlog_len_max: AtomicUsize,
-    keyspace_events: AtomicU32,
+    keyspace_events: AtomicU16,
     connections_max: Arc<AtomicUsize>,
     /// The number of connections that the process can have.
     connections_allowed: usize,
@@ -69,7 +70,7 @@ impl LiveSettings {
             idle_timeout_s: AtomicU64::new(0),
             slowlog_micros: AtomicI64::new(-1),
             slowlog_len_max: AtomicUsize::new(0),
-            keyspace_events: AtomicU32::new(0),
+            keyspace_events: AtomicU16::new(0),
             connections_max: Arc::default(),
             connections_allowed: usize::MAX,
         };
@@ -115,7 +116,11 @@ impl LiveSettings {
     }
 
     /// Changes settings, all or none. Otherwise returns the name that is at fault.
-    pub(super) fn change<'a>(&self, pairs: &[(&'a str, &str)]) -> Result<(), (&'a str, Refused)> {
+    pub(super) fn change<'a>(
+        &self,
+        pairs: &[(&'a str, &str)],
+        engine: &Engine,
+    ) -> Result<(), (&'a str, Refused)> {
         let mut shown = self.shown.lock();
         let is_known = |name: &str| shown.iter().any(|(known, _)| *known == name);
         if let Some((name, _)) = pairs.iter().find(|(name, _)| !is_known(name)) {
@@ -142,6 +147,8 @@ impl LiveSettings {
                 }
             }
         }
+        // Under the mutex, so that of two changes the last one counts.
+        engine.notify_of(self.keyspace_events());
         Ok(())
     }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::pubsub::MessageQueue;
+use super::tracking::ClientTracking;
 use crate::domain::Timestamp;
 
 /// All connected clients.
@@ -30,7 +32,9 @@ pub struct ClientInfo {
     pub(super) opened: Timestamp,
     details: Mutex<Details>,
     is_killed: AtomicBool,
+    is_gone: AtomicBool,
     attention: Notify,
+    pub(super) messages: MessageQueue,
 }
 
 /// The mutable part of [`ClientInfo`].
@@ -45,8 +49,11 @@ pub(super) struct Details {
     pub(super) last_command: &'static str,
     pub(super) channels: usize,
     pub(super) patterns: usize,
+    pub(super) shard_channels: usize,
     pub(super) queued: Option<usize>,
     pub(super) watched: usize,
+    pub(super) is_monitor: bool,
+    pub(super) tracking: Option<ClientTracking>,
     pub(super) is_waiting: bool,
     /// CLIENT UNBLOCK ends the wait.
     pub(super) unblock: Option<Unblock>,
@@ -66,7 +73,13 @@ impl Clients {
         self.connected.lock()
     }
 
-    pub(super) fn register(&self, addr: String, local_addr: String, now: Timestamp) -> Arc<ClientInfo> {
+    pub(super) fn register(
+        &self,
+        addr: String,
+        local_addr: String,
+        now: Timestamp,
+        message_bytes_max: usize,
+    ) -> Arc<ClientInfo> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let details = Details { protocol: 2, last_seen: now, last_command: "NULL", ..Details::default() };
         let info = Arc::new(ClientInfo {
@@ -76,14 +89,19 @@ impl Clients {
             opened: now,
             details: Mutex::new(details),
             is_killed: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
             attention: Notify::new(),
+            messages: MessageQueue::new(message_bytes_max),
         });
         self.connected().insert(id, Arc::clone(&info));
         info
     }
 
     pub(super) fn remove(&self, id: u64) {
-        self.connected().remove(&id);
+        let removed = self.connected().remove(&id);
+        if let Some(info) = removed {
+            info.is_gone.store(true, Ordering::Release);
+        }
     }
 
     /// The number of connected clients.
@@ -161,6 +179,11 @@ impl ClientInfo {
         self.attention.notify_one();
     }
 
+    /// Whether the connection has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
+    }
+
     /// Whether the connection has been asked to close.
     pub fn is_killed(&self) -> bool {
         self.is_killed.load(Ordering::Acquire)
@@ -173,22 +196,25 @@ impl ClientInfo {
 
     pub(super) fn client_type(&self) -> &'static str {
         let details = self.details();
-        if details.channels + details.patterns > 0 { "pubsub" } else { "normal" }
+        if details.channels + details.patterns + details.shard_channels > 0 { "pubsub" } else { "normal" }
     }
 
     /// The line of CLIENT LIST.
     pub(super) fn line(&self, now: Timestamp) -> String {
         let details = self.details().clone();
         let mut flags = String::new();
-        flags.extend((details.channels + details.patterns > 0).then_some('P'));
+        flags.extend(details.is_monitor.then_some('O'));
+        flags.extend((details.channels + details.patterns + details.shard_channels > 0).then_some('P'));
         flags.extend(details.queued.is_some().then_some('x'));
         flags.extend(details.is_waiting.then_some('b'));
+        flags.extend(details.tracking.is_some().then_some('t'));
+        flags.extend(details.tracking.is_some_and(|tracking| tracking.is_broadcast()).then_some('B'));
         if flags.is_empty() {
             flags.push('N');
         }
         format!(
-            "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub=0 multi={} watch={} \
-             cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch={} \
+             cmd={} user=default redir={} resp={} lib-name={} lib-ver={}",
             self.id,
             self.addr,
             self.local_addr,
@@ -198,9 +224,11 @@ impl ClientInfo {
             details.database,
             details.channels,
             details.patterns,
+            details.shard_channels,
             details.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX)),
             details.watched,
             details.last_command,
+            details.tracking.map_or(-1, |tracking| tracking.redirection()),
             details.protocol,
             details.lib_name,
             details.lib_version,

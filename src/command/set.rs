@@ -90,6 +90,7 @@ const fn write(name: &'static str, arity: i8, handler: super::Handler, flags: u1
     Command::new(name, arity, handler)
         .group(Group::Set)
         .flags(Flags::WRITE | flags)
+        .event(name)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
 }
 
@@ -195,7 +196,9 @@ fn smove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         }
         if has_member && source != destination {
             // First what may be refused.
+            context.txn.set_event("sadd");
             values::edit::<Set, _>(context, destination, |mut set| set.insert(member))?;
+            context.txn.set_event("srem");
             values::edit_existing::<Set, _>(context, source, |mut set| set.remove(member))?;
         }
         Ok(Reply::Integer(has_member.into()))

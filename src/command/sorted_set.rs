@@ -15,6 +15,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Sets the scores of members. Returns the number of members that are new.")
         .example("ZADD queue 1 a 2 b"),
     write("zincrby", 4, zincrby, Flags::DENYOOM | Flags::FAST)
+        .event("zincr")
         .syntax("key increment member")
         .summary("Adds to the score of a member, 0 if there is none. Returns the sum.")
         .example("ZINCRBY queue 5 a"),
@@ -88,6 +89,7 @@ const fn write(name: &'static str, arity: i8, handler: Handler, flags: u16) -> C
     Command::new(name, arity, handler)
         .group(Group::SortedSet)
         .flags(Flags::WRITE | flags)
+        .event(name)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
 }
 
@@ -171,6 +173,9 @@ fn zadd(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         args.from(first).step_by(2).map(parse_score).collect::<Result<_, CommandError>>()?;
     let members = args.from(first + 1).step_by(2);
     context.spend_elements(pairs);
+    if increments {
+        context.txn.set_event("zincr");
+    }
     let (mut added, mut updated, mut last) = (0, 0, None);
     let apply = |mut sorted: SortedSetEdit<'_>| -> Result<(), CommandError> {
         for (score, member) in scores.into_iter().zip(members) {
@@ -294,6 +299,7 @@ fn zmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         _ => return Err(CommandError::SYNTAX),
     };
     let count = values::pop_count(args, next + 1)?;
+    context.txn.set_event(if end == End::Lowest { "zpopmin" } else { "zpopmax" });
     context.atomically(|context| {
         for key in keys {
             let popped =

@@ -21,6 +21,9 @@ pub struct Command {
     pub flags: u16,
     /// Categories instead of those of the group.
     pub(super) own_categories: Option<Categories>,
+    /// The name of the keyspace notification for what it changes; empty: `set`, `del` or another that
+    /// follows from the change, or the handler chooses it.
+    pub(super) event: &'static str,
     /// The positions of the keys among the arguments.
     pub keys: KeySpec,
     /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives,
@@ -165,6 +168,7 @@ impl Command {
             group: Group::Server,
             flags: Flags::NONE,
             own_categories: None,
+            event: "",
             keys: KeySpec::None,
             syntax: "",
             summary: "",
@@ -183,6 +187,11 @@ impl Command {
     /// Replaces the categories of the group.
     pub(super) const fn own_categories(self, categories: Categories) -> Command {
         Command { own_categories: Some(categories), ..self }
+    }
+
+    /// Sets the name of its keyspace notifications.
+    pub(super) const fn event(self, event: &'static str) -> Command {
+        Command { event, ..self }
     }
 
     pub(super) const fn keys(self, keys: KeySpec) -> Command {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::{Clients, LiveSettings, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog};
+use super::{Clients, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog, Tracking};
 use crate::auth::CurrentPassword;
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
@@ -30,6 +30,10 @@ pub struct ServerState {
     pub allows_flush: bool,
     /// The subscriptions.
     pub pubsub: PubSub,
+    /// The clients that cache keys.
+    pub tracking: Tracking,
+    /// The connections that monitor the server.
+    pub monitors: Monitors,
     /// The settings of `CONFIG GET`, without secrets.
     pub settings: LiveSettings,
     /// Information about the server for `INFO` and the banner.

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::{Args, CommandError, Context, OwnedArgs};
-use crate::engine::{AnyTxn, Seen};
+use crate::engine::{AnyTxn, Cause, Seen};
 use crate::reply::Reply;
 
 /// Units of work in one turn of a connection. One unit takes about 100 ns, a turn less than 1 ms.
@@ -33,6 +33,7 @@ pub trait Steps: Send {
 pub struct LongRequest {
     pub(super) steps: Box<dyn Steps>,
     pub(super) seen: Seen,
+    pub(super) cause: Cause,
     /// The arguments, as the slow log has them.
     pub(super) args: Vec<Vec<u8>>,
     /// How long the turns so far took.

@@ -120,7 +120,7 @@ const WATCHED_MAX: usize = 10_000;
 /// Maximum size of the names of these keys, in bytes.
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
-fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+fn exec(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(transaction) = context.client.transaction.take() else {
         return Err(CommandError::fixed("ERR EXEC without MULTI"));
     };
@@ -150,7 +150,12 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
             (context.client.transaction, context.client.watch) = (Some(transaction), watch);
             Err(error)
         }
-        reply => context.publish_deferred(reply?),
+        reply => {
+            if !context.server.monitors.is_empty() {
+                context.show_to_monitors(args);
+            }
+            context.publish_deferred(reply?)
+        }
     }
 }
 

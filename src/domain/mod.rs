@@ -8,6 +8,7 @@
 
 mod ids;
 mod key;
+mod keyspace_events;
 mod limits;
 mod owner;
 mod short_bytes;
@@ -17,6 +18,7 @@ mod time;
 
 pub use ids::{FencingToken, SessionId, WaiterId};
 pub use key::LockName;
+pub use keyspace_events::KeyspaceEvents;
 pub use limits::{
     DATABASES, Invalid, KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX,
 };

@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 
 use super::keyspace::{Guarded, OnValue, Table, ttl_until};
 use super::late_owners::Lost;
+use super::notifications::{Cause, Transition};
 use super::sessions::MemberKind;
 use super::values::KeyWork;
-use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
+use super::{Engine, Unavailable, WaitOutcome, losses};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
@@ -41,10 +42,10 @@ impl Engine {
         table: &Table,
         name: &LockName,
         op: &Op,
-        instant: Option<Timestamp>,
+        (instant, cause): (Option<Timestamp>, Cause),
         inspect: &impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<(R, Seq), Retry> {
-        self.under_guard(table, name, instant, |mut work| {
+        self.under_guard(table, name, (instant, cause), |mut work| {
             let outcome = match work.key.lock() {
                 Some(mut guarded) => self.run_under_guard(table, name, op, work.now, &mut guarded)?,
                 None => self.run_on_value(op, &mut work)?,
@@ -64,7 +65,7 @@ impl Engine {
         &self,
         table: &Table,
         name: &LockName,
-        instant: Option<Timestamp>,
+        (instant, cause): (Option<Timestamp>, Cause),
         work: impl FnOnce(KeyWork<'_, '_>) -> Result<R, Retry>,
     ) -> Result<(R, Seq), Retry> {
         let core = &*self.core;
@@ -72,6 +73,7 @@ impl Engine {
             // Under the guard: what was changed here before the journal went down is not to be seen.
             self.check_up()?;
             let now = instant.unwrap_or_else(|| core.clock.now());
+            key.cause = cause;
             let before = key.content.deadline();
             let mut under_guard = KeyWork { engine: self, table, name, now, key: &mut key };
             let result = match under_guard.expire_value() {
@@ -118,7 +120,8 @@ impl Engine {
             OnValue::Refuse => return Err(Unavailable::WrongType.into()),
             OnValue::Keep(outcome) => return Ok(outcome),
             OnValue::Delete => {
-                work.end_value()?;
+                let event = work.key.cause.deletion();
+                work.end_value(&[event])?;
                 return Ok(Outcome::Released(1));
             }
             OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: work.set_ttl(ttl)? }),
@@ -132,8 +135,9 @@ impl Engine {
         self.admit(&op, &Slot::default(), work.now)?;
         // The value is gone and the lease is there in one commit.
         let _one_commit = self.one_commit();
-        work.end_value()?;
+        work.end_value(&[])?;
         let Some(mut guarded) = work.key.lock() else { unreachable!("vacant now") };
+        guarded.cause.replaces = true;
         let outcome = self.step_and_return(work.table, work.name, &op, work.now, &mut guarded)?;
         self.core.lock_stats.outcome(&outcome);
         Ok(outcome)
@@ -257,10 +261,9 @@ impl Engine {
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
         let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
-        if core.events.is_heard() {
-            let events = effects.iter().filter_map(|effect| event_of(name, effect, &effects, guarded.slot));
-            events.for_each(|event| core.events.push(seq, event));
-        }
+        let (slot, cause) = (&*guarded.slot, guarded.cause);
+        let transition = Transition { name, op, outcome: &outcome, effects: &effects, slot, cause };
+        core.events.lock_changed(seq, &transition);
         for effect in effects.iter() {
             core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
@@ -330,7 +333,7 @@ impl Engine {
 
 /// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end. As in Redis, a SET is a change
 /// even if it changes nothing.
-fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
+pub(super) fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
     matches!((op, outcome), (Op::Set { .. }, Outcome::Granted { .. }))
         || effects.iter().any(|effect| match effect {
             Effect::Granted { .. } | Effect::Renewed { .. } | Effect::Ended { .. } => true,
@@ -397,24 +400,6 @@ fn record_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Op
         Effect::DelayEnded => Some(Record::DelayEnded(name.clone())),
         Effect::Joined { .. } | Effect::WaiterLeft { .. } => None,
     }
-}
-
-fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Option<Event> {
-    let (kind, token, deadline) = match effect {
-        Effect::Granted { token, .. } => (EventKind::Acquired, *token, all.granted(*token, slot)?.deadline),
-        Effect::Renewed { token, deadline, .. } => (EventKind::Renewed, *token, *deadline),
-        Effect::Ended { lease, how } => {
-            let kind = match how {
-                EndReason::Released | EndReason::Session { .. } => EventKind::Released,
-                EndReason::Expired => EventKind::Expired,
-                EndReason::Forced => EventKind::Forced,
-                EndReason::Replaced => EventKind::Replaced,
-            };
-            (kind, lease.token, lease.deadline)
-        }
-        _ => return None,
-    };
-    Some(Event { number: 0, name: name.clone(), kind, token, deadline })
 }
 
 /// Who waits no more, and what it is told.

@@ -1,17 +1,18 @@
-//! What happened to locks, for those who listen.
+//! The bus of events: what happened to keys, for pub/sub, event streams and client-side caches.
 //!
-//! Guarantees: the events of one lock come in the order in which they happened, each after it is durable. Nothing is
-//! kept while nobody listens. The queue is bounded in bytes; if events do not fit, those who listen learn that they have
-//! missed some. Not here: who listens, and channels.
+//! Guarantees: the events of one key come in the order in which they happened, each after it is
+//! durable. An event of a kind that has no listeners is not made; without any listener, a change
+//! costs one load. The queue is bounded in bytes; if events do not fit, the listeners learn that they
+//! have missed some. Not here: listeners and channels, and which changes make which events.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::Engine;
-use crate::domain::{FencingToken, LockName, Timestamp};
+use crate::domain::{FencingToken, KeyspaceEvents, LockName, Timestamp};
 use crate::journal::Seq;
 
 /// What happened to a lease.
@@ -45,9 +46,39 @@ impl EventKind {
     }
 }
 
+/// Something that happened to a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// To a lease of it.
+    Lease(LeaseEvent),
+    /// As a keyspace notification of Redis.
+    Notification {
+        /// The key.
+        name: LockName,
+        /// What happened, in Redis' word.
+        event: &'static str,
+    },
+    /// What a client knows of the key is out of date.
+    Invalidation {
+        /// The key; `None`: all keys.
+        name: Option<LockName>,
+        /// The client behind the change; 0: none.
+        client: u64,
+    },
+}
+
+/// What listeners want to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// [`Event::Lease`].
+    Leases,
+    /// [`Event::Invalidation`].
+    Invalidations,
+}
+
 /// Something that happened to a lease. Never names the owner: that is a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct LeaseEvent {
     /// Larger than those of all earlier events of the lock.
     pub number: u64,
     /// The lock.
@@ -60,12 +91,12 @@ pub struct Event {
     pub deadline: Timestamp,
 }
 
-/// What those who listen are to learn next.
+/// What the listeners learn next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// These events, the oldest first.
+    /// These events, oldest first.
     Events(Vec<Event>),
-    /// So many events were dropped since the last ones. Whoever listens at this moment may have missed some.
+    /// This number of events was dropped since the last ones. All listeners may have missed some.
     Lost(u64),
 }
 
@@ -75,10 +106,43 @@ pub(super) const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Default)]
 pub(super) struct Events {
-    listeners: AtomicUsize,
+    /// See [`Interests`].
+    interests: AtomicU64,
     last: AtomicU64,
     queue: Mutex<Queue>,
     arrived: Notify,
+}
+
+/// The interests of all listeners: the classes of notifications in the low bits, then the number of
+/// listeners for each [`Interest`].
+#[derive(Clone, Copy)]
+pub(super) struct Interests(u64);
+
+const LISTENERS_BITS: u32 = 24;
+
+impl Interest {
+    /// The place of its number of listeners.
+    fn shift(self) -> u32 {
+        match self {
+            Interest::Leases => u16::BITS,
+            Interest::Invalidations => u16::BITS + LISTENERS_BITS,
+        }
+    }
+}
+
+impl Interests {
+    pub(super) fn are_none(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn include(self, interest: Interest) -> bool {
+        self.0 >> interest.shift() & ((1 << LISTENERS_BITS) - 1) != 0
+    }
+
+    /// The classes of notifications.
+    pub(super) fn notifications(self) -> KeyspaceEvents {
+        KeyspaceEvents::from_bits(self.0 as u16)
+    }
 }
 
 #[derive(Default)]
@@ -124,17 +188,22 @@ const SPARE_EVENTS_MAX: usize = 1024;
 impl Event {
     /// Bytes that are counted for it in the queue.
     fn size(&self) -> usize {
-        size_of::<(Seq, Event)>() + self.name.key().len()
+        let key = match self {
+            Event::Lease(LeaseEvent { name, .. }) | Event::Notification { name, .. } => name.key().len(),
+            Event::Invalidation { name, .. } => name.as_ref().map_or(0, |name| name.key().len()),
+        };
+        size_of::<(Seq, Event)>() + key
     }
 }
 
 impl Events {
-    pub(super) fn is_heard(&self) -> bool {
-        self.listeners.load(Ordering::Acquire) > 0
+    #[inline]
+    pub(super) fn interests(&self) -> Interests {
+        Interests(self.interests.load(Ordering::Acquire))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     #[cfg(test)]
@@ -142,27 +211,44 @@ impl Events {
         self.queue().bytes
     }
 
-    pub(super) fn push(&self, seq: Seq, event: Event) {
+    pub(super) fn push(&self, seq: Seq, mut event: Event) {
         let mut queue = self.queue();
-        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
-        queue.push(seq, Event { number, ..event });
+        if let Event::Lease(LeaseEvent { number, .. }) = &mut event {
+            *number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        }
+        queue.push(seq, event);
         drop(queue);
         self.arrived.notify_one();
     }
 }
 
 impl Engine {
-    /// One more, or one less, wants events.
-    pub fn listen(&self, more: bool) {
-        if more {
-            self.core.events.listeners.fetch_add(1, Ordering::AcqRel);
+    /// Adds or removes a listener.
+    pub fn listen(&self, interest: Interest, is_added: bool) {
+        let (interests, one) = (&self.core.events.interests, 1 << interest.shift());
+        if is_added {
+            interests.fetch_add(one, Ordering::AcqRel);
         } else {
-            self.core.events.listeners.fetch_sub(1, Ordering::AcqRel);
+            interests.fetch_sub(one, Ordering::AcqRel);
         }
     }
 
-    /// The number of the latest event. Whoever reads it while looking at a lock has seen what the lock's events up to this one
-    /// tell of.
+    /// Selects the keyspace notifications that are made. Those without a channel to go to are not.
+    pub fn notify_of(&self, events: KeyspaceEvents) {
+        let has_channel = events.intersects(KeyspaceEvents::CHANNELS);
+        let classes = if has_channel { u64::from(events.bits()) } else { 0 };
+        let interests = &self.core.events.interests;
+        interests.fetch_or(classes, Ordering::AcqRel);
+        interests.fetch_and(classes | !u64::from(u16::MAX), Ordering::AcqRel);
+    }
+
+    /// The keyspace notifications that are made, and where they go.
+    pub fn notifications(&self) -> KeyspaceEvents {
+        self.core.events.interests().notifications()
+    }
+
+    /// The number of the latest event of a lease. A lock that is read afterwards, under its guard,
+    /// includes all of its events up to this one.
     pub fn last_event(&self) -> u64 {
         self.core.events.last.load(Ordering::Acquire)
     }

@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering;
 use super::apply::Retry;
 use super::blocking::Blocked;
 use super::keyspace::{Alone, ClosedSince, Table};
-use super::{BUSY_AFTER_MS, Engine, Unavailable};
+use super::notifications::Cause;
+use super::{BUSY_AFTER_MS, Engine, Event, Interest, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
 use crate::lock::{Op, Outcome, Request, Slot};
@@ -27,6 +28,8 @@ pub struct Txn<'a> {
     /// It has been behind the gate of the table: from then on it waits as long as the gate is closed, since
     /// what it has done already must not be done again.
     has_entered: Cell<bool>,
+    /// What is behind the changes that follow.
+    cause: Cell<Cause>,
     /// `None`: each operation takes the shared side of the table and reads the clock.
     exclusive: Option<Exclusive<'a>>,
 }
@@ -91,7 +94,8 @@ impl Engine {
 
     /// Begins a transaction that has seen what an earlier one of the same request saw.
     pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
-        SharedTxn(Txn { engine: self, seen: Cell::new(seen), has_entered: Cell::new(false), exclusive: None })
+        let (seen, has_entered, cause) = (Cell::new(seen), Cell::new(false), Cell::default());
+        SharedTxn(Txn { engine: self, seen, has_entered, cause, exclusive: None })
     }
 
     /// Begins a transaction that keeps all others out. Fails if another one does so for long.
@@ -111,7 +115,8 @@ impl Engine {
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
         let exclusive = Exclusive { table, now, wall_millis, _one_commit: self.one_commit() };
-        ExclusiveTxn(Txn { engine: self, seen, has_entered: Cell::new(true), exclusive: Some(exclusive) })
+        let (has_entered, cause) = (Cell::new(true), Cell::default());
+        ExclusiveTxn(Txn { engine: self, seen, has_entered, cause, exclusive: Some(exclusive) })
     }
 
     /// Why nothing can be done while the gate of the table is closed.
@@ -172,6 +177,7 @@ impl SharedTxn<'_> {
             false => self.engine.close_gate().inspect_err(|_| self.0.has_entered.set(false))?,
         };
         self.enter(exclusive.seen.get().epoch)?;
+        exclusive.set_cause(self.cause.get());
         let result = work(&exclusive);
         self.observe(exclusive.seen.get().seq);
         Ok(result)
@@ -207,6 +213,44 @@ impl<'a> Txn<'a> {
         self.engine
     }
 
+    /// Says what is behind the changes that follow.
+    pub fn set_cause(&self, cause: Cause) {
+        self.cause.set(cause);
+    }
+
+    /// Gives the changes that follow this name as keyspace notifications.
+    pub fn set_event(&self, event: &'static str) {
+        self.cause.set(Cause { event, is_generic: false, ..self.cause.get() });
+    }
+
+    /// [`Txn::set_event`] for changes that do not depend on the type of the key.
+    pub(super) fn set_generic_event(&self, event: &'static str) {
+        self.cause.set(Cause { event, is_generic: true, ..self.cause.get() });
+    }
+
+    /// Runs a part of a change that is announced elsewhere.
+    pub(super) fn silently<R>(&self, work: impl FnOnce() -> R) -> R {
+        let cause = self.cause.replace(Cause { is_silent: true, ..self.cause.get() });
+        let result = work();
+        self.cause.set(cause);
+        result
+    }
+
+    /// Tells clients that cache keys that all of them are out of date, once what was done so far is
+    /// durable.
+    pub fn invalidate_all(&self) {
+        let events = &self.engine.core.events;
+        if events.interests().include(Interest::Invalidations) {
+            let event = Event::Invalidation { name: None, client: self.cause.get().client };
+            events.push(self.seen.get().seq, event);
+        }
+    }
+
+    /// What is behind the changes that follow.
+    pub fn cause(&self) -> Cause {
+        self.cause.get()
+    }
+
     /// The time; in an exclusive transaction, the instant at which all of its operations happen.
     pub fn now(&self) -> Timestamp {
         self.exclusive.as_ref().map_or_else(|| self.engine.core.clock.now(), |exclusive| exclusive.now)
@@ -240,7 +284,7 @@ impl<'a> Txn<'a> {
         op: &Op,
         inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        let done = self.in_steps(|table, instant| self.engine.run_in(table, name, op, instant, &inspect));
+        let done = self.in_steps(|table, now| self.engine.run_in(table, name, op, now, &inspect));
         let (result, seq) = done.map_err(|why| self.refuse(why))?;
         self.observe(seq);
         Ok(result)
@@ -250,17 +294,15 @@ impl<'a> Txn<'a> {
     /// be kept busy.
     pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(), Unavailable> {
         self.has_entered.set(true);
-        self.in_at_most(usize::MAX, |table, instant| {
-            self.engine.run_in(table, name, op, instant, &|_, _, _| ())
-        })
-        .map(drop)
+        self.in_at_most(usize::MAX, |table, now| self.engine.run_in(table, name, op, now, &|_, _, _| ()))
+            .map(drop)
     }
 
     /// Runs one operation, again as long as more has to be freed first, but not longer than a turn. `run` gets
-    /// the instant of an exclusive transaction.
+    /// the instant of an exclusive transaction, and what is behind the operation.
     pub(super) fn in_steps<R>(
         &self,
-        run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
+        run: impl FnMut(&Table, (Option<Timestamp>, Cause)) -> Result<(R, Seq), Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
         self.in_at_most(steps, run)
@@ -269,9 +311,9 @@ impl<'a> Txn<'a> {
     fn in_at_most<R>(
         &self,
         steps: usize,
-        mut run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
+        mut run: impl FnMut(&Table, (Option<Timestamp>, Cause)) -> Result<(R, Seq), Retry>,
     ) -> Result<(R, Seq), Unavailable> {
-        let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
+        let instant = (self.exclusive.as_ref().map(|exclusive| exclusive.now), self.cause.get());
         let mut step = |table: &Table| {
             self.enter(table.epoch)?;
             run(table, instant)

@@ -45,7 +45,7 @@ use self::users::Users;
 use self::watch::Watchers;
 use crate::auth::UsersConfig;
 use crate::domain::{Limits, Timestamp};
-use crate::engine::{Engine, Event, Txn, Unavailable};
+use crate::engine::{Engine, LeaseEvent, Txn, Unavailable};
 use crate::metrics::ServerMetrics;
 
 /// The routes without sockets, for fuzzing.
@@ -118,7 +118,7 @@ impl HttpState {
     }
 
     /// Passes a lock event to the watchers of the lock.
-    pub fn notify(&self, event: &Event) {
+    pub fn notify(&self, event: &LeaseEvent) {
         self.watchers.notify(event);
     }
 

@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::{HttpState, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
-use crate::engine::{Engine, Event, EventKind};
+use crate::engine::{Engine, EventKind, Interest, LeaseEvent};
 
 /// Size of the events queued for one reader, in bytes.
 const BEHIND_BYTES_MAX: usize = 64 << 10;
@@ -137,11 +137,11 @@ impl Watchers {
         let queue = Arc::new(EventQueue::default());
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
         watched.entry(name.clone()).or_default().insert(id, Reader(Arc::clone(&queue)));
-        self.engine.listen(true);
+        self.engine.listen(Interest::Leases, true);
         Ok((Place { watchers: Arc::clone(self), name: name.clone(), id }, queue))
     }
 
-    pub(super) fn notify(&self, event: &Event) {
+    pub(super) fn notify(&self, event: &LeaseEvent) {
         let mut names = self.names();
         let Some(readers) = names.as_mut().and_then(|names| names.get_mut(&event.name)) else { return };
         let text: Arc<str> =
@@ -176,7 +176,7 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.watchers.engine.listen(false);
+        self.watchers.engine.listen(Interest::Leases, false);
         let mut names = self.watchers.names();
         let Some(names) = names.as_mut() else { return };
         if let Some(readers) = names.get_mut(&self.name) {

@@ -20,12 +20,12 @@ use tokio::sync::{Notify, watch};
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
 use crate::command::{
-    self, Clients, LiveSettings, Pauses, PubSub, Publication, ScriptEngine, ServerInfo, ServerState,
-    ServerStats, SlowLog,
+    self, Clients, Delivery, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerInfo, ServerState,
+    ServerStats, SlowLog, Tracking,
 };
 use crate::config::Config;
 use crate::domain::DATABASES;
-use crate::engine::{Engine, EngineConfig, Expiry, Heard};
+use crate::engine::{Engine, EngineConfig, Event, Expiry, Heard};
 use crate::entropy::Entropy;
 use crate::http::{self, HttpState};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
@@ -208,6 +208,8 @@ impl Server {
             allows_flush: config.allows_flush,
             scripts: ScriptEngine::new(config.scripts.clone()),
             pubsub: PubSub::default(),
+            tracking: Tracking::default(),
+            monitors: Monitors::default(),
             settings: LiveSettings::new(settings),
             info,
             metrics,
@@ -216,6 +218,7 @@ impl Server {
             slow_log: SlowLog::default(),
             shutdown: Notify::new(),
         });
+        engine.notify_of(server.settings.keyspace_events());
         let limits = config.listener.clone();
         let config = config.clone();
         Ok(Server { engine, server, listeners, limits, http, config, _expiry: expiry })
@@ -288,15 +291,17 @@ impl Server {
                     match server.engine.next_events(EVENTS_PER_TURN).await {
                         Heard::Events(events) => {
                             for event in &events {
-                                let mut publication = Publication::event(event);
-                                while publication.advance(&server.pubsub).is_none() {
-                                    tokio::task::yield_now().await;
+                                for delivery in Delivery::of(event, &server.engine) {
+                                    complete(delivery, &server).await;
                                 }
-                                state.iter().for_each(|state| state.notify(event));
+                                if let Event::Lease(event) = event {
+                                    state.iter().for_each(|state| state.notify(event));
+                                }
                             }
                         }
                         Heard::Lost(events) => {
                             let redis = server.pubsub.cut_off_listeners();
+                            complete(Delivery::after_loss(), &server).await;
                             let http = state.iter().map(|state| state.cut_off_watchers()).sum::<usize>();
                             tracing::warn!(
                                 events,
@@ -334,6 +339,13 @@ impl Server {
             return;
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Makes all steps of a delivery; other tasks run in between.
+async fn complete(mut delivery: Delivery, server: &ServerState) {
+    while !delivery.advance(server) {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::command::pause::PauseMode;
 use crate::command::registry::{ClientInfo, Unblock};
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, options};
+use crate::command::{
+    Args, Command, CommandError, Context, Flags, Group, Progress, Steps, options, tracking,
+};
 use crate::domain::{Timestamp, Ttl};
 use crate::reply::{Reply, Rope};
 
@@ -93,6 +95,10 @@ pub(super) const CLIENT: Command = Command::container(
             .syntax("ON | OFF | SKIP")
             .summary("Turns replies to the connection on or off, or skips the next one.")
             .example("CLIENT REPLY ON"),
+        tracking::TRACKING,
+        tracking::CACHING,
+        tracking::TRACKINGINFO,
+        tracking::GETREDIR,
     ],
 )
 .group(Group::Connection)

@@ -41,6 +41,8 @@ fn server() -> Arc<ServerState> {
         allows_flush: true,
         scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
+        tracking: Default::default(),
+        monitors: Default::default(),
         settings: LiveSettings::new(vec![]),
         info: ServerInfo {
             port: 0,

@@ -1,12 +1,12 @@
-//! Subscriptions, and the delivery of messages and lock events.
+//! Subscriptions, and the delivery of messages and events.
 //!
 //! Guarantees: a subscriber receives the messages of one publisher, and the events of one lock, in
 //! order. No call does more than about half a millisecond of work, regardless of the subscriptions:
-//! a [`Publication`] takes turns. The task of each connection matches its patterns against lock
-//! events, so they cost other connections nothing. A subscriber whose queue reaches its limit in
+//! a [`Publication`] takes turns. The task of each connection matches its patterns against events, so
+//! they cost other connections nothing. A subscriber whose queue reaches its limit in
 //! bytes is disconnected. Not here: commands, sockets.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::command::ClientInfo;
 use crate::command::glob::{Glob, Progress, Work};
-use crate::engine::Event;
+use crate::domain::{KeyspaceEvents, LockName};
+use crate::engine::LeaseEvent;
 
 /// Subscribers that are served before the work that is left is checked, under one lock.
 const SUBSCRIBERS_PER_STEP: usize = 128;
@@ -30,7 +31,7 @@ const SPARE_MESSAGES_MAX: usize = 1024;
 pub(in crate::command) const SUBSCRIPTION_BYTES: usize = 192;
 
 /// By the ids of the clients.
-type Subscribers = Vec<(u64, Arc<SubscriberQueue>)>;
+type Subscribers = Vec<(u64, Arc<ClientInfo>)>;
 
 /// The subscriptions of all connections.
 #[derive(Default)]
@@ -40,14 +41,15 @@ pub struct PubSub {
 
 #[derive(Default)]
 struct Topics {
-    channels: HashMap<Arc<[u8]>, Subscribers>,
+    channels: BTreeMap<Arc<[u8]>, Subscribers>,
+    shard_channels: BTreeMap<Arc<[u8]>, Subscribers>,
     /// Ordered by text; see [`next_candidate`].
     patterns: BTreeMap<Glob, Subscribers>,
-    /// Connections with patterns for lock events, by the common prefix of these patterns. They
+    /// Connections with patterns for events, by the common prefix of these patterns. They
     /// match the events themselves.
     prefixes: BTreeMap<Arc<[u8]>, Subscribers>,
-    /// Connections with subscriptions to lock events.
-    listeners: BTreeMap<u64, Arc<SubscriberQueue>>,
+    /// Connections with subscriptions to events.
+    listeners: BTreeMap<u64, Arc<ClientInfo>>,
 }
 
 /// A message, shared by all subscribers.
@@ -61,10 +63,18 @@ pub(in crate::command) struct Notice {
 pub(in crate::command) enum Via {
     /// The channel.
     Channel,
+    /// The shard channel.
+    ShardChannel,
     /// A pattern that matches.
     Pattern(Glob),
     /// Patterns with this common prefix. The subscriber matches them itself.
     Prefix(Arc<[u8]>),
+    /// MONITOR. The payload is a line.
+    Monitor,
+    /// CLIENT TRACKING. The payload is a key; without a channel, all keys are out of date.
+    Tracking,
+    /// CLIENT TRACKING, for a client whose redirection ended. The payload is the id of its target.
+    BrokenRedirection,
 }
 
 #[derive(Clone)]
@@ -78,17 +88,16 @@ impl Entry {
     fn size(&self) -> usize {
         let via = match &self.via {
             Via::Pattern(glob) => glob.text().len(),
-            Via::Channel | Via::Prefix(_) => 0,
+            _ => 0,
         };
         size_of::<Entry>() + size_of::<Notice>() + via + self.notice.channel.len() + self.notice.payload.len()
     }
 }
 
 /// The messages that one connection has not sent yet.
-pub(in crate::command) struct SubscriberQueue {
+pub(in crate::command) struct MessageQueue {
     queue: Mutex<Queue>,
     bytes_max: usize,
-    info: Arc<ClientInfo>,
 }
 
 #[derive(Default)]
@@ -98,43 +107,20 @@ struct Queue {
     is_closed: bool,
 }
 
-impl SubscriberQueue {
-    pub(in crate::command) fn new(info: Arc<ClientInfo>, bytes_max: usize) -> SubscriberQueue {
-        SubscriberQueue { queue: Mutex::default(), bytes_max, info }
+impl MessageQueue {
+    pub(in crate::command) fn new(bytes_max: usize) -> MessageQueue {
+        MessageQueue { queue: Mutex::default(), bytes_max }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-
-    /// Adds a message. Returns `false` if it exceeds the limit, which closes the connection.
-    #[must_use]
-    fn push(&self, entry: Entry) -> bool {
-        let mut queue = self.queue();
-        if queue.is_closed {
-            return true;
-        }
-        queue.bytes += entry.size();
-        if queue.bytes > self.bytes_max {
-            drop(queue);
-            self.close();
-            return false;
-        }
-        queue.entries.push_back(entry);
-        drop(queue);
-        self.info.wake();
-        true
-    }
-
-    /// Closes the connection, which has missed a message.
-    fn close(&self) {
-        *self.queue() = Queue { is_closed: true, ..Queue::default() };
-        self.info.kill();
+    /// Drops all messages.
+    pub(in crate::command) fn clear(&self) {
+        let mut queue = self.queue.lock();
+        (queue.entries, queue.bytes) = (VecDeque::new(), 0);
     }
 
     /// Removes the oldest message.
     pub(in crate::command) fn take(&self) -> Option<Entry> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let entry = queue.entries.pop_front();
         match &entry {
             Some(entry) => queue.bytes -= entry.size(),
@@ -145,34 +131,79 @@ impl SubscriberQueue {
     }
 }
 
+impl ClientInfo {
+    /// Queues a message. Returns `false` if it exceeds the limit, which closes the connection.
+    #[must_use]
+    pub(in crate::command) fn queue_message(&self, entry: Entry) -> bool {
+        let mut queue = self.messages.queue.lock();
+        if queue.is_closed {
+            return true;
+        }
+        queue.bytes += entry.size();
+        if queue.bytes > self.messages.bytes_max {
+            drop(queue);
+            self.cut_off();
+            return false;
+        }
+        queue.entries.push_back(entry);
+        drop(queue);
+        self.wake();
+        true
+    }
+
+    /// [`ClientInfo::queue_message`], which logs the end of the connection.
+    pub(in crate::command) fn send_message(&self, entry: Entry) {
+        if !self.queue_message(entry) {
+            self.log_cut_off();
+        }
+    }
+
+    fn log_cut_off(&self) {
+        tracing::warn!(
+            client = %self.addr,
+            "subscriber too slow: closing connection (--subscriber-bytes-max)"
+        );
+    }
+
+    /// Closes the connection, which has missed a message.
+    fn cut_off(&self) {
+        *self.messages.queue.lock() = Queue { is_closed: true, ..Queue::default() };
+        self.kill();
+    }
+}
+
 /// A channel or a pattern.
 #[derive(Clone)]
 pub(in crate::command) enum Topic {
     Channel(Arc<[u8]>),
+    ShardChannel(Arc<[u8]>),
     Pattern(Glob),
 }
 
+/// What the channels of events begin with.
+const EVENTS: [&[u8]; 2] = [b"__lock", b"__key"];
+
 impl Topic {
-    /// Whether it may match a lock event.
+    /// Whether it may match an event.
     pub(in crate::command) fn concerns_events(&self) -> bool {
-        const EVENTS: &[u8] = b"__lock";
         match self {
-            Topic::Channel(channel) => is_for_events(channel),
+            Topic::Channel(channel) => EVENTS.iter().any(|events| channel.starts_with(events)),
+            Topic::ShardChannel(_) => false,
             Topic::Pattern(glob) => {
                 let prefix = glob.prefix();
-                prefix.starts_with(EVENTS) || EVENTS.starts_with(prefix)
+                EVENTS.iter().any(|events| prefix.starts_with(events) || events.starts_with(prefix))
             }
         }
     }
 }
 
 /// Whether only the server publishes on this channel.
-pub(in crate::command) fn is_for_events(channel: &[u8]) -> bool {
+pub(in crate::command) fn is_reserved(channel: &[u8]) -> bool {
     channel.starts_with(b"__lock__:") || channel.starts_with(b"__lock@")
 }
 
 /// `__lock__:<key>`, or `__lock@<n>__:<key>` outside database 0.
-fn channel_of(event: &Event) -> Vec<u8> {
+fn channel_of(event: &LeaseEvent) -> Vec<u8> {
     let mut channel = match event.name.database() {
         0 => b"__lock__:".to_vec(),
         database => format!("__lock@{database}__:").into_bytes(),
@@ -181,13 +212,13 @@ fn channel_of(event: &Event) -> Vec<u8> {
     channel
 }
 
-fn add(subscribers: &mut Subscribers, client: u64, queue: &Arc<SubscriberQueue>) {
+fn add(subscribers: &mut Subscribers, client: u64, info: &Arc<ClientInfo>) {
     if let Err(place) = subscribers.binary_search_by_key(&client, |(id, _)| *id) {
         // Common case: one subscriber.
         if subscribers.is_empty() {
             subscribers.reserve_exact(1);
         }
-        subscribers.insert(place, (client, Arc::clone(queue)));
+        subscribers.insert(place, (client, Arc::clone(info)));
     }
 }
 
@@ -199,12 +230,20 @@ fn remove(subscribers: &mut Subscribers, client: u64) -> bool {
     subscribers.is_empty()
 }
 
+fn remove_from(channels: &mut BTreeMap<Arc<[u8]>, Subscribers>, channel: &Arc<[u8]>, client: u64) {
+    if channels.get_mut(channel).is_some_and(|subscribers| remove(subscribers, client)) {
+        channels.remove(channel);
+    }
+}
+
 impl Topics {
-    fn subscribers(&self, notice: &Notice, via: &Via) -> &[(u64, Arc<SubscriberQueue>)] {
+    fn subscribers(&self, notice: &Notice, via: &Via) -> &[(u64, Arc<ClientInfo>)] {
         let found = match via {
             Via::Channel => self.channels.get(&notice.channel),
+            Via::ShardChannel => self.shard_channels.get(&notice.channel),
             Via::Pattern(glob) => self.patterns.get(glob),
             Via::Prefix(prefix) => self.prefixes.get(prefix),
+            Via::Monitor | Via::Tracking | Via::BrokenRedirection => None,
         };
         found.map_or(&[], Vec::as_slice)
     }
@@ -215,23 +254,21 @@ impl PubSub {
         self.topics.lock()
     }
 
-    pub(in crate::command) fn subscribe(&self, topic: Topic, client: u64, queue: &Arc<SubscriberQueue>) {
+    pub(in crate::command) fn subscribe(&self, topic: Topic, client: u64, info: &Arc<ClientInfo>) {
         let mut topics = self.topics();
         let subscribers = match topic {
             Topic::Channel(channel) => topics.channels.entry(channel).or_default(),
+            Topic::ShardChannel(channel) => topics.shard_channels.entry(channel).or_default(),
             Topic::Pattern(glob) => topics.patterns.entry(glob).or_default(),
         };
-        add(subscribers, client, queue);
+        add(subscribers, client, info);
     }
 
     pub(in crate::command) fn unsubscribe(&self, topic: &Topic, client: u64) {
         let mut topics = self.topics();
         match topic {
-            Topic::Channel(channel) => {
-                if topics.channels.get_mut(channel).is_some_and(|subscribers| remove(subscribers, client)) {
-                    topics.channels.remove(channel);
-                }
-            }
+            Topic::Channel(channel) => remove_from(&mut topics.channels, channel, client),
+            Topic::ShardChannel(channel) => remove_from(&mut topics.shard_channels, channel, client),
             Topic::Pattern(glob) => {
                 if topics.patterns.get_mut(glob).is_some_and(|subscribers| remove(subscribers, client)) {
                     topics.patterns.remove(glob);
@@ -240,11 +277,11 @@ impl PubSub {
         }
     }
 
-    /// Adds or removes a connection with subscriptions to lock events.
-    pub(in crate::command) fn listen(&self, client: u64, queue: Option<&Arc<SubscriberQueue>>) {
+    /// Adds or removes a connection with subscriptions to events.
+    pub(in crate::command) fn listen(&self, client: u64, info: Option<&Arc<ClientInfo>>) {
         let mut topics = self.topics();
-        match queue {
-            Some(queue) => topics.listeners.insert(client, Arc::clone(queue)),
+        match info {
+            Some(info) => topics.listeners.insert(client, Arc::clone(info)),
             None => topics.listeners.remove(&client),
         };
     }
@@ -254,7 +291,7 @@ impl PubSub {
     pub(in crate::command) fn move_prefix(
         &self,
         client: u64,
-        queue: &Arc<SubscriberQueue>,
+        info: &Arc<ClientInfo>,
         before: Option<&Arc<[u8]>>,
         after: Option<&Arc<[u8]>>,
     ) {
@@ -265,15 +302,31 @@ impl PubSub {
             topics.prefixes.remove(prefix);
         }
         if let Some(prefix) = after {
-            add(topics.prefixes.entry(Arc::clone(prefix)).or_default(), client, queue);
+            add(topics.prefixes.entry(Arc::clone(prefix)).or_default(), client, info);
         }
     }
 
-    /// Closes all connections with subscriptions to lock events. Returns their number.
+    /// Closes all connections with subscriptions to events. Returns their number.
     pub fn cut_off_listeners(&self) -> usize {
         let listeners: Vec<_> = self.topics().listeners.values().cloned().collect();
-        listeners.iter().for_each(|queue| queue.close());
+        listeners.iter().for_each(|info| info.cut_off());
         listeners.len()
+    }
+
+    /// The next channels after `after`, at most [`SUBSCRIBERS_PER_STEP`].
+    pub(super) fn channels_after(&self, is_shard: bool, after: Option<&[u8]>) -> Vec<Arc<[u8]>> {
+        let topics = self.topics();
+        let channels = if is_shard { &topics.shard_channels } else { &topics.channels };
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = channels.range::<[u8], _>((after, Bound::Unbounded)).take(SUBSCRIBERS_PER_STEP);
+        next.map(|(channel, _)| Arc::clone(channel)).collect()
+    }
+
+    /// The number of subscribers of a channel.
+    pub(super) fn channel_subscribers(&self, is_shard: bool, channel: &[u8]) -> usize {
+        let topics = self.topics();
+        let channels = if is_shard { &topics.shard_channels } else { &topics.channels };
+        channels.get(channel).map_or(0, Vec::len)
     }
 
     /// The numbers of channels and of patterns with subscribers.
@@ -295,34 +348,39 @@ impl PubSub {
         let subscribers = topics.subscribers(notice, via);
         let rest = &subscribers[subscribers.partition_point(|(id, _)| *id <= *after)..];
         let served = &rest[..rest.len().min(SUBSCRIBERS_PER_STEP)];
-        for (id, queue) in served {
-            if !queue.push(Entry { via: via.clone(), notice: Arc::clone(notice) }) {
-                dropped.push(Arc::clone(&queue.info));
+        for (id, info) in served {
+            if !info.queue_message(Entry { via: via.clone(), notice: Arc::clone(notice) }) {
+                dropped.push(Arc::clone(info));
             }
             *after = *id;
         }
         let done = (served.len(), served.len() == rest.len());
         drop(topics);
         work.spend(WORK_PER_LOOKUP + done.0 * WORK_PER_SUBSCRIBER);
-        for info in dropped {
-            tracing::warn!(
-                client = %info.addr,
-                "subscriber too slow: closing connection (--subscriber-bytes-max)"
-            );
-        }
+        dropped.iter().for_each(|info| info.log_cut_off());
         done
     }
 }
 
-/// The delivery of a message or a lock event to its subscribers, in turns.
+/// The delivery of a message or an event to its subscribers, in turns.
 ///
 /// Subscribers that come or go meanwhile may or may not receive it. All others receive it once for
 /// each channel or pattern.
 pub struct Publication {
     notice: Arc<Notice>,
-    is_event: bool,
+    kind: Kind,
     sent: usize,
     stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A message of a client.
+    Message,
+    /// A message of a client for a shard channel, which no pattern matches.
+    ShardMessage,
+    /// Subscribers match their patterns themselves.
+    Event,
 }
 
 enum Stage {
@@ -346,18 +404,42 @@ enum Stage {
 impl Publication {
     /// A message of a client.
     pub(in crate::command) fn message(channel: &[u8], payload: &[u8]) -> Publication {
-        Publication::new(channel.into(), payload.into(), false)
+        Publication::new(channel.into(), payload.into(), Kind::Message)
+    }
+
+    /// A message of a client for a shard channel.
+    pub(in crate::command) fn shard_message(channel: &[u8], payload: &[u8]) -> Publication {
+        Publication::new(channel.into(), payload.into(), Kind::ShardMessage)
+    }
+
+    /// A keyspace notification: what goes to each of the channels that `events` selects.
+    pub(in crate::command) fn notifications(
+        events: KeyspaceEvents,
+        name: &LockName,
+        event: &str,
+    ) -> impl Iterator<Item = Publication> {
+        let (database, event) = (name.database(), event.as_bytes());
+        let to_key = events.contains(KeyspaceEvents::KEYSPACE).then(|| {
+            let channel = [format!("__keyspace@{database}__:").as_bytes(), name.key()].concat();
+            Publication::new(channel.into(), event.into(), Kind::Event)
+        });
+        let to_event = events.contains(KeyspaceEvents::KEYEVENT).then(|| {
+            let channel = [format!("__keyevent@{database}__:").as_bytes(), event].concat();
+            Publication::new(channel.into(), name.key().into(), Kind::Event)
+        });
+        to_key.into_iter().chain(to_event)
     }
 
     /// A lock event.
-    pub fn event(event: &Event) -> Publication {
+    pub(in crate::command) fn event(event: &LeaseEvent) -> Publication {
         let payload = format!("{} {}", event.kind.as_str(), event.token.get());
-        Publication::new(channel_of(event).into(), payload.into_bytes().into(), true)
+        Publication::new(channel_of(event).into(), payload.into_bytes().into(), Kind::Event)
     }
 
-    fn new(channel: Arc<[u8]>, payload: Box<[u8]>, is_event: bool) -> Publication {
-        let stage = Stage::Send { via: Via::Channel, after: 0 };
-        Publication { notice: Arc::new(Notice { channel, payload }), is_event, sent: 0, stage }
+    fn new(channel: Arc<[u8]>, payload: Box<[u8]>, kind: Kind) -> Publication {
+        let via = if kind == Kind::ShardMessage { Via::ShardChannel } else { Via::Channel };
+        let stage = Stage::Send { via, after: 0 };
+        Publication { notice: Arc::new(Notice { channel, payload }), kind, sent: 0, stage }
     }
 
     /// Size in bytes, as it is counted against limits.
@@ -369,11 +451,14 @@ impl Publication {
     /// count.
     pub(in crate::command) fn count_receivers(&self, pubsub: &PubSub) -> usize {
         let mut work = Work::turn();
+        if self.kind == Kind::ShardMessage {
+            return pubsub.subscribers(&self.notice, &Via::ShardChannel);
+        }
         let mut receivers = pubsub.subscribers(&self.notice, &Via::Channel);
         let mut after = None;
         while !work.is_spent()
             && let Stage::Match { glob, mut progress } =
-                find(pubsub, &self.notice, self.is_event, after.as_ref(), &mut work)
+                find(pubsub, &self.notice, self.kind, after.as_ref(), &mut work)
         {
             let matches = glob.advance(&self.notice.channel, &mut progress, &mut work);
             let via = Via::Pattern(glob);
@@ -387,7 +472,7 @@ impl Publication {
 
     /// Does one turn of work. Returns the number of times that it was sent, or `None` if another
     /// turn is needed.
-    pub fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
+    pub(in crate::command) fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
         self.advance_by(pubsub, &mut Work::turn())
     }
 
@@ -395,7 +480,7 @@ impl Publication {
         while !work.is_spent() {
             self.stage = match &mut self.stage {
                 Stage::Done => return Some(self.sent),
-                Stage::Find { after } => find(pubsub, &self.notice, self.is_event, after.as_ref(), work),
+                Stage::Find { after } => find(pubsub, &self.notice, self.kind, after.as_ref(), work),
                 Stage::Match { glob, progress } => match glob.advance(&self.notice.channel, progress, work) {
                     Some(true) => Stage::Send { via: Via::Pattern(glob.clone()), after: 0 },
                     Some(false) => Stage::Find { after: Some(Via::Pattern(glob.clone())) },
@@ -416,10 +501,13 @@ impl Publication {
 }
 
 /// The next pattern to match, or the next prefix to send to.
-fn find(pubsub: &PubSub, notice: &Notice, is_event: bool, after: Option<&Via>, work: &mut Work) -> Stage {
+fn find(pubsub: &PubSub, notice: &Notice, kind: Kind, after: Option<&Via>, work: &mut Work) -> Stage {
+    if kind == Kind::ShardMessage {
+        return Stage::Done;
+    }
     let topics = pubsub.topics();
     let channel = &notice.channel;
-    if is_event {
+    if kind == Kind::Event {
         let after = match after {
             Some(Via::Prefix(prefix)) => Some(&**prefix),
             _ => None,
@@ -446,7 +534,7 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
 }
 
 /// Finds the next text after `after` that is a prefix of `channel`.
-fn next_prefix<'t, V>(
+pub(in crate::command) fn next_prefix<'t, V>(
     prefixes: &'t BTreeMap<Arc<[u8]>, V>,
     after: Option<&[u8]>,
     channel: &[u8],

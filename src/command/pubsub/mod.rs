@@ -1,32 +1,38 @@
-//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and the subscriptions of
-//! one connection.
+//! `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE`, `PUBLISH`, `SPUBLISH` and their opposites, and the
+//! subscriptions of one connection.
 //!
 //! Guarantees: the subscriptions of a connection are bounded in number and in bytes. A command that
 //! would exceed either limit changes nothing. Lock events contain the token, never the owner. Not
 //! here: the delivery of messages, sockets.
 
 mod delivery;
+mod listing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
-use crate::command::{Args, Caller, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState};
-use crate::engine::AnyTxn;
+use crate::command::{
+    Args, Caller, ClientInfo, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState,
+};
+use crate::engine::{AnyTxn, Interest};
 use crate::reply::Reply;
-use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
+pub(in crate::command) use delivery::{Entry, MessageQueue, Notice, Via, next_prefix};
 pub use delivery::{PubSub, Publication};
+use delivery::{SUBSCRIPTION_BYTES, Topic};
 
 /// The subscriptions of one connection.
 #[derive(Default)]
 pub(in crate::command) struct Subscriptions {
-    queue: Option<Arc<SubscriberQueue>>,
+    /// The client has subscribed since the connection was opened or reset.
+    have_begun: bool,
     channels: BTreeSet<Arc<[u8]>>,
+    shard_channels: BTreeSet<Arc<[u8]>>,
     patterns: BTreeMap<Glob, ()>,
     /// Their size, as counted against the limit.
     bytes: usize,
-    /// Number of subscriptions that may match lock events, and of patterns among them.
+    /// Number of subscriptions that may match events, and of patterns among them.
     for_events: usize,
     patterns_for_events: usize,
     /// The common prefix of these patterns.
@@ -43,6 +49,9 @@ struct Matching {
     /// The progress with the current pattern; `None` between patterns.
     progress: Option<Progress>,
 }
+
+/// The channel of invalidations for a client that uses RESP2.
+pub(in crate::command) const INVALIDATIONS: &str = "__redis__:invalidate";
 
 /// The next message for a subscriber.
 pub enum Incoming {
@@ -85,49 +94,83 @@ impl Matching {
     }
 }
 
-fn message(notice: &Notice, pattern: Option<&Glob>) -> Incoming {
+/// A message as the client sees it; `None` if its connection shows no such messages.
+fn message(via: &Via, notice: &Notice, protocol: u8, is_subscribed: bool) -> Option<Reply> {
     let (channel, payload) = (Reply::bulk(&notice.channel), Reply::bulk(&notice.payload));
-    Incoming::Message(Reply::Push(match pattern {
-        None => vec![Reply::bulk("message"), channel, payload],
-        Some(glob) => vec![Reply::bulk("pmessage"), Reply::bulk(glob.text()), channel, payload],
+    Some(Reply::Push(match via {
+        Via::Channel | Via::Prefix(_) => vec![Reply::bulk("message"), channel, payload],
+        Via::ShardChannel => vec![Reply::bulk("smessage"), channel, payload],
+        Via::Pattern(glob) => vec![Reply::bulk("pmessage"), Reply::bulk(glob.text()), channel, payload],
+        Via::Monitor => return Some(Reply::Status(String::from_utf8_lossy(&notice.payload).into_owned())),
+        Via::Tracking => {
+            let keys = if notice.channel.is_empty() { Reply::Null } else { Reply::Array(vec![payload]) };
+            match protocol {
+                2 if is_subscribed => vec![Reply::bulk("message"), Reply::bulk(INVALIDATIONS), keys],
+                2 => return None,
+                _ => vec![Reply::bulk("invalidate"), keys],
+            }
+        }
+        Via::BrokenRedirection if protocol == 2 => return None,
+        Via::BrokenRedirection => {
+            let id = String::from_utf8_lossy(&notice.payload).parse().unwrap_or_default();
+            vec![Reply::bulk("tracking-redir-broken"), Reply::Integer(id)]
+        }
     }))
 }
 
 impl Subscriptions {
     pub(in crate::command) fn count(&self) -> usize {
-        self.channels.len() + self.patterns.len()
+        self.channels.len() + self.patterns.len() + self.shard_channels.len()
     }
 
-    pub(in crate::command) fn counts(&self) -> (usize, usize) {
-        (self.channels.len(), self.patterns.len())
+    /// The numbers of channels, patterns and shard channels.
+    pub(in crate::command) fn counts(&self) -> (usize, usize, usize) {
+        (self.channels.len(), self.patterns.len(), self.shard_channels.len())
+    }
+
+    /// The number that the confirmation of a subscription shows.
+    fn count_with(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Channel | Kind::Pattern => self.channels.len() + self.patterns.len(),
+            Kind::ShardChannel => self.shard_channels.len(),
+        }
     }
 
     /// Whether the client has subscribed since the connection was opened or reset.
-    pub(in crate::command) fn has_queue(&self) -> bool {
-        self.queue.is_some()
+    pub(in crate::command) fn have_begun(&self) -> bool {
+        self.have_begun
     }
 
     /// Removes the oldest message.
-    pub(in crate::command) fn next_message(&mut self, turn: &mut Turn) -> Incoming {
+    pub(in crate::command) fn next_message(
+        &mut self,
+        info: &ClientInfo,
+        protocol: u8,
+        turn: &mut Turn,
+    ) -> Incoming {
         let work = &mut turn.0;
+        let is_subscribed = self.count() > 0;
         loop {
-            if let Some(matching) = &mut self.matching {
+            let next = if let Some(matching) = &mut self.matching {
                 match matching.next(&self.patterns, work) {
-                    Ok(Some(glob)) => return message(&matching.notice, Some(&glob)),
-                    Ok(None) => self.matching = None,
+                    Ok(Some(glob)) => message(&Via::Pattern(glob), &matching.notice, protocol, is_subscribed),
+                    Ok(None) => {
+                        self.matching = None;
+                        continue;
+                    }
                     Err(()) => return Incoming::Unfinished,
                 }
-            }
-            let Some(entry) = self.queue.as_ref().and_then(|queue| queue.take()) else {
-                return Incoming::Nothing;
-            };
-            work.spend(1);
-            match entry.via {
-                Via::Channel => return message(&entry.notice, None),
-                Via::Pattern(glob) => return message(&entry.notice, Some(&glob)),
-                Via::Prefix(_) => {
-                    self.matching = Some(Matching { notice: entry.notice, pattern: None, progress: None });
+            } else {
+                let Some(Entry { via, notice }) = info.messages.take() else { return Incoming::Nothing };
+                work.spend(1);
+                if let Via::Prefix(_) = via {
+                    self.matching = Some(Matching { notice, pattern: None, progress: None });
+                    continue;
                 }
+                message(&via, &notice, protocol, is_subscribed)
+            };
+            if let Some(message) = next {
+                return Incoming::Message(message);
             }
         }
     }
@@ -153,28 +196,31 @@ impl Subscriptions {
     fn has(&self, kind: Kind, topic: &[u8]) -> bool {
         match kind {
             Kind::Channel => self.channels.contains(topic),
+            Kind::ShardChannel => self.shard_channels.contains(topic),
             Kind::Pattern => self.patterns.contains_key(topic),
         }
     }
 
     /// Adds a channel or pattern that is not subscribed to yet.
-    fn add(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
-        let Some(queue) = &self.queue else { return };
+    fn add(&mut self, server: &ServerState, info: &Arc<ClientInfo>, kind: Kind, text: &[u8]) {
+        let client = info.id;
         let shared: Arc<[u8]> = text.into();
         let topic = match kind {
             Kind::Channel => Topic::Channel(shared),
+            Kind::ShardChannel => Topic::ShardChannel(shared),
             Kind::Pattern => Topic::Pattern(Glob::of(shared)),
         };
         let is_for_events = topic.concerns_events();
         if is_for_events && self.for_events == 0 {
-            server.pubsub.listen(client, Some(queue));
-            server.engine.listen(true);
+            server.pubsub.listen(client, Some(info));
+            server.engine.listen(Interest::Leases, true);
         }
         self.for_events += usize::from(is_for_events);
         self.bytes += cost(text);
-        server.pubsub.subscribe(topic.clone(), client, queue);
+        server.pubsub.subscribe(topic.clone(), client, info);
         match topic {
             Topic::Channel(channel) => drop(self.channels.insert(channel)),
+            Topic::ShardChannel(channel) => drop(self.shard_channels.insert(channel)),
             Topic::Pattern(glob) => {
                 if is_for_events {
                     self.patterns_for_events += 1;
@@ -183,7 +229,7 @@ impl Subscriptions {
                         None => glob.prefix(),
                     };
                     let prefix = Some(Arc::from(prefix));
-                    self.move_prefix(server, client, prefix);
+                    self.move_prefix(server, info, prefix);
                 }
                 self.patterns.insert(glob, ());
             }
@@ -191,9 +237,11 @@ impl Subscriptions {
     }
 
     /// Removes a channel or pattern, if it is subscribed to.
-    fn remove(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
+    fn remove(&mut self, server: &ServerState, info: &Arc<ClientInfo>, kind: Kind, text: &[u8]) {
+        let client = info.id;
         let topic = match kind {
             Kind::Channel => self.channels.take(text).map(Topic::Channel),
+            Kind::ShardChannel => self.shard_channels.take(text).map(Topic::ShardChannel),
             Kind::Pattern => self.patterns.remove_entry(text).map(|(glob, ())| Topic::Pattern(glob)),
         };
         let Some(topic) = topic else { return };
@@ -204,36 +252,37 @@ impl Subscriptions {
             if let Topic::Pattern(_) = topic {
                 self.patterns_for_events -= 1;
                 if self.patterns_for_events == 0 {
-                    self.move_prefix(server, client, None);
+                    self.move_prefix(server, info, None);
                 }
             }
             if self.for_events == 0 {
                 server.pubsub.listen(client, None);
-                server.engine.listen(false);
+                server.engine.listen(Interest::Leases, false);
             }
         }
     }
 
-    fn move_prefix(&mut self, server: &ServerState, client: u64, prefix: Option<Arc<[u8]>>) {
-        if let Some(queue) = &self.queue
-            && prefix != self.prefix
-        {
-            server.pubsub.move_prefix(client, queue, self.prefix.as_ref(), prefix.as_ref());
+    fn move_prefix(&mut self, server: &ServerState, info: &Arc<ClientInfo>, prefix: Option<Arc<[u8]>>) {
+        if prefix != self.prefix {
+            server.pubsub.move_prefix(info.id, info, self.prefix.as_ref(), prefix.as_ref());
             self.prefix = prefix;
         }
     }
 
     /// Removes some subscriptions. Returns whether any are left.
-    pub(in crate::command) fn clear_some(&mut self, server: &ServerState, client: u64) -> bool {
+    pub(in crate::command) fn clear_some(&mut self, server: &ServerState, info: &Arc<ClientInfo>) -> bool {
         for _ in 0..TURN_WORK / TOPIC_WORK {
             if let Some(channel) = self.channels.first().cloned() {
-                self.remove(server, client, Kind::Channel, &channel);
+                self.remove(server, info, Kind::Channel, &channel);
+            } else if let Some(channel) = self.shard_channels.first().cloned() {
+                self.remove(server, info, Kind::ShardChannel, &channel);
             } else if let Some((glob, ())) = self.patterns.first_key_value() {
                 let pattern = Arc::clone(glob.text());
-                self.remove(server, client, Kind::Pattern, &pattern);
+                self.remove(server, info, Kind::Pattern, &pattern);
             } else {
-                self.queue = None;
+                self.have_begun = false;
                 self.matching = None;
+                info.messages.clear();
                 return false;
             }
         }
@@ -241,8 +290,8 @@ impl Subscriptions {
     }
 
     /// Removes all subscriptions.
-    pub(in crate::command) fn clear(&mut self, server: &ServerState, client: u64) {
-        while self.clear_some(server, client) {}
+    pub(in crate::command) fn clear(&mut self, server: &ServerState, info: &Arc<ClientInfo>) {
+        while self.clear_some(server, info) {}
     }
 }
 
@@ -254,11 +303,31 @@ fn cost(text: &[u8]) -> usize {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Channel,
+    ShardChannel,
     Pattern,
 }
 
-pub(in crate::command) const COMMANDS: &[Command] =
-    &[SUBSCRIBE, PSUBSCRIBE, UNSUBSCRIBE, PUNSUBSCRIBE, PUBLISH];
+impl Kind {
+    fn verbs(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::Channel => ("subscribe", "unsubscribe"),
+            Kind::ShardChannel => ("ssubscribe", "sunsubscribe"),
+            Kind::Pattern => ("psubscribe", "punsubscribe"),
+        }
+    }
+}
+
+pub(in crate::command) const COMMANDS: &[Command] = &[
+    SUBSCRIBE,
+    PSUBSCRIBE,
+    SSUBSCRIBE,
+    UNSUBSCRIBE,
+    PUNSUBSCRIBE,
+    SUNSUBSCRIBE,
+    PUBLISH,
+    SPUBLISH,
+    listing::PUBSUB,
+];
 
 const SUBSCRIBE: Command =
     Command::new("subscribe", -2, |context, args| subscribe(context, args, Kind::Channel))
@@ -278,6 +347,22 @@ const PSUBSCRIBE: Command =
              locks.",
         )
         .example("PSUBSCRIBE __lock__:jobs:*");
+
+const SSUBSCRIBE: Command =
+    Command::new("ssubscribe", -2, |context, args| subscribe(context, args, Kind::ShardChannel))
+        .group(Group::PubSub)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
+        .syntax("shardchannel [shardchannel ...]")
+        .summary("Subscribes to shard channels. There is one shard.")
+        .example("SSUBSCRIBE jobs");
+
+const SUNSUBSCRIBE: Command =
+    Command::new("sunsubscribe", -1, |context, args| unsubscribe(context, args, Kind::ShardChannel))
+        .group(Group::PubSub)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
+        .syntax("[shardchannel [shardchannel ...]]")
+        .summary("Unsubscribes from shard channels, or from all shard channels.")
+        .example("SUNSUBSCRIBE jobs");
 
 const UNSUBSCRIBE: Command =
     Command::new("unsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Channel))
@@ -305,14 +390,29 @@ const PUBLISH: Command = Command::new("publish", 3, publish)
     )
     .example("PUBLISH news hello");
 
+const SPUBLISH: Command = Command::new("spublish", 3, spublish)
+    .group(Group::PubSub)
+    .flags(Flags::FAST | Flags::PUBSUB | Flags::MAY_REPLICATE)
+    .syntax("shardchannel message")
+    .summary("Posts a message to a shard channel. Returns the number of subscribers that received it.")
+    .example("SPUBLISH jobs hello");
+
+fn spublish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    post(context, Publication::shard_message(args.at(1), args.at(2)))
+}
+
 fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let channel = args.at(1);
-    if delivery::is_for_events(channel) {
+    if delivery::is_reserved(channel) {
         return Err(CommandError::fixed(
             "ERR channels __lock__: and __lock@n__: are reserved for lock events",
         ));
     }
-    let publication = Publication::message(channel, args.at(2));
+    post(context, Publication::message(channel, args.at(2)))
+}
+
+/// Sends a publication, or defers it to the end of the transaction or script.
+fn post(context: &mut Context<'_>, publication: Publication) -> Result<Reply, CommandError> {
     match context.caller {
         Caller::Connection => context.in_turns(Publish(publication)),
         Caller::Queue { place } => {
@@ -414,9 +514,8 @@ fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply
 }
 
 fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
-    let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
+    let (verb, _) = kind.verbs();
     let limits = &context.server.client_limits;
-    let info = Arc::clone(context.client.info());
     let subscriptions = &mut context.client.subscriptions;
     if kind == Kind::Pattern {
         args.from(1).try_for_each(Glob::check)?;
@@ -430,9 +529,7 @@ fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Re
         let (topics, bytes) = sum(&mut args.from(1).filter(|topic| !subscriptions.has(kind, topic)));
         subscriptions.check(limits, topics, bytes)?;
     }
-    subscriptions.queue.get_or_insert_with(|| {
-        Arc::new(SubscriberQueue::new(Arc::clone(&info), limits.subscriber_bytes_max))
-    });
+    subscriptions.have_begun = true;
     context.in_turns(Subscribe { args: RemainingArgs::new(args, 1), kind, verb, confirmations: Vec::new() })
 }
 
@@ -448,12 +545,12 @@ impl Steps for Subscribe {
         let Subscribe { args, kind, verb, confirmations } = self;
         let are_done = args.each(context, |context, topic| {
             context.spend(TOPIC_WORK);
-            let (server, id) = (context.server, context.client.info().id);
+            let (server, info) = (context.server, Arc::clone(context.client.info()));
             let subscriptions = &mut context.client.subscriptions;
             if !subscriptions.has(*kind, topic) {
-                subscriptions.add(server, id, *kind, topic);
+                subscriptions.add(server, &info, *kind, topic);
             }
-            confirmations.push(confirmation(verb, Some(topic), subscriptions.count()));
+            confirmations.push(confirmation(verb, Some(topic), subscriptions.count_with(*kind)));
             Ok(())
         })?;
         Ok(match are_done {
@@ -464,15 +561,16 @@ impl Steps for Subscribe {
 }
 
 fn unsubscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
-    let verb = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
+    let (_, verb) = kind.verbs();
     let subscriptions = &mut context.client.subscriptions;
     let topics: Vec<Arc<[u8]>> = match (args.len(), kind) {
         (1, Kind::Channel) => subscriptions.channels.iter().cloned().collect(),
+        (1, Kind::ShardChannel) => subscriptions.shard_channels.iter().cloned().collect(),
         (1, Kind::Pattern) => subscriptions.patterns.keys().map(|glob| Arc::clone(glob.text())).collect(),
         _ => args.from(1).map(Arc::from).collect(),
     };
     if topics.is_empty() {
-        return Ok(Reply::Sequence(vec![confirmation(verb, None, subscriptions.count())]));
+        return Ok(Reply::Sequence(vec![confirmation(verb, None, subscriptions.count_with(kind))]));
     }
     context.in_turns(Unsubscribe { topics: topics.into_iter(), kind, verb, confirmations: Vec::new() })
 }
@@ -488,10 +586,11 @@ impl Steps for Unsubscribe {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
         for topic in self.topics.by_ref() {
             context.spend(TOPIC_WORK);
-            let (server, id) = (context.server, context.client.info().id);
+            let (server, info) = (context.server, Arc::clone(context.client.info()));
             let subscriptions = &mut context.client.subscriptions;
-            subscriptions.remove(server, id, self.kind, &topic);
-            self.confirmations.push(confirmation(self.verb, Some(&topic), subscriptions.count()));
+            subscriptions.remove(server, &info, self.kind, &topic);
+            let count = subscriptions.count_with(self.kind);
+            self.confirmations.push(confirmation(self.verb, Some(&topic), count));
             if !context.has_turn_left() {
                 break;
             }

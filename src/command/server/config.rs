@@ -86,7 +86,7 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     let names: Vec<String> = texts.iter().step_by(2).map(|name| name.to_ascii_lowercase()).collect();
     let values = texts.iter().skip(1).step_by(2).map(String::as_str);
     let pairs: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(values).collect();
-    context.server.settings.change(&pairs).map_err(|(name, why)| {
+    context.server.settings.change(&pairs, &context.server.engine).map_err(|(name, why)| {
         CommandError::new(match why {
             Refused::Unknown => {
                 format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")

@@ -110,6 +110,7 @@ impl Steps for Flushing {
                 (self.database, self.is_scanned) = (next, false);
                 self.scan = Scan::new(next, 0, KEYS_PER_STEP);
             } else {
+                context.txn.invalidate_all();
                 return Ok(Progress::Done(Reply::OK));
             }
             if !context.has_turn_left() {

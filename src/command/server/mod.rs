@@ -16,7 +16,7 @@ pub use slowlog::SlowLog;
 pub(in crate::command) use slowlog::cut as cut_for_slow_log;
 pub use stats::ServerStats;
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, monitor};
 use crate::reply::Reply;
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
@@ -26,6 +26,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     memory::MEMORY,
     latency::LATENCY,
     TIME,
+    monitor::MONITOR,
     replication::WAIT,
     replication::WAITAOF,
     replication::ROLE,

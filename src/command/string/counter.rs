@@ -29,12 +29,15 @@ pub(super) const DECRBY: Command = integer("decrby", 3, decrby)
     .example("DECRBY jobs:count 5");
 
 pub(super) const INCRBYFLOAT: Command = integer("incrbyfloat", 3, incrbyfloat)
+    .event("incrbyfloat")
     .syntax("key increment")
     .summary("Adds to the numeric value of a key, 0 if it does not exist. Returns the result.")
     .example("INCRBYFLOAT jobs:load 0.5");
 
 const fn integer(name: &'static str, arity: i8, run: crate::command::Handler) -> Command {
-    command(name, arity, run, KeyAccess::ReadWrite).flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
+    command(name, arity, run, KeyAccess::ReadWrite)
+        .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
+        .event("incrby")
 }
 
 fn incrby(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

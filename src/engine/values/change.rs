@@ -5,9 +5,10 @@
 
 use std::mem;
 
-use crate::domain::{FencingToken, LockName, Timestamp, Ttl};
+use crate::domain::{FencingToken, KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::apply::Retry;
 use crate::engine::keyspace::{Content, GuardedKey, KeyedValue, Table};
+use crate::engine::notifications::{CREATED, DELETED, EXPIRED, Notification, renewed_until};
 use crate::engine::{Engine, Txn, Unavailable};
 use crate::journal::{Record, Seq, StoredValue};
 use crate::lock::Op;
@@ -30,8 +31,8 @@ impl Txn<'_> {
         work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Unavailable>,
     ) -> Result<R, Unavailable> {
         let mut work = Some(work);
-        let worked = self.in_steps(|table, instant| {
-            self.engine().under_guard(table, name, instant, |mut key| {
+        let worked = self.in_steps(|table, now| {
+            self.engine().under_guard(table, name, now, |mut key| {
                 key.free_ended()?;
                 let work = work.take().unwrap_or_else(|| unreachable!("nothing is retried after it"));
                 Ok(work(&mut key)?)
@@ -80,6 +81,7 @@ impl KeyWork<'_, '_> {
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
     ) -> Result<R, Unavailable> {
+        let event = self.notification(kind);
         let keyed = match &mut *self.key.content {
             Content::Value(keyed) if keyed.value.kind() == kind => keyed,
             _ => return Err(Unavailable::WrongType),
@@ -91,9 +93,9 @@ impl KeyWork<'_, '_> {
         }
         self.engine.core.value_stats.resized(before, keyed.bytes());
         if keyed.value.is_empty() {
-            self.end_value()?;
+            self.end_value(&[event, DELETED])?;
         } else {
-            self.append(element_records(id, elements))?;
+            self.append(element_records(id, elements), &[event])?;
         }
         Ok(result)
     }
@@ -113,13 +115,16 @@ impl KeyWork<'_, '_> {
         if value.is_empty() {
             return Ok(result);
         }
+        let (new, event) = ([CREATED], self.notification(kind));
+        let new: &[_] = if self.key.cause.replaces { &[] } else { &new };
         let token = tokens.take(self.engine.journal(), self.table.epoch);
         let name = self.name.clone();
         let keyed = KeyedValue { name, id: token, token, ttl: None, deadline: Timestamp::NEVER, value };
         self.engine.core.value_stats.added(keyed.bytes());
         let records = [put_record(&keyed)].into_iter().chain(element_records(token, elements));
         *self.key.content = Content::Value(Box::new(keyed));
-        self.append(records).map(|_| result)
+        let events = [new, &[event]].concat();
+        self.append(records, &events).map(|_| result)
     }
 
     /// Puts a value that came from another key into this vacant one, under a new fencing token.
@@ -129,7 +134,7 @@ impl KeyWork<'_, '_> {
         self.engine.core.value_stats.added(keyed.bytes());
         let record = put_record(&keyed);
         *self.key.content = Content::Value(keyed);
-        self.append([record])
+        self.append([record], &[CREATED])
     }
 
     /// Takes the value out of the key, to be adopted by another. Until then the journal knows
@@ -147,12 +152,13 @@ impl KeyWork<'_, '_> {
         }
     }
 
-    /// Makes the key vacant: ends the value, or the lease of a string.
+    /// Makes the key vacant, as a part of another change: ends the value, or the lease of a string.
     pub(super) fn clear(&mut self) -> Result<(), Unavailable> {
         match self.key.lock() {
-            None => self.end_value(),
+            None => self.end_value(&[]),
             Some(lock) if lock.slot.is_vacant() => Ok(()),
             Some(mut lock) => {
+                lock.cause.is_silent = true;
                 let op = Op::Delete { if_owner: None };
                 self.engine.step_and_return(self.table, self.name, &op, self.now, &mut lock).map(drop)
             }
@@ -165,18 +171,21 @@ impl KeyWork<'_, '_> {
         match &*self.key.content {
             Content::Value(keyed) if keyed.deadline <= self.now => {
                 self.engine.core.value_stats.expiries.add(1);
-                self.end_value()
+                let cause = std::mem::take(&mut self.key.cause);
+                let ended = self.end_value(&[EXPIRED]);
+                self.key.cause = cause;
+                ended
             }
             _ => Ok(()),
         }
     }
 
-    /// Ends the value, if the key holds one.
-    pub(in crate::engine) fn end_value(&mut self) -> Result<(), Unavailable> {
+    /// Ends the value, if the key holds one. Without notifications, this is a part of another change.
+    pub(in crate::engine) fn end_value(&mut self, events: &[Notification]) -> Result<(), Unavailable> {
         let Some(keyed) = self.take_value() else { return Ok(()) };
         let gone = Record::ValueGone(keyed.id);
         self.engine.core.reclaimer.discard(keyed);
-        self.append([gone]).map(drop)
+        self.append([gone], events).map(drop)
     }
 
     /// Moves the deadline of the value to a TTL from now; `None`: it does not end by itself.
@@ -184,7 +193,27 @@ impl KeyWork<'_, '_> {
         let Content::Value(keyed) = &mut *self.key.content else { return Err(Unavailable::WrongType) };
         (keyed.ttl, keyed.deadline) = (ttl, self.now.after(ttl));
         let (record, deadline) = (put_record(keyed), keyed.deadline);
-        self.append([record]).map(|_| deadline)
+        self.append([record], &[renewed_until(deadline)]).map(|_| deadline)
+    }
+
+    /// The notification of an edit.
+    fn notification(&self, kind: Kind) -> Notification {
+        let class = match kind {
+            Kind::Hash => KeyspaceEvents::HASH,
+            Kind::Set => KeyspaceEvents::SET,
+            Kind::SortedSet => KeyspaceEvents::SORTED_SET,
+            Kind::List => KeyspaceEvents::LIST,
+        };
+        self.key.cause.notification(class, "")
+    }
+
+    /// Makes the events of a change. Without notifications, it is a part of another change.
+    pub(super) fn announce(&self, seq: Seq, events: &[Notification]) {
+        let cause = self.key.cause;
+        if !events.is_empty() && !cause.is_silent {
+            let client = cause.client;
+            self.engine.core.events.key_changed(seq, self.name, client, events.iter().copied());
+        }
     }
 
     /// Remembers a change that was journaled for another key and is one of this key, too.
@@ -193,12 +222,17 @@ impl KeyWork<'_, '_> {
         self.key.changed_by(seq);
     }
 
-    /// Journals changes of this key.
-    fn append(&mut self, records: impl IntoIterator<Item = Record>) -> Result<Seq, Unavailable> {
+    /// Journals changes of this key and makes their events.
+    fn append(
+        &mut self,
+        records: impl IntoIterator<Item = Record>,
+        events: &[Notification],
+    ) -> Result<Seq, Unavailable> {
         // Should this fail, the key has changed and the journal has not. Every reader asks first
         // whether the journal is down, and it stays down until this table is replaced.
         let seq = self.engine.journal().append(self.table.epoch, records).map_err(Unavailable::Journal)?;
         self.is_changed_by(seq);
+        self.announce(seq, events);
         Ok(seq)
     }
 }

@@ -49,12 +49,13 @@ impl ExclusiveTxn<'_> {
         if !can_go {
             return Err(Unavailable::WrongType);
         }
+        self.set_generic_event("copy_to");
         match original {
             Original::None => {}
             Original::Value(value, ttl) => {
                 self.replace_value(to, value.kind(), |edit| fill(edit, &value))?;
                 if ttl.is_some() {
-                    self.submit(to, &Op::SetTtl { ttl })?;
+                    self.silently(|| self.submit(to, &Op::SetTtl { ttl }))?;
                 }
             }
             Original::String(request) => {

@@ -20,6 +20,7 @@ pub use self::rename::Renamed;
 pub use self::stats::ValueStats;
 
 use super::keyspace::{Content, KeyKind, is_replaceable};
+use super::notifications::DELETED;
 use super::{Txn, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::value::{Edit, Kind, Value};
@@ -78,8 +79,15 @@ impl Txn<'_> {
                 return Err(Unavailable::WrongType);
             }
             let _one_commit = key.engine.one_commit();
+            let existed = key.content().exists();
             key.clear()?;
-            key.create(kind, edit)
+            key.key.cause.replaces = existed;
+            let result = key.create(kind, edit)?;
+            if existed && !key.content().exists() {
+                let seq = key.key.last_change();
+                key.announce(seq, &[DELETED]);
+            }
+            Ok(result)
         })
     }
 

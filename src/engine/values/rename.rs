@@ -3,8 +3,9 @@
 //! Guarantees: the key takes a new fencing token, as every new key does, and keeps its deadline. No
 //! element is written again. Not here: whether a client may.
 
-use crate::domain::LockName;
+use crate::domain::{KeyspaceEvents, LockName};
 use crate::engine::keyspace::{Content, is_replaceable, ttl_until};
+use crate::engine::notifications::Notification;
 use crate::engine::{ExclusiveTxn, Unavailable};
 use crate::lock::{Op, Request, SetCondition};
 
@@ -18,6 +19,9 @@ pub enum Renamed {
     /// There is a key of the new name, which was not to be replaced.
     Exists,
 }
+
+const RENAMED_FROM: Notification = (KeyspaceEvents::GENERIC, "rename_from");
+const RENAMED_TO: Notification = (KeyspaceEvents::GENERIC, "rename_to");
 
 /// What is behind a name that is to change.
 enum Source {
@@ -57,7 +61,9 @@ impl ExclusiveTxn<'_> {
             Source::None => {}
             Source::Value => self.move_value(from, to)?,
             Source::String(request) => {
+                self.set_generic_event(RENAMED_FROM.1);
                 self.submit(from, &Op::Delete { if_owner: None })?;
+                self.set_generic_event(RENAMED_TO.1);
                 self.work_on_key(to, |key| key.clear())?;
                 let condition = SetCondition::Always;
                 self.submit(to, &Op::Set { request, condition, keep_ttl: false })?;
@@ -76,6 +82,11 @@ impl ExclusiveTxn<'_> {
         // Readers of the old name see this change, too.
         self.work_on_key(from, |key| {
             key.is_changed_by(seq);
+            key.announce(seq, &[RENAMED_FROM]);
+            Ok(())
+        })?;
+        self.work_on_key(to, |key| {
+            key.announce(seq, &[RENAMED_TO]);
             Ok(())
         })
     }

@@ -47,6 +47,8 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         allows_flush: true,
         scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
+        tracking: Default::default(),
+        monitors: Default::default(),
         settings: LiveSettings::new(vec![("port", "0".into())]),
         info: ServerInfo {
             port: 0,

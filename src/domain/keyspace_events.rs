@@ -4,7 +4,7 @@
 
 /// A set of classes, and where their notifications go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct KeyspaceEvents(u32);
+pub struct KeyspaceEvents(u16);
 
 impl KeyspaceEvents {
     /// To the channel of the key: `__keyspace@0__:key`.
@@ -35,6 +35,9 @@ impl KeyspaceEvents {
     pub const KEY_MISS: KeyspaceEvents = KeyspaceEvents(1 << 12);
     /// Keys that were created.
     pub const NEW: KeyspaceEvents = KeyspaceEvents(1 << 13);
+
+    /// Both channels.
+    pub const CHANNELS: KeyspaceEvents = KeyspaceEvents(0b11);
 
     /// The classes that `A` stands for.
     const ALL: KeyspaceEvents = KeyspaceEvents(0b1111_1111_1100);
@@ -83,13 +86,18 @@ impl KeyspaceEvents {
         self.0 & others.0 == others.0
     }
 
+    /// Whether one of `others` is among them.
+    pub fn intersects(self, others: KeyspaceEvents) -> bool {
+        self.0 & others.0 != 0
+    }
+
     /// The set as a number, for an atomic.
-    pub(super) fn bits(self) -> u32 {
+    pub fn bits(self) -> u16 {
         self.0
     }
 
     /// Inverse of [`KeyspaceEvents::bits`].
-    pub(super) fn from_bits(bits: u32) -> KeyspaceEvents {
+    pub fn from_bits(bits: u16) -> KeyspaceEvents {
         KeyspaceEvents(bits)
     }
 }

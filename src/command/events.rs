@@ -1,0 +1,45 @@
+//! The delivery of the engine's events to connections.
+//!
+//! Guarantees: the work of one step is bounded. Not here: where events come from, and who delivers.
+
+use super::tracking::Invalidation;
+use super::{Publication, ServerState};
+use crate::engine::{Engine, Event};
+
+/// The delivery of an event, in steps.
+pub enum Delivery {
+    /// To the subscribers of a channel.
+    Publication(Publication),
+    /// To clients that cache keys.
+    Invalidation(Invalidation),
+}
+
+impl Delivery {
+    /// What an event delivers: a keyspace notification may go to two channels.
+    pub fn of(event: &Event, engine: &Engine) -> Vec<Delivery> {
+        match event {
+            Event::Lease(event) => vec![Delivery::Publication(Publication::event(event))],
+            Event::Notification { name, event } => {
+                let all = Publication::notifications(engine.notifications(), name, event);
+                all.map(Delivery::Publication).collect()
+            }
+            Event::Invalidation { name, client } => {
+                let key = name.as_ref().map(|name| name.key());
+                vec![Delivery::Invalidation(Invalidation::new(key, *client))]
+            }
+        }
+    }
+
+    /// Events were lost: all that clients cache may be out of date.
+    pub fn after_loss() -> Delivery {
+        Delivery::Invalidation(Invalidation::new(None, 0))
+    }
+
+    /// Does one step. Returns whether the delivery is complete.
+    pub fn advance(&mut self, server: &ServerState) -> bool {
+        match self {
+            Delivery::Publication(publication) => publication.advance(&server.pubsub).is_some(),
+            Delivery::Invalidation(invalidation) => invalidation.advance(&server.tracking),
+        }
+    }
+}
