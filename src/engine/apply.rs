@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::keyspace::{Guarded, OnValue, Table, ttl_until};
 use super::late_owners::Lost;
-use super::notifications::{Cause, Transition};
+use super::notifications::{Cause, DELETED, Transition};
 use super::sessions::MemberKind;
 use super::values::KeyWork;
 use super::{Engine, Unavailable, WaitOutcome, losses};
@@ -120,8 +120,7 @@ impl Engine {
             OnValue::Refuse => return Err(Unavailable::WrongType.into()),
             OnValue::Keep(outcome) => return Ok(outcome),
             OnValue::Delete => {
-                let event = work.key.cause.deletion();
-                work.end_value(&[event])?;
+                work.end_value(&[DELETED])?;
                 return Ok(Outcome::Released(1));
             }
             OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: work.set_ttl(ttl)? }),

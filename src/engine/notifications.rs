@@ -17,8 +17,6 @@ pub struct Cause {
     /// The name of the keyspace notification for what changes; empty: the one for the kind of change,
     /// such as `set` or `del`.
     pub event: &'static str,
-    /// It concerns keys of any type, not those of one.
-    pub(super) is_generic: bool,
     /// The client; 0: none.
     pub client: u64,
     /// The change is a part of another one, which is announced.
@@ -33,20 +31,9 @@ impl Cause {
         Cause { event, client, ..Cause::default() }
     }
 
-    /// The notification of a change that belongs to `class` and is called `usual` unless the command
-    /// says otherwise.
+    /// The notification of a change that is called `usual` unless the command says otherwise.
     pub(super) fn notification(self, class: KeyspaceEvents, usual: &'static str) -> Notification {
-        (if self.is_generic { KeyspaceEvents::GENERIC } else { class }, self.name_or(usual))
-    }
-
-    /// The deletion of a key.
-    pub(super) fn deletion(self) -> Notification {
-        (KeyspaceEvents::GENERIC, self.name_or("del"))
-    }
-
-    /// The name of a change that is called `usual` unless the command says otherwise.
-    fn name_or(self, usual: &'static str) -> &'static str {
-        if self.event.is_empty() { usual } else { self.event }
+        (class, if self.event.is_empty() { usual } else { self.event })
     }
 }
 
@@ -167,9 +154,6 @@ fn notifications_of(transition: &Transition<'_>) -> Vec<Notification> {
                     EndReason::Replaced => is_replaced = true,
                     _ if holders > 0 => {}
                     EndReason::Expired => all.push(EXPIRED),
-                    EndReason::Released if matches!(op, Op::Delete { .. }) => {
-                        all.push(cause.deletion());
-                    }
                     EndReason::Released | EndReason::Forced | EndReason::Session { .. } => all.push(DELETED),
                 }
             }

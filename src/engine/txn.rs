@@ -220,12 +220,7 @@ impl<'a> Txn<'a> {
 
     /// Gives the changes that follow this name as keyspace notifications.
     pub fn set_event(&self, event: &'static str) {
-        self.cause.set(Cause { event, is_generic: false, ..self.cause.get() });
-    }
-
-    /// [`Txn::set_event`] for changes that do not depend on the type of the key.
-    pub(super) fn set_generic_event(&self, event: &'static str) {
-        self.cause.set(Cause { event, is_generic: true, ..self.cause.get() });
+        self.cause.set(Cause { event, ..self.cause.get() });
     }
 
     /// Runs a part of a change that is announced elsewhere.

@@ -9,7 +9,7 @@ use crate::domain::{FencingToken, KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::apply::Retry;
 use crate::engine::keyspace::{Content, GuardedKey, KeyedValue, Table};
 use crate::engine::notifications::{CREATED, DELETED, EXPIRED, Notification, renewed_until};
-use crate::engine::{Engine, Txn, Unavailable};
+use crate::engine::{Engine, ExclusiveTxn, Txn, Unavailable};
 use crate::journal::{Record, Seq, StoredValue};
 use crate::lock::Op;
 use crate::value::{Edit, Element, Kind, Value};
@@ -41,6 +41,16 @@ impl Txn<'_> {
         let (result, seq) = worked.map_err(|why| self.refuse(why))?;
         self.observe(seq);
         Ok(result)
+    }
+}
+
+impl ExclusiveTxn<'_> {
+    /// Makes the event of the last change to a key.
+    pub(super) fn announce(&self, name: &LockName, event: Notification) -> Result<(), Unavailable> {
+        self.work_on_key(name, |key| {
+            key.announce(key.key.last_change(), &[event]);
+            Ok(())
+        })
     }
 }
 
@@ -134,7 +144,7 @@ impl KeyWork<'_, '_> {
         self.engine.core.value_stats.added(keyed.bytes());
         let record = put_record(&keyed);
         *self.key.content = Content::Value(keyed);
-        self.append([record], &[CREATED])
+        self.append([record], &[])
     }
 
     /// Takes the value out of the key, to be adopted by another. Until then the journal knows

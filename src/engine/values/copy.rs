@@ -3,11 +3,14 @@
 //! Guarantees: the copy takes a new fencing token, as every new key does, and ends when the original
 //! does. Not here: whether a client may.
 
-use crate::domain::{LockName, Timestamp, Ttl};
+use crate::domain::{KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::keyspace::{Content, is_replaceable, ttl_until};
+use crate::engine::notifications::{CREATED, Notification};
 use crate::engine::{ExclusiveTxn, Unavailable};
 use crate::lock::{Op, Request, SetCondition};
 use crate::value::{Edit, Value};
+
+const COPIED_TO: Notification = (KeyspaceEvents::GENERIC, "copy_to");
 
 /// What is to be copied.
 enum Original {
@@ -49,20 +52,22 @@ impl ExclusiveTxn<'_> {
         if !can_go {
             return Err(Unavailable::WrongType);
         }
-        self.set_generic_event("copy_to");
-        match original {
-            Original::None => {}
+        self.silently(|| match original {
+            Original::None => Ok(()),
             Original::Value(value, ttl) => {
                 self.replace_value(to, value.kind(), |edit| fill(edit, &value))?;
-                if ttl.is_some() {
-                    self.silently(|| self.submit(to, &Op::SetTtl { ttl }))?;
+                match ttl {
+                    Some(_) => self.submit(to, &Op::SetTtl { ttl }).map(drop),
+                    None => Ok(()),
                 }
             }
             Original::String(request) => {
                 let condition = SetCondition::Always;
-                self.submit(to, &Op::Set { request, condition, keep_ttl: false })?;
+                self.submit(to, &Op::Set { request, condition, keep_ttl: false }).map(drop)
             }
-        }
+        })?;
+        self.announce(to, CREATED)?;
+        self.announce(to, COPIED_TO)?;
         Ok(true)
     }
 }

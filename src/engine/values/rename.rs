@@ -5,7 +5,7 @@
 
 use crate::domain::{KeyspaceEvents, LockName};
 use crate::engine::keyspace::{Content, is_replaceable, ttl_until};
-use crate::engine::notifications::Notification;
+use crate::engine::notifications::{CREATED, Notification};
 use crate::engine::{ExclusiveTxn, Unavailable};
 use crate::lock::{Op, Request, SetCondition};
 
@@ -57,18 +57,19 @@ impl ExclusiveTxn<'_> {
             () if from == to => return Ok(Renamed::Done),
             () => {}
         }
-        match source {
-            Source::None => {}
-            Source::Value => self.move_value(from, to)?,
+        self.silently(|| match source {
+            Source::None => Ok(()),
+            Source::Value => self.move_value(from, to),
             Source::String(request) => {
-                self.set_generic_event(RENAMED_FROM.1);
                 self.submit(from, &Op::Delete { if_owner: None })?;
-                self.set_generic_event(RENAMED_TO.1);
                 self.work_on_key(to, |key| key.clear())?;
                 let condition = SetCondition::Always;
-                self.submit(to, &Op::Set { request, condition, keep_ttl: false })?;
+                self.submit(to, &Op::Set { request, condition, keep_ttl: false }).map(drop)
             }
-        }
+        })?;
+        self.announce(to, CREATED)?;
+        self.announce(from, RENAMED_FROM)?;
+        self.announce(to, RENAMED_TO)?;
         Ok(Renamed::Done)
     }
 
@@ -82,11 +83,6 @@ impl ExclusiveTxn<'_> {
         // Readers of the old name see this change, too.
         self.work_on_key(from, |key| {
             key.is_changed_by(seq);
-            key.announce(seq, &[RENAMED_FROM]);
-            Ok(())
-        })?;
-        self.work_on_key(to, |key| {
-            key.announce(seq, &[RENAMED_TO]);
             Ok(())
         })
     }
