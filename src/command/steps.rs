@@ -15,6 +15,8 @@ pub(super) const TURN_WORK: usize = 4096;
 pub(super) const REQUEST_WORK: usize = 8;
 /// Cost of one key of a command with several keys.
 pub(super) const KEY_WORK: usize = 8;
+/// Base cost of a script.
+pub(super) const SCRIPT_WORK: usize = 64;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.
