@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Client, CommandError, ServerState, Steps, options};
-use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use super::options::{self, Given};
+use super::{Caller, Client, CommandError, ServerState, Steps};
+use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 
 /// The context of a command handler.
@@ -12,6 +13,10 @@ pub struct Context<'a> {
     pub(super) server: &'a Arc<ServerState>,
     /// The requesting connection.
     pub(super) client: &'a mut Client,
+    /// What has sent the command.
+    pub(super) caller: Caller,
+    /// The database of the keys. In a script, it may differ from the connection's.
+    pub(super) database: u8,
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
     /// Set if the request waits for a lock and has no reply yet.
@@ -23,9 +28,10 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The context of a request that runs in `txn`.
+    /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
-        Context { server, client, txn, parked: None, steps: None, closes: false }
+        let (caller, database) = (Caller::Connection, client.database());
+        Context { server, client, caller, database, txn, parked: None, steps: None, closes: false }
     }
 }
 
@@ -40,13 +46,24 @@ impl Context<'_> {
         txn.exclusively(|exclusive| work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive))))?
     }
 
-    /// Parses a key of the current database.
+    /// Parses a key of the current database, for a command that may create it.
+    pub(super) fn key(&self, key: &[u8]) -> Result<LockName, CommandError> {
+        Ok(self.server.limits.key(self.database, key)?)
+    }
+
+    /// Parses the value of a string.
+    pub(super) fn value(&self, value: &[u8]) -> Result<Owner, CommandError> {
+        self.server.limits.value(value).map_err(|_| CommandError::VALUE_TOO_LONG)
+    }
+
+    /// Longest value of a string, in bytes.
+    pub(super) fn value_bytes_max(&self) -> usize {
+        self.server.limits.value_bytes_max
+    }
+
+    /// Parses the key of a lock in the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
-        let max = self.server.limits.key_bytes_max;
-        if key.len() > max && max < KEY_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
-        }
-        Ok(LockName::new(self.client.database(), key)?)
+        Ok(self.server.limits.lock_name(self.database, key)?)
     }
 
     /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
@@ -57,10 +74,24 @@ impl Context<'_> {
         self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?.unsigned_abs())
     }
 
+    /// Parses the TTL in the options `EX seconds` and `PX milliseconds` of the command `name`.
+    pub(super) fn ttl_option(
+        &self,
+        ex: Given<'_>,
+        px: Given<'_>,
+        name: &str,
+    ) -> Result<Option<Ttl>, CommandError> {
+        match (ex.value(), px.value()) {
+            (Some(seconds), _) => self.ttl(seconds, 1000, name).map(Some),
+            (None, Some(millis)) => self.ttl(millis, 1, name).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
     /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.
     pub(super) fn millis(&self, amount: i64, unit_ms: i64) -> Option<i64> {
         let millis = amount.checked_mul(unit_ms)?;
-        if millis <= i64::from(TTL_MS_MAX) {
+        if millis <= LOCK_TTL_MS_MAX as i64 {
             return Some(millis);
         }
         let now = i64::try_from(self.txn.engine().clock().wall_millis()).ok()?;
@@ -69,26 +100,20 @@ impl Context<'_> {
 
     /// A TTL of `millis` milliseconds, within the limits.
     pub(super) fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
-        let max = self.server.limits.ttl_ms_max;
-        let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
-        ttl.ok_or_else(|| CommandError::new(format!("ERR TTL must be 1 to {max} milliseconds")))
+        Ok(self.server.limits.ttl(millis)?)
     }
 
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
-        let max = self.server.limits.owner_bytes_max;
-        if owner.len() > max && max < OWNER_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
-        }
-        Ok(Owner::new(owner)?)
+        Ok(self.server.limits.owner(owner)?)
     }
 }
 
-/// Parses a key for a command that only looks keys up: a key that no lock can have is `None`, not an error.
+/// Parses a key for a command that does not create it. Returns `None` for a key that cannot exist.
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
-    match LockName::new(context.client.database(), key) {
+    match LockName::new(context.database, key) {
         Ok(name) => Ok(Some(name)),
-        Err(Invalid::KeyLength) => Ok(None),
+        Err(Invalid::KeyLength { .. }) => Ok(None),
         Err(other) => Err(other.into()),
     }
 }

@@ -1,14 +1,12 @@
 //! Transactions: `MULTI`, `EXEC`, `DISCARD`, `WATCH key ...`, `UNWATCH`.
 //!
-//! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and the reply waits for it.
+//! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and
+//! the reply waits for it.
 
-use std::collections::VecDeque;
-
-use super::pubsub::PublishAll;
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
-    Args, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs, Progress,
-    Steps, options,
+    Args, Caller, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs,
+    Progress, Steps, options,
 };
 use crate::engine::Watch;
 use crate::reply::Reply;
@@ -18,7 +16,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[MULTI, EXEC, DISCARD, WATC
 /// The commands queued by MULTI.
 #[derive(Default)]
 pub(super) struct Transaction {
-    queued: Vec<(&'static Command, OwnedArgs)>,
+    queued: Vec<OwnedArgs>,
     bytes: usize,
     /// A command could not be queued, so EXEC fails.
     pub(super) is_broken: bool,
@@ -32,13 +30,13 @@ impl Transaction {
 
 const MULTI: Command = Command::new("multi", 1, multi)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .summary("Starts a transaction: queues the commands that follow until EXEC.")
     .example("MULTI");
 
 const EXEC: Command = Command::new("exec", 1, exec)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::NOSCRIPT)
     .summary(
         "Executes the queued commands atomically. Returns Null if a watched key has \
          changed.",
@@ -47,7 +45,7 @@ const EXEC: Command = Command::new("exec", 1, exec)
 
 const DISCARD: Command = Command::new("discard", 1, discard)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .summary("Discards a transaction.")
     .example("DISCARD");
 
@@ -61,7 +59,7 @@ fn discard(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError
 
 const WATCH: Command = Command::new("watch", -2, watch)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .keys(KeySpec::all(KeyAccess::Read))
     .syntax("key [key ...]")
     .summary("Monitors keys: EXEC returns Null if one of them changes first.")
@@ -69,7 +67,7 @@ const WATCH: Command = Command::new("watch", -2, watch)
 
 const UNWATCH: Command = Command::new("unwatch", 1, unwatch)
     .group(Group::Transactions)
-    .flags(Flags::FAST)
+    .flags(Flags::FAST | Flags::NOSCRIPT)
     .summary("Forgets all watched keys.")
     .example("UNWATCH");
 
@@ -119,7 +117,7 @@ impl Steps for Watching {
 
 /// Maximum number of keys watched by one connection.
 const WATCHED_MAX: usize = 10_000;
-/// Maximum size of their names, in bytes.
+/// Maximum size of the names of these keys, in bytes.
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
@@ -130,7 +128,6 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     if transaction.is_broken {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
-    let mut publications = VecDeque::new();
     let reply = context.atomically(|context| {
         if let Some(watch) = &watch
             && watch.is_broken(&context.txn)?
@@ -139,26 +136,21 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
         }
         let mut replies = Vec::with_capacity(transaction.queued.len());
         context.begin_transaction();
-        for (command, args) in &transaction.queued {
-            let may_run = match command.is(Flags::WRITE) {
-                true => Ok(()),
-                false => context.check_transaction_budget(),
-            };
-            let reply = may_run.and_then(|()| context.call(command, args.as_args()));
-            let reply = reply.unwrap_or_else(Reply::from);
+        for (place, args) in transaction.queued.iter().enumerate() {
+            context.caller = Caller::Queue { place };
+            let reply = context.dispatch(args.as_args()).unwrap_or_else(Reply::from);
             context.spend(work_of_bytes(reply.size()));
-            if let Some(publication) = context.client.deferred.take() {
-                publications.push_back((replies.len(), publication));
-            }
             replies.push(reply);
         }
         Ok(Reply::Array(replies))
-    })?;
+    });
     match reply {
-        Reply::Array(replies) if !publications.is_empty() => {
-            context.in_turns(PublishAll { replies, publications })
+        // Another transaction is running: this one is executed again.
+        Err(error) if error.is_unsettled() => {
+            (context.client.transaction, context.client.watch) = (Some(transaction), watch);
+            Err(error)
         }
-        reply => Ok(reply),
+        reply => context.publish_deferred(reply?),
     }
 }
 
@@ -171,8 +163,8 @@ impl Client {
 }
 
 impl Context<'_> {
-    /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A refused EXEC
-    /// discards the transaction.
+    /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A
+    /// refused EXEC discards the transaction.
     pub(super) fn abort_transaction(&mut self, args: Args<'_>, error: CommandError) -> CommandError {
         if options::is(args.at(0), EXEC.name) {
             self.client.discard_transaction();
@@ -188,14 +180,14 @@ impl Context<'_> {
 
     /// Queues a command for EXEC.
     pub(super) fn queue(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
-        let bytes_max = self.server.limits.multi_bytes_max;
+        let bytes_max = self.server.client_limits.multi_bytes_max;
         let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };
         if command.is(Flags::NO_MULTI) {
             transaction.is_broken = true;
             return Err(CommandError::fixed("ERR Command not allowed inside a transaction"));
         }
         let args = args.to_owned();
-        transaction.bytes += args.size() + size_of::<(&Command, OwnedArgs)>();
+        transaction.bytes += args.size() + size_of::<OwnedArgs>();
         if transaction.bytes > bytes_max {
             transaction.is_broken = true;
             transaction.queued = Vec::new();
@@ -203,7 +195,7 @@ impl Context<'_> {
                 "ERR queued commands exceed {bytes_max} bytes (--multi-bytes-max)"
             )));
         }
-        transaction.queued.push((command, args));
+        transaction.queued.push(args);
         Ok(Reply::Simple("QUEUED"))
     }
 }

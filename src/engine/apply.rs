@@ -7,14 +7,16 @@
 
 use std::collections::VecDeque;
 
-use super::keyspace::{Guarded, Table};
+use super::keyspace::{Guarded, OnValue, Table, ttl_until};
 use super::late_owners::Lost;
 use super::sessions::MemberKind;
+use super::values::KeyWork;
 use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, SetCondition, Slot, Waiter,
+    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot,
+    Waiter,
 };
 
 /// Why an operation was not run.
@@ -42,21 +44,49 @@ impl Engine {
         instant: Option<Timestamp>,
         inspect: &impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<(R, Seq), Retry> {
-        let core = &*self.core;
-        table.with_slot(core.hash.of(name), name, |mut guarded| {
-            // Under the guard: what was changed here before the journal went down is not to be seen.
-            self.check_up()?;
-            let now = instant.unwrap_or_else(|| core.clock.now());
-            let was_held = guarded.slot.newest().is_some();
-            let outcome = self.run_under_guard(table, name, op, now, &mut guarded);
-            core.lock_stats.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            core.deadlines.rearm(&mut guarded, now);
-            Ok((inspect(outcome?, guarded.slot, now), guarded.last_change()))
+        self.under_guard(table, name, instant, |mut work| {
+            let outcome = match work.key.lock() {
+                Some(mut guarded) => self.run_under_guard(table, name, op, work.now, &mut guarded)?,
+                None => self.run_on_value(op, &mut work)?,
+            };
+            let now = work.now;
+            Ok(match work.key.lock() {
+                Some(guarded) => inspect(outcome, guarded.slot, now),
+                // Nobody holds a value.
+                None => inspect(outcome, &Slot::default(), now),
+            })
         })
     }
 
+    /// Runs `work` on a key under its guard, at `instant` or at the time that the clock shows there. A
+    /// value that has ended is gone before. Returns the Seq of the last change to the key, too.
+    pub(super) fn under_guard<R>(
+        &self,
+        table: &Table,
+        name: &LockName,
+        instant: Option<Timestamp>,
+        work: impl FnOnce(KeyWork<'_, '_>) -> Result<R, Retry>,
+    ) -> Result<(R, Seq), Retry> {
+        let core = &*self.core;
+        table.with_key(core.hash.of(name), name, |mut key| {
+            // Under the guard: what was changed here before the journal went down is not to be seen.
+            self.check_up()?;
+            let now = instant.unwrap_or_else(|| core.clock.now());
+            let existed = key.content.exists();
+            let mut under_guard = KeyWork { engine: self, table, name, now, key: &mut key };
+            let result = match under_guard.expire_value() {
+                Ok(()) => work(under_guard),
+                Err(why) => Err(why.into()),
+            };
+            core.lock_stats.key_changed(name.database(), existed, key.content.exists());
+            core.deadlines.rearm(&mut key, now);
+            Ok((result?, key.last_change()))
+        })
+    }
+
+    /// Runs an operation on a lock.
     #[inline]
-    fn run_under_guard(
+    pub(super) fn run_under_guard(
         &self,
         table: &Table,
         name: &LockName,
@@ -79,6 +109,33 @@ impl Engine {
             _ => {}
         }
         core.lock_stats.outcome(&outcome);
+        Ok(outcome)
+    }
+
+    /// Runs an operation on a key that holds a value.
+    fn run_on_value(&self, op: &Op, work: &mut KeyWork<'_, '_>) -> Result<Outcome, Retry> {
+        let (request, ttl) = match OnValue::of(op) {
+            OnValue::Refuse => return Err(Unavailable::WrongType.into()),
+            OnValue::Keep(outcome) => return Ok(outcome),
+            OnValue::Delete => {
+                work.end_value()?;
+                return Ok(Outcome::Released(1));
+            }
+            OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: work.set_ttl(ttl)? }),
+            OnValue::Replace { request, keep_ttl: false } => (request, request.ttl),
+            OnValue::Replace { request, keep_ttl: true } => {
+                (request, work.key.content.deadline().and_then(|deadline| ttl_until(deadline, work.now)))
+            }
+        };
+        let request = Request { ttl, ..request.clone() };
+        let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
+        self.admit(&op, &Slot::default(), work.now)?;
+        // The value is gone and the lease is there in one commit.
+        let _one_commit = self.one_commit();
+        work.end_value()?;
+        let Some(mut guarded) = work.key.lock() else { unreachable!("vacant now") };
+        let outcome = self.step_and_return(work.table, work.name, &op, work.now, &mut guarded)?;
+        self.core.lock_stats.outcome(&outcome);
         Ok(outcome)
     }
 
@@ -159,14 +216,14 @@ impl Engine {
 
     /// One transition and what follows from it. Grants that reached nobody are given back.
     #[inline]
-    fn step_and_return(
+    pub(super) fn step_and_return(
         &self,
         table: &Table,
         name: &LockName,
         op: &Op,
         now: Timestamp,
         guarded: &mut Guarded<'_>,
-    ) -> Result<Outcome, Retry> {
+    ) -> Result<Outcome, Unavailable> {
         let mut undelivered = VecDeque::new();
         let outcome = self.step(table, name, op, now, guarded, &mut undelivered)?;
         while let Some(op) = undelivered.pop_front() {
@@ -184,7 +241,7 @@ impl Engine {
         now: Timestamp,
         guarded: &mut Guarded<'_>,
         undelivered: &mut VecDeque<Op>,
-    ) -> Result<Outcome, Retry> {
+    ) -> Result<Outcome, Unavailable> {
         let core = &*self.core;
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch: table.epoch, now };

@@ -12,12 +12,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_utils::sync::ShardedLockWriteGuard;
-
 use super::apply::Retry;
 use super::blocking::Blocked;
-use super::keyspace::Table;
-use super::{Engine, Unavailable};
+use super::keyspace::{Alone, ClosedSince, Table};
+use super::{BUSY_AFTER_MS, Engine, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
 use crate::lock::{Op, Outcome, Request, Slot};
@@ -26,6 +24,9 @@ use crate::lock::{Op, Outcome, Request, Slot};
 pub struct Txn<'a> {
     engine: &'a Arc<Engine>,
     seen: Cell<Seen>,
+    /// It has been behind the gate of the table: from then on it waits as long as the gate is closed, since
+    /// what it has done already must not be done again.
+    has_entered: Cell<bool>,
     /// `None`: each operation takes the shared side of the table and reads the clock.
     exclusive: Option<Exclusive<'a>>,
 }
@@ -47,7 +48,7 @@ pub enum AnyTxn<'a> {
 }
 
 struct Exclusive<'a> {
-    table: ShardedLockWriteGuard<'a, Table>,
+    table: Alone<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
     _one_commit: CommitGroup<'a>,
@@ -80,19 +81,49 @@ impl Engine {
         self.resume_txn(Seen { epoch, seq: Seq::default() })
     }
 
-    /// Begins a transaction that has seen what an earlier one of the same request saw.
-    pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
-        SharedTxn(Txn { engine: self, seen: Cell::new(seen), exclusive: None })
+    /// Begins a transaction that waits as long as another one keeps all others out. For threads that may be
+    /// kept busy.
+    pub(super) fn patient_txn(self: &Arc<Self>) -> SharedTxn<'_> {
+        let txn = self.txn();
+        txn.0.has_entered.set(true);
+        txn
     }
 
-    /// Begins a transaction that keeps all others out. Deadlocks on a thread that is in an exclusive one already.
+    /// Begins a transaction that has seen what an earlier one of the same request saw.
+    pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
+        SharedTxn(Txn { engine: self, seen: Cell::new(seen), has_entered: Cell::new(false), exclusive: None })
+    }
+
+    /// Begins a transaction that keeps all others out. Fails if another one does so for long.
+    fn close_gate(self: &Arc<Self>) -> Result<ExclusiveTxn<'_>, Unavailable> {
+        let table = self.core.table.close(self.core.clock.now());
+        table.map(|table| self.exclusive_txn_on(table)).map_err(|closed| self.unavailable_since(closed))
+    }
+
+    /// Begins a transaction that keeps all others out, however long it has to wait for another one.
+    /// Deadlocks on a thread that is in one already.
     pub(super) fn exclusive_txn(self: &Arc<Self>) -> ExclusiveTxn<'_> {
-        let table = self.core.write();
+        self.exclusive_txn_on(self.core.table.close_in_time(self.core.clock.now()))
+    }
+
+    fn exclusive_txn_on<'a>(self: &'a Arc<Self>, table: Alone<'a, Table>) -> ExclusiveTxn<'a> {
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
         let exclusive = Exclusive { table, now, wall_millis, _one_commit: self.one_commit() };
-        ExclusiveTxn(Txn { engine: self, seen, exclusive: Some(exclusive) })
+        ExclusiveTxn(Txn { engine: self, seen, has_entered: Cell::new(true), exclusive: Some(exclusive) })
+    }
+
+    /// Why nothing can be done while the gate of the table is closed.
+    #[cold]
+    fn unavailable_since(&self, closed: ClosedSince) -> Unavailable {
+        let ClosedSince(since) = closed;
+        match self.check_up() {
+            // The table is being rebuilt.
+            Err(down) => down,
+            Ok(()) if self.core.clock.now().millis_since(since) < BUSY_AFTER_MS => Unavailable::Unsettled,
+            Ok(()) => Unavailable::Busy,
+        }
     }
 }
 
@@ -132,10 +163,14 @@ impl SharedTxn<'_> {
         self.0.seen.get()
     }
 
-    /// Runs `work` in an exclusive transaction; what it sees counts as seen by this one, too. Fails if the state
-    /// was rebuilt since this transaction saw it.
+    /// Runs `work` in an exclusive transaction; what it sees counts as seen by this one, too. Fails, without
+    /// having run it, if the state was rebuilt since this transaction saw it, or if another transaction keeps
+    /// all others out for long.
     pub fn exclusively<R>(&self, work: impl FnOnce(&ExclusiveTxn<'_>) -> R) -> Result<R, Unavailable> {
-        let exclusive = self.engine.exclusive_txn();
+        let exclusive = match self.0.has_entered.replace(true) {
+            true => self.engine.exclusive_txn(),
+            false => self.engine.close_gate().inspect_err(|_| self.0.has_entered.set(false))?,
+        };
         self.enter(exclusive.seen.get().epoch)?;
         let result = work(&exclusive);
         self.observe(exclusive.seen.get().seq);
@@ -205,8 +240,8 @@ impl<'a> Txn<'a> {
         op: &Op,
         inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
-        let (result, seq) = self.submit_in_steps(name, op, inspect, steps).map_err(|why| self.refuse(why))?;
+        let done = self.in_steps(|table, instant| self.engine.run_in(table, name, op, instant, &inspect));
+        let (result, seq) = done.map_err(|why| self.refuse(why))?;
         self.observe(seq);
         Ok(result)
     }
@@ -214,23 +249,35 @@ impl<'a> Txn<'a> {
     /// Runs one operation whose outcome is not revealed, however much has to be freed first. For threads that may
     /// be kept busy.
     pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(), Unavailable> {
-        self.submit_in_steps(name, op, |_, _, _| (), usize::MAX).map(drop)
+        self.has_entered.set(true);
+        self.in_at_most(usize::MAX, |table, instant| {
+            self.engine.run_in(table, name, op, instant, &|_, _, _| ())
+        })
+        .map(drop)
     }
 
-    fn submit_in_steps<R>(
+    /// Runs one operation, again as long as more has to be freed first, but not longer than a turn. `run` gets
+    /// the instant of an exclusive transaction.
+    pub(super) fn in_steps<R>(
         &self,
-        name: &LockName,
-        op: &Op,
-        inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
+        run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
+    ) -> Result<(R, Seq), Unavailable> {
+        let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
+        self.in_at_most(steps, run)
+    }
+
+    fn in_at_most<R>(
+        &self,
         steps: usize,
+        mut run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
-        let run = |table: &Table| {
+        let mut step = |table: &Table| {
             self.enter(table.epoch)?;
-            self.engine.run_in(table, name, op, instant, &inspect)
+            run(table, instant)
         };
         for _ in 0..steps {
-            match self.with_table(run) {
+            match self.with_table(&mut step)? {
                 // Due leases that are not swept yet no longer count.
                 Err(Retry::AfterExpiry) if self.exclusive.is_some() => return Err(Unavailable::AccountMax),
                 Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),
@@ -242,11 +289,20 @@ impl<'a> Txn<'a> {
         Err(Unavailable::Unsettled)
     }
 
-    pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
-        match &self.exclusive {
-            Some(exclusive) => work(&exclusive.table),
-            None => work(&self.engine.core.read()),
+    /// Runs `work` on the table. Fails if a transaction keeps all others out for long and nothing was done in
+    /// this one before.
+    pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> Result<R, Unavailable> {
+        if let Some(exclusive) = &self.exclusive {
+            return Ok(work(&exclusive.table));
         }
+        let gate = &self.engine.core.table;
+        let table = match gate.enter() {
+            Ok(table) => table,
+            Err(_) if self.has_entered.get() => gate.enter_in_time(),
+            Err(closed) => return Err(self.engine.unavailable_since(closed)),
+        };
+        self.has_entered.set(true);
+        Ok(work(&table))
     }
 
     /// [`Txn::with_table`], in one state of the table with what was seen before.
@@ -257,7 +313,7 @@ impl<'a> Txn<'a> {
         self.with_table(|table| {
             self.enter(table.epoch)?;
             work(table)
-        })
+        })?
     }
 
     /// Makes sure that what was seen so far is part of the table of this epoch. A rebuild keeps what is durable
@@ -293,7 +349,7 @@ impl<'a> Txn<'a> {
     /// failure of the journal if the state it is about was rebuilt meanwhile.
     pub(super) fn refuse(&self, why: Unavailable) -> Unavailable {
         match why {
-            Unavailable::Journal(_) | Unavailable::Unsettled => why,
+            Unavailable::Journal(_) | Unavailable::Unsettled | Unavailable::Busy => why,
             _ => self.observe_all().err().unwrap_or(why),
         }
     }
@@ -306,6 +362,6 @@ impl<'a> Txn<'a> {
                 Ok(())
             }
             false => Err(Unavailable::Journal(JournalError::rebuilt())),
-        })
+        })?
     }
 }

@@ -17,11 +17,11 @@ pub(super) const FORCEUNLOCK: Command = Command::new("forceunlock", 2, run)
     )
     .example("FORCEUNLOCK jobs:import");
 
-/// Units that the end of one lease takes.
+/// Units of work to end one lease.
 const WORK_PER_HOLDER: usize = 16;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
+    let name = context.key(args.at(1))?;
     match context.txn.submit(&name, &Op::Force)? {
         Outcome::Released(holders) if holders > 0 => {
             context.spend(holders as usize * WORK_PER_HOLDER);

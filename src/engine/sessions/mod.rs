@@ -12,7 +12,6 @@ use super::keyspace::Table;
 use super::{Engine, Txn, Unavailable};
 use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, Record, Seq, SessionRecord};
-use crate::lock::Op;
 
 /// Locks that the end of a session frees at once; more are freed in steps.
 const FREED_AT_ONCE: usize = 256;
@@ -148,9 +147,10 @@ impl Txn<'_> {
 
     /// Frees one lock of what ended with a session, or, if much has ended, a part of it.
     fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
-        let epoch = self.with_table(|table| table.epoch);
-        match self.submit(name, &Op::Inspect) {
-            Ok(_) => {}
+        let epoch = self.with_table(|table| table.epoch)?;
+        // By now the key may hold a value.
+        match self.read_key(name, |_, _| ()) {
+            Ok(()) => {}
             Err(Unavailable::Unsettled) => return Ok(()),
             Err(other) => return Err(other),
         }
@@ -159,8 +159,7 @@ impl Txn<'_> {
             if table.epoch == epoch {
                 self.engine().core.sessions.is_freed(id, name);
             }
-        });
-        Ok(())
+        })
     }
 
     /// What was known of a session that expired in the last seconds.

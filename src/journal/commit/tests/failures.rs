@@ -93,20 +93,23 @@ fn a_retry_that_fails_for_good_is_the_last() {
 }
 
 #[test]
-fn a_node_that_is_fenced_learns_it_from_maintenance_and_verification() {
-    let (journal, faults, _) = start(Durability::Always);
-    faults.fail_maintenance_with(Some(JournalError::Full));
-    faults.wait_until_maintained();
-    assert_eq!(journal.down(), None, "any other failure of maintenance is none of the journal");
-    faults.fail_maintenance_with(Some(JournalError::Fenced));
-    journal.append(0, [session(1)]).unwrap();
-    while journal.down() != Some(JournalError::Fenced) {
-        std::thread::yield_now();
-    }
+fn maintenance_and_verification_close_the_journal_if_no_retry_can_help() {
+    let corrupt = JournalError::Corrupt { what: "a page".into() };
+    for error in [JournalError::Fenced, corrupt] {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.fail_maintenance_with(Some(JournalError::Full));
+        faults.wait_until_maintained();
+        assert_eq!(journal.down(), None, "maintenance that may work later is not needed now");
+        faults.fail_maintenance_with(Some(error.clone()));
+        journal.append(0, [session(1)]).unwrap();
+        while journal.down().as_ref() != Some(&error) {
+            std::thread::yield_now();
+        }
 
-    let (journal, faults, _) = start(Durability::Always);
-    faults.fail_verification_with(Some(JournalError::Fenced));
-    while journal.down() != Some(JournalError::Fenced) {
-        std::thread::yield_now();
+        let (journal, faults, _) = start(Durability::Always);
+        faults.fail_verification_with(Some(error.clone()));
+        while journal.down().as_ref() != Some(&error) {
+            std::thread::yield_now();
+        }
     }
 }
