@@ -10,7 +10,7 @@ use super::options;
 use super::pubsub::Publication;
 use super::pubsub::{Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
-use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
+use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_changes};
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, Flags, Run, ServerState};
 use crate::domain::SessionId;
@@ -219,6 +219,7 @@ impl Client {
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.run(args);
+        context.spend(work_of_changes(txn.work()));
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
@@ -250,7 +251,9 @@ impl Client {
         self.begin_turn();
         let txn = server.engine.resume_txn(request.seen);
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
-        let reply = match request.steps.advance(&mut context) {
+        let done = request.steps.advance(&mut context);
+        context.spend(work_of_changes(txn.work()));
+        let reply = match done {
             Ok(Progress::Done(reply)) => reply,
             Err(error) if !error.is_unsettled() => error.into(),
             Ok(Progress::More) | Err(_) => {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Client, CommandError, ServerState, Steps, options};
+use super::{Client, CommandError, Progress, ServerState, Steps, options};
 use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
 use crate::engine::{AnyTxn, Blocked};
+use crate::lock::{ENDS_PER_STEP, Op, Outcome};
+use crate::reply::Reply;
 
 /// The context of a command handler.
 pub struct Context<'a> {
@@ -30,14 +32,32 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
-    /// Runs `work` in an exclusive transaction.
+    /// Runs `work`, which uses the locks `names`, in an exclusive transaction. Like an operation on one lock, it may
+    /// fail because what has ended of these locks must be freed in turns first.
     pub(super) fn atomically<R>(
         &mut self,
+        names: &[LockName],
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
         let AnyTxn::Shared(txn) = self.txn else { return work(self) };
         let (server, client) = (self.server, &mut *self.client);
-        txn.exclusively(|exclusive| work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive))))?
+        txn.exclusively(names, |exclusive| {
+            work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive)))
+        })?
+    }
+
+    /// Runs an operation that ends all leases of a lock, [`Op::Force`] or [`Op::Delete`]. The reply follows when they
+    /// are freed, in turns if there are very many.
+    pub(super) fn end_all(
+        &mut self,
+        name: &LockName,
+        op: &Op,
+        reply: impl FnOnce(Outcome) -> Result<Reply, CommandError>,
+    ) -> Result<Reply, CommandError> {
+        let outcome = self.txn.submit(name, op)?;
+        let is_much = matches!(outcome, Outcome::Released(leases) if leases as usize > ENDS_PER_STEP);
+        let reply = reply(outcome)?;
+        if is_much { self.in_turns(EndingAll { name: name.clone(), reply: Some(reply) }) } else { Ok(reply) }
     }
 
     /// Parses a key of the current database.
@@ -81,6 +101,19 @@ impl Context<'_> {
             return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
         }
         Ok(Owner::new(owner)?)
+    }
+}
+
+/// The end of all leases of a lock, some of which are still to be freed.
+struct EndingAll {
+    name: LockName,
+    reply: Option<Reply>,
+}
+
+impl Steps for EndingAll {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        context.txn.free_ended(&self.name)?;
+        Ok(self.reply.take().map_or(Progress::More, Progress::Done))
     }
 }
 

@@ -65,7 +65,7 @@ const DELIFEQ: Command = Command::new("delifeq", 3, delifeq)
     .example("DELIFEQ jobs:import worker-1");
 
 fn delifeq(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    key::delete(context, args.at(1), Some(args.at(2))).map(key::reply_deleted)
+    key::delete(context, args.at(1), Some(args.at(2)))
 }
 
 /// When the key is to end.
@@ -147,7 +147,7 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         let is_set = put(context, &name, owner, &wanted)?;
         return Ok(if is_set { Reply::OK } else { Reply::Null });
     }
-    context.atomically(|context| {
+    context.atomically(std::slice::from_ref(&name), |context| {
         let before = if wanted.get { value(context, &name)? } else { Reply::Null };
         let is_set = put(context, &name, owner, &wanted)?;
         if is_set && matches!(wanted.ends, Ends::Past) {
@@ -209,10 +209,8 @@ fn value(context: &mut Context<'_>, name: &LockName) -> Result<Reply, CommandErr
 
 fn delex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     match args.len() {
-        2 => key::delete(context, args.at(1), None).map(key::reply_deleted),
-        4 if options::is(args.at(2), "ifeq") => {
-            key::delete(context, args.at(1), Some(args.at(3))).map(key::reply_deleted)
-        }
+        2 => key::delete(context, args.at(1), None),
+        4 if options::is(args.at(2), "ifeq") => key::delete(context, args.at(1), Some(args.at(3))),
         _ => Err(CommandError::SYNTAX),
     }
 }

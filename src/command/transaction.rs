@@ -4,12 +4,13 @@
 
 use std::collections::VecDeque;
 
-use super::pubsub::PublishAll;
+use super::pubsub::{Publication, PublishAll};
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
     Args, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs, Progress,
-    Steps, options,
+    Steps, name_or_none, options,
 };
+use crate::domain::LockName;
 use crate::engine::Watch;
 use crate::reply::Reply;
 
@@ -27,6 +28,48 @@ pub(super) struct Transaction {
 impl Transaction {
     pub(super) fn len(&self) -> usize {
         self.queued.len()
+    }
+
+    /// The keys of its commands, and those that are watched.
+    fn names(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Vec<LockName> {
+        let mut names: Vec<LockName> = watch.into_iter().flat_map(Watch::names).cloned().collect();
+        for (command, args) in &self.queued {
+            let visit = &mut |key, _| names.extend(name_or_none(context, key).ok().flatten());
+            // The command itself fails in this case.
+            let _ = command.visit_keys(args.as_args(), visit);
+        }
+        context.spend(KEY_WORK * names.len());
+        names
+    }
+
+    /// Runs its commands, unless a watched key has changed.
+    fn run(
+        &self,
+        context: &mut Context<'_>,
+        watch: Option<&Watch>,
+        publications: &mut VecDeque<(usize, Publication)>,
+    ) -> Result<Reply, CommandError> {
+        if let Some(watch) = watch
+            && watch.is_broken(&context.txn)?
+        {
+            return Ok(Reply::NullArray);
+        }
+        let mut replies = Vec::with_capacity(self.queued.len());
+        context.begin_transaction();
+        for (command, args) in &self.queued {
+            let may_run = match command.is(Flags::WRITE) {
+                true => Ok(()),
+                false => context.check_transaction_budget(),
+            };
+            let reply = may_run.and_then(|()| context.call(command, args.as_args()));
+            let reply = reply.unwrap_or_else(Reply::from);
+            context.spend(work_of_bytes(reply.size()));
+            if let Some(publication) = context.client.deferred.take() {
+                publications.push_back((replies.len(), publication));
+            }
+            replies.push(reply);
+        }
+        Ok(Reply::Array(replies))
     }
 }
 
@@ -101,7 +144,7 @@ impl Steps for Watching {
         let is_done = self.0.each(context, |context, key| {
             context.spend(KEY_WORK);
             // A key that no lock can have never changes.
-            let Some(name) = super::name_or_none(context, key)? else { return Ok(()) };
+            let Some(name) = name_or_none(context, key)? else { return Ok(()) };
             let txn = context.txn;
             let watch = context.client.watch.get_or_insert_with(|| Watch::new(txn.engine()));
             watch.add(&txn, &name)?;
@@ -130,31 +173,15 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     if transaction.is_broken {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
+    let names = transaction.names(context, watch.as_ref());
     let mut publications = VecDeque::new();
-    let reply = context.atomically(|context| {
-        if let Some(watch) = &watch
-            && watch.is_broken(&context.txn)?
-        {
-            return Ok(Reply::NullArray);
-        }
-        let mut replies = Vec::with_capacity(transaction.queued.len());
-        context.begin_transaction();
-        for (command, args) in &transaction.queued {
-            let may_run = match command.is(Flags::WRITE) {
-                true => Ok(()),
-                false => context.check_transaction_budget(),
-            };
-            let reply = may_run.and_then(|()| context.call(command, args.as_args()));
-            let reply = reply.unwrap_or_else(Reply::from);
-            context.spend(work_of_bytes(reply.size()));
-            if let Some(publication) = context.client.deferred.take() {
-                publications.push_back((replies.len(), publication));
-            }
-            replies.push(reply);
-        }
-        Ok(Reply::Array(replies))
-    })?;
-    match reply {
+    let done =
+        context.atomically(&names, |context| transaction.run(context, watch.as_ref(), &mut publications));
+    if done.as_ref().is_err_and(CommandError::is_unsettled) {
+        // Nothing was run: the connection executes EXEC again.
+        (context.client.transaction, context.client.watch) = (Some(transaction), watch);
+    }
+    match done? {
         Reply::Array(replies) if !publications.is_empty() => {
             context.in_turns(PublishAll { replies, publications })
         }

@@ -32,8 +32,18 @@ impl From<Unavailable> for Retry {
     }
 }
 
+/// On which lock and at which time an operation runs, and how much has changed.
+struct Scope<'a> {
+    table: &'a Table,
+    name: &'a LockName,
+    now: Timestamp,
+    /// Leases and waiters that were changed.
+    changed: usize,
+}
+
 impl Engine {
-    /// Runs an operation at `instant`, or at the time that the clock shows under the guard.
+    /// Runs an operation at `instant`, or at the time that the clock shows under the guard. Returns the result, and
+    /// how many leases and waiters were changed.
     pub(super) fn run_in<R>(
         &self,
         table: &Table,
@@ -41,35 +51,37 @@ impl Engine {
         op: &Op,
         instant: Option<Timestamp>,
         inspect: &impl Fn(Outcome, &Slot, Timestamp) -> R,
-    ) -> Result<(R, Seq), Retry> {
+    ) -> (Result<(R, Seq), Retry>, usize) {
         let core = &*self.core;
         table.with_slot(core.hash.of(name), name, |mut guarded| {
             // Under the guard: what was changed here before the journal went down is not to be seen.
-            self.check_up()?;
+            if let Err(down) = self.check_up() {
+                return (Err(down.into()), 0);
+            }
             let now = instant.unwrap_or_else(|| core.clock.now());
+            let mut scope = Scope { table, name, now, changed: 0 };
             let was_held = guarded.slot.newest().is_some();
-            let outcome = self.run_under_guard(table, name, op, now, &mut guarded);
+            let outcome = self.run_under_guard(op, &mut scope, &mut guarded);
             core.lock_stats.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
             core.deadlines.rearm(&mut guarded, now);
-            Ok((inspect(outcome?, guarded.slot, now), guarded.last_change()))
+            let result = outcome.map(|outcome| (inspect(outcome, guarded.slot, now), guarded.last_change()));
+            (result, scope.changed)
         })
     }
 
     #[inline]
     fn run_under_guard(
         &self,
-        table: &Table,
-        name: &LockName,
         op: &Op,
-        now: Timestamp,
+        scope: &mut Scope<'_>,
         guarded: &mut Guarded<'_>,
     ) -> Result<Outcome, Retry> {
-        let core = &*self.core;
+        let (core, name, now) = (&*self.core, scope.name, scope.now);
         if core.sessions.may_be_over(now) {
-            self.end_over_sessions(table, name, now, guarded)?;
+            self.end_over_sessions(scope, guarded)?;
         }
         let account = self.admit(op, guarded.slot, now)?;
-        let outcome = self.step_and_return(table, name, op, now, guarded)?;
+        let outcome = self.step_and_return(op, scope, guarded)?;
         if !matches!(outcome, Outcome::Granted { already_held: false, .. }) {
             account.into_iter().for_each(|account| core.quotas.remove(account));
         }
@@ -83,14 +95,8 @@ impl Engine {
     }
 
     /// Ends what a lock has of sessions that are over.
-    fn end_over_sessions(
-        &self,
-        table: &Table,
-        name: &LockName,
-        now: Timestamp,
-        guarded: &mut Guarded<'_>,
-    ) -> Result<(), Retry> {
-        let (sessions, slot) = (&self.core.sessions, &*guarded.slot);
+    fn end_over_sessions(&self, scope: &mut Scope<'_>, guarded: &mut Guarded<'_>) -> Result<(), Retry> {
+        let (sessions, slot, now) = (&self.core.sessions, &*guarded.slot, scope.now);
         let members = slot.session_members();
         if members == 0 {
             return Ok(());
@@ -100,9 +106,9 @@ impl Engine {
         let are_all = over.len() < ENDS_PER_STEP;
         for session in over {
             // One that is due may not have been ended yet. Its end goes before those of its leases.
-            self.end_session_in(table, session, false, false, now)?;
+            self.end_session_in(scope.table, session, false, false, now)?;
             let op = Op::EndSession { session, clean: sessions.ended_cleanly(session) };
-            if self.step_and_return(table, name, &op, now, guarded)? == Outcome::Unsettled {
+            if self.step_and_return(&op, scope, guarded)? == Outcome::Unsettled {
                 return Err(Retry::Unsettled);
             }
         }
@@ -135,7 +141,10 @@ impl Engine {
                 if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
                     return Ok(Some(account));
                 }
-                let is_any_due = self.core.deadlines.next() <= now || self.core.expiring.try_lock().is_err();
+                // A lease that has ended, but was not freed yet, counts.
+                let is_any_due = self.core.deadlines.next() <= now
+                    || self.core.sessions.may_be_over(now)
+                    || self.core.expiring.is_locked();
                 return Err(if is_any_due { Retry::AfterExpiry } else { Unavailable::AccountMax.into() });
             }
         }
@@ -161,16 +170,14 @@ impl Engine {
     #[inline]
     fn step_and_return(
         &self,
-        table: &Table,
-        name: &LockName,
         op: &Op,
-        now: Timestamp,
+        scope: &mut Scope<'_>,
         guarded: &mut Guarded<'_>,
     ) -> Result<Outcome, Retry> {
         let mut undelivered = VecDeque::new();
-        let outcome = self.step(table, name, op, now, guarded, &mut undelivered)?;
+        let outcome = self.step(op, scope, guarded, &mut undelivered)?;
         while let Some(op) = undelivered.pop_front() {
-            self.step(table, name, &op, now, guarded, &mut undelivered)?;
+            self.step(&op, scope, guarded, &mut undelivered)?;
         }
         Ok(outcome)
     }
@@ -178,16 +185,14 @@ impl Engine {
     /// One transition and what follows from it. `undelivered` gets what gives back the grants that reached nobody.
     fn step(
         &self,
-        table: &Table,
-        name: &LockName,
         op: &Op,
-        now: Timestamp,
+        scope: &mut Scope<'_>,
         guarded: &mut Guarded<'_>,
         undelivered: &mut VecDeque<Op>,
     ) -> Result<Outcome, Retry> {
-        let core = &*self.core;
+        let (core, name, now, epoch) = (&*self.core, scope.name, scope.now, scope.table.epoch);
         let mut effects = Effects::default();
-        let mut env = EngineEnv { engine: self, epoch: table.epoch, now };
+        let mut env = EngineEnv { engine: self, epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
         if changes_value(op, &outcome, &effects) {
             core.watches.changed(name);
@@ -198,13 +203,14 @@ impl Engine {
         // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
         // first whether the journal is down, and it stays down until this table is replaced.
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
-        let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
+        let seq = self.journal().append(epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
         if core.events.is_heard() {
             let events = effects.iter().filter_map(|effect| event_of(name, effect, &effects, guarded.slot));
             events.for_each(|event| core.events.push(seq, event));
         }
         for effect in effects.iter() {
+            scope.changed += 1;
             core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
             self.note(name, effect, &effects, guarded, now);

@@ -3,14 +3,15 @@
 //! Guarantees: dropping a [`Blocked`] removes its waiter at once and reverts a grant that was not received.
 //! Absent: queues and their order (in `lock`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use super::Engine;
-use crate::domain::{FencingToken, LockName, Owner, WaiterId};
+use super::{EXPIRIES_PER_STEP, Engine, Unavailable};
+use crate::domain::{FencingToken, LockName, Owner, Timestamp, WaiterId};
 use crate::journal::Seq;
 use crate::lock::Op;
 
@@ -39,7 +40,7 @@ pub(super) struct Waiters {
 
 impl Waiters {
     fn stripe(&self, id: WaiterId) -> MutexGuard<'_, HashMap<WaiterId, oneshot::Sender<WaitOutcome>>> {
-        self.stripes[id.0 as usize % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
+        self.stripes[id.0 as usize % STRIPES].lock()
     }
 
     pub(super) fn register(&self) -> (WaiterId, oneshot::Receiver<WaitOutcome>) {
@@ -65,7 +66,7 @@ impl Waiters {
 
     pub(super) fn tell_all(&self, verdict: WaitOutcome) {
         for stripe in &self.stripes {
-            let all = std::mem::take(&mut *stripe.lock().unwrap_or_else(PoisonError::into_inner));
+            let all = std::mem::take(&mut *stripe.lock());
             for sender in all.into_values() {
                 // Whoever stopped listening needs no answer.
                 let _ = sender.send(verdict);
@@ -115,7 +116,7 @@ impl Blocked {
     pub fn give_back(&self, token: FencingToken) {
         let op = Op::RevertGrant { owner: self.owner.clone(), token };
         // If the journal is down the lease stays until its deadline, as for any holder that is gone.
-        let _ = self.engine.txn().submit_to_end(&self.name, &op);
+        self.engine.cancel(&self.name, op);
     }
 }
 
@@ -131,8 +132,53 @@ impl Drop for Blocked {
             _ => {
                 let op = Op::CancelWait { waiter: self.id, owner: self.owner.clone() };
                 // If the journal is down the table is rebuilt without this waiter anyway.
-                let _ = self.engine.txn().submit_to_end(&self.name, &op);
+                self.engine.cancel(&self.name, op);
             }
+        }
+    }
+}
+
+/// What is left to do after waiters that are gone: [`Op::CancelWait`] and [`Op::RevertGrant`] on locks of which so
+/// much had ended that it has to be freed in steps first. The expiry thread does it.
+#[derive(Default)]
+pub(super) struct Cancellations {
+    pending: Mutex<VecDeque<(LockName, Op)>>,
+}
+
+impl Cancellations {
+    pub(super) fn are_pending(&self) -> bool {
+        !self.pending.lock().is_empty()
+    }
+
+    fn push(&self, name: LockName, op: Op) {
+        self.pending.lock().push_back((name, op));
+    }
+
+    fn pop(&self) -> Option<(LockName, Op)> {
+        self.pending.lock().pop_front()
+    }
+}
+
+impl Engine {
+    /// Runs what is left to do after a waiter that is gone, now or, if much must be freed first, on the expiry thread.
+    fn cancel(self: &Arc<Self>, name: &LockName, op: Op) {
+        if self.txn().submit(name, &op) == Err(Unavailable::Unsettled) {
+            self.core.cancellations.push(name.clone(), op);
+            self.core.deadlines.alarm.armed(Timestamp::default());
+        }
+    }
+
+    /// Works on what [`Engine::cancel`] has left, and stops after about [`EXPIRIES_PER_STEP`] leases and waiters.
+    pub(super) fn cancel_waits(self: &Arc<Self>) {
+        let mut changed = 0;
+        while changed < EXPIRIES_PER_STEP
+            && let Some((name, op)) = self.core.cancellations.pop()
+        {
+            let txn = self.txn();
+            if txn.submit(&name, &op) == Err(Unavailable::Unsettled) {
+                self.core.cancellations.push(name, op);
+            }
+            changed += 1 + txn.work();
         }
     }
 }

@@ -27,9 +27,10 @@ mod watches;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::domain::{SessionId, Timestamp};
@@ -39,8 +40,8 @@ use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
 use crate::lock::Op;
-use blocking::Waiters;
 pub use blocking::{Blocked, WaitOutcome};
+use blocking::{Cancellations, Waiters};
 use events::Events;
 pub use events::{Event, EventKind, Heard};
 use expiry::Deadlines;
@@ -58,8 +59,10 @@ pub use txn::{Acquired, AnyTxn, ExclusiveTxn, Seen, SharedTxn, Txn};
 pub use watches::Watch;
 use watches::Watches;
 
-/// Locks settled in one go when many expire together, so that other requests get their turn.
+/// Locks, and about as many leases, that the expiry thread frees in one step.
 const EXPIRIES_PER_STEP: usize = 256;
+/// The same for a thread that serves requests.
+const EXPIRIES_PER_TURN: usize = 32;
 
 /// How the manager is set up.
 #[derive(Debug, Clone)]
@@ -122,8 +125,9 @@ struct Core {
     sessions: Sessions,
     waiters: Waiters,
     deadlines: Deadlines,
-    /// Somebody has taken hashes out of `deadlines` whose locks are still to be looked at.
+    /// Locked while a thread frees locks whose hashes it has taken out of `deadlines`.
     expiring: Mutex<()>,
+    cancellations: Cancellations,
     watches: Watches,
     events: Events,
     lock_stats: LockStats,
@@ -155,6 +159,7 @@ impl Engine {
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
             deadlines: Deadlines::default(),
             expiring: Mutex::default(),
+            cancellations: Cancellations::default(),
             clock,
             config,
             sessions: Sessions::new(),
@@ -280,32 +285,59 @@ impl Engine {
         let _ = self.journal().synced(self.awaited(self.last())).wait();
     }
 
-    /// Frees what has ended by now, a part of it if it is much. Answers when to come back; [`Timestamp::NEVER`]: when something
-    /// is granted.
+    /// Frees what has ended by now, in part if it is much. Returns when to call again; [`Timestamp::NEVER`]: when
+    /// something is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
-        // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
-        let _ = self.txn().sweep_sessions(EXPIRIES_PER_STEP);
+        // A journal that is down refuses; for every reader the leases have ended all the same.
         let _ = self.close_orphans();
-        let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cancel_waits();
+        let guard = self.core.expiring.lock();
+        self.expire(EXPIRIES_PER_STEP);
+        drop(guard);
+        let next = self.core.deadlines.next().min(self.core.sessions.next_sweep());
+        if self.core.cancellations.are_pending() { Timestamp::default() } else { next }
+    }
+
+    /// Frees a little of what has ended by now, unless another thread is doing that. For threads that serve requests.
+    fn expire_some(self: &Arc<Self>) {
+        if let Some(_guard) = self.core.expiring.try_lock() {
+            self.expire(EXPIRIES_PER_TURN);
+        }
+    }
+
+    /// Looks at up to `max` sessions, and as many locks, of which something has ended, and stops after about as many
+    /// leases.
+    fn expire(self: &Arc<Self>, max: usize) {
+        // As above, if the journal is down.
+        let _ = self.txn().sweep_sessions(max);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
-        for hash in deadlines.take_near(now, EXPIRIES_PER_STEP) {
+        for hash in deadlines.take_near(now, max) {
             let deadline = self.core.read().next_deadline(hash);
             if !deadlines.note_imminent(hash, deadline, now) {
                 // It has moved: back into the index.
                 self.expire_key(hash);
             }
         }
-        deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.expire_key(hash));
-        self.core.deadlines.next().min(self.core.sessions.next_sweep())
+        let mut freed = 0;
+        for _ in 0..max {
+            let Some(hash) = deadlines.take_due(now) else { break };
+            freed += self.expire_key(hash);
+            if freed >= max {
+                break;
+            }
+        }
     }
 
     /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.
-    fn expire_key(self: &Arc<Self>, hash: u64) {
+    /// Returns how many leases and waiters that changed.
+    fn expire_key(self: &Arc<Self>, hash: u64) -> usize {
         let names = self.core.read().names(hash);
+        let mut changed = 0;
         for name in names {
-            let left = self
-                .txn()
-                .submit_and_inspect(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
+            let txn = self.txn();
+            let left =
+                txn.submit_and_inspect(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
+            changed += txn.work();
             // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
             let (deadline, now) = match left {
                 Ok(left) => left,
@@ -313,6 +345,7 @@ impl Engine {
             };
             self.core.deadlines.note_imminent(hash, deadline, now);
         }
+        changed
     }
 
     /// Commits what is pending and stops the commit thread.

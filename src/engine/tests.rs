@@ -1,5 +1,7 @@
 //! The lock manager on real backends, under a manual clock.
 
+mod bounded_work;
+
 use std::path::Path;
 
 use super::*;
@@ -888,7 +890,7 @@ async fn a_later_commit_does_not_vouch_for_what_was_seen_before_a_rebuild() {
     engine.barrier(later).await.unwrap();
     assert!(engine.txn().has_session(id), "the session is there after all");
     assert!(matches!(txn.keep_alive(id), Err(Unavailable::Journal(_))), "one transaction sees one state");
-    assert!(matches!(txn.exclusively(|txn| txn.has_session(id)), Err(Unavailable::Journal(_))));
+    assert!(matches!(txn.exclusively(&[], |txn| txn.has_session(id)), Err(Unavailable::Journal(_))));
     assert_eq!(engine.barrier(txn.finish()).await, Err(OutcomeUnknown));
 }
 
@@ -1060,7 +1062,7 @@ async fn a_transaction_waits_for_everything_it_has_seen_refusals_included() {
     assert!(is_durable(&|txn| assert!(held(txn, "durable"))));
     assert!(!is_durable(&|txn| assert!(held(txn, "k"))));
     assert!(!is_durable(&|txn| assert!(held(txn, "k") && held(txn, "durable"))), "the order does not matter");
-    assert!(!is_durable(&|txn| assert!(txn.exclusively(|txn| held(txn, "k")).unwrap())));
+    assert!(!is_durable(&|txn| assert!(txn.exclusively(&[], |txn| held(txn, "k")).unwrap())));
     assert!(!is_durable(&|txn| drop(txn.read(&name("k"), |slot, _| slot.holder_count()))));
     assert!(!is_durable(&|txn| assert_eq!(txn.keys_held(0), Ok(2))));
     assert!(!is_durable(&|txn| assert_eq!(scanned(txn, &mut Scan::new(0, 0, 10), 10).len(), 2)));

@@ -20,12 +20,14 @@ use super::keyspace::Table;
 use super::{Engine, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
-use crate::lock::{Op, Outcome, Request, Slot};
+use crate::lock::{ENDS_PER_STEP, Op, Outcome, Request, Slot};
 
 /// The operations that every transaction offers. It is either a [`SharedTxn`] or an [`ExclusiveTxn`].
 pub struct Txn<'a> {
     engine: &'a Arc<Engine>,
     seen: Cell<Seen>,
+    /// Leases and waiters that its operations have changed, what they freed first included.
+    work: Cell<usize>,
     /// `None`: each operation takes the shared side of the table and reads the clock.
     exclusive: Option<Exclusive<'a>>,
 }
@@ -47,10 +49,13 @@ pub enum AnyTxn<'a> {
 }
 
 struct Exclusive<'a> {
+    /// Ends before the table is unlocked, the field below: everything is appended under a guard of the table, so
+    /// the group has the records of this transaction and none of others, and no other transaction finds the
+    /// commits held up.
+    _one_commit: CommitGroup<'a>,
     table: ShardedLockWriteGuard<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
-    _one_commit: CommitGroup<'a>,
 }
 
 /// What a transaction has seen. Carries it over to the next transaction of the same request.
@@ -82,7 +87,7 @@ impl Engine {
 
     /// Begins a transaction that has seen what an earlier one of the same request saw.
     pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
-        SharedTxn(Txn { engine: self, seen: Cell::new(seen), exclusive: None })
+        SharedTxn(Txn { engine: self, seen: Cell::new(seen), work: Cell::new(0), exclusive: None })
     }
 
     /// Begins a transaction that keeps all others out. Deadlocks on a thread that is in an exclusive one already.
@@ -91,8 +96,8 @@ impl Engine {
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
-        let exclusive = Exclusive { table, now, wall_millis, _one_commit: self.one_commit() };
-        ExclusiveTxn(Txn { engine: self, seen, exclusive: Some(exclusive) })
+        let exclusive = Exclusive { _one_commit: self.one_commit(), table, now, wall_millis };
+        ExclusiveTxn(Txn { engine: self, seen, work: Cell::new(0), exclusive: Some(exclusive) })
     }
 }
 
@@ -132,14 +137,25 @@ impl SharedTxn<'_> {
         self.0.seen.get()
     }
 
-    /// Runs `work` in an exclusive transaction; what it sees counts as seen by this one, too. Fails if the state
-    /// was rebuilt since this transaction saw it.
-    pub fn exclusively<R>(&self, work: impl FnOnce(&ExclusiveTxn<'_>) -> R) -> Result<R, Unavailable> {
+    /// Runs `work`, which uses the locks `names`, in an exclusive transaction; what it sees counts as seen by this
+    /// one, too. Fails if the state was rebuilt since this transaction saw it.
+    ///
+    /// What has ended of these locks is freed before. Fails with [`Unavailable::Unsettled`], without having run
+    /// `work`, if that is so much that others must be served in between.
+    pub fn exclusively<R>(
+        &self,
+        names: &[LockName],
+        work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.free_all_ended(names)?;
         let exclusive = self.engine.exclusive_txn();
         self.enter(exclusive.seen.get().epoch)?;
-        let result = work(&exclusive);
+        // Little has ended since, unless much ended at once.
+        let freed = exclusive.free_all_ended(names);
+        let result = freed.map(|()| work(&exclusive));
         self.observe(exclusive.seen.get().seq);
-        Ok(result)
+        self.count_work(exclusive.work());
+        result
     }
 
     /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`.
@@ -195,6 +211,29 @@ impl<'a> Txn<'a> {
         self.submit_and_inspect(name, &Op::Inspect, |_, slot, now| read(slot, now))
     }
 
+    /// Leases and waiters that its operations have changed so far, those included that had ended and were freed.
+    pub fn work(&self) -> usize {
+        self.work.get()
+    }
+
+    fn count_work(&self, changed: usize) {
+        self.work.set(self.work.get() + changed);
+    }
+
+    /// Frees what has ended of some locks, and stops with [`Unavailable::Unsettled`] where that becomes much.
+    fn free_all_ended(&self, names: &[LockName]) -> Result<(), Unavailable> {
+        let before = self.work();
+        for name in names {
+            if self.peek(name, |_| ())?.is_none() {
+                self.free_in_steps(name, STEPS_PER_TURN)?;
+            }
+            if self.work() - before > ENDS_PER_STEP {
+                return Err(Unavailable::Unsettled);
+            }
+        }
+        Ok(())
+    }
+
     /// Runs one operation, then `inspect` on the resulting state, under the same guard.
     ///
     /// Fails with [`Unavailable::Unsettled`], without having run the operation, if a shared transaction has freed
@@ -211,10 +250,11 @@ impl<'a> Txn<'a> {
         Ok(result)
     }
 
-    /// Runs one operation whose outcome is not revealed, however much has to be freed first. For threads that may
-    /// be kept busy.
-    pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(), Unavailable> {
-        self.submit_in_steps(name, op, |_, _, _| (), usize::MAX).map(drop)
+    /// Frees what has ended of a lock, in at most `steps` steps. Fails with [`Unavailable::Unsettled`] if more is left.
+    pub(super) fn free_in_steps(&self, name: &LockName, steps: usize) -> Result<(), Unavailable> {
+        let ((), seq) = self.submit_in_steps(name, &Op::Inspect, |_, _, _| (), steps)?;
+        self.observe(seq);
+        Ok(())
     }
 
     fn submit_in_steps<R>(
@@ -227,13 +267,15 @@ impl<'a> Txn<'a> {
         let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
         let run = |table: &Table| {
             self.enter(table.epoch)?;
-            self.engine.run_in(table, name, op, instant, &inspect)
+            let (result, changed) = self.engine.run_in(table, name, op, instant, &inspect);
+            self.count_work(changed);
+            result
         };
         for _ in 0..steps {
             match self.with_table(run) {
                 // Due leases that are not swept yet no longer count.
                 Err(Retry::AfterExpiry) if self.exclusive.is_some() => return Err(Unavailable::AccountMax),
-                Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),
+                Err(Retry::AfterExpiry) => self.engine.expire_some(),
                 Err(Retry::Unsettled) => {}
                 Err(Retry::Never(why)) => return Err(why),
                 Ok(done) => return Ok(done),

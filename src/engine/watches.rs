@@ -70,6 +70,11 @@ impl Watch {
         Arc::as_ptr(&self.is_broken).addr()
     }
 
+    /// The locks that it watches.
+    pub fn names(&self) -> impl Iterator<Item = &LockName> {
+        self.watched.iter()
+    }
+
     /// How many locks it watches.
     pub fn len(&self) -> usize {
         self.watched.len()

@@ -98,11 +98,6 @@ impl<T: Member> IndexedSet<T> {
         self.members.last_key_value().map(|(_, member)| member)
     }
 
-    /// The last of the members that `is_wanted` is true of. Goes through those after it.
-    pub(super) fn last_where(&self, is_wanted: &dyn Fn(&T) -> bool) -> Option<&T> {
-        self.members.values().rev().find(|member| is_wanted(member))
-    }
-
     /// A member whose deadline is `now` or earlier, the earliest first.
     pub(super) fn due(&self, now: Timestamp) -> Option<i64> {
         self.by_deadline.first().filter(|(deadline, _)| *deadline <= now).map(|&(_, number)| number)
@@ -131,7 +126,7 @@ impl<T: Member> IndexedSet<T> {
         self.members.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
         self.members.values()
     }
 }

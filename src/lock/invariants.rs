@@ -59,6 +59,7 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
         .chain(waiters.iter().map(|waiter| waiter.deadline))
         .chain(slot.delay().map(|delay| delay.until))
         .min();
-    let nearest = if slot.has_more_to_grant() { Some(Timestamp::default()) } else { nearest };
+    let is_due = slot.has_more_to_grant() || slot.is_revoked();
+    let nearest = if is_due { Some(Timestamp::default()) } else { nearest };
     ensure(nearest.unwrap_or(Timestamp::NEVER) == slot.next_deadline(), "the next deadline is the nearest")
 }

@@ -13,7 +13,7 @@ mod transition;
 
 pub use effect::{Effect, Effects, EndReason, LeaveReason};
 pub use mode::Mode;
-pub use slot::{Delay, Lease, LeaseExtra, Origin, Request, Slot, Waiter};
+pub use slot::{Delay, Lease, LeaseExtra, Origin, Request, Slot, TooManyEnded, Waiter};
 pub use transition::{ENDS_PER_STEP, Env, Op, Outcome, PROMOTIONS_PER_STEP, Refusal, SetCondition, apply};
 
 #[cfg(test)]

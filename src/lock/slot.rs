@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::effect::EndReason;
 use super::index::{IndexedSet, Member};
 use super::mode::Mode;
 use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
@@ -253,7 +254,20 @@ pub(super) struct Contention {
     pub(super) delay: Option<Delay>,
     /// The head of the queue is to be granted the lock by the next step: one grants only so many.
     pub(super) has_more_to_grant: bool,
+    /// All leases are over; those that are still there are freed by the next steps.
+    pub(super) revocation: Option<Revocation>,
 }
+
+/// The end of all leases of a lock at one instant, by one operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Revocation {
+    pub(super) how: EndReason,
+    pub(super) at: Timestamp,
+}
+
+/// So many of the newest leases have ended that the lock is to be freed of them before anything is said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyEnded;
 
 /// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not exist.
 #[derive(Debug, Clone, Default)]
@@ -294,7 +308,9 @@ impl Slot {
         };
         match &self.contention {
             None => holders,
-            Some(contention) if contention.has_more_to_grant => Timestamp::default(),
+            Some(contention) if contention.has_more_to_grant || contention.revocation.is_some() => {
+                Timestamp::default()
+            }
             Some(contention) => {
                 let delay = contention.delay.map_or(Timestamp::NEVER, |delay| delay.until);
                 holders.min(contention.queue.next_deadline()).min(delay)
@@ -311,17 +327,23 @@ impl Slot {
         }
     }
 
-    /// The newest of the leases that `is_wanted` is true of.
-    pub fn newest_where(&self, is_wanted: &dyn Fn(&Lease) -> bool) -> Option<&Lease> {
-        match &self.holders {
-            Holders::None => None,
-            Holders::One(lease) => Some(lease).filter(|lease| is_wanted(lease)),
-            Holders::Many(set) => set.last_where(is_wanted),
+    /// The newest of the leases that have not ended, as `is_live` says. Looks at no more than `max` of them.
+    pub fn newest_live(
+        &self,
+        is_live: &dyn Fn(&Lease) -> bool,
+        max: usize,
+    ) -> Result<Option<&Lease>, TooManyEnded> {
+        if self.is_revoked() {
+            return Ok(None);
+        }
+        match self.holders().rev().take(max).find(|lease| is_live(lease)) {
+            None if self.holder_count() > max => Err(TooManyEnded),
+            newest => Ok(newest),
         }
     }
 
     /// All holders, the oldest grant first.
-    pub fn holders(&self) -> impl Iterator<Item = &Lease> {
+    pub fn holders(&self) -> impl DoubleEndedIterator<Item = &Lease> {
         let (one, many) = match &self.holders {
             Holders::None => (None, None),
             Holders::One(lease) => (Some(lease), None),
@@ -434,6 +456,16 @@ impl Slot {
         self.contention.as_ref().is_some_and(|contention| contention.has_more_to_grant)
     }
 
+    /// The end of all leases, if some of them are still to be freed.
+    pub(super) fn revocation(&self) -> Option<Revocation> {
+        self.contention.as_ref().and_then(|contention| contention.revocation)
+    }
+
+    /// Whether all leases are over, and some of them still to be freed.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revocation().is_some()
+    }
+
     /// The running lock-delay.
     pub fn delay(&self) -> Option<Delay> {
         self.contention.as_ref().and_then(|contention| contention.delay)
@@ -454,13 +486,9 @@ impl Slot {
     }
 
     pub(super) fn drop_contention_if_empty(&mut self) {
-        if self
-            .contention
-            .as_ref()
-            .is_some_and(|contention| contention.delay.is_none() && contention.queue.len() == 0)
-        {
-            self.contention = None;
-        }
+        self.contention.take_if(|contention| {
+            contention.delay.is_none() && contention.queue.len() == 0 && contention.revocation.is_none()
+        });
     }
 
     pub(super) fn add_holder(&mut self, lease: Lease) {

@@ -8,7 +8,7 @@
 
 use super::effect::{Effect, Effects, EndReason, LeaveReason};
 use super::mode::Mode;
-use super::slot::{Delay, Lease, Request, Slot, Waiter};
+use super::slot::{Delay, Lease, Request, Revocation, Slot, Waiter};
 use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// What a transition needs from outside.
@@ -52,7 +52,8 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// Ends all leases, regardless of their owners.
+    /// Ends all leases, regardless of their owners. Where there are more than [`ENDS_PER_STEP`], all of them are over
+    /// at once, the next steps free them, and any other operation is [`Outcome::Unsettled`] until that is done.
     Force,
     /// EndReason what belongs to a session that has ended.
     EndSession {
@@ -77,7 +78,7 @@ pub enum Op {
         /// Keep the deadline of the lease that is replaced.
         keep_ttl: bool,
     },
-    /// Release whoever holds it, as Redis' DEL does.
+    /// Releases all leases, as Redis' DEL does, in steps as [`Op::Force`].
     Delete {
         /// Only if this owner holds it.
         if_owner: Option<Owner>,
@@ -152,8 +153,7 @@ pub enum Refusal {
 }
 
 /// Leases that one transition ends because of their deadline or session. Waiters whose time or session is over count, too.
-/// An operation that ends all holders ends them in one transition, however many there are: in between, waiters
-/// would be granted the lock.
+/// [`Op::Set`] alone replaces all holders in one transition, however many there are.
 pub const ENDS_PER_STEP: usize = 256;
 /// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is due at once.
 pub const PROMOTIONS_PER_STEP: usize = 256;
@@ -204,7 +204,7 @@ impl<E: Env> Step<'_, E> {
                     self.renew(token, |lease| ttl.or(lease.ttl))
                 }
             },
-            Op::Force => Outcome::Released(self.end_all(EndReason::Forced)),
+            Op::Force => Outcome::Released(self.revoke_all(EndReason::Forced)),
             Op::EndSession { session, clean } => self.end_session(*session, *clean),
             Op::CancelWait { waiter, owner } => self.leave(*waiter, owner),
             Op::Set { request, condition, keep_ttl } => self.set(request, condition, *keep_ttl),
@@ -224,6 +224,9 @@ impl<E: Env> Step<'_, E> {
     /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one step may do.
     fn expire_due(&mut self) -> bool {
         let mut room = ENDS_PER_STEP;
+        if !self.free_revoked(&mut room) {
+            return false;
+        }
         while let Some(token) = self.slot.due_holder(self.now) {
             if room == 0 {
                 return false;
@@ -382,7 +385,7 @@ impl<E: Env> Step<'_, E> {
                 return Outcome::NotHeld;
             }
         }
-        Outcome::Released(self.end_all(EndReason::Released))
+        Outcome::Released(self.revoke_all(EndReason::Released))
     }
 
     /// The token under which `owner` holds the lock, if it is `token` or any will do.
@@ -420,12 +423,16 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn end(&mut self, token: FencingToken, how: EndReason) {
+        self.end_at(token, how, self.now);
+    }
+
+    fn end_at(&mut self, token: FencingToken, how: EndReason, at: Timestamp) {
         let Some(lease) = self.slot.remove_holder(token) else { return };
         // A SET hands the lock over at that instant: nothing can rest between.
         let delay = lease.delay_after(how.is_unclean()).filter(|_| how != EndReason::Replaced);
         if let Some(length) = delay {
             // An expiry that is noticed late started its delay when the lease ended.
-            let from = if how == EndReason::Expired { lease.deadline } else { self.now };
+            let from = if how == EndReason::Expired { lease.deadline } else { at };
             let delay = Delay { until: from.after(Some(length)), length };
             let running = self.slot.delay();
             if running.is_none_or(|running| running.until < delay.until) {
@@ -436,14 +443,37 @@ impl<E: Env> Step<'_, E> {
         self.effects.push(Effect::Ended { lease, how });
     }
 
-    /// Ends all leases.
-    fn end_all(&mut self, how: EndReason) -> u32 {
-        let mut ended = 0;
+    /// Ends all leases, and frees them.
+    fn end_all(&mut self, how: EndReason) {
         while let Some(token) = self.slot.newest().map(|lease| lease.token) {
             self.end(token, how);
-            ended += 1;
         }
-        ended
+    }
+
+    /// Ends all leases. Where there are very many, the next steps free most of them, before they do anything else.
+    fn revoke_all(&mut self, how: EndReason) -> u32 {
+        let holders = self.slot.holder_count();
+        if holders > ENDS_PER_STEP {
+            self.slot.contention_mut().revocation = Some(Revocation { how, at: self.now });
+            self.free_revoked(&mut { ENDS_PER_STEP });
+        } else {
+            self.end_all(how);
+        }
+        holders as u32
+    }
+
+    /// Frees the leases that [`Step::revoke_all`] has left, at most `room` of them. `false`: there are more.
+    fn free_revoked(&mut self, room: &mut usize) -> bool {
+        let Some(Revocation { how, at }) = self.slot.revocation() else { return true };
+        while let Some(token) = self.slot.newest().map(|lease| lease.token) {
+            if *room == 0 {
+                return false;
+            }
+            *room -= 1;
+            self.end_at(token, how, at);
+        }
+        self.slot.contention_mut().revocation = None;
+        true
     }
 
     /// Ends the lock-delay, if one is running.
@@ -480,7 +510,7 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn has_room_for(&self, mode: Mode) -> bool {
-        if self.slot.delay().is_some() {
+        if self.slot.delay().is_some() || self.slot.is_revoked() {
             return false;
         }
         let Some(newest) = self.slot.newest() else { return true };

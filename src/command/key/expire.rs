@@ -135,7 +135,7 @@ fn expire(
     if !(nx || xx || gt || lt) {
         return apply(context, &name, &op);
     }
-    context.atomically(|context| {
+    context.atomically(std::slice::from_ref(&name), |context| {
         let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
         // No end counts as infinitely far.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
@@ -149,16 +149,16 @@ fn expire(
 }
 
 fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, CommandError> {
-    match context.txn.submit(name, op)? {
+    context.end_all(name, op, |outcome| match outcome {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         Outcome::NotHeld => Ok(Reply::Integer(0)),
         _ => Ok(Reply::Integer(1)),
-    }
+    })
 }
 
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
-    context.atomically(|context| match expiry_of(context, &name)? {
+    context.atomically(std::slice::from_ref(&name), |context| match expiry_of(context, &name)? {
         Some(Left { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })

@@ -179,17 +179,12 @@ impl Deadlines {
         is_imminent
     }
 
-    /// Takes at most `most` hashes that were noted as imminent, and whose time has come.
-    pub(in crate::engine) fn take_due(&self, now: Timestamp, most: usize) -> Vec<u64> {
+    /// Takes the first hash that was noted as imminent, if its time has come.
+    pub(in crate::engine) fn take_due(&self, now: Timestamp) -> Option<u64> {
         let mut imminent = locked(&self.imminent);
-        let mut due = Vec::new();
-        while due.len() < most
-            && let Some(first) = imminent.first().copied().filter(|(deadline, _)| *deadline <= now)
-        {
-            imminent.remove(&first);
-            due.push(first.1);
-        }
-        due
+        let first = imminent.first().copied().filter(|(deadline, _)| *deadline <= now)?;
+        imminent.remove(&first);
+        Some(first.1)
     }
 
     /// When to look again.
@@ -233,8 +228,9 @@ mod tests {
         assert_eq!(deadlines.take_near(at(10 * TICK_NANOS - 1), 9).len(), 0);
         assert_eq!(deadlines.take_near(at(10 * TICK_NANOS), 9), [hash]);
         assert!(deadlines.note_imminent(hash, deadline, at(10 * TICK_NANOS)));
-        assert_eq!((deadlines.take_due(at(10 * TICK_NANOS + 6), 9), deadlines.next()), (vec![], deadline));
-        assert_eq!(deadlines.take_due(deadline, 9), [hash]);
+        assert_eq!((deadlines.take_due(at(10 * TICK_NANOS + 6)), deadlines.next()), (None, deadline));
+        assert_eq!(deadlines.take_due(deadline), Some(hash));
+        assert_eq!(deadlines.take_due(deadline), None);
         assert_eq!((deadlines.len(), deadlines.next()), (0, Timestamp::NEVER));
         // Renewed meanwhile: it is in the index again, and nothing is noted of it.
         deadlines.arm(hash, false, &mut armed, at(99 * TICK_NANOS), deadline);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use crate::engine::expiry::Tick;
-use crate::lock::{Lease, Mode, Origin, Slot};
+use crate::lock::{Lease, Mode, Origin, Slot, TooManyEnded};
 
 /// One lock that is not free.
 pub(in crate::engine) enum Entry {
@@ -110,22 +110,23 @@ impl Entry {
     }
 
     /// How the newest of its holders holds it at `now`, of those that `is_live` is true of. `None`: it is not
-    /// held, or of another database.
+    /// held, or of another database. Looks at no more than `max` of them.
     pub(in crate::engine) fn held_as(
         &self,
         database: u8,
         now: Timestamp,
         is_live: &dyn Fn(&Lease) -> bool,
-    ) -> Option<Mode> {
+        max: usize,
+    ) -> Result<Option<Mode>, TooManyEnded> {
         if self.name_bytes().first() != Some(&database) {
-            return None;
+            return Ok(None);
         }
-        match self {
+        Ok(match self {
             // These have no session.
             Entry::Plain(plain) => (plain.deadline > now).then_some(Mode::Exclusive),
             Entry::Renewed(renewed) => (renewed.0.deadline > now).then_some(Mode::Exclusive),
-            Entry::Full(full) => full.slot.newest_where(is_live).map(|lease| lease.mode),
-        }
+            Entry::Full(full) => full.slot.newest_live(is_live, max)?.map(|lease| lease.mode),
+        })
     }
 
     /// When the first thing of the lock ends by itself.

@@ -4,6 +4,9 @@
 //! table: if a failed commit is rolled back in between, the scan starts over. Work per call is bounded,
 //! whatever the size of the table. Not here: patterns, replies.
 
+use std::cell::Cell;
+use std::iter::successors;
+
 use super::entry::Entry;
 use super::table::{NameHash, Table};
 use crate::domain::{LockName, Timestamp};
@@ -25,15 +28,19 @@ pub struct Scan {
     ahead_max: usize,
     /// The table that was looked at.
     epoch: Option<u64>,
+    /// The lock at `next`, if so many of its holders have ended that it must be freed of them first.
+    unsettled: Option<LockName>,
 }
 
 /// What one call of [`Txn::scan`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scanned {
     /// Entries of the table that were looked at.
     pub looked: usize,
     /// Entries that were passed over to find those.
     pub passed: usize,
+    /// Leases that had ended and were passed over, or freed.
+    pub ended: usize,
     /// There is nothing ahead.
     pub is_done: bool,
     /// The table was rebuilt: the scan starts over, and everything that the transaction has seen before this call
@@ -45,8 +52,8 @@ impl Scan {
     /// A scan of a database that starts at `cursor` (0: the start) and looks at about `entries` entries in all.
     pub fn new(database: u8, cursor: u64, entries: usize) -> Scan {
         let ahead_max = entries.clamp(AHEAD_MIN, AHEAD_MAX);
-        let (ahead, epoch) = (Vec::new(), None);
-        Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch }
+        let (ahead, epoch, unsettled) = (Vec::new(), None, None);
+        Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch, unsettled }
     }
 
     /// Where another scan may go on; 0: nowhere, everything was seen. Cursors are hashes: their 32 bits survive
@@ -56,7 +63,7 @@ impl Scan {
     }
 
     fn restart(&mut self) {
-        (self.next, self.epoch) = (self.from, None);
+        (self.next, self.epoch, self.unsettled) = (self.from, None, None);
         self.ahead.clear();
     }
 }
@@ -86,7 +93,10 @@ impl HeldLock<'_> {
 
     /// Reads its newest lease.
     pub fn with_lease<R>(&self, read: impl FnOnce(&LockName, &Lease) -> R) -> Option<R> {
-        self.entry.look(|name, slot| slot.newest_where(self.is_live).map(|lease| read(name, lease)))
+        self.entry.look(|name, slot| {
+            let newest = slot.newest_live(self.is_live, ENDS_PER_STEP).ok().flatten();
+            newest.map(|lease| read(name, lease))
+        })
     }
 }
 
@@ -98,6 +108,14 @@ impl Txn<'_> {
         entries: usize,
         mut each: impl FnMut(&HeldLock<'_>),
     ) -> Result<Scanned, Unavailable> {
+        if let Some(name) = scan.unsettled.take() {
+            let freed = self.free_in_steps(&name, 1);
+            if freed == Err(Unavailable::Unsettled) {
+                scan.unsettled = Some(name);
+            }
+            // After a failure, the next call finds out what has become of the table.
+            return Ok(Scanned { ended: ENDS_PER_STEP, ..Scanned::default() });
+        }
         self.with_table(|table| {
             // Under the guard: the table cannot be replaced now, and what it shows either is durable up to the
             // Seq below, or the barrier of that Seq fails.
@@ -112,13 +130,19 @@ impl Txn<'_> {
             scan.epoch = Some(table.epoch);
             let sessions = &self.engine().core.sessions;
             let may_be_over = sessions.may_be_over(now);
+            let ended = Cell::new(0);
             let is_live = |lease: &Lease| {
                 let session = lease.session().filter(|_| may_be_over);
-                !lease.is_over(now) && !session.is_some_and(|session| sessions.is_over(session, now))
+                let is_live =
+                    !lease.is_over(now) && !session.is_some_and(|session| sessions.is_over(session, now));
+                ended.set(ended.get() + usize::from(!is_live));
+                is_live
             };
-            let scanned = scan.advance(table, now, entries, &is_live, &mut each);
+            // Leases that have ended count as entries: a lock may have very many of them.
+            let has_room = |looked: usize| looked + ended.get() < entries;
+            let scanned = scan.advance(table, now, has_room, &is_live, &mut each);
             self.observe(self.engine().last());
-            Ok(Scanned { is_restarted, ..scanned })
+            Ok(Scanned { is_restarted, ended: ended.get(), ..scanned })
         })
     }
 
@@ -132,7 +156,7 @@ impl Txn<'_> {
     }
 
     /// Frees what has ended of a lock. Cheap if nothing has.
-    pub(in crate::engine) fn free_ended(&self, name: &LockName) -> Result<(), Unavailable> {
+    pub fn free_ended(&self, name: &LockName) -> Result<(), Unavailable> {
         match self.peek(name, |_| ())? {
             Some(()) => Ok(()),
             None => self.submit(name, &Op::Inspect).map(drop),
@@ -140,7 +164,7 @@ impl Txn<'_> {
     }
 
     /// Looks at the entry of a lock without working on it. `None`: something under its hash may have ended.
-    fn peek<R>(
+    pub(in crate::engine) fn peek<R>(
         &self,
         name: &LockName,
         look: impl FnOnce(Option<&Entry>) -> R,
@@ -180,7 +204,7 @@ impl Scan {
         &mut self,
         table: &Table,
         now: Timestamp,
-        entries: usize,
+        has_room: impl Fn(usize) -> bool,
         is_live: &dyn Fn(&Lease) -> bool,
         each: &mut impl FnMut(&HeldLock<'_>),
     ) -> Scanned {
@@ -188,19 +212,32 @@ impl Scan {
         loop {
             let part = NameHash::upper(self.next);
             if part >= Table::PARTS {
-                return Scanned { looked, passed, is_done: true, is_restarted: false };
+                return Scanned { looked, passed, is_done: true, ..Scanned::default() };
             }
-            if let Some(lower) = self.ahead.pop() {
+            if let Some(lower) = self.ahead.last().copied() {
                 let hash = NameHash::joined(part, u64::from(lower));
                 table.look(hash, |entry| {
                     looked += 1;
-                    if let Some(mode) = entry.held_as(self.database, now, is_live) {
-                        each(&HeldLock { entry, is_live, mode });
+                    let held_as = |entry: &Entry| entry.held_as(self.database, now, is_live, ENDS_PER_STEP);
+                    // The locks of one hash are passed on all or none.
+                    let mut rest = successors(entry.next(), |entry| entry.next());
+                    match (&self.unsettled, held_as(entry), rest.find(|entry| held_as(entry).is_err())) {
+                        (None, Ok(mode), None) => {
+                            mode.into_iter().for_each(|mode| each(&HeldLock { entry, is_live, mode }));
+                        }
+                        (None, held, rest) => {
+                            self.unsettled = rest.or(held.is_err().then_some(entry)).map(Entry::name);
+                        }
+                        (Some(_), ..) => {}
                     }
                 });
+                if self.unsettled.is_some() {
+                    break;
+                }
+                self.ahead.pop();
                 self.next =
                     self.ahead.last().map_or(self.resume, |lower| NameHash::joined(part, u64::from(*lower)));
-                if looked >= entries {
+                if !has_room(looked) {
                     break;
                 }
                 continue;
@@ -220,7 +257,7 @@ impl Scan {
                 break;
             }
         }
-        Scanned { looked, passed, is_done: false, is_restarted: false }
+        Scanned { looked, passed, ..Scanned::default() }
     }
 }
 

@@ -12,7 +12,6 @@ use super::keyspace::Table;
 use super::{Engine, Txn, Unavailable};
 use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, Record, Seq, SessionRecord};
-use crate::lock::Op;
 
 /// Locks that the end of a session frees at once; more are freed in steps.
 const FREED_AT_ONCE: usize = 256;
@@ -99,10 +98,7 @@ impl Txn<'_> {
         // All of it depends on the end of the session alone.
         self.observe(ended.ok_or_else(|| self.refuse(Unavailable::NoSession))?);
         let sessions = &self.engine().core.sessions;
-        let swept = sessions
-            .to_free(Some(id), FREED_AT_ONCE)
-            .into_iter()
-            .try_for_each(|(id, name)| self.free(id, &name));
+        let swept = self.free_some(sessions.to_free(Some(id), FREED_AT_ONCE), FREED_AT_ONCE);
         let freed = sessions.freed(id);
         swept?;
         if is_over {
@@ -132,7 +128,8 @@ impl Txn<'_> {
         ended
     }
 
-    /// Ends sessions whose deadline has come, and frees locks of those that are over: at most `max` of each.
+    /// Ends sessions whose deadline has come, and frees locks of those that are over: at most `max` of each, and no
+    /// more once about as many leases were freed.
     pub(super) fn sweep_sessions(&self, max: usize) -> Result<(), Unavailable> {
         let (sessions, now) = (&self.engine().core.sessions, self.now());
         sessions.forget_old(now);
@@ -143,14 +140,26 @@ impl Txn<'_> {
             let Some(id) = sessions.due(now) else { break };
             self.end_session(id, false, false)?;
         }
-        sessions.to_free(None, max).into_iter().try_for_each(|(id, name)| self.free(id, &name))
+        self.free_some(sessions.to_free(None, max), max)
+    }
+
+    /// Frees some locks of sessions that are over, until about `max` leases are freed.
+    fn free_some(&self, locks: Vec<(SessionId, LockName)>, max: usize) -> Result<(), Unavailable> {
+        let before = self.work();
+        for (id, name) in locks {
+            if self.work() - before >= max {
+                break;
+            }
+            self.free(id, &name)?;
+        }
+        Ok(())
     }
 
     /// Frees one lock of what ended with a session, or, if much has ended, a part of it.
     fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
         let epoch = self.with_table(|table| table.epoch);
-        match self.submit(name, &Op::Inspect) {
-            Ok(_) => {}
+        match self.free_in_steps(name, 1) {
+            Ok(()) => {}
             Err(Unavailable::Unsettled) => return Ok(()),
             Err(other) => return Err(other),
         }
