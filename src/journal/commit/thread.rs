@@ -11,7 +11,6 @@ use super::committer::{Committer, log_failure};
 use super::journal::Durability;
 use super::queue::{CommitQueue, QueueState};
 use super::sync::MutexGuard;
-use crate::journal::JournalError;
 
 /// First pause between two attempts to recover from a failed commit; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(10);
@@ -70,12 +69,13 @@ impl Committer {
         let mut writer = self.writer.lock();
         let has_more = match writer.backend.maintain() {
             Ok(has_more) => has_more,
-            Err(JournalError::Fenced) => {
-                self.fail(0, JournalError::Fenced);
+            Err(error) if !error.is_retryable() => {
+                // Fenced, or the database is damaged: what is committed from here on could be lost.
+                self.fail(0, error);
                 false
             }
             Err(error) => {
-                // A failure changes nothing; the next commit allows another attempt.
+                // It changes nothing; the next commit allows another attempt.
                 tracing::warn!(%error, "maintenance of the database failed; nothing is lost, it is tried again");
                 false
             }

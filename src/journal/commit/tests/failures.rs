@@ -93,15 +93,17 @@ fn a_retry_that_fails_for_good_is_the_last() {
 }
 
 #[test]
-fn a_node_that_is_fenced_learns_it_from_maintenance_and_verification() {
-    let (journal, faults, _) = start(Durability::Always);
-    faults.fail_maintenance_with(Some(JournalError::Full));
-    faults.wait_until_maintained();
-    assert_eq!(journal.down(), None, "any other failure of maintenance is none of the journal");
-    faults.fail_maintenance_with(Some(JournalError::Fenced));
-    journal.append(0, [session(1)]).unwrap();
-    while journal.down() != Some(JournalError::Fenced) {
-        std::thread::yield_now();
+fn maintenance_and_verification_close_the_journal_after_an_error_that_no_retry_can_help() {
+    for error in [JournalError::Fenced, JournalError::Corrupt { what: "a page".into() }] {
+        let (journal, faults, _) = start(Durability::Always);
+        faults.fail_maintenance_with(Some(JournalError::Full));
+        faults.wait_until_maintained();
+        assert_eq!(journal.down(), None, "maintenance is attempted again");
+        faults.fail_maintenance_with(Some(error.clone()));
+        journal.append(0, [session(1)]).unwrap();
+        while journal.down() != Some(error.clone()) {
+            std::thread::yield_now();
+        }
     }
 
     let (journal, faults, _) = start(Durability::Always);
