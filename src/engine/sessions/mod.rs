@@ -185,6 +185,8 @@ impl Txn<'_> {
 
     /// Whether a session of `account` that expired in the last seconds had a lease of this lock.
     pub fn had_expired_session(&self, account: &str, name: &LockName) -> Result<bool, Unavailable> {
+        // A lock is known once it is freed of the session.
+        self.free_ended(name)?;
         let had = self.engine().core.sessions.has_expired(account, name, self.now());
         self.observe_all().map(|()| had)
     }

@@ -15,10 +15,10 @@ use crate::journal::{Seq, SessionRecord};
 
 /// How long it is remembered that a session has expired.
 const REMEMBERED_NS: u64 = 5_000_000_000;
-/// Expired sessions remembered.
+/// Expired sessions remembered, and locks that all of them together had.
 const REMEMBERED: usize = 10_000;
-/// Names of locks that all remembered sessions together had.
-const REMEMBERED_NAMES: usize = 10_000;
+/// What is forgotten at once, so that nobody waits long for the table.
+const FORGOTTEN_AT_ONCE: usize = 256;
 
 #[derive(Default)]
 pub(in crate::engine) struct Sessions {
@@ -86,51 +86,109 @@ pub(in crate::engine) struct Freed {
     pub(in crate::engine) left: u32,
 }
 
-/// Sessions that expired lately, and which locks they had at their end. Bounded in sessions, names and time.
+/// Sessions of accounts that expired lately, and the locks that were freed of them since. Bounded in number and time.
+/// Each call does little, however much is remembered.
 #[derive(Default)]
 struct Expired {
-    sessions: BTreeMap<SessionId, (SessionRecord, BTreeSet<LockName>)>,
+    sessions: BTreeMap<SessionId, ExpiredSession>,
     /// The latest last. What was forgotten early may be here still.
-    order: VecDeque<(Timestamp, SessionId)>,
-    names: usize,
+    order: VecDeque<SessionId>,
+    locks: BTreeSet<ExpiredLock>,
+    /// The latest last.
+    locks_order: VecDeque<ExpiredLock>,
+}
+
+struct ExpiredSession {
+    record: SessionRecord,
+    at: Timestamp,
+}
+
+/// A lock of which a lease ended with a session, and the account of that.
+type ExpiredLock = (LockName, Box<str>, SessionId);
+
+impl ExpiredSession {
+    fn is_remembered(&self, now: Timestamp) -> bool {
+        now.nanos_since(self.at) <= REMEMBERED_NS
+    }
 }
 
 impl Expired {
-    fn remember(&mut self, record: SessionRecord, names: &BTreeMap<LockName, MemberCounts>, now: Timestamp) {
+    fn remember(&mut self, record: SessionRecord, now: Timestamp) {
+        // Only users of HTTP ask for it, and each has an account.
+        if record.account.is_none() {
+            return;
+        }
         self.forget_old(now);
-        while self.order.len() >= REMEMBERED {
+        if self.order.len() >= REMEMBERED {
             self.forget_first();
         }
-        // Only users of HTTP are told apart by it, and they have few.
-        let names = match record.account {
-            Some(_) => names.keys().take(REMEMBERED_NAMES - self.names).cloned().collect(),
-            None => BTreeSet::new(),
-        };
-        self.names += names.len();
-        self.order.push_back((now, record.id));
-        self.sessions.insert(record.id, (record, names));
+        self.order.push_back(record.id);
+        self.sessions.insert(record.id, ExpiredSession { record, at: now });
+    }
+
+    /// Remembers a lock that was freed of a session that is over.
+    fn freed(&mut self, id: SessionId, name: &LockName) {
+        let session = self.sessions.get(&id);
+        let Some(account) = session.and_then(|session| session.record.account.clone()) else { return };
+        if self.locks_order.len() >= REMEMBERED {
+            self.forget_first_lock();
+        }
+        let lock = (name.clone(), account, id);
+        if self.locks.insert(lock.clone()) {
+            self.locks_order.push_back(lock);
+        }
+    }
+
+    fn get(&self, id: SessionId, now: Timestamp) -> Option<&SessionRecord> {
+        let session = self.sessions.get(&id).filter(|session| session.is_remembered(now))?;
+        Some(&session.record)
+    }
+
+    /// Whether a session of `account` had this lock.
+    fn had(&self, account: &str, name: &LockName, now: Timestamp) -> bool {
+        let lock = |id| (name.clone(), account.into(), SessionId(id));
+        self.locks.range(lock(u128::MIN)..=lock(u128::MAX)).any(|(.., id)| self.get(*id, now).is_some())
     }
 
     fn forget(&mut self, id: SessionId) {
-        if let Some((_, names)) = self.sessions.remove(&id) {
-            self.names -= names.len();
-        }
+        self.sessions.remove(&id);
     }
 
     fn forget_first(&mut self) {
-        if let Some((_, id)) = self.order.pop_front() {
+        if let Some(id) = self.order.pop_front() {
             self.forget(id);
         }
     }
 
-    fn forget_old(&mut self, now: Timestamp) {
-        while self.order.front().is_some_and(|(at, _)| now.nanos_since(*at) > REMEMBERED_NS) {
-            self.forget_first();
+    fn forget_first_lock(&mut self) {
+        if let Some(lock) = self.locks_order.pop_front() {
+            self.locks.remove(&lock);
         }
     }
 
+    /// Forgets a part of what expired too long ago.
+    fn forget_old(&mut self, now: Timestamp) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some(first) = self.order.front() else { break };
+            if self.get(*first, now).is_some() {
+                break;
+            }
+            self.forget_first();
+        }
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((.., id)) = self.locks_order.front() else { break };
+            if self.get(*id, now).is_some() {
+                break;
+            }
+            self.forget_first_lock();
+        }
+    }
+
+    /// When there is something to forget.
     fn forget_at(&self) -> u64 {
-        self.order.front().map_or(u64::MAX, |(at, _)| at.as_nanos() + REMEMBERED_NS + 1)
+        let first = self.order.front().into_iter().chain(self.locks_order.front().map(|(.., id)| id));
+        let at = |id: &SessionId| self.sessions.get(id).map_or(0, |s| s.at.as_nanos() + REMEMBERED_NS + 1);
+        first.map(at).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -262,7 +320,7 @@ impl Sessions {
         table.deadlines.remove(&(deadline, id));
         let is_expired = deadline <= now;
         if is_expired {
-            table.expired.remember(record, &names, now);
+            table.expired.remember(record, now);
         }
         if !names.is_empty() {
             let is_clean = is_clean && !is_expired;
@@ -351,7 +409,10 @@ impl Sessions {
         let (names, leases) = match (table.sessions.get_mut(&id), table.ending.get_mut(&id)) {
             (Some(session), _) => (&mut session.names, &mut session.leases),
             (None, Some(ending)) => {
-                ending.released += u32::from(what == MemberKind::Lease);
+                if what == MemberKind::Lease {
+                    ending.released += 1;
+                    table.expired.freed(id, name);
+                }
                 (&mut ending.names, &mut ending.leases)
             }
             (None, None) => return,
@@ -391,7 +452,7 @@ impl Sessions {
         }
     }
 
-    /// Forgets what expired too long ago.
+    /// Forgets a part of what expired too long ago.
     pub(in crate::engine) fn forget_old(&self, now: Timestamp) {
         if self.forget_at.load(Ordering::Acquire) <= now.as_nanos() {
             let table = &mut *self.table();
@@ -404,18 +465,14 @@ impl Sessions {
     pub(in crate::engine) fn expired(&self, id: SessionId, now: Timestamp) -> Option<SessionRecord> {
         let table = &mut *self.table();
         table.expired.forget_old(now);
-        table.expired.sessions.get(&id).map(|(record, _)| record.clone())
+        table.expired.get(id, now).cloned()
     }
 
-    /// Whether a session of `account` that expired lately had this lock.
+    /// Whether a session of `account` that expired lately had this lock, which has been freed of it since.
     pub(in crate::engine) fn has_expired(&self, account: &str, name: &LockName, now: Timestamp) -> bool {
         let table = &mut *self.table();
         table.expired.forget_old(now);
-        table
-            .expired
-            .sessions
-            .values()
-            .any(|(record, names)| record.account.as_deref() == Some(account) && names.contains(name))
+        table.expired.had(account, name, now)
     }
 
     /// Forgets that a session has expired.
@@ -511,5 +568,44 @@ mod tests {
         // A journal that refuses leaves the end where it was.
         let refused = sessions.keep(id, || at(998), |_| Err(Unavailable::SessionsMax));
         assert_eq!((refused, sessions.next_sweep()), (Err(Unavailable::SessionsMax), at(999)));
+    }
+
+    #[test]
+    fn expired_sessions_and_their_locks_are_remembered_for_a_while_and_forgotten_in_parts() {
+        let sessions = Sessions::new();
+        let at = |millis: u64| Timestamp::from_nanos(millis * 1_000_000);
+        let name = |n: u128| LockName::new(0, format!("k{n}").as_bytes()).expect("a name");
+        let had = |account: &str, n, now| sessions.has_expired(account, &name(n), now);
+        let (count, ttl) = (3 * FORGOTTEN_AT_ONCE as u128, Ttl::from_millis(100).ok());
+        for n in 0..count {
+            let (id, account) = (SessionId(n), Some("web".into()));
+            let record = SessionRecord { id, name: String::new(), account, ttl, deadline: at(100) };
+            sessions.put(record);
+            sessions.attach(id, &name(n), MemberKind::Lease);
+            assert_eq!(
+                sessions.end(id, false, false, at(100), || Ok(Seq::default())),
+                Ok(Some(Seq::default()))
+            );
+            assert!(!had("web", n, at(100)), "the lock is not freed yet");
+            sessions.detach(id, &name(n), MemberKind::Lease);
+        }
+        let last = at(100 + REMEMBERED_NS / 1_000_000);
+        assert!(had("web", 0, last) && had("web", count - 1, last));
+        assert!(!had("other", 0, last) && !had("web", count, last));
+        sessions.forget(SessionId(0));
+        assert!(!had("web", 0, last) && sessions.expired(SessionId(0), last).is_none());
+        assert!(sessions.expired(SessionId(1), last).is_some());
+        // From then on it is forgotten for all, and freed in parts.
+        let later = last.after(Ttl::from_millis(1).ok());
+        let left = || sessions.table().expired.locks.len();
+        assert!(!had("web", 1, later) && left() > 0);
+        assert!(sessions.expired(SessionId(1), later).is_none());
+        while left() > 0 {
+            assert!(sessions.next_sweep() <= later);
+            let before = left();
+            sessions.forget_old(later);
+            assert!((1..=FORGOTTEN_AT_ONCE).contains(&(before - left())));
+        }
+        assert_eq!(sessions.next_sweep(), Timestamp::NEVER);
     }
 }
