@@ -177,3 +177,103 @@ fn in_an_exclusive_transaction_all_leases_of_a_lock_are_freed_at_once() {
     exclusive.free_ended(&name("k")).unwrap();
     assert_eq!(leases(&engine), 0);
 }
+
+/// Work linear in the sessions for each of them would take minutes here.
+#[tokio::test]
+async fn sessions_that_share_a_lock_end_in_time_linear_in_their_number() {
+    const SESSIONS: usize = 20_000;
+    let clock = Clock::manual();
+    let limits = EngineConfig { sessions_max: SESSIONS, waiters_per_lock_max: SESSIONS, ..config() };
+    let engine = Engine::start(Box::new(MemoryBackend::default()), clock.clone(), limits).unwrap();
+    for mode in [Mode::Shared, Mode::limit(SESSIONS as u32).unwrap()] {
+        for n in 0..SESSIONS {
+            let id = engine.txn().open_session("s", None, Ttl::from_millis(500).ok()).unwrap();
+            let shared = Request { mode, ..in_session(&format!("o{n}"), id) };
+            assert!(take(&engine, "k", shared).is_some());
+        }
+        clock.advance_millis(499);
+        assert_eq!(take(&engine, "k", request("x")), None);
+        clock.advance_millis(1);
+        // One turn frees so much, and says so instead of an answer.
+        let asked = Op::Acquire { request: request("x"), wait: None };
+        let refused = engine.txn().submit(&name("k"), &asked);
+        assert_eq!(refused, Err(Unavailable::Unsettled));
+        assert!(engine.lock_stats().leases() > SESSIONS as u64 / 2);
+        let mut turns = 1;
+        while engine.txn().submit(&name("k"), &asked) == Err(Unavailable::Unsettled) {
+            turns += 1;
+        }
+        assert!((SESSIONS / 1000..SESSIONS / 100).contains(&turns), "{turns}");
+        assert_eq!((engine.sessions(), engine.lock_stats().leases()), (0, 1));
+        assert_eq!(release(&engine, "k", "x"), Outcome::Released(1));
+    }
+}
+
+#[tokio::test]
+async fn leases_that_expire_together_are_freed_in_turns() {
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    for n in 0..3000 {
+        assert!(take(&engine, "k", Request { mode: Mode::Shared, ..request(&format!("o{n}")) }).is_some());
+    }
+    clock.advance_millis(1000);
+    let look = |txn: &Txn<'_>| txn.read(&name("k"), |slot, _| slot.holder_count());
+    assert_eq!(look(&engine.txn()), Err(Unavailable::Unsettled));
+    assert_eq!(engine.lock_stats().leases(), 3000 - 2 * 256);
+    // Nobody can have a turn between the operations of a transaction.
+    assert_eq!(look(&engine.exclusive_txn()).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn many_shared_waiters_are_granted_in_turns_and_in_order() {
+    const WAITERS: usize = 900;
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    take(&engine, "k", request("first")).unwrap();
+    let until = clock.now().after(Ttl::from_millis(60_000).ok());
+    let mut waiters: Vec<Blocked> = (0..WAITERS)
+        .map(|n| {
+            let shared = Request { mode: Mode::Shared, ..request(&format!("w{n}")) };
+            match engine.txn().submit_or_wait(&name("k"), shared, until).unwrap() {
+                Acquired::Blocked(parked) => parked,
+                Acquired::Now(outcome) => panic!("not queued: {outcome:?}"),
+            }
+        })
+        .collect();
+    assert_eq!(release(&engine, "k", "first"), Outcome::Released(1));
+    assert_eq!(engine.lock_stats().leases(), crate::lock::PROMOTIONS_PER_STEP as u64);
+    // Those who come later do not get before those who wait.
+    let late = Request { mode: Mode::Shared, ..request("late") };
+    assert_eq!(take(&engine, "k", late), None);
+    while engine.expire_due() <= clock.now() {}
+    assert_eq!((engine.lock_stats().leases(), engine.lock_stats().waiting()), (WAITERS as u64, 0));
+    let mut last = 0;
+    for waiter in &mut waiters {
+        let token = granted(waiter).await;
+        assert!(token > last);
+        last = token;
+    }
+}
+
+#[tokio::test]
+async fn a_session_with_many_locks_ends_at_once_and_is_freed_in_turns() {
+    const LOCKS: u32 = 5_000;
+    let clock = Clock::manual();
+    let engine = memory(&clock);
+    let id = engine.txn().open_session("s", None, None).unwrap();
+    for n in 0..LOCKS {
+        take(&engine, &format!("k{n}"), in_session("a", id)).unwrap();
+    }
+    assert_eq!(engine.txn().close_session(id, true).unwrap(), LOCKS);
+    // All of it is over for everybody, and only a part of it is freed.
+    assert!(engine.lock_stats().leases() > u64::from(LOCKS) / 2, "{}", engine.lock_stats().leases());
+    assert!(scanned(&engine.txn(), &mut Scan::new(0, 0, usize::MAX), usize::MAX).is_empty());
+    assert!(take(&engine, "k0", request("b")).is_some() && take(&engine, "k4999", request("b")).is_some());
+    assert_eq!(engine.txn().session(id).err(), Some(Unavailable::NoSession));
+    let mut steps = 0;
+    while engine.expire_due() <= clock.now() {
+        steps += 1;
+    }
+    assert!(steps >= LOCKS / 512, "{steps}");
+    assert_eq!(engine.lock_stats().leases(), 2);
+}
