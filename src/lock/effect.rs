@@ -3,7 +3,8 @@
 //! Promise: effects are in the order in which they happened, and one alone, as mostly, costs no allocation.
 //! Absent: what the caller makes of them.
 
-use super::slot::{Delay, Lease, Slot};
+use super::lease::Lease;
+use super::slot::{Delay, Slot};
 use crate::domain::{FencingToken, SessionId, Timestamp, Ttl, WaiterId};
 
 /// How a lease ended.

@@ -7,13 +7,15 @@
 mod effect;
 mod index;
 pub mod invariants;
+mod lease;
 mod mode;
 mod slot;
 mod transition;
 
 pub use effect::{Effect, Effects, EndReason, LeaveReason};
+pub use lease::{Lease, LeaseExtra, Origin, Request};
 pub use mode::Mode;
-pub use slot::{Delay, Lease, LeaseExtra, Origin, Request, Slot, TooManyEnded, Waiter};
+pub use slot::{Delay, Slot, TooManyEnded, Waiter};
 pub use transition::{ENDS_PER_STEP, Env, Op, Outcome, PROMOTIONS_PER_STEP, Refusal, SetCondition, apply};
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 //! Absent: IO, clocks, randomness, panics on any input.
 
 use super::effect::{Effect, Effects, EndReason, LeaveReason};
+use super::lease::{Lease, Request};
 use super::mode::Mode;
-use super::slot::{Delay, Lease, Request, Revocation, Slot, Waiter};
+use super::slot::{Delay, Revocation, Slot, Waiter};
 use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// What a transition needs from outside.
