@@ -1,9 +1,9 @@
-//! Runs one operation on one lock, under its guard, and what follows from the transition: records, events,
-//! waiters, sessions, quotas.
+//! Runs one operation on one lock, under its guard, and what follows from the transition: records,
+//! events, waiters, sessions, quotas.
 //!
-//! Guarantees: sequence numbers are assigned under the guard of the lock they concern. A waiter that is gone is
-//! granted nothing. One call frees a bounded number of ended leases and leaves the rest to the next.
-//! Not here: which table and which instant (in `txn`), the rules of locks.
+//! Guarantees: sequence numbers are assigned under the guard of the lock they concern. A waiter
+//! that is gone is granted nothing. One call frees a bounded number of ended leases and leaves the
+//! rest to the next. Not here: which table and which instant (in `txn`), the rules of locks.
 
 use std::collections::VecDeque;
 
@@ -42,8 +42,8 @@ struct Scope<'a> {
 }
 
 impl Engine {
-    /// Runs an operation at `instant`, or at the time that the clock shows under the guard. Returns the result, and
-    /// how many leases and waiters were changed.
+    /// Runs an operation at `instant`, or at the time that the clock shows under the guard. Returns
+    /// the result, and how many leases and waiters were changed.
     pub(super) fn run_in<R>(
         &self,
         table: &Table,
@@ -54,7 +54,8 @@ impl Engine {
     ) -> (Result<(R, Seq), Retry>, usize) {
         let core = &*self.core;
         table.with_slot(core.hash.of(name), name, |mut guarded| {
-            // Under the guard: what was changed here before the journal went down is not to be seen.
+            // Under the guard: what was changed here before the journal went down is not to be
+            // seen.
             if let Err(down) = self.check_up() {
                 return (Err(down.into()), 0);
             }
@@ -87,7 +88,7 @@ impl Engine {
         }
         match outcome {
             Outcome::Unsettled => return Err(Retry::Unsettled),
-            Outcome::NotHeld => self.note_late(name, op, guarded.hash, now),
+            Outcome::NotHeld => self.record_late(name, op, guarded.hash, now),
             _ => {}
         }
         core.lock_stats.outcome(&outcome);
@@ -115,8 +116,8 @@ impl Engine {
         if are_all { Ok(()) } else { Err(Retry::Unsettled) }
     }
 
-    /// Refuses what would go beyond a limit, before anything changes. Returns the account for which a lease is counted
-    /// already, to be taken back if there is no grant.
+    /// Refuses what would go beyond a limit, before anything changes. Returns the account for which
+    /// a lease is counted already, to be taken back if there is no grant.
     fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
         for id in [request.session(), request.counted_by()].into_iter().flatten() {
@@ -152,7 +153,7 @@ impl Engine {
     }
 
     /// Counts an owner that comes back after its lease has ended.
-    fn note_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
+    fn record_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
         let (owner, late) = match op {
             Op::Release { owner, .. } | Op::Delete { if_owner: Some(owner) } => {
                 (owner, &self.core.lock_stats.late_releases)
@@ -182,7 +183,8 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// One transition and what follows from it. `undelivered` gets what gives back the grants that reached nobody.
+    /// One transition and what follows from it. `undelivered` gets what gives back the grants that
+    /// reached nobody.
     fn step(
         &self,
         op: &Op,
@@ -200,8 +202,9 @@ impl Engine {
         if effects.is_empty() {
             return Ok(outcome);
         }
-        // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
-        // first whether the journal is down, and it stays down until this table is replaced.
+        // Should this fail, the slot has changed and the journal has not. Nothing is told of it:
+        // whoever looks asks first whether the journal is down, and it stays down until this table
+        // is replaced.
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
         let seq = self.journal().append(epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
@@ -213,10 +216,10 @@ impl Engine {
             scope.changed += 1;
             core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
-            self.note(name, effect, &effects, guarded, now);
-            let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
-            let is_heard = core.waiters.tell(waiter, verdict);
-            if let WaitOutcome::Granted(token, _) = verdict
+            self.record(name, effect, &effects, guarded, now);
+            let Some((waiter, outcome)) = outcome_of(effect, seq) else { continue };
+            let is_heard = core.waiters.notify(waiter, outcome);
+            if let WaitOutcome::Granted(token, _) = outcome
                 && !is_heard
                 && let Some(lease) = guarded.slot.lease(token)
             {
@@ -235,7 +238,7 @@ impl Engine {
     }
 
     /// What sessions, quotas and the memory of late owners have to know of an effect.
-    fn note(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
+    fn record(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
         let core = &*self.core;
         match effect {
             Effect::Granted { token, waiter } => {
@@ -277,8 +280,8 @@ impl Engine {
     }
 }
 
-/// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end. As in Redis, a SET is a change
-/// even if it changes nothing.
+/// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end.
+/// As in Redis, a SET is a change even if it changes nothing.
 fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
     matches!((op, outcome), (Op::Set { .. }, Outcome::Granted { .. }))
         || effects.iter().any(|effect| match effect {
@@ -290,7 +293,8 @@ fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
         })
 }
 
-/// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either does not.
+/// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either
+/// does not.
 fn needs_room(op: &Op, slot: &Slot) -> bool {
     match op {
         Op::Set { condition: SetCondition::Always | SetCondition::IfFree, .. } => {
@@ -367,18 +371,18 @@ fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Opt
 }
 
 /// Who waits no more, and what it is told.
-fn verdict_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
+fn outcome_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
     match effect {
         Effect::Granted { token, waiter: Some((waiter, _)) } => {
             Some((*waiter, WaitOutcome::Granted(*token, seq)))
         }
         Effect::WaiterLeft { waiter, why, .. } => {
-            let verdict = match why {
+            let outcome = match why {
                 LeaveReason::TimedOut | LeaveReason::Gone => WaitOutcome::TimedOut(seq),
                 LeaveReason::SessionEnded => WaitOutcome::SessionEnded(seq),
                 LeaveReason::Replaced => WaitOutcome::Replaced,
             };
-            Some((*waiter, verdict))
+            Some((*waiter, outcome))
         }
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! Who is to be told when a parked request is granted, timed out or dropped.
 //!
-//! Guarantees: dropping a [`Blocked`] removes its waiter at once and reverts a grant that was not received.
-//! Absent: queues and their order (in `lock`).
+//! Guarantees: dropping a [`Blocked`] removes its waiter at once and reverts a grant that was not
+//! received. Not here: queues and their order (in `lock`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::lock::Op;
 pub enum WaitOutcome {
     /// It holds the lock, once this Seq is durable.
     Granted(FencingToken, Seq),
-    /// It waited as long as it wished; that the lock was held by others until then is durable with this Seq.
+    /// It waited as long as it wished; that the lock was held by others until then is durable with
+    /// this Seq.
     TimedOut(Seq),
     /// Its session ended, durably with this Seq.
     SessionEnded(Seq),
@@ -55,21 +56,21 @@ impl Waiters {
     }
 
     /// Tells a waiter, once; `false` if nobody listens any more.
-    pub(super) fn tell(&self, id: WaiterId, verdict: WaitOutcome) -> bool {
+    pub(super) fn notify(&self, id: WaiterId, outcome: WaitOutcome) -> bool {
         let sender = self.stripe(id).remove(&id);
-        sender.is_some_and(|sender| sender.send(verdict).is_ok())
+        sender.is_some_and(|sender| sender.send(outcome).is_ok())
     }
 
     pub(super) fn forget(&self, id: WaiterId) {
         self.stripe(id).remove(&id);
     }
 
-    pub(super) fn tell_all(&self, verdict: WaitOutcome) {
+    pub(super) fn notify_all(&self, outcome: WaitOutcome) {
         for stripe in &self.stripes {
             let all = std::mem::take(&mut *stripe.lock());
             for sender in all.into_values() {
-                // Whoever stopped listening needs no answer.
-                let _ = sender.send(verdict);
+                // The receiver was dropped; ignore the error.
+                let _ = sender.send(outcome);
             }
         }
     }
@@ -82,7 +83,7 @@ pub struct Blocked {
     owner: Owner,
     id: WaiterId,
     receiver: oneshot::Receiver<WaitOutcome>,
-    verdict: Option<WaitOutcome>,
+    outcome: Option<WaitOutcome>,
 }
 
 impl Blocked {
@@ -93,36 +94,37 @@ impl Blocked {
         id: WaiterId,
         receiver: oneshot::Receiver<WaitOutcome>,
     ) -> Blocked {
-        Blocked { engine, name, owner, id, receiver, verdict: None }
+        Blocked { engine, name, owner, id, receiver, outcome: None }
     }
 
-    /// Waits for the verdict. Safe to drop half-way and call again.
-    pub async fn verdict(&mut self) -> WaitOutcome {
-        let verdict = (&mut self.receiver).await.unwrap_or(WaitOutcome::Unavailable);
-        self.verdict = Some(verdict);
-        verdict
+    /// Waits for the outcome. Safe to drop half-way and call again.
+    pub async fn outcome(&mut self) -> WaitOutcome {
+        let outcome = (&mut self.receiver).await.unwrap_or(WaitOutcome::Unavailable);
+        self.outcome = Some(outcome);
+        outcome
     }
 
-    /// The token that it was granted, once [`Blocked::verdict`] said so.
+    /// The token that it was granted, once [`Blocked::outcome`] said so.
     pub fn granted(&self) -> Option<FencingToken> {
-        match self.verdict {
+        match self.outcome {
             Some(WaitOutcome::Granted(token, _)) => Some(token),
             _ => None,
         }
     }
 
-    /// Gives a grant back that was received and cannot be passed on. If the same owner has asked again elsewhere and was
-    /// told of the grant there, it stays.
+    /// Gives a grant back that was received and cannot be passed on. If the same owner has asked
+    /// again elsewhere and was told of the grant there, it stays.
     pub fn give_back(&self, token: FencingToken) {
         let op = Op::RevertGrant { owner: self.owner.clone(), token };
-        // If the journal is down the lease stays until its deadline, as for any holder that is gone.
+        // If the journal is down the lease stays until its deadline, as for any holder that is
+        // gone.
         self.engine.cancel(&self.name, op);
     }
 }
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        if self.verdict.is_some() {
+        if self.outcome.is_some() {
             return;
         }
         self.receiver.close();
@@ -138,8 +140,9 @@ impl Drop for Blocked {
     }
 }
 
-/// What is left to do after waiters that are gone: [`Op::CancelWait`] and [`Op::RevertGrant`] on locks of which so
-/// much had ended that it has to be freed in steps first. The expiry thread does it.
+/// What is left to do after waiters that are gone: [`Op::CancelWait`] and [`Op::RevertGrant`] on
+/// locks of which so much had ended that it has to be freed in steps first. The expiry thread does
+/// it.
 #[derive(Default)]
 pub(super) struct Cancellations {
     pending: Mutex<VecDeque<(LockName, Op)>>,
@@ -160,7 +163,8 @@ impl Cancellations {
 }
 
 impl Engine {
-    /// Runs what is left to do after a waiter that is gone, now or, if much must be freed first, on the expiry thread.
+    /// Runs what is left to do after a waiter that is gone, now or, if much must be freed first, on
+    /// the expiry thread.
     fn cancel(self: &Arc<Self>, name: &LockName, op: Op) {
         if self.txn().submit(name, &op) == Err(Unavailable::Unsettled) {
             self.core.cancellations.push(name.clone(), op);
@@ -168,7 +172,8 @@ impl Engine {
         }
     }
 
-    /// Works on what [`Engine::cancel`] has left, and stops after about [`EXPIRIES_PER_STEP`] leases and waiters.
+    /// Works on what [`Engine::cancel`] has left, and stops after about [`EXPIRIES_PER_STEP`]
+    /// leases and waiters.
     pub(super) fn cancel_waits(self: &Arc<Self>) {
         let mut changed = 0;
         while changed < EXPIRIES_PER_STEP

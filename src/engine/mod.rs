@@ -1,11 +1,13 @@
-//! The lock manager: runs the transitions of [`crate::lock`] under a guard of the table, and carries their
-//! effects out: journal, waiters, sessions, expiry, events.
+//! The lock manager: runs the transitions of [`crate::lock`] under a guard of the table, and
+//! carries their effects out: journal, waiters, sessions, expiry, events.
 //!
-//! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq. Sequence numbers are
-//! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches or events, then the
-//! journal's queue.
-//! Absent: protocols, storage, and the rules of locks.
+//! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq.
+//! Sequence numbers are assigned under the guard of the lock they concern. A waiter that is gone is
+//! granted nothing.
+//!
+//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions,
+//! waiters, deadlines, tokens, watches or events, then the journal's queue. Not here: protocols,
+//! storage, and the rules of locks.
 
 mod apply;
 mod blocking;
@@ -102,8 +104,8 @@ pub enum Unavailable {
     NoSession,
     /// No fencing token is left.
     TokensExhausted,
-    /// So much has ended that others are to get their turn before the rest is freed. Nothing was done of what was asked: yield,
-    /// and ask again.
+    /// So much has ended that others are to get their turn before the rest is freed. Nothing was
+    /// done of what was asked: yield, and ask again.
     Unsettled,
 }
 
@@ -149,7 +151,7 @@ impl Engine {
         let mut progress = Progress::new(&clock);
         let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| {
             found.push(record);
-            progress.note(found.len());
+            progress.record(found.len());
         })?;
         let (backend, commits) = MeteredBackend::new(backend, &clock);
         let core = Arc::new(Core {
@@ -193,14 +195,14 @@ impl Engine {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
 
-    /// Completes when a result with this Seq may be revealed. May block the thread for one commit: hold no guard
-    /// and no [`ExclusiveTxn`].
+    /// Completes when a result with this Seq may be revealed. May block the thread for one commit:
+    /// hold no guard and no [`ExclusiveTxn`].
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         self.journal().synced(self.awaited(seq)).await
     }
 
     /// What [`Engine::barrier`] would answer; `None`: it is not decided. Never blocks.
-    pub fn verdict(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
+    pub fn durability_of(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
         self.journal().durability_of(self.awaited(seq))
     }
 
@@ -214,7 +216,8 @@ impl Engine {
         }
     }
 
-    /// Until the returned value is dropped, nothing is committed, and what is appended lands in one commit. Keep it short.
+    /// Until the returned value is dropped, nothing is committed, and what is appended lands in one
+    /// commit. Keep it short.
     pub fn one_commit(&self) -> CommitGroup<'_> {
         self.journal().commit_group()
     }
@@ -244,7 +247,8 @@ impl Engine {
         self.journal().down()
     }
 
-    /// Whether a commit has failed since the start, so that what came after it says nothing about what came before.
+    /// Whether a commit has failed since the start, so that what came after it says nothing about
+    /// what came before.
     pub fn has_ever_failed(&self) -> bool {
         self.journal().has_ever_failed()
     }
@@ -254,7 +258,8 @@ impl Engine {
         &self.core.commits
     }
 
-    /// Belongs to the data: the key of what is derived from leases and must be the same after a restart.
+    /// Belongs to the data: the key of what is derived from leases and must be the same after a
+    /// restart.
     pub fn secret(&self) -> &[u8; 32] {
         &self.core.secret
     }
@@ -269,7 +274,8 @@ impl Engine {
         self.core.tokens.last() + 1
     }
 
-    /// The Seq of everything decided so far. What was seen before may have been taken back since; a [`Txn`] knows.
+    /// The Seq of everything decided so far. What was seen before may have been taken back since; a
+    /// [`Txn`] knows.
     pub fn last(&self) -> Seq {
         self.journal().last()
     }
@@ -285,8 +291,8 @@ impl Engine {
         let _ = self.journal().synced(self.awaited(self.last())).wait();
     }
 
-    /// Frees what has ended by now, in part if it is much. Returns when to call again; [`Timestamp::NEVER`]: when
-    /// something is granted.
+    /// Frees what has ended by now, in part if it is much. Returns when to call again;
+    /// [`Timestamp::NEVER`]: when something is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
         // A journal that is down refuses; for every reader the leases have ended all the same.
         let _ = self.close_orphans();
@@ -298,22 +304,23 @@ impl Engine {
         if self.core.cancellations.are_pending() { Timestamp::default() } else { next }
     }
 
-    /// Frees a little of what has ended by now, unless another thread is doing that. For threads that serve requests.
+    /// Frees a little of what has ended by now, unless another thread is doing that. For threads
+    /// that serve requests.
     fn expire_some(self: &Arc<Self>) {
         if let Some(_guard) = self.core.expiring.try_lock() {
             self.expire(EXPIRIES_PER_TURN);
         }
     }
 
-    /// Looks at up to `max` sessions, and as many locks, of which something has ended, and stops after about as many
-    /// leases.
+    /// Looks at up to `max` sessions, and as many locks, of which something has ended, and stops
+    /// after about as many leases.
     fn expire(self: &Arc<Self>, max: usize) {
         // As above, if the journal is down.
         let _ = self.txn().sweep_sessions(max);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
         for hash in deadlines.take_near(now, max) {
             let deadline = self.core.read().next_deadline(hash);
-            if !deadlines.note_imminent(hash, deadline, now) {
+            if !deadlines.record_imminent(hash, deadline, now) {
                 // It has moved: back into the index.
                 self.expire_key(hash);
             }
@@ -328,8 +335,8 @@ impl Engine {
         }
     }
 
-    /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.
-    /// Returns how many leases and waiters that changed.
+    /// Frees what has ended of the locks under a hash, and sees to it that what is left there is
+    /// looked at in time. Returns how many leases and waiters that changed.
     fn expire_key(self: &Arc<Self>, hash: u64) -> usize {
         let names = self.core.read().names(hash);
         let mut changed = 0;
@@ -338,12 +345,13 @@ impl Engine {
             let left =
                 txn.submit_and_inspect(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
             changed += txn.work();
-            // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
+            // A journal that is down refuses: it is tried again until it is up, and then all is in
+            // the index anew.
             let (deadline, now) = match left {
                 Ok(left) => left,
                 Err(_) => (self.core.read().next_deadline(hash), self.core.clock.now()),
             };
-            self.core.deadlines.note_imminent(hash, deadline, now);
+            self.core.deadlines.record_imminent(hash, deadline, now);
         }
         changed
     }
@@ -357,7 +365,8 @@ impl Engine {
         self.journal().down().map_or(Ok(()), |error| Err(Unavailable::Journal(error)))
     }
 
-    /// Ends the session of a connection that is gone. If the journal is down, that happens once it is up.
+    /// Ends the session of a connection that is gone. If the journal is down, that happens once it
+    /// is up.
     pub fn connection_is_gone(self: &Arc<Self>, id: SessionId) {
         self.core.sessions.connection(id, false);
         if self.txn().close_session(id, false).is_err() {
@@ -365,8 +374,8 @@ impl Engine {
         }
     }
 
-    /// Sessions without a TTL belong to connections: ends those whose connection is gone, be it that it ended with the
-    /// process before this one, or that a failed commit took their end back.
+    /// Sessions without a TTL belong to connections: ends those whose connection is gone, be it
+    /// that it ended with the process before this one, or that a failed commit took their end back.
     fn close_orphans(self: &Arc<Self>) -> Result<(), JournalError> {
         let sessions = &self.core.sessions;
         if self.journal_down().is_some() || !sessions.has_orphans.swap(false, Ordering::AcqRel) {

@@ -1,7 +1,7 @@
 //! What a transition did, as data.
 //!
-//! Promise: effects are in the order in which they happened, and one alone, as mostly, costs no allocation.
-//! Absent: what the caller makes of them.
+//! Guarantees: effects are in the order in which they happened, and one alone, as mostly, costs no
+//! allocation. Not here: what the caller makes of them.
 
 use super::lease::Lease;
 use super::slot::{Delay, Slot};
@@ -125,7 +125,8 @@ impl Effects {
         self.first.iter().chain(&self.more)
     }
 
-    /// The lease that [`Effect::Granted`] is about, after the transition: as it is in the slot, or as it was at its end.
+    /// The lease that [`Effect::Granted`] is about, after the transition: as it is in the slot, or
+    /// as it was at its end.
     pub fn granted<'a>(&'a self, token: FencingToken, slot: &'a Slot) -> Option<&'a Lease> {
         slot.lease(token).or_else(|| {
             self.iter().find_map(|effect| match effect {

@@ -1,7 +1,8 @@
 //! An ordered set of owners: the holders of a shared or limited lock, or the queue of a lock.
 //!
-//! Promise: first, last, by number, by owner, by session, by nearest deadline and by smallest capacity are each O(log n), so
-//! that 100 000 members of one lock cost no more per step than ten. Absent: any rule about who may hold what.
+//! Guarantees: first, last, by number, by owner, by session, by nearest deadline and by smallest
+//! capacity are each O(log n), so that 100 000 members of one lock cost no more per step than ten.
+//! Not here: any rule about who may hold what.
 
 use std::collections::{BTreeMap, BTreeSet};
 

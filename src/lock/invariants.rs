@@ -1,13 +1,15 @@
 //! What is true of every slot after every transition, by name.
 //!
-//! Promise: [`check`] names the first broken predicate. It runs in the exhaustive search, in property
-//! tests and, in debug builds, after every transition. Absent: anything about several slots.
+//! Guarantees: [`check`] names the first broken predicate. It runs in the exhaustive search, in
+//! property tests and, in debug builds, after every transition. Not here: anything about several
+//! slots.
 
 use super::mode::Mode;
 use super::slot::Slot;
 use crate::domain::Timestamp;
 
-/// Beyond this many members a debug build does not re-check a slot, to stay usable with long queues.
+/// Beyond this many members a debug build does not re-check a slot, to stay usable with long
+/// queues.
 const CHECKED_MEMBERS_MAX: usize = 64;
 
 /// The name of the first invariant that `slot` breaks at `now`, the time it was last settled.

@@ -9,7 +9,8 @@ use super::index::Member;
 use super::mode::Mode;
 use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl};
 
-/// Where a grant came from, for people who ask who holds a lock. Shared by all grants of one connection.
+/// Where a grant came from, for people who ask who holds a lock. Shared by all grants of one
+/// connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
     /// The client's address, as text.
@@ -81,7 +82,8 @@ pub struct Lease {
     pub renewals: u32,
     /// Who asked for it.
     pub origin: Option<Arc<Origin>>,
-    /// It was granted to a waiter, and nobody has shown yet that the owner knows of it. Not kept beyond the process.
+    /// It was granted to a waiter, and nobody has shown yet that the owner knows of it. Not kept
+    /// beyond the process.
     pub is_unacknowledged: bool,
     /// What most leases do not have.
     pub extra: Option<Box<LeaseExtra>>,

@@ -1,8 +1,8 @@
 //! The pure core: leases, their queue, and the function that moves them.
 //!
-//! Promise: a transition is total and deterministic, and everything it decided comes back as data. An expired lease
-//! is expired for every reader, swept or not.
-//! Absent: IO, clocks (time is an argument and only compared), threads, and modules of this crate other than `domain`.
+//! Guarantees: a transition is total and deterministic, and everything it decided comes back as
+//! data. An expired lease is expired for every reader, swept or not. Not here: IO, clocks (time is
+//! an argument and only compared), threads, and modules of this crate other than `domain`.
 
 mod effect;
 mod index;

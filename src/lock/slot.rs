@@ -1,7 +1,7 @@
 //! One lock's state: who holds it, who waits for it, and whether it rests after an unclean end.
 //!
-//! Promise: plain data with cheap look-ups. Absent: the rules (in `transition`), time (only compared) and
-//! the lock's own name (the table knows it).
+//! Guarantees: plain data with cheap look-ups. Not here: the rules (in `transition`), time (only
+//! compared) and the lock's own name (the table knows it).
 
 use super::effect::EndReason;
 use super::index::{IndexedSet, Member};
@@ -78,11 +78,13 @@ pub(super) struct Revocation {
     pub(super) at: Timestamp,
 }
 
-/// So many of the newest leases have ended that the lock is to be freed of them before anything is said of it.
+/// So many of the newest leases have ended that the lock is to be freed of them before anything is
+/// said of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyEnded;
 
-/// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not exist.
+/// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not
+/// exist.
 #[derive(Debug, Clone, Default)]
 pub struct Slot {
     pub(super) holders: Holders,
@@ -95,8 +97,8 @@ impl Slot {
         matches!(self.holders, Holders::None) && self.contention.is_none()
     }
 
-    /// The only lease, if this lock is like most: held exclusively, with nothing extra, while nobody waits. Then there is
-    /// nothing else in the slot.
+    /// The only lease, if this lock is like most: held exclusively, with nothing extra, while
+    /// nobody waits. Then there is nothing else in the slot.
     pub fn plain_lease(&self) -> Option<&Lease> {
         match (&self.holders, &self.contention) {
             (Holders::One(lease), None) => {
@@ -111,8 +113,8 @@ impl Slot {
         Slot { holders: Holders::One(lease), contention: None }
     }
 
-    /// The earliest time at which something in this slot ends by itself, or [`Timestamp::default`] if there is something to do at
-    /// once.
+    /// The earliest time at which something in this slot ends by itself, or [`Timestamp::default`]
+    /// if there is something to do at once.
     pub fn next_deadline(&self) -> Timestamp {
         let holders = match &self.holders {
             Holders::None => Timestamp::NEVER,
@@ -140,7 +142,8 @@ impl Slot {
         }
     }
 
-    /// The newest of the leases that have not ended, as `is_live` says. Looks at no more than `max` of them.
+    /// The newest of the leases that have not ended, as `is_live` says. Looks at no more than `max`
+    /// of them.
     pub fn newest_live(
         &self,
         is_live: &dyn Fn(&Lease) -> bool,

@@ -1,4 +1,5 @@
-//! Behaviour of one lock: a readable table of cases, an exhaustive search of small scopes, and random runs.
+//! Behaviour of one lock: a readable table of cases, an exhaustive search of small scopes, and
+//! random runs.
 
 use proptest::prelude::*;
 
@@ -40,9 +41,9 @@ fn request(name: &str) -> Request {
 
 /// Runs a script against one lock and compares what it says.
 ///
-/// A line is `time verb owner [words] => outcome; effects`, for example
-/// `0 lock a ttl=100 => granted 1`. Words: `ttl=`, `max=`, `delay=`, `wait=ID:MS`, `session=`, `shared`,
-/// `limit=`, `token=`, `xx`, `nx`, `if=`, `keepttl`.
+/// A line is `time verb owner [words] => outcome; effects`, for example `0 lock a ttl=100 =>
+/// granted 1`. Words: `ttl=`, `max=`, `delay=`, `wait=ID:MS`, `session=`, `shared`, `limit=`,
+/// `token=`, `xx`, `nx`, `if=`, `keepttl`.
 fn check(script: &str) {
     let (mut slot, mut world) = (Slot::default(), World::default());
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {

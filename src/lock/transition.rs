@@ -1,10 +1,10 @@
 //! The transition function: one slot, one operation, one instant.
 //!
-//! Promise: total and deterministic (the same slot, operation, time, tokens and deliverability give the same
-//! result); what was decided is returned as data, in the order in which it happened. Every operation
-//! first settles what has ended by `now`, and ends by granting the lock to whoever is next, so a release,
-//! the choice of the successor and its token are one step.
-//! Absent: IO, clocks, randomness, panics on any input.
+//! Guarantees: total and deterministic (the same slot, operation, time, tokens and deliverability
+//! give the same result); what was decided is returned as data, in the order in which it happened.
+//! Every operation first settles what has ended by `now`, and ends by granting the lock to whoever
+//! is next, so a release, the choice of the successor and its token are one step. Not here: IO,
+//! clocks, randomness, panics on any input.
 
 use super::effect::{Effect, Effects, EndReason, LeaveReason};
 use super::lease::{Lease, Request};
@@ -37,7 +37,8 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// Give back what was granted to a waiter and reached nobody, unless the owner has learned of it meanwhile.
+    /// Give back what was granted to a waiter and reached nobody, unless the owner has learned of
+    /// it meanwhile.
     RevertGrant {
         /// Who holds it.
         owner: Owner,
@@ -53,8 +54,9 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// Ends all leases, regardless of their owners. Where there are more than [`ENDS_PER_STEP`], all of them are over
-    /// at once, the next steps free them, and any other operation is [`Outcome::Unsettled`] until that is done.
+    /// Ends all leases, regardless of their owners. Where there are more than [`ENDS_PER_STEP`],
+    /// all of them are over at once, the next steps free them, and any other operation is
+    /// [`Outcome::Unsettled`] until that is done.
     Force,
     /// EndReason what belongs to a session that has ended.
     EndSession {
@@ -70,7 +72,8 @@ pub enum Op {
         /// The owner it queued for.
         owner: Owner,
     },
-    /// Put a value as Redis' SET does. If its condition holds, it replaces all holders and any running lock-delay.
+    /// Put a value as Redis' SET does. If its condition holds, it replaces all holders and any
+    /// running lock-delay.
     Set {
         /// The new holder; always exclusive.
         request: Request,
@@ -143,7 +146,8 @@ pub enum Outcome {
 pub enum Refusal {
     /// The owner holds the lock in another mode.
     OtherMode(Mode),
-    /// The owner's lease ends with another session than the request's, or only one of them ends with a session.
+    /// The owner's lease ends with another session than the request's, or only one of them ends
+    /// with a session.
     OtherSession,
     /// The lock rests after an unclean end.
     Delayed(Delay),
@@ -153,14 +157,17 @@ pub enum Refusal {
     Condition,
 }
 
-/// Leases that one transition ends because of their deadline or session. Waiters whose time or session is over count, too.
-/// [`Op::Set`] alone replaces all holders in one transition, however many there are.
+/// Leases that one transition ends because of their deadline or session. Waiters whose time or
+/// session is over count, too. [`Op::Set`] alone replaces all holders in one transition, however
+/// many there are.
 pub const ENDS_PER_STEP: usize = 256;
-/// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is due at once.
+/// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is
+/// due at once.
 pub const PROMOTIONS_PER_STEP: usize = 256;
 
-/// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than [`ENDS_PER_STEP`] leases and
-/// waiters have ended by `now`, only so many are freed and the answer is [`Outcome::Unsettled`].
+/// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than
+/// [`ENDS_PER_STEP`] leases and waiters have ended by `now`, only so many are freed and the answer
+/// is [`Outcome::Unsettled`].
 pub fn apply(slot: &mut Slot, op: &Op, now: Timestamp, env: &mut impl Env, effects: &mut Effects) -> Outcome {
     let mut step = Step { slot, now, env, effects };
     if !step.expire_due() {
@@ -222,7 +229,8 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one step may do.
+    /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one
+    /// step may do.
     fn expire_due(&mut self) -> bool {
         let mut room = ENDS_PER_STEP;
         if !self.free_revoked(&mut room) {
@@ -257,7 +265,8 @@ impl<E: Env> Step<'_, E> {
             if lease.mode != request.mode {
                 return Outcome::Refused(Refusal::OtherMode(lease.mode));
             }
-            // Either it would end with a session the request does not name, or it would not end when the request says.
+            // Either it would end with a session the request does not name, or it would not end
+            // when the request says.
             if lease.session() != request.session() {
                 return Outcome::Refused(Refusal::OtherSession);
             }
@@ -347,7 +356,8 @@ impl<E: Env> Step<'_, E> {
             Some(lease) if keep_ttl => Some((lease.ttl, lease.effective_ttl, lease.deadline)),
             _ => None,
         };
-        // The holder's own SET is a renewal: a new token would fence off a holder that never lost the lock.
+        // The holder's own SET is a renewal: a new token would fence off a holder that never lost
+        // the lock.
         if let Some(lease) = self.slot.newest()
             && lease.mode == Mode::Exclusive
             && lease.owner == request.owner
@@ -451,7 +461,8 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Ends all leases. Where there are very many, the next steps free most of them, before they do anything else.
+    /// Ends all leases. Where there are very many, the next steps free most of them, before they do
+    /// anything else.
     fn revoke_all(&mut self, how: EndReason) -> u32 {
         let holders = self.slot.holder_count();
         if holders > ENDS_PER_STEP {
@@ -463,7 +474,8 @@ impl<E: Env> Step<'_, E> {
         holders as u32
     }
 
-    /// Frees the leases that [`Step::revoke_all`] has left, at most `room` of them. `false`: there are more.
+    /// Frees the leases that [`Step::revoke_all`] has left, at most `room` of them. `false`: there
+    /// are more.
     fn free_revoked(&mut self, room: &mut usize) -> bool {
         let Some(Revocation { how, at }) = self.slot.revocation() else { return true };
         while let Some(token) = self.slot.newest().map(|lease| lease.token) {
@@ -484,7 +496,8 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Grants the lock to the head of the queue for as long as there is room, to so many in one step.
+    /// Grants the lock to the head of the queue for as long as there is room, to so many in one
+    /// step.
     fn promote(&mut self) {
         let mut room = PROMOTIONS_PER_STEP;
         loop {

@@ -145,7 +145,7 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
 /// The reply to a request that was parked, and what it has to wait for.
 pub(in crate::command) async fn verdict(parked: &mut Blocked) -> (Reply, Seq) {
     let error = |error: CommandError| (Reply::from(error), Seq::default());
-    match parked.verdict().await {
+    match parked.outcome().await {
         WaitOutcome::Granted(token, seq) => (Reply::Integer(token.get()), seq),
         WaitOutcome::TimedOut(seq) => (Reply::Null, seq),
         WaitOutcome::SessionEnded(seq) => {

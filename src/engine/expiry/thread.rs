@@ -1,7 +1,8 @@
 //! The thread that ends leases on time when nobody looks at them.
 //!
-//! Promise: it sleeps until the next deadline, and is woken when an earlier one is armed. However many leases end together, it
-//! leaves half of its processor, and most of each commit, to requests. Absent: what ends, and how.
+//! Guarantees: it sleeps until the next deadline, and is woken when an earlier one is armed.
+//! However many leases end together, it leaves half of its processor, and most of each commit, to
+//! requests. Not here: what ends, and how.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +31,8 @@ impl Expiry {
             let alarm = &engine.core.deadlines.alarm;
             alarm.sleeper_is(std::thread::current());
             while !over.load(Ordering::Acquire) {
-                // Whatever is armed from here on cuts the sleep short, until it is known how long that is.
+                // Whatever is armed from here on cuts the sleep short, until it is known how long
+                // that is.
                 alarm.set(u64::MAX);
                 let began = engine.core.clock.now();
                 let next = engine.expire_due();
@@ -39,8 +41,8 @@ impl Expiry {
                 if engine.journal_down().is_some() {
                     sleep = sleep.max(DOWN_PAUSE);
                 } else if sleep.is_zero() {
-                    // There is more, and requests go before: what has ended has ended for them, swept or not. Nobody need wake
-                    // this thread meanwhile.
+                    // There is more, and requests go before: what has ended has ended for them,
+                    // swept or not. Nobody need wake this thread meanwhile.
                     alarm.set(0);
                     engine.wait_for_commit();
                     std::thread::park_timeout(Duration::from_nanos(now.nanos_since(began)));

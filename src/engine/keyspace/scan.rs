@@ -1,8 +1,8 @@
 //! Looks at all locks, a few at a time.
 //!
-//! Guarantees: a lock that is held during the whole scan is seen, and what is seen belongs to one state of the
-//! table: if a failed commit is rolled back in between, the scan starts over. Work per call is bounded,
-//! whatever the size of the table. Not here: patterns, replies.
+//! Guarantees: a lock that is held during the whole scan is seen, and what is seen belongs to one
+//! state of the table: if a failed commit is rolled back in between, the scan starts over. Work per
+//! call is bounded, whatever the size of the table. Not here: patterns, replies.
 
 use std::cell::Cell;
 use std::iter::successors;
@@ -28,7 +28,8 @@ pub struct Scan {
     ahead_max: usize,
     /// The table that was looked at.
     epoch: Option<u64>,
-    /// The lock at `next`, if so many of its holders have ended that it must be freed of them first.
+    /// The lock at `next`, if so many of its holders have ended that it must be freed of them
+    /// first.
     unsettled: Option<LockName>,
 }
 
@@ -43,21 +44,22 @@ pub struct Scanned {
     pub ended: usize,
     /// There is nothing ahead.
     pub is_done: bool,
-    /// The table was rebuilt: the scan starts over, and everything that the transaction has seen before this call
-    /// must be thrown away.
+    /// The table was rebuilt: the scan starts over, and everything that the transaction has seen
+    /// before this call must be thrown away.
     pub is_restarted: bool,
 }
 
 impl Scan {
-    /// A scan of a database that starts at `cursor` (0: the start) and looks at about `entries` entries in all.
+    /// A scan of a database that starts at `cursor` (0: the start) and looks at about `entries`
+    /// entries in all.
     pub fn new(database: u8, cursor: u64, entries: usize) -> Scan {
         let ahead_max = entries.clamp(AHEAD_MIN, AHEAD_MAX);
         let (ahead, epoch, unsettled) = (Vec::new(), None, None);
         Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch, unsettled }
     }
 
-    /// Where another scan may go on; 0: nowhere, everything was seen. Cursors are hashes: their 32 bits survive
-    /// every client's number type.
+    /// Where another scan may go on; 0: nowhere, everything was seen. Cursors are hashes: their 32
+    /// bits survive every client's number type.
     pub fn cursor(&self) -> u64 {
         if NameHash::upper(self.next) < Table::PARTS { self.next } else { 0 }
     }
@@ -68,8 +70,8 @@ impl Scan {
     }
 }
 
-/// Bounds of the hashes that a scan collects at once: few, as a call that needs few is to be cheap, and not
-/// too few, as collecting them passes over all entries of a part.
+/// Bounds of the hashes that a scan collects at once: few, as a call that needs few is to be cheap,
+/// and not too few, as collecting them passes over all entries of a part.
 const AHEAD_MIN: usize = 16;
 const AHEAD_MAX: usize = 4096;
 
@@ -101,7 +103,8 @@ impl HeldLock<'_> {
 }
 
 impl Txn<'_> {
-    /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the locks that are held.
+    /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the locks that
+    /// are held.
     pub fn scan(
         &self,
         scan: &mut Scan,
@@ -117,8 +120,8 @@ impl Txn<'_> {
             return Ok(Scanned { ended: ENDS_PER_STEP, ..Scanned::default() });
         }
         self.with_table(|table| {
-            // Under the guard: the table cannot be replaced now, and what it shows either is durable up to the
-            // Seq below, or the barrier of that Seq fails.
+            // Under the guard: the table cannot be replaced now, and what it shows either is
+            // durable up to the Seq below, or the barrier of that Seq fails.
             self.engine().check_up()?;
             let now = self.now();
             let is_restarted = scan.epoch.is_some_and(|epoch| epoch != table.epoch);
@@ -146,7 +149,8 @@ impl Txn<'_> {
         })
     }
 
-    /// Whether a lock is held. Looks only, unless something of it has ended and is to be freed first.
+    /// Whether a lock is held. Looks only, unless something of it has ended and is to be freed
+    /// first.
     pub fn is_held(&self, name: &LockName) -> Result<bool, Unavailable> {
         let is_held = |entry: Option<&Entry>| entry.is_some_and(Entry::has_holder);
         match self.peek(name, is_held)? {
@@ -163,7 +167,8 @@ impl Txn<'_> {
         }
     }
 
-    /// Looks at the entry of a lock without working on it. `None`: something under its hash may have ended.
+    /// Looks at the entry of a lock without working on it. `None`: something under its hash may
+    /// have ended.
     pub(in crate::engine) fn peek<R>(
         &self,
         name: &LockName,
@@ -187,7 +192,8 @@ impl Txn<'_> {
         })
     }
 
-    /// How many locks of a database are held; those that have ended and were not swept yet included.
+    /// How many locks of a database are held; those that have ended and were not swept yet
+    /// included.
     pub fn keys_held(&self, database: u8) -> Result<u64, Unavailable> {
         self.sweep_sessions(ENDS_PER_STEP)?;
         self.in_epoch(|_| {

@@ -1,8 +1,9 @@
 //! What is done with sessions.
 //!
-//! Promise: a session ends at one instant for everybody, with one record, and is never revived; nobody sees a part of its locks
-//! released. What is left to do, lock by lock, is done by the next operation on each of them or in steps by
-//! [`Txn::sweep_sessions`], and by recovery if the process ends before. Absent: the rules of locks.
+//! Guarantees: a session ends at one instant for everybody, with one record, and is never revived;
+//! nobody sees a part of its locks released. What is left to do, lock by lock, is done by the next
+//! operation on each of them or in steps by [`Txn::sweep_sessions`], and by recovery if the process
+//! ends before. Not here: the rules of locks.
 
 mod table;
 
@@ -17,9 +18,9 @@ use crate::journal::{JournalError, Record, Seq, SessionRecord};
 const FREED_AT_ONCE: usize = 256;
 
 impl Txn<'_> {
-    /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
-    /// the latest when the server stops, as befits the session of a connection.
-    /// `account`: whose it is, if that matters.
+    /// Opens a session that ends `ttl` after its last keepalive; `None`: when
+    /// [`Engine::connection_is_gone`] says so, or at the latest when the server stops, as befits
+    /// the session of a connection. `account`: whose it is, if that matters.
     pub fn open_session(
         &self,
         name: &str,
@@ -89,9 +90,9 @@ impl Txn<'_> {
         })
     }
 
-    /// Ends a session and, at the same instant, all its leases. Answers how many these were; if there are more than
-    /// `FREED_AT_ONCE` locks, leases count that reached their own deadline just now and were not swept.
-    /// `clean`: its owner asked, so no lock-delay is due.
+    /// Ends a session and, at the same instant, all its leases. Answers how many these were; if
+    /// there are more than `FREED_AT_ONCE` locks, leases count that reached their own deadline just
+    /// now and were not swept. `clean`: its owner asked, so no lock-delay is due.
     pub fn close_session(&self, id: SessionId, clean: bool) -> Result<u32, Unavailable> {
         let is_over = !self.has_session(id);
         let ended = self.end_session(id, clean, true)?;
@@ -128,8 +129,8 @@ impl Txn<'_> {
         ended
     }
 
-    /// Ends sessions whose deadline has come, and frees locks of those that are over: at most `max` of each, and no
-    /// more once about as many leases were freed.
+    /// Ends sessions whose deadline has come, and frees locks of those that are over: at most `max`
+    /// of each, and no more once about as many leases were freed.
     pub(super) fn sweep_sessions(&self, max: usize) -> Result<(), Unavailable> {
         let (sessions, now) = (&self.engine().core.sessions, self.now());
         sessions.forget_old(now);
@@ -203,7 +204,8 @@ impl Txn<'_> {
 }
 
 impl Engine {
-    /// Ends a session for everybody. Does not need the table alone: there is one instant at which it is over.
+    /// Ends a session for everybody. Does not need the table alone: there is one instant at which
+    /// it is over.
     pub(super) fn end_session_in(
         &self,
         table: &Table,

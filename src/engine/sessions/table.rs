@@ -1,13 +1,15 @@
 //! The table of sessions: one keepalive for any number of locks.
 //!
-//! Promise: a session that has ended is never revived. It ends at one instant for everybody, with one record, whatever it
-//! holds: from then on [`Sessions::is_over`] says so, and its locks are freed by the next operation on each of them, or by a
-//! sweep, in steps. [`Sessions::may_be_over`] is two atomic loads, so that every operation can ask before it looks at a lock.
-//! Absent: the locks themselves, the journal, clocks.
+//! Guarantees: a session that has ended is never revived. It ends at one instant for everybody,
+//! with one record, whatever it holds: from then on [`Sessions::is_over`] says so, and its locks
+//! are freed by the next operation on each of them, or by a sweep, in steps.
+//! [`Sessions::may_be_over`] is two atomic loads, so that every operation can ask before it looks
+//! at a lock. Not here: the locks themselves, the journal, clocks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::{LockName, SessionId, Timestamp};
 use crate::engine::Unavailable;
@@ -86,8 +88,8 @@ pub(in crate::engine) struct Freed {
     pub(in crate::engine) left: u32,
 }
 
-/// Sessions of accounts that expired lately, and the locks that were freed of them since. Bounded in number and time.
-/// Each call does little, however much is remembered.
+/// Sessions of accounts that expired lately, and the locks that were freed of them since. Bounded
+/// in number and time. Each call does little, however much is remembered.
 #[derive(Default)]
 struct Expired {
     sessions: BTreeMap<SessionId, ExpiredSession>,
@@ -205,7 +207,7 @@ impl Sessions {
     }
 
     fn table(&self) -> MutexGuard<'_, SessionTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     fn publish(&self, table: &SessionTable) {
@@ -235,13 +237,15 @@ impl Sessions {
         self.table().deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
     }
 
-    /// Whether a session is over at `now`, whether or not it was ended; one that never was is over, too.
+    /// Whether a session is over at `now`, whether or not it was ended; one that never was is over,
+    /// too.
     pub(in crate::engine) fn is_over(&self, id: SessionId, now: Timestamp) -> bool {
         self.table().is_over(id, now)
     }
 
-    /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over. `members` is how many leases and
-    /// waiters there are, `in_lock` their sessions. Goes through these or through all sessions that are over, whichever are fewer.
+    /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over.
+    /// `members` is how many leases and waiters there are, `in_lock` their sessions. Goes through
+    /// these or through all sessions that are over, whichever are fewer.
     pub(in crate::engine) fn over(
         &self,
         now: Timestamp,
@@ -277,8 +281,8 @@ impl Sessions {
         self.publish(&table);
     }
 
-    /// Moves the end of a session to its TTL from now, in the order in which `journal` is told. `None`: it is over by now,
-    /// and is to be ended.
+    /// Moves the end of a session to its TTL from now, in the order in which `journal` is told.
+    /// `None`: it is over by now, and is to be ended.
     pub(in crate::engine) fn keep(
         &self,
         id: SessionId,
@@ -302,8 +306,9 @@ impl Sessions {
         Ok(Some(deadline))
     }
 
-    /// Ends a session for everybody, once `journal` has its end: before that of any of its leases. `None`: there is none of
-    /// this id that is open. `is_clean`: its owner asked, so no lock-delay is due. `is_awaited`: [`Sessions::freed`] follows.
+    /// Ends a session for everybody, once `journal` has its end: before that of any of its leases.
+    /// `None`: there is none of this id that is open. `is_clean`: its owner asked, so no lock-delay
+    /// is due. `is_awaited`: [`Sessions::freed`] follows.
     pub(in crate::engine) fn end(
         &self,
         id: SessionId,
@@ -373,9 +378,9 @@ impl Sessions {
         self.table().sessions.get(&id).filter(|session| session.record.deadline > now).map(read)
     }
 
-    /// Adds a lease or waiter of a lock that ends with a session. Returns whether the session is over already, so that it
-    /// is to be freed: the session may have ended after the request was admitted, or, in a recovered
-    /// lock, its end was committed before that of the lease.
+    /// Adds a lease or waiter of a lock that ends with a session. Returns whether the session is
+    /// over already, so that it is to be freed: the session may have ended after the request was
+    /// admitted, or, in a recovered lock, its end was committed before that of the lease.
     pub(in crate::engine) fn attach(&self, id: SessionId, name: &LockName, what: MemberKind) -> bool {
         let table = &mut *self.table();
         let is_over = !table.sessions.contains_key(&id);
@@ -468,7 +473,8 @@ impl Sessions {
         table.expired.get(id, now).cloned()
     }
 
-    /// Whether a session of `account` that expired lately had this lock, which has been freed of it since.
+    /// Whether a session of `account` that expired lately had this lock, which has been freed of it
+    /// since.
     pub(in crate::engine) fn has_expired(&self, account: &str, name: &LockName, now: Timestamp) -> bool {
         let table = &mut *self.table();
         table.expired.forget_old(now);

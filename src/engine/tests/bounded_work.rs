@@ -21,8 +21,8 @@ fn leases(engine: &Engine) -> u64 {
     engine.lock_stats().leases()
 }
 
-/// Calls `attempt` until it is not refused for what must be freed first, each time with its share of that. Returns
-/// the result and the number of attempts.
+/// Calls `attempt` until it is not refused for what must be freed first, each time with its share
+/// of that. Returns the result and the number of attempts.
 fn in_turns<R>(
     engine: &Arc<Engine>,
     mut attempt: impl FnMut() -> Result<R, Unavailable>,

@@ -40,7 +40,7 @@ async fn expiry_grants_the_next_waiter_and_reports_timeouts() {
         .unwrap();
     clock.advance_millis(60_000);
     engine.expire_due();
-    assert!(matches!(late.verdict().await, WaitOutcome::TimedOut(_)));
+    assert!(matches!(late.outcome().await, WaitOutcome::TimedOut(_)));
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn a_failed_commit_is_rolled_back_and_service_resumes() {
     assert_eq!(engine.barrier(txn.finish()).await, Err(OutcomeUnknown));
     assert_eq!(engine.txn().submit(&name("x"), &acquire("a")), Err(Unavailable::Journal(JournalError::Full)));
     faults.fail_with(None);
-    assert_eq!(waiter.verdict().await, WaitOutcome::Unavailable);
+    assert_eq!(waiter.outcome().await, WaitOutcome::Unavailable);
     while engine.check_up().is_err() {
         std::thread::yield_now();
     }
@@ -103,7 +103,7 @@ async fn a_timeout_waits_for_the_durability_of_the_lease_it_waited_for() {
     };
     clock.advance_millis(500);
     engine.expire_due();
-    let WaitOutcome::TimedOut(seq) = waiter.verdict().await else { panic!("not timed out") };
+    let WaitOutcome::TimedOut(seq) = waiter.outcome().await else { panic!("not timed out") };
     faults.fail_with(Some(JournalError::Full));
     faults.release_commits();
     assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown), "nobody held it after all");

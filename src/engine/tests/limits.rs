@@ -25,7 +25,7 @@ async fn a_repeated_request_keeps_its_place_in_a_full_queue() {
     let more = engine.txn().submit_or_wait(&name("k"), request("d"), Timestamp::NEVER);
     assert_eq!(more.err(), Some(Unavailable::WaitersMax));
     let mut again = queue(&engine, "k", "b");
-    assert_eq!(first.verdict().await, WaitOutcome::Replaced);
+    assert_eq!(first.outcome().await, WaitOutcome::Replaced);
     release(&engine, "k", "a");
     granted(&mut again).await;
 }

@@ -95,7 +95,7 @@ fn scanned(txn: &Txn<'_>, scan: &mut Scan, entries: usize) -> Vec<String> {
 }
 
 async fn granted(parked: &mut Blocked) -> i64 {
-    match parked.verdict().await {
+    match parked.outcome().await {
         WaitOutcome::Granted(token, _) => token.get(),
         other => panic!("not granted: {other:?}"),
     }

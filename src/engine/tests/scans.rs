@@ -55,7 +55,7 @@ async fn a_scan_starts_over_when_what_it_saw_was_rolled_back() {
     take(&engine, "later", request("a")).unwrap();
     engine.barrier(engine.last()).await.unwrap();
     assert!(
-        engine.verdict(seq) == Some(Err(crate::journal::OutcomeUnknown)),
+        engine.durability_of(seq) == Some(Err(crate::journal::OutcomeUnknown)),
         "a later commit changes nothing"
     );
     let mut found = Vec::new();

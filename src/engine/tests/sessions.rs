@@ -180,7 +180,7 @@ async fn a_waiter_whose_session_is_over_is_granted_nothing_when_another_session_
     clock.advance_millis(500);
     engine.expire_due();
     for (key, mut dead, mut alive) in waiters {
-        assert!(matches!(dead.verdict().await, WaitOutcome::SessionEnded(_)));
+        assert!(matches!(dead.outcome().await, WaitOutcome::SessionEnded(_)));
         granted(&mut alive).await;
         assert_eq!(release(&engine, key, "alive"), Outcome::Released(1));
     }

@@ -55,7 +55,7 @@ async fn a_transaction_waits_for_everything_it_has_seen_refusals_included() {
     let is_durable = |read: &dyn Fn(&SharedTxn<'_>)| {
         let txn = engine.txn();
         read(&txn);
-        engine.verdict(txn.finish()).is_some()
+        engine.durability_of(txn.finish()).is_some()
     };
     let held = |txn: &Txn<'_>, key: &str| txn.is_held(&name(key)).unwrap();
     assert!(is_durable(&|txn| assert!(held(txn, "durable"))));
@@ -82,6 +82,6 @@ async fn a_transaction_waits_for_everything_it_has_seen_refusals_included() {
         held(&txn, "k");
         txn.seen()
     };
-    assert!(engine.verdict(engine.resume_txn(carried).finish()).is_none(), "and so does the next turn");
+    assert!(engine.durability_of(engine.resume_txn(carried).finish()).is_none(), "and so does the next turn");
     faults.release_commits();
 }

@@ -163,7 +163,7 @@ impl World {
             }
             // Nothing that looks at locks: that could end what is due, and whoever waits would hear of it late.
             let is_up = self.engine.journal_down().is_none();
-            if is_up && self.engine.verdict(self.engine.last()).is_some() {
+            if is_up && self.engine.durability_of(self.engine.last()).is_some() {
                 return;
             }
             std::thread::yield_now();
