@@ -167,7 +167,7 @@ impl Engine {
         }
     }
 
-    /// One transition and what follows from it. Grants that reached nobody are given back.
+    /// One transition and what follows from it. Undelivered grants are reverted.
     #[inline]
     fn step_and_return(
         &self,
@@ -183,8 +183,8 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// One transition and what follows from it. `undelivered` gets what gives back the grants that
-    /// reached nobody.
+    /// One transition and what follows from it. Appends to `undelivered` the operations that
+    /// revert undelivered grants.
     fn step(
         &self,
         op: &Op,
@@ -202,9 +202,9 @@ impl Engine {
         if effects.is_empty() {
             return Ok(outcome);
         }
-        // Should this fail, the slot has changed and the journal has not. Nothing is told of it:
-        // whoever looks asks first whether the journal is down, and it stays down until this table
-        // is replaced.
+        // If this fails, the slot has changed and the journal has not. The change stays invisible:
+        // every reader checks first whether the journal is down, and it stays down until this
+        // table is replaced.
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
         let seq = self.journal().append(epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
@@ -253,7 +253,7 @@ impl Engine {
                     core.sessions.count(session, name, true);
                 }
                 if waiter.is_some() {
-                    // Whoever did not wait was counted when admitted.
+                    // Other requests were counted when admitted.
                     lease.account().into_iter().for_each(|account| core.quotas.add(account));
                 }
             }
@@ -370,7 +370,7 @@ fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Opt
     Some(Event { number: 0, name: name.clone(), kind, token, deadline })
 }
 
-/// Who waits no more, and what it is told.
+/// The waiter that leaves the queue with this effect, and the outcome of its wait.
 fn outcome_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
     match effect {
         Effect::Granted { token, waiter: Some((waiter, _)) } => {

@@ -1,4 +1,4 @@
-//! Who is to be told when a parked request is granted, timed out or dropped.
+//! Blocked requests: where their outcomes are sent, and what their drop reverts.
 //!
 //! Guarantees: dropping a [`Blocked`] removes its waiter at once and reverts a grant that was not
 //! received. Not here: queues and their order (in `lock`).
@@ -15,13 +15,12 @@ use crate::domain::{FencingToken, LockName, Owner, Timestamp, WaiterId};
 use crate::journal::Seq;
 use crate::lock::Op;
 
-/// What a parked request is told.
+/// The outcome of a blocked request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitOutcome {
     /// It holds the lock, once this Seq is durable.
     Granted(FencingToken, Seq),
-    /// It waited as long as it wished; that the lock was held by others until then is durable with
-    /// this Seq.
+    /// It timed out; that the lock was held by others until then is durable with this Seq.
     TimedOut(Seq),
     /// Its session ended, durably with this Seq.
     SessionEnded(Seq),
@@ -55,7 +54,7 @@ impl Waiters {
         self.stripe(id).get(&id).is_some_and(|sender| !sender.is_closed())
     }
 
-    /// Tells a waiter, once; `false` if nobody listens any more.
+    /// Sends the outcome to a waiter, once; `false` if the receiver was dropped.
     pub(super) fn notify(&self, id: WaiterId, outcome: WaitOutcome) -> bool {
         let sender = self.stripe(id).remove(&id);
         sender.is_some_and(|sender| sender.send(outcome).is_ok())

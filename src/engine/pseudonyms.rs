@@ -1,7 +1,7 @@
 //! Pseudonyms: what is shown in place of a secret, such as a session's id.
 //!
 //! Guarantees: one-way, and the same after a restart: derived with a key that is kept with the
-//! data. Nobody can make the secret, or another pseudonym, from what is shown. Not here: state, and
+//! data. The secret, or another pseudonym, cannot be derived from one. Not here: state, and
 //! who may see the secret itself.
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -42,8 +42,8 @@ impl Pseudonyms {
         self.derive(b"session", &id.0.to_be_bytes())
     }
 
-    /// The first digits of the pseudonym of a session: shorter than an id, so that nobody takes it
-    /// for one.
+    /// The first digits of the pseudonym of a session: shorter than an id, so that it is not
+    /// mistaken for one.
     pub fn short_session(&self, id: SessionId) -> String {
         let mut digits = self.session(id).as_simple().to_string();
         digits.truncate(SESSION_DIGITS);

@@ -31,7 +31,7 @@ impl Progress<'_> {
         Progress { clock, next_line: Progress::line_after(clock.now()) }
     }
 
-    /// Notes that so many records have been read in all.
+    /// Records the total number of records read so far.
     pub(super) fn record(&mut self, records: usize) {
         if !records.is_multiple_of(RECORDS_PER_LOOK) {
             return;

@@ -46,7 +46,7 @@ pub struct LockStats {
     pub replaced: Count,
     /// Requests that had to queue.
     pub waits: Count,
-    /// Queued requests that waited as long as they wished.
+    /// Queued requests that timed out.
     pub wait_timeouts: Count,
     /// Nanoseconds that those who were granted a lock in the queue had waited.
     pub waiting_times: Histogram,
@@ -96,7 +96,7 @@ impl LockStats {
         self.leases() + self.delays.read()
     }
 
-    /// Whether one more may be kept where `max` may be. Mostly a look at this thread's own stripe.
+    /// Whether there is room for one more, of `max`. Usually reads only the stripe of this thread.
     pub(super) fn has_room(&self, max: u64) -> bool {
         let room = &self.room[stripe()];
         let is_left = |left: u64| left.checked_sub(1);
@@ -188,7 +188,7 @@ impl LockStats {
         self.delays.add(1);
     }
 
-    /// Nothing is held and nobody waits; totals stay.
+    /// No lock is held and the queues are empty; totals stay.
     pub(super) fn clear(&self) {
         self.keys.iter().chain([&self.leases, &self.delays, &self.waiting]).for_each(Count::clear);
         self.room.iter().for_each(|room| room.store(0, Ordering::Relaxed));

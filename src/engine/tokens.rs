@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::domain::{FencingToken, TOKEN_MAX};
 use crate::journal::{Journal, Record, Seq};
 
-/// Tokens reserved at once; a crash skips at most so many.
+/// Tokens reserved at once; the most that a crash skips.
 const BLOCK: i64 = 32_768;
 
 pub(super) struct Tokens {

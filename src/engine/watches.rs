@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a watch breaks when Redis' would: when a lock that it watches is granted, renewed,
 //! ended or set, even to the same value, and after a failed commit. Costs one atomic load an
-//! operation while nobody watches. Not here: what changed.
+//! operation while there is no watch. Not here: what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

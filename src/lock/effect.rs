@@ -41,7 +41,7 @@ pub enum LeaveReason {
     SessionEnded,
     /// The same owner asked again; that request has its place now.
     Replaced,
-    /// It went away, or a grant would have reached nobody.
+    /// It went away, or a grant could not have been delivered.
     Gone,
 }
 
@@ -52,7 +52,7 @@ pub enum Effect {
     Granted {
         /// Its token.
         token: FencingToken,
-        /// Who waited for it, and since when.
+        /// The waiter that it was granted to, and since when that waited.
         waiter: Option<(WaiterId, Timestamp)>,
     },
     /// A lease changed its deadline.

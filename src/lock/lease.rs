@@ -64,7 +64,7 @@ impl Request {
 /// A grant that lasts until its deadline, unless it is renewed, released or forced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Who holds it.
+    /// Its owner.
     pub owner: Owner,
     /// The number a resource checks; larger than that of every earlier grant of any lock.
     pub token: FencingToken,
@@ -82,8 +82,8 @@ pub struct Lease {
     pub renewals: u32,
     /// Who asked for it.
     pub origin: Option<Arc<Origin>>,
-    /// It was granted to a waiter, and nobody has shown yet that the owner knows of it. Not kept
-    /// beyond the process.
+    /// It was granted to a waiter, and no request has shown yet that the owner knows of it. Not
+    /// kept beyond the process.
     pub is_unacknowledged: bool,
     /// What most leases do not have.
     pub extra: Option<Box<LeaseExtra>>,

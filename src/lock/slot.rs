@@ -1,4 +1,4 @@
-//! One lock's state: who holds it, who waits for it, and whether it rests after an unclean end.
+//! The state of one lock: its holders, its queue, and its lock-delay after an unclean end.
 //!
 //! Guarantees: plain data with cheap look-ups. Not here: the rules (in `transition`), time (only
 //! compared) and the lock's own name (the table knows it).
@@ -65,7 +65,7 @@ pub(super) enum Holders {
 pub(super) struct Contention {
     pub(super) queue: IndexedSet<Waiter>,
     pub(super) delay: Option<Delay>,
-    /// The head of the queue is to be granted the lock by the next step: one grants only so many.
+    /// The head of the queue is granted the lock by the next step: each grants a bounded number.
     pub(super) has_more_to_grant: bool,
     /// All leases are over; those that are still there are freed by the next steps.
     pub(super) revocation: Option<Revocation>,
@@ -78,8 +78,7 @@ pub(super) struct Revocation {
     pub(super) at: Timestamp,
 }
 
-/// So many of the newest leases have ended that the lock is to be freed of them before anything is
-/// said of it.
+/// Too many of the newest leases have ended to pass over; they must be freed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyEnded;
 

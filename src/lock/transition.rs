@@ -2,9 +2,9 @@
 //!
 //! Guarantees: total and deterministic (the same slot, operation, time, tokens and deliverability
 //! give the same result); what was decided is returned as data, in the order in which it happened.
-//! Every operation first settles what has ended by `now`, and ends by granting the lock to whoever
-//! is next, so a release, the choice of the successor and its token are one step. Not here: IO,
-//! clocks, randomness, panics on any input.
+//! Every operation first settles what has ended by `now`, and ends by granting the lock to the head
+//! of the queue, so a release, the choice of the successor and its token are one step. Not here:
+//! IO, clocks, randomness, panics on any input.
 
 use super::effect::{Effect, Effects, EndReason, LeaveReason};
 use super::lease::{Lease, Request};
@@ -16,7 +16,7 @@ use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 pub trait Env {
     /// The next fencing token: larger than every one taken before.
     fn take_token(&mut self) -> FencingToken;
-    /// Why a waiter cannot be granted anything: nobody would hear of it, or its session is over.
+    /// Why a waiter cannot be granted anything: it has no receiver, or its session is over.
     fn is_undeliverable(&mut self, waiter: &Waiter) -> Option<LeaveReason>;
 }
 
@@ -37,8 +37,8 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// Give back what was granted to a waiter and reached nobody, unless the owner has learned of
-    /// it meanwhile.
+    /// Revert a grant to a waiter that could not be delivered, unless the owner has learned of it
+    /// meanwhile.
     RevertGrant {
         /// Who holds it.
         owner: Owner,
@@ -58,7 +58,7 @@ pub enum Op {
     /// all of them are over at once, the next steps free them, and any other operation is
     /// [`Outcome::Unsettled`] until that is done.
     Force,
-    /// EndReason what belongs to a session that has ended.
+    /// End what belongs to a session that has ended.
     EndSession {
         /// The session.
         session: SessionId,
@@ -87,7 +87,8 @@ pub enum Op {
         /// Only if this owner holds it.
         if_owner: Option<Owner>,
     },
-    /// Move the deadline of the only holder, whoever that is, as Redis' PEXPIRE and PERSIST do.
+    /// Move the deadline of the only holder, regardless of its owner, as Redis' PEXPIRE and PERSIST
+    /// do.
     SetTtl {
         /// The new TTL; `None`: no end.
         ttl: Option<Ttl>,
@@ -103,7 +104,7 @@ pub enum SetCondition {
     Always,
     /// Only if the lock is free and no lock-delay is running.
     IfFree,
-    /// Only if somebody holds it.
+    /// Only if it is held.
     IfHeld,
     /// Only if this owner holds it.
     IfOwner(Owner),
@@ -166,7 +167,7 @@ pub const ENDS_PER_STEP: usize = 256;
 pub const PROMOTIONS_PER_STEP: usize = 256;
 
 /// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than
-/// [`ENDS_PER_STEP`] leases and waiters have ended by `now`, only so many are freed and the answer
+/// [`ENDS_PER_STEP`] leases and waiters have ended by `now`, that number is freed and the outcome
 /// is [`Outcome::Unsettled`].
 pub fn apply(slot: &mut Slot, op: &Op, now: Timestamp, env: &mut impl Env, effects: &mut Effects) -> Outcome {
     let mut step = Step { slot, now, env, effects };

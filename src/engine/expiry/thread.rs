@@ -1,4 +1,4 @@
-//! The thread that ends leases on time when nobody looks at them.
+//! The thread that ends leases on time when no request does.
 //!
 //! Guarantees: it sleeps until the next deadline, and is woken when an earlier one is armed.
 //! However many leases end together, it leaves half of its processor, and most of each commit, to
@@ -13,7 +13,7 @@ use crate::engine::Engine;
 
 /// Pause while the journal is down: what is due stays due until it is up.
 const DOWN_PAUSE: Duration = Duration::from_millis(50);
-/// Longest sleep. A deadline further away than this wakes nobody when it is armed.
+/// Longest sleep. Arming a deadline further away than this does not wake the thread.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// The running thread; it ends when this is dropped.
@@ -42,7 +42,7 @@ impl Expiry {
                     sleep = sleep.max(DOWN_PAUSE);
                 } else if sleep.is_zero() {
                     // There is more, and requests go before: what has ended has ended for them,
-                    // swept or not. Nobody need wake this thread meanwhile.
+                    // swept or not. No alarm is needed meanwhile.
                     alarm.set(0);
                     engine.wait_for_commit();
                     std::thread::park_timeout(Duration::from_nanos(now.nanos_since(began)));

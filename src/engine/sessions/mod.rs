@@ -1,9 +1,9 @@
 //! What is done with sessions.
 //!
 //! Guarantees: a session ends at one instant for everybody, with one record, and is never revived;
-//! nobody sees a part of its locks released. What is left to do, lock by lock, is done by the next
-//! operation on each of them or in steps by [`Txn::sweep_sessions`], and by recovery if the process
-//! ends before. Not here: the rules of locks.
+//! no reader sees a part of its locks released. What is left to do, lock by lock, is done by the
+//! next operation on each of them or in steps by [`Txn::sweep_sessions`], and by recovery if the
+//! process ends before. Not here: the rules of locks.
 
 mod table;
 

@@ -19,7 +19,7 @@ use crate::journal::{Seq, SessionRecord};
 const REMEMBERED_NS: u64 = 5_000_000_000;
 /// Expired sessions remembered, and locks that all of them together had.
 const REMEMBERED: usize = 10_000;
-/// What is forgotten at once, so that nobody waits long for the table.
+/// Entries forgotten at once, which bounds how long the table is locked.
 const FORGOTTEN_AT_ONCE: usize = 256;
 
 #[derive(Default)]
@@ -223,7 +223,7 @@ impl Sessions {
             || self.ending.load(Ordering::Acquire) > 0
     }
 
-    /// When there is something to do for whoever sweeps; [`Timestamp::default`]: at once.
+    /// When there is something to sweep; [`Timestamp::default`]: at once.
     pub(in crate::engine) fn next_sweep(&self) -> Timestamp {
         if self.ending.load(Ordering::Acquire) > 0 {
             return Timestamp::default();
@@ -281,7 +281,7 @@ impl Sessions {
         self.publish(&table);
     }
 
-    /// Moves the end of a session to its TTL from now, in the order in which `journal` is told.
+    /// Moves the end of a session to its TTL from now, in the order of the calls of `journal`.
     /// `None`: it is over by now, and is to be ended.
     pub(in crate::engine) fn keep(
         &self,
@@ -350,7 +350,7 @@ impl Sessions {
         all.flat_map(|(id, ending)| ending.names.keys().map(|name| (*id, name.clone()))).take(max).collect()
     }
 
-    /// How far a session that is over is freed. Nobody waits for the rest.
+    /// How far a session that is over is freed. The rest is freed later.
     pub(in crate::engine) fn freed(&self, id: SessionId) -> Freed {
         let table = &mut *self.table();
         let Some(ending) = table.ending.get_mut(&id) else { return Freed { released: 0, left: 0 } };
