@@ -38,6 +38,8 @@ impl Store {
             locks_max: 10_000_000,
             sessions_max: 100_000,
             waiters_per_lock_max: 100_000,
+            values_bytes_max: 1 << 30,
+            value_elements_max: 1 << 24,
             leases_per_account_max: 100,
             token_floor: 0,
             boot: clock::boot_id(),

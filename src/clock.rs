@@ -1,7 +1,7 @@
 //! The only reader of system time.
 //!
-//! Promise: [`Clock::now`] never goes back and counts time in which the machine was suspended; setting the
-//! wall clock does not move it. Absent: any use of wall time but for display.
+//! Guarantees: [`Clock::now`] never goes back and counts time in which the machine was suspended;
+//! setting the wall clock does not move it. Not here: any use of wall time except for display.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -13,8 +13,9 @@ use crate::domain::Timestamp;
 
 const NANOS_PER_MS: u64 = 1_000_000;
 
-/// How far the wall clock was ahead of the boot-time clock when somebody last looked, in nanoseconds. Kept while it is right to
-/// the millisecond, so that one deadline is always shown as the same time.
+/// How far the wall clock was ahead of the boot-time clock when it was last read, in nanoseconds.
+/// Kept while it is right to the millisecond, so that one deadline is always shown as the same
+/// time.
 static WALL_AHEAD: AtomicI64 = AtomicI64::new(i64::MIN);
 
 /// Time, real or made by a test. Cloning gives a handle to the same clock.
@@ -52,7 +53,8 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since 1970 by the wall clock: for display, and for times that a client gave as such.
+    /// Milliseconds since 1970 by the wall clock: for display, and for times that a client gave as
+    /// such.
     pub fn wall_millis(&self) -> u64 {
         match &self.0 {
             Source::System => wall_nanos() / NANOS_PER_MS,
@@ -60,7 +62,8 @@ impl Clock {
         }
     }
 
-    /// The wall time at which `time` is, or was, in nanoseconds since 1970; for display. `None` for [`Timestamp::NEVER`].
+    /// The wall time at which `time` is, or was, in nanoseconds since 1970; for display. `None` for
+    /// [`Timestamp::NEVER`].
     pub fn wall_nanos_of(&self, time: Timestamp) -> Option<i64> {
         let ahead = match &self.0 {
             Source::System => {
@@ -83,7 +86,7 @@ impl Clock {
         time.to_stored().map(|nanos| nanos.saturating_add(ahead))
     }
 
-    /// Moves a manual clock on; both of its times. No effect on the system's.
+    /// Advances both times of a manual clock. Does nothing to the system's clock.
     pub fn advance_millis(&self, millis: u64) {
         if let Source::Manual(manual) = &self.0 {
             manual.boot_nanos.fetch_add(millis * NANOS_PER_MS, Ordering::SeqCst);
@@ -91,7 +94,8 @@ impl Clock {
         }
     }
 
-    /// Sets a manual clock's wall time, as NTP or an operator does. No effect on the system's.
+    /// Sets a manual clock's wall time, as NTP or an operator does. Does nothing to the system's
+    /// clock.
     pub fn step_wall_to(&self, millis: u64) {
         if let Source::Manual(manual) = &self.0 {
             manual.wall_millis.store(millis, Ordering::SeqCst);
@@ -100,7 +104,7 @@ impl Clock {
 }
 
 fn boot_nanos() -> u64 {
-    // Elsewhere than on Linux the monotonic clock is the nearest there is.
+    // Other systems than Linux have only a monotonic clock.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::Boottime;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -111,13 +115,14 @@ fn boot_nanos() -> u64 {
 
 #[allow(clippy::disallowed_methods)]
 fn wall_nanos() -> u64 {
-    // A clock before 1970 is as good as one at it: it is only shown.
+    // Wall time is only displayed, so a time before 1970 may count as 1970.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Names what the boot-time clock counts from: this boot of the machine, and the offset of the time namespace if
-/// there is one. `None` where that cannot be told, and then every start counts as a reboot.
+/// Names what the boot-time clock counts from: this boot of the machine, and the offset of the time
+/// namespace if there is one. `None` if the system does not report it; then every start counts as a
+/// reboot.
 pub fn boot_id() -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let offsets = match std::fs::read_to_string("/proc/self/timens_offsets") {
@@ -127,8 +132,9 @@ pub fn boot_id() -> Option<String> {
     boot_era(boot.trim(), offsets.as_deref())
 }
 
-/// A process in a time namespace reads another time of the same boot, so its deadlines are of another era. Without an
-/// offset it is the boot alone. `offsets` as in time_namespaces(7); `None`: the kernel has none.
+/// A process in a time namespace reads another time of the same boot, so its deadlines are of
+/// another era. Without an offset it is the boot alone. `offsets` as in time_namespaces(7); `None`:
+/// the kernel has none.
 fn boot_era(boot: &str, offsets: Option<&str>) -> Option<String> {
     if boot.is_empty() {
         return None;

@@ -1,7 +1,8 @@
 //! The only source of random numbers.
 //!
-//! Guarantees: numbers of [`Entropy::system`] cannot be guessed; those of [`Entropy::seeded`] are the same for
-//! the same seed, so that a simulated server can be run again. Not here: what the numbers are used for.
+//! Guarantees: numbers of [`Entropy::system`] cannot be guessed; those of [`Entropy::seeded`] are
+//! the same for the same seed, so that a simulated server can be run again. Not here: what the
+//! numbers are used for.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io;
@@ -46,6 +47,15 @@ impl Entropy {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// A random number. Where the system has none, one from the hash keys of the process.
+    pub(crate) fn number(&self) -> u64 {
+        let mut bytes = [0; size_of::<u64>()];
+        match self.fill(&mut bytes) {
+            Ok(()) => u64::from_le_bytes(bytes),
+            Err(_) => self.hasher().finish(),
         }
     }
 

@@ -22,3 +22,4 @@ pub mod net;
 pub mod reply;
 pub mod resp;
 pub mod server;
+pub mod value;

@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let read = || Config::read(std::env::args_os());
     let mut config = match read() {
         Ok(config) => config,
-        Err(ConfigError::Usage(error)) => error.exit(),
+        // --help and --version.
+        Err(ConfigError::Usage(error)) if !error.use_stderr() => error.exit(),
         Err(error) => return fail(2, &error.to_string()),
     };
     // Written in full when it is dropped, behind everything else.
@@ -33,12 +34,15 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             let hangups = server::Hangups::catch();
             let server = Server::start(&config).await?;
-            fewer_connections.iter().for_each(|fewer| tracing::info!("{fewer}"));
+            fewer_connections.iter().for_each(|fewer| tracing::warn!("{fewer}"));
             tokio::spawn(hangups.reload(server.reloader(), read));
             // Before the banner: a supervisor that has read it may send SIGTERM at once.
             let stop = server::asked_to_stop();
+            // Where stdout and stderr are one pipe, no line of the log interrupts the banner: those
+            // before it are written, and the banner is one write.
+            log.flush();
             // If stdout is closed, the server serves all the same.
-            let _ = writeln!(std::io::stdout(), "{}", server.banner());
+            let _ = std::io::stdout().write_all(format!("{}\n", server.banner()).as_bytes());
             server.run(stop).await;
             Ok::<(), StartError>(())
         })

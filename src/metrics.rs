@@ -1,7 +1,8 @@
-//! What is measured while the server runs.
+//! Counters and histograms of a running server.
 //!
-//! Promise: observing costs one or two atomic additions to memory that threads seldom share, and never waits; whoever reads
-//! sees every observation made before. Absent: names, labels and formats, and clocks.
+//! Guarantees: an observation costs one or two atomic additions to memory that threads seldom
+//! share, and never waits; a reader sees every earlier observation. Not here: labels, formats and
+//! clocks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// Numbers that all threads add to are kept so many times; a thread adds to one of them.
+/// Number of parts of a counter. Each thread adds to one part, so that threads seldom contend.
 pub const STRIPES: usize = 8;
 
 /// The stripe of this thread.
@@ -19,40 +20,40 @@ pub fn stripe() -> usize {
     STRIPE.with(|stripe| *stripe)
 }
 
-/// How many there are, or were: a number that many threads change and few read.
+/// A number that many threads change and few read.
 #[derive(Debug, Default)]
 pub struct Count([CachePadded<AtomicU64>; STRIPES]);
 
 impl Count {
-    /// So many more.
+    /// Adds `more`.
     pub fn add(&self, more: u64) {
         self.0[stripe()].fetch_add(more, Ordering::Relaxed);
     }
 
-    /// So many less.
+    /// Subtracts `less`.
     pub fn subtract(&self, less: u64) {
         self.add(less.wrapping_neg());
     }
 
-    /// The number. While it changes, that of some moment, give or take what changes meanwhile; never below 0.
+    /// The number, never below 0. Concurrent changes may be included or not.
     pub fn read(&self) -> u64 {
         let sum = self.0.iter().fold(0u64, |sum, part| sum.wrapping_add(part.load(Ordering::Relaxed)));
         u64::try_from(sum.cast_signed()).unwrap_or(0)
     }
 
-    /// Back to 0. Nobody else may change it meanwhile.
+    /// Sets it to 0. There must be no concurrent change.
     pub fn clear(&self) {
         self.0.iter().for_each(|part| part.store(0, Ordering::Relaxed));
     }
 }
 
-/// Buckets with an upper bound; what is larger is only in the count.
+/// Buckets with an upper bound. A larger value is only in the count.
 const BUCKETS: usize = 28;
 
-/// How often values of which size were observed, in buckets that double.
+/// A histogram whose bucket bounds double.
 #[derive(Debug)]
 pub struct Histogram {
-    /// The bound of the first bucket.
+    /// The upper bound of the first bucket.
     unit: u64,
     stripes: Box<[CachePadded<Seen>]>,
 }
@@ -76,13 +77,13 @@ impl Default for Seen {
     }
 }
 
-/// What a [`Histogram`] has observed so far.
+/// The state of a [`Histogram`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// Upper bounds, included, and how many values were at most that and above the one before. The last bound is
-    /// [`u64::MAX`].
+    /// Inclusive upper bounds, each with the number of values up to it and above the bound before.
+    /// The last bound is [`u64::MAX`].
     pub buckets: Vec<(u64, u64)>,
-    /// How many values.
+    /// Number of values.
     pub count: u64,
     /// Their sum.
     pub sum: u64,
@@ -97,17 +98,17 @@ impl Histogram {
         Histogram { unit, stripes: (0..STRIPES).map(|_| CachePadded::default()).collect() }
     }
 
-    /// For times in nanoseconds: from a microsecond to two minutes.
+    /// A histogram of times in nanoseconds: from a microsecond to two minutes.
     pub fn of_times() -> Histogram {
         Histogram::new(1000)
     }
 
-    /// For numbers of things: from 1 to some hundred millions.
+    /// A histogram of counts: from 1 to about 10^8.
     pub fn of_sizes() -> Histogram {
         Histogram::new(1)
     }
 
-    /// Notes a value, observed so many times.
+    /// Records `value`, observed `times` times.
     pub fn observe(&self, value: u64, times: u64) {
         let seen = &self.stripes[stripe()];
         let bucket = value.div_ceil(self.unit).next_power_of_two().trailing_zeros() as usize;
@@ -121,7 +122,7 @@ impl Histogram {
         }
     }
 
-    /// What was observed so far.
+    /// All observations so far.
     pub fn read(&self) -> Observed {
         let all = |of: fn(&Seen) -> &AtomicU64| {
             self.stripes.iter().map(move |seen| of(seen).load(Ordering::Relaxed))
@@ -144,7 +145,8 @@ impl Histogram {
 }
 
 impl Observed {
-    /// A bound that so many hundredths of the values do not exceed: that of a bucket, or the largest value.
+    /// An upper bound of `hundredths` percent of the values: that of a bucket, or the largest
+    /// value.
     pub fn percentile(&self, hundredths: u64) -> u64 {
         let wanted = (self.count * hundredths).div_ceil(100);
         let mut seen = 0;
@@ -158,18 +160,18 @@ impl Observed {
     }
 }
 
-/// What is measured of commands, by their names.
+/// Times and errors of commands, by name.
 #[derive(Debug)]
 pub struct CommandMetrics(BTreeMap<&'static str, (Histogram, AtomicU64)>);
 
 impl CommandMetrics {
-    /// For these commands, and no others.
+    /// Metrics of the commands with these names.
     pub fn of(names: impl IntoIterator<Item = &'static str>) -> CommandMetrics {
         let new = |name| (name, (Histogram::of_times(), AtomicU64::new(0)));
         CommandMetrics(names.into_iter().map(new).collect())
     }
 
-    /// Adds commands that were answered `nanos` nanoseconds after they arrived, and empties `counts`.
+    /// Records commands whose replies took `nanos` nanoseconds, and empties `counts`.
     pub fn observe(&self, counts: &mut CommandCounts, nanos: u64) {
         for CommandCount { name, runs, errors } in counts.0.drain(..) {
             if let Some((histogram, failed)) = self.0.get(name) {
@@ -181,18 +183,18 @@ impl CommandMetrics {
         }
     }
 
-    /// Nanoseconds until the answer, for every command.
+    /// Nanoseconds until the reply, for every command.
     pub fn times(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
         self.0.iter().map(|(name, (times, _))| (*name, times))
     }
 
-    /// Answers that were errors, for every command.
+    /// Number of error replies, for every command.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.0.iter().map(|(name, (_, errors))| (*name, errors.load(Ordering::Relaxed)))
     }
 }
 
-/// How often each command was run among requests that are answered together.
+/// Runs of each command in one batch of requests.
 #[derive(Debug, Default)]
 pub struct CommandCounts(Vec<CommandCount>);
 
@@ -206,7 +208,7 @@ struct CommandCount {
 impl CommandCounts {
     /// Adds one run of a command.
     pub fn add(&mut self, name: &'static str, is_error: bool) {
-        // Names come from one table, so the same name is at the same address. There are few in a batch.
+        // Names come from one table, so equal names have equal addresses. A batch has few of them.
         match self.0.iter_mut().find(|count| std::ptr::eq(count.name, name)) {
             Some(count) => {
                 count.runs += 1;
@@ -222,7 +224,7 @@ impl CommandCounts {
     }
 }
 
-/// How many connections there were of one protocol.
+/// Connections of one protocol.
 #[derive(Debug, Default)]
 pub struct ConnectionMetrics {
     opened: AtomicU64,
@@ -231,40 +233,40 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    /// One was accepted.
+    /// Counts an accepted connection.
     pub fn open(&self) {
         self.opened.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One has ended.
+    /// Counts a connection that has ended.
     pub fn close(&self) {
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One was turned away at the limit.
+    /// Counts a connection that was refused at the limit.
     pub fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Accepted since the start.
+    /// Connections accepted since the start.
     pub fn opened(&self) -> u64 {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// Open now.
+    /// Connections open now.
     pub fn open_now(&self) -> u64 {
-        // In this order, so that none is counted as closed and not as opened.
+        // Read before `opened`, so that no connection counts as closed but not as opened.
         let closed = self.closed.load(Ordering::Relaxed);
         self.opened().saturating_sub(closed)
     }
 
-    /// Turned away at the limit since the start.
+    /// Connections refused since the start.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-/// What is measured of the server's two sides.
+/// Metrics of both protocols.
 #[derive(Debug)]
 pub struct ServerMetrics {
     /// Commands of Redis clients.
@@ -273,12 +275,12 @@ pub struct ServerMetrics {
     pub redis: Arc<ConnectionMetrics>,
     /// Connections of HTTP clients.
     pub http: Arc<ConnectionMetrics>,
-    /// Wrong users or passwords that Redis clients gave.
+    /// Failed authentications of Redis clients.
     pub failed_logins: Count,
 }
 
 impl ServerMetrics {
-    /// For a server with these commands.
+    /// Metrics of a server with these commands.
     pub fn of(commands: impl IntoIterator<Item = &'static str>) -> ServerMetrics {
         let (redis, http) = (Arc::default(), Arc::default());
         let failed_logins = Count::default();
@@ -286,7 +288,7 @@ impl ServerMetrics {
     }
 }
 
-/// Resident memory of this process in bytes, where the system tells.
+/// Resident memory of this process in bytes; `None` if the system does not report it.
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -298,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_threads_count_apart_is_one_number() {
+    fn a_count_sums_the_parts_of_all_threads() {
         let count = Count::default();
         std::thread::scope(|scope| {
             for _ in 0..2 * STRIPES {
@@ -306,7 +308,7 @@ mod tests {
             }
         });
         assert_eq!(count.read(), 6000 * STRIPES as u64);
-        // Less than this thread's own part is.
+        // More than this thread's own part.
         count.subtract(count.read() - 1);
         assert_eq!(count.read(), 1);
         count.subtract(5);

@@ -1,40 +1,56 @@
-//! What a command answers, before any protocol.
+//! What a command returns, in no protocol.
 //!
-//! Guarantees: every reply is complete and owns its bytes. Not here: RESP versions, HTTP, sockets.
+//! Guarantees: a reply is complete and owns its bytes. A handler returns the same reply to RESP2,
+//! RESP3 and scripts: each form of a reply says how it appears in either protocol. Not here:
+//! frames, HTTP, sockets.
+
+pub mod double;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-/// A reply, in the terms that all protocols share.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A reply of a command.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// A short word of ours.
+    /// A status, one of the server's own.
     Simple(&'static str),
-    /// A number.
+    /// A status that was made at run time. Line breaks become spaces.
+    Status(String),
+    /// An integer.
     Integer(i64),
+    /// A double. In RESP2, a string of its digits.
+    Double(f64),
+    /// A boolean. In RESP2, 1 or 0.
+    Boolean(bool),
+    /// The digits of an integer of any size. In RESP2, a string.
+    BigNumber(String),
     /// Bytes.
     Bulk(Vec<u8>),
-    /// Text for people, of several lines.
+    /// Text for people. In RESP2, a string.
     Text(String),
-    /// The same, long.
+    /// [`Reply::Text`] of any length.
     LongText(Rope),
-    /// An array of byte strings, of which there may be many.
+    /// Text in a format of three letters, such as `mkd`. In RESP2, a string.
+    Verbatim([u8; 3], Vec<u8>),
+    /// An array of any number of byte strings.
     Bulks(Bulks),
     /// Nothing.
     Null,
-    /// Nothing, where there might have been an array.
+    /// Nothing, in place of an array.
     NullArray,
     /// Several values.
     Array(Vec<Reply>),
-    /// Pairs, in this order.
+    /// Keys with their values, in this order. In RESP2, an array of both in turn.
     Map(Vec<(Reply, Reply)>),
-    /// Values in no order.
+    /// Pairs, in this order. In RESP3, an array of arrays; in RESP2, an array of both in turn.
+    Pairs(Vec<(Reply, Reply)>),
+    /// Values without an order. In RESP2, an array.
     Set(Vec<Reply>),
-    /// A message that answers no request.
+    /// A message that is not the reply to a request. In RESP2, an array.
     Push(Vec<Reply>),
     /// Several replies to one request.
     Sequence(Vec<Reply>),
-    /// A failure: its first word is a stable code.
+    /// A failure. The first word is a stable code.
     Error(Cow<'static, str>),
 }
 
@@ -42,29 +58,37 @@ impl Reply {
     /// `+OK`
     pub const OK: Reply = Reply::Simple("OK");
 
-    /// A text of ours as bytes.
+    /// Bytes.
     pub fn bulk(text: impl AsRef<[u8]>) -> Reply {
         Reply::Bulk(text.as_ref().to_vec())
     }
 
-    /// About how many bytes of memory it takes.
+    /// The approximate size in memory, in bytes.
     pub fn size(&self) -> usize {
         size_of::<Reply>()
             + match self {
                 Reply::Bulk(bytes) => bytes.len(),
-                Reply::Text(text) => text.len(),
+                Reply::Status(text) | Reply::BigNumber(text) | Reply::Text(text) => text.len(),
+                Reply::Verbatim(_, bytes) => bytes.len(),
                 Reply::LongText(rope) => rope.len(),
                 Reply::Bulks(bulks) => bulks.size(),
                 Reply::Error(text) => text.len(),
                 Reply::Array(parts) | Reply::Set(parts) | Reply::Push(parts) | Reply::Sequence(parts) => {
                     parts.iter().map(Reply::size).sum()
                 }
-                Reply::Map(pairs) => pairs.iter().map(|(key, value)| key.size() + value.size()).sum(),
-                Reply::Simple(_) | Reply::Integer(_) | Reply::Null | Reply::NullArray => 0,
+                Reply::Map(pairs) | Reply::Pairs(pairs) => {
+                    pairs.iter().map(|(key, value)| key.size() + value.size()).sum()
+                }
+                Reply::Simple(_)
+                | Reply::Integer(_)
+                | Reply::Double(_)
+                | Reply::Boolean(_)
+                | Reply::Null
+                | Reply::NullArray => 0,
             }
     }
 
-    /// Whether it takes more than `bytes` bytes of memory. Stops as soon as that is known.
+    /// Whether the size in memory exceeds `bytes`. Stops counting as soon as it does.
     pub fn is_larger_than(&self, bytes: usize) -> bool {
         fn take(reply: &Reply, left: &mut usize) -> bool {
             let all = |parts: &[Reply], left: &mut usize| parts.iter().all(|part| take(part, left));
@@ -72,7 +96,7 @@ impl Reply {
                 Reply::Array(parts) | Reply::Set(parts) | Reply::Push(parts) | Reply::Sequence(parts) => {
                     return all(parts, left);
                 }
-                Reply::Map(pairs) => {
+                Reply::Map(pairs) | Reply::Pairs(pairs) => {
                     return pairs.iter().all(|(key, value)| take(key, left) && take(value, left));
                 }
                 reply => reply.size(),
@@ -94,39 +118,39 @@ impl Reply {
         Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX))
     }
 
-    /// Milliseconds or another unsigned number.
+    /// An unsigned number.
     pub fn unsigned(n: u64) -> Reply {
         Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX))
     }
 }
 
-/// Bytes in pieces: growing it never moves what is there, and it goes a piece at a time.
+/// Bytes in pieces: growth never moves them, and they can be removed piece by piece.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rope {
     pieces: VecDeque<Vec<u8>>,
     bytes: usize,
 }
 
-/// Bytes of a piece of a [`Rope`].
+/// Size of a piece of a [`Rope`], in bytes.
 const PIECE_BYTES: usize = 32 << 10;
 
 impl Rope {
-    /// Bytes in all.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Appends parts, all of them in one piece.
+    /// Appends `parts`, contiguously.
     pub fn push(&mut self, parts: &[&[u8]]) {
         let bytes = parts.iter().map(|part| part.len()).sum();
         let has_room = |piece: &Vec<u8>| piece.len() + bytes <= piece.capacity();
         if !self.pieces.back().is_some_and(has_room) {
-            // The first is small: most ropes are.
+            // The first piece is small, as most ropes are.
             let room = if self.pieces.is_empty() { 512 } else { PIECE_BYTES };
             self.pieces.push_back(Vec::with_capacity(room.max(bytes)));
         }
@@ -135,12 +159,12 @@ impl Rope {
         self.bytes += bytes;
     }
 
-    /// What it consists of.
+    /// The pieces, in order.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().map(Vec::as_slice)
     }
 
-    /// Takes the first piece out.
+    /// Removes the first piece.
     pub fn pop(&mut self) -> Option<Vec<u8>> {
         let piece = self.pieces.pop_front()?;
         self.bytes -= piece.len();
@@ -151,7 +175,7 @@ impl Rope {
 /// Byte strings, packed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bulks {
-    /// Each string after its length in [`LENGTH_BYTES`] bytes.
+    /// Each string follows its length, which has [`LENGTH_BYTES`] bytes.
     rope: Rope,
     count: usize,
 }
@@ -166,23 +190,23 @@ impl Bulks {
         self.count += 1;
     }
 
-    /// How many strings there are.
+    /// The number of strings.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Bytes of memory.
+    /// The size in bytes.
     pub fn size(&self) -> usize {
         self.rope.len()
     }
 
-    /// Takes the first strings out, about as many as fit into `PIECE_BYTES`, and passes them to `each`.
-    /// `false`: there were none.
+    /// Removes the first strings, about as many as fit into `PIECE_BYTES`, and passes them to
+    /// `each`. Returns `false` if there are none.
     pub fn drain_piece(&mut self, mut each: impl FnMut(&[u8])) -> bool {
         let Some(piece) = self.rope.pop() else { return false };
         for bulk in strings(&piece) {
@@ -192,7 +216,7 @@ impl Bulks {
         true
     }
 
-    /// All strings.
+    /// The strings, in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.rope.pieces().flat_map(strings)
     }
@@ -212,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_into_a_rope_comes_out_in_order() {
+    fn strings_leave_a_rope_in_the_order_they_entered() {
         let lengths = [0, 1, 500, 513, PIECE_BYTES - 4, PIECE_BYTES, 3 * PIECE_BYTES, 7];
         let strings: Vec<Vec<u8>> = (0..200).map(|n| vec![n as u8; lengths[n % lengths.len()]]).collect();
         let mut bulks = Bulks::default();
@@ -226,9 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_larger_than_one_byte_less_than_its_parts() {
+    fn the_size_of_a_reply_is_that_of_its_parts() {
         let reply = Reply::Array(vec![Reply::bulk("abc"), Reply::Map(vec![(Reply::Null, Reply::OK)])]);
-        // Those that have no parts themselves.
+        // The parts that have no parts themselves.
         let parts = 3 * size_of::<Reply>() + 3;
         assert!(reply.is_larger_than(parts - 1) && !reply.is_larger_than(parts));
     }

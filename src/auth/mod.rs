@@ -1,4 +1,4 @@
-//! Credentials: what RESP and HTTP clients prove who they are with.
+//! Credentials of Redis and HTTP clients.
 //!
 //! Guarantees: one type for every secret; it is never printed, and comparing it takes the same time
 //! wherever the texts differ. Not here: protocols, files, and what a user may do.

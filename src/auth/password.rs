@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_password_no_longer_admits() {
+    fn a_replaced_password_is_no_longer_accepted() {
         let current = CurrentPassword::default();
         assert!(current.is_none() && current.admits(b"anything"));
         assert!(current.replace(Secret::new("first")));

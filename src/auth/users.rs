@@ -1,7 +1,7 @@
 //! Users as configured.
 //!
-//! Guarantees: no error repeats a token. Not here: files; what a namespace means; which requests are
-//! served without a token.
+//! Guarantees: no error repeats a token. Not here: files; what a namespace means; which requests
+//! are served without a token.
 
 use super::Secret;
 

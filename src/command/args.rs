@@ -85,6 +85,11 @@ impl<'a> Args<'a> {
         Args { bytes: self.bytes, spans: self.spans.get(n..).unwrap_or_default() }
     }
 
+    /// The arguments from number `start` to before number `end`, numbered from 0 again.
+    pub(super) fn range(&self, start: usize, end: usize) -> Args<'a> {
+        Args { bytes: self.bytes, spans: self.spans.get(start..end).unwrap_or_default() }
+    }
+
     /// Copies the arguments.
     pub fn to_owned(&self) -> OwnedArgs {
         OwnedArgs::of(self.from(0))

@@ -1,18 +1,18 @@
-//! One connection's state, and how its requests are carried out.
+//! The state of one connection, and the execution of its requests.
 //!
-//! Guarantees: every request yields exactly one [`Execution`], whatever its arguments. When the client
-//! disconnects, its subscriptions, watches and CONN locks end. Not here: sockets and wire formats.
+//! Guarantees: every request yields exactly one [`Execution`], whatever its arguments. When the
+//! client disconnects, its subscriptions, watches and CONN locks end. Not here: sockets and wire
+//! formats.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::options;
-use super::pubsub::Publication;
-use super::pubsub::{Incoming, Subscriptions, Turn};
+use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
 use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_changes};
 use super::transaction::Transaction;
-use super::{Args, Command, CommandError, Context, Flags, Run, ServerState};
+use super::{Args, CommandError, Context, ServerState};
 use crate::domain::SessionId;
 use crate::engine::{AnyTxn, Blocked, Watch};
 use crate::journal::Seq;
@@ -21,8 +21,8 @@ use crate::reply::Reply;
 
 /// The result of executing a request.
 pub struct Execution {
-    /// The reply, or `None` if the client has turned replies off. For a request that is not finished yet, only
-    /// whether it is `Some` counts.
+    /// The reply, or `None` if the client has turned replies off. For a request that is not
+    /// finished yet, only whether it is `Some` counts.
     pub reply: Option<Reply>,
     /// The reply must not be sent before this is durable.
     pub seq: Seq,
@@ -38,7 +38,7 @@ pub enum AfterReply {
     Request,
     /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
-    /// Waits for a lock; the reply comes from [`Client::verdict`].
+    /// Waits for a lock; the reply comes from [`Client::reply_after_wait`].
     Wait(Blocked),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
     Steps(LongRequest),
@@ -67,8 +67,8 @@ pub struct Client {
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
-    /// The publication of the running transaction's current command, sent after the transaction.
-    pub(super) deferred: Option<Publication>,
+    /// What the running transaction or script publishes, sent after it.
+    pub(super) deferred: Deferred,
     connection_session: Option<SessionId>,
     /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
@@ -79,7 +79,7 @@ pub struct Client {
     /// The current command.
     command: &'static str,
     last_command: &'static str,
-    /// The next request is the previous one again, which is counted already.
+    /// The current request is the previous one again, which is counted already.
     is_retried: bool,
     /// Units of work done since the last turn ended.
     pub(super) work: usize,
@@ -100,7 +100,7 @@ impl Client {
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
-            deferred: None,
+            deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
             origin: None,
@@ -141,6 +141,16 @@ impl Client {
 
     pub(super) fn database(&self) -> u8 {
         self.database
+    }
+
+    /// Sets the command that is executed.
+    pub(super) fn set_command(&mut self, name: &'static str) {
+        self.command = name;
+    }
+
+    /// Whether the current request is the previous one again.
+    pub(super) fn take_retried(&mut self) -> bool {
+        std::mem::take(&mut self.is_retried)
     }
 
     pub(super) fn is_subscribed(&self) -> bool {
@@ -187,7 +197,8 @@ impl Client {
         self.opened_sessions.push_back(id);
     }
 
-    /// Whether the client may see the id of a session: it opened the session, or the session is its CONN session.
+    /// Whether the client may see the id of a session: it opened the session, or the session is its
+    /// CONN session.
     pub(super) fn knows_session(&self, id: SessionId) -> bool {
         self.connection_session == Some(id) || self.opened_sessions.contains(&id)
     }
@@ -210,7 +221,8 @@ impl Client {
         self.subscriptions.clear_some(&self.server, self.info.id)
     }
 
-    /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves cloning the `Arc`.
+    /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves
+    /// cloning the `Arc`.
     pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
         let replies = self.replies;
         self.skips_next = false;
@@ -218,7 +230,7 @@ impl Client {
         self.work += REQUEST_WORK;
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
-        let done = context.run(args);
+        let done = context.dispatch(args);
         context.spend(work_of_changes(txn.work()));
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.is_retried = true;
@@ -277,12 +289,14 @@ impl Client {
         Ok(Reply::OK)
     }
 
-    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable first.
-    pub async fn verdict(parked: &mut Blocked) -> (Reply, Seq) {
-        super::lock::verdict(parked).await
+    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable
+    /// first.
+    pub async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
+        super::lock::reply_after_wait(parked).await
     }
 
-    /// Publishes the connection's state in the registry. Called between batches and before CLIENT LIST or INFO.
+    /// Publishes the connection's state in the registry. Called between batches and before CLIENT
+    /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
         let now = self.server.engine.clock().now();
         let (channels, patterns) = self.subscriptions.counts();
@@ -328,81 +342,4 @@ impl Context<'_> {
         self.client.connection_session = Some(id);
         Ok(id)
     }
-
-    /// Finds the command, runs the common checks, then runs or queues it.
-    fn run(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
-        let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
-        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
-            return self.queue(command, args);
-        }
-        self.call(command, args)
-    }
-
-    /// Finds the command and checks that the connection may send it now.
-    fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
-        let command = find(args)?;
-        self.client.command = command.name;
-        if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
-            return Err(CommandError::fixed("NOAUTH Authentication required."));
-        }
-        if self.client.is_subscribed() && self.client.protocol == 2 && !command.is(Flags::SUBSCRIBED) {
-            return Err(CommandError::new(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
-                 this context",
-                command.name
-            )));
-        }
-        Ok(command)
-    }
-
-    /// Runs a command that has passed the common checks.
-    pub(super) fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
-        if !std::mem::take(&mut self.client.is_retried) {
-            self.server.commands_run.add(1);
-        }
-        match command.run {
-            Run::Handler(handler) => handler(self, args),
-            Run::Subcommands(_) => Ok(super::docs::help(command)),
-        }
-    }
-}
-
-/// Finds the command or subcommand and checks its arity.
-fn find(args: Args<'_>) -> Result<&'static Command, CommandError> {
-    let Some(command) = Command::find(args.at(0)) else { return Err(unknown(args)) };
-    if !command.accepts(args.len()) {
-        return Err(CommandError::arity(command.name));
-    }
-    let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
-    if args.len() == 1 {
-        // COMMAND without a subcommand is COMMAND INFO.
-        return subcommands.first().ok_or(CommandError::SYNTAX);
-    }
-    let arg = args.at(1);
-    if options::is(arg, "help") {
-        return Ok(command);
-    }
-    let subcommand = command.subcommand(arg).ok_or_else(|| {
-        let (arg, name) = (printable(arg, 128), command.name.to_ascii_uppercase());
-        CommandError::new(format!("ERR unknown subcommand '{arg}'. Try {name} HELP."))
-    })?;
-    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(CommandError::arity(subcommand.name)) }
-}
-
-/// Input for an error message: truncated, control characters replaced.
-fn printable(arg: &[u8], bytes_max: usize) -> String {
-    let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
-    arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn unknown(args: Args<'_>) -> CommandError {
-    let mut begin = String::new();
-    for arg in args.from(1) {
-        if begin.len() >= 128 {
-            break;
-        }
-        begin.push_str(&format!("'{}' ", printable(arg, 128 - begin.len())));
-    }
-    let name = printable(args.at(0), 128);
-    CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {begin}"))
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Client, CommandError, Progress, ServerState, Steps, options};
-use crate::domain::{Invalid, KEY_BYTES_MAX, LockName, OWNER_BYTES_MAX, Owner, TTL_MS_MAX, Ttl};
+use super::options::{self, Given};
+use super::{Args, Caller, Client, Command, CommandError, Progress, ServerState, Steps};
+use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
 use crate::engine::{AnyTxn, Blocked};
 use crate::lock::{ENDS_PER_STEP, Op, Outcome};
 use crate::reply::Reply;
@@ -14,6 +15,10 @@ pub struct Context<'a> {
     pub(super) server: &'a Arc<ServerState>,
     /// The requesting connection.
     pub(super) client: &'a mut Client,
+    /// What has sent the command.
+    pub(super) caller: Caller,
+    /// The database of the keys. In a script, it may differ from the connection's.
+    pub(super) database: u8,
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
     /// Set if the request waits for a lock and has no reply yet.
@@ -25,15 +30,16 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The context of a request that runs in `txn`.
+    /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
-        Context { server, client, txn, parked: None, steps: None, closes: false }
+        let (caller, database) = (Caller::Connection, client.database());
+        Context { server, client, caller, database, txn, parked: None, steps: None, closes: false }
     }
 }
 
 impl Context<'_> {
-    /// Runs `work`, which uses the locks `names`, in an exclusive transaction. Like an operation on one lock, it may
-    /// fail because what has ended of these locks must be freed in turns first.
+    /// Runs `work`, which uses the keys `names`, in an exclusive transaction. Like an operation on one
+    /// key, it may fail because what has ended of these keys must be freed in turns first.
     pub(super) fn atomically<R>(
         &mut self,
         names: &[LockName],
@@ -46,8 +52,32 @@ impl Context<'_> {
         })?
     }
 
-    /// Runs an operation that ends all leases of a lock, [`Op::Force`] or [`Op::Delete`]. The reply follows when they
-    /// are freed, in turns if there are very many.
+    /// [`Context::atomically`] with all keys of the request `args`.
+    pub(super) fn atomically_on_keys<R>(
+        &mut self,
+        args: Args<'_>,
+        work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        if matches!(self.txn, AnyTxn::Exclusive(_)) {
+            return work(self);
+        }
+        let names = self.names_in(args);
+        self.atomically(&names, work)
+    }
+
+    /// The keys of a request. Those that cannot exist are left out, and a request that is invalid has
+    /// none: its handler reports that.
+    pub(super) fn names_in(&self, args: Args<'_>) -> Vec<LockName> {
+        let mut names = Vec::new();
+        if let Some(command) = Command::of_request(args) {
+            let visit = &mut |key, _| names.extend(name_or_none(self, key).ok().flatten());
+            let _ = command.visit_keys(args, visit);
+        }
+        names
+    }
+
+    /// Runs an operation that ends all leases of a lock, [`Op::Force`] or [`Op::Delete`]. The reply
+    /// follows when they are freed, in turns if there are very many.
     pub(super) fn end_all(
         &mut self,
         name: &LockName,
@@ -60,13 +90,24 @@ impl Context<'_> {
         if is_much { self.in_turns(EndingAll { name: name.clone(), reply: Some(reply) }) } else { Ok(reply) }
     }
 
-    /// Parses a key of the current database.
+    /// Parses a key of the current database, for a command that may create it.
+    pub(super) fn key(&self, key: &[u8]) -> Result<LockName, CommandError> {
+        Ok(self.server.limits.key(self.database, key)?)
+    }
+
+    /// Parses the value of a string.
+    pub(super) fn value(&self, value: &[u8]) -> Result<Owner, CommandError> {
+        self.server.limits.value(value).map_err(|_| CommandError::VALUE_TOO_LONG)
+    }
+
+    /// Longest value of a string, in bytes.
+    pub(super) fn value_bytes_max(&self) -> usize {
+        self.server.limits.value_bytes_max
+    }
+
+    /// Parses the key of a lock in the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
-        let max = self.server.limits.key_bytes_max;
-        if key.len() > max && max < KEY_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR key must be 1 to {max} bytes")));
-        }
-        Ok(LockName::new(self.client.database(), key)?)
+        Ok(self.server.limits.lock_name(self.database, key)?)
     }
 
     /// Parses a TTL in units of `unit_ms` milliseconds for the command `name`.
@@ -77,10 +118,24 @@ impl Context<'_> {
         self.ttl_of(millis.ok_or_else(|| CommandError::expire_time(name))?.unsigned_abs())
     }
 
+    /// Parses the TTL in the options `EX seconds` and `PX milliseconds` of the command `name`.
+    pub(super) fn ttl_option(
+        &self,
+        ex: Given<'_>,
+        px: Given<'_>,
+        name: &str,
+    ) -> Result<Option<Ttl>, CommandError> {
+        match (ex.value(), px.value()) {
+            (Some(seconds), _) => self.ttl(seconds, 1000, name).map(Some),
+            (None, Some(millis)) => self.ttl(millis, 1, name).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
     /// Converts `amount` to milliseconds; `None` if the resulting time would overflow in Redis.
     pub(super) fn millis(&self, amount: i64, unit_ms: i64) -> Option<i64> {
         let millis = amount.checked_mul(unit_ms)?;
-        if millis <= i64::from(TTL_MS_MAX) {
+        if millis <= LOCK_TTL_MS_MAX as i64 {
             return Some(millis);
         }
         let now = i64::try_from(self.txn.engine().clock().wall_millis()).ok()?;
@@ -89,18 +144,12 @@ impl Context<'_> {
 
     /// A TTL of `millis` milliseconds, within the limits.
     pub(super) fn ttl_of(&self, millis: u64) -> Result<Ttl, CommandError> {
-        let max = self.server.limits.ttl_ms_max;
-        let ttl = Ttl::from_millis(millis).ok().filter(|ttl| ttl.as_millis() <= max);
-        ttl.ok_or_else(|| CommandError::new(format!("ERR TTL must be 1 to {max} milliseconds")))
+        Ok(self.server.limits.ttl(millis)?)
     }
 
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
-        let max = self.server.limits.owner_bytes_max;
-        if owner.len() > max && max < OWNER_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR owner must be 1 to {max} bytes")));
-        }
-        Ok(Owner::new(owner)?)
+        Ok(self.server.limits.owner(owner)?)
     }
 }
 
@@ -117,11 +166,11 @@ impl Steps for EndingAll {
     }
 }
 
-/// Parses a key for a command that only looks keys up: a key that no lock can have is `None`, not an error.
+/// Parses a key for a command that does not create it. Returns `None` for a key that cannot exist.
 pub(super) fn name_or_none(context: &Context<'_>, key: &[u8]) -> Result<Option<LockName>, CommandError> {
-    match LockName::new(context.client.database(), key) {
+    match LockName::new(context.database, key) {
         Ok(name) => Ok(Some(name)),
-        Err(Invalid::KeyLength) => Ok(None),
+        Err(Invalid::KeyLength { .. }) => Ok(None),
         Err(other) => Err(other.into()),
     }
 }

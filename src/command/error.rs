@@ -1,7 +1,7 @@
 //! Errors of commands.
 //!
-//! Guarantees: the first word is a stable code; texts that clients compare are Redis' own. Not here: outcomes such as "held
-//! by another", which are replies.
+//! Guarantees: the first word is a stable code. Texts that clients compare are Redis' own. Not
+//! here: outcomes such as "held by another owner", which are replies.
 
 use std::borrow::Cow;
 
@@ -19,6 +19,8 @@ impl CommandError {
     pub(super) const SYNTAX: CommandError = CommandError::fixed("ERR syntax error");
     pub(super) const NOT_AN_INTEGER: CommandError =
         CommandError::fixed("ERR value is not an integer or out of range");
+    pub(super) const VALUE_TOO_LONG: CommandError =
+        CommandError::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
     pub(super) const KEY_COUNT: CommandError =
         CommandError::fixed("ERR Number of keys can't be greater than number of args");
     pub(super) const WRONG_TYPE: CommandError =
@@ -82,8 +84,18 @@ impl From<Unavailable> for CommandError {
             }
             Unavailable::AccountMax => CommandError::fixed("OOM lease limit of the account reached"),
             Unavailable::NoSession => CommandError::fixed("NOSESSION session expired or unknown"),
-            // A connection asks again instead.
+            // A connection executes the request again instead.
             Unavailable::Unsettled => CommandError::UNSETTLED,
+            Unavailable::Busy => CommandError::fixed(
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            ),
+            Unavailable::WrongType => CommandError::WRONG_TYPE,
+            Unavailable::ValuesBytesMax => {
+                CommandError::fixed("OOM memory limit of values reached (--values-bytes-max)")
+            }
+            Unavailable::ValueElementsMax => {
+                CommandError::fixed("OOM element limit of this value reached (--value-elements-max)")
+            }
             Unavailable::TokensExhausted => CommandError::fixed("ERR fencing tokens exhausted (2^53)"),
         }
     }

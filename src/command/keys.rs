@@ -68,6 +68,11 @@ impl KeySpec {
         KeySpec::Range { first: 1, last: -1, step: 1, access }
     }
 
+    /// Every `step`th argument is a key.
+    pub const fn every(step: u8, access: KeyAccess) -> KeySpec {
+        KeySpec::Range { first: 1, last: -1, step, access }
+    }
+
     /// The positions of the first and the last key and the distance between two, as `COMMAND INFO`
     /// shows them. All are 0 if the positions depend on the arguments.
     pub(super) fn positions(self) -> (u8, i8, u8) {

@@ -1,43 +1,54 @@
 //! The commands: one table, one file or folder per family.
 //!
-//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and the
-//! command page of the documents come from it. Handlers are synchronous: they return a reply and
-//! never touch a socket.
-//! Not here: wire formats, sockets, storage, the rules of locks.
+//! Guarantees: [`FAMILIES`] is the only list of commands. Look-up, arity, keys, `COMMAND DOCS` and
+//! the command page of the documents come from it. Handlers are synchronous: they return a reply
+//! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
+mod categories;
 mod client;
 mod connection;
 mod context;
+mod dispatch;
 mod docs;
 mod error;
 mod glob;
+mod hash;
 mod key;
 mod keys;
+mod list;
 mod lock;
+mod number;
 mod options;
 mod pubsub;
 mod registry;
 mod scan;
+mod script;
 mod server;
 mod session;
+mod set;
+mod sorted_set;
 mod spec;
 mod state;
 mod steps;
 mod string;
 mod table;
 mod transaction;
+mod values;
 
 pub use args::{Args, OwnedArgs, Span};
+pub use categories::Categories;
 pub use client::{AfterReply, Client, Execution};
 pub use context::Context;
 use context::name_or_none;
+use dispatch::Caller;
 pub use error::{CommandError, OUTCOME_UNKNOWN};
 pub use keys::{KeyAccess, KeySpec, KeyVisitor};
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
+pub use script::{RunningScript, ScriptEngine, ScriptLimits};
 pub use spec::{Command, Flags, Group, Handler, Run};
-pub use state::{Limits, ServerInfo, ServerState};
+pub use state::{ClientLimits, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
 

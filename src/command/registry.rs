@@ -1,7 +1,7 @@
 //! The registry of connected clients.
 //!
-//! Guarantees: the information about a connection is at most one batch of requests old. Not here: sockets. A
-//! connection checks itself whether it has been killed.
+//! Guarantees: the information about a connection is at most one batch of requests old. Not here:
+//! sockets. A connection checks itself whether it has been killed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

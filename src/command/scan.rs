@@ -3,60 +3,72 @@
 //! Guarantees: a key that exists during the whole iteration is returned.
 
 use super::glob::Glob;
+use super::options::{self, OptionSpec, value};
 use super::steps::{TURN_WORK, work_of_changes};
-use super::{Args, CommandError, Context, Progress, Steps, key, options};
+use super::{Args, CommandError, Context, Progress, Steps, key};
 use crate::domain::KEY_BYTES_MAX;
-use crate::engine::{Scan, Scanned};
+use crate::engine::{KeyKind, Scan, Scanned};
 use crate::reply::{Bulks, Reply};
 
 /// Keys visited by one call, regardless of COUNT.
 const COUNT_MAX: i64 = 1_000;
 const COUNT_DEFAULT: usize = 10;
-/// Entries visited by one call, including those of other databases. A small database beside a large one takes
-/// several calls.
+/// Entries visited by one call, including those of other databases. A small database beside a large
+/// one takes several calls.
 const LOOKED_MAX: usize = 10_000;
 
+const OPTIONS: [OptionSpec; 3] = [value("MATCH"), value("COUNT").check(is_positive), value("TYPE")];
+
+fn is_positive(count: &[u8]) -> Result<(), CommandError> {
+    if options::integer(count)? < 1 { Err(CommandError::SYNTAX) } else { Ok(()) }
+}
+
+/// The keys that a call returns.
+pub(super) enum Listed {
+    All,
+    Locks,
+    OfType(Vec<u8>),
+}
+
+impl Listed {
+    fn contains(&self, kind: KeyKind) -> bool {
+        match self {
+            Listed::All => true,
+            Listed::Locks => matches!(kind, KeyKind::Lock(_)),
+            Listed::OfType(name) => options::is(name, key::type_name(kind)),
+        }
+    }
+}
+
 /// Executes one call of SCAN, or of LOCKS, which has no TYPE option.
-pub(super) fn run(context: &mut Context<'_>, args: Args<'_>, has_type: bool) -> Result<Reply, CommandError> {
+pub(super) fn run(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    mut listed: Listed,
+) -> Result<Reply, CommandError> {
+    let has_type = matches!(listed, Listed::All);
     let cursor = std::str::from_utf8(args.at(1)).ok().and_then(|text| text.parse::<i128>().ok());
     let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
     // SCAN never returns a larger or negative cursor, so none has keys behind it.
     let cursor = u64::try_from(cursor).unwrap_or(u64::MAX).min((1 << 48) - 1);
-    let (mut pattern, mut count, mut type_name) = (None, COUNT_DEFAULT, None);
-    let mut options = args.options(2);
-    while let Some(arg) = options.next_arg() {
-        if options::is(arg, "match") {
-            pattern = Some(Glob::new(options.value()?)?);
-        } else if options::is(arg, "count") {
-            let wanted = options.integer()?;
-            if wanted < 1 {
-                return Err(CommandError::SYNTAX);
-            }
-            count = wanted.min(COUNT_MAX) as usize;
-        } else if options::is(arg, "type") && has_type {
-            type_name = Some(options.value()?);
-        } else {
-            return Err(CommandError::SYNTAX);
-        }
+    let [pattern, count, type_name] = args.options(2, &OPTIONS)?;
+    if type_name.is_given() && !has_type {
+        return Err(CommandError::SYNTAX);
     }
-    let scan = Scan::new(context.client.database(), cursor, count);
-    let type_name = type_name.map(<[u8]>::to_vec);
-    context.in_turns(Scanning {
-        scan,
-        pattern,
-        count,
-        type_name,
-        keys: 0,
-        looked: 0,
-        found: Bulks::default(),
-    })
+    let pattern = pattern.value().map(Glob::new).transpose()?;
+    let count = count.integer()?.map_or(COUNT_DEFAULT, |count| count.min(COUNT_MAX) as usize);
+    let scan = Scan::new(context.database, cursor, count);
+    if let Some(name) = type_name.value() {
+        listed = Listed::OfType(name.to_vec());
+    }
+    context.in_turns(Scanning { scan, pattern, count, listed, keys: 0, looked: 0, found: Bulks::default() })
 }
 
 /// One call of SCAN or LOCKS.
 struct Scanning {
     scan: Scan,
     pattern: Option<Glob>,
-    type_name: Option<Vec<u8>>,
+    listed: Listed,
     /// Keys to visit.
     count: usize,
     /// Keys of this database visited so far.
@@ -71,11 +83,11 @@ impl Steps for Scanning {
         loop {
             let mut keys = Bulks::default();
             let entries = (self.count - self.keys).min(entries_per_look(self.pattern.as_ref()));
-            let (type_name, counted) = (self.type_name.as_deref(), &mut 0);
-            let scanned = context.txn.scan(&mut self.scan, entries, |held| {
+            let (listed, counted) = (&self.listed, &mut 0);
+            let scanned = context.txn.scan(&mut self.scan, entries, |found| {
                 *counted += 1;
-                if type_name.is_none_or(|type_name| options::is(type_name, key::redis_type(held.mode()))) {
-                    keys.push(held.key());
+                if listed.contains(found.kind()) {
+                    keys.push(found.key());
                 }
             })?;
             if scanned.is_restarted {

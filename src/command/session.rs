@@ -1,8 +1,9 @@
 //! `SESSION OPEN | KEEPALIVE | CLOSE | INFO`: one keepalive for any number of locks.
 
 use super::lock::session_text;
-use super::{Args, Command, CommandError, Context, Flags, Group, options};
-use crate::domain::{SessionId, Ttl};
+use super::options::{self, OptionSpec, once, value};
+use super::{Args, Command, CommandError, Context, Flags, Group};
+use crate::domain::SessionId;
 use crate::engine::Unavailable;
 use crate::reply::Reply;
 
@@ -47,29 +48,17 @@ pub(super) const SESSION: Command = Command::container(
 
 const NAME_BYTES_MAX: usize = 1024;
 
+const OPEN_OPTIONS: [OptionSpec; 3] = once([value("EX").group(1), value("PX").group(1), value("NAME")]);
+
 fn open(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let (mut ttl, mut name) = (None, None);
-    let mut options = args.options(2);
-    while let Some(arg) = options.next_arg() {
-        if options::is(arg, "ex") && ttl.is_none() {
-            ttl = Some(context.ttl(options.value()?, 1000, "session|open")?);
-        } else if options::is(arg, "px") && ttl.is_none() {
-            ttl = Some(context.ttl(options.value()?, 1, "session|open")?);
-        } else if options::is(arg, "name") && name.is_none() {
-            let text = std::str::from_utf8(options.value()?).ok();
-            let text = text.filter(|text| text.len() <= NAME_BYTES_MAX);
-            name = Some(text.ok_or_else(|| {
-                CommandError::new(format!("ERR session name must be UTF-8 of at most {NAME_BYTES_MAX} bytes"))
-            })?);
-        } else {
-            return Err(CommandError::SYNTAX);
-        }
-    }
-    let ttl = match ttl {
-        Some(ttl) => ttl,
-        None => Ttl::from_millis(u64::from(context.server.limits.ttl_ms_default))?,
-    };
-    let id = context.txn.open_session(name.unwrap_or(""), None, Some(ttl))?;
+    let [ex, px, name] = args.options(2, &OPEN_OPTIONS)?;
+    let ttl = context.ttl_option(ex, px, "session|open")?;
+    let ttl = ttl.map_or_else(|| context.server.limits.ttl_default(), Ok)?;
+    let name = name.value().map_or(Some(""), |name| std::str::from_utf8(name).ok());
+    let name = name.filter(|name| name.len() <= NAME_BYTES_MAX).ok_or_else(|| {
+        CommandError::new(format!("ERR session name must be UTF-8 of at most {NAME_BYTES_MAX} bytes"))
+    })?;
+    let id = context.txn.open_session(name, None, Some(ttl))?;
     context.client.opened_session(id);
     Ok(Reply::bulk(session_text(id)))
 }

@@ -3,7 +3,7 @@
 //! Guarantees: a row is a constant, built by [`Command::new`] and the methods after it.
 //! Not here: the table itself, handlers.
 
-use super::{Args, CommandError, Context, KeySpec};
+use super::{Args, Categories, CommandError, Context, KeySpec};
 use crate::reply::Reply;
 
 /// A command, or a subcommand of one.
@@ -19,10 +19,12 @@ pub struct Command {
     pub group: Group,
     /// [`Flags`], combined.
     pub flags: u16,
+    /// Categories instead of those of the group.
+    pub(super) own_categories: Option<Categories>,
     /// The positions of the keys among the arguments.
     pub keys: KeySpec,
     /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives,
-    /// `...` repeated.
+    /// `< >` around alternatives one of which is required, `...` repeated.
     pub syntax: &'static str,
     /// One sentence.
     pub summary: &'static str,
@@ -51,6 +53,16 @@ pub enum Group {
     String,
     /// Keys of any kind.
     Generic,
+    /// Hashes.
+    Hash,
+    /// Sets.
+    Set,
+    /// Sorted sets.
+    SortedSet,
+    /// Lists.
+    List,
+    /// Scripts.
+    Scripting,
     /// Transactions.
     Transactions,
     /// Lock events and messages.
@@ -68,6 +80,11 @@ impl Group {
             Group::Lock => "lock",
             Group::String => "string",
             Group::Generic => "generic",
+            Group::Hash => "hash",
+            Group::Set => "set",
+            Group::SortedSet => "sorted-set",
+            Group::List => "list",
+            Group::Scripting => "scripting",
             Group::Transactions => "transactions",
             Group::PubSub => "pubsub",
             Group::Connection => "connection",
@@ -104,6 +121,10 @@ impl Flags {
     pub const SUBSCRIBED: u16 = 1 << 9;
     /// Belongs to pub/sub.
     pub const PUBSUB: u16 = 1 << 10;
+    /// Refused in scripts: acts on the connection itself.
+    pub const NOSCRIPT: u16 = 1 << 11;
+    /// Changes no key, but has an effect that a read-only script must not have.
+    pub const MAY_REPLICATE: u16 = 1 << 12;
 
     /// Redis' names of the flags that Redis knows.
     pub fn names(flags: u16) -> Vec<&'static str> {
@@ -117,6 +138,7 @@ impl Flags {
             (Flags::NO_AUTH, "no_auth"),
             (Flags::NO_MULTI, "no_multi"),
             (Flags::PUBSUB, "pubsub"),
+            (Flags::NOSCRIPT, "noscript"),
         ]
         .into_iter()
         .filter_map(|(flag, name)| (flags & flag != 0).then_some(name))
@@ -142,6 +164,7 @@ impl Command {
             run,
             group: Group::Server,
             flags: Flags::NONE,
+            own_categories: None,
             keys: KeySpec::None,
             syntax: "",
             summary: "",
@@ -155,6 +178,11 @@ impl Command {
 
     pub(super) const fn flags(self, flags: u16) -> Command {
         Command { flags, ..self }
+    }
+
+    /// Replaces the categories of the group.
+    pub(super) const fn own_categories(self, categories: Categories) -> Command {
+        Command { own_categories: Some(categories), ..self }
     }
 
     pub(super) const fn keys(self, keys: KeySpec) -> Command {

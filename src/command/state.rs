@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Clients, PubSub};
+use super::{Clients, PubSub, ScriptEngine};
 use crate::auth::CurrentPassword;
-use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
+use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
 
@@ -14,10 +14,14 @@ pub struct ServerState {
     pub engine: Arc<Engine>,
     /// The limits of requests.
     pub limits: Limits,
+    /// The limits of a client's state.
+    pub client_limits: ClientLimits,
     /// The password; without one, every client is authenticated.
     pub password: CurrentPassword,
     /// The connected clients.
     pub clients: Clients,
+    /// What runs scripts.
+    pub scripts: ScriptEngine,
     /// The subscriptions.
     pub pubsub: PubSub,
     /// The settings of `CONFIG GET`, without secrets.
@@ -40,22 +44,12 @@ pub struct ServerInfo {
     /// The durability mode, for display.
     pub durability: &'static str,
     /// The start time on the engine's clock.
-    pub started: crate::domain::Timestamp,
+    pub started: Timestamp,
 }
 
-/// The limits of requests.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Longest TTL, in milliseconds; at most [`TTL_MS_MAX`].
-    pub ttl_ms_max: u32,
-    /// Default TTL of LOCK, in milliseconds.
-    pub ttl_ms_default: u32,
-    /// Longest key, in bytes; at most [`KEY_BYTES_MAX`].
-    pub key_bytes_max: usize,
-    /// Longest owner, in bytes; at most [`OWNER_BYTES_MAX`].
-    pub owner_bytes_max: usize,
-    /// Longest META text, in bytes.
-    pub meta_bytes_max: usize,
+/// The limits of what one client's state may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
     /// Size of the commands queued by one MULTI, in bytes.
     pub multi_bytes_max: usize,
     /// Size of the messages queued for one subscriber, in bytes.
@@ -66,14 +60,9 @@ pub struct Limits {
     pub subscriptions_bytes_max: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            ttl_ms_max: TTL_MS_MAX,
-            ttl_ms_default: 30_000,
-            key_bytes_max: KEY_BYTES_MAX,
-            owner_bytes_max: OWNER_BYTES_MAX,
-            meta_bytes_max: 1024,
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits {
             multi_bytes_max: 1 << 20,
             subscriber_bytes_max: 1 << 20,
             subscriptions_max: 10_000,

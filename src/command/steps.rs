@@ -1,8 +1,8 @@
 //! Executes long requests in turns, so that other connections are served in between.
 //!
-//! Guarantees: work is counted in units, not measured with a clock, so a turn has the same end on every
-//! machine. One counter per connection covers all its requests: a long pipeline takes turns, too. Inside
-//! EXEC, which has exclusive access, the same units bound what a transaction may read.
+//! Guarantees: work is counted in units, not measured with a clock, so a turn has the same end on
+//! every machine. One counter per connection covers all its requests: a long pipeline takes turns,
+//! too. Inside EXEC, which has exclusive access, the same units bound what a transaction may read.
 //! Not here: sockets; `resp/connection.rs` yields between two turns.
 
 use super::{Args, CommandError, Context, OwnedArgs};
@@ -26,8 +26,8 @@ const BYTES_PER_UNIT: usize = 64;
 
 /// The remainder of a request that takes more than one turn.
 pub trait Steps: Send {
-    /// Works until the turn is used up (`Context::has_turn_left`) or the reply is complete. Makes progress in
-    /// every call, even if the turn is already used up.
+    /// Works until the turn is used up (`Context::has_turn_left`) or the reply is complete. Makes
+    /// progress in every call, even if the turn is already used up.
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError>;
 }
 
@@ -71,8 +71,8 @@ impl Context<'_> {
         TURN_WORK.saturating_sub(self.client.work)
     }
 
-    /// Executes `steps`: the first turn now, the others after the replies to earlier requests have been sent.
-    /// Inside EXEC all turns run now, within the transaction's read budget.
+    /// Executes `steps`: the first turn now, the others after the replies to earlier requests have
+    /// been sent. Inside EXEC all turns run now, within the transaction's read budget.
     pub(super) fn in_turns(&mut self, mut steps: impl Steps + 'static) -> Result<Reply, CommandError> {
         loop {
             match steps.advance(self) {
@@ -96,7 +96,8 @@ impl Context<'_> {
         self.client.transaction_began_at = self.client.work;
     }
 
-    /// Fails if the running transaction has exhausted its read budget.
+    /// Fails if the running transaction has exhausted its read budget. For commands that may read
+    /// much more than their arguments, even if they write.
     pub(super) fn check_transaction_budget(&self) -> Result<(), CommandError> {
         match self.client.work.saturating_sub(self.client.transaction_began_at) > TRANSACTION_WORK {
             true => Err(CommandError::fixed(
@@ -119,7 +120,8 @@ impl RemainingArgs {
         RemainingArgs { args: args.to_owned(), next }
     }
 
-    /// Runs `work` on each argument in order. Returns `true` after the last one, `false` if the turn is used up.
+    /// Runs `work` on each argument in order. Returns `true` after the last one, `false` if the
+    /// turn is used up.
     pub(super) fn each(
         &mut self,
         context: &mut Context<'_>,

@@ -1,14 +1,12 @@
 //! Transactions: `MULTI`, `EXEC`, `DISCARD`, `WATCH key ...`, `UNWATCH`.
 //!
-//! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and the reply waits for it.
+//! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and
+//! the reply waits for it.
 
-use std::collections::VecDeque;
-
-use super::pubsub::{Publication, PublishAll};
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
-    Args, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs, Progress,
-    Steps, name_or_none, options,
+    Args, Caller, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs,
+    Progress, Steps, name_or_none, options,
 };
 use crate::domain::LockName;
 use crate::engine::Watch;
@@ -19,7 +17,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[MULTI, EXEC, DISCARD, WATC
 /// The commands queued by MULTI.
 #[derive(Default)]
 pub(super) struct Transaction {
-    queued: Vec<(&'static Command, OwnedArgs)>,
+    queued: Vec<OwnedArgs>,
     bytes: usize,
     /// A command could not be queued, so EXEC fails.
     pub(super) is_broken: bool,
@@ -30,25 +28,19 @@ impl Transaction {
         self.queued.len()
     }
 
-    /// The keys of its commands, and those that are watched.
+    /// The keys of its commands, and those that are watched. A SELECT among the commands is ignored:
+    /// this is only about what can be done before they run.
     fn names(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Vec<LockName> {
         let mut names: Vec<LockName> = watch.into_iter().flat_map(Watch::names).cloned().collect();
-        for (command, args) in &self.queued {
-            let visit = &mut |key, _| names.extend(name_or_none(context, key).ok().flatten());
-            // The command itself fails in this case.
-            let _ = command.visit_keys(args.as_args(), visit);
+        for args in &self.queued {
+            names.extend(context.names_in(args.as_args()));
         }
         context.spend(KEY_WORK * names.len());
         names
     }
 
     /// Runs its commands, unless a watched key has changed.
-    fn run(
-        &self,
-        context: &mut Context<'_>,
-        watch: Option<&Watch>,
-        publications: &mut VecDeque<(usize, Publication)>,
-    ) -> Result<Reply, CommandError> {
+    fn run(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Result<Reply, CommandError> {
         if let Some(watch) = watch
             && watch.is_broken(&context.txn)?
         {
@@ -56,17 +48,10 @@ impl Transaction {
         }
         let mut replies = Vec::with_capacity(self.queued.len());
         context.begin_transaction();
-        for (command, args) in &self.queued {
-            let may_run = match command.is(Flags::WRITE) {
-                true => Ok(()),
-                false => context.check_transaction_budget(),
-            };
-            let reply = may_run.and_then(|()| context.call(command, args.as_args()));
-            let reply = reply.unwrap_or_else(Reply::from);
+        for (place, args) in self.queued.iter().enumerate() {
+            context.caller = Caller::Queue { place };
+            let reply = context.dispatch(args.as_args()).unwrap_or_else(Reply::from);
             context.spend(work_of_bytes(reply.size()));
-            if let Some(publication) = context.client.deferred.take() {
-                publications.push_back((replies.len(), publication));
-            }
             replies.push(reply);
         }
         Ok(Reply::Array(replies))
@@ -75,13 +60,13 @@ impl Transaction {
 
 const MULTI: Command = Command::new("multi", 1, multi)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .summary("Starts a transaction: queues the commands that follow until EXEC.")
     .example("MULTI");
 
 const EXEC: Command = Command::new("exec", 1, exec)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::NOSCRIPT)
     .summary(
         "Executes the queued commands atomically. Returns Null if a watched key has \
          changed.",
@@ -90,7 +75,7 @@ const EXEC: Command = Command::new("exec", 1, exec)
 
 const DISCARD: Command = Command::new("discard", 1, discard)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .summary("Discards a transaction.")
     .example("DISCARD");
 
@@ -104,7 +89,7 @@ fn discard(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError
 
 const WATCH: Command = Command::new("watch", -2, watch)
     .group(Group::Transactions)
-    .flags(Flags::NOT_QUEUED | Flags::FAST)
+    .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .keys(KeySpec::all(KeyAccess::Read))
     .syntax("key [key ...]")
     .summary("Monitors keys: EXEC returns Null if one of them changes first.")
@@ -112,7 +97,7 @@ const WATCH: Command = Command::new("watch", -2, watch)
 
 const UNWATCH: Command = Command::new("unwatch", 1, unwatch)
     .group(Group::Transactions)
-    .flags(Flags::FAST)
+    .flags(Flags::FAST | Flags::NOSCRIPT)
     .summary("Forgets all watched keys.")
     .example("UNWATCH");
 
@@ -162,7 +147,7 @@ impl Steps for Watching {
 
 /// Maximum number of keys watched by one connection.
 const WATCHED_MAX: usize = 10_000;
-/// Maximum size of their names, in bytes.
+/// Maximum size of the names of these keys, in bytes.
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
@@ -174,18 +159,13 @@ fn exec(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
     let names = transaction.names(context, watch.as_ref());
-    let mut publications = VecDeque::new();
-    let done =
-        context.atomically(&names, |context| transaction.run(context, watch.as_ref(), &mut publications));
-    if done.as_ref().is_err_and(CommandError::is_unsettled) {
+    match context.atomically(&names, |context| transaction.run(context, watch.as_ref())) {
         // Nothing was run: the connection executes EXEC again.
-        (context.client.transaction, context.client.watch) = (Some(transaction), watch);
-    }
-    match done? {
-        Reply::Array(replies) if !publications.is_empty() => {
-            context.in_turns(PublishAll { replies, publications })
+        Err(error) if error.is_unsettled() => {
+            (context.client.transaction, context.client.watch) = (Some(transaction), watch);
+            Err(error)
         }
-        reply => Ok(reply),
+        reply => context.publish_deferred(reply?),
     }
 }
 
@@ -198,8 +178,8 @@ impl Client {
 }
 
 impl Context<'_> {
-    /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A refused EXEC
-    /// discards the transaction.
+    /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A
+    /// refused EXEC discards the transaction.
     pub(super) fn abort_transaction(&mut self, args: Args<'_>, error: CommandError) -> CommandError {
         if options::is(args.at(0), EXEC.name) {
             self.client.discard_transaction();
@@ -215,14 +195,14 @@ impl Context<'_> {
 
     /// Queues a command for EXEC.
     pub(super) fn queue(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
-        let bytes_max = self.server.limits.multi_bytes_max;
+        let bytes_max = self.server.client_limits.multi_bytes_max;
         let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };
         if command.is(Flags::NO_MULTI) {
             transaction.is_broken = true;
             return Err(CommandError::fixed("ERR Command not allowed inside a transaction"));
         }
         let args = args.to_owned();
-        transaction.bytes += args.size() + size_of::<(&Command, OwnedArgs)>();
+        transaction.bytes += args.size() + size_of::<OwnedArgs>();
         if transaction.bytes > bytes_max {
             transaction.is_broken = true;
             transaction.queued = Vec::new();
@@ -230,7 +210,7 @@ impl Context<'_> {
                 "ERR queued commands exceed {bytes_max} bytes (--multi-bytes-max)"
             )));
         }
-        transaction.queued.push((command, args));
+        transaction.queued.push(args);
         Ok(Reply::Simple("QUEUED"))
     }
 }

@@ -1,8 +1,8 @@
 //! Suggestions for unknown settings.
 //!
 //! Guarantees: the options of Redis that its users type by habit lead to the setting that replaces
-//! them, or to the reason why there is none; anything else leads to the setting with the most similar
-//! name. Not here: values.
+//! them, or to the reason why there is none; anything else leads to the setting with the most
+//! similar name. Not here: values.
 
 use super::OPTIONS;
 
@@ -66,7 +66,7 @@ impl Form {
     }
 }
 
-/// Where to look instead of `wrong`, as the rest of a sentence.
+/// The setting to use instead of `wrong`, as the rest of a sentence.
 pub(super) fn hint(wrong: &str, form: &Form) -> String {
     let wrong = wrong.to_ascii_lowercase().replace('_', "-");
     if let Some(hint) = redis_hint(&wrong, form) {
@@ -79,7 +79,7 @@ pub(super) fn hint(wrong: &str, form: &Form) -> String {
 }
 
 /// The same for options of Redis only.
-pub(super) fn redis_hint(name: &str, form: &Form) -> Option<String> {
+fn redis_hint(name: &str, form: &Form) -> Option<String> {
     let (_, instead) = REDIS.iter().find(|(names, _)| names.contains(&name))?;
     Some(match instead {
         Nothing(reason) => reason.to_string(),
@@ -92,7 +92,7 @@ pub(super) fn redis_hint(name: &str, form: &Form) -> Option<String> {
     })
 }
 
-/// The setting whose name differs in the fewest letters, if these are few.
+/// The setting with the smallest edit distance, if it is small.
 fn nearest(wrong: &str) -> Option<&'static str> {
     let names = OPTIONS.iter().map(|option| option.name).chain(["config"]);
     let (distance, name) = names.map(|name| (distance(wrong, name), name)).min()?;

@@ -1,9 +1,9 @@
 //! Configuration: flags, `OCTOSTORE_*` variables and a TOML file become a validated [`Config`].
 //!
-//! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and the
-//! README's table. A flag wins over a variable, a variable over the file. Every error names the
-//! setting, where it came from and what to do. A setting that does not exist, or that is empty, is an
-//! error wherever it stands. Not here: secrets in any output.
+//! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and
+//! the README's table. A flag wins over a variable, a variable over the file. Every error names the
+//! setting, where it came from and what to do. A setting that does not exist, or that is empty, is
+//! an error wherever it stands. Not here: secrets in any output.
 
 mod hints;
 mod options;
@@ -12,6 +12,7 @@ mod sources;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,9 +20,8 @@ use std::time::Duration;
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
 use crate::auth::Secret;
-use crate::command::Limits;
-use crate::domain::TOKEN_MAX;
-use crate::domain::{KEY_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS_MAX};
+use crate::command::{ClientLimits, ScriptLimits};
+use crate::domain::{KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX};
 use crate::http::HttpConfig;
 use crate::journal::{DamagedLog, Durability};
 use crate::net::ListenAddress;
@@ -32,55 +32,66 @@ pub use self::options::{OPTIONS, Opt};
 /// The validated configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where Redis clients connect.
+    /// The addresses for Redis clients.
     pub listen: Vec<ListenAddress>,
-    /// What they must know.
+    /// The password of Redis clients.
     pub password: Option<Secret>,
-    /// Listening beyond loopback without a password is meant.
+    /// Whether to allow listening beyond loopback without a password.
     pub allows_no_password: bool,
-    /// Where HTTP clients connect; empty: nowhere.
+    /// The addresses for HTTP clients; empty if HTTP is off.
     pub http: Vec<ListenAddress>,
-    /// What they may do.
+    /// The configuration of HTTP.
     pub http_config: HttpConfig,
     /// The database file.
     pub data: PathBuf,
-    /// Whether commits that damage in its log hides may be lost.
+    /// Whether to discard commits that log damage hides.
     pub damaged_log: DamagedLog,
-    /// When replies may leave.
+    /// When replies are sent.
     pub durability: Durability,
-    /// Tokens start above this.
+    /// Fencing tokens start above this.
     pub token_floor: i64,
-    /// Leases held at once.
+    /// Maximum number of leases.
     pub locks_max: u64,
-    /// Sessions open at once.
+    /// Maximum number of open sessions.
     pub sessions_max: usize,
-    /// Requests that queue for one lock.
+    /// Maximum number of requests queued for one lock.
     pub waiters_per_lock_max: usize,
-    /// What connections may do.
+    /// Maximum size of all values together, in bytes.
+    pub values_bytes_max: u64,
+    /// Maximum number of elements of one value.
+    pub value_elements_max: usize,
+    /// The limits of connections.
     pub listener: ListenerLimits,
-    /// The limits of requests.
+    /// The limits of requests, over any protocol.
     pub limits: Limits,
-    /// Threads that serve requests.
+    /// The limits of scripts.
+    pub scripts: ScriptLimits,
+    /// The limits of the state of a Redis client.
+    pub client_limits: ClientLimits,
+    /// Number of worker threads.
     pub threads: usize,
-    /// What is logged.
+    /// The log level.
     pub log: tracing::Level,
-    /// Every setting as text, for `CONFIG GET`. No secrets.
+    /// Every setting as text, for `CONFIG GET`, without secrets.
     pub settings: Vec<(&'static str, String)>,
 }
 
 /// Why there is no [`Config`].
 #[derive(Debug)]
 pub enum ConfigError {
-    /// The help or the version was asked for, or the flags make no sense. It prints itself, and knows its exit code.
+    /// The command line asks for the help or the version, or cannot be parsed.
     Usage(clap::Error),
-    /// A setting makes no sense.
+    /// A setting has no valid value.
     Setting(String),
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConfigError::Usage(error) => error.fmt(f),
+            ConfigError::Usage(error) => {
+                let text = error.to_string();
+                f.write_str(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
+            }
             ConfigError::Setting(text) => f.write_str(text),
         }
     }
@@ -95,21 +106,15 @@ fn wrong(text: impl Into<String>) -> ConfigError {
 impl Config {
     /// Reads flags (the program's name first), variables and the file.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
-        let config = Config::parse(arguments);
-        // Errors of the command line and --help take precedence over unknown variables.
-        if !matches!(config, Err(ConfigError::Usage(_))) {
-            refuse_unknown_variables(std::env::vars_os())?;
-        }
-        config
+        let settings = sources::read(arguments)?;
+        refuse_unknown_variables(std::env::vars_os())?;
+        Config::check(&settings)
     }
 
-    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
-        Config::check(&sources::read(arguments)?)
-    }
-
-    /// The defaults, with these flags.
+    /// The defaults and these flags.
     pub fn with(flags: &[&str]) -> Result<Config, ConfigError> {
-        Config::parse(std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into))
+        let arguments = std::iter::once("octostore").chain(flags.iter().copied()).map(Into::into);
+        Config::check(&sources::read(arguments)?)
     }
 
     fn check(settings: &Settings) -> Result<Config, ConfigError> {
@@ -142,8 +147,12 @@ impl Config {
             locks_max: settings.number("locks-max", 1, u64::from(u32::MAX))?,
             sessions_max: settings.size("sessions-max", 1, u64::from(u32::MAX))?,
             waiters_per_lock_max: settings.size("waiters-per-lock-max", 1, 1 << 30)?,
+            values_bytes_max: settings.number("values-bytes-max", 1, 1 << 40)?,
+            value_elements_max: settings.size("value-elements-max", 1, u64::from(u32::MAX))?,
             listener,
             limits: request_limits(settings)?,
+            scripts: script_limits(settings)?,
+            client_limits: client_limits(settings)?,
             threads: threads(settings)?,
             log: log_level(settings)?,
             settings: displayed_settings(settings),
@@ -171,8 +180,9 @@ fn durability(settings: &Settings) -> Result<Durability, ConfigError> {
 }
 
 fn log_level(settings: &Settings) -> Result<tracing::Level, ConfigError> {
-    let level = settings.text("log").and_then(|level| level.parse().ok());
-    level.ok_or_else(|| settings.fault("log", "must be error, warn, info, debug or trace"))
+    let text = settings.text("log").unwrap_or("");
+    text.parse()
+        .map_err(|_| settings.fault("log", format!("{text:?} is not error, warn, info, debug or trace")))
 }
 
 fn threads(settings: &Settings) -> Result<usize, ConfigError> {
@@ -203,15 +213,31 @@ fn scan_limits(settings: &Settings) -> Result<ScanLimits, ConfigError> {
     Ok(ScanLimits { args_max, arg_bytes_max, request_bytes_max, ..ScanLimits::default() })
 }
 
+fn script_limits(settings: &Settings) -> Result<ScriptLimits, ConfigError> {
+    Ok(ScriptLimits {
+        bytes_max: settings.size("script-bytes-max", 1 << 20, 1 << 40)?,
+        ms_max: settings.number("script-ms-max", 1, 3_600_000)?,
+    })
+}
+
 fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {
-    let ttl_ms_max = settings.number("ttl-ms-max", 1, u64::from(TTL_MS_MAX))?;
+    let ttl_ms_max = settings.number("ttl-ms-max", 1, LOCK_TTL_MS_MAX)?;
     let ttl_ms_default = settings.number("ttl-ms-default", 1, ttl_ms_max)?;
+    let key_bytes_max = settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?;
+    let lock_key_bytes_max = settings.size("lock-key-bytes-max", 1, KEY_BYTES_MAX as u64)?;
     Ok(Limits {
-        ttl_ms_max: u32::try_from(ttl_ms_max).unwrap_or(TTL_MS_MAX),
-        ttl_ms_default: u32::try_from(ttl_ms_default).unwrap_or(TTL_MS_MAX),
-        key_bytes_max: settings.size("key-bytes-max", 1, KEY_BYTES_MAX as u64)?,
+        ttl_ms_max,
+        ttl_ms_default,
+        key_bytes_max,
+        lock_key_bytes_max: lock_key_bytes_max.min(key_bytes_max),
         owner_bytes_max: settings.size("owner-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
+        value_bytes_max: settings.size("value-bytes-max", 1, OWNER_BYTES_MAX as u64)?,
         meta_bytes_max: settings.size("meta-bytes-max", 0, 1 << 20)?,
+    })
+}
+
+fn client_limits(settings: &Settings) -> Result<ClientLimits, ConfigError> {
+    Ok(ClientLimits {
         multi_bytes_max: settings.size("multi-bytes-max", 1024, 1 << 30)?,
         subscriber_bytes_max: settings.size("subscriber-bytes-max", 1024, 1 << 30)?,
         subscriptions_max: settings.size("subscriptions-max", 1, 1 << 20)?,
@@ -219,7 +245,7 @@ fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {
     })
 }
 
-/// Where to serve RESP. Beyond loopback only if `may_be_exposed`.
+/// The addresses for Redis clients. Those beyond loopback need `may_be_exposed`.
 fn redis_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<ListenAddress>, ConfigError> {
     let addresses = addresses(settings, "listen")?;
     match exposed(&addresses).filter(|_| !may_be_exposed) {
@@ -227,21 +253,31 @@ fn redis_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<List
             "listen",
             format!(
                 "{exposed} is not a loopback address and no password is set; set --requirepass-file, or \
-                 --allow-no-password to give everyone who can connect full access"
+                 --allow-no-password to give full access to all clients that can connect"
             ),
         )),
         None => Ok(addresses),
     }
 }
 
-/// Addresses with commas between. A host name stands for all of its addresses.
+/// Describes why `text` is not an address to listen on.
+fn not_resolved(text: &str, error: &io::Error) -> String {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') && !host.is_empty() && port.parse::<u16>().is_ok() => {
+            format!("the host name {host:?} cannot be resolved ({error}); name an address of this machine")
+        }
+        _ => format!(
+            "{text:?} is not an address and port, as in 127.0.0.1:7379 or [::1]:7379, with commas between several"
+        ),
+    }
+}
+
+/// Comma-separated addresses. A host name stands for all of its addresses.
 fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddress>, ConfigError> {
     let mut found: Vec<ListenAddress> = Vec::new();
     for text in settings.text(name).unwrap_or("").split(',').map(str::trim) {
-        let resolved = text.to_socket_addrs().map_err(|error| {
-            let example = "as in 127.0.0.1:7379 or [::1]:7379, with commas between several";
-            settings.fault(name, format!("{text:?} is not an address and port, {example} ({error})"))
-        })?;
+        let resolved =
+            text.to_socket_addrs().map_err(|error| settings.fault(name, not_resolved(text, &error)))?;
         let before = found.len();
         let is_required = !settings.is_default(name) && text.parse::<SocketAddr>().is_ok();
         for address in resolved {
@@ -263,7 +299,7 @@ fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
     addresses.iter().map(|listen| listen.address).find(|address| !address.ip().is_loopback())
 }
 
-/// Where to serve HTTP. Beyond loopback only with credentials.
+/// The addresses for HTTP clients. Those beyond loopback need credentials.
 fn http_addresses(settings: &Settings, allows_no_password: bool) -> Result<Vec<ListenAddress>, ConfigError> {
     if settings.text("http") == Some("off") {
         return Ok(Vec::new());
@@ -277,7 +313,7 @@ fn http_addresses(settings: &Settings, allows_no_password: bool) -> Result<Vec<L
             "http",
             format!(
                 "{exposed} is not a loopback address and no HTTP user is configured; set --http-tokens, or \
-                 --allow-no-password to give everyone who can connect full access"
+                 --allow-no-password to give full access to all clients that can connect"
             ),
         )),
         None => Ok(addresses),
@@ -295,7 +331,7 @@ fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {
         .collect()
 }
 
-/// What `CONFIG GET` shows: our settings, and those of Redis that clients ask for. The running
+/// The settings of `CONFIG GET`: octostore's, and those of Redis that clients read. The running
 /// server adds its addresses and its limit of connections.
 fn displayed_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let own = OPTIONS.iter().filter(|option| !option.is_secret());

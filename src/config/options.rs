@@ -1,20 +1,21 @@
 //! The table of settings.
 //!
-//! Guarantees: flags, variables, file keys, the help, `CONFIG GET` and the README's table come from it. Not here: how
-//! values are read and checked.
+//! Guarantees: flags, variables, file keys, the help, `CONFIG GET` and the README's table come from
+//! it. Not here: how values are read and checked.
 
 /// A setting.
 #[derive(Debug)]
 pub struct Opt {
-    /// Its flag without the dashes, and its key in the file; the variable is `OCTOSTORE_` and this in capitals.
+    /// Its flag without the dashes, and its key in the file; the variable is `OCTOSTORE_` and this
+    /// in capitals.
     pub name: &'static str,
-    /// What its value is called in the help; empty for a switch.
+    /// The name of its value in the help; empty for a switch.
     pub value: &'static str,
     /// The default.
     pub default: &'static str,
     /// One sentence.
     pub help: &'static str,
-    /// The part of the help it stands in.
+    /// The section of the help that lists it.
     pub heading: &'static str,
 }
 
@@ -109,7 +110,13 @@ pub static OPTIONS: &[Opt] = &[
         "0",
         "Issue fencing tokens above this value, for a database restored from a backup",
     ),
-    opt(LIMIT, "ttl-ms-default", "MS", "30000", "Default TTL of LOCK and SESSION OPEN"),
+    opt(
+        LIMIT,
+        "ttl-ms-default",
+        "MS",
+        "30000",
+        "Default TTL of LOCK and SESSION OPEN; HTTP has its own, 60 s",
+    ),
     opt(
         LIMIT,
         "locks-max",
@@ -124,16 +131,46 @@ pub static OPTIONS: &[Opt] = &[
         "100000",
         "Maximum number of open sessions, including one per connection that uses CONN",
     ),
-    opt(LIMIT, "ttl-ms-max", "MS", "2592000000", "Maximum TTL, MAXHOLD and DELAY; at most 30 days"),
+    opt(
+        LIMIT,
+        "ttl-ms-max",
+        "MS",
+        "2592000000",
+        "Maximum TTL, MAXHOLD and DELAY, also over HTTP; at most 30 days",
+    ),
     opt(LIMIT, "waiters-per-lock-max", "N", "100000", "Maximum number of requests queued for one lock"),
+    opt(
+        LIMIT,
+        "values-bytes-max",
+        "BYTES",
+        "1073741824",
+        "Maximum memory of all hashes, sets, sorted sets and lists; at the limit nothing is added to any",
+    ),
+    opt(LIMIT, "value-elements-max", "N", "16777216", "Maximum number of elements of one value"),
     opt(LIMIT, "connections-max", "N", "10000", "Maximum number of connections"),
-    opt(LIMIT, "key-bytes-max", "BYTES", "1024", "Maximum length of a key"),
-    opt(LIMIT, "owner-bytes-max", "BYTES", "4096", "Maximum length of an owner"),
-    opt(LIMIT, "meta-bytes-max", "BYTES", "1024", "Maximum length of a META text"),
+    opt(LIMIT, "key-bytes-max", "BYTES", "16384", "Maximum length of a key"),
+    opt(
+        LIMIT,
+        "lock-key-bytes-max",
+        "BYTES",
+        "1024",
+        "Maximum length of a key in LOCK, UNLOCK and RENEW, and over HTTP",
+    ),
+    opt(LIMIT, "owner-bytes-max", "BYTES", "4096", "Maximum length of an owner in LOCK, UNLOCK and RENEW"),
+    opt(LIMIT, "value-bytes-max", "BYTES", "1048576", "Maximum length of the value of a string"),
+    opt(
+        LIMIT,
+        "meta-bytes-max",
+        "BYTES",
+        "1024",
+        "Maximum length of a META text; over HTTP, this number of characters",
+    ),
     opt(LIMIT, "args-max", "N", "16384", "Maximum number of arguments in a request"),
     opt(LIMIT, "arg-bytes-max", "BYTES", "1048576", "Maximum length of an argument"),
     opt(LIMIT, "request-bytes-max", "BYTES", "2097152", "Maximum length of a request"),
     opt(LIMIT, "multi-bytes-max", "BYTES", "1048576", "Maximum size of the commands queued by one MULTI"),
+    opt(LIMIT, "script-bytes-max", "BYTES", "67108864", "Maximum memory of a running script"),
+    opt(LIMIT, "script-ms-max", "MS", "1000", "Maximum time that a script may run before it is stopped"),
     opt(
         LIMIT,
         "subscriber-bytes-max",
@@ -167,7 +204,7 @@ impl Opt {
         ["listen", "http", "http-allow-origin"].contains(&self.name)
     }
 
-    /// Whether a running server can take over a change: it says who may do what.
+    /// Whether a running server can apply a change: only credentials.
     pub fn is_reloadable(&self) -> bool {
         self.is_secret() || ["requirepass-file", "http-tokens", "http-admin-key-file"].contains(&self.name)
     }

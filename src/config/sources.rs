@@ -1,7 +1,7 @@
 //! Where values come from: flags, `OCTOSTORE_*` variables, a TOML file.
 //!
-//! Guarantees: a flag wins over a variable, a variable over the file. A name that is no setting, and a value that is
-//! empty, is an error wherever it stands. Not here: what values mean.
+//! Guarantees: a flag wins over a variable, a variable over the file. A name that is no setting,
+//! and a value that is empty, is an error wherever it stands. Not here: what values mean.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -76,7 +76,8 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Sett
         }
     }
     let settings = Settings(settings);
-    // A variable or a template that expanded to nothing: the server would run with less than was meant.
+    // A variable or a template that expanded to nothing: the server would run with less than was
+    // meant.
     for option in OPTIONS {
         if settings.text(option.name).is_none() && !settings.is_default(option.name) {
             return Err(settings.fault(option.name, "is empty; set a value or omit it"));
@@ -126,7 +127,7 @@ pub(super) fn command() -> clap::Command {
         .args(OPTIONS.iter().map(arg))
 }
 
-/// The message for a flag that does not exist, if it is one that users of Redis expect.
+/// The error for a command line that cannot be parsed. A flag that does not exist gets a hint.
 fn usage(error: clap::Error) -> ConfigError {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
@@ -139,14 +140,12 @@ fn usage(error: clap::Error) -> ConfigError {
              given by --config (redis.conf is not supported)"
         ));
     }
-    let name = unknown.split('=').next().unwrap_or("").trim_start_matches('-');
-    match hints::redis_hint(name, &Form::Flag) {
-        Some(hint) => wrong(format!("unknown option {unknown}: {hint}; see octostore --help")),
-        None => ConfigError::Usage(error),
-    }
+    // Without the value, which may be a secret.
+    let flag = unknown.split('=').next().unwrap_or("");
+    wrong(format!("unknown option {flag}: {}", hints::hint(flag.trim_start_matches('-'), &Form::Flag)))
 }
 
-/// Variables that are meant for others: clients take a server's address from the first.
+/// Variables for other programs: clients read a server's address from the first.
 const FOREIGN_VARIABLES: [&str; 1] = ["OCTOSTORE_URL"];
 
 /// A mistyped variable must not leave a setting at its default, above all not the password.
@@ -168,7 +167,7 @@ pub(super) fn refuse_unknown_variables(
     Ok(())
 }
 
-/// Whether Kubernetes sets this variable beside a service called octostore or octostore-….
+/// Whether Kubernetes sets this variable for a service called octostore or octostore-….
 fn is_of_kubernetes(rest: &str, value: &OsStr) -> bool {
     let is_port = |text: &str| {
         let mut parts = text.split('_');
@@ -188,8 +187,7 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
     let text = std::fs::read_to_string(path)
         .map(secrets::without_mark)
         .map_err(|error| wrong(format!("--config: cannot read {path}: {error}")))?;
-    let table: toml::Table =
-        text.parse().map_err(|error| wrong(format!("--config: {path} is not TOML: {error}")))?;
+    let table: toml::Table = text.parse().map_err(|error| not_toml(path, &text, &error))?;
     for (key, value) in table {
         let Some(option) = OPTIONS.iter().find(|option| option.name == key) else {
             let hint = hints::hint(&key, &Form::Key);
@@ -218,7 +216,18 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
     Ok(())
 }
 
-/// Texts with commas between.
+/// The error for a file that is not TOML. It does not repeat the line, which may have a secret.
+fn not_toml(path: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let at = error.span().and_then(|span| text.get(..span.start));
+    let line = at.map_or(String::new(), |before| format!(" in line {}", before.matches('\n').count() + 1));
+    wrong(format!(
+        "--config: {path} is not TOML{line}: {}; a setting is written as locks-max = 1000 or listen = \
+         \"127.0.0.1:7379\" (redis.conf is not supported)",
+        error.message().replace('\n', ", ")
+    ))
+}
+
+/// Joins texts with commas.
 fn texts(items: &[toml::Value]) -> Option<String> {
     let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
     texts.map(|texts| texts.join(","))

@@ -18,6 +18,8 @@ fn the_defaults_are_sound_and_the_table_makes_a_command_line() {
     assert_eq!(config.durability, Durability::Always);
     assert_eq!(config.data, PathBuf::from("./octostore.db"));
     assert!(config.password.is_none());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.client_limits, ClientLimits::default());
 }
 
 #[test]
@@ -43,24 +45,30 @@ fn wrong_settings_are_named_with_their_source() {
         (vec!["--locks-max", "many"], "\"many\" is not a number"),
         (vec!["--durability", "perhaps"], "is not always, interval or memory"),
         (vec!["--listen", "nonsense"], "is not an address and port"),
+        (vec!["--listen", "7379"], "is not an address and port"),
+        (vec!["--listen", "localhost:100000"], "is not an address and port"),
+        (vec!["--listen", "nohost.invalid:7379"], "the host name \"nohost.invalid\" cannot be resolved"),
         (vec!["--listen", "0.0.0.0:7379"], "no password is set"),
         (vec!["--arg-bytes-max", "1000000", "--request-bytes-max", "999999"], "--request-bytes-max"),
         (vec!["--requirepass-file", "/nonexistent/file"], "cannot read /nonexistent/file"),
         (vec!["--requirepass-file", "x", "--requirepass", "y"], "use only one of them"),
-        (vec!["--log", "loud"], "must be error, warn"),
+        (vec!["--log", "loud"], "\"loud\" is not error, warn"),
         (vec!["--config", "/nonexistent/file"], "cannot read"),
         (vec!["--config", &file("locks_max = 1")], "did you mean locks-max?"),
         (vec!["--config", &file("colour = 1")], "unknown setting \"colour\""),
         (vec!["--config", &file("locks-max = [1]")], "locks-max must be a string or a number, not array"),
-        (vec!["--config", &file("= 1")], "is not TOML"),
+        (vec!["--config", &file("= 1")], "is not TOML in line 1"),
+        (vec!["--config", &file("# Redis\nport 6379\n")], "is not TOML in line 2"),
+        (vec!["--config", &file("requirepass s3cret\n")], "(redis.conf is not supported)"),
     ] {
         let text = refusal(&flags);
         assert!(text.contains(part), "{flags:?}: {text}");
+        assert!(!text.contains("s3cret"), "{text}");
     }
 }
 
 #[test]
-fn a_setting_that_is_given_and_empty_is_refused() {
+fn an_empty_setting_is_refused() {
     for option in OPTIONS {
         let text = refusal(&[&format!("--{}=", option.name)]);
         let expected = format!("--{} (from the command line): is empty; set a value", option.name);
@@ -151,11 +159,14 @@ fn options_of_redis_lead_to_those_of_octostore() {
         (vec!["--bind", "127.0.0.1"], "use --listen ADDR:PORT"),
         (vec!["--dir", "/data"], "use --data FILE"),
         (vec!["--appendonly", "yes"], "use --durability MODE"),
-        (vec!["--protected-mode", "no"], "use --allow-no-password;"),
+        (vec!["--protected-mode", "no"], "use --allow-no-password"),
         (vec!["--databases", "4"], "there are always 16 databases"),
         (vec!["--daemonize", "yes"], "it runs in the foreground"),
         (vec!["/etc/redis/redis.conf"], "is not an option; settings are flags"),
-        (vec!["--listne", "127.0.0.1:1"], "'--listen'"),
+        (vec!["--listne", "127.0.0.1:1"], "unknown option --listne: did you mean --listen?"),
+        (vec!["--db", "1"], "unknown option --db: see octostore --help"),
+        (vec!["-v"], "unknown option -v: see octostore --help"),
+        (vec!["--listen"], "a value is required for '--listen"),
     ] {
         let text = refusal(&flags);
         assert!(text.contains(part), "{flags:?}: {text}");
@@ -166,7 +177,7 @@ fn options_of_redis_lead_to_those_of_octostore() {
 }
 
 #[test]
-fn a_variable_that_is_no_setting_is_refused_unless_it_is_meant_for_others() {
+fn an_unknown_variable_is_refused_unless_it_is_for_other_programs() {
     let check = |name: &str, value: &str| {
         refuse_unknown_variables([(name.into(), value.into())].into_iter()).map_err(|error| error.to_string())
     };
@@ -202,7 +213,7 @@ fn a_variable_that_is_no_setting_is_refused_unless_it_is_meant_for_others() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_file() {
+fn a_byte_order_mark_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -242,14 +253,14 @@ fn a_namespace_must_be_able_to_begin_a_lock_name() {
 
 #[test]
 fn limits_hold_at_the_boundary_and_one_past_it() {
-    assert!(Config::with(&["--key-bytes-max", "1024"]).is_ok());
-    assert!(Config::with(&["--key-bytes-max", "1025"]).is_err());
-    assert!(Config::with(&["--ttl-ms-default", &TTL_MS_MAX.to_string()]).is_ok());
-    assert!(Config::with(&["--ttl-ms-default", &(TTL_MS_MAX + 1).to_string()]).is_err());
+    assert!(Config::with(&["--key-bytes-max", "65534"]).is_ok());
+    assert!(Config::with(&["--key-bytes-max", "65535"]).is_err());
+    assert!(Config::with(&["--ttl-ms-default", &LOCK_TTL_MS_MAX.to_string()]).is_ok());
+    assert!(Config::with(&["--ttl-ms-default", &(LOCK_TTL_MS_MAX + 1).to_string()]).is_err());
 }
 
 #[test]
-fn no_secret_is_shown() {
+fn debug_output_has_no_secret() {
     let config = Config::with(&["--requirepass", "swordfish"]).unwrap();
     assert!(!format!("{config:?}").contains("swordfish"));
 }

@@ -2,7 +2,8 @@
 
 use super::limits::{Invalid, TOKEN_MAX};
 
-/// A number that grows with every grant, by which a resource refuses a holder that was paused too long.
+/// A number that increases with every grant. A resource refuses writes with an older one, such as
+/// those of a holder that was paused past its TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken(i64);
 
@@ -23,7 +24,7 @@ impl FencingToken {
 pub struct SessionId(pub u128);
 
 impl SessionId {
-    /// The id of these random bytes, with the marks of a random UUID in it.
+    /// The id of these random bytes, with the version and variant bits of a random UUID.
     pub fn from_random(bytes: [u8; 16]) -> SessionId {
         const VERSION: u128 = 0xf << 76;
         const VARIANT: u128 = 0x3 << 62;
@@ -31,6 +32,6 @@ impl SessionId {
     }
 }
 
-/// One parked request, unique within a run of the server.
+/// A blocked request, unique within a run of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub u64);

@@ -5,7 +5,7 @@ use std::fmt;
 use super::limits::{DATABASES, Invalid, KEY_BYTES_MAX};
 use super::short_bytes::ShortBytes;
 
-/// What a lock is called: a database number and a binary-safe key of 1…[`KEY_BYTES_MAX`] bytes.
+/// The name of a lock: a database number and a binary-safe key of up to [`KEY_BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockName(ShortBytes);
 
@@ -15,8 +15,8 @@ impl LockName {
         if database >= DATABASES {
             return Err(Invalid::Database);
         }
-        if key.is_empty() || key.len() > KEY_BYTES_MAX {
-            return Err(Invalid::KeyLength);
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Invalid::KeyLength { min: 0, max: KEY_BYTES_MAX });
         }
         Ok(LockName(ShortBytes::of(&[database], key)))
     }
@@ -31,7 +31,7 @@ impl LockName {
         &self.as_bytes()[1..]
     }
 
-    /// Database and key as one run of bytes, for hashing.
+    /// Database and key as one byte string, for hashing.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_slice()
     }

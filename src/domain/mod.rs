@@ -1,9 +1,10 @@
 //! Parsed, bounded types that every module shares.
 //!
-//! Guarantees: a value that exists is within its limits, so code behind the edge does not check again.
-//! Keys and owners of usual length are stored inline: copying one does not allocate.
-//! Not here: configuration (a server may accept less than these limits, never more), text formats of
-//! any protocol, clocks, and anything but the standard library.
+//! Guarantees: a value that exists is within its limits, so code behind the edge does not check
+//! again. Keys and owners of usual length are stored inline, long ones are shared: copying one does
+//! not allocate.
+//! [`Limits`] may be configured below the fixed bounds, never above. Not here: where configuration
+//! comes from, text formats of any protocol, clocks, and anything but the standard library.
 
 mod ids;
 mod key;
@@ -16,6 +17,8 @@ mod time;
 
 pub use ids::{FencingToken, SessionId, WaiterId};
 pub use key::LockName;
-pub use limits::{DATABASES, Invalid, KEY_BYTES_MAX, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX};
+pub use limits::{
+    DATABASES, Invalid, KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX,
+};
 pub use owner::Owner;
 pub use time::{Timestamp, Ttl};

@@ -5,15 +5,16 @@ use std::fmt;
 use super::limits::{Invalid, OWNER_BYTES_MAX};
 use super::short_bytes::ShortBytes;
 
-/// The opaque, secret word by which a client proves that a lease is its own: 1…[`OWNER_BYTES_MAX`] bytes.
+/// The opaque, secret text by which a client proves that a lease is its own, or the value of a string:
+/// up to [`OWNER_BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(ShortBytes);
 
 impl Owner {
     /// Copies `bytes`; fails on a length out of range.
     pub fn new(bytes: &[u8]) -> Result<Owner, Invalid> {
-        if bytes.is_empty() || bytes.len() > OWNER_BYTES_MAX {
-            return Err(Invalid::OwnerLength);
+        if bytes.len() > OWNER_BYTES_MAX {
+            return Err(Invalid::OwnerLength { min: 0, max: OWNER_BYTES_MAX });
         }
         Ok(Owner(ShortBytes::of(&[], bytes)))
     }

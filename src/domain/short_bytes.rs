@@ -1,25 +1,29 @@
-//! Byte strings that are stored inline when short.
+//! Byte strings that are stored inline when short, and shared when long.
 //!
-//! Guarantees: making, copying and dropping up to [`IN_PLACE_MAX`] bytes does not allocate.
+//! Guarantees: making, copying and dropping up to [`IN_PLACE_MAX`] bytes does not allocate; copying more
+//! does not copy them.
 
-/// Bytes kept in place if there are few of them; enough for most keys, and for a UUID with a prefix as owner.
+use std::sync::Arc;
+
+/// Longest byte string that is stored inline; enough for most keys, and for an owner that is a UUID
+/// with a prefix.
 pub(super) const IN_PLACE_MAX: usize = 46;
 
-/// Bytes that are mostly few.
+/// A byte string that is usually short.
 #[derive(Clone)]
 pub(super) enum ShortBytes {
     InPlace { length: u8, bytes: [u8; IN_PLACE_MAX] },
-    Elsewhere(Box<[u8]>),
+    Shared(Arc<[u8]>),
 }
 
 const _: () = assert!(size_of::<ShortBytes>() == 48);
 
 impl ShortBytes {
-    /// `first` and then `rest`.
+    /// Concatenates `first` and `rest`.
     pub(super) fn of(first: &[u8], rest: &[u8]) -> ShortBytes {
         let length = first.len() + rest.len();
         if length > IN_PLACE_MAX {
-            return ShortBytes::Elsewhere([first, rest].concat().into_boxed_slice());
+            return ShortBytes::Shared([first, rest].concat().into());
         }
         let mut bytes = [0; IN_PLACE_MAX];
         bytes[..first.len()].copy_from_slice(first);
@@ -30,7 +34,7 @@ impl ShortBytes {
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             ShortBytes::InPlace { length, bytes } => &bytes[..usize::from(*length)],
-            ShortBytes::Elsewhere(bytes) => bytes,
+            ShortBytes::Shared(bytes) => bytes,
         }
     }
 }

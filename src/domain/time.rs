@@ -1,18 +1,21 @@
 //! Points on the boot-time clock, and durations.
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 
 use super::limits::{Invalid, TTL_MS_MAX};
 
 const NANOS_PER_MS: u64 = 1_000_000;
 
-/// A point on the boot-time clock, in nanoseconds. Only ever compared; wall time is not one.
+/// A point on the boot-time clock, in nanoseconds. Not wall time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Later than every other: the deadline of what has none.
+    /// Later than any other: stands for no deadline.
     pub const NEVER: Timestamp = Timestamp(u64::MAX);
+
+    /// The latest deadline: 292 years after the machine booted. A longer TTL ends here.
+    pub const LAST: Timestamp = Timestamp(i64::MAX as u64);
 
     /// `nanos` since the machine booted.
     pub const fn from_nanos(nanos: u64) -> Timestamp {
@@ -34,22 +37,21 @@ impl Timestamp {
         self.0
     }
 
-    /// The time `ttl` after this one; [`Timestamp::NEVER`] without a TTL.
+    /// The time `ttl` after this one, at most [`Timestamp::LAST`]; [`Timestamp::NEVER`] without a TTL.
     pub fn after(self, ttl: Option<Ttl>) -> Timestamp {
         match ttl {
-            Some(ttl) => Timestamp(self.0.saturating_add(u64::from(ttl.as_millis()) * NANOS_PER_MS)),
+            Some(ttl) => Timestamp(self.0.saturating_add(ttl.as_nanos())).min(Timestamp::LAST),
             None => Timestamp::NEVER,
         }
     }
 
     /// The time `ttl` before this one; this one without a TTL.
     pub fn before(self, ttl: Option<Ttl>) -> Timestamp {
-        let nanos = ttl.map_or(0, |ttl| u64::from(ttl.as_millis()) * NANOS_PER_MS);
-        Timestamp(self.0.saturating_sub(nanos))
+        Timestamp(self.0.saturating_sub(ttl.map_or(0, Ttl::as_nanos)))
     }
 
-    /// Milliseconds from `now` until this time, rounded up so that what is alive never shows 0.
-    /// `None` for [`Timestamp::NEVER`]; 0 for what has passed.
+    /// Milliseconds from `now` until this time, rounded up: before the deadline it is never 0.
+    /// `None` for [`Timestamp::NEVER`]; 0 once the time has passed.
     pub fn millis_left(self, now: Timestamp) -> Option<u64> {
         (self != Timestamp::NEVER).then(|| self.0.saturating_sub(now.0).div_ceil(NANOS_PER_MS))
     }
@@ -67,21 +69,29 @@ impl Timestamp {
 
 /// Duration of a lease, a delay or a hold: 1…[`TTL_MS_MAX`] milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ttl(NonZeroU32);
+pub struct Ttl(NonZeroU64);
 
 impl Ttl {
     /// A TTL of `millis` milliseconds; fails on 0 and beyond [`TTL_MS_MAX`].
     pub fn from_millis(millis: u64) -> Result<Ttl, Invalid> {
-        u32::try_from(millis)
-            .ok()
-            .filter(|&millis| millis <= TTL_MS_MAX)
-            .and_then(NonZeroU32::new)
+        NonZeroU64::new(millis)
+            .filter(|millis| millis.get() <= TTL_MS_MAX)
             .map(Ttl)
-            .ok_or(Invalid::Ttl)
+            .ok_or(Invalid::Ttl { max: TTL_MS_MAX })
     }
 
     /// The TTL in milliseconds.
-    pub fn as_millis(self) -> u32 {
+    pub fn as_millis(self) -> u64 {
         self.0.get()
+    }
+
+    /// The TTL in milliseconds, in a form that fits SQL integers.
+    pub fn to_stored(self) -> i64 {
+        i64::try_from(self.0.get()).unwrap_or(i64::MAX)
+    }
+
+    /// The TTL in nanoseconds; what does not fit is the largest number that does.
+    fn as_nanos(self) -> u64 {
+        self.0.get().saturating_mul(NANOS_PER_MS)
     }
 }

@@ -5,16 +5,19 @@
 //! that is gone is granted nothing. One call frees a bounded number of ended leases and leaves the
 //! rest to the next. Not here: which table and which instant (in `txn`), the rules of locks.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
-use super::keyspace::{Guarded, Table};
+use super::keyspace::{Guarded, OnValue, Table, ttl_until};
 use super::late_owners::Lost;
 use super::sessions::MemberKind;
+use super::values::KeyWork;
 use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, SetCondition, Slot, Waiter,
+    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot,
+    Waiter,
 };
 
 /// Why an operation was not run.
@@ -32,49 +35,52 @@ impl From<Unavailable> for Retry {
     }
 }
 
-/// On which lock and at which time an operation runs, and how much has changed.
-struct Scope<'a> {
-    table: &'a Table,
-    name: &'a LockName,
-    now: Timestamp,
-    /// Leases and waiters that were changed.
-    changed: usize,
+/// Which key is worked on, and at which time.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) table: &'a Table,
+    pub(super) name: &'a LockName,
+    pub(super) now: Timestamp,
+    /// Counts the leases and waiters that are changed.
+    changed: &'a Cell<usize>,
 }
 
 impl Engine {
-    /// Runs an operation at `instant`, or at the time that the clock shows under the guard. Returns
-    /// the result, and how many leases and waiters were changed.
-    pub(super) fn run_in<R>(
+    /// Runs `work` on a key under its guard, at `instant` or at the time that the clock shows there. A
+    /// value that has ended is gone before. Returns the Seq of the last change to the key, too. Adds
+    /// the number of leases and waiters that were changed to `changed`.
+    pub(super) fn under_guard<R>(
         &self,
         table: &Table,
         name: &LockName,
-        op: &Op,
         instant: Option<Timestamp>,
-        inspect: &impl Fn(Outcome, &Slot, Timestamp) -> R,
-    ) -> (Result<(R, Seq), Retry>, usize) {
+        changed: &Cell<usize>,
+        work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
+    ) -> Result<(R, Seq), Retry> {
         let core = &*self.core;
-        table.with_slot(core.hash.of(name), name, |mut guarded| {
-            // Under the guard: what was changed here before the journal went down is not to be
-            // seen.
-            if let Err(down) = self.check_up() {
-                return (Err(down.into()), 0);
-            }
+        table.with_key(core.hash.of(name), name, |mut key| {
+            // Under the guard: what was changed here before the journal went down is not to be seen.
+            self.check_up()?;
             let now = instant.unwrap_or_else(|| core.clock.now());
-            let mut scope = Scope { table, name, now, changed: 0 };
-            let was_held = guarded.slot.newest().is_some();
-            let outcome = self.run_under_guard(op, &mut scope, &mut guarded);
-            core.lock_stats.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            core.deadlines.rearm(&mut guarded, now);
-            let result = outcome.map(|outcome| (inspect(outcome, guarded.slot, now), guarded.last_change()));
-            (result, scope.changed)
+            let existed = key.content.exists();
+            let scope = Scope { table, name, now, changed };
+            let mut under_guard = KeyWork { engine: self, scope, key: &mut key };
+            let result = match under_guard.expire_value() {
+                Ok(()) => work(&mut under_guard),
+                Err(why) => Err(why.into()),
+            };
+            core.lock_stats.key_changed(name.database(), existed, key.content.exists());
+            core.deadlines.rearm(&mut key, now);
+            Ok((result?, key.last_change()))
         })
     }
 
+    /// Runs an operation on a lock.
     #[inline]
-    fn run_under_guard(
+    pub(super) fn run_on_lock(
         &self,
         op: &Op,
-        scope: &mut Scope<'_>,
+        scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
     ) -> Result<Outcome, Retry> {
         let (core, name, now) = (&*self.core, scope.name, scope.now);
@@ -96,7 +102,7 @@ impl Engine {
     }
 
     /// Ends what a lock has of sessions that are over.
-    fn end_over_sessions(&self, scope: &mut Scope<'_>, guarded: &mut Guarded<'_>) -> Result<(), Retry> {
+    fn end_over_sessions(&self, scope: &Scope<'_>, guarded: &mut Guarded<'_>) -> Result<(), Retry> {
         let (sessions, slot, now) = (&self.core.sessions, &*guarded.slot, scope.now);
         let members = slot.session_members();
         if members == 0 {
@@ -169,12 +175,12 @@ impl Engine {
 
     /// One transition and what follows from it. Undelivered grants are reverted.
     #[inline]
-    fn step_and_return(
+    pub(super) fn step_and_return(
         &self,
         op: &Op,
-        scope: &mut Scope<'_>,
+        scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
-    ) -> Result<Outcome, Retry> {
+    ) -> Result<Outcome, Unavailable> {
         let mut undelivered = VecDeque::new();
         let outcome = self.step(op, scope, guarded, &mut undelivered)?;
         while let Some(op) = undelivered.pop_front() {
@@ -188,10 +194,10 @@ impl Engine {
     fn step(
         &self,
         op: &Op,
-        scope: &mut Scope<'_>,
+        scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
         undelivered: &mut VecDeque<Op>,
-    ) -> Result<Outcome, Retry> {
+    ) -> Result<Outcome, Unavailable> {
         let (core, name, now, epoch) = (&*self.core, scope.name, scope.now, scope.table.epoch);
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch, now };
@@ -213,7 +219,7 @@ impl Engine {
             events.for_each(|event| core.events.push(seq, event));
         }
         for effect in effects.iter() {
-            scope.changed += 1;
+            scope.changed.update(|changed| changed + 1);
             core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
             self.record(name, effect, &effects, guarded, now);
@@ -277,6 +283,53 @@ impl Engine {
             }
             _ => {}
         }
+    }
+}
+
+impl KeyWork<'_, '_> {
+    /// Runs an operation, then `inspect` on the resulting state.
+    pub(super) fn run<R>(
+        &mut self,
+        op: &Op,
+        inspect: &impl Fn(Outcome, &Slot, Timestamp) -> R,
+    ) -> Result<R, Retry> {
+        let outcome = match self.key.lock() {
+            Some(mut guarded) => self.engine.run_on_lock(op, &self.scope, &mut guarded)?,
+            None => self.run_on_value(op)?,
+        };
+        Ok(match self.key.lock() {
+            Some(guarded) => inspect(outcome, guarded.slot, self.scope.now),
+            // A value has no holder.
+            None => inspect(outcome, &Slot::default(), self.scope.now),
+        })
+    }
+
+    /// Runs an operation on a key that holds a value.
+    fn run_on_value(&mut self, op: &Op) -> Result<Outcome, Retry> {
+        let now = self.scope.now;
+        let (request, ttl) = match OnValue::of(op) {
+            OnValue::Refuse => return Err(Unavailable::WrongType.into()),
+            OnValue::Keep(outcome) => return Ok(outcome),
+            OnValue::Delete => {
+                self.end_value()?;
+                return Ok(Outcome::Released(1));
+            }
+            OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: self.set_ttl(ttl)? }),
+            OnValue::Replace { request, keep_ttl: false } => (request, request.ttl),
+            OnValue::Replace { request, keep_ttl: true } => {
+                (request, self.key.content.deadline().and_then(|deadline| ttl_until(deadline, now)))
+            }
+        };
+        let request = Request { ttl, ..request.clone() };
+        let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
+        self.engine.admit(&op, &Slot::default(), now)?;
+        // The value is gone and the lease is there in one commit.
+        let _one_commit = self.engine.one_commit();
+        self.end_value()?;
+        let Some(mut guarded) = self.key.lock() else { unreachable!("vacant now") };
+        let outcome = self.engine.step_and_return(&op, &self.scope, &mut guarded)?;
+        self.engine.core.lock_stats.outcome(&outcome);
+        Ok(outcome)
     }
 }
 

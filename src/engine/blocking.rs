@@ -140,8 +140,8 @@ impl Drop for Blocked {
 }
 
 /// What is left to do after waiters that are gone: [`Op::CancelWait`] and [`Op::RevertGrant`] on
-/// locks of which so much had ended that it has to be freed in steps first. The expiry thread does
-/// it.
+/// locks of which so much had ended that it has to be freed in steps first, or which a transaction
+/// kept others out of. The expiry thread does it.
 #[derive(Default)]
 pub(super) struct Cancellations {
     pending: Mutex<VecDeque<(LockName, Op)>>,
@@ -162,10 +162,10 @@ impl Cancellations {
 }
 
 impl Engine {
-    /// Runs what is left to do after a waiter that is gone, now or, if much must be freed first, on
-    /// the expiry thread.
+    /// Runs what is left to do after a waiter that is gone: now or, if that would keep this thread
+    /// busy, on the expiry thread.
     fn cancel(self: &Arc<Self>, name: &LockName, op: Op) {
-        if self.txn().submit(name, &op) == Err(Unavailable::Unsettled) {
+        if let Err(Unavailable::Unsettled | Unavailable::Busy) = self.txn().submit(name, &op) {
             self.core.cancellations.push(name.clone(), op);
             self.core.deadlines.alarm.armed(Timestamp::default());
         }
@@ -178,7 +178,7 @@ impl Engine {
         while changed < EXPIRIES_PER_STEP
             && let Some((name, op)) = self.core.cancellations.pop()
         {
-            let txn = self.txn();
+            let txn = self.patient_txn();
             if txn.submit(&name, &op) == Err(Unavailable::Unsettled) {
                 self.core.cancellations.push(name, op);
             }

@@ -5,8 +5,8 @@
 //! Sequence numbers are assigned under the guard of the lock they concern. A waiter that is gone is
 //! granted nothing.
 //!
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions,
-//! waiters, deadlines, tokens, watches or events, then the journal's queue. Not here: protocols,
+//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters,
+//! deadlines, tokens, watches, scripts or events, then the journal's queue. Not here: protocols,
 //! storage, and the rules of locks.
 
 mod apply;
@@ -19,19 +19,20 @@ mod losses;
 mod pseudonyms;
 mod quotas;
 mod recovery;
+mod scripts;
 mod sessions;
 mod stats;
 mod tokens;
 mod txn;
+mod values;
 mod watches;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -41,23 +42,26 @@ pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
-use crate::lock::Op;
 pub use blocking::{Blocked, WaitOutcome};
 use blocking::{Cancellations, Waiters};
 use events::Events;
 pub use events::{Event, EventKind, Heard};
 use expiry::Deadlines;
 pub use expiry::Expiry;
-pub use keyspace::{HeldLock, Scan, Scanned};
-use keyspace::{NameHash, Table};
+pub use keyspace::{Content, FoundKey, KeyKind, KeyedValue, Scan, Scanned};
+use keyspace::{Gate, NameHash, Table};
 use late_owners::LateOwners;
 pub use pseudonyms::Pseudonyms;
 use quotas::Quotas;
 use recovery::Progress;
+pub use scripts::ScriptId;
+use scripts::Scripts;
 use sessions::Sessions;
 pub use stats::LockStats;
 use tokens::Tokens;
 pub use txn::{Acquired, AnyTxn, ExclusiveTxn, Seen, SharedTxn, Txn};
+use values::Reclaimer;
+pub use values::{Renamed, ValueStats};
 pub use watches::Watch;
 use watches::Watches;
 
@@ -65,6 +69,9 @@ use watches::Watches;
 const EXPIRIES_PER_STEP: usize = 256;
 /// The same for a thread that serves requests.
 const EXPIRIES_PER_TURN: usize = 32;
+
+/// Milliseconds after which a transaction that keeps all others out is no longer waited for.
+pub const BUSY_AFTER_MS: u64 = 200;
 
 /// How the manager is set up.
 #[derive(Debug, Clone)]
@@ -79,6 +86,10 @@ pub struct EngineConfig {
     pub waiters_per_lock_max: usize,
     /// Leases that count toward one account.
     pub leases_per_account_max: u64,
+    /// Bytes of all values together; at the limit nothing is added to any.
+    pub values_bytes_max: u64,
+    /// Elements of one value; at the limit nothing is added to it.
+    pub value_elements_max: usize,
     /// Tokens start above this, for a database restored from an old backup.
     pub token_floor: i64,
     /// The kernel's name for this boot.
@@ -104,9 +115,18 @@ pub enum Unavailable {
     NoSession,
     /// No fencing token is left.
     TokensExhausted,
-    /// So much has ended that others are to get their turn before the rest is freed. Nothing was
-    /// done of what was asked: yield, and ask again.
+    /// The key holds something of another type, or is a lock that rests.
+    WrongType,
+    /// All values together have as many bytes as they may.
+    ValuesBytesMax,
+    /// The value has as many elements as it may.
+    ValueElementsMax,
+    /// So much has ended that others are to get their turn before the rest is freed, or a
+    /// transaction keeps all others out. Nothing was done of what was asked: yield, and ask again.
     Unsettled,
+    /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
+    /// Nothing was done of what was asked.
+    Busy,
 }
 
 /// The lock manager.
@@ -117,7 +137,7 @@ pub struct Engine {
 
 /// All but the journal, which in turn rebuilds this after a failure.
 struct Core {
-    table: ShardedLock<Table>,
+    table: Gate<Table>,
     /// That of `table`, to be read without its lock.
     epoch: AtomicU64,
     hash: NameHash,
@@ -131,8 +151,11 @@ struct Core {
     expiring: Mutex<()>,
     cancellations: Cancellations,
     watches: Watches,
+    scripts: Scripts,
     events: Events,
     lock_stats: LockStats,
+    value_stats: ValueStats,
+    reclaimer: Reclaimer,
     quotas: Quotas,
     late_owners: LateOwners,
     commits: Arc<CommitMetrics>,
@@ -155,7 +178,7 @@ impl Engine {
         })?;
         let (backend, commits) = MeteredBackend::new(backend, &clock);
         let core = Arc::new(Core {
-            table: ShardedLock::new(Table::new(0)),
+            table: Gate::new(Table::new(0)),
             epoch: AtomicU64::new(0),
             hash: NameHash::new(&config.entropy),
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
@@ -167,15 +190,18 @@ impl Engine {
             sessions: Sessions::new(),
             waiters: Waiters::default(),
             watches: Watches::default(),
+            scripts: Scripts::default(),
             events: Events::default(),
             lock_stats: LockStats::default(),
+            value_stats: ValueStats::default(),
+            reclaimer: Reclaimer::default(),
             quotas: Quotas::default(),
             late_owners: LateOwners::default(),
             commits,
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
         });
-        core.restore(&mut core.write(), found, loaded.tokens_reserved)?;
+        core.restore(&mut core.table.close_in_time(core.clock.now()), found, loaded.tokens_reserved)?;
         let clock = core.clock.clone();
         let journal = Journal::start(
             Box::new(backend),
@@ -189,6 +215,11 @@ impl Engine {
         let engine = Arc::new(Engine { core, journal: Arc::new(cell) });
         engine.close_orphans()?;
         Ok(engine)
+    }
+
+    /// A random number, for commands that choose at random.
+    pub fn random_number(&self) -> u64 {
+        self.core.config.entropy.number()
     }
 
     fn journal(&self) -> &Journal {
@@ -230,6 +261,11 @@ impl Engine {
     /// How many there are and were, of everything that is counted.
     pub fn lock_stats(&self) -> &LockStats {
         &self.core.lock_stats
+    }
+
+    /// The counts of values.
+    pub fn value_stats(&self) -> &ValueStats {
+        &self.core.value_stats
     }
 
     /// How many locks the expiry index knows.
@@ -316,10 +352,10 @@ impl Engine {
     /// after about as many leases.
     fn expire(self: &Arc<Self>, max: usize) {
         // As above, if the journal is down.
-        let _ = self.txn().sweep_sessions(max);
+        let _ = self.patient_txn().sweep_sessions(max);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
         for hash in deadlines.take_near(now, max) {
-            let deadline = self.core.read().next_deadline(hash);
+            let deadline = self.core.table.enter_in_time().next_deadline(hash);
             if !deadlines.record_imminent(hash, deadline, now) {
                 // It has moved: back into the index.
                 self.expire_key(hash);
@@ -335,21 +371,20 @@ impl Engine {
         }
     }
 
-    /// Frees what has ended of the locks under a hash, and sees to it that what is left there is
+    /// Frees what has ended of the keys under a hash, and sees to it that what is left there is
     /// looked at in time. Returns how many leases and waiters that changed.
     fn expire_key(self: &Arc<Self>, hash: u64) -> usize {
-        let names = self.core.read().names(hash);
+        let names = self.core.table.enter_in_time().names(hash);
         let mut changed = 0;
         for name in names {
-            let txn = self.txn();
-            let left =
-                txn.submit_and_inspect(&name, &Op::Inspect, |_, slot, now| (slot.next_deadline(), now));
+            let txn = self.patient_txn();
+            let left = txn.read_key(&name, |content, now| (content.next_deadline(), now));
             changed += txn.work();
             // A journal that is down refuses: it is tried again until it is up, and then all is in
             // the index anew.
             let (deadline, now) = match left {
                 Ok(left) => left,
-                Err(_) => (self.core.read().next_deadline(hash), self.core.clock.now()),
+                Err(_) => (self.core.table.enter_in_time().next_deadline(hash), self.core.clock.now()),
             };
             self.core.deadlines.record_imminent(hash, deadline, now);
         }
@@ -382,7 +417,7 @@ impl Engine {
             return Ok(());
         }
         for id in sessions.orphans() {
-            if let Err(Unavailable::Journal(error)) = self.txn().close_session(id, false) {
+            if let Err(Unavailable::Journal(error)) = self.patient_txn().close_session(id, false) {
                 sessions.has_orphans.store(true, Ordering::Release);
                 return Err(error);
             }
@@ -395,15 +430,5 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // The commit thread holds the core for rebuilds; end it before the core goes.
         self.close();
-    }
-}
-
-impl Core {
-    fn read(&self) -> ShardedLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> ShardedLockWriteGuard<'_, Table> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

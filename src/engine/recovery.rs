@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::keyspace::Table;
+use super::keyspace::{Content, KeyedValue, Table};
 use super::sessions::MemberKind;
 use super::{Core, WaitOutcome};
 use crate::clock::Clock;
-use crate::domain::{LockName, Timestamp, Ttl};
-use crate::journal::{Backend, JournalError, Record, Recover, StoredLease};
-use crate::lock::Slot;
+use crate::domain::{FencingToken, LockName, Timestamp, Ttl};
+use crate::journal::{Backend, JournalError, Record, Recover, StoredLease, StoredValue};
+use crate::value::{Malformed, Value};
 
 /// Records read between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 4096;
@@ -58,61 +58,116 @@ impl Core {
         tokens_reserved: i64,
     ) -> Result<(), JournalError> {
         self.sessions.clear();
+        self.scripts.clear();
         self.deadlines.clear();
         self.lock_stats.clear();
+        self.value_stats.clear();
         self.quotas.clear();
         // A clock that went back although the machine did not restart, as in a container that was
         // moved, makes nothing longer.
         let now = self.clock.now();
-        for record in records {
+        let mut records = records.into_iter().peekable();
+        while let Some(record) = records.next() {
             match record {
                 Record::Session(mut session) => {
                     session.deadline = session.deadline.min(now.after(session.ttl));
                     self.sessions.put(session);
                 }
+                Record::ScriptPut { sha, body } => self.scripts.restore(sha, body),
                 Record::DelayStarted(name, mut delay) => {
                     delay.until = delay.until.min(now.after(Some(delay.length)));
-                    self.restore_into(table, &name, now, |slot| slot.restore_delay(delay));
+                    let fits = self.restore_into(table, &name, now, |content| match content {
+                        Content::Lock(slot) => {
+                            slot.restore_delay(delay);
+                            true
+                        }
+                        Content::Value(_) => false,
+                    });
+                    if !fits {
+                        return Err(corrupt(format!("{name:?}: a value and a delay")));
+                    }
                     self.lock_stats.delay_restored();
                 }
                 Record::Granted(stored) => {
-                    let StoredLease { name, mut lease } = *stored;
-                    lease.deadline = lease.deadline.min(now.after(lease.effective_ttl));
-                    let token = lease.token.get();
-                    if token > tokens_reserved {
-                        let what =
-                            format!("token {token} is held, and none above {tokens_reserved} was issued");
-                        return Err(JournalError::Corrupt { what });
-                    }
-                    let (session, counted_by) = (lease.session(), lease.counted_by());
-                    if let Some(account) = lease.account() {
-                        self.quotas.add(account);
-                    }
-                    let fits = self.restore_into(table, &name, now, |slot| {
-                        let mixes = slot.newest().is_none_or(|held| held.mode.mixes_with(lease.mode));
-                        let fits = mixes && slot.lease_of(&lease.owner).is_none();
-                        if fits {
-                            slot.restore(lease);
+                    is_issued(stored.lease.token, tokens_reserved)?;
+                    self.restore_lease(table, *stored, now)?;
+                }
+                Record::ValuePut(stored) => {
+                    is_issued(stored.token.max(stored.id), tokens_reserved)?;
+                    let elements = std::iter::from_fn(|| {
+                        let next = records.next_if(
+                            |record| matches!(record, Record::Element { id, .. } if *id == stored.id),
+                        )?;
+                        match next {
+                            Record::Element { field, value: Some(value), .. } => Some((field, value)),
+                            _ => None,
                         }
-                        fits
                     });
-                    if !fits {
-                        return Err(JournalError::Corrupt {
-                            what: format!("two leases of {name:?} that exclude each other"),
-                        });
-                    }
-                    self.lock_stats.lease_restored();
-                    if let Some(session) = session {
-                        // If its session is over, the first sweep frees it.
-                        self.sessions.attach(session, &name, MemberKind::Lease);
-                    }
-                    if let Some(session) = counted_by {
-                        self.sessions.count(session, &name, true);
-                    }
+                    let value = Value::restore(stored.kind, elements);
+                    self.restore_value(table, *stored, value, now)?;
                 }
                 other => return Err(JournalError::Corrupt { what: format!("not a state: {other:?}") }),
             }
         }
+        Ok(())
+    }
+
+    fn restore_lease(&self, table: &Table, stored: StoredLease, now: Timestamp) -> Result<(), JournalError> {
+        let StoredLease { name, mut lease } = stored;
+        lease.deadline = lease.deadline.min(now.after(lease.effective_ttl));
+        let (session, counted_by) = (lease.session(), lease.counted_by());
+        if let Some(account) = lease.account() {
+            self.quotas.add(account);
+        }
+        let fits = self.restore_into(table, &name, now, |content| {
+            let Content::Lock(slot) = content else { return false };
+            let mixes = slot.newest().is_none_or(|held| held.mode.mixes_with(lease.mode));
+            let fits = mixes && slot.lease_of(&lease.owner).is_none();
+            if fits {
+                slot.restore(lease);
+            }
+            fits
+        });
+        if !fits {
+            return Err(corrupt(format!("two leases of {name:?} that exclude each other, or a value")));
+        }
+        self.lock_stats.lease_restored();
+        if let Some(session) = session {
+            // If its session is over, the first sweep frees it.
+            self.sessions.attach(session, &name, MemberKind::Lease);
+        }
+        if let Some(session) = counted_by {
+            self.sessions.count(session, &name, true);
+        }
+        Ok(())
+    }
+
+    fn restore_value(
+        &self,
+        table: &Table,
+        stored: StoredValue,
+        value: Result<Value, Malformed>,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let StoredValue { id, token, name, ttl, deadline, .. } = stored;
+        let value = value.map_err(|why| corrupt(format!("{name:?}: {why}")))?;
+        if value.is_empty() {
+            return Err(corrupt(format!("{name:?}: a value without elements")));
+        }
+        let deadline = deadline.min(now.after(ttl));
+        let keyed = Box::new(KeyedValue { name, id, token, ttl, deadline, value });
+        let (name, bytes) = (keyed.name.clone(), keyed.bytes());
+        let fits = self.restore_into(table, &name, now, |content| {
+            let fits = content.is_vacant();
+            if fits {
+                *content = Content::Value(keyed);
+            }
+            fits
+        });
+        if !fits {
+            return Err(corrupt(format!("{name:?}: a value and something else")));
+        }
+        self.value_stats.added(bytes);
         Ok(())
     }
 
@@ -121,13 +176,13 @@ impl Core {
         table: &Table,
         name: &LockName,
         now: Timestamp,
-        work: impl FnOnce(&mut Slot) -> R,
+        work: impl FnOnce(&mut Content) -> R,
     ) -> R {
-        table.with_slot(self.hash.of(name), name, |mut guarded| {
-            let was_held = guarded.slot.newest().is_some();
-            let result = work(guarded.slot);
-            self.lock_stats.key_changed(name.database(), was_held, guarded.slot.newest().is_some());
-            self.deadlines.rearm(&mut guarded, now);
+        table.with_key(self.hash.of(name), name, |mut key| {
+            let existed = key.content.exists();
+            let result = work(key.content);
+            self.lock_stats.key_changed(name.database(), existed, key.content.exists());
+            self.deadlines.rearm(&mut key, now);
             result
         })
     }
@@ -139,17 +194,31 @@ impl Core {
             backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
         // Writing must work again, too.
         backend.commit(&[Record::TokensReserved(self.tokens.reserved())])?;
-        let mut table = self.write();
+        let mut table = self.table.close_in_time(self.clock.now());
         let mut fresh = Table::new(epoch);
         self.restore(&mut fresh, found, loaded.tokens_reserved)?;
         self.tokens.after_failure();
-        *table = fresh;
+        let stale = std::mem::replace(&mut *table, fresh);
         self.epoch.store(epoch, Ordering::Release);
         drop(table);
+        drop(stale);
         self.watches.all_changed();
         self.sessions.has_orphans.store(true, Ordering::Release);
         Ok(())
     }
+}
+
+fn corrupt(what: String) -> JournalError {
+    JournalError::Corrupt { what }
+}
+
+/// Fails if a token that exists was never reserved.
+fn is_issued(token: FencingToken, tokens_reserved: i64) -> Result<(), JournalError> {
+    if token.get() > tokens_reserved {
+        let token = token.get();
+        return Err(corrupt(format!("token {token} exists, and none above {tokens_reserved} was issued")));
+    }
+    Ok(())
 }
 
 impl Recover for Arc<Core> {

@@ -12,12 +12,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_utils::sync::ShardedLockWriteGuard;
-
 use super::apply::Retry;
 use super::blocking::Blocked;
-use super::keyspace::Table;
-use super::{Engine, Unavailable};
+use super::keyspace::{Alone, ClosedSince, Table};
+use super::values::KeyWork;
+use super::{BUSY_AFTER_MS, Engine, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
 use crate::lock::{ENDS_PER_STEP, Op, Outcome, Request, Slot};
@@ -28,6 +27,9 @@ pub struct Txn<'a> {
     seen: Cell<Seen>,
     /// Leases and waiters that its operations have changed, what they freed first included.
     work: Cell<usize>,
+    /// It has been behind the gate of the table: from then on it waits as long as the gate is closed, since
+    /// what it has done already must not be done again.
+    has_entered: Cell<bool>,
     /// `None`: each operation takes the shared side of the table and reads the clock.
     exclusive: Option<Exclusive<'a>>,
 }
@@ -49,11 +51,11 @@ pub enum AnyTxn<'a> {
 }
 
 struct Exclusive<'a> {
-    /// Ends before the table is unlocked, the field below: everything is appended under a guard of the table, so
-    /// the group has the records of this transaction and none of others, and no other transaction finds the
-    /// commits held up.
+    /// Ends before the table is opened, the field below: everything is appended under a guard of the
+    /// table, so the group has the records of this transaction and none of others, and no other
+    /// transaction finds the commits held up.
     _one_commit: CommitGroup<'a>,
-    table: ShardedLockWriteGuard<'a, Table>,
+    table: Alone<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
 }
@@ -85,19 +87,51 @@ impl Engine {
         self.resume_txn(Seen { epoch, seq: Seq::default() })
     }
 
-    /// Begins a transaction that has seen what an earlier one of the same request saw.
-    pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
-        SharedTxn(Txn { engine: self, seen: Cell::new(seen), work: Cell::new(0), exclusive: None })
+    /// Begins a transaction that waits as long as another one keeps all others out. For threads that may be
+    /// kept busy.
+    pub(super) fn patient_txn(self: &Arc<Self>) -> SharedTxn<'_> {
+        let txn = self.txn();
+        txn.0.has_entered.set(true);
+        txn
     }
 
-    /// Begins a transaction that keeps all others out. Deadlocks on a thread that is in an exclusive one already.
+    /// Begins a transaction that has seen what an earlier one of the same request saw.
+    pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
+        let (seen, work, has_entered) = (Cell::new(seen), Cell::new(0), Cell::new(false));
+        SharedTxn(Txn { engine: self, seen, work, has_entered, exclusive: None })
+    }
+
+    /// Begins a transaction that keeps all others out. Fails if another one does so for long.
+    fn close_gate(self: &Arc<Self>) -> Result<ExclusiveTxn<'_>, Unavailable> {
+        let table = self.core.table.close(self.core.clock.now());
+        table.map(|table| self.exclusive_txn_on(table)).map_err(|closed| self.unavailable_since(closed))
+    }
+
+    /// Begins a transaction that keeps all others out, however long it has to wait for another one.
+    /// Deadlocks on a thread that is in one already.
     pub(super) fn exclusive_txn(self: &Arc<Self>) -> ExclusiveTxn<'_> {
-        let table = self.core.write();
+        self.exclusive_txn_on(self.core.table.close_in_time(self.core.clock.now()))
+    }
+
+    fn exclusive_txn_on<'a>(self: &'a Arc<Self>, table: Alone<'a, Table>) -> ExclusiveTxn<'a> {
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
         let exclusive = Exclusive { _one_commit: self.one_commit(), table, now, wall_millis };
-        ExclusiveTxn(Txn { engine: self, seen, work: Cell::new(0), exclusive: Some(exclusive) })
+        let (work, has_entered) = (Cell::new(0), Cell::new(true));
+        ExclusiveTxn(Txn { engine: self, seen, work, has_entered, exclusive: Some(exclusive) })
+    }
+
+    /// Why nothing can be done while the gate of the table is closed.
+    #[cold]
+    fn unavailable_since(&self, closed: ClosedSince) -> Unavailable {
+        let ClosedSince(since) = closed;
+        match self.check_up() {
+            // The table is being rebuilt.
+            Err(down) => down,
+            Ok(()) if self.core.clock.now().millis_since(since) < BUSY_AFTER_MS => Unavailable::Unsettled,
+            Ok(()) => Unavailable::Busy,
+        }
     }
 }
 
@@ -137,22 +171,30 @@ impl SharedTxn<'_> {
         self.0.seen.get()
     }
 
-    /// Runs `work`, which uses the locks `names`, in an exclusive transaction; what it sees counts as seen by this
-    /// one, too. Fails if the state was rebuilt since this transaction saw it.
+    /// Runs `work`, which uses the keys `names`, in an exclusive transaction; what it sees counts as
+    /// seen by this one, too. Fails, without having run it, if the state was rebuilt since this
+    /// transaction saw it, or if another transaction keeps all others out for long.
     ///
-    /// What has ended of these locks is freed before. Fails with [`Unavailable::Unsettled`], without having run
-    /// `work`, if that is so much that others must be served in between.
+    /// What has ended of these keys is freed before. Fails with [`Unavailable::Unsettled`], without
+    /// having run `work`, if that is so much that others must be served in between.
     pub fn exclusively<R>(
         &self,
         names: &[LockName],
         work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
     ) -> Result<R, Unavailable> {
         self.free_all_ended(names)?;
-        let exclusive = self.engine.exclusive_txn();
+        let had_entered = self.has_entered.replace(true);
+        let exclusive = match had_entered {
+            true => self.engine.exclusive_txn(),
+            false => self.engine.close_gate().inspect_err(|_| self.has_entered.set(false))?,
+        };
         self.enter(exclusive.seen.get().epoch)?;
         // Little has ended since, unless much ended at once.
         let freed = exclusive.free_all_ended(names);
         let result = freed.map(|()| work(&exclusive));
+        if result.is_err() {
+            self.has_entered.set(had_entered);
+        }
         self.observe(exclusive.seen.get().seq);
         self.count_work(exclusive.work());
         result
@@ -224,9 +266,14 @@ impl<'a> Txn<'a> {
     fn free_all_ended(&self, names: &[LockName]) -> Result<(), Unavailable> {
         let before = self.work();
         for name in names {
-            if self.peek(name, |_| ())?.is_none() {
-                self.free_in_steps(name, STEPS_PER_TURN)?;
-            }
+            // This is no part of the request, which may still be refused.
+            let had_entered = self.has_entered.get();
+            let freed = match self.peek(name, |_| ()) {
+                Ok(None) => self.free_in_steps(name, STEPS_PER_TURN),
+                peeked => peeked.map(drop),
+            };
+            self.has_entered.set(had_entered);
+            freed?;
             if self.work() - before > ENDS_PER_STEP {
                 return Err(Unavailable::Unsettled);
             }
@@ -244,35 +291,43 @@ impl<'a> Txn<'a> {
         op: &Op,
         inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
-        let (result, seq) = self.submit_in_steps(name, op, inspect, steps).map_err(|why| self.refuse(why))?;
+        let done = self.in_steps(name, |key| key.run(op, &inspect));
+        let (result, seq) = done.map_err(|why| self.refuse(why))?;
         self.observe(seq);
         Ok(result)
     }
 
-    /// Frees what has ended of a lock, in at most `steps` steps. Fails with [`Unavailable::Unsettled`] if more is left.
+    /// Frees what has ended of a key, in at most `steps` steps. Fails with
+    /// [`Unavailable::Unsettled`] if more is left.
     pub(super) fn free_in_steps(&self, name: &LockName, steps: usize) -> Result<(), Unavailable> {
-        let ((), seq) = self.submit_in_steps(name, &Op::Inspect, |_, _, _| (), steps)?;
+        let ((), seq) = self.in_at_most(steps, name, |key| key.free_ended())?;
         self.observe(seq);
         Ok(())
     }
 
-    fn submit_in_steps<R>(
+    /// Runs `work` on a key, again as long as more has to be freed first, but not longer than a turn.
+    pub(super) fn in_steps<R>(
         &self,
         name: &LockName,
-        op: &Op,
-        inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
+        work: impl FnMut(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
+    ) -> Result<(R, Seq), Unavailable> {
+        let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
+        self.in_at_most(steps, name, work)
+    }
+
+    fn in_at_most<R>(
+        &self,
         steps: usize,
+        name: &LockName,
+        mut work: impl FnMut(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
-        let run = |table: &Table| {
+        let mut step = |table: &Table| {
             self.enter(table.epoch)?;
-            let (result, changed) = self.engine.run_in(table, name, op, instant, &inspect);
-            self.count_work(changed);
-            result
+            self.engine.under_guard(table, name, instant, &self.work, &mut work)
         };
         for _ in 0..steps {
-            match self.with_table(run) {
+            match self.with_table(&mut step)? {
                 // Due leases that are not swept yet no longer count.
                 Err(Retry::AfterExpiry) if self.exclusive.is_some() => return Err(Unavailable::AccountMax),
                 Err(Retry::AfterExpiry) => self.engine.expire_some(),
@@ -284,11 +339,20 @@ impl<'a> Txn<'a> {
         Err(Unavailable::Unsettled)
     }
 
-    pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> R {
-        match &self.exclusive {
-            Some(exclusive) => work(&exclusive.table),
-            None => work(&self.engine.core.read()),
+    /// Runs `work` on the table. Fails if a transaction keeps all others out for long and nothing was done in
+    /// this one before.
+    pub(super) fn with_table<R>(&self, work: impl FnOnce(&Table) -> R) -> Result<R, Unavailable> {
+        if let Some(exclusive) = &self.exclusive {
+            return Ok(work(&exclusive.table));
         }
+        let gate = &self.engine.core.table;
+        let table = match gate.enter() {
+            Ok(table) => table,
+            Err(_) if self.has_entered.get() => gate.enter_in_time(),
+            Err(closed) => return Err(self.engine.unavailable_since(closed)),
+        };
+        self.has_entered.set(true);
+        Ok(work(&table))
     }
 
     /// [`Txn::with_table`], in one state of the table with what was seen before.
@@ -299,7 +363,7 @@ impl<'a> Txn<'a> {
         self.with_table(|table| {
             self.enter(table.epoch)?;
             work(table)
-        })
+        })?
     }
 
     /// Makes sure that what was seen so far is part of the table of this epoch. A rebuild keeps what is durable
@@ -335,7 +399,7 @@ impl<'a> Txn<'a> {
     /// failure of the journal if the state it is about was rebuilt meanwhile.
     pub(super) fn refuse(&self, why: Unavailable) -> Unavailable {
         match why {
-            Unavailable::Journal(_) | Unavailable::Unsettled => why,
+            Unavailable::Journal(_) | Unavailable::Unsettled | Unavailable::Busy => why,
             _ => self.observe_all().err().unwrap_or(why),
         }
     }
@@ -348,6 +412,6 @@ impl<'a> Txn<'a> {
                 Ok(())
             }
             false => Err(Unavailable::Journal(JournalError::rebuilt())),
-        })
+        })?
     }
 }

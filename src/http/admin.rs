@@ -1,6 +1,6 @@
 //! `/health`, `/status`, `/metrics`, `/admin/…`, `/openapi.yaml`, `/docs`: the server itself.
 //!
-//! Guarantees: nothing here changes anything. Not here: locks one by one.
+//! Guarantees: these routes change nothing. Not here: routes of single locks.
 
 use std::sync::Arc;
 
@@ -188,7 +188,7 @@ struct HeldSnapshot {
     deadline: Timestamp,
 }
 
-/// Who holds it, as far as that is no secret: a user, or a Redis client's name or address.
+/// The public name of the holder: a user, or a Redis client's name or address.
 fn holder(lease: &Lease) -> String {
     let origin = lease.origin.as_deref();
     let client =
@@ -243,7 +243,7 @@ mod tests {
     use crate::http::router::ROUTES;
 
     #[test]
-    fn the_document_describes_the_routes_there_are() {
+    fn the_document_describes_all_routes() {
         let mut described = BTreeSet::new();
         let mut path = "";
         let paths = OPENAPI.split("\npaths:\n").nth(1).expect("paths");

@@ -1,8 +1,9 @@
 //! Request bodies.
 //!
-//! Guarantees: bounded in bytes and in time, one by one and in all for each caller, and refused in the contract's order:
-//! media type 415, size 413, syntax 400, shape 422, then credentials 401. A refusal names the field or the position.
-//! Fields that no route knows are ignored, and named to the client. Not here: what the values mean.
+//! Guarantees: a body is bounded in bytes and in time, and so are all bodies of one caller. Checks
+//! follow the contract's order: media type 415, size 413, syntax 400, shape 422, then credentials
+//! 401. A refusal names the field or the position. Unknown fields are ignored; the response names
+//! them. Not here: what the values mean.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +26,12 @@ use super::{HttpState, names};
 const BODY_BYTES_MAX: usize = 2 << 20;
 /// How long a body may take in all.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
-/// What every connection may hold of a body without a charge, in bytes: more than any sensible request has.
+/// Bytes of a body that are not charged; more than an ordinary request has.
 const BODY_BYTES_FREE: usize = 8 << 10;
-/// Bytes of bodies beyond that which one user may have in flight, and all who have no credentials together.
+/// Budget for longer bodies, in bytes: of each user, and of all callers without credentials
+/// together.
 const BODIES_BYTES_MAX: usize = 16 << 20;
-/// Longer bodies are read beside the threads that serve requests, in bytes.
+/// Longer bodies, in bytes, are parsed on the threads for blocking work.
 const PARSE_INLINE_MAX: usize = 64 << 10;
 
 const _: () = assert!(BODY_BYTES_FREE <= PARSE_INLINE_MAX && PARSE_INLINE_MAX <= BODY_BYTES_MAX);
@@ -39,13 +41,13 @@ const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-octostore-ignored-
 /// Names of ignored fields that a response lists.
 const IGNORED_SHOWN_MAX: usize = 8;
 
-/// What one caller may have in flight.
+/// The budget of one caller for bodies in flight.
 pub(super) fn budget() -> Budget {
     Budget::new(BODIES_BYTES_MAX)
 }
 
-/// A body that was read, and who sent it.
-pub(super) struct Asked<T> {
+/// A parsed body and its sender.
+pub(super) struct Parsed<T> {
     pub(super) body: T,
     pub(super) user: Arc<User>,
     pub(super) ignored: Ignored,
@@ -55,7 +57,7 @@ pub(super) struct Asked<T> {
 pub(super) struct Ignored(Option<HeaderValue>);
 
 impl Ignored {
-    /// Names them in a response.
+    /// Names the fields in a response.
     pub(super) fn name_in(self, response: Result<Response, ApiError>) -> Response {
         let mut response = response.into_response();
         if let Some(names) = self.0 {
@@ -65,19 +67,19 @@ impl Ignored {
     }
 }
 
-/// Reads a JSON object, and only then refuses a caller without credentials. What is held of the body meanwhile is charged to
-/// the caller: users to themselves, everybody else to one budget.
+/// Reads a JSON object, and only then refuses a caller without credentials. The bytes of the body
+/// are charged to the budget of the user, or to the one that all other callers share.
 pub(super) async fn read<T: Fields>(
     state: &HttpState,
     parts: &Parts,
     body: Body,
-) -> Result<Asked<T>, ApiError> {
+) -> Result<Parsed<T>, ApiError> {
     if !is_json(parts) {
         let reason = "header content-type must be application/json or application/<name>+json";
         return Err(ApiError::malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
     }
     let user = state.users.authenticate(&parts.headers);
-    let mut charge = user.as_ref().map_or(&state.strangers, |user| &user.bodies).charge();
+    let mut charge = user.as_ref().map_or(&state.anonymous, |user| &user.bodies).charge();
     let bytes =
         tokio::time::timeout(BODY_TIME_MAX, collect(body, &mut charge)).await.unwrap_or_else(|_| {
             let reason = format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs());
@@ -91,7 +93,7 @@ pub(super) async fn read<T: Fields>(
     };
     drop(charge);
     let (body, ignored) = parsed?;
-    Ok(Asked { body, user: user?, ignored: Ignored(header_value(&ignored)) })
+    Ok(Parsed { body, user: user?, ignored: Ignored(header_value(&ignored)) })
 }
 
 fn bad_request(reason: &str) -> ApiError {
@@ -103,7 +105,7 @@ fn parse<T: Fields>(bytes: &[u8]) -> Result<(T, Vec<String>), ApiError> {
         .map_err(|error| bad_request(&format!("the body is not UTF-8 (byte {})", error.valid_up_to() + 1)))?;
     let bad_syntax = |error: serde_json::Error| match text.trim_ascii().is_empty() {
         true => bad_request("the body is empty and must be a JSON object"),
-        // What these errors say repeats nothing of the body.
+        // These errors do not repeat the body.
         false => bad_request(&format!("the body is not JSON: {error}")),
     };
     let bad_shape = |reason: &str| ApiError::malformed(StatusCode::UNPROCESSABLE_ENTITY, reason);
@@ -127,7 +129,7 @@ fn header_value(ignored: &[String]) -> Option<HeaderValue> {
         return None;
     }
     let listed = ignored.iter().take(IGNORED_SHOWN_MAX).map(|name| names::header_safe(name));
-    // No name has an asterisk in it once it is encoded.
+    // An encoded name has no asterisk.
     let more = (ignored.len() > IGNORED_SHOWN_MAX).then(|| "*".to_owned());
     let text = listed.chain(more).collect::<Vec<_>>().join(", ");
     tracing::debug!(fields = %text, "a request has fields that are not known and were ignored");
@@ -174,11 +176,11 @@ async fn collect(mut body: Body, charge: &mut Charge<'_>) -> Result<Vec<u8>, Api
     Ok(bytes)
 }
 
-/// An answer in JSON.
+/// A response in JSON.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text).into_response(),
-        // Only a bug makes an answer that JSON cannot hold.
+        // Responses have no value that JSON cannot represent.
         Err(_) => ApiError::internal().into_response(),
     }
 }
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn json_goes_by_several_names() {
+    fn json_has_several_media_types() {
         for (media, expected) in [
             (Some("application/json"), true),
             (Some("APPLICATION/JSON; charset=latin1"), true),

@@ -1,11 +1,11 @@
-//! How many bytes of request bodies are held at once, for one caller.
+//! A budget for the request bodies of one caller.
 //!
-//! Guarantees: what is held never exceeds the budget, and all of it comes back when its [`Charge`] is dropped. Not here:
-//! waiting; a caller whose budget is spent is refused.
+//! Guarantees: the charges never exceed the budget, and dropping a [`Charge`] returns all of it.
+//! Not here: waiting; a caller whose budget is spent is refused.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The bytes that one caller may still have held.
+/// The bytes that are left of a budget.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: AtomicUsize,
@@ -16,13 +16,13 @@ impl Budget {
         Budget { left: AtomicUsize::new(bytes) }
     }
 
-    /// A charge of nothing yet.
+    /// A charge of 0 bytes.
     pub(super) fn charge(&self) -> Charge<'_> {
         Charge { budget: self, bytes: 0 }
     }
 }
 
-/// Bytes of a budget in use.
+/// Bytes of a budget that are in use.
 #[derive(Debug)]
 pub(super) struct Charge<'a> {
     budget: &'a Budget,
@@ -30,7 +30,8 @@ pub(super) struct Charge<'a> {
 }
 
 impl Charge<'_> {
-    /// Raises the charge to `bytes`; fails, and leaves it as it is, if the budget has not as many left.
+    /// Raises the charge to `bytes`. Fails without a change if the budget does not have enough
+    /// left.
     pub(super) fn raise_to(&mut self, bytes: usize) -> Result<(), Spent> {
         let more = bytes.saturating_sub(self.bytes);
         let take = |left: usize| left.checked_sub(more);
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_spent_to_the_byte_and_comes_back() {
+    fn a_budget_can_be_spent_to_the_byte_and_is_returned() {
         let budget = Budget::new(10);
         let (mut one, mut two) = (budget.charge(), budget.charge());
         assert_eq!(one.raise_to(4), Ok(()));

@@ -1,8 +1,8 @@
 //! Errors in the contract's shape.
 //!
-//! Guarantees: every `code` and `error` label comes from here; `details` name what is wrong (a header, a field, a byte
-//! offset) and never repeat a value that a client sent; 5xx say no more than their label. Not here: the id of the
-//! request, which the router adds.
+//! Guarantees: every `code` and `error` label comes from here; `details` name what is wrong (a
+//! header, a field, a byte offset) and never repeat a value that a client sent; those of 5xx are
+//! only the label. Not here: the id of the request, which the router adds.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::engine::Unavailable;
 
-/// What clients switch on.
+/// The codes on which clients switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Code {
@@ -29,7 +29,7 @@ pub(super) enum Code {
     InternalError,
 }
 
-/// Why a request got nothing.
+/// Why a request failed.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -77,18 +77,19 @@ impl ApiError {
         ApiError::because(StatusCode::FORBIDDEN, Code::Forbidden, "Forbidden", reason)
     }
 
-    pub(super) fn lock_limit(most: u64) -> ApiError {
+    pub(super) fn lock_limit(max: u64) -> ApiError {
         let label = "Lock limit exceeded";
-        let details = format!("{label} (maximum {most} per user)");
+        let details = format!("{label} (maximum {max} per user)");
         ApiError::new(StatusCode::FORBIDDEN, Code::LockLimitExceeded, label, details)
     }
 
-    /// A value that makes no sense.
+    /// An invalid value.
     pub(super) fn invalid(reason: &str) -> ApiError {
         ApiError::because(StatusCode::BAD_REQUEST, Code::InvalidInput, "Invalid input", reason)
     }
 
-    /// A request that is refused before its route sees it: its head, path, query, media type, size or JSON.
+    /// A request that is refused before its route runs: its head, path, query, media type, size or
+    /// JSON.
     pub(super) fn malformed(status: StatusCode, reason: &str) -> ApiError {
         ApiError::because(status, Code::InvalidInput, "Invalid input", reason)
     }
@@ -116,7 +117,7 @@ impl ApiError {
         ApiError::new(StatusCode::GONE, Code::SessionExpired, label, label)
     }
 
-    /// Somebody holds the lock, but not under this lease.
+    /// The lock is held under another lease.
     pub(super) fn other_lease() -> ApiError {
         let label = "Lease is not current";
         ApiError::new(StatusCode::BAD_REQUEST, Code::LeaseNotCurrent, label, "Invalid lease ID")
@@ -134,13 +135,13 @@ impl ApiError {
         ApiError { retry_after_s: Some(1), ..full }
     }
 
-    /// Every connection that the server may have is in use.
+    /// The limit of connections is reached.
     pub(super) fn no_connection() -> ApiError {
-        let full = ApiError::no_capacity("as many connections are open as --connections-max allows");
+        let full = ApiError::no_capacity("connection limit reached (--connections-max)");
         ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..full }
     }
 
-    /// The caller's requests hold as many bytes as they may.
+    /// The caller's budget for bodies is spent.
     pub(super) fn too_many_bodies() -> ApiError {
         let label = "Rate limit exceeded";
         let details = format!("{label}: too many large bodies are in flight; retry in 1 seconds");
@@ -171,21 +172,30 @@ impl ApiError {
 impl From<Unavailable> for ApiError {
     fn from(unavailable: Unavailable) -> ApiError {
         match unavailable {
-            // What is unsettled is asked again before it comes to this.
-            Unavailable::Journal(_) | Unavailable::TokensExhausted | Unavailable::Unsettled => {
-                ApiError::internal()
+            // Unsettled transactions are retried before this, and so are those that found the server busy.
+            Unavailable::Journal(_)
+            | Unavailable::TokensExhausted
+            | Unavailable::Unsettled
+            | Unavailable::Busy => ApiError::internal(),
+            Unavailable::LocksMax => ApiError::no_capacity("lock limit reached (--locks-max)"),
+            Unavailable::WaitersMax => {
+                ApiError::no_capacity("queue limit of this lock reached (--waiters-per-lock-max)")
             }
-            Unavailable::LocksMax => ApiError::no_capacity("as many locks are held as may be"),
-            Unavailable::WaitersMax => ApiError::no_capacity("as many requests wait for this lock as may"),
-            Unavailable::SessionsMax => ApiError::no_capacity("as many sessions are open as may be"),
-            Unavailable::AccountMax => ApiError::no_capacity("as many locks are held by this user as may be"),
+            Unavailable::SessionsMax => ApiError::no_capacity("session limit reached (--sessions-max)"),
+            Unavailable::AccountMax => {
+                ApiError::no_capacity("lock limit of this user reached (--http-locks-per-user-max)")
+            }
             Unavailable::NoSession => ApiError::no_session(),
+            Unavailable::WrongType => ApiError::invalid_name("a value that is not a lock has this name"),
+            Unavailable::ValuesBytesMax | Unavailable::ValueElementsMax => {
+                ApiError::no_capacity("limit of values reached (--values-bytes-max, --value-elements-max)")
+            }
         }
     }
 }
 
 impl IntoResponse for ApiError {
-    /// Without a body: the router knows the request's id.
+    /// The body follows in the router, which knows the request's id.
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
@@ -215,7 +225,7 @@ mod tests {
     const _: () = assert!(CODES.len() == Code::InternalError as usize + 1);
 
     #[test]
-    fn the_document_lists_the_codes_there_are() {
+    fn the_document_lists_all_codes() {
         let document = include_str!("openapi.yaml");
         let list = document.split("\n        code:\n").nth(1).and_then(|rest| rest.split("enum:\n").nth(1));
         let lines = list.expect("the codes").lines().map_while(|line| line.trim_start().strip_prefix("- "));

@@ -1,7 +1,7 @@
 //! The fields of JSON objects.
 //!
-//! Guarantees: what is said of a body that does not fit names a field of the route's own, or a position; nothing that a
-//! client sent is repeated. Not here: bytes, and what the values mean.
+//! Guarantees: the error for a body of the wrong shape names a field of the route, or a position,
+//! and repeats nothing that a client sent. Not here: reading bytes, and what the values mean.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use serde_json::de::Read;
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
-    /// What its value is, after "must be".
+    /// Describes its value, after "must be".
     pub(super) what: &'static str,
     pub(super) is_required: bool,
 }
@@ -28,18 +28,18 @@ impl Field {
     }
 }
 
-/// An object that a route takes.
+/// A JSON object that is the body of a request.
 pub(super) trait Fields: DeserializeOwned + Send + 'static {
     /// Every field that it reads.
     const FIELDS: &'static [Field];
 }
 
-/// An integer of 32 bits, as refusals describe it.
+/// The description of an integer that is clamped to its range.
 pub(super) const U32: &str = "an integer from 0 to 4294967295";
 
 /// Fields of one object.
 const FIELDS_MAX: usize = 8;
-/// Unknown fields that are kept by name.
+/// Number of unknown fields whose names are kept.
 const UNKNOWN_MAX: usize = 9;
 /// Characters kept of the name of an unknown field.
 const UNKNOWN_CHARS_MAX: usize = 32;
@@ -67,7 +67,8 @@ impl Keys {
         Keys { fields, counts: [0; FIELDS_MAX], last: None, unknown: Vec::new() }
     }
 
-    /// The names of fields that are not known, at most [`UNKNOWN_MAX`], each cut to [`UNKNOWN_CHARS_MAX`].
+    /// The names of fields that are not known, at most [`UNKNOWN_MAX`], each cut to
+    /// [`UNKNOWN_CHARS_MAX`].
     pub(super) fn into_unknown(self) -> Vec<String> {
         self.unknown
     }
@@ -108,7 +109,7 @@ impl<'de> Visitor<'de> for &mut Keys {
     }
 }
 
-/// Notes one key.
+/// Records one key.
 struct Key<'a>(&'a mut Keys);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -137,14 +138,14 @@ pub(super) fn check_syntax(text: &str) -> Result<(), Error> {
     serde_json::from_str::<IgnoredAny>(text).map(|_| ())
 }
 
-/// What is wrong with an object that could not be read into its type.
+/// Describes why an object was not read into its type.
 pub(super) fn explain(text: &str, fields: &'static [Field], keys: &Keys, error: &Error) -> String {
     let position = format!("(line {}, column {})", error.line(), error.column());
     let missing = fields.iter().zip(&keys.counts).find(|(field, count)| field.is_required && **count == 0);
     if let Some((field, _)) = missing {
         return format!("field {} is missing", field.name);
     }
-    // The last key up to the error is that of the value at fault. What is cut off there is no JSON.
+    // The last key before the error belongs to the wrong value. The text up to there is not JSON.
     let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
     let end = (before + error.column()).min(text.len());
     let mut read = Keys::none(fields);
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named_and_not_repeated() {
+    fn a_wrong_field_is_named_and_its_value_is_not_repeated() {
         for (text, expected) in [
             ("{}", "field id is missing"),
             ("{\"secret\":1}", "field id is missing"),
@@ -193,10 +194,10 @@ mod tests {
         }
     }
 
-    /// Learns which fields a type reads, and gives it none.
-    struct Asked(&'static [&'static str]);
+    /// Records the fields that a type reads, and supplies none.
+    struct FieldsRead(&'static [&'static str]);
 
-    impl<'de> Deserializer<'de> for &mut Asked {
+    impl<'de> Deserializer<'de> for &mut FieldsRead {
         type Error = serde::de::value::Error;
 
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
@@ -222,9 +223,9 @@ mod tests {
     #[test]
     fn the_fields_that_routes_declare_are_those_that_they_read() {
         fn check<T: Fields>() {
-            let mut asked = Asked(&[]);
-            assert!(T::deserialize(&mut asked).is_err());
-            assert_eq!(T::FIELDS.iter().map(|field| field.name).collect::<Vec<_>>(), asked.0);
+            let mut fields_read = FieldsRead(&[]);
+            assert!(T::deserialize(&mut fields_read).is_err());
+            assert_eq!(T::FIELDS.iter().map(|field| field.name).collect::<Vec<_>>(), fields_read.0);
         }
         check::<crate::http::locks::Acquire>();
         check::<crate::http::locks::Renew>();

@@ -1,7 +1,8 @@
 //! Request heads that cannot be read.
 //!
-//! Guarantees: the refusal names the byte, the header or the limit that is at fault, and repeats nothing of the request
-//! but the name of a header. Not here: reading heads, which hyper does; this looks at one again after hyper has refused it.
+//! Guarantees: the refusal names the byte, the header or the limit at fault, and repeats nothing of
+//! the request except the name of a header. Not here: reading heads, which hyper does. This module
+//! parses a head again after hyper has refused it.
 
 use axum::http::StatusCode;
 
@@ -21,7 +22,7 @@ pub(super) enum Fault<'a> {
     TooLarge,
     /// It did not arrive in time.
     TooSlow,
-    /// Another fault, in hyper's words, which repeat nothing of the request.
+    /// Another fault, in hyper's words. They repeat nothing of the request.
     Malformed(&'a str),
 }
 
@@ -133,7 +134,7 @@ fn line(head: &[u8], at: usize) -> Option<(&[u8], usize)> {
     Some((text.strip_suffix(b"\r").unwrap_or(text), at + length + 1))
 }
 
-/// How many bytes at the beginning are of the kind that methods and names of headers consist of.
+/// Length of the token at the start: methods and header names are tokens.
 fn token(text: &[u8]) -> usize {
     let is_token = |byte: &&u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     text.iter().take_while(is_token).count()
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_and_every_byte_of_a_head_is_looked_at_without_a_panic() {
+    fn no_prefix_and_no_byte_of_a_head_causes_a_panic() {
         let head = b"\r\nPOST /locks/a HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n";
         for length in 0..head.len() {
             locate(&head[..length]);

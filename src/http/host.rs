@@ -1,8 +1,8 @@
 //! Which host a request is meant for.
 //!
-//! Guarantees: every request of HTTP/1.1 names one host, in a form that a host has; where nobody needs credentials that
-//! host is this machine, on every path, so that a page in a browser that had its own name resolved to it reads nothing.
-//! Not here: credentials.
+//! Guarantees: every HTTP/1.1 request names one well-formed host. Where no credentials are needed,
+//! that host must be this machine, on every path. So a web page whose name resolves to this machine
+//! reads nothing. Not here: credentials.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, Version, header};
@@ -31,7 +31,7 @@ pub(super) fn check(request: &Request, must_be_local: bool) -> Result<(), ApiErr
     Ok(())
 }
 
-/// Whether RFC 3986 has this byte in a host, or between host and port.
+/// Whether RFC 3986 allows this byte in a host, or between host and port.
 fn is_of_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }

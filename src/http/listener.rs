@@ -1,9 +1,10 @@
 //! Accepts connections.
 //!
-//! Guarantees: at most `connections_max` at once; a request's head is bounded in bytes and time; a reader that takes nothing
-//! of its answers for too long is cut off; a client that is still sending when its connection ends can read the last answer;
-//! every refusal has the contract's shape, those of heads that hyper cannot read included; on shutdown requests are finished
-//! and streams end. Not here: requests.
+//! Guarantees: at most `connections_max` at once; a request's head is bounded in bytes and time; a
+//! client that reads none of a response for too long is disconnected; a client that is still
+//! sending when its connection ends can read the last response; every refusal has the contract's
+//! shape, also where hyper cannot parse the head; on shutdown requests are completed and streams
+//! end. Not here: requests.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,16 +36,16 @@ use crate::net::{self, AcceptLimits, Listeners, Protocol, Stream};
 
 /// How long a connection may be idle, or take for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
-/// How long connections get to end on shutdown: enough for commits under way. Clients that have sent
-/// half a request must not keep the server running until a supervisor kills it.
+/// How long connections get to end on shutdown: enough for commits under way. Clients that have
+/// sent half a request must not keep the server running until a supervisor kills it.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// By which the answers of the router are told from hyper's own.
+/// Distinguishes the responses of the router from hyper's own.
 const REQUEST_ID_LINE: &[u8] = b"\r\nx-request-id: ";
 /// Time between two entries of the history.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long a client that is still sending is listened to when its connection ends, and how much it may send: closing at
-/// once would make its system drop the last answer before the client has read it.
+/// When a connection ends, input is discarded for this time and up to this length. Closing at once
+/// would make the client's system drop the last response before the client has read it.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: usize = 16 << 20;
 /// Refusals at once. Each takes up to [`LINGER_TIME_MAX`].
@@ -67,7 +68,7 @@ pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl F
     }
 }
 
-/// Adds to the history, for ever.
+/// Adds to the history every minute.
 async fn record_minutes(state: &HttpState) {
     let mut minutes = tokio::time::interval_at(Instant::now() + MINUTE, MINUTE);
     loop {
@@ -125,7 +126,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
     }
 }
 
-/// Serves a connection; once the server stops, only to the end of its request.
+/// Serves a connection. Once the server stops, it ends after the current request.
 async fn run(
     stream: TcpStream,
     router: RouterService,
@@ -183,7 +184,7 @@ async fn close_with(stream: &mut Guarded, state: &HttpState, error: ApiError) {
     }
     text.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
     text.extend_from_slice(&body);
-    // A client that is gone needs neither the answer nor the time to read it.
+    // If the client is gone, there is no need to wait for it.
     if stream.stream.write_all(&text).await.is_ok() {
         stream.linger().await;
     }
@@ -191,10 +192,10 @@ async fn close_with(stream: &mut Guarded, state: &HttpState, error: ApiError) {
 
 /// A stream that withholds what hyper answers by itself.
 ///
-/// When hyper cannot parse a head it sends a bare status and ends the connection with an error. Every
-/// response of the router has a request id, and hyper sends a response in whole before it parses the
-/// next head. So a head of status 4xx without a request id, at the start of what is sent between two
-/// flushes, is hyper's own; the listener responds in its place.
+/// When hyper cannot parse a head it sends a bare status and ends the connection with an error.
+/// Every response of the router has a request id, and hyper sends a response in whole before it
+/// parses the next head. So a head of status 4xx without a request id, at the start of what is sent
+/// between two flushes, is hyper's own; the listener responds in its place.
 struct Guarded {
     stream: Stream,
     is_flushed: bool,
@@ -205,7 +206,7 @@ impl Guarded {
         Guarded { stream: Stream::new(stream, stall), is_flushed: true }
     }
 
-    /// Whether to withhold what is about to be sent. `bytes` is its start.
+    /// Whether to withhold output that begins with `bytes`.
     fn withholds(&mut self, bytes: &[u8]) -> bool {
         std::mem::replace(&mut self.is_flushed, false)
             && bytes.starts_with(b"HTTP/1.")
@@ -213,7 +214,8 @@ impl Guarded {
             && !bytes.windows(REQUEST_ID_LINE.len()).any(|window| window == REQUEST_ID_LINE)
     }
 
-    /// Closes the connection slowly, so that a client that is still sending can read the last response.
+    /// Closes the connection slowly, so that a client that is still sending can read the last
+    /// response.
     async fn linger(&mut self) {
         self.stream.linger(LINGER_TIME_MAX, LINGER_BYTES_MAX).await;
     }
@@ -261,7 +263,7 @@ impl AsyncWrite for Guarded {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Does nothing: what is still to be sent, and how the connection is closed, is the listener's to say.
+    /// Does nothing: the listener sends the rest and closes the connection.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,7 +1,7 @@
 //! `/locks`: acquire, renew, release, status, list.
 //!
-//! Guarantees: checks in the contract's order; a refusal that depends on a lock is decided in the same look as the rest.
-//! Not here: the rules of locks.
+//! Guarantees: checks in the contract's order; a refusal that depends on a lock is decided in the
+//! same transaction as the rest. Not here: the rules of locks.
 
 use std::sync::Arc;
 
@@ -12,30 +12,32 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::body::Asked;
+use super::body::Parsed;
 use super::error::ApiError;
-use super::fields::{Field, Fields, U32};
+use super::fields::{Field, Fields};
 use super::users::User;
 use super::{HttpState, body, names, sessions};
-use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
+use crate::domain::{FencingToken, Limits, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::engine::{Scan, Txn, Unavailable};
 use crate::lock::{Delay, Lease, LeaseExtra, Op, Origin, Outcome, Refusal, Slot};
 
 const TTL_S_DEFAULT: u32 = 60;
 const TTL_S_MAX: u32 = 3600;
+const TTL_RANGE: &str = "an integer from 1 to 3600";
 /// Longest metadata, in code points.
 const METADATA_CHARS_MAX: usize = 1024;
 const DELAY_S_MAX: u32 = 30;
+const DELAY_RANGE: &str = "an integer from 0 to 30";
 /// Maximum `retry_after_ms`, so that pollers notice an early release.
 const RETRY_MS_MAX: u64 = 1000;
-/// Locks in one list; clients take no more than a mebibyte anyway.
+/// Locks in one list. Deployed clients accept at most 1 MiB.
 const LIST_MAX: usize = 100_000;
 /// Names and metadata in one list, in bytes.
 const LIST_BYTES_MAX: usize = 32 << 20;
-/// Lists that are made at once.
+/// Lists that are built at once.
 const LISTS_AT_ONCE: usize = 1;
-/// Entries of the table that are looked at under one guard.
-const ENTRIES_PER_LOOK: usize = 256;
+/// Entries of the table that are visited under one guard.
+const ENTRIES_PER_STEP: usize = 256;
 
 #[derive(Deserialize)]
 pub(super) struct Acquire {
@@ -49,11 +51,11 @@ pub(super) struct Acquire {
 
 impl Fields for Acquire {
     const FIELDS: &'static [Field] = &[
-        Field::optional("ttl_seconds", U32),
+        Field::optional("ttl_seconds", TTL_RANGE),
         Field::optional("metadata", "a string"),
         Field::optional("session_id", "a UUID"),
         Field::optional("ephemeral", "true or false"),
-        Field::optional("lock_delay_seconds", U32),
+        Field::optional("lock_delay_seconds", DELAY_RANGE),
         Field::optional("acl", "an object whose acquire is an array of strings"),
     ];
 }
@@ -72,7 +74,7 @@ pub(super) struct Renew {
 
 impl Fields for Renew {
     const FIELDS: &'static [Field] =
-        &[Field::required("lease_id", "a UUID"), Field::optional("ttl_seconds", U32)];
+        &[Field::required("lease_id", "a UUID"), Field::optional("ttl_seconds", TTL_RANGE)];
 }
 
 #[derive(Deserialize)]
@@ -114,7 +116,7 @@ struct Renewed {
     renew_after_ms: u64,
 }
 
-/// A lock as everyone may see it.
+/// The public view of a lock.
 #[derive(Serialize)]
 struct LockView {
     name: String,
@@ -145,10 +147,34 @@ impl LockView {
     }
 }
 
-fn ttl(seconds: Option<u32>) -> Result<Ttl, ApiError> {
-    let seconds = seconds.unwrap_or(TTL_S_DEFAULT);
-    let ttl = Ttl::from_millis(u64::from(seconds) * 1000).ok().filter(|_| seconds <= TTL_S_MAX);
-    ttl.ok_or_else(|| ApiError::invalid_ttl(&format!("a TTL is 1 to {TTL_S_MAX} seconds")))
+/// The TTL of a request. The default is lowered to the server's limit; a TTL that the client names
+/// must be within it.
+fn ttl(limits: &Limits, seconds: Option<u32>) -> Result<Ttl, ApiError> {
+    let ttl = match seconds {
+        None => limits.ttl_at_most(u64::from(TTL_S_DEFAULT) * 1000).ok(),
+        Some(seconds) => limits.ttl(u64::from(seconds) * 1000).ok().filter(|_| seconds <= TTL_S_MAX),
+    };
+    ttl.ok_or_else(|| {
+        ApiError::invalid_ttl(&format!("a TTL is 1 to {TTL_S_MAX} seconds{}", beyond(limits, TTL_S_MAX)))
+    })
+}
+
+/// The rest of a sentence that gives a range up to `max_s` seconds, if the server allows less.
+fn beyond(limits: &Limits, max_s: u32) -> String {
+    let max = limits.ttl_ms_max;
+    let is_lower = max < u64::from(max_s) * 1000;
+    if is_lower { format!(", and at most {max} ms (--ttl-ms-max)") } else { String::new() }
+}
+
+fn delay(limits: &Limits, seconds: u32) -> Result<Option<Ttl>, ApiError> {
+    match (seconds, limits.ttl(u64::from(seconds) * 1000)) {
+        (0, _) => Ok(None),
+        (_, Ok(delay)) if seconds <= DELAY_S_MAX => Ok(Some(delay)),
+        _ => {
+            let limit = beyond(limits, DELAY_S_MAX);
+            Err(ApiError::invalid(&format!("a lock delay is 0 to {DELAY_S_MAX} seconds{limit}")))
+        }
+    }
 }
 
 fn millis_left(deadline: Timestamp, now: Timestamp) -> u64 {
@@ -161,13 +187,13 @@ pub(super) async fn acquire(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Acquire>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Acquire>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
 impl Acquire {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(name)?;
+        let name = user.lock(&state.limits, name)?;
         let op = Op::Acquire { request: self.check(state, user)?, wait: None };
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
         let acquired = state.decide(|txn| state.acquire(txn, user, &name, &op, session)).await??;
@@ -178,18 +204,16 @@ impl Acquire {
         Ok(body::json(status, &acquired))
     }
 
-    /// What is asked of the lock manager.
+    /// The request to the lock manager.
     fn check(&self, state: &HttpState, user: &User) -> Result<crate::lock::Request, ApiError> {
-        let ttl = ttl(self.ttl_seconds)?;
-        if self.metadata.as_ref().is_some_and(|text| text.chars().count() > METADATA_CHARS_MAX) {
-            let problem = format!("metadata has at most {METADATA_CHARS_MAX} characters");
+        let ttl = ttl(&state.limits, self.ttl_seconds)?;
+        // The limit in bytes bounds characters here, or the default would refuse legal metadata.
+        let metadata_chars_max = METADATA_CHARS_MAX.min(state.limits.meta_bytes_max);
+        if self.metadata.as_ref().is_some_and(|text| text.chars().count() > metadata_chars_max) {
+            let problem = format!("metadata has at most {metadata_chars_max} characters");
             return Err(ApiError::invalid(&problem));
         }
-        let delay_s = self.lock_delay_seconds.unwrap_or(0);
-        if delay_s > DELAY_S_MAX {
-            let problem = format!("a lock delay is 0 to {DELAY_S_MAX} seconds");
-            return Err(ApiError::invalid(&problem));
-        }
+        let delay = delay(&state.limits, self.lock_delay_seconds.unwrap_or(0))?;
         let is_ephemeral = self.ephemeral.unwrap_or(false);
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
         let owner = match (is_ephemeral, session) {
@@ -205,7 +229,7 @@ impl Acquire {
             ..crate::lock::Request::exclusive(owner, Some(ttl))
         };
         Ok(request.with(LeaseExtra {
-            delay: Ttl::from_millis(u64::from(delay_s) * 1000).ok(),
+            delay,
             delays_after_release: true,
             session: session.filter(|_| is_ephemeral),
             counted_by: session.filter(|_| !is_ephemeral),
@@ -216,10 +240,10 @@ impl Acquire {
     }
 }
 
-/// What a request gets, unless it could not be decided.
+/// The result of a request, unless it could not be decided.
 type Decision<R> = Result<Result<R, ApiError>, Unavailable>;
 
-/// What everyone may know of a lease, as it was at one instant.
+/// The public part of a lease, at one instant.
 pub(super) struct LeaseSnapshot {
     owner: Owner,
     token: FencingToken,
@@ -238,10 +262,10 @@ impl LeaseSnapshot {
     }
 }
 
-/// What an attempt to acquire a lock has come to.
+/// The outcome of an attempt to acquire a lock.
 enum Attempt {
     Acquired(LeaseSnapshot),
-    /// By someone, unless the lock is free and refused all the same.
+    /// `None`: the lock is free, and refused all the same.
     Held(Option<LeaseSnapshot>),
     Delayed(Delay),
 }
@@ -249,7 +273,7 @@ enum Attempt {
 impl Attempt {
     fn of(user: &User, outcome: Outcome, slot: &Slot) -> Attempt {
         let granted = match outcome {
-            // A Redis client may hold it under the name that HTTP gives this user: that lease has no lease id.
+            // A Redis client may hold it as the owner of this user; that lease has no lease id.
             Outcome::Granted { token, .. } => {
                 slot.lease(token).filter(|lease| lease.account() == Some(&*user.account))
             }
@@ -263,17 +287,17 @@ impl Attempt {
     }
 }
 
-/// What decides whether a user may use a lease.
+/// What a user needs to have in common with a lease to use it.
 struct Claim {
     owner: Owner,
     token: FencingToken,
     is_own: bool,
-    /// An ephemeral lock of a user.
+    /// The lock is an ephemeral one of a user.
     is_of_session: bool,
 }
 
 impl HttpState {
-    /// As whom a session holds its ephemeral locks.
+    /// The owner of a session's ephemeral locks.
     fn session_owner(&self, user: &User, id: SessionId) -> Owner {
         let text = format!("http:{}:session:{}", user.name, self.ids.session(id));
         Owner::new(text.as_bytes()).unwrap_or_else(|_| unreachable!("names of users are short"))
@@ -305,7 +329,7 @@ impl HttpState {
                 Err(other) => return Err(other),
             },
         };
-        // A running delay is said before anything that is wrong with the session or the user's number of locks.
+        // The contract checks a running delay before the session and the limit of the user.
         Ok(match txn.read(name, |slot, now| slot.delay().map(|delay| (delay, now)))? {
             Some((delay, now)) => Ok(self.delayed(delay, now)),
             None => Err(refusal),
@@ -337,7 +361,7 @@ impl HttpState {
     fn delayed(&self, delay: Delay, now: Timestamp) -> Answer {
         Answer::Delayed {
             available_at: self.format_time(delay.until),
-            lock_delay_seconds: u64::from(delay.length.as_millis()).div_ceil(1000),
+            lock_delay_seconds: delay.length.as_millis().div_ceil(1000),
             retry_after_ms: millis_left(delay.until, now),
         }
     }
@@ -389,14 +413,14 @@ pub(super) async fn renew(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Renew>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Renew>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
 impl Renew {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(name)?;
-        let ttl = ttl(self.ttl_seconds)?;
+        let name = user.lock(&state.limits, name)?;
+        let ttl = ttl(&state.limits, self.ttl_seconds)?;
         let renewed = state
             .decide(|txn| {
                 let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
@@ -425,13 +449,13 @@ pub(super) async fn release(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let name = names::segment(&parts)?;
-    let Asked { body, user, ignored } = body::read::<Release>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Release>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user, &name).await))
 }
 
 impl Release {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(name)?;
+        let name = user.lock(&state.limits, name)?;
         state
             .decide(|txn| {
                 let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
@@ -455,10 +479,10 @@ pub(super) async fn status(
     let (parts, _) = request.into_parts();
     let text = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&text)?;
-    // A later grant of the lock has this token at least, so it is read under the same guard.
-    let look = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
-    let view = match state.decide(|txn| txn.read(&name, look)).await? {
+    let name = user.lock(&state.limits, &text)?;
+    // Read under the same guard: a later grant of the lock has at least this token.
+    let inspect = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
+    let view = match state.decide(|txn| txn.read(&name, inspect)).await? {
         (Some(lease), _) => state.view(text, lease),
         (None, next_token) => LockView::of_free(text, next_token),
     };
@@ -486,10 +510,10 @@ pub(super) async fn list(
     collect(&state, snapshot, view, answer).await
 }
 
-/// Makes an `answer` of the views of all locks that are held. `snapshot` runs under the guard of a lock and only
-/// copies; `view` makes of the copy what is shown, or drops it. All of it runs on the blocking threads, as it
-/// visits every lock and writes a long answer, and one list at a time, so that the threads that serve requests
-/// keep the processors.
+/// Builds an `answer` from the views of all held locks. `snapshot` runs under the guard of a lock
+/// and only copies. `view` converts the copy to what is shown, or drops it. The work visits every
+/// lock and writes a long response, so it runs on the threads for blocking work, one list at a
+/// time.
 pub(super) async fn collect<S, R: Send + 'static>(
     state: &Arc<HttpState>,
     snapshot: impl Fn(&LockName, &Lease) -> S + Send + 'static,
@@ -498,24 +522,27 @@ pub(super) async fn collect<S, R: Send + 'static>(
 ) -> Result<Response, ApiError> {
     static AT_ONCE: Semaphore = Semaphore::const_new(LISTS_AT_ONCE);
     let turn = AT_ONCE.acquire().await.map_err(|_| ApiError::internal())?;
-    let looking = Arc::clone(state);
+    let shared = Arc::clone(state);
     let work = move || {
         let _turn = turn;
         let mut scan = Scan::new(0, 0, usize::MAX);
         let (mut found, mut bytes) = (Vec::new(), 0);
-        let txn = looking.engine.txn();
+        let txn = shared.engine.txn();
         loop {
             let mut held = Vec::new();
-            let scanned = txn.scan(&mut scan, ENTRIES_PER_LOOK, |lock| {
+            let scanned = match txn.scan(&mut scan, ENTRIES_PER_STEP, |lock| {
                 held.extend(lock.with_lease(|name, lease| {
                     (snapshot(name, lease), name.key().len() + lease.meta().map_or(0, str::len))
                 }));
-            })?;
+            }) {
+                Err(Unavailable::Unsettled | Unavailable::Busy) => continue,
+                scanned => scanned?,
+            };
             if scanned.is_restarted {
                 (found, bytes) = (Vec::new(), 0);
             }
             for (copy, copy_bytes) in held {
-                let Some(one) = view(&looking, copy) else { continue };
+                let Some(one) = view(&shared, copy) else { continue };
                 found.push(one);
                 bytes += copy_bytes;
             }

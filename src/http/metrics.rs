@@ -1,7 +1,7 @@
-//! What is measured, as Prometheus reads it, and as JSON.
+//! The metrics, as text for Prometheus and as JSON.
 //!
-//! Guarantees: every label comes from a closed set: names of commands and of endpoints. Not here: names of locks, owners and
-//! clients.
+//! Guarantees: every label comes from a closed set, such as the names of commands and of endpoints.
+//! Not here: names of locks, owners and clients.
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Default for EndpointMetrics {
     }
 }
 
-/// What is measured of requests.
+/// Metrics of requests.
 #[derive(Default)]
 pub(super) struct HttpMetrics {
     endpoints: [EndpointMetrics; Endpoint::ALL.len()],
@@ -86,13 +86,13 @@ impl HttpMetrics {
         metrics.errors.fetch_add(u64::from(is_error), Ordering::Relaxed);
     }
 
-    /// Requests since the start.
+    /// Number of requests since the start.
     pub(super) fn requests(&self) -> u64 {
         self.endpoints.iter().map(|metrics| metrics.times.read().count).sum()
     }
 }
 
-/// Everything, in the text format that Prometheus scrapes.
+/// All metrics, in the text format that Prometheus scrapes.
 pub(super) fn as_text(state: &Arc<HttpState>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("octostore");
     registry.register_collector(Box::new(All(Arc::clone(state))));
@@ -107,6 +107,13 @@ impl fmt::Debug for All {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("All")
     }
+}
+
+/// The histograms of a family that have observed anything.
+fn observed<'h>(
+    all: impl Iterator<Item = (&'static str, &'h Histogram)>,
+) -> impl Iterator<Item = (&'static str, Observed)> {
+    all.map(|(name, times)| (name, times.read())).filter(|(_, observed)| observed.count > 0)
 }
 
 /// Writes metrics one by one.
@@ -130,21 +137,18 @@ impl Out<'_> {
     }
 
     /// One histogram for each value of a label.
-    fn labelled_times<'h>(
+    fn labelled_times(
         &mut self,
         name: &str,
         help: &str,
         label: &'static str,
-        all: impl Iterator<Item = (&'static str, &'h Histogram)>,
+        all: impl Iterator<Item = (&'static str, Observed)>,
     ) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (value, histogram) in all {
-            let seen = histogram.read();
-            if seen.count > 0 {
-                let (sum, count, buckets) = in_seconds(&seen);
-                let labels = [(label, value)];
-                metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
-            }
+        for (value, observed) in all {
+            let (sum, count, buckets) = in_seconds(&observed);
+            let labels = [(label, value)];
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }
@@ -191,6 +195,10 @@ impl All {
         let engine = &self.0.engine;
         let stats = engine.lock_stats();
         out.gauge("leases", "Leases held", stats.leases())?;
+        let values = engine.value_stats();
+        out.gauge("values", "Hashes, sets, sorted sets and lists", values.values())?;
+        out.gauge("values_bytes", "Memory of all values", values.bytes())?;
+        out.counter("value_expiries", "Values that reached their deadline", values.expiries.read())?;
         out.gauge("queue_length", "Requests that wait for a lock", stats.waiting())?;
         out.gauge("sessions", "Sessions open", engine.sessions() as u64)?;
         out.gauge("watchers", "Streams of lock events over HTTP", self.0.watchers.len() as u64)?;
@@ -209,8 +217,8 @@ impl All {
             ("expiries", "Leases that reached their deadline", &stats.expiries),
             ("forced_ends", "Leases ended by an operator", &stats.forced),
             ("replaced_ends", "Leases ended by a SET of another owner", &stats.replaced),
-            ("waits", "Requests that had to wait", &stats.waits),
-            ("wait_timeouts", "Requests that waited as long as they wished", &stats.wait_timeouts),
+            ("waits", "Requests that queued", &stats.waits),
+            ("wait_timeouts", "Requests whose WAIT time ended", &stats.wait_timeouts),
         ] {
             out.counter(name, help, total.read())?;
         }
@@ -218,13 +226,15 @@ impl All {
         out.times("hold", "Time for which ended leases were held", &stats.hold_times)?;
         let late = [("release", &stats.late_releases), ("renew", &stats.late_renewals)];
         let help = "How long after the end of its lease an owner came back to release or renew it";
-        out.labelled_times("late_owner", help, "wanted", late.into_iter())
+        // Also without observations: an alert on an increase must not miss the first one.
+        let late = late.into_iter().map(|(wanted, times)| (wanted, times.read()));
+        out.labelled_times("late_owner", help, "wanted", late)
     }
 
     fn requests(&self, out: &mut Out<'_>) -> fmt::Result {
         let server = &self.0.server_metrics;
         let help = "Time from reading a command to its durable answer; without waiting for a lock";
-        out.labelled_times("command", help, "command", server.commands.times())?;
+        out.labelled_times("command", help, "command", observed(server.commands.times()))?;
         let help = "Commands answered with an error";
         out.labelled_counters("command_errors", help, "command", server.commands.errors())?;
         let failed = [("redis", &server.failed_logins), ("http", &self.0.users.failed_logins)];
@@ -234,7 +244,8 @@ impl All {
         let http = &self.0.metrics.endpoints;
         let all = || Endpoint::ALL.into_iter().map(|endpoint| (endpoint.as_str(), &http[endpoint as usize]));
         let help = "Time from reading an HTTP request to its answer";
-        out.labelled_times("http_request", help, "endpoint", all().map(|(name, seen)| (name, &seen.times)))?;
+        let times = observed(all().map(|(name, metrics)| (name, &metrics.times)));
+        out.labelled_times("http_request", help, "endpoint", times)?;
         let errors = all().map(|(name, seen)| (name, seen.errors.load(Ordering::Relaxed)));
         out.labelled_counters(
             "http_request_errors",
@@ -331,7 +342,7 @@ impl EndpointView {
     }
 }
 
-/// The contract's JSON. Every look-up is in memory, so each counts as a hit of what upstream calls its cache.
+/// The contract's JSON. Every look-up is in memory and counts as a cache hit.
 pub(super) fn as_json(state: &HttpState) -> MetricsView {
     let of = |endpoint: Endpoint| EndpointView::of(&state.metrics.endpoints[endpoint as usize]);
     let none = || EndpointView::of(&EndpointMetrics::default());

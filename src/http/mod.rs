@@ -1,12 +1,13 @@
 //! The HTTP state, in the wire format of OctoStore 0.14.
 //!
-//! Guarantees: the same locks as over RESP, in one order of tokens; nothing about locks is decided here. What is answered is
-//! durable. Every route, its checks in the contract's order, is one function in `locks`, `sessions`, `watch` or
-//! `service`. Not here: RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
+//! Guarantees: the same locks as over RESP, in one order of tokens; nothing about locks is decided
+//! here. A response is sent once everything it depends on is durable. Each route is one function in
+//! `locks`, `sessions`, `watch` or `admin`, with its checks in the contract's order. Not here:
+//! RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
 //!
-//! How the worlds map: a name is a key of database 0; a user's locks have the owner `http:<user>`, those of its session
-//! `http:<user>:session:<pseudonym>`; a lease id is derived from the fencing token and the name with a key that only the
-//! server has.
+//! How HTTP maps to Redis: a name is a key of database 0; a user's locks have the owner
+//! `http:<user>`, those of its session `http:<user>:session:<pseudonym>`; a lease id is derived
+//! from the fencing token and the name with a key that only the server has.
 
 mod admin;
 mod body;
@@ -43,7 +44,7 @@ use self::users::Users;
 
 use self::watch::Watchers;
 use crate::auth::UsersConfig;
-use crate::domain::Timestamp;
+use crate::domain::{Limits, Timestamp};
 use crate::engine::{Engine, Event, Txn, Unavailable};
 use crate::metrics::ServerMetrics;
 
@@ -52,29 +53,30 @@ pub mod parts {
     pub use super::router::router;
 }
 
-/// How the state is set up.
+/// The configuration of HTTP.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Who may ask.
+    /// The users.
     pub users: UsersConfig,
-    /// Origins of pages whose scripts may read answers.
+    /// Origins of web pages whose scripts may read responses.
     pub origins: Vec<String>,
-    /// Live locks of one user.
+    /// Locks held by one user.
     pub locks_per_user_max: u64,
     /// Connections at once.
     pub connections_max: usize,
-    /// A connection that reads none of its answers for so long is closed.
+    /// A connection that reads none of a pending response for this time is closed.
     pub output_stall: Duration,
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub struct HttpState {
     engine: Arc<Engine>,
     config: HttpConfig,
+    limits: Limits,
     ids: Ids,
     users: Users,
-    /// What callers without credentials may have in flight, all together.
-    strangers: Budget,
+    /// The budget for bodies of all callers without credentials.
+    anonymous: Budget,
     watchers: Arc<Watchers>,
     metrics: HttpMetrics,
     server_metrics: Arc<ServerMetrics>,
@@ -85,17 +87,18 @@ pub struct HttpState {
 }
 
 impl HttpState {
-    /// For this lock manager; `data` is its database file, if there is one.
+    /// Serves the locks of `engine` within `limits`. `data` is its database file, if there is one.
     pub fn new(
         engine: &Arc<Engine>,
         config: HttpConfig,
+        limits: Limits,
         server_metrics: &Arc<ServerMetrics>,
         data: Option<PathBuf>,
     ) -> Arc<HttpState> {
         let ids = Ids::new(engine.secret());
         Arc::new(HttpState {
             users: Users::new(&config.users, &ids, engine.secret()),
-            strangers: body::budget(),
+            anonymous: body::budget(),
             watchers: Watchers::new(engine),
             metrics: HttpMetrics::default(),
             server_metrics: Arc::clone(server_metrics),
@@ -104,26 +107,27 @@ impl HttpState {
             started: engine.clock().now(),
             engine: Arc::clone(engine),
             config,
+            limits,
             ids,
         })
     }
 
-    /// Replaces everyone who may ask. Their locks, sessions and streams stay.
+    /// Replaces the users. The locks, sessions and streams of those who are gone stay.
     pub fn replace_users(&self, users: &UsersConfig) {
         self.users.replace(users, &self.ids);
     }
 
-    /// Passes a lock event on to those who watch.
+    /// Passes a lock event to the watchers of the lock.
     pub fn notify(&self, event: &Event) {
         self.watchers.notify(event);
     }
 
-    /// Ends the streams of all who watch, as they have missed something. Returns how many there were.
+    /// Ends all watch streams, because events were lost. Returns their number.
     pub fn cut_off_watchers(&self) -> usize {
         self.watchers.cut_off()
     }
 
-    /// Runs `work` in a transaction. Returns its result, also a refusal, once everything it has seen is durable.
+    /// Runs `work` in a transaction. Returns its result once everything it has seen is durable.
     async fn decide<R>(
         &self,
         mut work: impl FnMut(&Txn<'_>) -> Result<R, Unavailable>,
@@ -132,7 +136,7 @@ impl HttpState {
             {
                 let txn = self.engine.txn();
                 match work(&txn) {
-                    Err(Unavailable::Unsettled) => {}
+                    Err(Unavailable::Unsettled | Unavailable::Busy) => {}
                     done => break (done, txn.finish()),
                 }
             }
@@ -142,7 +146,7 @@ impl HttpState {
         Ok(done?)
     }
 
-    /// Wall time, as answers show it.
+    /// Formats a time as wall time.
     fn format_time(&self, time: Timestamp) -> String {
         times::rfc3339(self.engine.clock().wall_nanos_of(time))
     }

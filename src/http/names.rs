@@ -1,14 +1,14 @@
 //! Lock names in URLs.
 //!
-//! Guarantees: an HTTP name is a Redis key of database 0 that is a readable path; every other key is shown percent-encoded
-//! and cannot be asked for. Not here: who may use which name.
+//! Guarantees: an HTTP name is a Redis key of database 0 that is a readable path; every other key
+//! is shown percent-encoded and cannot be requested. Not here: which user may use which name.
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::error::ApiError;
-use crate::domain::LockName;
+use crate::domain::{Limits, LockName};
 
 /// Longest name, in bytes of UTF-8.
 const NAME_BYTES_MAX: usize = 256;
@@ -17,7 +17,7 @@ const COMPONENT_BYTES_MAX: usize = 64;
 
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// The decoded second segment of the path: what stands for a name or an id.
+/// The decoded second segment of the path: a lock name or the id of a session.
 pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
     let raw = parts.uri.path().split('/').nth(2).unwrap_or("");
     let decoded = percent_decode_str(raw).decode_utf8();
@@ -30,7 +30,7 @@ pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
     })
 }
 
-/// The value of a query parameter. Others are ignored; given twice it is refused.
+/// The value of the query parameter `name`. A repeated parameter is an error; others are ignored.
 pub(super) fn query(parts: &Parts, name: &str) -> Result<Option<String>, ApiError> {
     let malformed = |reason: &str| ApiError::malformed(StatusCode::BAD_REQUEST, reason);
     let decode =
@@ -75,11 +75,11 @@ fn problem(name: &str) -> Option<String> {
 }
 
 /// The lock that a name stands for.
-pub(super) fn parse(name: &str) -> Result<LockName, ApiError> {
+pub(super) fn parse(limits: &Limits, name: &str) -> Result<LockName, ApiError> {
     if let Some(problem) = problem(name) {
         return Err(ApiError::invalid_name(&problem));
     }
-    LockName::new(0, name.as_bytes()).map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
+    limits.lock_name(0, name.as_bytes()).map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
 }
 
 /// Returns whether the names of a user's locks can start with `namespace` and a dot.

@@ -1,7 +1,8 @@
 //! What HTTP clients see instead of tokens and owners.
 //!
-//! Guarantees: one-way, and the same after a restart: derived with a key that is kept with the data. A lease id is known to
-//! its holder only and cannot be derived from what other clients see. Not here: state.
+//! Guarantees: one-way, and stable across restarts: derived with a key that is stored with the
+//! data. A lease id is known to its holder only and cannot be derived from what other clients see.
+//! Not here: state.
 
 use uuid::Uuid;
 
@@ -39,7 +40,7 @@ impl Ids {
         self.derive(b"user", name.as_bytes())
     }
 
-    /// Stands for a session where its secret id must not be shown.
+    /// The pseudonym of a session, whose id is secret.
     pub(super) fn session(&self, id: SessionId) -> Uuid {
         self.pseudonyms.session(id)
     }

@@ -1,7 +1,8 @@
-//! Which request goes where, and what every answer carries.
+//! Routes requests, and completes every response.
 //!
-//! Guarantees: [`ROUTES`] is the only list of routes; every answer has its request id and the headers of the contract, errors
-//! included, also where there was no request that could be read. Not here: what routes do.
+//! Guarantees: [`ROUTES`] is the only list of routes; every response has its request id and
+//! the headers of the contract, also an error for a request that could not be parsed.
+//! Not here: what routes do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use super::metrics::Endpoint;
 use super::unread::Unread;
 use super::{HttpState, admin, body, host, locks, sessions, watch};
 
-/// A path and what it answers to.
+/// A path, its method and its handler.
 pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) method: Method,
@@ -68,7 +69,7 @@ pub(super) static ROUTES: &[Route] = &[
     route!(get "/" => Service, admin::docs),
 ];
 
-/// The router of all requests.
+/// The router of all routes.
 pub fn router(state: &Arc<HttpState>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
@@ -101,8 +102,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET,POST,PUT,DELETE");
 const HEADERS: HeaderValue =
     HeaderValue::from_static("authorization,content-type,x-admin-key,x-octostore-admin-key");
 
-/// What is common to all answers: the request's id, headers, the shape of errors, being counted, and what becomes of a body
-/// that was not read.
+/// The steps common to all requests: the request's id, headers, the shape of errors, metrics, and
+/// the handling of an unread body.
 async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let clock = state.engine.clock();
     let started = clock.now();
@@ -129,14 +130,14 @@ async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
     } else if request.method() == Method::OPTIONS {
         preflight()
     } else if request.uri().path().contains("//") {
-        // An empty segment is no name and no id, so this is no route.
+        // No name and no id is empty, so this matches no route.
         ApiError::no_route().into_response()
     } else {
         next.run(request).await
     }
 }
 
-/// The answer to what could not be read as a request, or for which there is no room.
+/// The response to a head that cannot be parsed, or to a connection beyond the limit.
 pub(super) fn refusal(error: ApiError) -> Response {
     with_headers(error.into_response(), false)
 }
@@ -162,7 +163,7 @@ fn endpoint(request: &Request) -> Endpoint {
     route.map_or(Endpoint::Other, |route| route.endpoint)
 }
 
-/// `req_` and 32 hexadecimal digits. Unique, and no secret.
+/// `req_` and 32 hexadecimal digits. Unique, not secret.
 fn request_id() -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     static START: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
@@ -181,13 +182,13 @@ fn preflight() -> Response {
     (StatusCode::OK, headers).into_response()
 }
 
-/// Gives an error its body, which has the request's id in it.
+/// Adds the body of an error, which contains the request's id.
 fn with_error_body(mut response: Response, id: &str) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
     let made = body::json(response.status(), &error.body(id));
     let (made, body) = made.into_parts();
     *response.body_mut() = Body::new(body);
-    // What 405 says of methods stays; the length of the empty body does not.
+    // Keeps the methods of 405, but not the length of the empty body.
     response.headers_mut().remove(header::CONTENT_LENGTH);
     response.headers_mut().extend(made.headers);
     if let Some(seconds) = error.retry_after_s() {

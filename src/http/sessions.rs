@@ -11,12 +11,12 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::body::Asked;
+use super::body::Parsed;
 use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
 use super::users::User;
 use super::{HttpState, body, names};
-use crate::domain::{SessionId, Ttl};
+use crate::domain::SessionId;
 use crate::engine::{Txn, Unavailable};
 use crate::journal::SessionRecord;
 
@@ -37,7 +37,7 @@ impl Fields for Create {
 struct Created {
     session_id: Uuid,
     expires_at: String,
-    keepalive_interval_secs: u32,
+    keepalive_interval_secs: u64,
 }
 
 #[derive(Serialize)]
@@ -55,7 +55,7 @@ struct SessionView {
     active: bool,
 }
 
-/// A session of the user's, and how many locks it has.
+/// A session of the user, and the number of its locks.
 pub(super) fn find(txn: &Txn<'_>, user: &User, id: SessionId) -> Result<(SessionRecord, usize), ApiError> {
     let is_own = |record: &SessionRecord| record.account.as_deref() == Some(&*user.account);
     match txn.session(id) {
@@ -74,14 +74,14 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let Asked { body, user, ignored } = body::read::<Create>(&state, &parts, body).await?;
+    let Parsed { body, user, ignored } = body::read::<Create>(&state, &parts, body).await?;
     Ok(ignored.name_in(body.submit(&state, &user).await))
 }
 
 impl Create {
     async fn submit(self, state: &HttpState, user: &User) -> Result<Response, ApiError> {
         let seconds = self.ttl_seconds.unwrap_or(TTL_S_DEFAULT).clamp(TTL_S_MIN, TTL_S_MAX);
-        let ttl = Ttl::from_millis(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
+        let ttl = state.limits.ttl_at_most(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
         let name = format!("http {}", user.name);
         let (id, deadline) = state
             .decide(|txn| {
@@ -93,13 +93,13 @@ impl Create {
         let created = Created {
             session_id: Uuid::from_u128(id.0),
             expires_at: state.format_time(deadline?),
-            keepalive_interval_secs: seconds / 2,
+            keepalive_interval_secs: (ttl.as_millis() / 2000).max(1),
         };
         Ok(body::json(StatusCode::CREATED, &created))
     }
 }
 
-/// The session in the path, and who asks.
+/// The session in the path, and the requesting user.
 fn named(state: &HttpState, parts: &Parts) -> Result<(SessionId, Arc<User>), ApiError> {
     let id = names::segment(parts)?;
     let id = Uuid::parse_str(&id).map_err(|_| {

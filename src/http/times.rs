@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// What has no end is shown with the last second that the format knows.
+/// The last second of the format, shown where there is no end.
 const NEVER: &str = "9999-12-31T23:59:59Z";
 
 /// Nanoseconds since 1970 as RFC 3339 in UTC; `None`: never.
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_utc_with_as_many_digits_as_needed() {
+    fn times_are_in_utc_with_the_needed_digits() {
         assert_eq!(rfc3339(Some(1_767_607_230_123_456_789)), "2026-01-05T10:00:30.123456789Z");
         assert_eq!(rfc3339(Some(1_767_607_230_000_000_000)), "2026-01-05T10:00:30Z");
         assert_eq!(rfc3339(None), NEVER);

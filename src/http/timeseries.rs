@@ -1,12 +1,12 @@
-//! What happened in each of the last minutes.
+//! Requests and locks of each minute of the last week.
 //!
-//! Guarantees: bounded to a week. Not here: clocks; the caller gives the time.
+//! Guarantees: memory is bounded. Not here: clocks; the caller supplies the time.
 
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-/// Minutes series: a week of them.
+/// Number of minutes that are kept: a week.
 const MINUTES_MAX: usize = 7 * 24 * 60;
 
 /// Totals at one time.
@@ -19,7 +19,7 @@ pub(super) struct Totals {
     pub(super) active_locks: u64,
 }
 
-/// The minutes, each as what it added to the totals; locks as there were at its end.
+/// The minutes: what each added to the totals, and the locks at its end.
 #[derive(Default)]
 pub(super) struct History {
     series: Mutex<Series>,
@@ -32,7 +32,7 @@ struct Series {
 }
 
 impl History {
-    /// A minute is over, and these are the totals.
+    /// Records the totals at the end of a minute.
     pub(super) fn record(&self, totals: Totals) {
         let mut series = self.series.lock();
         let minute = Totals {

@@ -1,8 +1,9 @@
-//! What a request's body has left when the request is answered.
+//! Handles the rest of a request's body once the response is ready.
 //!
-//! Guarantees: the answer can be read by a client that is still sending. A body that its route leaves unread is read and
-//! dropped, up to a bound of bytes and of time. Where that is not enough the answer announces that the connection closes,
-//! and the listener closes it slowly. Not here: what bodies mean; the bound of what is kept of them.
+//! Guarantees: a client that is still sending can read the response. A body that its route leaves
+//! unread is read and dropped, up to a bound in bytes and time. Beyond it, the response announces
+//! that the connection closes, and the listener closes it slowly. Not here: what bodies mean, and
+//! the bound of those that are kept.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
-/// Longest rest of a body that is read for the sake of the connection, in bytes.
+/// Longest rest of a body that is read to keep the connection, in bytes.
 const DRAIN_BYTES_MAX: u64 = 256 << 10;
 /// How long the rest of a body may take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ impl Lingers {
     }
 }
 
-/// A body in the hands of a route. Dropping it leaves what was not read to [`Unread`].
+/// The body that a route receives. Dropping it returns the unread rest to [`Unread`].
 struct Watched {
     body: Body,
     is_begun: bool,
@@ -93,10 +94,10 @@ impl Drop for Watched {
     }
 }
 
-/// What becomes of a request's body once the request is answered.
+/// Takes over the unread rest of a request's body.
 pub(super) struct Unread {
     left: Arc<Mutex<Option<Rest>>>,
-    /// The client sends nothing before it is asked to continue, which reading does.
+    /// The client waits for `100 Continue`, which reading would send.
     waits_for_continue: bool,
     lingers: Option<Lingers>,
 }
@@ -119,7 +120,7 @@ impl Unread {
         (request.map(watched), Some(unread))
     }
 
-    /// Reads what the route has left, or makes the answer the connection's last one.
+    /// Reads the rest, or makes the response the last one of the connection.
     pub(super) async fn finish(self, response: &mut Response) {
         let rest = self.left.lock().take();
         let Some(rest) = rest else { return };

@@ -1,8 +1,8 @@
-//! Who asks.
+//! Authentication of requests.
 //!
-//! Guarantees: credentials are kept and compared as keyed hashes, in constant time, and never shown. Without any configured,
-//! one user `local` needs none, and then only requests that were meant for this machine are served. Not here: what a user
-//! may do with a lock; for which host a request was meant.
+//! Guarantees: credentials are kept and compared as keyed hashes, in constant time, and never
+//! shown. Without any configured, one user `local` needs none, and then only requests whose
+//! host is this machine are served. Not here: what a user may do with a lock; checking the host.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::pseudonyms::Ids;
 use super::{body, names};
 use crate::auth::{Digest, UsersConfig};
-use crate::domain::{LockName, Owner};
+use crate::domain::{Limits, LockName, Owner};
 use crate::metrics::Count;
 
 /// Names of locks that no user may use.
@@ -27,12 +27,12 @@ const RESERVED: &str = "__election/";
 pub(super) struct User {
     pub(super) id: Uuid,
     pub(super) name: String,
-    /// Toward which its locks count.
+    /// The account that counts its locks.
     pub(super) account: Box<str>,
-    /// As which it holds locks that are not ephemeral.
+    /// The owner of its locks that are not ephemeral.
     pub(super) owner: Owner,
     namespace: Option<String>,
-    /// What its requests may have in flight.
+    /// Its budget for request bodies.
     pub(super) bodies: Budget,
 }
 
@@ -49,9 +49,9 @@ impl User {
         }
     }
 
-    /// The lock of a name, if this user may use it.
-    pub(super) fn lock(&self, name: &str) -> Result<LockName, ApiError> {
-        let lock = names::parse(name)?;
+    /// The lock of a name that this user may use.
+    pub(super) fn lock(&self, limits: &Limits, name: &str) -> Result<LockName, ApiError> {
+        let lock = names::parse(limits, name)?;
         if name.starts_with(RESERVED) {
             return Err(ApiError::forbidden("names that start with __election/ are reserved"));
         }
@@ -63,7 +63,7 @@ impl User {
         }
     }
 
-    /// The prefix that a list is about.
+    /// The prefix of a list of locks.
     pub(super) fn prefix(&self, asked: Option<String>) -> Result<Option<String>, ApiError> {
         match (&self.namespace, asked) {
             (None, asked) => Ok(asked),
@@ -80,11 +80,11 @@ fn is_inside(namespace: &str, name: &str) -> bool {
     name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Everyone who may ask, at this time. Each request looks at one state of it.
+/// The current users. Each request sees one version of them.
 pub(super) struct Users {
     key: [u8; 32],
     current: RwLock<Arc<Accounts>>,
-    /// Wrong tokens and keys that were given.
+    /// Number of wrong tokens and keys.
     pub(super) failed_logins: Count,
 }
 
@@ -94,7 +94,7 @@ impl Users {
         Users { key: *secret, current, failed_logins: Count::default() }
     }
 
-    /// Replaces everyone. Requests under way go on as who they are.
+    /// Replaces all users. Requests in progress keep theirs.
     pub(super) fn replace(&self, config: &UsersConfig, ids: &Ids) {
         let accounts = Arc::new(Accounts::new(config, ids, &self.key));
         *self.current.write() = accounts;
@@ -104,17 +104,18 @@ impl Users {
         Arc::clone(&self.current.read())
     }
 
-    /// All of them.
+    /// All users.
     pub(super) fn all(&self) -> Vec<Arc<User>> {
         self.current().all()
     }
 
-    /// Who asks about locks and sessions.
+    /// The user of a request for locks and sessions.
     pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
         self.counted(self.current().authenticate(headers))
     }
 
-    /// Refuses callers that are not operators. Without any credentials configured, every caller is one.
+    /// Refuses callers that are not operators. If no credentials are configured, every caller is
+    /// one.
     pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         self.counted(self.current().authenticate_admin(headers))
     }
@@ -133,19 +134,19 @@ impl Users {
     }
 }
 
-/// Everyone who may ask.
+/// One version of the users.
 struct Accounts {
     key: [u8; 32],
     by_token: HashMap<Digest, Arc<User>>,
     admin: Option<Digest>,
     admin_user: Arc<User>,
-    /// Who asks without credentials.
+    /// The user of requests without credentials, if they are served.
     open: Option<Arc<User>>,
 }
 
 impl Accounts {
     fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Accounts {
-        // Parentheses are in no user's name.
+        // No user's name has parentheses.
         let admin_user = Arc::new(User::new(ids, "(admin)", None));
         let admin = config.admin_key.as_ref().map(|key| key.digest(secret));
         let mut users = Accounts { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
@@ -182,19 +183,23 @@ impl Accounts {
         self.user_of(given).ok_or_else(ApiError::wrong_credentials)
     }
 
-    /// Refuses callers that are not operators. Without any credentials configured, every caller is one.
+    /// Refuses callers that are not operators. If no credentials are configured, every caller is
+    /// one.
     fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.is_operator(headers) || (self.admin.is_none() && self.open.is_some()) {
             return Ok(());
         }
         let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
         match self.user_of(given) {
-            Some(_) => Err(ApiError::forbidden("this is for operators")),
+            Some(_) => {
+                Err(ApiError::forbidden("this path needs the key of --http-admin-key-file in x-admin-key"))
+            }
             None => Err(ApiError::wrong_credentials()),
         }
     }
 
-    /// Whether the operators' key is given, in a header of its own or, as Prometheus does, as a bearer token.
+    /// Whether the operators' key is given, in a header of its own or, as Prometheus does, as a
+    /// bearer token.
     fn is_operator(&self, headers: &HeaderMap) -> bool {
         let is_key = |given: &str| {
             self.is_admin_key(given) || given.strip_prefix("admin:").is_some_and(|key| self.is_admin_key(key))
@@ -216,7 +221,7 @@ impl Accounts {
     }
 }
 
-/// The token after `Bearer `; scheme and space exactly so.
+/// The token after `Bearer `. The contract demands this exact prefix.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers
         .get(header::AUTHORIZATION)?

@@ -1,7 +1,8 @@
-//! `/locks/{name}/watch`: what happens to a lock, as it happens.
+//! `/locks/{name}/watch`: a stream of the events of a lock.
 //!
-//! Guarantees: a snapshot, then every later change once, in order, each after it is durable. A reader that falls behind is
-//! cut off at a limit in bytes, what waited for it is forgotten at once, and it costs the others nothing. Not here: replay.
+//! Guarantees: a snapshot, then every later change once, in order, each after it is durable. A
+//! reader that falls behind a limit in bytes is disconnected; its queue is dropped at once, and
+//! other readers are not delayed. Not here: replay.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -23,20 +24,20 @@ use super::{HttpState, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::engine::{Engine, Event, EventKind};
 
-/// Bytes of events that may wait for a reader.
+/// Size of the events queued for one reader, in bytes.
 const BEHIND_BYTES_MAX: usize = 64 << 10;
 /// Different names watched at once.
 const NAMES_MAX: usize = 16_384;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A frame, and the number of the event it tells of.
+/// A frame and the number of its event.
 type Frame = (u64, Arc<str>);
 type Readers = HashMap<u64, Reader>;
 
 /// The sending side of a reader's queue. The stream ends when this is dropped.
 struct Reader(Arc<EventQueue>);
 
-/// Frames on their way to one reader.
+/// The frames queued for one reader.
 #[derive(Default)]
 struct EventQueue(Mutex<Waiting>);
 
@@ -69,13 +70,13 @@ impl EventQueue {
     }
 }
 
-/// Bytes that are counted for a frame, though readers of the same lock share its text.
+/// Bytes counted for a frame. Readers of the same lock share its text, but each counts it.
 fn size(text: &Arc<str>) -> usize {
     text.len() + size_of::<Frame>()
 }
 
 impl Reader {
-    /// Adds a frame. Returns `false` if there is no room; then what waits is forgotten.
+    /// Adds a frame. Without room, drops the queue and returns `false`.
     #[must_use]
     fn push(&self, number: u64, text: &Arc<str>) -> bool {
         let mut waiting = self.0.waiting();
@@ -104,7 +105,7 @@ impl Drop for Reader {
     }
 }
 
-/// Who watches what.
+/// The readers of each watched lock.
 pub(super) struct Watchers {
     engine: Arc<Engine>,
     last_id: AtomicU64,
@@ -122,7 +123,7 @@ impl Watchers {
         self.names.lock()
     }
 
-    /// How many watch.
+    /// Number of readers.
     pub(super) fn len(&self) -> usize {
         self.names().as_ref().map_or(0, |names| names.values().map(HashMap::len).sum())
     }
@@ -154,19 +155,19 @@ impl Watchers {
         }
     }
 
-    /// Ends the streams of all who watch now. Returns how many there were.
+    /// Ends all streams. Returns their number.
     pub(super) fn cut_off(&self) -> usize {
         let watched = self.names().as_mut().map(std::mem::take).unwrap_or_default();
         watched.values().map(HashMap::len).sum()
     }
 
-    /// Ends all streams, those to come included.
+    /// Ends all streams, and those that begin later.
     pub(super) fn close(&self) {
         self.names().take();
     }
 }
 
-/// One reader's place among the watchers; it leaves when this is dropped.
+/// A reader's registration; dropping it removes the reader.
 struct Place {
     watchers: Arc<Watchers>,
     name: LockName,
@@ -209,7 +210,7 @@ fn event_json(
         EventKind::Acquired => "acquired",
         EventKind::Renewed => "renewed",
         EventKind::Expired => "expired",
-        // HTTP clients know no other word for an end that is no expiry.
+        // HTTP clients know no other event for an end that is not an expiry.
         EventKind::Released | EventKind::Forced | EventKind::Replaced => "released",
     };
     let lease = lease.filter(|_| matches!(kind, EventKind::Acquired | EventKind::Renewed));
@@ -220,7 +221,7 @@ fn event_json(
         expires_at: lease.map(|(_, deadline)| times::rfc3339(clock.wall_nanos_of(deadline))),
         observed_at: times::rfc3339(clock.wall_nanos_of(clock.now())),
     };
-    // Texts and numbers only: JSON holds them all.
+    // JSON can represent all texts and numbers.
     serde_json::to_string(&change).unwrap_or_default()
 }
 
@@ -228,7 +229,7 @@ fn event_json(
 struct Frames {
     queue: Arc<EventQueue>,
     snapshot: Option<String>,
-    /// Events up to this one are in the snapshot.
+    /// The snapshot includes the events up to this one.
     seen: u64,
     _place: Place,
 }
@@ -257,7 +258,7 @@ pub(super) async fn watch(
     let (parts, _) = request.into_parts();
     let name = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&name)?;
+    let name = user.lock(&state.limits, &name)?;
     // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;
     let (held, seen) = state
@@ -279,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_for_a_reader_is_bounded_in_bytes_and_forgotten_beyond() {
+    fn the_queue_of_a_reader_is_bounded_in_bytes_and_dropped_beyond() {
         let queue = Arc::new(EventQueue::default());
         let reader = Reader(Arc::clone(&queue));
         let text: Arc<str> = "x".repeat(1000 - size_of::<Frame>()).into();

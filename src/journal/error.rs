@@ -146,7 +146,9 @@ impl fmt::Display for JournalError {
                 "the database has schema version {found}, this server knows {known}; use a newer octostore"
             ),
             JournalError::Path { what } => write!(f, "{what}"),
-            JournalError::Io { what } => write!(f, "{what}; check the disk and the file's permissions"),
+            JournalError::Io { what } => {
+                write!(f, "{what}; check the disk, and the permissions of the file and its directory")
+            }
         }
     }
 }
@@ -172,7 +174,7 @@ mod tests {
             (JournalError::corrupt("x"), false),
             (JournalError::DamagedLog { what: what(), commits: 1 }, false),
             (JournalError::Foreign, false),
-            (JournalError::Newer { found: 3, known: 2 }, false),
+            (JournalError::Newer { found: 4, known: 3 }, false),
             (JournalError::Path { what: what() }, false),
         ] {
             assert_eq!(error.is_retryable(), expected, "{error}");

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Backend, BackendTraits, JournalError, Loaded, Record, SessionRecord, StoredLease};
+use super::elements::OrderedElements;
+use super::{
+    Backend, BackendTraits, JournalError, Loaded, Record, ScriptHash, SessionRecord, StoredLease, StoredValue,
+};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp};
 use crate::entropy::Entropy;
 use crate::lock::Delay;
@@ -15,6 +18,9 @@ pub struct MemoryBackend {
     leases: BTreeMap<FencingToken, Box<StoredLease>>,
     delays: BTreeMap<LockName, Delay>,
     sessions: BTreeMap<SessionId, SessionRecord>,
+    values: BTreeMap<FencingToken, (Box<StoredValue>, OrderedElements)>,
+    /// In the order in which they were last put.
+    scripts: Vec<(ScriptHash, Box<[u8]>)>,
     tokens_reserved: i64,
     boot: Option<String>,
     secret: Option<[u8; 32]>,
@@ -42,11 +48,23 @@ impl Backend for MemoryBackend {
             for session in self.sessions.values_mut() {
                 session.deadline = now.after(session.ttl);
             }
+            for (stored, _) in self.values.values_mut() {
+                stored.deadline = now.after(stored.ttl);
+            }
             self.boot = boot.map(str::to_owned);
         }
         self.sessions.values().for_each(|session| each(Record::Session(session.clone())));
         self.delays.iter().for_each(|(name, delay)| each(Record::DelayStarted(name.clone(), *delay)));
         self.leases.values().for_each(|stored| each(Record::Granted(stored.clone())));
+        for (sha, body) in &self.scripts {
+            each(Record::ScriptPut { sha: *sha, body: body.clone() });
+        }
+        for (id, (stored, elements)) in &self.values {
+            each(Record::ValuePut(stored.clone()));
+            for (field, value) in elements.iter() {
+                each(Record::Element { id: *id, field: field.into(), value: Some(value.into()) });
+            }
+        }
         let secret = match self.secret {
             Some(secret) => secret,
             None => {
@@ -74,6 +92,21 @@ impl Backend for MemoryBackend {
                 Record::DelayEnded(name) => drop(self.delays.remove(name)),
                 Record::Session(session) => drop(self.sessions.insert(session.id, session.clone())),
                 Record::SessionEnded(id) => drop(self.sessions.remove(id)),
+                Record::ValuePut(stored) => {
+                    let new = || (stored.clone(), OrderedElements::default());
+                    self.values.entry(stored.id).or_insert_with(new).0.clone_from(stored);
+                }
+                Record::ValueGone(id) => drop(self.values.remove(id)),
+                Record::Element { id, field, value } => {
+                    if let Some((_, elements)) = self.values.get_mut(id) {
+                        elements.set(field.clone(), value.clone());
+                    }
+                }
+                Record::ScriptPut { sha, body } => {
+                    self.scripts.retain(|(known, _)| known != sha);
+                    self.scripts.push((*sha, body.clone()));
+                }
+                Record::ScriptGone { sha } => self.scripts.retain(|(known, _)| known != sha),
                 Record::TokensReserved(upto) => self.tokens_reserved = self.tokens_reserved.max(*upto),
             }
         }

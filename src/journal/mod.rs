@@ -2,11 +2,12 @@
 //!
 //! Guarantees: once [`Backend::commit`] has returned `Ok`, [`Backend::load`] finds the batch,
 //! whatever happens to the process or the machine in between; a batch is found as a whole or not at
-//! all. Not here: who may hold what (records are absolute states, not requests), async code.
+//! all. Not here: the rules of locks (records are absolute states, not requests), async code.
 
 mod commit;
 #[cfg(test)]
 mod conformance;
+mod elements;
 mod error;
 mod faulty;
 mod log;
@@ -22,7 +23,7 @@ pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
-pub use record::{Record, Renewal, SessionRecord, StoredLease};
+pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
 pub use sqlite::{DamagedLog, SqliteBackend};
 
 use crate::domain::Timestamp;
@@ -59,15 +60,11 @@ pub struct BackendTraits {
     /// The largest batch that one commit takes, in bytes; `None`: any batch. A commit group, and the
     /// records of one append, are never split: one that is larger is a batch of its own.
     pub batch_bytes_max: Option<usize>,
-    /// Another server can take over unnoticed, so a read is answered only after a commit, which may
-    /// be empty, has shown that none has.
-    pub reads_need_commit: bool,
 }
 
 impl BackendTraits {
     /// The traits of storage on this machine that no other server can write.
-    pub const LOCAL: BackendTraits =
-        BackendTraits { commit_on_caller: true, batch_bytes_max: None, reads_need_commit: false };
+    pub const LOCAL: BackendTraits = BackendTraits { commit_on_caller: true, batch_bytes_max: None };
 }
 
 /// Storage for records. Owned by one thread; every call blocks.
@@ -75,8 +72,10 @@ pub trait Backend: Send {
     /// What the backend demands of its user; always the same.
     fn traits(&self) -> BackendTraits;
 
-    /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`] and
-    /// [`Record::Session`]. May be called again, after a failed commit.
+    /// Passes the whole state to `each`, as [`Record::Granted`], [`Record::DelayStarted`],
+    /// [`Record::Session`], [`Record::ScriptPut`] in the order in which they were last put, and
+    /// [`Record::ValuePut`], each directly followed by its elements in the order in which they were
+    /// added. May be called again, after a failed commit.
     ///
     /// `boot` identifies this boot of the machine. If it differs from the stored one, or is `None`,
     /// the clock of the stored deadlines is gone. All deadlines are then moved, durably and at
@@ -105,7 +104,8 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Does a step of housekeeping, and returns whether there is more to do. Called after a while
-    /// without commits. After an error the state is as before, and commits go on.
+    /// Does a step of maintenance, and returns whether there is more to do. Called after a while
+    /// without commits. After an error the state is as before. If a retry can help, commits
+    /// continue; otherwise the error counts as a failed commit.
     fn maintain(&mut self) -> Result<bool, JournalError>;
 }

@@ -5,6 +5,7 @@
 
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, Ttl};
 use crate::lock::{Delay, Lease};
+use crate::value::Kind;
 
 /// A lease and the name of its lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,27 @@ pub struct SessionRecord {
     pub deadline: Timestamp,
 }
 
+/// A value as it is stored, without its elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredValue {
+    /// Identifies the value and its elements for as long as the value exists, and is never used
+    /// again: the token that the value took when it was created.
+    pub id: FencingToken,
+    /// Its fencing token: the id, or a later token if the value has been renamed.
+    pub token: FencingToken,
+    /// Its key.
+    pub name: LockName,
+    /// Its type.
+    pub kind: Kind,
+    /// The TTL by which the deadline was set; `None`: it has none.
+    pub ttl: Option<Ttl>,
+    /// When it ends.
+    pub deadline: Timestamp,
+}
+
+/// SHA-1 of a script's body, which identifies the script.
+pub type ScriptHash = [u8; 20];
+
 /// One change of state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -74,6 +96,32 @@ pub enum Record {
     Session(SessionRecord),
     /// A session is over.
     SessionEnded(SessionId),
+    /// The state of a value without its elements, new or changed. It precedes all records of its
+    /// elements.
+    ValuePut(Box<StoredValue>),
+    /// The value with this id is gone, with all its elements.
+    ValueGone(FencingToken),
+    /// The state of one element of a value.
+    Element {
+        /// The id of the value.
+        id: FencingToken,
+        /// What identifies the element within the value.
+        field: Box<[u8]>,
+        /// What belongs to the field; `None`: the element is gone.
+        value: Option<Box<[u8]>>,
+    },
+    /// A script, new or used again after a long time.
+    ScriptPut {
+        /// The hash of its body.
+        sha: ScriptHash,
+        /// Its text.
+        body: Box<[u8]>,
+    },
+    /// A script is forgotten.
+    ScriptGone {
+        /// The hash of its body.
+        sha: ScriptHash,
+    },
     /// Tokens up to this one may be issued.
     TokensReserved(i64),
 }
@@ -89,7 +137,17 @@ impl Record {
             Record::Granted(stored) => stored.name.as_bytes().len() + lease_text_bytes(&stored.lease),
             Record::DelayStarted(name, _) | Record::DelayEnded(name) => name.as_bytes().len(),
             Record::Session(session) => session.name.len() + session.account.as_ref().map_or(0, |a| a.len()),
-            Record::Renewed(_) | Record::Ended(_) | Record::SessionEnded(_) | Record::TokensReserved(_) => 0,
+            Record::ValuePut(stored) => stored.name.as_bytes().len(),
+            Record::Element { field, value, .. } => {
+                field.len() + value.as_ref().map_or(0, |value| value.len())
+            }
+            Record::ScriptPut { body, .. } => body.len(),
+            Record::Renewed(_)
+            | Record::Ended(_)
+            | Record::SessionEnded(_)
+            | Record::ValueGone(_)
+            | Record::ScriptGone { .. }
+            | Record::TokensReserved(_) => 0,
         };
         FIXED_BYTES + texts
     }
@@ -97,6 +155,15 @@ impl Record {
     /// Whether the record is about a lease.
     pub fn is_of_a_lease(&self) -> bool {
         matches!(self, Record::Granted(_) | Record::Renewed(_) | Record::Ended(_))
+    }
+
+    /// The id of the value that the record is about, if it is about one.
+    pub fn value_id(&self) -> Option<FencingToken> {
+        match self {
+            Record::ValuePut(stored) => Some(stored.id),
+            Record::ValueGone(id) | Record::Element { id, .. } => Some(*id),
+            _ => None,
+        }
     }
 }
 

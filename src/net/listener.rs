@@ -1,8 +1,8 @@
 //! Accepts connections and ends them.
 //!
-//! Guarantees: the number of connections is limited; one beyond the limit is refused by its protocol.
-//! On shutdown no connection is accepted any more, and those that exist get a limited time to end.
-//! Not here: what connections do.
+//! Guarantees: the number of connections is limited; one beyond the limit is refused by its
+//! protocol. On shutdown no connection is accepted any more, and those that exist get a limited
+//! time to end. Not here: what connections do.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -23,8 +23,8 @@ pub struct ListenAddress {
 }
 
 /// Connections that wait to be accepted, as far as the system allows that (`net.core.somaxconn`).
-/// All clients come back at once after a restart, and those that find no room try again only after a
-/// second, then three, then seven.
+/// All clients come back at once after a restart, and those that find no room try again only after
+/// a second, then three, then seven.
 const ACCEPT_BACKLOG: u32 = 65_535;
 
 /// Sockets that listen for one protocol, at least one.
@@ -36,7 +36,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens at all of these addresses. Fails with the address that cannot be had.
+    /// Listens at all of these addresses. Fails with the address that is not available.
     pub fn bind(wanted: &[ListenAddress]) -> Result<Listeners, (SocketAddr, io::Error)> {
         let mut bound = Listeners { sockets: Vec::new(), addresses: Vec::new(), next: 0 };
         let has_v4 = wanted.iter().any(|wanted| wanted.address.is_ipv4());
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_machine_lacks_is_skipped_unless_it_was_asked_for() {
+    async fn a_missing_address_is_skipped_unless_it_is_required() {
         let addresses = |bound: Listeners| bound.addresses().to_vec();
         let found = Listeners::bind(&wanted(&["127.0.0.1:0", NOWHERE], false)).map(addresses).unwrap();
         assert_eq!(found.len(), 1);

@@ -1,8 +1,9 @@
 //! A TCP connection: reading, writing at a minimum pace, and closing.
 //!
-//! Guarantees: a peer that takes its output too slowly is given up, even if it takes a byte now and
-//! then. Whether the peer has closed is asked of the system, not of the runtime's older knowledge.
-//! Not here: protocols; who may connect.
+//! Guarantees: a peer that takes its output too slowly is disconnected, even if it takes a byte now
+//! and then. Whether the peer has closed is asked of the system, whose answer is newer than the
+//! runtime's.
+//! Not here: protocols, authentication.
 
 use std::io;
 use std::net::SocketAddr;
@@ -92,14 +93,14 @@ impl Stream {
         self.tcp.readable().await
     }
 
-    /// Appends the input that is there, without waiting. Returns the number of bytes; 0 means that the
-    /// peer has closed. Fails with `WouldBlock` if there is none.
+    /// Appends the input that is there, without waiting. Returns the number of bytes; 0 means that
+    /// the peer has closed. Fails with `WouldBlock` if there is none.
     pub fn try_read_buf(&self, input: &mut BytesMut) -> io::Result<usize> {
         self.tcp.try_read_buf(input)
     }
 
-    /// Waits until there is input or the peer has closed. Returns whether it has closed as far as the
-    /// runtime knows, however much input there is to be read first.
+    /// Waits until there is input or the peer has closed. Returns whether it has closed as far as
+    /// the runtime knows, however much input there is to be read first.
     pub async fn is_read_closed(&self) -> io::Result<bool> {
         Ok(self.tcp.ready(Interest::READABLE).await?.is_read_closed())
     }
@@ -115,8 +116,8 @@ impl Stream {
         poll(&mut polled, Some(&Timespec::default())).is_ok() && !polled[0].revents().is_empty()
     }
 
-    /// Ends the output, and discards input until the peer closes, too, or a limit is reached: closing a
-    /// socket with unread input resets it, and the peer could not read the last reply.
+    /// Ends the output, and discards input until the peer closes, too, or a limit is reached:
+    /// closing a socket with unread input resets it, and the peer could not read the last reply.
     pub async fn linger(&mut self, time_max: Duration, bytes_max: usize) {
         let discarded = async {
             self.tcp.shutdown().await?;
@@ -256,8 +257,8 @@ mod tests {
         (Stream::new(stream, STALL), peer)
     }
 
-    /// Reads `bytes` every ten seconds; returns the stream's error, if it did not send everything, and
-    /// the time that passed.
+    /// Reads `bytes` every ten seconds; returns the stream's error, if it did not send everything,
+    /// and the time that passed.
     async fn send_to_slow_peer(bytes: usize) -> (Option<io::ErrorKind>, Duration) {
         let (mut stream, mut peer) = pair().await;
         let reader = tokio::spawn(async move {
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_a_little_now_and_then_is_given_up() {
+    async fn a_peer_that_reads_too_slowly_is_disconnected() {
         let (error, took) = send_to_slow_peer(64 << 10).await;
         assert_eq!(error, Some(io::ErrorKind::TimedOut));
         assert!(took >= STALL && took < 3 * STALL, "{took:?}");

@@ -1,16 +1,19 @@
 //! Replies on the wire, in RESP2 and RESP3.
 //!
-//! Guarantees: one reply, one frame, whatever its bytes; the pairs of a map keep their order. Scalars are encoded by
-//! redis-protocol, named in this file and in the scanner's tests only. Written here are the heads of aggregates, as its
-//! own maps have no order, and integers, which nearly all replies are. Not here: sockets, commands.
+//! Guarantees: one reply becomes one frame, whatever its bytes. The pairs of a map keep their
+//! order. redis-protocol encodes scalars. Encoded here are the heads of aggregates, because maps of
+//! redis-protocol have no order, integers, which most replies are, and doubles, which it does not
+//! write as Redis does. Not here: sockets, commands.
+
+use std::borrow::Cow;
 
 use bytes::BytesMut;
 use redis_protocol::resp2::encode::extend_encode_borrowed as encode2;
 use redis_protocol::resp2::types::BorrowedFrame as Frame2;
 use redis_protocol::resp3::encode::complete::extend_encode_borrowed as encode3;
-use redis_protocol::resp3::types::{BorrowedFrame as Frame3, VerbatimStringFormat};
+use redis_protocol::resp3::types::BorrowedFrame as Frame3;
 
-use crate::reply::{Bulks, Reply, Rope};
+use crate::reply::{Bulks, Reply, Rope, double};
 
 /// Appends a reply in RESP `protocol` (2 or 3) to `out`.
 pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
@@ -19,15 +22,18 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
         Reply::Simple(text) => scalar(out, &Frame2::SimpleString(text.as_bytes())),
         Reply::Integer(n) => number(b':', *n, out),
         Reply::Bulk(bytes) => scalar(out, &Frame2::BulkString(bytes)),
-        Reply::Error(text) => match text.contains(['\r', '\n']) {
-            true => scalar(out, &Frame2::Error(&text.replace(['\r', '\n'], " "))),
-            false => scalar(out, &Frame2::Error(text)),
-        },
-        Reply::Text(text) if is_3 => {
-            let (data, format) = (text.as_bytes(), VerbatimStringFormat::Text);
-            scalar3(out, &Frame3::VerbatimString { data, format, attributes: None });
+        Reply::Status(text) => scalar(out, &Frame2::SimpleString(one_line(text).as_bytes())),
+        Reply::Error(text) => scalar(out, &Frame2::Error(&one_line(text))),
+        Reply::Double(n) => {
+            let digits = double::format(*n, double::EXACT_DIGITS);
+            if is_3 { line(b',', &digits, out) } else { bulk(digits.as_bytes(), out) }
         }
-        Reply::Text(text) => scalar(out, &Frame2::BulkString(text.as_bytes())),
+        Reply::Boolean(value) if is_3 => line(b'#', if *value { "t" } else { "f" }, out),
+        Reply::Boolean(value) => number(b':', u8::from(*value), out),
+        Reply::BigNumber(digits) if is_3 => line(b'(', &one_line(digits), out),
+        Reply::BigNumber(digits) => bulk(digits.as_bytes(), out),
+        Reply::Text(text) => verbatim(*b"txt", text.as_bytes(), is_3, out),
+        Reply::Verbatim(format, bytes) => verbatim(*format, bytes, is_3, out),
         Reply::LongText(rope) => {
             long_text_head(rope, is_3, out);
             rope.pieces().for_each(|piece| out.extend_from_slice(piece));
@@ -50,21 +56,35 @@ pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
                 encode(value, protocol, out);
             }
         }
+        Reply::Pairs(pairs) => {
+            pairs_head(pairs.len(), is_3, out);
+            for (first, second) in pairs {
+                if is_3 {
+                    number(b'*', 2, out);
+                }
+                encode(first, protocol, out);
+                encode(second, protocol, out);
+            }
+        }
         Reply::Sequence(replies) => replies.iter().for_each(|reply| encode(reply, protocol, out)),
     }
 }
 
-/// Encodes one reply in parts, and lets go of what is encoded.
+/// Encodes one reply in parts. Frees each part once it is encoded.
 pub(super) struct Encoder {
     protocol: u8,
-    /// What is still to come, the innermost last.
+    /// The parts that are left, the innermost last.
     rest: Vec<Rest>,
 }
 
 enum Rest {
     One(Reply),
     Replies(std::vec::IntoIter<Reply>),
-    Pairs(std::vec::IntoIter<(Reply, Reply)>),
+    /// The pairs of a map; in RESP3, those of [`Reply::Pairs`] have heads.
+    Pairs {
+        pairs: std::vec::IntoIter<(Reply, Reply)>,
+        have_heads: bool,
+    },
     Bulks(Bulks),
     Rope(Rope),
     Literal(&'static [u8]),
@@ -75,15 +95,21 @@ impl Encoder {
         Encoder { protocol, rest: vec![Rest::One(reply)] }
     }
 
-    /// Appends to `out` until it has `bytes` bytes or somewhat more. `false`: that was all.
+    /// Appends to `out` until it has at least `bytes` bytes. Returns whether anything is left.
     pub(super) fn encode(&mut self, out: &mut BytesMut, bytes: usize) -> bool {
         while out.len() < bytes {
             let Some(rest) = self.rest.last_mut() else { return false };
             let (next, value) = match rest {
                 Rest::Replies(replies) => (replies.next(), None),
-                Rest::Pairs(pairs) => {
-                    pairs.next().map_or((None, None), |(key, value)| (Some(key), Some(value)))
-                }
+                Rest::Pairs { pairs, have_heads } => match pairs.next() {
+                    Some((key, value)) => {
+                        if *have_heads {
+                            number(b'*', 2, out);
+                        }
+                        (Some(key), Some(value))
+                    }
+                    None => (None, None),
+                },
                 Rest::Bulks(bulks) => {
                     if bulks.drain_piece(|bulk| self::bulk(bulk, out)) {
                         continue;
@@ -103,7 +129,7 @@ impl Encoder {
                         continue;
                     }
                     Some(Rest::One(reply)) => (Some(reply), None),
-                    _ => unreachable!("it was the last"),
+                    _ => unreachable!("the last part"),
                 },
             };
             self.rest.extend(value.map(Rest::One));
@@ -123,7 +149,11 @@ impl Encoder {
             Reply::Push(items) => list(if is_3 { b'>' } else { b'*' }, items, out),
             Reply::Map(pairs) => {
                 map_head(pairs.len(), is_3, out);
-                Rest::Pairs(pairs.into_iter())
+                Rest::Pairs { pairs: pairs.into_iter(), have_heads: false }
+            }
+            Reply::Pairs(pairs) => {
+                pairs_head(pairs.len(), is_3, out);
+                Rest::Pairs { pairs: pairs.into_iter(), have_heads: is_3 }
             }
             Reply::Sequence(replies) => Rest::Replies(replies.into_iter()),
             Reply::Bulks(bulks) => {
@@ -163,6 +193,36 @@ fn map_head(pairs: usize, is_3: bool, out: &mut BytesMut) {
     }
 }
 
+fn pairs_head(pairs: usize, is_3: bool, out: &mut BytesMut) {
+    number(b'*', if is_3 { pairs } else { pairs * 2 }, out);
+}
+
+fn verbatim(format: [u8; 3], bytes: &[u8], is_3: bool, out: &mut BytesMut) {
+    if !is_3 {
+        return bulk(bytes, out);
+    }
+    number(b'=', format.len() + 1 + bytes.len(), out);
+    out.extend_from_slice(&format);
+    out.extend_from_slice(b":");
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Text without line breaks, which would end its frame.
+fn one_line(text: &str) -> Cow<'_, str> {
+    match text.contains(['\r', '\n']) {
+        true => text.replace(['\r', '\n'], " ").into(),
+        false => text.into(),
+    }
+}
+
+fn line(kind: u8, text: &str, out: &mut BytesMut) {
+    out.reserve(text.len() + 3);
+    out.extend_from_slice(&[kind]);
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 fn bulk(bytes: &[u8], out: &mut BytesMut) {
     number(b'$', bytes.len(), out);
     out.extend_from_slice(bytes);
@@ -184,17 +244,17 @@ fn number(kind: u8, n: impl itoa::Integer, out: &mut BytesMut) {
 }
 
 fn scalar(out: &mut BytesMut, frame: &Frame2<'_>) {
-    // The encoder may leave bytes behind the end that it returns.
+    // The encoder may append bytes after the end that it returns.
     match encode2(out, frame, false) {
         Ok(end) => out.truncate(end),
-        Err(error) => unreachable!("scalars have no shape that could be wrong: {error}"),
+        Err(error) => unreachable!("scalars can always be encoded: {error}"),
     }
 }
 
 fn scalar3(out: &mut BytesMut, frame: &Frame3<'_>) {
     match encode3(out, frame, false) {
         Ok(end) => out.truncate(end),
-        Err(error) => unreachable!("scalars have no shape that could be wrong: {error}"),
+        Err(error) => unreachable!("scalars can always be encoded: {error}"),
     }
 }
 
@@ -207,7 +267,7 @@ mod tests {
             let mut out = BytesMut::from(&b"before"[..]);
             encode(reply, protocol, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), format!("before{expected}"), "RESP{protocol}");
-            // In parts as small as they get.
+            // In the smallest possible parts.
             let (mut encoder, mut parts) = (Encoder::new(reply.clone(), protocol), BytesMut::new());
             while {
                 let bytes = parts.len() + 1;
@@ -225,9 +285,22 @@ mod tests {
         check(&Reply::Null, "$-1\r\n", "_\r\n");
         check(&Reply::NullArray, "*-1\r\n", "_\r\n");
         check(&Reply::Text("a".into()), "$1\r\na\r\n", "=5\r\ntxt:a\r\n");
+        check(&Reply::Verbatim(*b"mkd", b"a\r\nb".into()), "$4\r\na\r\nb\r\n", "=8\r\nmkd:a\r\nb\r\n");
+        check(&Reply::Status("a\r\nb".into()), "+a  b\r\n", "+a  b\r\n");
+        check(&Reply::Double(3.1), "$18\r\n3.1000000000000001\r\n", ",3.1000000000000001\r\n");
+        check(&Reply::Double(f64::NEG_INFINITY), "$4\r\n-inf\r\n", ",-inf\r\n");
+        check(&Reply::Boolean(true), ":1\r\n", "#t\r\n");
+        check(&Reply::Boolean(false), ":0\r\n", "#f\r\n");
+        check(&Reply::BigNumber("1\n2".into()), "$3\r\n1\n2\r\n", "(1 2\r\n");
         check(&Reply::Error("ERR a\r\nb".into()), "-ERR a  b\r\n", "-ERR a  b\r\n");
         let pair = || (Reply::bulk("k"), Reply::Integer(1));
         check(&Reply::Map(vec![pair()]), "*2\r\n$1\r\nk\r\n:1\r\n", "%1\r\n$1\r\nk\r\n:1\r\n");
+        check(
+            &Reply::Pairs(vec![pair(), pair()]),
+            "*4\r\n$1\r\nk\r\n:1\r\n$1\r\nk\r\n:1\r\n",
+            "*2\r\n*2\r\n$1\r\nk\r\n:1\r\n*2\r\n$1\r\nk\r\n:1\r\n",
+        );
+        check(&Reply::Pairs(vec![]), "*0\r\n", "*0\r\n");
         check(&Reply::Set(vec![Reply::Null]), "*1\r\n$-1\r\n", "~1\r\n_\r\n");
         check(&Reply::Push(vec![]), "*0\r\n", ">0\r\n");
         check(&Reply::Sequence(vec![Reply::OK, Reply::OK]), "+OK\r\n+OK\r\n", "+OK\r\n+OK\r\n");

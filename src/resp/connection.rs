@@ -1,9 +1,11 @@
-//! One connection: bytes in, requests, one durable barrier a batch, bytes out.
+//! One connection: reads bytes, executes requests, waits for one durability barrier per batch,
+//! writes replies.
 //!
-//! Guarantees: replies leave in the order of their requests, each only after what it stands on is durable; one whose
-//! commit failed says so. Memory is bounded: a client that does not read its replies is not read from. A grant to a
-//! waiter whose socket is gone is given back. Others are served after every turn of work, be it one request, a long
-//! pipeline or a large reply. Not here: what commands mean.
+//! Guarantees: replies leave in the order of their requests, each only once everything it depends
+//! on is durable; a reply whose commit failed is replaced by an error. Memory is bounded: a client
+//! that does not read its replies is not read from. A grant to a waiter whose socket is gone is
+//! reverted. A connection yields to others after every turn of work: a request, a part of a long
+//! pipeline or of a large reply. Not here: what commands mean.
 
 use std::future::poll_fn;
 use std::io;
@@ -159,7 +161,7 @@ impl Connection {
                     continue;
                 }
                 Then::Answer { reply, seq, closes } => {
-                    self.settle().await;
+                    self.await_durable().await;
                     self.send().await?;
                     self.answer_in_parts(reply, seq).await?;
                     match closes {
@@ -174,7 +176,7 @@ impl Connection {
             };
             match then {
                 Then::Read => {
-                    let (read, has_waited) = noting_waits(self.read()).await;
+                    let (read, has_waited) = observing_waits(self.read()).await;
                     read?;
                     if has_waited {
                         self.client.begin_turn();
@@ -199,7 +201,8 @@ impl Connection {
         }
     }
 
-    /// Executes the complete requests in the input until none is left or the output must be sent first.
+    /// Executes the complete requests in the input until none is left or the output must be sent
+    /// first.
     fn execute_batch(&mut self) -> Then {
         let server = Arc::clone(&self.server);
         if self.ran.is_empty() {
@@ -217,7 +220,7 @@ impl Connection {
                 Ok(Some(length)) => length,
                 Ok(None) => break Then::Read,
                 Err(super::scan::ProtocolError::Http) => {
-                    tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the RESP port");
+                    tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the port for Redis clients; HTTP is served at --http");
                     break Then::Close;
                 }
                 Err(error) => {
@@ -272,8 +275,8 @@ impl Connection {
         self.client.begin_turn();
     }
 
-    /// Completes a request in turns, yielding in between. Abandons it if the client disconnects. Returns whether
-    /// the connection must close.
+    /// Completes a request in turns, yielding in between. Abandons it if the client disconnects.
+    /// Returns whether the connection must close.
     async fn take_turns(
         &mut self,
         mut request: LongRequest,
@@ -323,7 +326,7 @@ impl Connection {
 
     /// Waits until the replies are durable, then sends them.
     async fn flush(&mut self) -> Result<(), End> {
-        self.settle().await;
+        self.await_durable().await;
         self.record_commands();
         self.send().await
     }
@@ -334,14 +337,14 @@ impl Connection {
         self.server.metrics.commands.observe(&mut self.ran, took);
     }
 
-    /// Waits until the replies may be told, and corrects those whose commit failed.
-    async fn settle(&mut self) {
+    /// Waits until the replies are durable, and replaces those whose commit failed.
+    async fn await_durable(&mut self) {
         if self.server.engine.barrier(self.highest).await.is_err() || self.has_failed() {
-            let told = std::mem::take(&mut self.output);
+            let replies = std::mem::take(&mut self.output);
             let mut start = 0;
             for (end, seq) in std::mem::take(&mut self.replies) {
                 match self.server.engine.barrier(seq).await {
-                    Ok(()) => self.output.extend_from_slice(&told[start..end]),
+                    Ok(()) => self.output.extend_from_slice(&replies[start..end]),
                     Err(_) => encode(&OUTCOME_UNKNOWN, self.client.protocol(), &mut self.output),
                 }
                 start = end;
@@ -418,8 +421,8 @@ impl Connection {
         }
     }
 
-    /// Sends the messages of one turn. Returns whether there are more, for which others are to have
-    /// their turn first.
+    /// Sends the messages of one turn. Returns whether there are more; other tasks run before
+    /// those.
     async fn send_messages(&mut self) -> Result<bool, End> {
         let mut turn = Turn::default();
         let has_more = loop {
@@ -436,13 +439,13 @@ impl Connection {
         Ok(has_more)
     }
 
-    /// Waits for the verdict on a parked request. Leaves the queue the moment the socket closes.
+    /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
     async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
         let mut has_more = false;
         let (reply, seq) = loop {
             let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
             tokio::select! {
-                verdict = Client::verdict(&mut parked) => break verdict,
+                outcome = Client::reply_after_wait(&mut parked) => break outcome,
                 read = receive(&self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
@@ -457,7 +460,7 @@ impl Connection {
         if is_answered {
             self.answer(&reply, seq);
         }
-        self.settle().await;
+        self.await_durable().await;
         let sent = if self.stream.peer_has_closed() { Err(End::Closed) } else { self.send().await };
         if let (Err(_), Some(token)) = (&sent, granted) {
             parked.give_back(token);
@@ -466,8 +469,8 @@ impl Connection {
     }
 }
 
-/// Completes with a future's output, and with whether other tasks could run before that.
-async fn noting_waits<F: Future>(future: F) -> (F::Output, bool) {
+/// Completes with a future's output, and with whether the future yielded before that.
+async fn observing_waits<F: Future>(future: F) -> (F::Output, bool) {
     let mut future = pin!(future);
     let mut has_waited = false;
     let output = poll_fn(|context| {
@@ -485,7 +488,7 @@ async fn sleep(time: Option<Duration>) {
     }
 }
 
-/// Completes when something was read. Fails when the client has disconnected.
+/// Completes when input was read. Fails when the client has disconnected.
 async fn receive(stream: &Stream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
     if is_full {
         tokio::time::sleep(FULL_INPUT_CHECK).await;

@@ -1,7 +1,8 @@
 //! The Redis protocol over TCP.
 //!
-//! Guarantees: any bytes lead to replies, an error or a closed connection; never to a crash, a hang or memory beyond the
-//! limits. No reply leaves before what it stands on is durable. Not here: what commands mean, HTTP, storage.
+//! Guarantees: any bytes lead to replies, an error or a closed connection; never to a crash, a hang
+//! or memory beyond the limits. No reply is sent before everything it depends on is durable. Not
+//! here: what commands mean, HTTP, storage.
 
 mod codec;
 mod connection;

@@ -1,23 +1,24 @@
 //! Finds requests in a stream of bytes: arrays of bulk strings, or inline commands.
 //!
-//! Guarantees: goes on where it stopped, so every byte is looked at once; nothing is copied but inline words; every length
-//! is checked against a limit before anything is kept; nested arrays do not exist. Error texts are Redis'.
-//! Not here: sockets, commands, buffers (the caller keeps one).
+//! Guarantees: a scan continues where it stopped, so every byte is read once; only inline arguments
+//! are copied; every length is checked against a limit before anything is stored; nested arrays do
+//! not exist. Error texts are those of Redis. Not here: sockets, commands, buffers (the caller
+//! keeps one).
 
 use std::fmt;
 
 use crate::command::{Args, OwnedArgs, Span};
 
-/// What a request may be.
+/// The limits of a request.
 #[derive(Debug, Clone)]
 pub struct ScanLimits {
-    /// Words of one request.
+    /// Number of arguments of a request.
     pub args_max: usize,
-    /// Bytes of one word.
+    /// Length of an argument, in bytes.
     pub arg_bytes_max: usize,
-    /// Bytes of one request, in all.
+    /// Length of a request, in bytes.
     pub request_bytes_max: usize,
-    /// Bytes of an inline request.
+    /// Length of an inline request, in bytes.
     pub inline_bytes_max: usize,
 }
 
@@ -33,7 +34,7 @@ impl Default for ScanLimits {
 }
 
 impl ScanLimits {
-    /// For those who have not given the password: enough for HELLO.
+    /// The limits before authentication: enough for HELLO.
     pub fn unauthenticated(&self) -> ScanLimits {
         ScanLimits {
             args_max: self.args_max.min(10),
@@ -44,28 +45,28 @@ impl ScanLimits {
     }
 }
 
-/// Why the stream cannot be read on. The connection ends after telling.
+/// Why the stream cannot be parsed. The connection closes after this error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// `*` and something that is no count, or too many words.
+    /// `*` without a valid count, or too many arguments.
     InvalidCount,
-    /// `$` and something that is no length, or a word too long.
+    /// `$` without a valid length, or an argument that is too long.
     InvalidLength,
-    /// Not `$` where a word must begin.
+    /// Another byte where an argument must begin with `$`.
     ExpectedBulk(u8),
-    /// A line without an end where a count must be.
+    /// A count whose line does not end.
     CountTooLong,
-    /// A line without an end where a length must be.
+    /// A length whose line does not end.
     LengthTooLong,
-    /// A word that does not end after its length.
+    /// An argument that does not end after its length.
     ExpectedLineEnd,
-    /// All words together are too long.
+    /// The arguments together are too long.
     RequestTooLong,
     /// An inline command is too long.
     InlineTooLong,
     /// Quotes in an inline command do not match.
     UnbalancedQuotes,
-    /// Somebody speaks HTTP: answered with silence, as it may be a browser that was tricked.
+    /// An HTTP request. It gets no reply: its client may be a browser that a web page misuses.
     Http,
 }
 
@@ -90,7 +91,7 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// Longest line with a number; more than any number needs.
+/// Longest line with a number, in bytes; no number needs more.
 const NUMBER_LINE_MAX: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +99,8 @@ enum State {
     Start,
     Inline,
     Count,
-    Length { words_left: usize },
-    Word { words_left: usize, length: usize },
+    Length { args_left: usize },
+    Arg { args_left: usize, length: usize },
 }
 
 /// A scanner at some point of a stream.
@@ -107,28 +108,29 @@ enum State {
 pub struct Scanner {
     limits: ScanLimits,
     state: State,
-    /// Up to here the request is understood.
+    /// The request is parsed up to here.
     position: usize,
-    /// Up to here there is no end of the line that begins at `position`.
+    /// The line that begins at `position` does not end before here.
     searched: usize,
     spans: Vec<Span>,
     inline: OwnedArgs,
 }
 
 impl Scanner {
-    /// At the start of a stream.
+    /// A scanner at the start of a stream.
     pub fn new(limits: ScanLimits) -> Scanner {
         let (spans, inline) = (Vec::new(), OwnedArgs::default());
         Scanner { limits, state: State::Start, position: 0, searched: 0, spans, inline }
     }
 
-    /// Other limits from here on.
+    /// Replaces the limits.
     pub fn set_limits(&mut self, limits: ScanLimits) {
         self.limits = limits;
     }
 
-    /// Looks for the end of the request that begins at the start of `input`. `None`: more input is needed, call again
-    /// with the same start. Else the request's length; its words are [`Scanner::args`] until the next call.
+    /// Searches the end of the request that begins at the start of `input`. Returns its length, or
+    /// `None` if more input is needed; the next call must then have the same start. Until the next
+    /// call, [`Scanner::args`] returns the arguments.
     pub fn scan(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolError> {
         loop {
             match self.state {
@@ -137,7 +139,7 @@ impl Scanner {
                     if !self.inline.is_empty() {
                         self.inline = OwnedArgs::default();
                     }
-                    if let Some(length) = self.usual(input) {
+                    if let Some(length) = self.common(input) {
                         return Ok(Some(length));
                     }
                     self.spans.clear();
@@ -155,14 +157,14 @@ impl Scanner {
                     if count <= 0 {
                         return Ok(self.complete());
                     }
-                    let words_left = usize::try_from(count).map_err(|_| ProtocolError::InvalidCount)?;
-                    if words_left > self.limits.args_max {
+                    let args_left = usize::try_from(count).map_err(|_| ProtocolError::InvalidCount)?;
+                    if args_left > self.limits.args_max {
                         return Err(ProtocolError::InvalidCount);
                     }
-                    self.state = State::Length { words_left };
+                    self.state = State::Length { args_left };
                 }
-                State::Length { words_left: 0 } => return Ok(self.complete()),
-                State::Length { words_left } => {
+                State::Length { args_left: 0 } => return Ok(self.complete()),
+                State::Length { args_left } => {
                     match input.get(self.position) {
                         None => return Ok(None),
                         Some(b'$') => {}
@@ -177,9 +179,9 @@ impl Scanner {
                     if self.position + length > self.limits.request_bytes_max {
                         return Err(ProtocolError::RequestTooLong);
                     }
-                    self.state = State::Word { words_left, length };
+                    self.state = State::Arg { args_left, length };
                 }
-                State::Word { words_left, length } => {
+                State::Arg { args_left, length } => {
                     let end = self.position + length;
                     let Some(line_end) = input.get(end..end + 2) else { return Ok(None) };
                     if line_end != b"\r\n" {
@@ -189,20 +191,20 @@ impl Scanner {
                     self.spans.push((self.position as u32, end as u32));
                     self.position = end + 2;
                     self.searched = self.position;
-                    self.state = State::Length { words_left: words_left - 1 };
+                    self.state = State::Length { args_left: args_left - 1 };
                 }
             }
         }
     }
 
-    /// The words of the request that [`Scanner::scan`] just found in `input`; none for an empty one.
+    /// The arguments of the request that [`Scanner::scan`] found in `input`; none for an empty one.
     pub fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
         if self.inline.is_empty() { Args::new(input, &self.spans) } else { self.inline.as_args() }
     }
 
-    /// The length of a request like most, which is all there, of fewer than a hundred words of fewer than a hundred bytes.
-    /// `None`: look closer, from the start.
-    fn usual(&mut self, input: &[u8]) -> Option<usize> {
+    /// Common case: a complete request of fewer than 100 arguments of fewer than 100 bytes. Returns
+    /// its length; `None` for any other request, which must be scanned from the start.
+    fn common(&mut self, input: &[u8]) -> Option<usize> {
         let (args, mut position) = short_number(b'*', input)?;
         if args == 0 || args > self.limits.args_max {
             return None;
@@ -227,7 +229,7 @@ impl Scanner {
         Some(self.position)
     }
 
-    /// The line at `position`, without its end, which is passed.
+    /// The line at `position` without its end. Advances past both.
     fn line<'a>(
         &mut self,
         input: &'a [u8],
@@ -243,7 +245,7 @@ impl Scanner {
             return Err(too_long);
         }
         (self.position, self.searched) = (end + 1, end + 1);
-        // A bare \n leaves a byte too many for a number, or is itself the fault.
+        // A bare \n becomes an empty line, which is no number.
         Ok(Some(input[start..end].strip_suffix(b"\r").unwrap_or(b"")))
     }
 
@@ -270,7 +272,8 @@ impl Scanner {
     }
 }
 
-/// A line of `kind` and one or two digits, as nearly all are, and how many bytes it takes. `None`: look closer.
+/// Common case: a line of `kind` and one or two digits. Returns the number and the length of the
+/// line.
 fn short_number(kind: u8, input: &[u8]) -> Option<(usize, usize)> {
     let digit = |byte: u8| usize::from(byte - b'0');
     match *input {
@@ -293,7 +296,8 @@ fn number(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok().filter(|_| is_plain)?.parse().ok()
 }
 
-/// Splits an inline command as Redis does: blanks between words, `"..."` with escapes, `'...'` with `\'` only.
+/// Splits an inline command as Redis does: blanks between words, `"…"` with escapes, `'…'` with
+/// `\'` only.
 fn split(line: &[u8], args_max: usize) -> Result<OwnedArgs, ProtocolError> {
     let mut args = OwnedArgs::default();
     let mut arg = Vec::new();
@@ -317,7 +321,7 @@ fn split(line: &[u8], args_max: usize) -> Result<OwnedArgs, ProtocolError> {
                 [blank, ..] if blank.is_ascii_whitespace() => break,
                 [quote @ (b'"' | b'\''), after @ ..] => {
                     rest = quoted(*quote, after, &mut arg)?;
-                    // A closing quote ends the word.
+                    // A closing quote ends the argument.
                     if rest.first().is_some_and(|next| !next.is_ascii_whitespace()) {
                         return Err(ProtocolError::UnbalancedQuotes);
                     }
@@ -476,7 +480,7 @@ mod tests {
         }
 
         #[test]
-        fn words_lie_where_redis_protocol_finds_them(
+        fn arguments_are_where_redis_protocol_finds_them(
             args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..12),
         ) {
             let bytes = encoded(&args);

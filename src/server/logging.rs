@@ -1,10 +1,10 @@
-//! The log's way to stderr.
+//! Writes the log to stderr.
 //!
 //! Guarantees: logging never waits for the reader of stderr. Lines go through a queue of bounded
 //! size to a thread of their own; lines that do not fit are dropped, and the log says how many. A
-//! client cannot fill the log: each call site writes at most one line a second at INFO or worse; the
-//! events of the rest of that second become one line with their number and the clients' addresses.
-//! Not here: what is logged.
+//! client cannot fill the log: each call site writes at most one line a second at INFO or worse;
+//! the events of the rest of that second become one line with their number and the clients'
+//! addresses. Not here: what is logged.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,11 +27,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::clock::Clock;
 use crate::domain::Timestamp;
 
-/// Text that waits to be written. As much again is being written.
+/// Size of the queue, in bytes. As much again may be in the hands of the writer.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
-/// Room that is kept for the next lines when the queue is empty.
+/// Capacity that an empty queue keeps, in bytes.
 const QUEUE_BYTES_KEPT: usize = 64 << 10;
-/// How long the end of the process waits for the last lines to be written.
+/// How long a flush, or the end of the process, waits for the last lines.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// A call site writes one line within this time.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -74,9 +74,14 @@ where
 }
 
 impl Log {
-    /// Writes a line as it is, behind everything that was logged before.
+    /// Writes a line as it is, after everything that was logged before.
     pub fn print(&self, line: &str) {
         self.0.push(format!("{line}\n").as_bytes());
+    }
+
+    /// Waits until everything that was logged before is written, for at most a second.
+    pub fn flush(&self) {
+        self.0.flush();
     }
 }
 
@@ -96,9 +101,11 @@ struct Output {
 #[derive(Default)]
 struct State {
     text: Vec<u8>,
-    /// Lines that found no room since the writer last took the text.
+    /// Lines dropped since the writer last took the text.
     dropped: u64,
     windows: Windows,
+    /// The writer has taken text and is writing it.
+    is_writing: bool,
     is_closing: bool,
     is_done: bool,
 }
@@ -129,7 +136,13 @@ impl Output {
         }
     }
 
-    /// Has everything written, within [`FLUSH_TIME_MAX`].
+    /// Waits until the queue is written, for at most [`FLUSH_TIME_MAX`].
+    fn flush(&self) {
+        let is_pending = |state: &mut State| state.is_writing || !state.text.is_empty();
+        self.changed.wait_while_for(&mut self.state(), is_pending, FLUSH_TIME_MAX);
+    }
+
+    /// Writes what is left, for at most [`FLUSH_TIME_MAX`], and ends the writer.
     fn close(&self) {
         let mut state = self.state();
         state.is_closing = true;
@@ -138,7 +151,7 @@ impl Output {
         self.changed.wait_while_for(&mut state, |state| !state.is_done, FLUSH_TIME_MAX);
     }
 
-    /// The thread that writes. Errors have nowhere to go.
+    /// The writer's thread. Errors are ignored: there is nowhere to report them.
     fn run(&self, sink: &mut dyn Write) {
         let mut text = Vec::new();
         loop {
@@ -150,6 +163,7 @@ impl Output {
                 self.changed.wait_while_for(&mut state, is_idle, WINDOW);
             }
             std::mem::swap(&mut text, &mut state.text);
+            state.is_writing = true;
             let dropped = std::mem::take(&mut state.dropped);
             let is_closing = state.is_closing;
             let summaries = state.windows.end_due(self.clock.now(), is_closing);
@@ -164,9 +178,12 @@ impl Output {
             let _ = sink.write_all(&text);
             text.clear();
             text.shrink_to(QUEUE_BYTES_KEPT);
+            let mut state = self.state();
+            state.is_writing = false;
+            state.is_done = is_closing;
+            drop(state);
+            self.changed.notify_all();
             if is_closing {
-                self.state().is_done = true;
-                self.changed.notify_all();
                 return;
             }
         }
@@ -182,7 +199,7 @@ fn line(level: Level, text: &str) -> String {
     line
 }
 
-/// Puts what one event is formatted to into the queue.
+/// Appends formatted events to the queue.
 struct QueueWriter(Arc<Output>);
 
 impl Write for QueueWriter {
@@ -196,7 +213,7 @@ impl Write for QueueWriter {
     }
 }
 
-/// Standard error, also where another process has made it non-blocking.
+/// Standard error, also if another process has made it non-blocking.
 struct Stderr;
 
 impl Write for Stderr {
@@ -226,7 +243,7 @@ impl<S> Filter<S> for OncePerWindow {
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let level = *event.metadata().level();
-        // An operator who asks for more wants every line.
+        // Levels below INFO are for debugging; they write every line.
         if level > Level::INFO {
             return true;
         }
@@ -237,7 +254,7 @@ impl<S> Filter<S> for OncePerWindow {
     }
 }
 
-/// What a summary says of an event.
+/// The parts of an event that a summary uses.
 #[derive(Default)]
 struct Fields {
     message: String,
@@ -255,14 +272,14 @@ impl Visit for Fields {
         }
         self.others.push_str(&format!(" {name}={value}"));
         if name == "client" || name == "by" {
-            // The port says nothing about who it is.
+            // The port does not identify the client.
             let ip = value.parse::<std::net::SocketAddr>().map(|addr| addr.ip().to_string());
             self.client = Some(ip.unwrap_or(value));
         }
     }
 }
 
-/// Call sites that have written a line within the last [`WINDOW`].
+/// Call sites that have written a line within [`WINDOW`].
 #[derive(Default)]
 struct Windows(HashMap<Identifier, Window>);
 
@@ -270,7 +287,7 @@ struct Window {
     level: Level,
     began: Timestamp,
     omitted: u64,
-    /// Of the first event that was left out.
+    /// The message of the first omitted event.
     message: String,
     others: String,
     clients: Vec<String>,
@@ -335,7 +352,7 @@ impl Window {
         }
     }
 
-    /// A single event as it is; of several, their number and who caused them.
+    /// A single event as it is; for several, their number and clients.
     fn summary(&self) -> String {
         if self.omitted == 1 {
             return format!("{}{}", self.message, self.others);
@@ -398,9 +415,23 @@ mod tests {
         output.close();
         let text = text(&written);
         let kept = text.lines().filter(|line| line.starts_with('x')).count();
-        let loss = text.lines().find(|line| line.contains("dropped")).unwrap();
-        assert!(loss.contains(&format!(" WARN {} lines dropped", lines - kept)), "{kept} of {lines}: {loss}");
+        // The writer may have taken a full queue before it was blocked: then there are two losses.
+        let losses =
+            text.lines().filter_map(|line| line.split_once(" WARN ")?.1.split_once(" lines dropped"));
+        let dropped: usize = losses.map(|(number, _)| number.parse::<usize>().unwrap()).sum();
+        assert_eq!(dropped, lines - kept, "{kept} of {lines}");
         assert!((lines / 3..=lines / 3 * 2).contains(&kept), "{kept} of {lines}");
+    }
+
+    #[test]
+    fn a_flush_returns_once_the_lines_before_it_are_written() {
+        let (output, written, allow) = output();
+        output.push(b"before\n");
+        allow.send(()).unwrap();
+        output.flush();
+        assert_eq!(text(&written), "before\n");
+        output.flush();
+        drop(allow);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The composition root: opens the journal, recovers, binds, serves, reloads, and ends in order.
+//! The composition root: opens the journal, recovers, binds, serves, reloads and shuts down in
+//! order.
 //!
-//! Guarantees: nothing is served before recovery is done; on shutdown, what was received is finished
-//! and committed; a reload changes all that can be changed, or nothing. Not here: everything that
-//! could be decided elsewhere.
+//! Guarantees: nothing is served before recovery is done; on shutdown, what was received is
+//! finished and committed; a reload changes all that can be changed, or nothing. Not here:
+//! decisions that belong to a part.
 
 pub mod logging;
 mod process;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
-use crate::command::{self, Clients, PubSub, Publication, ServerInfo, ServerState};
+use crate::command::{self, Clients, PubSub, Publication, ScriptEngine, ServerInfo, ServerState};
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
@@ -35,7 +36,7 @@ pub use reload::{Reloaded, Reloader};
 /// Why a server does not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The address, of this setting, cannot be listened on.
+    /// The server cannot listen on this address of this setting.
     Bind(&'static str, SocketAddr, io::Error),
     /// The data cannot be used.
     Journal(String, JournalError),
@@ -50,6 +51,21 @@ impl fmt::Display for StartError {
                 write!(
                     f,
                     "cannot listen on {addr}: port in use; stop the other program or choose another --{setting}"
+                )
+            }
+            StartError::Bind(setting, addr, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(
+                    f,
+                    "cannot listen on {addr}: the system reserves port {} for privileged processes; choose \
+                     another --{setting}, or grant CAP_NET_BIND_SERVICE",
+                    addr.port()
+                )
+            }
+            StartError::Bind(setting, addr, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                write!(
+                    f,
+                    "cannot listen on {addr}: this machine does not have the address; name one that it has in \
+                     --{setting}, or 0.0.0.0 for all"
                 )
             }
             StartError::Bind(setting, addr, error) => {
@@ -79,7 +95,8 @@ struct HttpSide {
     listeners: Listeners,
 }
 
-/// Lock events passed on before those who listen get a turn: fewer than an HTTP reader may be behind.
+/// Lock events that are passed on before their readers get a turn: fewer than an HTTP reader may be
+/// behind.
 const EVENTS_PER_TURN: usize = 32;
 
 fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, StartError> {
@@ -91,7 +108,7 @@ fn are_loopback(addresses: &[SocketAddr]) -> bool {
     addresses.iter().all(|address| address.ip().is_loopback())
 }
 
-/// Addresses for people, or for Redis' way of listing them.
+/// Joins the items of a list.
 fn joined(items: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(between)
 }
@@ -102,7 +119,7 @@ impl Server {
         Server::start_on(config, Clock::system()).await
     }
 
-    /// [`Server::start`] under a clock of the caller's.
+    /// [`Server::start`] with the caller's clock.
     pub async fn start_on(config: &Config, clock: Clock) -> Result<Server, StartError> {
         let open = || -> Result<Box<dyn Backend>, JournalError> {
             Ok(match config.durability {
@@ -113,7 +130,7 @@ impl Server {
         Server::start_with(config, clock, open).await
     }
 
-    /// [`Server::start_on`] a backend of the caller's.
+    /// [`Server::start_on`] with the caller's backend.
     pub async fn start_with(
         config: &Config,
         clock: Clock,
@@ -127,7 +144,7 @@ impl Server {
         let port = listeners.addresses()[0].port();
         let data = match config.durability {
             Durability::Memory => "memory".to_owned(),
-            _ => config.data.display().to_string(),
+            _ => std::path::absolute(&config.data).unwrap_or(config.data.clone()).display().to_string(),
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
@@ -143,6 +160,8 @@ impl Server {
             locks_max: config.locks_max,
             sessions_max: config.sessions_max,
             waiters_per_lock_max: config.waiters_per_lock_max,
+            values_bytes_max: config.values_bytes_max,
+            value_elements_max: config.value_elements_max,
             leases_per_account_max: config.http_config.locks_per_user_max,
             token_floor: config.token_floor,
             boot: clock::boot_id(),
@@ -155,7 +174,7 @@ impl Server {
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
         let http = http.map(|listeners| {
-            let state = HttpState::new(&engine, config.http_config.clone(), &metrics, file);
+            let state = HttpState::new(&engine, config.http_config.clone(), config.limits, &metrics, file);
             HttpSide { state, listeners }
         });
         let connections_max = config.listener.connections_max.to_string();
@@ -169,9 +188,11 @@ impl Server {
         ]);
         let server = Arc::new(ServerState {
             engine: Arc::clone(&engine),
-            limits: config.limits.clone(),
+            limits: config.limits,
+            client_limits: config.client_limits,
             password: CurrentPassword::new(config.password.clone()),
             clients: Clients::default(),
+            scripts: ScriptEngine::new(config.scripts.clone()),
             pubsub: PubSub::default(),
             settings,
             info,
@@ -264,7 +285,7 @@ impl Server {
                                 events,
                                 redis,
                                 http,
-                                "lock events came faster than they could be passed on; all who listened to any are cut off"
+                                "lock events were lost: they came faster than they could be sent; closing all their streams and subscriptions"
                             );
                         }
                     }
@@ -273,10 +294,10 @@ impl Server {
             })
         };
         let (stop, stopped) = watch::channel(());
-        let redis = resp::listen(self.listeners, self.server, self.limits, asked(stopped.clone()));
+        let redis = resp::listen(self.listeners, self.server, self.limits, dropped(stopped.clone()));
         let http = async {
             if let Some(http) = self.http {
-                http::serve(http.listeners, http.state, asked(stopped)).await;
+                http::serve(http.listeners, http.state, dropped(stopped)).await;
             }
         };
         tokio::join!(redis, http, async {
@@ -286,7 +307,7 @@ impl Server {
         events.abort();
         drop(self._expiry);
         let engine = self.engine;
-        // Commits what is left: blocking, but nothing else is to be done any more.
+        // Commits the rest.
         if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
             tracing::error!(%error, "the database was not closed cleanly; the next start recovers it");
             return;
@@ -295,7 +316,27 @@ impl Server {
     }
 }
 
-/// Completes when the other side of the channel is gone.
-async fn asked(mut stopped: watch::Receiver<()>) {
+/// Completes when the sender is dropped.
+async fn dropped(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_bound_has_a_next_step() {
+        for (kind, expected) in [
+            (io::ErrorKind::AddrInUse, "port in use; stop the other program"),
+            (io::ErrorKind::PermissionDenied, "reserves port 80 for privileged processes"),
+            (io::ErrorKind::AddrNotAvailable, "this machine does not have the address"),
+            (io::ErrorKind::Other, "see --listen"),
+        ] {
+            let address = SocketAddr::from(([192, 0, 2, 1], 80));
+            let text = StartError::Bind("listen", address, kind.into()).to_string();
+            assert!(text.starts_with("cannot listen on 192.0.2.1:80: "), "{text}");
+            assert!(text.contains(expected) && text.contains("--listen"), "{text}");
+        }
+    }
 }

@@ -38,8 +38,8 @@ impl Hangups {
         Hangups(caught.ok())
     }
 
-    /// Reads the configuration anew at every SIGHUP and takes over what can be. If anything is
-    /// wrong with it, that is logged and the server goes on as it is.
+    /// Reads the configuration again at every SIGHUP and applies what can change. An invalid
+    /// configuration is logged and changes nothing.
     pub async fn reload<R>(self, mut reloader: Reloader, read: R)
     where
         R: Fn() -> Result<Config, ConfigError> + Clone + Send + 'static,
@@ -65,7 +65,7 @@ pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Files that the server needs besides connections.
+/// Open files that the server needs besides connections.
 const FILES_BESIDE: u64 = 64;
 
 /// Raises the limit of open files for `connections_max` Redis clients and, if `has_http`, as many
@@ -77,7 +77,7 @@ pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         let current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        // What is allowed after this counts, not whether it worked.
+        // Ignores failures: the limit in force afterwards is what counts.
         let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum });
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
@@ -93,9 +93,10 @@ pub fn fit_file_limit(config: &mut Config) -> Option<String> {
     (allowed < wanted).then(|| {
         config.listener.connections_max = allowed;
         config.http_config.connections_max = allowed;
-        let kinds = if has_http { "Redis clients and as many HTTP clients" } else { "Redis clients" };
+        let kinds = if has_http { "for Redis and for HTTP clients each" } else { "for Redis clients" };
         format!(
-            "--connections-max lowered from {wanted} to {allowed} {kinds}: limit of open files (ulimit -n)"
+            "--connections-max lowered from {wanted} to {allowed} {kinds}: the limit of open files is too low; \
+             raise it (ulimit -n, LimitNOFILE=)"
         )
     })
 }

@@ -20,9 +20,9 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Takes over from `config` who may do what: the password of Redis clients, and the users and
-    /// the operators' key of HTTP. Connections that are authenticated stay so. Refuses to open a
-    /// server that other machines can reach.
+    /// Applies the credentials in `config`: the password of Redis clients, and the users and the
+    /// operators' key of HTTP. Authenticated connections stay authenticated. Refuses to remove the
+    /// last credentials of a server that other machines can reach.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
         let users = &config.http_config.users;
         let is_open = (self.is_redis_exposed && config.password.is_none())
@@ -31,10 +31,12 @@ impl Reloader {
             return Err("the server listens beyond loopback and would no longer require a password");
         }
         let has_new_password = self.server.password.replace(config.password.clone());
-        let has_new_users = *users != self.config.http_config.users;
-        if let Some(state) = self.state.as_ref().filter(|_| has_new_users) {
+        // Without HTTP, its users are not in use.
+        let state = self.state.as_ref().filter(|_| *users != self.config.http_config.users);
+        if let Some(state) = state {
             state.replace_users(users);
         }
+        let has_new_users = state.is_some();
         self.config.http_config.users = users.clone();
         let is_fixed =
             |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());

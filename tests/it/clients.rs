@@ -17,7 +17,7 @@ fn each_protocol(check: impl Fn(&TestServer, redis::Connection, u8)) {
 }
 
 #[test]
-fn a_lock_is_taken_fenced_renewed_and_given_back() {
+fn a_lock_is_acquired_fenced_renewed_and_released() {
     each_protocol(|_, mut connection, _| {
         let token: Option<i64> =
             redis::cmd("LOCK").arg("job").arg("me").arg("EX").arg(30).query(&mut connection).unwrap();
@@ -42,7 +42,7 @@ fn a_lock_is_taken_fenced_renewed_and_given_back() {
 }
 
 #[test]
-fn maps_come_in_the_clients_protocol() {
+fn maps_are_sent_in_the_protocol_of_the_client() {
     each_protocol(|_, mut connection, protocol| {
         let _: i64 =
             redis::cmd("LOCK").arg("k").arg("me").arg("META").arg("why").query(&mut connection).unwrap();
@@ -56,7 +56,7 @@ fn maps_come_in_the_clients_protocol() {
 }
 
 #[test]
-fn the_set_nx_idiom_and_lock_keep_each_other_out() {
+fn the_set_nx_idiom_and_lock_exclude_each_other() {
     each_protocol(|_, mut connection, _| {
         let set: Option<String> = redis::cmd("SET")
             .arg("k")
@@ -120,7 +120,7 @@ fn an_error_has_a_code_that_the_client_sees() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_async_client_waits_its_turn() {
+async fn an_async_client_waits_in_the_queue() {
     for protocol in [2, 3] {
         let server = TestServer::real(&[]);
         let client = redis::Client::open(url(&server, protocol)).unwrap();
@@ -149,7 +149,7 @@ async fn an_async_client_waits_its_turn() {
 }
 
 #[test]
-fn a_subscriber_hears_what_happens_to_a_lock() {
+fn a_subscriber_receives_the_events_of_a_lock() {
     each_protocol(|server, mut connection, _| {
         let client = redis::Client::open(url(server, 2)).unwrap();
         let mut listening = client.get_connection().unwrap();

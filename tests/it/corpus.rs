@@ -1,5 +1,5 @@
-//! Inputs that the fuzz targets started from, or that once broke something, replayed without a fuzzer. They and what
-//! the targets do are here and not in `fuzz`, as a package has no folder that is a package itself.
+//! Replays the seeds of the fuzz targets, and inputs that once failed, without a fuzzer. They are
+//! here and not in `fuzz` because a package does not include a folder that is a package itself.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn replay(target: &str, run: fn(&[u8])) {
         println!("{}", path.display());
         let input = std::fs::read(&path).expect("readable");
         run(&input);
-        // What was cut short, as a connection or a disk does.
+        // Truncated, as by a connection or a disk.
         run(&input[..input.len() / 2]);
         replayed += 1;
     }

@@ -1,8 +1,8 @@
 //! kill -9 at random points under load: nothing acknowledged is lost, no token is issued twice.
 //!
-//! 50 cycles in `cargo test`; `OCTOSTORE_TEST_CRASHES=2000 cargo test --release kill_9_under_load -- --nocapture` for
-//! more. A failure prints the seed; `OCTOSTORE_TEST_SEED` repeats its choices (when exactly the process dies is not
-//! repeatable).
+//! 50 cycles in `cargo test`; `OCTOSTORE_TEST_CRASHES=2000 cargo test --release kill_9_under_load
+//! -- --nocapture` for more. A failure prints the seed; `OCTOSTORE_TEST_SEED` repeats its choices
+//! (when exactly the process dies is not repeatable).
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
@@ -17,13 +17,14 @@ use crate::support::random::{Random, setting};
 const CLIENTS: u64 = 4;
 const KEYS: u64 = 8;
 
-/// What the only client that uses a key knows of it. Tokens: 0 if it is free.
+/// What the only client of a key knows about it. Token 0: the key is free.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Known {
     #[default]
     Free,
     Held(i64),
-    /// A request was under way when the server died: free, or held under this token, or under one never told.
+    /// A request was in flight when the server died: free, or held under this token or an unknown
+    /// one.
     MaybeFree(i64),
     MaybeTaken,
 }
@@ -100,7 +101,7 @@ fn load(
     }
 }
 
-/// Compares what the server found again with what clients were told, and clears up doubts.
+/// Compares the recovered state with the acknowledged one, and resolves doubts.
 fn check(server: &Process, known: &mut Knowledge, told: &HashSet<i64>) {
     let mut client = server.connect();
     for (key, state) in &mut known.keys {
@@ -110,7 +111,7 @@ fn check(server: &Process, known: &mut Knowledge, told: &HashSet<i64>) {
             Known::Free => found == 0,
             Known::Held(token) => found == token,
             Known::MaybeFree(token) => found == 0 || found == token,
-            // A token that nobody was told must not be one that somebody was told.
+            // A token that was never acknowledged must not be an acknowledged one.
             Known::MaybeTaken => found == 0 || !told.contains(&found),
         };
         assert!(fits, "{key}: clients know {state:?}, the server has {found}");

@@ -1,5 +1,5 @@
-//! Where the answers are to be those of Redis 7: the same scripts, answered by octostore and, where one is installed, by a real
-//! redis-server. `UPDATE_SCRIPTS=1 cargo test differential` writes what Redis answers.
+//! Scripts to which octostore must reply as Redis 7 does, run by octostore and, if it is installed,
+//! by a real redis-server. `UPDATE_SCRIPTS=1 cargo test differential` records the replies of Redis.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -52,12 +52,12 @@ impl Redis {
         let (child, addr) = started.expect("a redis-server that starts");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let redis = Redis { child, addr, flags };
-        // What has expired is still there until somebody asks for it.
+        // An expired key stays until a client reads it.
         assert_eq!(redis.control().line("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK");
         redis
     }
 
-    /// A connection that may do anything.
+    /// A connection without restrictions.
     fn control(&self) -> Client {
         let mut client = Client::connect(self.addr);
         if let [flag, password] = &self.flags[..]
@@ -145,7 +145,7 @@ fn check_client_lines(client: &mut Client) {
 }
 
 #[test]
-fn a_line_of_client_list_has_the_fields_of_redis_in_order_and_the_command_that_asks() {
+fn client_list_has_the_fields_of_redis_in_order() {
     check_client_lines(&mut TestServer::manual(&[]).connect());
     if Redis::version().is_some_and(|version| version.starts_with("7.")) {
         check_client_lines(&mut Redis::start(&[]).control());

@@ -68,6 +68,11 @@ fn the_command_page_matches_the_command_table() {
         (Group::Lock, "Locks"),
         (Group::String, "Strings"),
         (Group::Generic, "Keys"),
+        (Group::Hash, "Hashes"),
+        (Group::Set, "Sets"),
+        (Group::SortedSet, "Sorted sets"),
+        (Group::List, "Lists"),
+        (Group::Scripting, "Scripts"),
         (Group::Transactions, "Transactions"),
         (Group::PubSub, "Publish and subscribe"),
         (Group::Connection, "Connection"),
@@ -77,6 +82,9 @@ fn the_command_page_matches_the_command_table() {
     let mut listed = 0;
     for (group, title) in groups {
         let members: Vec<_> = commands().filter(|command| command.group == group).collect();
+        if members.is_empty() {
+            continue;
+        }
         let _ = write!(page, "\n## {title}\n\n| command | | example | flags |\n|---|---|---|---|\n");
         members.iter().for_each(|command| page.push_str(&command_rows(command)));
         listed += members.len();

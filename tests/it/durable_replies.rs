@@ -1,8 +1,8 @@
 //! No reply leaves before the state that it reports is durable.
 //!
-//! Guarantees: every command of the command table has a row here, and every command that writes has a
-//! request that changes something. The commit that a reply depends on is held and then fails: a reply
-//! that is not an error was sent too early. Not here: what the replies say.
+//! Guarantees: every command of the command table has a row here, and every command that writes has
+//! a request that changes something. The commit that a reply depends on is held and then fails: a
+//! reply that is not an error was sent too early. Not here: what the replies say.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,6 +33,11 @@ const fn row(
 
 const LOCK_NEW: &str = "LOCK new me";
 const UNLOCK_HELD: &str = "UNLOCK held me";
+const HSET_NEW: &str = "HSET new f 1";
+const SADD_NEW: &str = "SADD new 1";
+const ZADD_NEW: &str = "ZADD new 1 m";
+const RPUSH_NEW: &str = "RPUSH new a";
+const LOAD: &str = "SCRIPT LOAD return(1)";
 const CLOSE: &str = "SESSION CLOSE ID";
 
 const ROWS: &[Row] = &[
@@ -48,7 +53,7 @@ const ROWS: &[Row] = &[
         &[],
         &[
             (LOCK_NEW, "FENCE new"),
-            (LOCK_NEW, "FENCE new 3"),
+            (LOCK_NEW, "FENCE new 7"),
             (UNLOCK_HELD, "FENCE held 1"),
             (CLOSE, "FENCE in-session 2"),
         ],
@@ -66,7 +71,26 @@ const ROWS: &[Row] = &[
         &[(LOCK_NEW, "SET new you NX")],
     ),
     row("setnx", &["SETNX new me"], &[(LOCK_NEW, "SETNX new you")]),
+    row("setex", &["SETEX new 10 me"], &[]),
+    row("psetex", &["PSETEX new 1000 me"], &[]),
+    row("getset", &["GETSET held you"], &[(LOCK_NEW, "GETSET new me")]),
     row("get", &[], &[(LOCK_NEW, "GET new")]),
+    row("getdel", &["GETDEL held"], &[("DEL held", "GETDEL held")]),
+    row("getex", &["GETEX held PX 90000"], &[(LOCK_NEW, "GETEX new"), (LOCK_NEW, "GETEX new PX 90000")]),
+    row("strlen", &[], &[(LOCK_NEW, "STRLEN new")]),
+    row("mget", &[], &[(LOCK_NEW, "MGET new other")]),
+    row("mset", &["MSET held me new me"], &[]),
+    row("msetnx", &["MSETNX new me other me"], &[(LOCK_NEW, "MSETNX new me other me")]),
+    row("getrange", &[], &[(LOCK_NEW, "GETRANGE new 0 1")]),
+    row("substr", &[], &[(LOCK_NEW, "SUBSTR new 0 1")]),
+    row("setrange", &["SETRANGE held 1 x"], &[(LOCK_NEW, "SETRANGE new 0 \"\"")]),
+    row("append", &["APPEND held x", "APPEND new x"], &[]),
+    row("incr", &["INCR new"], &[(LOCK_NEW, "INCR new")]),
+    row("decr", &["DECR new"], &[(LOCK_NEW, "DECR new")]),
+    row("incrby", &["INCRBY new 2"], &[(LOCK_NEW, "INCRBY new 2")]),
+    row("decrby", &["DECRBY new 2"], &[(LOCK_NEW, "DECRBY new 2")]),
+    row("incrbyfloat", &["INCRBYFLOAT new 0.5"], &[(LOCK_NEW, "INCRBYFLOAT new 0.5")]),
+    row("digest", &[], &[(LOCK_NEW, "DIGEST new")]),
     row("del", &["DEL held"], &[("DEL held", "DEL held")]),
     row("unlink", &["UNLINK held"], &[("DEL held", "UNLINK held")]),
     row("delex", &["DELEX held IFEQ me"], &[("DEL held", "DELEX held IFEQ me")]),
@@ -77,10 +101,109 @@ const ROWS: &[Row] = &[
     row("pttl", &[], &[(LOCK_NEW, "PTTL new")]),
     row("expire", &["EXPIRE held 90"], &[("DEL held", "EXPIRE held 90")]),
     row("pexpire", &["PEXPIRE held 90000"], &[("DEL held", "PEXPIRE held 90000")]),
+    row("expireat", &["EXPIREAT held 4102444800"], &[("DEL held", "EXPIREAT held 4102444800")]),
+    row("pexpireat", &["PEXPIREAT held 4102444800000"], &[("DEL held", "PEXPIREAT held 4102444800000")]),
+    row("expiretime", &[], &[(LOCK_NEW, "EXPIRETIME new")]),
+    row("pexpiretime", &[], &[(LOCK_NEW, "PEXPIRETIME new")]),
     row("persist", &["PERSIST held"], &[("DEL held", "PERSIST held")]),
+    row("rename", &["RENAME held new"], &[("DEL held", "RENAME held new")]),
+    row("renamenx", &["RENAMENX held new"], &[(LOCK_NEW, "RENAMENX held new")]),
     row("scan", &[], &[(LOCK_NEW, "SCAN 0")]),
     row("keys", &[], &[(LOCK_NEW, "KEYS *")]),
     row("dbsize", &[], &[(LOCK_NEW, "DBSIZE")]),
+    row("hset", &["HSET new f 1", "HSET h f 2"], &[]),
+    row("hsetnx", &["HSETNX new f 1"], &[]),
+    row("hmset", &["HMSET new f 1"], &[]),
+    row("hdel", &["HDEL h f"], &[]),
+    row("hincrby", &["HINCRBY h f 1"], &[]),
+    row("hincrbyfloat", &["HINCRBYFLOAT h f 0.5"], &[]),
+    row("hget", &[], &[(HSET_NEW, "HGET new f")]),
+    row("hmget", &[], &[(HSET_NEW, "HMGET new f")]),
+    row("hgetall", &[], &[(HSET_NEW, "HGETALL new")]),
+    row("hexists", &[], &[(HSET_NEW, "HEXISTS new f")]),
+    row("hlen", &[], &[(HSET_NEW, "HLEN new")]),
+    row("hstrlen", &[], &[(HSET_NEW, "HSTRLEN new f")]),
+    row("hkeys", &[], &[(HSET_NEW, "HKEYS new")]),
+    row("hvals", &[], &[(HSET_NEW, "HVALS new")]),
+    row("hrandfield", &[], &[(HSET_NEW, "HRANDFIELD new")]),
+    row("hscan", &[], &[(HSET_NEW, "HSCAN new 0")]),
+    row("sadd", &["SADD new 1", "SADD t 2"], &[]),
+    row("srem", &["SREM t 1"], &[]),
+    row("spop", &["SPOP t", "SPOP t 1"], &[]),
+    row("smove", &["SMOVE t new 1"], &[]),
+    row("sinterstore", &["SINTERSTORE new t"], &[]),
+    row("sunionstore", &["SUNIONSTORE new t"], &[]),
+    row("sdiffstore", &["SDIFFSTORE new t"], &[]),
+    row("sismember", &[], &[(SADD_NEW, "SISMEMBER new 1")]),
+    row("smismember", &[], &[(SADD_NEW, "SMISMEMBER new 1")]),
+    row("scard", &[], &[(SADD_NEW, "SCARD new")]),
+    row("smembers", &[], &[(SADD_NEW, "SMEMBERS new")]),
+    row("srandmember", &[], &[(SADD_NEW, "SRANDMEMBER new")]),
+    row("sscan", &[], &[(SADD_NEW, "SSCAN new 0")]),
+    row("sinter", &[], &[(SADD_NEW, "SINTER t new")]),
+    row("sintercard", &[], &[(SADD_NEW, "SINTERCARD 2 t new")]),
+    row("sunion", &[], &[(SADD_NEW, "SUNION t new")]),
+    row("sdiff", &[], &[(SADD_NEW, "SDIFF t new")]),
+    row("zadd", &["ZADD new 1 m", "ZADD z XX 2 m", "ZADD z INCR 1 m"], &[]),
+    row("zincrby", &["ZINCRBY z 1 m"], &[]),
+    row("zrem", &["ZREM z m"], &[]),
+    row("zpopmin", &["ZPOPMIN z"], &[]),
+    row("zpopmax", &["ZPOPMAX z 1"], &[]),
+    row("zmpop", &["ZMPOP 2 new z MIN"], &[]),
+    row("zrangestore", &["ZRANGESTORE new z 0 -1"], &[]),
+    row("zremrangebyrank", &["ZREMRANGEBYRANK z 0 -1"], &[]),
+    row("zremrangebyscore", &["ZREMRANGEBYSCORE z -inf +inf"], &[]),
+    row("zremrangebylex", &["ZREMRANGEBYLEX z - +"], &[]),
+    row("zunionstore", &["ZUNIONSTORE new 2 z t"], &[]),
+    row("zinterstore", &["ZINTERSTORE new 1 z"], &[]),
+    row("zdiffstore", &["ZDIFFSTORE new 1 z"], &[]),
+    row("zcard", &[], &[(ZADD_NEW, "ZCARD new")]),
+    row("zscore", &[], &[(ZADD_NEW, "ZSCORE new m")]),
+    row("zmscore", &[], &[(ZADD_NEW, "ZMSCORE new m")]),
+    row("zrank", &[], &[(ZADD_NEW, "ZRANK new m")]),
+    row("zrevrank", &[], &[(ZADD_NEW, "ZREVRANK new m")]),
+    row("zrandmember", &[], &[(ZADD_NEW, "ZRANDMEMBER new")]),
+    row("zscan", &[], &[(ZADD_NEW, "ZSCAN new 0")]),
+    row("zrange", &[], &[(ZADD_NEW, "ZRANGE new 0 -1")]),
+    row("zrevrange", &[], &[(ZADD_NEW, "ZREVRANGE new 0 -1")]),
+    row("zrangebyscore", &[], &[(ZADD_NEW, "ZRANGEBYSCORE new -inf +inf")]),
+    row("zrevrangebyscore", &[], &[(ZADD_NEW, "ZREVRANGEBYSCORE new +inf -inf")]),
+    row("zrangebylex", &[], &[(ZADD_NEW, "ZRANGEBYLEX new - +")]),
+    row("zrevrangebylex", &[], &[(ZADD_NEW, "ZREVRANGEBYLEX new + -")]),
+    row("zcount", &[], &[(ZADD_NEW, "ZCOUNT new -inf +inf")]),
+    row("zlexcount", &[], &[(ZADD_NEW, "ZLEXCOUNT new - +")]),
+    row("zunion", &[], &[(ZADD_NEW, "ZUNION 2 z new")]),
+    row("zinter", &[], &[(ZADD_NEW, "ZINTER 2 z new")]),
+    row("zintercard", &[], &[(ZADD_NEW, "ZINTERCARD 2 z new")]),
+    row("zdiff", &[], &[(ZADD_NEW, "ZDIFF 2 z new")]),
+    row("lpush", &["LPUSH new a", "LPUSH l b"], &[]),
+    row("rpush", &["RPUSH new a"], &[]),
+    row("lpushx", &["LPUSHX l b"], &[]),
+    row("rpushx", &["RPUSHX l b"], &[]),
+    row("lpop", &["LPOP l"], &[]),
+    row("rpop", &["RPOP l 1"], &[]),
+    row("lset", &["LSET l 0 b"], &[]),
+    row("linsert", &["LINSERT l BEFORE a b"], &[]),
+    row("lrem", &["LREM l 0 a"], &[]),
+    row("ltrim", &["LTRIM l 1 0"], &[]),
+    row("lmove", &["LMOVE l new LEFT LEFT"], &[]),
+    row("rpoplpush", &["RPOPLPUSH l new"], &[]),
+    row("lmpop", &["LMPOP 2 new l LEFT"], &[]),
+    row("llen", &[], &[(RPUSH_NEW, "LLEN new")]),
+    row("lrange", &[], &[(RPUSH_NEW, "LRANGE new 0 -1")]),
+    row("lindex", &[], &[(RPUSH_NEW, "LINDEX new 0")]),
+    row("lpos", &[], &[(RPUSH_NEW, "LPOS new a")]),
+    row(
+        "eval",
+        &["EVAL return(redis.call('SET','new','me')) 0", "EVAL return(1) 0"],
+        &[(LOCK_NEW, "EVAL return(redis.call('GET','new')) 0"), (LOAD, "EVAL return(1) 0")],
+    ),
+    row("eval_ro", &[], &[(LOCK_NEW, "EVAL_RO return(redis.call('GET','new')) 0")]),
+    row("evalsha", &[], &[(LOAD, "EVALSHA 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("evalsha_ro", &[], &[(LOAD, "EVALSHA_RO 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("script|load", &[LOAD], &[(LOAD, LOAD)]),
+    row("script|exists", &[], &[(LOAD, "SCRIPT EXISTS 930269f31393d0be681588b6ab08dccee7d6bb67")]),
+    row("script|flush", &[], &[(LOAD, "SCRIPT FLUSH")]),
 ];
 
 /// Commands whose replies report nothing that a commit makes durable. EXEC is tested by the
@@ -92,6 +215,12 @@ const INDEPENDENT: &[&str] = &[
     "discard",
     "watch",
     "unwatch",
+    "script",
+    "script|kill",
+    "script|debug",
+    "function",
+    "function|list",
+    "function|flush",
     "subscribe",
     "psubscribe",
     "unsubscribe",
@@ -129,7 +258,7 @@ const INDEPENDENT: &[&str] = &[
     "wait",
 ];
 
-/// A lock with an owner, and a session with a lock. Returns the session's id, too.
+/// A lock with an owner, a session with a lock, and a value of each type. Returns the session's id, too.
 fn prepared() -> (TestServer, Arc<Faults>, String) {
     let faults = Arc::new(Faults::default());
     let server = TestServer::on(Arc::clone(&faults));
@@ -137,6 +266,9 @@ fn prepared() -> (TestServer, Arc<Faults>, String) {
     assert_eq!(client.line("LOCK held me PX 60000"), ":1");
     let id = client.line("SESSION OPEN EX 60").trim_matches('"').to_owned();
     assert_eq!(client.line(&format!("LOCK in-session me SESSION {id}")), ":2");
+    for line in ["HSET h f 1", "SADD t 1", "ZADD z 1 m", "RPUSH l a"] {
+        assert_eq!(client.line(line), ":1");
+    }
     (server, faults, id)
 }
 

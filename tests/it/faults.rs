@@ -1,4 +1,5 @@
-//! The program among faults: paused, behind a network that loses replies, on a disk that takes no more, on damaged files.
+//! The program among faults: paused, behind a network that loses replies, on a disk that takes no
+//! more, on damaged files.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +22,7 @@ fn let_pass(time: Duration) {
 }
 
 #[test]
-fn a_holder_that_was_paused_past_its_ttl_finds_out() {
+fn a_holder_paused_past_its_ttl_learns_that_its_lease_has_ended() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("octostore.db"), &[]);
     let (mut paused, mut next) = (server.connect(), server.connect());
@@ -120,7 +121,7 @@ fn until_delivered(server: SocketAddr, client: SocketAddr, bytes: usize) {
 /// The release and the waiter's disconnect both reach the server before it reads either.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_waiter_that_disconnects_together_with_the_release_is_granted_nothing() {
+fn a_waiter_that_disconnects_during_the_release_is_granted_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("octostore.db"), &[]);
     let mut holder = server.connect();
@@ -145,10 +146,11 @@ fn a_waiter_that_disconnects_together_with_the_release_is_granted_nothing() {
     }
 }
 
-/// A restart brings the whole fleet back at once. Who finds the queue of connections full waits for a second or more.
+/// A restart brings the whole fleet back at once. Who finds the queue of connections full waits for
+/// a second or more.
 #[cfg(target_os = "linux")]
 #[test]
-fn connections_are_made_however_many_come_at_once() {
+fn a_burst_of_connections_is_accepted() {
     const CLIENTS: usize = 2_000;
     octostore::server::raise_file_limit(CLIENTS, false);
     let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a limit of the system");
@@ -184,7 +186,7 @@ fn a_server_that_was_paused_grants_nothing_twice() {
         let_pass(Duration::from_millis(150));
         signal(&server, "-CONT");
         let granted = other.reply();
-        assert_eq!(holder.reply(), ":0", "the lease had ended, whoever asked first");
+        assert_eq!(holder.reply(), ":0", "the lease had ended");
         let again = holder.reply();
         // One of the two has it, under a new token.
         let token = match (granted.as_str(), again.as_str()) {
@@ -216,7 +218,7 @@ fn losing_proxy(server: SocketAddr) -> (SocketAddr, JoinHandle<Vec<u8>>) {
 }
 
 #[test]
-fn what_was_done_and_not_heard_of_is_asked_for_again() {
+fn a_request_whose_reply_was_lost_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("octostore.db"), &[]);
     let mut direct = server.connect();
@@ -236,10 +238,11 @@ fn what_was_done_and_not_heard_of_is_asked_for_again() {
     assert_eq!(direct.line(&format!("FENCE k {theirs}")), ":1");
 }
 
-/// The limit on the size of files stands for a disk that is full: it needs no rights, and goes away as space comes back.
+/// The limit on the size of files stands for a disk that is full: it needs no rights, and goes away
+/// as space comes back.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_disk_that_takes_no_more_is_an_error_and_then_service_resumes() {
+fn a_full_disk_is_an_error_and_service_resumes_afterwards() {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
     const LIMIT: u64 = 9 << 20;
@@ -285,7 +288,8 @@ fn a_disk_that_takes_no_more_is_an_error_and_then_service_resumes() {
     recheck(&mut Process::start(&data, &[]).connect());
 }
 
-/// Wherever a file is cut or a bit is flipped: the server says what is wrong, or serves what it can read; it does not crash.
+/// Wherever a file is cut or a bit is flipped: the server says what is wrong, or serves what it can
+/// read; it does not crash.
 #[test]
 fn damaged_databases_are_refused_or_served() {
     let dir = tempfile::tempdir().unwrap();

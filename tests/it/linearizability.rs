@@ -1,37 +1,38 @@
-//! Whether what clients saw of one lock can be explained by a mutex with fencing tokens.
+//! Checks whether the replies for one lock are those of a mutex with fencing tokens.
 //!
-//! The search of Wing and Gong with the memory of Lowe: calls that overlap may have taken effect in any order, each at one
-//! instant between its start and its answer; a call without an answer may have taken effect until its connection ended, or
-//! never. The mutex is free or has one owner; every grant has a larger token than all before it; a lease may end by itself
-//! once its TTL has passed since the start of the call that set it, never before.
+//! The search of Wing and Gong with the memory of Lowe: calls that overlap may have taken effect in
+//! any order, each at one instant between its start and its answer; a call without an answer may
+//! have taken effect until its connection ended, or never. The mutex is free or has one owner;
+//! every grant has a larger token than all before it; a lease may end by itself once its TTL has
+//! passed since the start of the call that set it, never before.
 
 use std::collections::HashSet;
 
-/// What was asked.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// For the lock, for so many milliseconds.
+    /// Acquires the lock for `ttl` milliseconds.
     Lock { owner: u8, ttl: u64 },
-    /// To give it back; only that acquisition, if a token is given.
+    /// Releases the lock, or only the acquisition with this token.
     Unlock { owner: u8, token: Option<i64> },
-    /// To give back what the server granted and could not deliver.
+    /// Reverts a grant that could not be delivered.
     RevertGrant { owner: u8 },
-    /// For so many more milliseconds.
+    /// Sets the TTL to `ttl` milliseconds.
     Renew { owner: u8, token: Option<i64>, ttl: u64 },
-    /// For the token under which it is held.
+    /// Reads the token of the holder.
     Fence,
-    /// To free it, whoever has it.
+    /// Frees the lock.
     Force,
 }
 
-/// What was answered.
+/// A reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answered {
     /// A token; of FENCE: 0 if it is free.
     Token(i64),
     /// Not granted.
     Refused,
-    /// Whether it was done.
+    /// Whether the request had an effect.
     Done(bool),
 }
 
@@ -39,22 +40,23 @@ pub(crate) enum Answered {
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) asked: Asked,
-    /// Places in the order of all that happened: the start, and the answer or the end of the connection.
+    /// Places in the order of all that happened: the start, and the answer or the end of the
+    /// connection.
     pub(crate) began: u64,
     pub(crate) ended: u64,
     /// The same in milliseconds.
     pub(crate) began_ms: u64,
     pub(crate) ended_ms: u64,
-    /// `None`: the client never learned.
+    /// `None`: the reply was lost.
     pub(crate) answered: Option<Answered>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
     owner: u8,
-    /// `None`: nobody was told it yet.
+    /// `None`: no reply has contained it yet.
     token: Option<i64>,
-    /// Not before this time does it end by itself.
+    /// It does not expire before this time.
     until_ms: u64,
 }
 
@@ -65,7 +67,8 @@ struct Mutex {
 }
 
 impl Mutex {
-    /// The states in which the mutex may be after a call that was answered like this. None: it cannot have been.
+    /// The states in which the mutex may be after a call that was answered like this. None: it
+    /// cannot have been.
     fn after(&self, call: &Call) -> Vec<Mutex> {
         let mut before = vec![self.clone()];
         if self.held.as_ref().is_some_and(|held| held.until_ms <= call.ended_ms) {
@@ -94,7 +97,8 @@ impl Mutex {
         }
     }
 
-    /// Every state in which this acquisition of this owner is held: its token may be learned by that.
+    /// Every state in which this acquisition of this owner is held: its token may be learned by
+    /// that.
     fn held_by(&self, owner: u8, token: Option<i64>) -> Option<Mutex> {
         if self.held.as_ref()?.owner != owner {
             return None;
@@ -169,7 +173,8 @@ impl Mutex {
     }
 }
 
-/// Explains the calls, all of one lock; else the calls that cannot be explained, as far as the search came.
+/// Finds an order of the calls of one lock; otherwise returns the calls at which the search
+/// stopped.
 pub(crate) fn check(calls: &[Call]) -> Result<(), String> {
     let mut calls: Vec<&Call> = calls.iter().collect();
     calls.sort_by_key(|call| call.began);
@@ -203,8 +208,9 @@ impl Search<'_> {
             {
                 self.deepest.clone_from(&done);
             }
-            // Nothing takes effect after the answer of a call that has not taken effect; and what was not answered took
-            // effect before whatever began after its connection's end, or never.
+            // Nothing takes effect after the answer of a call that has not taken effect; and what
+            // was not answered took effect before whatever began after its connection's end, or
+            // never.
             let first_answer = left().filter(|call| call.answered.is_some()).map(|call| call.ended).min();
             let first_answer = first_answer.unwrap_or(u64::MAX);
             let began = self.calls.iter().zip(&done).filter(|(_, done)| **done).map(|(call, _)| call.began);
@@ -234,7 +240,7 @@ fn call(asked: Asked, began: u64, ended: u64, answered: Option<Answered>) -> Cal
 }
 
 #[test]
-fn what_a_mutex_does_is_explained() {
+fn histories_of_a_mutex_are_linearizable() {
     use Answered::{Done, Refused, Token};
     let lock = |owner| Asked::Lock { owner, ttl: 100 };
     let unlock = |owner, token| Asked::Unlock { owner, token };
@@ -265,7 +271,7 @@ fn what_a_mutex_does_is_explained() {
 }
 
 #[test]
-fn what_a_mutex_does_not_do_is_rejected() {
+fn impossible_histories_are_rejected() {
     use Answered::{Done, Refused, Token};
     let lock = |owner| Asked::Lock { owner, ttl: 100 };
     let unlock = |owner, token| Asked::Unlock { owner, token };

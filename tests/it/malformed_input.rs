@@ -12,7 +12,7 @@ fn answers(server: &TestServer) {
 }
 
 #[test]
-fn what_is_no_request_is_answered_and_closed() {
+fn a_malformed_request_gets_an_error_and_a_closed_connection() {
     let server = TestServer::real(&[]);
     for (bytes, expected) in [
         (&b"*x\r\n"[..], "-ERR Protocol error: invalid multibulk length\r\n"),
@@ -37,7 +37,7 @@ fn what_is_no_request_is_answered_and_closed() {
 }
 
 #[test]
-fn the_reason_is_heard_even_if_much_was_sent_behind_the_fault() {
+fn the_error_arrives_even_if_much_was_sent_after_the_fault() {
     let server = TestServer::real(&[]);
     for _ in 0..20 {
         let mut client = server.connect();
@@ -50,7 +50,7 @@ fn the_reason_is_heard_even_if_much_was_sent_behind_the_fault() {
 }
 
 #[test]
-fn a_transaction_cannot_ask_for_more_than_memory_holds() {
+fn the_memory_of_a_transaction_is_bounded() {
     let server = TestServer::real(&[]);
     let mut client = server.connect();
     client.line("MULTI");
@@ -66,7 +66,7 @@ fn a_transaction_cannot_ask_for_more_than_memory_holds() {
 }
 
 #[test]
-fn every_prefix_and_every_bit_flip_of_a_request_is_survived() {
+fn the_server_survives_every_prefix_and_bit_flip_of_a_request() {
     let server = TestServer::real(&[]);
     let request = encode(&["LOCK", "key", "owner", "PX", "1000", "WAIT", "0", "META", "text"]);
     for length in 0..request.len() {
@@ -88,7 +88,7 @@ fn every_prefix_and_every_bit_flip_of_a_request_is_survived() {
 }
 
 #[test]
-fn errors_leave_the_connection_as_it_was() {
+fn an_error_does_not_change_the_connection() {
     let server = TestServer::real(&[]);
     let mut client = server.connect();
     let long = "x".repeat(5000);
@@ -125,7 +125,7 @@ fn errors_leave_the_connection_as_it_was() {
 }
 
 #[test]
-fn a_client_that_reads_no_replies_is_dropped_and_costs_little() {
+fn a_client_that_reads_no_replies_is_disconnected() {
     let server = TestServer::real(&["--output-stall-ms", "50"]);
     let deaf = server.connect();
     let request = encode(&["ECHO", &"x".repeat(8000)]);
@@ -144,19 +144,19 @@ fn a_client_that_reads_no_replies_is_dropped_and_costs_little() {
 }
 
 #[test]
-fn a_subscriber_that_does_not_read_is_dropped() {
+fn a_subscriber_that_does_not_read_is_disconnected() {
     let server = TestServer::real(&["--subscriber-bytes-max", "20000", "--output-stall-ms", "60000"]);
     let mut deaf = server.connect();
     assert_eq!(deaf.line("SUBSCRIBE news"), ">3\n  \"subscribe\"\n  \"news\"\n  :1".replace('>', "*"));
     let mut publisher = server.connect();
     let message = "x".repeat(1000);
-    // Socket buffers take some; then the mailbox fills, and nobody is there any more.
+    // The socket's buffers fill, then the subscriber's queue; then the server disconnects it.
     while publisher.call(&["PUBLISH", "news", &message]) == ":1" {}
     answers(&server);
 }
 
 #[test]
-fn beyond_the_limit_of_connections_one_is_told_why() {
+fn a_connection_beyond_the_limit_gets_an_error() {
     let server = TestServer::real(&["--connections-max", "2"]);
     let (mut first, second) = (server.connect(), server.connect());
     assert_eq!(first.line("PING"), "+PONG");
@@ -167,7 +167,7 @@ fn beyond_the_limit_of_connections_one_is_told_why() {
 }
 
 #[test]
-fn without_the_password_little_is_read_and_nothing_done() {
+fn requests_are_small_and_refused_before_authentication() {
     let server = TestServer::real(&["--requirepass", "swordfish"]);
     let mut client = server.connect();
     assert_eq!(client.line("LOCK k me"), "-NOAUTH Authentication required.");
@@ -181,7 +181,7 @@ fn without_the_password_little_is_read_and_nothing_done() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_when_so_configured() {
+fn an_idle_connection_is_closed_after_the_configured_time() {
     let server = TestServer::real(&["--idle-timeout-s", "1"]);
     let mut client = server.connect();
     assert_eq!(client.line("PING"), "+PONG");

@@ -1,15 +1,18 @@
-//! The power fails while the database is written: of what was not synced any sector may be old or new.
+//! A power failure while the database is written: each sector that was not synced may be old or
+//! new.
 //!
-//! What was committed is there; what was being committed is there whole, or not at all. Checked on the real SQLite files, by
-//! mixing their sectors as they were before and after each commit and each piece of housekeeping.
+//! Checks: a finished commit is recovered; a commit in progress is recovered as a whole or not at
+//! all. The test mixes the sectors of real SQLite files from before and after each commit and each
+//! maintenance step.
 
 use std::path::{Path, PathBuf};
 
 use octostore::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use octostore::journal::{
-    Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease,
+    Backend, MemoryBackend, Record, Renewal, SessionRecord, SqliteBackend, StoredLease, StoredValue,
 };
 use octostore::lock::{Delay, Lease, LeaseExtra, Request};
+use octostore::value::Kind;
 
 use crate::support::random::{Random, setting};
 
@@ -27,7 +30,7 @@ fn log_of(path: &Path) -> PathBuf {
 
 impl Files {
     fn read(path: &Path) -> Files {
-        // A log that is not there is an empty one.
+        // A missing log counts as an empty one.
         let mut log = std::fs::read(log_of(path)).unwrap_or_default();
         // It is made longer than it is used, to save work later.
         let used = log.chunks_exact(SECTOR).rposition(|sector| *sector != [0; SECTOR]);
@@ -40,7 +43,8 @@ impl Files {
         std::fs::write(log_of(path), &self.log).expect("a file");
     }
 
-    /// Whether the log was begun anew since: SQLite does that once all of it is in the database, and synced there.
+    /// Whether the log was begun anew since: SQLite does that once all of it is in the database,
+    /// and synced there.
     fn has_begun_anew_since(&self, before: &Files) -> bool {
         const SALT: std::ops::Range<usize> = 16..24;
         self.log.get(SALT) != before.log.get(SALT)
@@ -65,8 +69,9 @@ fn tear(before: &[u8], after: &[u8], random: &mut Random) -> Vec<u8> {
     torn
 }
 
-/// The log in the middle of a commit. Begun anew, its header is synced before anything is written behind it: or else the first
-/// frames of the old log could be read once more, on top of a newer database.
+/// The log in the middle of a commit. Begun anew, its header is synced before anything is written
+/// behind it: or else the first frames of the old log could be read once more, on top of a newer
+/// database.
 fn tear_log(before: &Files, after: &Files, random: &mut Random) -> Vec<u8> {
     const HEADER: std::ops::Range<usize> = 0..32;
     let mut torn = tear(&before.log, &after.log, random);
@@ -79,7 +84,7 @@ fn tear_log(before: &Files, after: &Files, random: &mut Random) -> Vec<u8> {
     torn
 }
 
-/// What a backend finds.
+/// The state that a backend recovers.
 fn found(backend: &mut dyn Backend) -> (Vec<Record>, i64) {
     let mut records = Vec::new();
     let mut each = |record: Record| records.push(record);
@@ -89,12 +94,15 @@ fn found(backend: &mut dyn Backend) -> (Vec<Record>, i64) {
         Record::Session(session) => (0, session.id.0, None),
         Record::Granted(stored) => (1, u128::from(stored.lease.token.get().unsigned_abs()), None),
         Record::DelayStarted(name, _) => (2, 0, Some(name.clone())),
+        Record::ScriptPut { .. } => (3, 0, None),
+        Record::ValuePut(stored) => (4, u128::from(stored.id.get().unsigned_abs()), None),
+        Record::Element { id, .. } => (4, u128::from(id.get().unsigned_abs()), None),
         other => panic!("not a state: {other:?}"),
     });
     (records, loaded.tokens_reserved)
 }
 
-/// What only one of two states has, in short.
+/// Describes the difference of two states.
 fn differences(found: &(Vec<Record>, i64), expected: &(Vec<Record>, i64)) -> String {
     let only_in = |these: &(Vec<Record>, i64), those: &(Vec<Record>, i64)| {
         let own = these.0.iter().filter(|record| !those.0.contains(record));
@@ -108,26 +116,40 @@ fn differences(found: &(Vec<Record>, i64), expected: &(Vec<Record>, i64)) -> Str
     )
 }
 
-fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> Vec<Record> {
+/// What a batch may be about.
+#[derive(Default)]
+struct Live {
+    held: Vec<FencingToken>,
+    values: Vec<FencingToken>,
+    last_token: i64,
+}
+
+impl Live {
+    fn take_token(&mut self) -> FencingToken {
+        self.last_token += 1;
+        FencingToken::new(self.last_token).expect("a token")
+    }
+}
+
+fn batch(random: &mut Random, live: &mut Live) -> Vec<Record> {
     let mut records = Vec::new();
     for _ in 0..1 + random.below(12) {
         let name = LockName::new(0, format!("key {}", random.below(50)).as_bytes()).expect("a name");
         let millis = Ttl::from_millis(1 + random.below(1_000_000)).expect("a TTL");
         let deadline = Timestamp::default().after(Some(millis));
-        match random.below(10) {
+        match random.below(20) {
             0..3 => {
-                *next += 1;
-                let token = FencingToken::new(*next).expect("a token");
+                let token = live.take_token();
                 let meta = "x".repeat(random.below(60_000) as usize);
                 let owner = Owner::new(b"owner").expect("an owner");
                 let extra = LeaseExtra { meta: Some(meta.into()), ..LeaseExtra::default() };
                 let request = Request::exclusive(owner, Some(millis)).with(extra);
                 let lease = Lease::grant(&request, token, Timestamp::default());
                 records.push(Record::Granted(Box::new(StoredLease { name, lease })));
-                held.push(token);
+                live.held.push(token);
             }
-            3..5 if !held.is_empty() => {
-                let token = random.of(held);
+            3..5 if !live.held.is_empty() => {
+                let token = random.of(&live.held);
                 records.push(Record::Renewed(Renewal {
                     token,
                     deadline,
@@ -135,8 +157,8 @@ fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> V
                     renewals: 1,
                 }));
             }
-            5..8 if !held.is_empty() => {
-                let token = held.swap_remove(random.below(held.len() as u64) as usize);
+            5..8 if !live.held.is_empty() => {
+                let token = live.held.swap_remove(random.below(live.held.len() as u64) as usize);
                 records.push(Record::Ended(token));
             }
             8 => records.push(Record::DelayStarted(name, Delay { until: deadline, length: millis })),
@@ -146,10 +168,44 @@ fn batch(random: &mut Random, held: &mut Vec<FencingToken>, next: &mut i64) -> V
                 let session = SessionRecord { id, name, account, ttl: Some(millis), deadline };
                 records.push(Record::Session(session));
             }
-            _ => records.push(Record::TokensReserved(*next + 100)),
+            10 => records.push(Record::TokensReserved(live.last_token + 100)),
+            _ => records.extend(value_changes(random, live, name)),
         }
     }
     records
+}
+
+/// Changes of one value, or a script.
+fn value_changes(random: &mut Random, live: &mut Live, name: LockName) -> Vec<Record> {
+    let bytes = |random: &mut Random, max| vec![random.below(256) as u8; random.below(max) as usize].into();
+    let (ttl, deadline) = (None, Timestamp::NEVER);
+    match random.below(10) {
+        0 => {
+            let body = bytes(random, 3_000);
+            vec![Record::ScriptPut { sha: [random.below(4) as u8; 20], body }]
+        }
+        1 => vec![Record::ScriptGone { sha: [random.below(4) as u8; 20] }],
+        2 if !live.values.is_empty() => {
+            let id = live.values.swap_remove(random.below(live.values.len() as u64) as usize);
+            vec![Record::ValueGone(id)]
+        }
+        3.. if !live.values.is_empty() => {
+            let id = random.of(&live.values);
+            let field = |random: &mut Random| Box::new([random.below(20) as u8]);
+            let put = |random: &mut Random| Record::Element {
+                id,
+                field: field(random),
+                value: random.permille(700).then(|| bytes(random, 6_000)),
+            };
+            (0..1 + random.below(6)).map(|_| put(random)).collect()
+        }
+        _ => {
+            let id = live.take_token();
+            live.values.push(id);
+            let stored = StoredValue { id, token: id, name, kind: Kind::Hash, ttl, deadline };
+            vec![Record::ValuePut(Box::new(stored))]
+        }
+    }
 }
 
 #[test]
@@ -164,22 +220,23 @@ fn a_torn_write_loses_nothing_that_was_committed() {
     let mut backend = SqliteBackend::open(&path).expect("a database");
     let mut expected = MemoryBackend::default();
     found(&mut backend);
-    let (mut held, mut next, mut kept_early, mut kept_late) = (Vec::new(), 0, 0, 0);
+    let (mut live, mut kept_early, mut kept_late) = (Live::default(), 0, 0);
     let mut synced_last = Files::read(&path).database;
     for commit in 0..commits {
         let before = Files::read(&path);
         let state_before = found(&mut expected);
-        // A piece of housekeeping changes nothing that is found again.
+        // Maintenance does not change what is recovered.
         let is_housekeeping = random.permille(200);
         if is_housekeeping {
             backend.maintain().expect("housekeeping");
         } else {
-            let batch = batch(&mut random, &mut held, &mut next);
+            let batch = batch(&mut random, &mut live);
             expected.commit(&batch).expect("memory");
             backend.commit(&batch).expect("a commit");
         }
         let after = Files::read(&path);
-        // The database is written by a thread of its own, at any time; until the log is begun anew none of that is synced.
+        // The database is written by a thread of its own, at any time; until the log is begun anew
+        // none of that is synced.
         let synced = if after.has_begun_anew_since(&before) { after.database.clone() } else { synced_last };
         let written = if after.has_begun_anew_since(&before) { &after.database } else { &before.database };
         let state_after = found(&mut expected);

@@ -1,4 +1,4 @@
-//! The program itself: start, output, end, and the conditions under which it refuses to start.
+//! The program: start, output, end, and the conditions under which it refuses to start.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -49,7 +49,7 @@ fn sigterm_ends_it_in_order() {
 }
 
 #[test]
-fn a_restart_issues_no_token_twice_even_when_nothing_is_held_or_the_data_is_an_old_copy() {
+fn no_token_is_issued_twice_after_a_restart_or_with_an_old_copy() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
     let copy = dir.path().join("backup");
@@ -75,7 +75,7 @@ fn a_restart_issues_no_token_twice_even_when_nothing_is_held_or_the_data_is_an_o
 }
 
 #[test]
-fn one_server_serves_a_database_whatever_its_file_is_called() {
+fn one_server_serves_a_database_under_any_name_of_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
     let link = dir.path().join("link.db");
@@ -96,7 +96,7 @@ fn one_server_serves_a_database_whatever_its_file_is_called() {
 }
 
 #[test]
-fn it_names_what_keeps_it_from_starting() {
+fn the_error_names_what_prevents_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
     let server = Process::start(&data, &[]);
@@ -124,7 +124,14 @@ fn it_names_what_keeps_it_from_starting() {
         (&dir.path().to_owned(), vec![], 1, "is a directory; name a file in it"),
         (&data, vec!["--listen", "0.0.0.0:0"], 2, "--requirepass-file"),
         (&data, vec!["--locks-max", "x"], 2, "is not a number"),
-        (&data, vec!["--colour"], 2, "unexpected argument"),
+        (&data, vec!["--colour"], 2, "octostore: unknown option --colour"),
+        (&data, vec!["--listen"], 2, "octostore: a value is required"),
+        (
+            &dir.path().join("x.db"),
+            vec!["--listen", "192.0.2.1:0", "--allow-no-password"],
+            1,
+            "does not have the address",
+        ),
     ] {
         let (found, said) = refused(data, &flags);
         assert_eq!(found, Some(code), "{said}");
@@ -133,11 +140,11 @@ fn it_names_what_keeps_it_from_starting() {
 }
 
 #[test]
-fn it_serves_even_if_nobody_reads_what_it_prints() {
+fn it_serves_if_stdout_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (nobody, stdout) = std::io::pipe().unwrap();
-    drop(nobody);
+    let (reader, stdout) = std::io::pipe().unwrap();
+    drop(reader);
     let mut command = command(&dir.path().join("octostore.db"));
     let mut child = command.args(["--listen", &port]).stdout(stdout).spawn().expect("the program");
     crate::support::until(|| std::net::TcpStream::connect(&port).is_ok());
@@ -160,7 +167,7 @@ fn variables_configure_it_and_flags_win() {
 }
 
 #[test]
-fn wrong_passwords_are_counted_and_not_logged_one_by_one() {
+fn wrong_passwords_are_counted_and_their_log_is_limited() {
     const TIMES: u64 = 10_000;
     let dir = tempfile::tempdir().unwrap();
     // Its stderr is a pipe that nothing reads until it has ended.
@@ -189,7 +196,7 @@ fn wrong_passwords_are_counted_and_not_logged_one_by_one() {
 }
 
 #[test]
-fn a_server_whose_log_nobody_reads_starts_serves_and_ends() {
+fn a_server_whose_log_is_not_read_starts_serves_and_stops() {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     let dir = tempfile::tempdir().unwrap();
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -222,7 +229,7 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_ends() {
 }
 
 #[test]
-fn it_serves_at_every_address_under_one_limit() {
+fn all_addresses_share_one_limit_of_connections() {
     let dir = tempfile::tempdir().unwrap();
     let flags = [
         "--listen",
@@ -260,8 +267,64 @@ fn it_serves_at_every_address_under_one_limit() {
     }
 }
 
+/// The program with a limit of open files.
+fn with_open_files(data: &Path, files: u32) -> Command {
+    let program = command(data);
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+    shell.arg(program.get_program()).args(program.get_args());
+    shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
 #[test]
-fn sighup_reloads_passwords_and_users_and_never_ends_it() {
+fn the_log_does_not_interrupt_the_banner() {
+    let dir = tempfile::tempdir().unwrap();
+    let (output, stdout) = std::io::pipe().unwrap();
+    // The limit causes a line of the log immediately before the banner.
+    let mut command = with_open_files(&dir.path().join("octostore.db"), 200);
+    command.stderr(stdout.try_clone().unwrap()).stdout(stdout);
+    let mut child = command.spawn().expect("the program");
+    drop(command);
+    let lines: Vec<String> = BufReader::new(output).lines().take(6).map_while(Result::ok).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(lines[0].contains(" WARN --connections-max lowered from"), "{lines:?}");
+    for (line, start) in lines[1..].iter().zip(["octostore ", "  redis ", "  http ", "  data ", "  try "]) {
+        assert!(line.starts_with(start), "{lines:?}");
+    }
+}
+
+#[test]
+fn the_database_is_shown_with_its_absolute_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(Path::new("./octostore.db"));
+    let server = Process::spawn(command.current_dir(dir.path())).unwrap();
+    let path = dir.path().join("octostore.db").display().to_string();
+    assert!(server.banner[3].contains(&format!("data   {path} (")), "{:?}", server.banner);
+    assert!(server.connect().line("INFO persistence").contains(&format!("data:{path}")));
+}
+
+#[test]
+fn a_reload_without_http_does_not_claim_to_change_its_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    let write = |text: &str| {
+        std::fs::write(&tokens, text).unwrap();
+        std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    write("alice:old\n");
+    let flags = ["--http", "off", "--http-tokens", tokens.to_str().unwrap()];
+    let mut server = Process::start(&dir.path().join("db"), &flags);
+    write("alice:new\n");
+    let log = BufReader::new(server.stderr());
+    signal(&server, "-HUP");
+    let line = log.lines().map_while(Result::ok).find(|line| line.contains("SIGHUP")).expect("a line");
+    assert!(line.ends_with("SIGHUP: password and users are unchanged"), "{line}");
+}
+
+#[test]
+fn sighup_reloads_passwords_and_users_and_never_stops_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -292,12 +355,12 @@ fn sighup_reloads_passwords_and_users_and_never_ends_it() {
     assert_eq!((status("old"), status("other")), (401, 200));
     assert!(auth("one").starts_with("-WRONGPASS"));
     assert_eq!(auth("two"), "+OK");
-    assert_eq!(authenticated.line("LOCK k me"), ":1", "who is authenticated stays so");
-    // What makes no sense changes nothing, all or none of it.
+    assert_eq!(authenticated.line("LOCK k me"), ":1", "it stays authenticated");
+    // An invalid configuration changes nothing.
     file("tokens", "alice\n");
     file("password", "three\n");
     signal(&server, "-HUP");
-    // The signals of one kind that come together may be one, so the log tells when this one was answered.
+    // Signals of one kind may be merged, so the log shows when this one was handled.
     let mut lines = Vec::new();
     let mut until_line = |part: &str| loop {
         let mut line = String::new();
@@ -311,7 +374,7 @@ fn sighup_reloads_passwords_and_users_and_never_ends_it() {
     let refusal = until_line("SIGHUP");
     assert!(refusal.contains("ERROR SIGHUP: nothing was reloaded: --http-tokens"), "{refusal}");
     assert_eq!((auth("two").as_str(), status("new")), ("+OK", 200));
-    // What needs a restart is named.
+    // Settings that need a restart are named.
     file("tokens", "alice:new\nbob:other\n");
     file("octostore.toml", "locks-max = 7\n");
     signal(&server, "-HUP");
@@ -324,14 +387,9 @@ fn sighup_reloads_passwords_and_users_and_never_ends_it() {
 }
 
 #[test]
-fn as_many_connections_are_allowed_as_files_may_be_open() {
+fn the_limit_of_open_files_limits_connections() {
     let dir = tempfile::tempdir().unwrap();
-    let program = command(&dir.path().join("db"));
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""]);
-    shell.arg(program.get_program()).args(program.get_args());
-    shell.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
-    let server = Process::spawn(&mut shell).unwrap();
+    let server = Process::spawn(&mut with_open_files(&dir.path().join("db"), 200)).unwrap();
     // 64 for the server itself, the rest in halves for Redis and HTTP.
     let mut client = server.connect();
     assert!(client.line("CONFIG GET maxclients").contains("\"68\""));
@@ -340,11 +398,11 @@ fn as_many_connections_are_allowed_as_files_may_be_open() {
     assert_eq!(server.connect().reply(), "-ERR max number of clients reached");
     let (_, log) = server.terminate();
     let first = log.lines().next().expect("a line");
-    assert!(first.contains(" INFO --connections-max lowered from"), "{log}");
+    assert!(first.contains(" WARN --connections-max lowered from"), "{log}");
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_in_one_line_and_nothing_is_left() {
+fn a_file_that_is_not_a_database_is_refused_and_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("notes.txt");
     std::fs::write(&text, "some text\n".repeat(500)).unwrap();
@@ -389,9 +447,10 @@ fn a_mistyped_variable_or_an_option_of_redis_is_refused_with_a_hint() {
     assert!(!data.exists());
 }
 
-/// Locks and releases that many names: `OCTOSTORE_TEST_NAMES=1000000 cargo test --release names_leave`.
+/// Locks and releases that many names: `OCTOSTORE_TEST_NAMES=1000000 cargo test --release
+/// released_names`.
 #[test]
-fn names_leave_nothing_behind() {
+fn released_names_use_no_memory() {
     let names: usize =
         std::env::var("OCTOSTORE_TEST_NAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let dir = tempfile::tempdir().unwrap();
@@ -434,14 +493,15 @@ fn names_leave_nothing_behind() {
     assert_eq!(client.line("DBSIZE"), ":0");
     assert_eq!((rows("delays"), rows("sessions")), (0, 0));
     println!("resident after {} names: {before} bytes, after {names}: {after}", names / 10);
-    // What the allocator and the page cache keep is some 10 MB; only many names show a leak of some bytes for each.
+    // What the allocator and the page cache keep is some 10 MB; only many names show a leak of some
+    // bytes for each.
     if names >= 1_000_000 {
         assert!(after < before + 24 * names as i64, "resident memory grew from {before} to {after}");
     }
 }
 
 #[test]
-fn the_debug_log_says_why_a_lock_was_lost_and_who_came_back_too_late() {
+fn the_debug_log_records_lost_locks_and_late_owners() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("octostore.db"), &["--log", "debug"]);
     let mut client = server.connect();

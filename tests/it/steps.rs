@@ -1,4 +1,5 @@
-//! Requests that look at much take turns: others are served in between, and the reply is the same.
+//! Requests that visit many keys run in turns: other clients are served in between, and the reply
+//! is the same.
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ fn connect(server: &Arc<ServerState>) -> Client {
     Client::new(server, "a".into(), "b".into())
 }
 
-/// Runs a request to its end. The reply, and how many turns it took; `between` runs between two turns.
+/// Runs a request to its end. Returns the reply and the number of turns; `between` runs between
+/// turns.
 fn run(
     server: &Arc<ServerState>,
     client: &mut Client,
@@ -69,7 +71,7 @@ fn count(reply: &Reply) -> usize {
 }
 
 #[test]
-fn what_looks_at_much_lets_others_run_in_between() {
+fn long_commands_yield_to_other_clients() {
     let server = server(1 << 20, 1 << 20);
     (0..LOCKS).for_each(|n| lock(&server, 0, &key(n), "me", Mode::Exclusive));
     let kilo: Vec<String> = (0..200).map(|n| format!("{n:03}{}", "a".repeat(1000))).collect();
@@ -136,7 +138,7 @@ fn a_long_pipeline_takes_turns() {
 }
 
 #[test]
-fn a_transaction_reads_so_much_and_writes_all() {
+fn a_transaction_is_limited_in_what_it_reads() {
     let server = server(1 << 20, 1 << 20);
     (0..LOCKS).for_each(|n| lock(&server, 0, &key(n), "me", Mode::Exclusive));
     let mut client = connect(&server);
@@ -211,7 +213,7 @@ fn what_has_ended_is_freed_in_turns_before_a_transaction() {
 }
 
 #[test]
-fn a_reply_of_keys_is_bounded_and_says_what_to_use_instead() {
+fn the_reply_of_keys_is_bounded() {
     let server = server(1 << 20, 1 << 20);
     let key = |n: usize| format!("{n:06}{}", "k".repeat(1000 - 6));
     // With the length of each.
@@ -225,7 +227,7 @@ fn a_reply_of_keys_is_bounded_and_says_what_to_use_instead() {
 }
 
 #[test]
-fn lockinfo_shows_the_head_of_a_long_list_and_says_how_long_it_is() {
+fn lockinfo_shows_the_head_and_the_length_of_a_long_queue() {
     let server = server(1 << 20, 1 << 20);
     for (holders, shown) in [(1000, 1000), (1001, 1000)] {
         let key = format!("k{holders}");
@@ -244,11 +246,11 @@ fn lockinfo_shows_the_head_of_a_long_list_and_says_how_long_it_is() {
 }
 
 #[test]
-fn a_request_in_turns_is_answered_in_its_place_and_counted() {
+fn a_request_in_turns_is_answered_in_order_and_counted() {
     let server = TestServer::real(&[]);
     let mut client = server.connect();
     let locks: Vec<u8> = (0..LOCKS).flat_map(|n| encode(&["SET", &key(n), "me"])).collect();
-    // Replies to so many requests do not fit into a socket.
+    // The replies do not fit into the socket's buffers.
     std::thread::scope(|scope| {
         let mut writer = client.stream().try_clone().expect("a second handle");
         scope.spawn(move || std::io::Write::write_all(&mut writer, &locks).expect("it is read"));

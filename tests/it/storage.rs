@@ -1,4 +1,5 @@
-//! The program when its storage is damaged, taken away, locked by others, or read in another time namespace.
+//! The program when its storage is damaged, taken away, locked by others, or read in another time
+//! namespace.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ fn beside(data: &Path, suffix: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_log_that_is_damaged_in_the_middle_is_refused_until_its_loss_is_accepted() {
+fn a_log_damaged_in_the_middle_is_refused_until_the_loss_is_accepted() {
     const LOCKS: usize = 200;
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
@@ -46,7 +47,7 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_until_its_loss_is_accepted() {
 }
 
 #[test]
-fn a_server_whose_files_are_gone_refuses_everything_and_harms_no_other() {
+fn a_server_whose_files_are_gone_refuses_all_requests() {
     for is_busy in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("octostore.db");
@@ -76,7 +77,7 @@ fn a_server_whose_files_are_gone_refuses_everything_and_harms_no_other() {
 }
 
 #[test]
-fn another_process_that_locks_the_database_stops_only_who_waits_for_a_commit() {
+fn a_foreign_lock_on_the_database_delays_only_commits() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
     let server = Process::start(&data, &["--threads", "1"]);
@@ -89,7 +90,7 @@ fn another_process_that_locks_the_database_stops_only_who_waits_for_a_commit() {
         assert_eq!(other.line("PING"), "+PONG");
     }
     tool.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(locking.reply(), ":2", "nobody waited until that was an error");
+    assert_eq!(locking.reply(), ":2", "no commit failed meanwhile");
 }
 
 #[cfg(target_os = "linux")]

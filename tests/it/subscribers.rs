@@ -29,7 +29,7 @@ fn message(channel: &str, payload: &str) -> String {
 }
 
 #[test]
-fn slow_patterns_of_one_subscriber_delay_nobody_else() {
+fn slow_patterns_of_one_subscriber_delay_no_other_client() {
     let server = TestServer::real(&[]);
     let key = "a".repeat(1020);
     let mut slow = server.connect();
@@ -74,7 +74,7 @@ fn a_subscriber_whose_patterns_are_too_slow_for_the_events_is_dropped() {
 }
 
 #[test]
-fn an_event_that_many_patterns_match_is_told_through_each_of_them() {
+fn an_event_is_delivered_once_for_each_matching_pattern() {
     let server = TestServer::real(&["--subscriber-bytes-max", "20000"]);
     let mut client = server.connect();
     // Far more bytes of messages than may wait: they are made when they are sent.
@@ -93,7 +93,7 @@ fn an_event_that_many_patterns_match_is_told_through_each_of_them() {
 }
 
 #[test]
-fn messages_through_slow_patterns_are_counted_and_come_in_order() {
+fn messages_of_slow_patterns_are_counted_and_in_order() {
     let server = TestServer::real(&[]);
     let channel = "a".repeat(20_000) + "b";
     let patterns: Vec<String> = (0..50).map(|n| format!("*{}?b*", "a".repeat(n))).collect();
@@ -115,7 +115,7 @@ fn messages_through_slow_patterns_are_counted_and_come_in_order() {
 }
 
 #[test]
-fn ten_thousand_channels_are_subscribed_and_left_in_turns() {
+fn ten_thousand_channels_are_subscribed_and_unsubscribed_in_turns() {
     let server = TestServer::real(&[]);
     let mut client = server.connect();
     let channels: Vec<String> = (0..10_000).map(|n| format!("__lock__:{n}")).collect();
@@ -141,7 +141,7 @@ fn ten_thousand_channels_are_subscribed_and_left_in_turns() {
 }
 
 #[test]
-fn who_may_have_missed_an_event_is_cut_off_and_nobody_else() {
+fn only_subscribers_that_may_have_missed_an_event_are_disconnected() {
     let faults = Arc::new(Faults::default());
     let server = TestServer::on(Arc::clone(&faults));
     let (mut exact, mut pattern, mut other) = (server.connect(), server.connect(), server.connect());

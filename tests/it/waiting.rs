@@ -1,4 +1,4 @@
-//! Waiting over sockets: order, waiters that vanish, connections that end.
+//! Waiting over sockets: order, waiters that disconnect, connections that end.
 
 use crate::support::client::Client;
 use crate::support::server::TestServer;
@@ -21,7 +21,7 @@ fn queue(server: &TestServer, names: impl Iterator<Item = String>) -> Vec<(Strin
 }
 
 #[test]
-fn five_hundred_waiters_finish_in_the_order_they_came() {
+fn five_hundred_waiters_are_granted_in_order() {
     let server = TestServer::real(&[]);
     let mut first = server.connect();
     let mut last = token(&first.line("LOCK k first"));
@@ -29,7 +29,7 @@ fn five_hundred_waiters_finish_in_the_order_they_came() {
     assert_eq!(first.line("UNLOCK k first"), ":1");
     for (name, mut client) in waiters {
         let next = token(&client.reply());
-        assert_eq!(next, last + 1, "nobody came between");
+        assert_eq!(next, last + 1, "no other client came between");
         last = next;
         assert_eq!(client.call(&["UNLOCK", "k", &name]), ":1");
     }
@@ -38,7 +38,7 @@ fn five_hundred_waiters_finish_in_the_order_they_came() {
 }
 
 #[test]
-fn waiters_that_vanish_delay_nobody() {
+fn disconnected_waiters_delay_no_other() {
     let server = TestServer::real(&[]);
     let mut first = server.connect();
     let held = token(&first.line("LOCK k first"));
@@ -71,7 +71,7 @@ fn socket_of(client: &Client) -> tokio::net::TcpSocket {
 }
 
 #[test]
-fn a_half_closed_waiter_counts_as_gone() {
+fn a_half_closed_connection_counts_as_disconnected() {
     let server = TestServer::real(&[]);
     let mut first = server.connect();
     first.line("LOCK k first");
@@ -83,7 +83,7 @@ fn a_half_closed_waiter_counts_as_gone() {
 }
 
 #[test]
-fn a_connections_locks_end_with_it() {
+fn the_locks_of_a_connection_end_with_it() {
     let server = TestServer::real(&[]);
     let mut holder = server.connect();
     holder.line("LOCK a me CONN");
@@ -100,7 +100,7 @@ fn a_connections_locks_end_with_it() {
 }
 
 #[test]
-fn a_connections_locks_end_with_it_even_if_storage_fails_meanwhile() {
+fn the_locks_of_a_connection_end_with_it_even_if_storage_fails() {
     let faults = std::sync::Arc::new(octostore::journal::Faults::default());
     let server = TestServer::on(faults.clone());
     let mut holder = server.connect();
@@ -132,19 +132,19 @@ fn a_connections_locks_end_with_it_even_if_storage_fails_meanwhile() {
 }
 
 #[test]
-fn an_expiry_grants_the_next_without_anyone_looking() {
+fn an_expiry_grants_the_next_waiter_without_a_request() {
     let server = TestServer::real(&[]);
     let mut holder = server.connect();
     holder.line("LOCK k a PX 20");
     let mut waiters = queue(&server, ["b".to_owned(), "c".to_owned()].into_iter());
     assert_eq!(waiters[0].1.reply(), ":2");
-    assert_eq!(holder.line("UNLOCK k a"), ":0", "the late holder is told");
+    assert_eq!(holder.line("UNLOCK k a"), ":0", "the late holder learns it");
     assert_eq!(waiters[0].1.line("RENEW k b PX 10"), ":1");
     assert_eq!(waiters[1].1.reply(), ":3");
 }
 
 #[test]
-fn a_timeout_answers_null_and_the_connection_goes_on() {
+fn a_timeout_returns_null_and_the_connection_stays_open() {
     let server = TestServer::real(&[]);
     let mut holder = server.connect();
     holder.line("LOCK k a");
@@ -157,7 +157,7 @@ fn a_timeout_answers_null_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_killed_waiter_and_a_stopped_server_leave_no_one_hanging() {
+fn no_client_hangs_after_client_kill_or_a_shutdown() {
     let server = TestServer::real(&[]);
     let mut holder = server.connect();
     holder.line("LOCK k a");
@@ -176,7 +176,7 @@ fn a_killed_waiter_and_a_stopped_server_leave_no_one_hanging() {
 }
 
 #[test]
-fn what_ends_many_leases_at_once_is_answered_as_ever() {
+fn a_command_that_ends_many_leases_has_its_usual_reply() {
     const HOLDERS: usize = 2000;
     let server = TestServer::manual(&[]);
     let mut client = server.connect();
@@ -209,7 +209,7 @@ fn what_ends_many_leases_at_once_is_answered_as_ever() {
     }
 }
 
-/// However many holders there are, waiters are granted the lock after the operation that ended them all.
+/// Waiters are granted the lock after an operation that ends many holders.
 #[test]
 fn waiters_outlast_the_operations_that_end_many_holders() {
     const HOLDERS: i64 = 600;

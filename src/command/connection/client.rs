@@ -1,10 +1,11 @@
-//! `CLIENT ...`: connections as seen by others.
+//! `CLIENT ...`: the registry of connections.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::command::registry::ClientInfo;
-use crate::command::{Args, Command, CommandError, Context, Group, Progress, Steps, options};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, options};
+use crate::domain::Timestamp;
 use crate::reply::{Reply, Rope};
 
 pub(super) const CLIENT: Command = Command::container(
@@ -13,48 +14,58 @@ pub(super) const CLIENT: Command = Command::container(
     &[
         Command::new("client|id", 2, |context, _| Ok(Reply::unsigned(context.client.info().id)))
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .summary("Returns the id of the connection.")
             .example("CLIENT ID"),
         Command::new("client|setname", 3, setname)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("connection-name")
             .summary("Sets the name of the connection.")
             .example("CLIENT SETNAME worker-1"),
         Command::new("client|getname", 2, getname)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .summary("Returns the name of the connection, or Null.")
             .example("CLIENT GETNAME"),
         Command::new("client|setinfo", 4, set_info)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("LIB-NAME libname | LIB-VER libver")
             .summary("Sets the name or version of the client library.")
             .example("CLIENT SETINFO LIB-NAME my-client"),
         Command::new("client|info", 2, info)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .summary("Returns information about the connection.")
             .example("CLIENT INFO"),
         Command::new("client|list", -2, list)
             .group(Group::Connection)
-            .syntax("[TYPE type] [ID client-id [client-id ...]]")
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
+            .syntax("[TYPE type | ID client-id [client-id ...]]")
             .summary("Returns information about all connections, or about those that match.")
             .example("CLIENT LIST TYPE normal"),
         Command::new("client|kill", -3, kill)
             .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
             .syntax("filter [value] [filter value ...]")
             .summary("Closes connections by ADDR, LADDR, ID, TYPE, USER, MAXAGE and SKIPME.")
             .example("CLIENT KILL TYPE pubsub"),
         Command::new("client|no-evict", 3, on_or_off)
             .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
             .syntax("ON | OFF")
             .summary("Accepted for compatibility: the server evicts no clients.")
             .example("CLIENT NO-EVICT ON"),
         Command::new("client|no-touch", 3, on_or_off)
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("ON | OFF")
             .summary("Accepted for compatibility: reads never modify keys.")
             .example("CLIENT NO-TOUCH ON"),
         Command::new("client|reply", 3, |context, args| context.client.set_replies(args.at(2)))
             .group(Group::Connection)
+            .flags(Flags::NOSCRIPT)
             .syntax("ON | OFF | SKIP")
             .summary("Turns replies to the connection on or off, or skips the next one.")
             .example("CLIENT REPLY ON"),
@@ -114,34 +125,28 @@ fn on_or_off(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 
 fn list(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     context.client.update_registry(false);
-    let (mut kind, mut ids) = (None, None);
-    let mut options = args.options(2);
-    while let Some(arg) = options.next_arg() {
-        if options::is(arg, "type") && kind.is_none() {
-            kind = Some(known_type(options.value()?)?);
-        } else if options::is(arg, "id") && ids.is_none() {
-            let mut wanted = BTreeSet::new();
-            while let Some(id) = options.next_arg() {
-                let id = options::integer(id).ok().and_then(|id| u64::try_from(id).ok());
-                wanted.insert(id.ok_or(CommandError::fixed("ERR Invalid client ID"))?);
-            }
-            ids = Some(wanted).filter(|ids| !ids.is_empty());
-            if ids.is_none() {
-                return Err(CommandError::SYNTAX);
-            }
-        } else {
-            return Err(CommandError::SYNTAX);
+    let (kind, ids) = match args.at(2) {
+        _ if args.len() == 2 => (None, None),
+        filter if options::is(filter, "type") && args.len() == 4 => (Some(known_type(args.at(3))?), None),
+        filter if options::is(filter, "id") && args.len() > 3 => {
+            (None, Some(args.from(3).map(client_id).collect::<Result<_, _>>()?))
         }
-    }
+        _ => return Err(CommandError::SYNTAX),
+    };
     let all = context.server.clients.all().into_iter();
     context.in_turns(Listing { all, kind, ids, text: Rope::default() })
 }
 
-/// What the look at one connection costs, and what it costs to write its line.
-const LOOK_WORK: usize = 1;
+fn client_id(arg: &[u8]) -> Result<u64, CommandError> {
+    let id = options::integer(arg).ok().and_then(|id| u64::try_from(id).ok());
+    id.ok_or(CommandError::fixed("ERR Invalid client ID"))
+}
+
+/// Units of work to check one connection, and to write its line.
+const VISIT_WORK: usize = 1;
 const LINE_WORK: usize = 16;
 
-/// A CLIENT LIST that has not seen all connections yet.
+/// A CLIENT LIST in progress.
 struct Listing {
     all: std::vec::IntoIter<Arc<ClientInfo>>,
     kind: Option<String>,
@@ -153,7 +158,7 @@ impl Steps for Listing {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
         let now = context.txn.now();
         for info in self.all.by_ref() {
-            context.spend(LOOK_WORK);
+            context.spend(VISIT_WORK);
             let is_wanted = self.kind.as_deref().is_none_or(|kind| kind == info.client_type())
                 && self.ids.as_ref().is_none_or(|ids| ids.contains(&info.id));
             if is_wanted {
@@ -177,7 +182,7 @@ fn known_type(arg: &[u8]) -> Result<String, CommandError> {
     }
 }
 
-/// Whether CLIENT KILL means this connection.
+/// Whether CLIENT KILL closes this connection.
 type Filter = Box<dyn Fn(&ClientInfo) -> bool + Send>;
 
 fn kill(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -192,39 +197,49 @@ fn kill(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         return Ok(Reply::OK);
     }
     let mut skip_me = true;
-    let mut wanted: Vec<Filter> = Vec::new();
-    let mut options = args.options(2);
-    while let Some(arg) = options.next_arg() {
-        let value = options.value()?.to_vec();
-        if options::is(arg, "id") {
-            let id = options::integer(&value).ok().filter(|id| *id > 0);
-            let id = id.ok_or(CommandError::fixed("ERR client-id should be greater than 0"))?;
-            wanted.push(Box::new(move |info| i64::try_from(info.id) == Ok(id)));
-        } else if options::is(arg, "addr") {
-            wanted.push(Box::new(move |info| info.addr.as_bytes() == value));
-        } else if options::is(arg, "laddr") {
-            wanted.push(Box::new(move |info| info.local_addr.as_bytes() == value));
-        } else if options::is(arg, "type") {
-            let kind = known_type(&value)?;
-            wanted.push(Box::new(move |info| info.client_type() == kind));
-        } else if options::is(arg, "user") {
-            if value != b"default" {
-                let user = value.escape_ascii();
-                return Err(CommandError::new(format!("ERR No such user '{user}'")));
-            }
-        } else if options::is(arg, "maxage") {
-            let age = u64::try_from(options::integer(&value)?).unwrap_or(0);
-            wanted.push(Box::new(move |info| now.millis_since(info.opened) / 1000 >= age));
-        } else if options::is(arg, "skipme") && (options::is(&value, "yes") || options::is(&value, "no")) {
-            skip_me = options::is(&value, "yes");
-        } else {
-            return Err(CommandError::SYNTAX);
+    let mut wanted = Vec::new();
+    let filters = args.skip(2);
+    if !filters.len().is_multiple_of(2) {
+        return Err(CommandError::SYNTAX);
+    }
+    for n in (0..filters.len()).step_by(2) {
+        let (name, value) = (filters.at(n), filters.at(n + 1));
+        match options::is(name, "skipme") {
+            true if options::is(value, "yes") => skip_me = true,
+            true if options::is(value, "no") => skip_me = false,
+            _ => wanted.extend(filter(name, value.to_vec(), now)?),
         }
     }
     context.in_turns(Killing { all: all.into_iter(), wanted, skip_me, killed: 0 })
 }
 
-/// A CLIENT KILL that has not seen all connections yet.
+/// A filter of CLIENT KILL; `None` if all connections pass it.
+fn filter(name: &[u8], value: Vec<u8>, now: Timestamp) -> Result<Option<Filter>, CommandError> {
+    let is = |expected| options::is(name, expected);
+    Ok(Some(if is("id") {
+        let id = options::integer(&value).ok().filter(|id| *id > 0);
+        let id = id.ok_or(CommandError::fixed("ERR client-id should be greater than 0"))?;
+        Box::new(move |info| i64::try_from(info.id) == Ok(id))
+    } else if is("addr") {
+        Box::new(move |info| info.addr.as_bytes() == value)
+    } else if is("laddr") {
+        Box::new(move |info| info.local_addr.as_bytes() == value)
+    } else if is("type") {
+        let kind = known_type(&value)?;
+        Box::new(move |info| info.client_type() == kind)
+    } else if is("maxage") {
+        let age = u64::try_from(options::integer(&value)?).unwrap_or(0);
+        Box::new(move |info| now.millis_since(info.opened) / 1000 >= age)
+    } else if is("user") && value == b"default" {
+        return Ok(None);
+    } else if is("user") {
+        return Err(CommandError::new(format!("ERR No such user '{}'", value.escape_ascii())));
+    } else {
+        return Err(CommandError::SYNTAX);
+    }))
+}
+
+/// A CLIENT KILL in progress.
 struct Killing {
     all: std::vec::IntoIter<Arc<ClientInfo>>,
     wanted: Vec<Filter>,
@@ -232,14 +247,14 @@ struct Killing {
     killed: usize,
 }
 
-/// What it costs to end a connection.
+/// Units of work to close a connection.
 const KILL_WORK: usize = 8;
 
 impl Steps for Killing {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
         let own = context.client.info().id;
         for info in self.all.by_ref() {
-            context.spend(LOOK_WORK + self.wanted.len());
+            context.spend(VISIT_WORK + self.wanted.len());
             if self.wanted.iter().all(|is_wanted| is_wanted(&info)) && !(self.skip_me && info.id == own) {
                 info.kill();
                 context.closes |= info.id == own;

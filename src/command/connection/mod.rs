@@ -1,9 +1,11 @@
-//! `HELLO`, `AUTH`, `PING`, `ECHO`, `SELECT`, `RESET`, `QUIT`: the connection itself. `CLIENT` is below.
+//! The connection itself: `HELLO`, `AUTH`, `PING`, `ECHO`, `SELECT`, `RESET`, `QUIT`. Submodule:
+//! `CLIENT`.
 
 mod client;
 
+use crate::command::options::{self, value, values};
 use crate::command::steps::{Progress, Steps};
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, REDIS_VERSION, options};
+use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, REDIS_VERSION};
 use crate::domain::DATABASES;
 use crate::reply::Reply;
 
@@ -12,14 +14,14 @@ pub(in crate::command) const COMMANDS: &[Command] =
 
 const HELLO: Command = Command::new("hello", -1, hello)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::FAST)
+    .flags(Flags::NO_AUTH | Flags::FAST | Flags::NOSCRIPT)
     .syntax("[protover [AUTH username password] [SETNAME clientname]]")
     .summary("Selects RESP2 or RESP3. Returns information about the server.")
     .example("HELLO 3 SETNAME worker-1");
 
 const AUTH: Command = Command::new("auth", -2, auth)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::FAST)
+    .flags(Flags::NO_AUTH | Flags::FAST | Flags::NOSCRIPT)
     .syntax("[username] password")
     .summary("Authenticates the connection. The only user is named default.")
     .example("AUTH default secret");
@@ -47,7 +49,7 @@ const SELECT: Command = Command::new("select", 2, select)
 
 const RESET: Command = Command::new("reset", 1, reset)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST)
+    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST | Flags::NOSCRIPT)
     .summary(
         "Resets the connection to its initial state. Locks acquired with CONN remain held \
          until it closes.",
@@ -59,7 +61,7 @@ fn reset(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> 
     context.in_turns(Unsubscribe)
 }
 
-/// The end of RESET.
+/// The last part of RESET.
 struct Unsubscribe;
 
 impl Steps for Unsubscribe {
@@ -73,7 +75,7 @@ impl Steps for Unsubscribe {
 
 const QUIT: Command = Command::new("quit", -1, quit)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST)
+    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST | Flags::NOSCRIPT)
     .summary("Closes the connection.")
     .example("QUIT");
 
@@ -106,10 +108,9 @@ fn auth(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
 }
 
 fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let mut options = args.options(1);
-    let protocol = match options.next_arg() {
-        None => context.client.protocol(),
-        Some(arg) => match options::integer(arg) {
+    let protocol = match args.len() {
+        1 => context.client.protocol(),
+        _ => match options::integer(args.at(1)) {
             Ok(2) => 2,
             Ok(3) => 3,
             Ok(_) => return Err(CommandError::fixed("NOPROTO unsupported protocol version")),
@@ -118,20 +119,12 @@ fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
             }
         },
     };
-    let (mut credentials, mut name) = (None, None);
-    while let Some(arg) = options.next_arg() {
-        let wrong =
-            |_| CommandError::new(format!("ERR Syntax error in HELLO option '{}'", arg.escape_ascii()));
-        if options::is(arg, "auth") {
-            credentials = Some((options.value().map_err(wrong)?, options.value().map_err(wrong)?));
-        } else if options::is(arg, "setname") {
-            name = Some(client::valid_name(options.value().map_err(wrong)?)?);
-        } else {
-            return Err(wrong(CommandError::SYNTAX));
-        }
-    }
-    if let Some((user, password)) = credentials {
-        log_in(context, user, password)?;
+    let wrong =
+        |arg: &[u8]| CommandError::new(format!("ERR Syntax error in HELLO option '{}'", arg.escape_ascii()));
+    let [credentials, name] = args.options_or(2, &[values("AUTH", 2), value("SETNAME")], wrong)?;
+    let name = name.value().map(client::valid_name).transpose()?;
+    if let Some(credentials) = credentials.values() {
+        log_in(context, credentials.at(0), credentials.at(1))?;
     }
     if !context.client.is_authenticated {
         return Err(CommandError::fixed(
@@ -159,7 +152,7 @@ fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
 fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let message = args.at(1);
     match args.len() {
-        1 | 2 if context.client.is_subscribed() && context.client.protocol() == 2 => {
+        1 | 2 if context.is_in_pubsub_mode() => {
             Ok(Reply::Array(vec![Reply::bulk("pong"), Reply::bulk(message)]))
         }
         1 => Ok(Reply::Simple("PONG")),
@@ -172,7 +165,11 @@ fn select(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     let index = options::integer(args.at(1))?;
     match u8::try_from(index) {
         Ok(index) if index < DATABASES => {
-            context.client.select(index);
+            context.database = index;
+            // The database of a script ends with the script.
+            if !matches!(context.caller, Caller::Script { .. }) {
+                context.client.select(index);
+            }
             Ok(Reply::OK)
         }
         _ => Err(CommandError::fixed("ERR DB index is out of range")),

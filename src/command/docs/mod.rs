@@ -8,8 +8,8 @@ mod syntax;
 use crate::command::glob::Glob;
 use crate::command::steps::{KEY_WORK, RemainingArgs};
 use crate::command::{
-    Args, Command, CommandError, Context, Flags, Group, KeySpec, KeyVisitor, Progress, Steps, commands,
-    options,
+    Args, Categories, Command, CommandError, Context, Flags, Group, KeySpec, KeyVisitor, Progress, Steps,
+    commands, commands_and_subcommands, options,
 };
 use crate::reply::{Bulks, Reply};
 use key_specs::key_specs;
@@ -23,36 +23,43 @@ const COMMAND: Command = Command::container(
     &[
         Command::new("command|info", -2, info)
             .group(Group::Server)
+            .own_categories(Categories::CONNECTION)
             .syntax("[command-name [command-name ...]]")
             .summary("Returns information about one, several or all commands.")
             .example("COMMAND INFO LOCK UNLOCK"),
         Command::new("command|count", 2, |_, _| Ok(Reply::count(commands().count())))
             .group(Group::Server)
+            .own_categories(Categories::CONNECTION)
             .summary("Returns the number of commands.")
             .example("COMMAND COUNT"),
         Command::new("command|docs", -2, docs)
             .group(Group::Server)
+            .own_categories(Categories::CONNECTION)
             .syntax("[command-name [command-name ...]]")
             .summary("Returns documentation of one, several or all commands.")
             .example("COMMAND DOCS LOCK"),
         Command::new("command|list", -2, list)
             .group(Group::Server)
-            .syntax("[FILTERBY PATTERN pattern]")
+            .own_categories(Categories::CONNECTION)
+            .syntax("[FILTERBY MODULE module-name | FILTERBY ACLCAT category | FILTERBY PATTERN pattern]")
             .summary("Returns the names of all commands, or of those that match.")
             .example("COMMAND LIST FILTERBY PATTERN *lock*"),
         Command::new("command|getkeys", -3, get_keys)
             .group(Group::Server)
+            .own_categories(Categories::CONNECTION)
             .syntax("command-name [arg [arg ...]]")
             .summary("Returns the keys of a request.")
             .example("COMMAND GETKEYS DEL jobs:import jobs:export"),
         Command::new("command|getkeysandflags", -3, get_keys_and_flags)
             .group(Group::Server)
+            .own_categories(Categories::CONNECTION)
             .syntax("command-name [arg [arg ...]]")
             .summary("Returns the keys of a request, each with RO if the command reads it or RW if it may change it.")
             .example("COMMAND GETKEYSANDFLAGS DEL jobs:import jobs:export"),
     ],
 )
 .group(Group::Server)
+.own_categories(Categories::CONNECTION)
 .summary("Returns information about all commands.");
 
 fn bulk(text: &str) -> Reply {
@@ -78,9 +85,9 @@ fn info(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     context.in_turns(Describing { args, found: Vec::new() })
 }
 
-/// Names in one request: each reply is some thousand times longer than a name.
+/// Maximum number of names in one request. The reply is some thousand times longer than the names.
 const NAMES_MAX: usize = 1000;
-/// What the description of a command costs, and its documentation.
+/// Units of work to describe a command, and to document it.
 const DESCRIBE_WORK: usize = 32;
 const DOCUMENT_WORK: usize = 128;
 
@@ -93,7 +100,7 @@ fn few_names(args: Args<'_>) -> Result<RemainingArgs, CommandError> {
     }
 }
 
-/// A COMMAND INFO with names.
+/// A COMMAND INFO with names, in progress.
 struct Describing {
     args: RemainingArgs,
     found: Vec<Reply>,
@@ -125,7 +132,7 @@ fn describe(command: &Command) -> Reply {
         Reply::Integer(i64::from(first)),
         Reply::Integer(i64::from(last)),
         Reply::Integer(i64::from(step)),
-        Reply::Set(vec![]),
+        Reply::Set(command.categories().names().map(Reply::Simple).collect()),
         Reply::Array(vec![]),
         Reply::Array(key_specs(command.keys)),
         Reply::Array(command.subcommands().iter().map(describe).collect()),
@@ -141,7 +148,7 @@ fn docs(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     context.in_turns(Documenting { args, found: Vec::new() })
 }
 
-/// A COMMAND DOCS with names.
+/// A COMMAND DOCS with names, in progress.
 struct Documenting {
     args: RemainingArgs,
     found: Vec<(Reply, Reply)>,
@@ -177,18 +184,33 @@ fn document(command: &Command) -> Reply {
     Reply::Map(fields)
 }
 
-fn list(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let pattern = match args.len() {
-        2 => b"*".to_vec(),
-        5 if options::is(args.at(2), "filterby") && options::is(args.at(3), "pattern") => {
-            args.at(4).to_ascii_lowercase()
+fn list(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let (filter, value) = (args.at(3), args.at(4));
+    let is = |name| options::is(filter, name);
+    let filter: Box<dyn Fn(&Command) -> bool> = match args.len() {
+        2 => Box::new(|_| true),
+        5 if !options::is(args.at(2), "filterby") => return Err(CommandError::SYNTAX),
+        5 if is("pattern") => {
+            let pattern = Glob::new(&value.to_ascii_lowercase())?;
+            context.spend(commands_and_subcommands().count() * pattern.work(NAME_BYTES));
+            Box::new(move |command| pattern.matches(command.name.as_bytes()))
         }
+        5 if is("aclcat") => {
+            let category = Categories::find(value);
+            Box::new(move |command| category.is_some_and(|category| command.categories().contains(category)))
+        }
+        // There are no modules.
+        5 if is("module") => Box::new(|_| false),
         _ => return Err(CommandError::SYNTAX),
     };
-    let pattern = Glob::new(&pattern)?;
-    let names = commands().map(|command| command.name);
-    Ok(Reply::Array(names.filter(|name| pattern.matches(name.as_bytes())).map(bulk).collect()))
+    let mut names = Bulks::default();
+    let found = commands_and_subcommands().filter(|command| filter(command));
+    found.for_each(|command| names.push(command.name.as_bytes()));
+    Ok(Reply::Bulks(names))
 }
+
+/// Length of a command's name, for estimates.
+const NAME_BYTES: usize = 16;
 
 fn get_keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     context.spend(KEY_WORK * args.len());

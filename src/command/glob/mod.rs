@@ -1,14 +1,14 @@
 //! Glob patterns as KEYS, SCAN and PSUBSCRIBE know them: `*`, `?`, `[a-z]`, `[^a]` and `\` before a
 //! literal.
 //!
-//! Guarantees: a pattern takes little more memory than its text. The work to match is bounded whatever
-//! the pattern (Redis' own matcher is exponential in the number of stars); it is counted, and it can
+//! Guarantees: a pattern takes little more memory than its text. The work of a match is bounded for
+//! every pattern (Redis' matcher is exponential in the number of stars). It is counted, and it can
 //! be done in parts. Not here: character sets other than bytes.
 //!
-//! A text matches if it starts with what precedes the first star, ends with what follows the last one,
-//! and contains the segments between stars one after the other. The leftmost place of a segment is as
-//! good as any. Long literal segments are found in linear time. For all others, [`LANES`] places are
-//! tried at once, one byte operation for all of them, until none is left.
+//! A text matches if it starts with the part before the first star, ends with the part after the
+//! last one, and contains the segments between stars in order. For each segment, the leftmost
+//! position is sufficient. Long literal segments are found in linear time. For other segments,
+//! [`LANES`] positions are tried at once, with one byte operation for all of them.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -21,18 +21,18 @@ use crate::command::steps::TURN_WORK;
 
 /// Longest pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1024;
-/// Places that are tried at once.
+/// Positions that are tried at once.
 const LANES: usize = 64;
-/// A literal segment of this length is worth a search of its own.
+/// Length from which a literal segment is searched for as a literal.
 const LITERAL_BYTES_MIN: usize = 8;
-/// Places that such a search covers between two looks at the work that is left.
+/// Positions that such a search covers before it checks the work that is left.
 const SEARCH_PLACES: usize = 16 << 10;
 
 /// Units of work in a unit of a request's turn.
 const WORK_PER_UNIT: usize = 12;
 
-/// Work that may still be done in a turn. A unit is one operation on [`LANES`] bytes, or as much: a few
-/// nanoseconds.
+/// The work that is left in a turn. A unit is about one operation on [`LANES`] bytes, which takes a
+/// few nanoseconds.
 #[derive(Debug)]
 pub(in crate::command) struct Work(u64);
 
@@ -57,12 +57,12 @@ impl Work {
         self.0 as usize / WORK_PER_UNIT
     }
 
-    /// Takes units away, down to 0.
+    /// Subtracts units, down to 0.
     pub(in crate::command) fn spend(&mut self, units: usize) {
         self.0 = self.0.saturating_sub(units as u64);
     }
 
-    /// How many of `units` were spent, if it was made of them.
+    /// The units spent, of `units` at the start.
     #[cfg(test)]
     pub(in crate::command) fn spent_of(&self, units: u64) -> u64 {
         units - self.0
@@ -80,24 +80,24 @@ pub(in crate::command) struct Glob {
     pattern: Arc<[u8]>,
     /// Bytes of the shortest text that matches.
     text_bytes_min: u16,
-    /// What follows the last star; `None`: there is no star.
+    /// The part after the last star; `None` without a star.
     tail: Option<Tail>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Tail {
-    /// Where it starts in the pattern.
+    /// Its position in the pattern.
     start: u16,
-    /// Bytes of text that it matches.
+    /// The number of bytes that it matches.
     text_bytes: u16,
 }
 
-/// How far a text has been matched.
+/// The state of a match that is not complete.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::command) struct Progress {
-    /// Where the current segment starts in the pattern; 0: nothing was tried yet.
+    /// The position of the current segment in the pattern; 0 before the first step.
     pattern: usize,
-    /// The first place in the text where that segment may be.
+    /// The first possible position of that segment in the text.
     text: usize,
 }
 
@@ -114,7 +114,7 @@ enum Element<'a> {
     Set { ranges: Ranges<'a>, is_negated: bool },
 }
 
-/// The elements of a pattern, one after the other.
+/// The elements of a pattern, in order.
 struct Elements<'a>(&'a [u8]);
 
 impl<'a> Iterator for Elements<'a> {
@@ -199,23 +199,23 @@ impl Element<'_> {
     }
 }
 
-/// What stands between two stars, before the first, or after the last.
+/// The part of a pattern between two stars, before the first, or after the last.
 struct Segment<'a> {
     pattern: &'a [u8],
-    /// Bytes of text that it matches.
+    /// The number of bytes that it matches.
     text_bytes: usize,
 }
 
 enum Search {
-    /// At this place.
+    /// At this position.
     Found(usize),
     Nowhere,
-    /// Not before this place; the work was spent.
+    /// The work is spent. Positions before this one do not match.
     Unfinished(usize),
 }
 
 impl<'a> Segment<'a> {
-    /// What `pattern` starts with, up to its first star.
+    /// The part of `pattern` before its first star.
     fn first_of(pattern: &'a [u8]) -> Segment<'a> {
         let mut elements = Elements(pattern);
         let mut text_bytes = 0;
@@ -228,20 +228,20 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// Whether `text` starts with it.
+    /// Whether `text` starts with the segment.
     fn starts(&self, text: &[u8], work: &mut Work) -> bool {
         work.spend(1 + self.pattern.len() / 8);
         text.len() >= self.text_bytes
             && Elements(self.pattern).zip(text).all(|(element, byte)| element.matches(*byte))
     }
 
-    /// The leftmost place in `text`, from `start` on.
+    /// Finds the leftmost position in `text`, from `start` on.
     fn find(&self, text: &[u8], mut start: usize, work: &mut Work) -> Search {
         work.spend(1 + self.pattern.len() / 16);
         let is_literal = !self.pattern.iter().any(|byte| matches!(byte, b'?' | b'[' | b'\\'));
         let literal =
             (is_literal && self.text_bytes >= LITERAL_BYTES_MIN).then(|| memmem::Finder::new(self.pattern));
-        // All places are below this.
+        // All positions are below this.
         let Some(end) = (text.len() + 1).checked_sub(self.text_bytes) else { return Search::Nowhere };
         while start < end {
             let places = if literal.is_some() { SEARCH_PLACES } else { LANES }.min(end - start);
@@ -263,7 +263,7 @@ impl<'a> Segment<'a> {
         Search::Nowhere
     }
 
-    /// The leftmost of the first `places` of `text`, which are at most [`LANES`].
+    /// Finds the leftmost of the first `places` positions of `text`, at most [`LANES`].
     fn find_among(&self, text: &[u8], places: usize, work: &mut Work) -> Option<usize> {
         let mut lanes = [1; LANES];
         let lanes = &mut lanes[..places];
@@ -305,7 +305,7 @@ impl Borrow<[u8]> for Glob {
 }
 
 impl Glob {
-    /// Copies a pattern. Every text is one, unless it is too long.
+    /// Copies a pattern. Every text is a pattern, unless it is too long.
     pub(in crate::command) fn new(pattern: &[u8]) -> Result<Glob, CommandError> {
         Glob::check(pattern)?;
         Ok(Glob::of(pattern.into()))
@@ -319,7 +319,7 @@ impl Glob {
         Ok(())
     }
 
-    /// Shares the text of a pattern, which was checked.
+    /// Shares the text of a pattern that has passed [`Glob::check`].
     pub(in crate::command) fn of(pattern: Arc<[u8]>) -> Glob {
         const { assert!(PATTERN_BYTES_MAX <= u16::MAX as usize) };
         let (mut text_bytes_min, mut tail) = (0, None);
@@ -340,7 +340,7 @@ impl Glob {
         &self.pattern
     }
 
-    /// What every text that matches starts with, or a part of that.
+    /// A prefix of every text that matches.
     pub(in crate::command) fn prefix(&self) -> &[u8] {
         let is_special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
         let end = self.pattern.iter().position(is_special).unwrap_or(self.pattern.len());
@@ -358,7 +358,7 @@ impl Glob {
         self.advance(text, &mut Progress::default(), &mut work).unwrap_or(false)
     }
 
-    /// Goes on to match `text`. `None`: the work was spent; call it again with more.
+    /// Continues to match `text`. Returns `None` if the work is spent; call it again with more.
     pub(in crate::command) fn advance(
         &self,
         text: &[u8],
@@ -388,7 +388,7 @@ impl Glob {
         }
         while progress.pattern < tail_start {
             let segment = Segment::first_of(&self.pattern[progress.pattern..]);
-            // Nothing stands between two stars in a row.
+            // The segment between two stars in a row is empty.
             if segment.text_bytes > 0 {
                 match segment.find(&text[..text_end], progress.text, work) {
                     Search::Found(place) => progress.text = place + segment.text_bytes,

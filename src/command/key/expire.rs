@@ -1,11 +1,14 @@
-//! `TTL`, `PTTL`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE key ms [...]`, `PERSIST`
+//! `TTL`, `PTTL`, `EXPIRETIME`, `PEXPIRETIME`, `EXPIRE key s [NX | XX | GT | LT]`, `PEXPIRE`,
+//! `EXPIREAT`, `PEXPIREAT`, `PERSIST`
 //!
-//! They act on the lease of a key regardless of its owner, as in Redis.
+//! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at
+//! once, so later changes of the wall clock have no effect on it.
 
-use crate::command::{
-    Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none, options,
-};
-use crate::domain::LockName;
+use std::slice;
+
+use crate::command::options::{self, flag};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
+use crate::domain::{LockName, Timestamp, Ttl};
 use crate::lock::{Lease, Op, Outcome};
 use crate::reply::Reply;
 
@@ -31,8 +34,30 @@ pub(super) const PTTL: Command = Command::new("pttl", 2, |context, args| left(co
     )
     .example("PTTL jobs:import");
 
+pub(super) const EXPIRETIME: Command = Command::new("expiretime", 2, |c, w| end(c, w, 1000))
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the time at which a key expires, in seconds since 1970; -1 without expiry, -2 \
+         if it does not exist.",
+    )
+    .example("EXPIRETIME jobs:import");
+
+pub(super) const PEXPIRETIME: Command = Command::new("pexpiretime", 2, |c, w| end(c, w, 1))
+    .group(Group::Generic)
+    .flags(Flags::READONLY | Flags::FAST)
+    .keys(KeySpec::first(KeyAccess::Read))
+    .syntax("key")
+    .summary(
+        "Returns the time at which a key expires, in milliseconds since 1970; -1 without expiry, \
+         -2 if it does not exist.",
+    )
+    .example("PEXPIRETIME jobs:import");
+
 pub(super) const EXPIRE: Command =
-    Command::new("expire", -3, |context, args| expire(context, args, 1000, "expire"))
+    Command::new("expire", -3, |context, args| expire(context, args, AFTER_SECONDS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
@@ -44,7 +69,7 @@ pub(super) const EXPIRE: Command =
         .example("EXPIRE jobs:import 30");
 
 pub(super) const PEXPIRE: Command =
-    Command::new("pexpire", -3, |context, args| expire(context, args, 1, "pexpire"))
+    Command::new("pexpire", -3, |context, args| expire(context, args, AFTER_MILLIS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
@@ -54,6 +79,58 @@ pub(super) const PEXPIRE: Command =
              exist or the condition is not met.",
         )
         .example("PEXPIRE jobs:import 30000 GT");
+
+pub(super) const EXPIREAT: Command =
+    Command::new("expireat", -3, |context, args| expire(context, args, AT_SECONDS))
+        .group(Group::Generic)
+        .flags(Flags::WRITE | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .syntax("key unix-time-seconds [NX | XX | GT | LT]")
+        .summary(
+            "Sets the time at which a key expires, in seconds since 1970. Returns 1, or 0 if the key \
+             does not exist or the condition is not met.",
+        )
+        .example("EXPIREAT jobs:import 2147483647");
+
+pub(super) const PEXPIREAT: Command =
+    Command::new("pexpireat", -3, |context, args| expire(context, args, AT_MILLIS))
+        .group(Group::Generic)
+        .flags(Flags::WRITE | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .syntax("key unix-time-milliseconds [NX | XX | GT | LT]")
+        .summary(
+            "Sets the time at which a key expires, in milliseconds since 1970. Returns 1, or 0 if the \
+             key does not exist or the condition is not met.",
+        )
+        .example("PEXPIREAT jobs:import 2147483647000");
+
+/// How a command of this family states a time.
+#[derive(Clone, Copy)]
+struct Form {
+    command: &'static str,
+    unit_ms: i64,
+    /// Since 1970, not from now.
+    is_absolute: bool,
+}
+
+const AFTER_SECONDS: Form = Form { command: "expire", unit_ms: 1000, is_absolute: false };
+const AFTER_MILLIS: Form = Form { command: "pexpire", unit_ms: 1, is_absolute: false };
+const AT_SECONDS: Form = Form { command: "expireat", unit_ms: 1000, is_absolute: true };
+const AT_MILLIS: Form = Form { command: "pexpireat", unit_ms: 1, is_absolute: true };
+
+impl Form {
+    /// Milliseconds from now until the time that `amount` states.
+    fn millis_left(self, context: &Context<'_>, amount: &[u8]) -> Result<i64, CommandError> {
+        let millis = options::integer(amount)?.checked_mul(self.unit_ms);
+        let now = i64::try_from(context.txn.wall_millis()).unwrap_or(i64::MAX);
+        let left = match self.is_absolute {
+            true => millis.map(|at| at.saturating_sub(now)),
+            // Redis adds the time of day and checks that the sum fits.
+            false => millis.filter(|millis| now.checked_add(*millis).is_some()),
+        };
+        left.ok_or_else(|| CommandError::expire_time(self.command))
+    }
+}
 
 pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
     .group(Group::Generic)
@@ -66,21 +143,21 @@ pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
     )
     .example("PERSIST jobs:import");
 
-/// How long a lease still lasts, in milliseconds; `None`: without an end.
-struct Left {
+/// The remaining lifetime of a lease.
+struct Remaining {
+    /// In milliseconds; `None` without expiry.
     millis: Option<u64>,
-    /// The maximum that MAXHOLD allows.
+    /// The maximum that MAXHOLD allows, in milliseconds.
     max: Option<u64>,
 }
 
 /// The remaining lifetime of a key; `None` if it does not exist.
-fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Left>, CommandError> {
-    let read = context.txn.read(name, |slot, now| {
-        let left = |lease: &Lease| Left {
-            millis: lease.deadline.millis_left(now),
-            max: lease.hold_until().millis_left(now),
-        };
-        slot.newest().map(left)
+fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Remaining>, CommandError> {
+    let read = context.txn.read_key(name, |content, now| {
+        let hold_until = content.lease().map_or(Timestamp::NEVER, Lease::hold_until);
+        content
+            .deadline()
+            .map(|deadline| Remaining { millis: deadline.millis_left(now), max: hold_until.millis_left(now) })
     });
     Ok(read?)
 }
@@ -94,24 +171,21 @@ fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply
     })
 }
 
-fn expire(
-    context: &mut Context<'_>,
-    args: Args<'_>,
-    unit_ms: i64,
-    command: &str,
-) -> Result<Reply, CommandError> {
+fn end(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
+    let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(-2)) };
+    Ok(match expiry_of(context, &name)?.map(|left| left.millis) {
+        None => Reply::Integer(-2),
+        Some(None) => Reply::Integer(-1),
+        Some(Some(millis)) => Reply::unsigned(context.txn.wall_millis().saturating_add(millis) / unit_ms),
+    })
+}
+
+fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply, CommandError> {
     let name = name_or_none(context, args.at(1))?;
-    let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
-    for arg in args.from(3) {
-        let flags = [("nx", &mut nx), ("xx", &mut xx), ("gt", &mut gt), ("lt", &mut lt)];
-        match flags.into_iter().find(|(flag, _)| options::is(arg, flag)) {
-            Some((_, is_set)) => *is_set = true,
-            None => {
-                let arg = arg.escape_ascii();
-                return Err(CommandError::new(format!("ERR Unsupported option {arg}")));
-            }
-        }
-    }
+    let unsupported =
+        |arg: &[u8]| CommandError::new(format!("ERR Unsupported option {}", arg.escape_ascii()));
+    let specs = [flag("NX"), flag("XX"), flag("GT"), flag("LT")];
+    let [nx, xx, gt, lt] = args.options_or(3, &specs, unsupported)?.map(|option| option.is_given());
     if nx && (xx || gt || lt) {
         return Err(CommandError::fixed(
             "ERR NX and XX, GT or LT options at the same time are not compatible",
@@ -120,24 +194,19 @@ fn expire(
     if gt && lt {
         return Err(CommandError::fixed("ERR GT and LT options at the same time are not compatible"));
     }
-    let amount = options::integer(args.at(2))?;
-    let millis = context.millis(amount, unit_ms).ok_or_else(|| CommandError::expire_time(command))?;
+    let millis = form.millis_left(context, args.at(2))?;
     let Some(name) = name else { return Ok(Reply::Integer(0)) };
-    // A time that has passed releases the key.
-    let op = match u64::try_from(millis) {
-        Err(_) | Ok(0) => Op::Delete { if_owner: None },
-        Ok(millis) => match context.ttl_of(millis) {
-            Ok(ttl) => Op::SetTtl { ttl: Some(ttl) },
-            // Of a key that is free, any end will do.
-            Err(error) => return expiry_of(context, &name)?.map_or(Ok(Reply::Integer(0)), |_| Err(error)),
-        },
+    // A time that has passed deletes the key.
+    let op = match u64::try_from(millis).map(Ttl::from_millis) {
+        Ok(Ok(ttl)) => Op::SetTtl { ttl: Some(ttl) },
+        Ok(Err(_)) | Err(_) => Op::Delete { if_owner: None },
     };
     if !(nx || xx || gt || lt) {
         return apply(context, &name, &op);
     }
-    context.atomically(std::slice::from_ref(&name), |context| {
+    context.atomically(slice::from_ref(&name), |context| {
         let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
-        // No end counts as infinitely far.
+        // A key without expiry counts as one with an infinite TTL.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
         let (is, will_be) = (far(left.millis), i128::from(millis).min(far(left.max)));
         let holds = (!nx || left.millis.is_none())
@@ -158,8 +227,8 @@ fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, C
 
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
-    context.atomically(std::slice::from_ref(&name), |context| match expiry_of(context, &name)? {
-        Some(Left { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
+    context.atomically(slice::from_ref(&name), |context| match expiry_of(context, &name)? {
+        Some(Remaining { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })
 }

@@ -1,12 +1,13 @@
 //! `KEYS pattern` and `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 
 use crate::command::glob::Glob;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
+use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
 use crate::engine::Scan;
 use crate::reply::{Bulks, Reply};
 
 pub(super) const KEYS: Command = Command::new("keys", 2, keys)
     .group(Group::Generic)
+    .own_categories(Categories::KEYSPACE.and(Categories::DANGEROUS))
     .flags(Flags::READONLY)
     .syntax("pattern")
     .summary(
@@ -15,23 +16,24 @@ pub(super) const KEYS: Command = Command::new("keys", 2, keys)
     )
     .example("KEYS jobs:*");
 
-pub(super) const SCAN: Command = Command::new("scan", -2, |context, args| scan::run(context, args, true))
-    .group(Group::Generic)
-    .flags(Flags::READONLY)
-    .syntax("cursor [MATCH pattern] [COUNT count] [TYPE type]")
-    .summary("Iterates over the keys of the current database.")
-    .example("SCAN 0 MATCH jobs:* COUNT 100");
+pub(super) const SCAN: Command =
+    Command::new("scan", -2, |context, args| scan::run(context, args, scan::Listed::All))
+        .group(Group::Generic)
+        .flags(Flags::READONLY)
+        .syntax("cursor [MATCH pattern] [COUNT count] [TYPE type]")
+        .summary("Iterates over the keys of the current database.")
+        .example("SCAN 0 MATCH jobs:* COUNT 100");
 
 fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let pattern = Glob::new(args.at(1))?;
-    let scan = Scan::new(context.client.database(), 0, usize::MAX);
+    let scan = Scan::new(context.database, 0, usize::MAX);
     context.in_turns(Listing { scan, pattern, found: Bulks::default() })
 }
 
-/// Bytes that a KEYS may collect.
+/// Maximum size of the reply of KEYS, in bytes.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
-/// A KEYS that has not seen all keys yet.
+/// A KEYS in progress.
 struct Listing {
     scan: Scan,
     pattern: Glob,
@@ -43,7 +45,7 @@ impl Steps for Listing {
         let entries = scan::entries_per_look(Some(&self.pattern));
         loop {
             let mut keys = Bulks::default();
-            let scanned = context.txn.scan(&mut self.scan, entries, |held| keys.push(held.key()))?;
+            let scanned = context.txn.scan(&mut self.scan, entries, |found| keys.push(found.key()))?;
             if scanned.is_restarted {
                 self.found = Bulks::default();
             }

@@ -1,13 +1,17 @@
-//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`, and in the modules below time to live
-//! and enumeration.
+//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`. Submodules: time to
+//! live, renaming, enumeration.
 
 mod expire;
 mod keys;
+mod rename;
 
 use crate::command::steps::KEY_WORK;
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
+use crate::command::{
+    Args, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none,
+};
 use crate::domain::{LockName, Owner};
-use crate::lock::{Mode, Op, Outcome, Slot};
+use crate::engine::KeyKind;
+use crate::lock::{Mode, Op, Outcome};
 use crate::reply::Reply;
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
@@ -19,7 +23,13 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     expire::PTTL,
     expire::EXPIRE,
     expire::PEXPIRE,
+    expire::EXPIREAT,
+    expire::PEXPIREAT,
+    expire::EXPIRETIME,
+    expire::PEXPIRETIME,
     expire::PERSIST,
+    rename::RENAME,
+    rename::RENAMENX,
     keys::SCAN,
     keys::KEYS,
     DBSIZE,
@@ -36,7 +46,9 @@ const DEL: Command = Command::new("del", -2, del)
     )
     .example("DEL jobs:import jobs:export");
 
-const UNLINK: Command = Command { name: "unlink", ..DEL }.example("UNLINK jobs:import jobs:export");
+const UNLINK: Command = Command { name: "unlink", ..DEL }
+    .flags(Flags::WRITE | Flags::FAST)
+    .example("UNLINK jobs:import jobs:export");
 
 fn del(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if args.len() == 2 {
@@ -107,42 +119,43 @@ const TYPE: Command = Command::new("type", 2, kind_of)
     .syntax("key")
     .summary(
         "Returns the type of a key: string for an exclusive lock, lock for a shared or \
-         limited one, none if it does not exist.",
+         limited one, hash, set, zset or list for a value, none if it does not exist.",
     )
     .example("TYPE jobs:import");
 
 const DBSIZE: Command = Command::new("dbsize", 1, dbsize)
     .group(Group::Server)
+    .own_categories(Categories::KEYSPACE)
     .flags(Flags::READONLY | Flags::FAST)
     .summary("Returns the number of keys in the current database.")
     .example("DBSIZE");
 
 fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::unsigned(context.txn.keys_held(context.client.database())?))
+    Ok(Reply::unsigned(context.txn.key_count(context.database)?))
 }
 
-/// What Redis would call a key that is held in this mode.
-pub(in crate::command) fn redis_type(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Exclusive => "string",
-        Mode::Shared | Mode::Limit(_) => "lock",
+/// The name of a key's type; `lock` is one that Redis does not have.
+pub(in crate::command) fn type_name(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Lock(Mode::Exclusive) => "string",
+        KeyKind::Lock(Mode::Shared | Mode::Limit(_)) => "lock",
+        KeyKind::Value(kind) => kind.name(),
     }
 }
 
 fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Simple("none")) };
-    let kind = |slot: &Slot, _| slot.newest().map_or("none", |lease| redis_type(lease.mode));
-    Ok(Reply::Simple(context.txn.read(&name, kind)?))
+    Ok(Reply::Simple(context.txn.kind_of(&name)?.map_or("none", type_name)))
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let names = names(context, args)?;
     let count = |context: &mut Context<'_>| {
-        let mut held = 0;
+        let mut existing = 0;
         for name in &names {
-            held += usize::from(context.txn.is_held(name)?);
+            existing += usize::from(context.txn.exists(name)?);
         }
-        Ok(Reply::count(held))
+        Ok(Reply::count(existing))
     };
     if names.len() < 2 { count(context) } else { context.atomically(&names, count) }
 }

@@ -1,6 +1,6 @@
 //! `FENCE key [token]`
 //!
-//! The token of the newest holder, or Null; with a token: 1 if it holds the key at this instant, else 0.
+//! Returns the token of the newest holder, or Null. With a token: 1 if it holds the key, else 0.
 
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::reply::Reply;
@@ -17,17 +17,17 @@ pub(super) const FENCE: Command = Command::new("fence", -2, run)
     .example("FENCE jobs:import");
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
+    let name = context.key(args.at(1))?;
     match args.len() {
         2 => {
-            let newest = |slot: &crate::lock::Slot, _| slot.newest().map(|lease| lease.token);
-            let token = context.txn.read(&name, newest)?;
+            let token = context.txn.read_key(&name, |content, _| content.token())?;
             Ok(token.map_or(Reply::Null, |token| Reply::Integer(token.get())))
         }
         3 => {
             let token = options::token(args.at(2))?;
-            let holds =
-                context.txn.read(&name, |slot, _| token.is_some_and(|token| slot.lease(token).is_some()))?;
+            let holds = context
+                .txn
+                .read_key(&name, |content, _| token.is_some_and(|token| content.has_token(token)))?;
             Ok(Reply::Integer(i64::from(holds)))
         }
         _ => Err(CommandError::arity("fence")),

@@ -18,7 +18,7 @@ pub(super) const FORCEUNLOCK: Command = Command::new("forceunlock", 2, run)
     .example("FORCEUNLOCK jobs:import");
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
+    let name = context.key(args.at(1))?;
     let by = context.client.info().addr.clone();
     context.end_all(&name, &Op::Force, |outcome| match outcome {
         Outcome::Released(holders) if holders > 0 => {

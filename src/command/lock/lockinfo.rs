@@ -1,7 +1,6 @@
 //! `LOCKINFO key`
 //!
-//! Map: state, limit, holders and waiters, each in order, and how many of them there are: of a long queue the reply
-//! shows the head.
+//! Map: state, limit, the first holders and waiters in order, and the number of each.
 
 use crate::command::{
     Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, Progress, Steps,
@@ -21,22 +20,22 @@ pub(super) const LOCKINFO: Command = Command::new("lockinfo", 2, run)
     )
     .example("LOCKINFO jobs:import");
 
-/// Holders, and waiters, that one reply shows.
+/// Maximum number of holders, and of waiters, in one reply.
 const SHOWN_MAX: usize = 1000;
-/// Bytes of their owners and META texts.
+/// Maximum size of their owners and META texts, in bytes.
 const SHOWN_BYTES_MAX: usize = 1 << 20;
-/// What the description of one of them costs, with the pseudonym of a session.
+/// Units of work to describe one of them, with the pseudonym of its session.
 const MEMBER_WORK: usize = 32;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
+    let name = context.key(args.at(1))?;
     let snapshot = context.txn.read(&name, Snapshot::of)?;
     let (holders, waiters) =
         (Vec::with_capacity(snapshot.holders.len()), Vec::with_capacity(snapshot.waiters.len()));
     context.in_turns(Describing { snapshot, holders, waiters })
 }
 
-/// What is shown of a lock, as it was at one instant.
+/// The state of a lock at one instant.
 struct Snapshot {
     now: Timestamp,
     state: &'static str,
@@ -54,7 +53,7 @@ impl Snapshot {
         Snapshot {
             now,
             state: slot.newest().map_or("free", |lease| mode_name(lease.mode)),
-            // The tightest limit among those who hold it is the one that counts.
+            // The smallest limit among the holders applies.
             limit: slot.smallest_capacity(),
             delay_ms: slot.delay().and_then(|delay| delay.until.millis_left(now)).unwrap_or(0),
             holders: within_bytes(slot.holders(), |lease| lease.owner.as_bytes().len() + meta_bytes(lease))
@@ -69,7 +68,8 @@ impl Snapshot {
     }
 }
 
-/// The first [`SHOWN_MAX`] members, or fewer if these have more than [`SHOWN_BYTES_MAX`]; at least one.
+/// The first [`SHOWN_MAX`] members, or fewer if these have more than [`SHOWN_BYTES_MAX`]; at least
+/// one.
 fn within_bytes<T>(all: impl Iterator<Item = T>, bytes_of: impl Fn(&T) -> usize) -> impl Iterator<Item = T> {
     let mut bytes = 0;
     all.take(SHOWN_MAX).take_while(move |member| {
@@ -83,7 +83,7 @@ fn meta_bytes(lease: &Lease) -> usize {
     lease.meta().map_or(0, str::len)
 }
 
-/// A reply that is being made of a [`Snapshot`].
+/// A LOCKINFO in progress.
 struct Describing {
     snapshot: Snapshot,
     holders: Vec<Reply>,
@@ -131,7 +131,8 @@ fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// A session's id is a secret: only the connection that opened it sees it, and others a pseudonym.
+/// A session's id is a secret. Only the connection that opened the session sees it; others see a
+/// pseudonym.
 fn session_label(context: &Context<'_>, id: SessionId) -> String {
     match context.client.knows_session(id) {
         true => session_text(id),
@@ -162,7 +163,7 @@ fn waiting((owner, mode, since): &(Owner, Mode, Timestamp), now: Timestamp) -> R
     ])
 }
 
-/// A session id as SESSION OPEN answers it: 32 hexadecimal digits.
+/// A session id as SESSION OPEN returns it: 32 hexadecimal digits.
 pub(in crate::command) fn session_text(id: SessionId) -> String {
     format!("{:032x}", id.0)
 }

@@ -2,7 +2,8 @@
 //!
 //! 1: the lease now ends TTL from now. 0: not held; nothing is created.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
+use crate::command::options::{self, OptionSpec, once, value};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
 use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
@@ -17,23 +18,14 @@ pub(super) const RENEW: Command = Command::new("renew", -3, run)
     )
     .example("RENEW jobs:import worker-1 PX 30000");
 
+const OPTIONS: [OptionSpec; 3] = once([value("EX").group(1), value("PX").group(1), value("TOKEN")]);
+
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;
     let owner = context.owner(args.at(2))?;
-    let (mut ttl, mut token) = (None, None);
-    let mut options = args.options(3);
-    while let Some(arg) = options.next_arg() {
-        if options::is(arg, "ex") && ttl.is_none() {
-            ttl = Some(context.ttl(options.value()?, 1000, "renew")?);
-        } else if options::is(arg, "px") && ttl.is_none() {
-            ttl = Some(context.ttl(options.value()?, 1, "renew")?);
-        } else if options::is(arg, "token") && token.is_none() {
-            token = Some(options::token(options.value()?)?);
-        } else {
-            return Err(CommandError::SYNTAX);
-        }
-    }
-    let token = match token {
+    let [ex, px, token] = args.options(3, &OPTIONS)?;
+    let ttl = context.ttl_option(ex, px, "renew")?;
+    let token = match token.value().map(options::token).transpose()? {
         Some(None) => return Ok(Reply::Integer(0)),
         token => token.flatten(),
     };

@@ -2,8 +2,8 @@
 //!
 //! 1: released. 0: not held by that owner, or not under that token.
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
-use crate::domain::FencingToken;
+use crate::command::options::{self, once, value};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
 use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
@@ -18,34 +18,12 @@ pub(super) const UNLOCK: Command = Command::new("unlock", -3, run)
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;
     let owner = context.owner(args.at(2))?;
-    let token = match option_token(args, 3)? {
-        Wanted::Invalid => return Ok(Reply::Integer(0)),
-        Wanted::Any => None,
-        Wanted::This(token) => Some(token),
+    let [token] = args.options(3, &once([value("TOKEN")]))?;
+    let token = match token.value().map(options::token).transpose()? {
+        // No acquisition has this token.
+        Some(None) => return Ok(Reply::Integer(0)),
+        token => token.flatten(),
     };
     let outcome = context.txn.submit(&name, &Op::Release { owner, token })?;
     Ok(Reply::Integer(i64::from(matches!(outcome, Outcome::Released(_)))))
-}
-
-/// Which acquisition is meant.
-pub(in crate::command) enum Wanted {
-    /// Whichever the owner has.
-    Any,
-    /// The one with this token.
-    This(FencingToken),
-    /// None: the number given is no token.
-    Invalid,
-}
-
-/// Reads `[TOKEN t]` as the only option, at word `n`.
-pub(in crate::command) fn option_token(args: Args<'_>, n: usize) -> Result<Wanted, CommandError> {
-    let mut wanted = Wanted::Any;
-    let mut options = args.options(n);
-    while let Some(arg) = options.next_arg() {
-        if !options::is(arg, "token") || !matches!(wanted, Wanted::Any) {
-            return Err(CommandError::SYNTAX);
-        }
-        wanted = options::token(options.value()?)?.map_or(Wanted::Invalid, Wanted::This);
-    }
-    Ok(wanted)
 }

@@ -1,10 +1,10 @@
 //! Subscriptions, and the delivery of messages and lock events.
 //!
-//! Guarantees: a subscriber gets the messages of one publisher, and the events of one lock, in order.
-//! No call does more than about half a millisecond of work, whatever was subscribed to: a
-//! [`Publication`] goes on in turns. The patterns of a connection are matched against lock events by
-//! that connection's own task, so that they cost other connections nothing. A subscriber that does not keep
-//! up is cut off at a limit in bytes. Not here: commands, sockets.
+//! Guarantees: a subscriber receives the messages of one publisher, and the events of one lock, in
+//! order. No call does more than about half a millisecond of work, regardless of the subscriptions:
+//! a [`Publication`] takes turns. The task of each connection matches its patterns against lock
+//! events, so they cost other connections nothing. A subscriber whose queue reaches its limit in
+//! bytes is disconnected. Not here: commands, sockets.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -16,23 +16,23 @@ use crate::command::ClientInfo;
 use crate::command::glob::{Glob, Progress, Work};
 use crate::engine::Event;
 
-/// Subscribers that are served between two looks at the work that is left, under one lock.
+/// Subscribers that are served before the work that is left is checked, under one lock.
 const SUBSCRIBERS_PER_STEP: usize = 128;
 /// Units of work to put a message into one queue.
 const WORK_PER_SUBSCRIBER: usize = 20;
 /// Units of work to find an entry of a map.
 const WORK_PER_LOOKUP: usize = 20;
-/// Empty queues keep room for this many messages.
+/// Capacity that an empty queue keeps, in messages.
 const SPARE_MESSAGES_MAX: usize = 1024;
 
-/// Bytes that are counted for a subscription beside the text of its channel or pattern: its entries in
-/// the tables of the server and of the connection.
+/// Size of a subscription without its text, in bytes: its entries in the tables of the server and
+/// of the connection.
 pub(in crate::command) const SUBSCRIPTION_BYTES: usize = 192;
 
 /// By the ids of the clients.
 type Subscribers = Vec<(u64, Arc<SubscriberQueue>)>;
 
-/// Who subscribed to what.
+/// The subscriptions of all connections.
 #[derive(Default)]
 pub struct PubSub {
     topics: Mutex<Topics>,
@@ -41,12 +41,12 @@ pub struct PubSub {
 #[derive(Default)]
 struct Topics {
     channels: HashMap<Arc<[u8]>, Subscribers>,
-    /// In the order of their texts; see [`next_candidate`].
+    /// Ordered by text; see [`next_candidate`].
     patterns: BTreeMap<Glob, Subscribers>,
-    /// Connections with patterns for lock events, by what these patterns have in common at their start.
-    /// They match the events themselves.
+    /// Connections with patterns for lock events, by the common prefix of these patterns. They
+    /// match the events themselves.
     prefixes: BTreeMap<Arc<[u8]>, Subscribers>,
-    /// Connections that want lock events.
+    /// Connections with subscriptions to lock events.
     listeners: BTreeMap<u64, Arc<SubscriberQueue>>,
 }
 
@@ -56,14 +56,14 @@ pub(in crate::command) struct Notice {
     pub(in crate::command) payload: Box<[u8]>,
 }
 
-/// Why a subscriber gets a notice.
+/// The subscription through which a subscriber receives a notice.
 #[derive(Clone)]
 pub(in crate::command) enum Via {
-    /// It subscribed to the channel.
+    /// The channel.
     Channel,
-    /// It subscribed to this pattern, which matches.
+    /// A pattern that matches.
     Pattern(Glob),
-    /// It has patterns that start with this, and finds out itself which of them match.
+    /// Patterns with this common prefix. The subscriber matches them itself.
     Prefix(Arc<[u8]>),
 }
 
@@ -74,7 +74,7 @@ pub(in crate::command) struct Entry {
 }
 
 impl Entry {
-    /// Bytes that are counted for it; what subscribers share is counted for each.
+    /// Its size, as counted against the limit. What subscribers share counts for each of them.
     fn size(&self) -> usize {
         let via = match &self.via {
             Via::Pattern(glob) => glob.text().len(),
@@ -84,7 +84,7 @@ impl Entry {
     }
 }
 
-/// Messages on their way to one connection.
+/// The messages that one connection has not sent yet.
 pub(in crate::command) struct SubscriberQueue {
     queue: Mutex<Queue>,
     bytes_max: usize,
@@ -107,7 +107,7 @@ impl SubscriberQueue {
         self.queue.lock()
     }
 
-    /// Adds a message. Returns `false` if that is the one too many, for which the connection ends.
+    /// Adds a message. Returns `false` if it exceeds the limit, which closes the connection.
     #[must_use]
     fn push(&self, entry: Entry) -> bool {
         let mut queue = self.queue();
@@ -126,7 +126,7 @@ impl SubscriberQueue {
         true
     }
 
-    /// Ends the connection: it has missed something.
+    /// Closes the connection, which has missed a message.
     fn close(&self) {
         *self.queue() = Queue { is_closed: true, ..Queue::default() };
         self.info.kill();
@@ -145,7 +145,7 @@ impl SubscriberQueue {
     }
 }
 
-/// What a connection subscribes to.
+/// A channel or a pattern.
 #[derive(Clone)]
 pub(in crate::command) enum Topic {
     Channel(Arc<[u8]>),
@@ -153,7 +153,7 @@ pub(in crate::command) enum Topic {
 }
 
 impl Topic {
-    /// Whether a lock event may come through it.
+    /// Whether it may match a lock event.
     pub(in crate::command) fn concerns_events(&self) -> bool {
         const EVENTS: &[u8] = b"__lock";
         match self {
@@ -166,7 +166,7 @@ impl Topic {
     }
 }
 
-/// Whether only the server sends to this channel.
+/// Whether only the server publishes on this channel.
 pub(in crate::command) fn is_for_events(channel: &[u8]) -> bool {
     channel.starts_with(b"__lock__:") || channel.starts_with(b"__lock@")
 }
@@ -183,7 +183,7 @@ fn channel_of(event: &Event) -> Vec<u8> {
 
 fn add(subscribers: &mut Subscribers, client: u64, queue: &Arc<SubscriberQueue>) {
     if let Err(place) = subscribers.binary_search_by_key(&client, |(id, _)| *id) {
-        // Most topics have one subscriber.
+        // Common case: one subscriber.
         if subscribers.is_empty() {
             subscribers.reserve_exact(1);
         }
@@ -191,12 +191,23 @@ fn add(subscribers: &mut Subscribers, client: u64, queue: &Arc<SubscriberQueue>)
     }
 }
 
-/// Returns whether there is no subscriber left.
+/// Removes a subscriber. Returns whether none is left.
 fn remove(subscribers: &mut Subscribers, client: u64) -> bool {
     if let Ok(place) = subscribers.binary_search_by_key(&client, |(id, _)| *id) {
         subscribers.remove(place);
     }
     subscribers.is_empty()
+}
+
+impl Topics {
+    fn subscribers(&self, notice: &Notice, via: &Via) -> &[(u64, Arc<SubscriberQueue>)] {
+        let found = match via {
+            Via::Channel => self.channels.get(&notice.channel),
+            Via::Pattern(glob) => self.patterns.get(glob),
+            Via::Prefix(prefix) => self.prefixes.get(prefix),
+        };
+        found.map_or(&[], Vec::as_slice)
+    }
 }
 
 impl PubSub {
@@ -229,7 +240,7 @@ impl PubSub {
         }
     }
 
-    /// Starts or stops to count a connection among those that want lock events.
+    /// Adds or removes a connection with subscriptions to lock events.
     pub(in crate::command) fn listen(&self, client: u64, queue: Option<&Arc<SubscriberQueue>>) {
         let mut topics = self.topics();
         match queue {
@@ -238,8 +249,8 @@ impl PubSub {
         };
     }
 
-    /// Passes lock events on to a connection if their channel starts with `after`; until now, if it
-    /// started with `before`.
+    /// Changes the prefix of the channels whose events a connection receives from `before` to
+    /// `after`.
     pub(in crate::command) fn move_prefix(
         &self,
         client: u64,
@@ -258,30 +269,30 @@ impl PubSub {
         }
     }
 
-    /// Ends all connections that want lock events. Returns how many there were.
+    /// Closes all connections with subscriptions to lock events. Returns their number.
     pub fn cut_off_listeners(&self) -> usize {
         let listeners: Vec<_> = self.topics().listeners.values().cloned().collect();
         listeners.iter().for_each(|queue| queue.close());
         listeners.len()
     }
 
-    /// Numbers of channels and of patterns that have subscribers.
+    /// The numbers of channels and of patterns with subscribers.
     pub(in crate::command) fn counts(&self) -> (usize, usize) {
         let topics = self.topics();
         (topics.channels.len(), topics.patterns.len())
     }
 
-    /// Sends a notice to some subscribers, those with ids above `after`. Returns how many they were, and
-    /// whether they were the last.
+    /// The number of subscribers that receive a notice in this way.
+    fn subscribers(&self, notice: &Notice, via: &Via) -> usize {
+        self.topics().subscribers(notice, via).len()
+    }
+
+    /// Sends a notice to the next subscribers after id `after`. Returns their number, and whether
+    /// all have received it.
     fn send(&self, notice: &Arc<Notice>, via: &Via, after: &mut u64, work: &mut Work) -> (usize, bool) {
         let mut dropped = Vec::new();
         let topics = self.topics();
-        let subscribers = match via {
-            Via::Channel => topics.channels.get(&notice.channel),
-            Via::Pattern(glob) => topics.patterns.get(glob),
-            Via::Prefix(prefix) => topics.prefixes.get(prefix),
-        };
-        let subscribers = subscribers.map_or(&[][..], Vec::as_slice);
+        let subscribers = topics.subscribers(notice, via);
         let rest = &subscribers[subscribers.partition_point(|(id, _)| *id <= *after)..];
         let served = &rest[..rest.len().min(SUBSCRIBERS_PER_STEP)];
         for (id, queue) in served {
@@ -303,10 +314,10 @@ impl PubSub {
     }
 }
 
-/// A message or a lock event on its way to all its subscribers.
+/// The delivery of a message or a lock event to its subscribers, in turns.
 ///
-/// It goes on in turns: see [`Publication::advance`]. Subscribers that come or go meanwhile may or may
-/// not get it; all others get it once for each channel or pattern.
+/// Subscribers that come or go meanwhile may or may not receive it. All others receive it once for
+/// each channel or pattern.
 pub struct Publication {
     notice: Arc<Notice>,
     is_event: bool,
@@ -315,7 +326,7 @@ pub struct Publication {
 }
 
 enum Stage {
-    /// Looks for the next pattern, or prefix, after this one.
+    /// Finds the next pattern, or prefix, after this one.
     Find {
         after: Option<Via>,
     },
@@ -349,8 +360,33 @@ impl Publication {
         Publication { notice: Arc::new(Notice { channel, payload }), is_event, sent: 0, stage }
     }
 
-    /// Does one turn of work. Returns how many times it was sent once that is done; `None`: call it
-    /// again, after others had their turn.
+    /// Size in bytes, as it is counted against limits.
+    pub(in crate::command) fn size(&self) -> usize {
+        size_of::<(Publication, Notice)>() + self.notice.channel.len() + self.notice.payload.len()
+    }
+
+    /// The number of times that it would be sent now. Patterns that exceed one turn of work do not
+    /// count.
+    pub(in crate::command) fn count_receivers(&self, pubsub: &PubSub) -> usize {
+        let mut work = Work::turn();
+        let mut receivers = pubsub.subscribers(&self.notice, &Via::Channel);
+        let mut after = None;
+        while !work.is_spent()
+            && let Stage::Match { glob, mut progress } =
+                find(pubsub, &self.notice, self.is_event, after.as_ref(), &mut work)
+        {
+            let matches = glob.advance(&self.notice.channel, &mut progress, &mut work);
+            let via = Via::Pattern(glob);
+            if matches == Some(true) {
+                receivers += pubsub.subscribers(&self.notice, &via);
+            }
+            after = Some(via);
+        }
+        receivers
+    }
+
+    /// Does one turn of work. Returns the number of times that it was sent, or `None` if another
+    /// turn is needed.
     pub fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
         self.advance_by(pubsub, &mut Work::turn())
     }
@@ -400,7 +436,7 @@ fn find(pubsub: &PubSub, notice: &Notice, is_event: bool, after: Option<&Via>, w
     found.map_or(Stage::Done, |glob| Stage::Match { glob: glob.clone(), progress: Progress::default() })
 }
 
-/// Where a range of texts starts.
+/// The lower bound of the texts after `after`.
 fn start(after: Option<&[u8]>) -> Bound<Vec<u8>> {
     after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_vec()))
 }
@@ -409,7 +445,7 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
     bound.as_ref().map(Vec::as_slice)
 }
 
-/// The next text, in order after `after`, that `channel` starts with.
+/// Finds the next text after `after` that is a prefix of `channel`.
 fn next_prefix<'t, V>(
     prefixes: &'t BTreeMap<Arc<[u8]>, V>,
     after: Option<&[u8]>,
@@ -423,7 +459,7 @@ fn next_prefix<'t, V>(
         if channel.starts_with(prefix) {
             return Some(prefix);
         }
-        // All others up to the one that goes on as the channel does differ from it at the same place.
+        // All texts before this prefix of the channel differ from it in the same byte.
         let same = common_bytes(prefix, channel);
         if prefix.get(same) > channel.get(same) {
             return None;
@@ -432,9 +468,9 @@ fn next_prefix<'t, V>(
     }
 }
 
-/// The next pattern, in order after `after`, that may match `channel`: what it starts with before the
-/// first special character, the channel starts with, too. All patterns that differ from the channel at
-/// the same place are skipped at once.
+/// Finds the next pattern after `after` that may match `channel`: its text before the first special
+/// character is a prefix of the channel. Patterns that differ from the channel in the same byte are
+/// skipped at once.
 pub(in crate::command) fn next_candidate<'t, V>(
     patterns: &'t BTreeMap<Glob, V>,
     after: Option<&[u8]>,
@@ -458,8 +494,8 @@ pub(in crate::command) fn common_bytes(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// The first text after `differing`, and after all that start with it, with which a pattern for `channel`
-/// may start. `differing` is the channel's start, but for its last byte.
+/// The first text after all that start with `differing` that a pattern for `channel` may start
+/// with. `differing` is a prefix of the channel except for its last byte.
 fn successor(differing: &[u8], channel: &[u8]) -> Option<Vec<u8>> {
     const SPECIAL: [u8; 4] = [b'*', b'?', b'[', b'\\'];
     (0..differing.len()).rev().find_map(|place| {
@@ -530,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_start_otherwise_cost_nothing() {
+    fn patterns_with_another_prefix_cost_nothing() {
         let patterns = globs((0..10_000).map(|n| format!("user:{n}:*").into_bytes()));
         let (found, work) = candidates(&patterns, b"user:77:lock");
         assert_eq!(found.len(), 1);

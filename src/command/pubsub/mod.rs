@@ -1,8 +1,9 @@
-//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and what one connection has subscribed to.
+//! `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE`, `PUNSUBSCRIBE`, `PUBLISH`, and the subscriptions of
+//! one connection.
 //!
-//! Guarantees: the subscriptions of a connection are bounded in number and in bytes, and a command that
-//! would go beyond either limit changes nothing. Lock events say what happened and the token, never the
-//! owner. Not here: how messages reach subscribers, sockets.
+//! Guarantees: the subscriptions of a connection are bounded in number and in bytes. A command that
+//! would exceed either limit changes nothing. Lock events contain the token, never the owner. Not
+//! here: the delivery of messages, sockets.
 
 mod delivery;
 
@@ -11,49 +12,49 @@ use std::sync::Arc;
 
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, Limits, ServerState};
+use crate::command::{Args, Caller, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState};
 use crate::engine::AnyTxn;
 use crate::reply::Reply;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
 pub use delivery::{PubSub, Publication};
 
-/// What one connection has subscribed to.
+/// The subscriptions of one connection.
 #[derive(Default)]
 pub(in crate::command) struct Subscriptions {
     queue: Option<Arc<SubscriberQueue>>,
     channels: BTreeSet<Arc<[u8]>>,
     patterns: BTreeMap<Glob, ()>,
-    /// As they are counted against the limit.
+    /// Their size, as counted against the limit.
     bytes: usize,
-    /// Subscriptions through which lock events may come, and how many of them are patterns.
+    /// Number of subscriptions that may match lock events, and of patterns among them.
     for_events: usize,
     patterns_for_events: usize,
-    /// What the latter start with, all of them.
+    /// The common prefix of these patterns.
     prefix: Option<Arc<[u8]>>,
-    /// The event that is being matched against the patterns.
+    /// The event that is matched against the patterns.
     matching: Option<Matching>,
 }
 
-/// An event, and how far it has been matched.
+/// A match of an event against the patterns, in progress.
 struct Matching {
     notice: Arc<Notice>,
-    /// The pattern that is being matched, or was the last one.
+    /// The current or the last pattern.
     pattern: Option<Glob>,
-    /// Whether, and how far, it is being matched.
+    /// The progress with the current pattern; `None` between patterns.
     progress: Option<Progress>,
 }
 
-/// What there is to send to a subscriber.
+/// The next message for a subscriber.
 pub enum Incoming {
-    /// This.
+    /// This message.
     Message(Reply),
-    /// Nothing at present.
+    /// There is none.
     Nothing,
-    /// The work of this turn was spent; there may be more.
+    /// The work of this turn is spent; there may be more messages.
     Unfinished,
 }
 
-/// The work that a connection may do for its subscriptions before others have their turn.
+/// The work that a connection may do for its subscriptions before it yields.
 pub struct Turn(Work);
 
 impl Default for Turn {
@@ -63,11 +64,11 @@ impl Default for Turn {
 }
 
 impl Matching {
-    /// The next pattern that matches. `Err`: the work was spent.
+    /// Finds the next pattern that matches. Fails if the work is spent.
     fn next(&mut self, patterns: &BTreeMap<Glob, ()>, work: &mut Work) -> Result<Option<Glob>, ()> {
         loop {
             if let (Some(glob), Some(progress)) = (&self.pattern, &mut self.progress) {
-                // Meanwhile the client may have unsubscribed from it.
+                // The client may have unsubscribed meanwhile.
                 let matches = patterns.contains_key(glob)
                     && glob.advance(&self.notice.channel, progress, work).ok_or(())?;
                 self.progress = None;
@@ -101,12 +102,12 @@ impl Subscriptions {
         (self.channels.len(), self.patterns.len())
     }
 
-    /// Whether there was a subscription since the connection was opened or reset.
+    /// Whether the client has subscribed since the connection was opened or reset.
     pub(in crate::command) fn has_queue(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// The oldest message that was not sent yet.
+    /// Removes the oldest message.
     pub(in crate::command) fn next_message(&mut self, turn: &mut Turn) -> Incoming {
         let work = &mut turn.0;
         loop {
@@ -132,7 +133,7 @@ impl Subscriptions {
     }
 
     /// Fails if `topics` more subscriptions of `bytes` bytes exceed the limits.
-    fn check(&self, limits: &Limits, topics: usize, bytes: usize) -> Result<(), CommandError> {
+    fn check(&self, limits: &ClientLimits, topics: usize, bytes: usize) -> Result<(), CommandError> {
         if self.count() + topics > limits.subscriptions_max {
             return Err(CommandError::new(format!(
                 "ERR subscription limit reached: {} channels and patterns (--subscriptions-max)",
@@ -156,7 +157,7 @@ impl Subscriptions {
         }
     }
 
-    /// Adds a channel or pattern that is not among them yet.
+    /// Adds a channel or pattern that is not subscribed to yet.
     fn add(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
         let Some(queue) = &self.queue else { return };
         let shared: Arc<[u8]> = text.into();
@@ -189,7 +190,7 @@ impl Subscriptions {
         }
     }
 
-    /// Removes a channel or pattern, if it is among them.
+    /// Removes a channel or pattern, if it is subscribed to.
     fn remove(&mut self, server: &ServerState, client: u64, kind: Kind, text: &[u8]) {
         let topic = match kind {
             Kind::Channel => self.channels.take(text).map(Topic::Channel),
@@ -222,7 +223,7 @@ impl Subscriptions {
         }
     }
 
-    /// Removes some of them. Returns whether there are any left.
+    /// Removes some subscriptions. Returns whether any are left.
     pub(in crate::command) fn clear_some(&mut self, server: &ServerState, client: u64) -> bool {
         for _ in 0..TURN_WORK / TOPIC_WORK {
             if let Some(channel) = self.channels.first().cloned() {
@@ -239,13 +240,13 @@ impl Subscriptions {
         true
     }
 
-    /// Removes all of them.
+    /// Removes all subscriptions.
     pub(in crate::command) fn clear(&mut self, server: &ServerState, client: u64) {
         while self.clear_some(server, client) {}
     }
 }
 
-/// Bytes that are counted for a channel or pattern.
+/// The size of a subscription, as counted against the limit.
 fn cost(text: &[u8]) -> usize {
     text.len() + SUBSCRIPTION_BYTES
 }
@@ -262,7 +263,7 @@ pub(in crate::command) const COMMANDS: &[Command] =
 const SUBSCRIBE: Command =
     Command::new("subscribe", -2, |context, args| subscribe(context, args, Kind::Channel))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("channel [channel ...]")
         .summary("Subscribes to channels. The events of a lock are published on __lock__:<key>.")
         .example("SUBSCRIBE __lock__:jobs:import");
@@ -270,7 +271,7 @@ const SUBSCRIBE: Command =
 const PSUBSCRIBE: Command =
     Command::new("psubscribe", -2, |context, args| subscribe(context, args, Kind::Pattern))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("pattern [pattern ...]")
         .summary(
             "Subscribes to channels that match patterns. __lock__:* matches the events of all \
@@ -281,7 +282,7 @@ const PSUBSCRIBE: Command =
 const UNSUBSCRIBE: Command =
     Command::new("unsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Channel))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[channel [channel ...]]")
         .summary("Unsubscribes from channels, or from all channels.")
         .example("UNSUBSCRIBE __lock__:jobs:import");
@@ -289,14 +290,14 @@ const UNSUBSCRIBE: Command =
 const PUNSUBSCRIBE: Command =
     Command::new("punsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Pattern))
         .group(Group::PubSub)
-        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB)
+        .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[pattern [pattern ...]]")
         .summary("Unsubscribes from patterns, or from all patterns.")
         .example("PUNSUBSCRIBE __lock__:jobs:*");
 
 const PUBLISH: Command = Command::new("publish", 3, publish)
     .group(Group::PubSub)
-    .flags(Flags::FAST | Flags::PUBSUB)
+    .flags(Flags::FAST | Flags::PUBSUB | Flags::MAY_REPLICATE)
     .syntax("channel message")
     .summary(
         "Posts a message to a channel. Returns the number of subscribers that received it. \
@@ -312,12 +313,25 @@ fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
         ));
     }
     let publication = Publication::message(channel, args.at(2));
-    if let AnyTxn::Exclusive(_) = context.txn {
-        // EXEC publishes after the transaction, when it no longer has exclusive access.
-        context.client.deferred = Some(publication);
-        return Ok(Reply::Integer(0));
+    match context.caller {
+        Caller::Connection => context.in_turns(Publish(publication)),
+        Caller::Queue { place } => {
+            // Replaced by the number of subscribers when it is sent.
+            context.client.deferred.push(Some(place), publication);
+            Ok(Reply::Integer(0))
+        }
+        Caller::Script { .. } => {
+            let bytes_max = context.server.client_limits.multi_bytes_max;
+            if context.client.deferred.bytes + publication.size() > bytes_max {
+                return Err(CommandError::new(format!(
+                    "ERR messages published by a script exceed {bytes_max} bytes (--multi-bytes-max)"
+                )));
+            }
+            let receivers = publication.count_receivers(&context.server.pubsub);
+            context.client.deferred.push(None, publication);
+            Ok(Reply::count(receivers))
+        }
     }
-    context.in_turns(Publish(publication))
 }
 
 /// Units of work on one channel or pattern.
@@ -334,27 +348,58 @@ impl Steps for Publish {
     }
 }
 
-/// What the commands of a transaction publish, with the places of these commands among the replies.
-pub(in crate::command) struct PublishAll {
-    pub(in crate::command) replies: Vec<Reply>,
-    pub(in crate::command) publications: VecDeque<(usize, Publication)>,
+/// The publications of a transaction or a script, sent after its exclusive transaction.
+#[derive(Default)]
+pub(in crate::command) struct Deferred {
+    /// Each with the position of its PUBLISH among the replies of EXEC.
+    publications: VecDeque<(Option<usize>, Publication)>,
+    bytes: usize,
+}
+
+impl Deferred {
+    fn push(&mut self, place: Option<usize>, publication: Publication) {
+        self.bytes += publication.size();
+        self.publications.push_back((place, publication));
+    }
+}
+
+/// The end of an EXEC or a script that published something.
+struct PublishAll {
+    reply: Reply,
+    publications: VecDeque<(Option<usize>, Publication)>,
 }
 
 impl Steps for PublishAll {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
         while let Some((place, publication)) = self.publications.front_mut() {
             let Some(sent) = context.publish(publication) else { return Ok(steps::Progress::More) };
-            self.replies[*place] = Reply::count(sent);
+            if let (Some(place), Reply::Array(replies)) = (*place, &mut self.reply) {
+                replies[place] = Reply::count(sent);
+            }
             self.publications.pop_front();
         }
-        Ok(steps::Progress::Done(Reply::Array(std::mem::take(&mut self.replies))))
+        Ok(steps::Progress::Done(std::mem::replace(&mut self.reply, Reply::Null)))
     }
 }
 
 impl Context<'_> {
-    /// Does what is left of the turn for a publication.
+    /// Sends the deferred publications, then returns `reply`. Inside an exclusive transaction, they
+    /// stay deferred.
+    pub(in crate::command) fn publish_deferred(&mut self, reply: Reply) -> Result<Reply, CommandError> {
+        if let AnyTxn::Exclusive(_) = self.txn {
+            return Ok(reply);
+        }
+        let Deferred { publications, .. } = std::mem::take(&mut self.client.deferred);
+        if publications.is_empty() {
+            return Ok(reply);
+        }
+        self.in_turns(PublishAll { reply, publications })
+    }
+
+    /// Continues a publication until the turn is used up. Returns the number of subscribers once
+    /// all have received it.
     fn publish(&mut self, publication: &mut Publication) -> Option<usize> {
-        // At least a little, so that it gets on.
+        // Every call makes progress.
         let units = self.turn_left().max(TOPIC_WORK);
         let mut work = Work::of_units(units);
         let sent = publication.advance_by(&self.server.pubsub, &mut work);
@@ -370,7 +415,7 @@ fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply
 
 fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Reply, CommandError> {
     let verb = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
-    let limits = &context.server.limits;
+    let limits = &context.server.client_limits;
     let info = Arc::clone(context.client.info());
     let subscriptions = &mut context.client.subscriptions;
     if kind == Kind::Pattern {
@@ -381,7 +426,7 @@ fn subscribe(context: &mut Context<'_>, args: Args<'_>, kind: Kind) -> Result<Re
     };
     let (topics, bytes) = sum(&mut args.from(1));
     if subscriptions.check(limits, topics, bytes).is_err() {
-        // Some may be among its subscriptions already.
+        // Some of the topics may be subscribed to already.
         let (topics, bytes) = sum(&mut args.from(1).filter(|topic| !subscriptions.has(kind, topic)));
         subscriptions.check(limits, topics, bytes)?;
     }

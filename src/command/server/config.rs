@@ -10,7 +10,7 @@ pub(super) const CONFIG: Command = Command::container(
     -2,
     &[Command::new("config|get", -3, get)
         .group(Group::Server)
-        .flags(Flags::ADMIN)
+        .flags(Flags::ADMIN | Flags::NOSCRIPT)
         .syntax("pattern [pattern ...]")
         .summary(
             "Returns the settings whose names match. Flags, environment variables and the \
@@ -19,7 +19,6 @@ pub(super) const CONFIG: Command = Command::container(
         .example("CONFIG GET ttl-ms-*")],
 )
 .group(Group::Server)
-.flags(Flags::ADMIN)
 .summary("A container for server configuration commands.");
 
 fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -27,10 +26,10 @@ fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     context.in_turns(Matching { patterns: RemainingArgs::new(args, 2), is_wanted })
 }
 
-/// A CONFIG GET whose patterns were not all matched yet.
+/// A CONFIG GET in progress.
 struct Matching {
     patterns: RemainingArgs,
-    /// Of each setting.
+    /// Whether each setting matches.
     is_wanted: Vec<bool>,
 }
 

@@ -2,24 +2,25 @@
 
 use std::fmt::Write as _;
 
-use crate::command::{Args, Command, CommandError, Context, Group, REDIS_VERSION, options};
+use crate::command::{Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options};
 use crate::domain::DATABASES;
 use crate::metrics::resident_bytes;
 use crate::reply::Reply;
 
 pub(super) const INFO: Command = Command::new("info", -1, run)
     .group(Group::Server)
+    .own_categories(Categories::DANGEROUS)
     .syntax("[section [section ...]]")
     .summary(
         "Returns information and statistics about the server: server, clients, memory, \
-         persistence, stats, replication, locks, keyspace. Counts include changes that are \
+         persistence, stats, replication, locks, values, keyspace. Counts include changes that are \
          not durable yet.",
     )
     .example("INFO locks");
 
 type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
 
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
@@ -27,10 +28,12 @@ const SECTIONS: [(&str, Section); 8] = [
     ("Stats", stats),
     ("Replication", replication),
     ("Locks", locks),
+    ("Values", values),
     ("Keyspace", keyspace),
 ];
 
-/// What the sections cost: the memory in use is asked of the system, and of all clients whether they wait.
+/// Units of work of all sections. The memory in use is read from the system, and the state of every
+/// client is checked.
 const INFO_WORK: usize = 1000;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -145,6 +148,13 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         write!(out, "total_{name}:{}\r\n", total.read())?;
     }
     Ok(())
+}
+
+fn values(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let stats = context.txn.engine().value_stats();
+    write!(out, "values:{}\r\n", stats.values())?;
+    write!(out, "values_bytes:{}\r\n", stats.bytes())?;
+    write!(out, "total_value_expiries:{}\r\n", stats.expiries.read())
 }
 
 fn keyspace(context: &Context<'_>, out: &mut String) -> std::fmt::Result {

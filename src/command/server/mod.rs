@@ -1,9 +1,9 @@
-//! The server itself: `TIME`, `WAIT`, and in the modules below `CONFIG` and `INFO`.
+//! The server itself: `TIME`, `WAIT`. Submodules: `CONFIG`, `INFO`.
 
 mod config;
 mod info;
 
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, options};
+use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, options};
 use crate::reply::Reply;
 
 pub(in crate::command) const COMMANDS: &[Command] = &[config::CONFIG, info::INFO, TIME, WAIT];
@@ -25,6 +25,8 @@ fn time(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 
 const WAIT: Command = Command::new("wait", 3, wait)
     .group(Group::Generic)
+    .own_categories(Categories::CONNECTION)
+    .flags(Flags::NOSCRIPT)
     .syntax("numreplicas timeout")
     .summary("Returns 0: there are no replicas, and every reply is durable before it is sent.")
     .example("WAIT 0 100");
@@ -37,6 +39,6 @@ fn wait(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     {
         return Err(CommandError::fixed("ERR timeout is negative"));
     }
-    // Nothing to wait for, however many are asked for: there will never be one.
+    // There are no replicas to wait for.
     Ok(Reply::Integer(0))
 }

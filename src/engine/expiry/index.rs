@@ -13,7 +13,7 @@ use std::thread::Thread;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::Timestamp;
-use crate::engine::keyspace::{Guarded, NameHash};
+use crate::engine::keyspace::{GuardedKey, NameHash};
 
 /// How exactly the index knows a deadline: 2 ms.
 const TICK_NANOS: u64 = 1 << 21;
@@ -107,12 +107,12 @@ impl Deadlines {
         locked(&self.stripes[NameHash::upper(hash)])
     }
 
-    /// Makes the index know that something of a lock ends at `deadline`. Call under the lock's
+    /// Makes the index know that something of a key ends at `deadline`. Call under the key's
     /// guard. A deadline that moved away is looked at when the earlier one comes: most leases are
     /// renewed more often than that.
-    pub(in crate::engine) fn rearm(&self, guarded: &mut Guarded<'_>, now: Timestamp) {
-        let (hash, deadline) = (guarded.hash, guarded.slot.next_deadline());
-        self.arm(hash, guarded.is_hash_shared, guarded.armed, deadline, now);
+    pub(in crate::engine) fn rearm(&self, key: &mut GuardedKey<'_>, now: Timestamp) {
+        let (hash, deadline) = (key.hash, key.content.next_deadline());
+        self.arm(hash, key.is_hash_shared, key.armed, deadline, now);
     }
 
     /// `armed` is where the lock stands in the index.

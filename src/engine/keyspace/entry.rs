@@ -1,19 +1,24 @@
-//! One lock as the table keeps it.
+//! One key as the table keeps it.
 //!
-//! Promise: a lock like most (held by one, with nothing extra, while nobody waits) takes two small allocations, and a third once
-//! it is renewed; whoever works on it sees an ordinary [`Slot`]. Absent: rules, look-up, guards.
+//! Guarantees: a common lock (one exclusive holder, no extras, no queue) takes two small
+//! allocations, and a third once it is renewed. Work on an entry sees an ordinary [`Content`],
+//! however it is stored.
+//! Not here: rules, look-up, guards.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::content::{Content, KeyKind, KeyedValue};
 use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use crate::engine::expiry::Tick;
 use crate::lock::{Lease, Mode, Origin, Slot, TooManyEnded};
 
-/// One lock that is not free.
+/// One key that is not vacant.
 pub(in crate::engine) enum Entry {
     Plain(Plain),
     Renewed(Box<(Plain, RenewalState)>),
     Full(Box<Full>),
+    Value(ValueEntry),
 }
 
 /// Most of [`Slot::plain_lease`]: all, if it has a TTL and was not renewed.
@@ -24,7 +29,7 @@ pub(in crate::engine) struct Plain {
     is_unacknowledged: bool,
     token: FencingToken,
     deadline: Timestamp,
-    ttl: Option<Ttl>,
+    ttl_ms: Option<NonZeroU32>,
     origin: Option<Arc<Origin>>,
 }
 
@@ -37,28 +42,57 @@ pub(in crate::engine) struct RenewalState {
     armed: Option<Tick>,
 }
 
+/// A lock of any form.
 pub(in crate::engine) struct Full {
     name: LockName,
-    slot: Slot,
+    /// [`Content::Lock`], except while it is worked on.
+    content: Content,
     /// Where the lock stands in the expiry index.
     armed: Option<Tick>,
-    /// Another lock whose name has the same hash.
+    /// Another key whose name has the same hash.
     next: Option<Box<Entry>>,
 }
 
-// A lock held costs this, its name and owner, 17 bytes of the table over its load, and 8 of the expiry index over that of a tree.
+/// A value.
+pub(in crate::engine) struct ValueEntry {
+    /// `None` only while it is worked on.
+    keyed: Option<Box<KeyedValue>>,
+    /// Where the value stands in the expiry index.
+    armed: Option<Tick>,
+    /// Another key whose name has the same hash.
+    next: Option<Box<Entry>>,
+}
+
+/// Longest owner of a [`Plain`], in bytes.
+const COMPACT_OWNER_BYTES_MAX: usize = 1024;
+
+// A lock held costs this, its name and owner, 17 bytes of the table over its load, and 8 of the
+// expiry index over that of a tree.
 const _: () = assert!(size_of::<Entry>() <= 48);
 
 impl Entry {
-    /// A lock that is not free.
-    pub(in crate::engine) fn new(name: &LockName, slot: Slot, armed: Option<Tick>) -> Entry {
-        match slot.plain_lease() {
-            Some(lease) => Entry::of_plain(name, lease, armed),
-            None => Entry::Full(Box::new(Full { name: name.clone(), slot, armed, next: None })),
+    /// A key that is not vacant, and the rest of its chain.
+    pub(in crate::engine) fn new(
+        name: &LockName,
+        content: Content,
+        armed: Option<Tick>,
+        next: Option<Box<Entry>>,
+    ) -> Entry {
+        match content {
+            Content::Value(keyed) => Entry::Value(ValueEntry { keyed: Some(keyed), armed, next }),
+            Content::Lock(slot) => match compact_lease(&slot) {
+                Some((lease, ttl_ms)) if next.is_none() => Entry::of_plain(name, lease, ttl_ms, armed),
+                _ => Entry::Full(Box::new(Full {
+                    name: name.clone(),
+                    content: Content::Lock(slot),
+                    armed,
+                    next,
+                })),
+            },
         }
     }
 
-    fn of_plain(name: &LockName, lease: &Lease, armed: Option<Tick>) -> Entry {
+    fn of_plain(name: &LockName, lease: &Lease, ttl_ms: Option<NonZeroU32>, armed: Option<Tick>) -> Entry {
         let (name, owner) = (name.as_bytes(), lease.owner.as_bytes());
         let plain = Plain {
             text: [name, owner].concat().into_boxed_slice(),
@@ -66,7 +100,7 @@ impl Entry {
             is_unacknowledged: lease.is_unacknowledged,
             token: lease.token,
             deadline: lease.deadline,
-            ttl: lease.ttl,
+            ttl_ms,
             origin: lease.origin.clone(),
         };
         let later = RenewalState::of(lease, armed);
@@ -77,11 +111,7 @@ impl Entry {
     }
 
     pub(in crate::engine) fn is_of(&self, name: &LockName) -> bool {
-        match self {
-            Entry::Plain(plain) => plain.name() == name.as_bytes(),
-            Entry::Renewed(renewed) => renewed.0.name() == name.as_bytes(),
-            Entry::Full(full) => full.name == *name,
-        }
+        self.name_bytes() == name.as_bytes()
     }
 
     pub(in crate::engine) fn name(&self) -> LockName {
@@ -89,6 +119,7 @@ impl Entry {
             Entry::Plain(plain) => plain.lock_name(),
             Entry::Renewed(renewed) => renewed.0.lock_name(),
             Entry::Full(full) => full.name.clone(),
+            Entry::Value(entry) => entry.keyed().name.clone(),
         }
     }
 
@@ -98,51 +129,69 @@ impl Entry {
             Entry::Plain(plain) => plain.name(),
             Entry::Renewed(renewed) => renewed.0.name(),
             Entry::Full(full) => full.name.as_bytes(),
+            Entry::Value(entry) => entry.keyed().name.as_bytes(),
         }
     }
 
-    /// Whether there is a lease, over or not.
-    pub(in crate::engine) fn has_holder(&self) -> bool {
+    /// Whether there is a lease or a value, over or not.
+    pub(in crate::engine) fn exists(&self) -> bool {
         match self {
-            Entry::Plain(_) | Entry::Renewed(_) => true,
-            Entry::Full(full) => full.slot.newest().is_some(),
+            Entry::Plain(_) | Entry::Renewed(_) | Entry::Value(_) => true,
+            Entry::Full(full) => full.content.exists(),
         }
     }
 
-    /// How the newest of its holders holds it at `now`, of those that `is_live` is true of. `None`: it is not
-    /// held, or of another database. Looks at no more than `max` of them.
-    pub(in crate::engine) fn held_as(
+    /// The value; `None` for a lock.
+    pub(in crate::engine) fn value(&self) -> Option<&KeyedValue> {
+        match self {
+            Entry::Value(entry) => Some(entry.keyed()),
+            Entry::Plain(_) | Entry::Renewed(_) | Entry::Full(_) => None,
+        }
+    }
+
+    /// The type of the key at `now`. A lock has that of the newest of the leases for which
+    /// `is_live` is true, of which it looks at no more than `max`. `None`: the key does not exist,
+    /// or is in another database.
+    pub(in crate::engine) fn kind(
         &self,
         database: u8,
         now: Timestamp,
         is_live: &dyn Fn(&Lease) -> bool,
         max: usize,
-    ) -> Result<Option<Mode>, TooManyEnded> {
+    ) -> Result<Option<KeyKind>, TooManyEnded> {
         if self.name_bytes().first() != Some(&database) {
             return Ok(None);
         }
         Ok(match self {
             // These have no session.
-            Entry::Plain(plain) => (plain.deadline > now).then_some(Mode::Exclusive),
-            Entry::Renewed(renewed) => (renewed.0.deadline > now).then_some(Mode::Exclusive),
-            Entry::Full(full) => full.slot.newest_live(is_live, max)?.map(|lease| lease.mode),
+            Entry::Plain(plain) => (plain.deadline > now).then_some(KeyKind::Lock(Mode::Exclusive)),
+            Entry::Renewed(renewed) => (renewed.0.deadline > now).then_some(KeyKind::Lock(Mode::Exclusive)),
+            Entry::Full(full) => {
+                full.slot().newest_live(is_live, max)?.map(|lease| KeyKind::Lock(lease.mode))
+            }
+            Entry::Value(entry) => {
+                let keyed = entry.keyed();
+                (keyed.deadline > now).then(|| KeyKind::Value(keyed.value.kind()))
+            }
         })
     }
 
-    /// When the first thing of the lock ends by itself.
+    /// When the first thing of the key ends by itself.
     pub(in crate::engine) fn next_deadline(&self) -> Timestamp {
         match self {
             Entry::Plain(plain) => plain.deadline,
             Entry::Renewed(renewed) => renewed.0.deadline,
-            Entry::Full(full) => full.slot.next_deadline(),
+            Entry::Full(full) => full.content.next_deadline(),
+            Entry::Value(entry) => entry.keyed().deadline,
         }
     }
 
-    /// The lock whose name has the same hash.
+    /// The key whose name has the same hash.
     pub(in crate::engine) fn next(&self) -> Option<&Entry> {
         match self {
             Entry::Plain(_) | Entry::Renewed(_) => None,
             Entry::Full(full) => full.next.as_deref(),
+            Entry::Value(entry) => entry.next.as_deref(),
         }
     }
 
@@ -151,72 +200,128 @@ impl Entry {
         match self {
             Entry::Plain(_) | Entry::Renewed(_) => None,
             Entry::Full(full) => full.next.take(),
+            Entry::Value(entry) => entry.next.take(),
         }
     }
 
-    /// The lock whose name has the same hash, to be changed.
+    /// The key whose name has the same hash, to be changed.
     pub(in crate::engine) fn next_mut(&mut self) -> &mut Option<Box<Entry>> {
         if let Some((plain, later)) = self.plain() {
-            let (name, slot) = (plain.lock_name(), plain.slot(later));
-            *self = Entry::Full(Box::new(Full { name, slot, armed: later.armed, next: None }));
+            let (name, content) = (plain.lock_name(), Content::Lock(plain.slot(later)));
+            *self = Entry::Full(Box::new(Full { name, content, armed: later.armed, next: None }));
         }
         match self {
             Entry::Full(full) => &mut full.next,
+            Entry::Value(entry) => &mut entry.next,
             Entry::Plain(_) | Entry::Renewed(_) => unreachable!("made full above"),
         }
     }
 
-    /// Looks at the lock.
-    pub(in crate::engine) fn look<R>(&self, look: impl FnOnce(&LockName, &Slot) -> R) -> R {
+    /// Reads the lock; `None` if it is a value.
+    pub(in crate::engine) fn read_lock<R>(&self, read: impl FnOnce(&LockName, &Slot) -> R) -> Option<R> {
         match self {
-            Entry::Plain(plain) => look(&plain.lock_name(), &plain.slot(plain.told())),
-            Entry::Renewed(renewed) => look(&renewed.0.lock_name(), &renewed.0.slot(renewed.1)),
-            Entry::Full(full) => look(&full.name, &full.slot),
+            Entry::Plain(plain) => Some(read(&plain.lock_name(), &plain.slot(plain.told()))),
+            Entry::Renewed(renewed) => Some(read(&renewed.0.lock_name(), &renewed.0.slot(renewed.1))),
+            Entry::Full(full) => Some(read(&full.name, full.slot())),
+            Entry::Value(_) => None,
         }
     }
 
-    /// Works on the lock. `false`: it is free now, and the entry is to go.
+    /// Works on the key, which has this name. `false`: it is vacant now, and the entry is to go;
+    /// only its chain is valid.
     pub(in crate::engine) fn work<R>(
         &mut self,
-        work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R,
+        name: &LockName,
+        work: impl FnOnce(&mut Content, &mut Option<Tick>) -> R,
     ) -> (R, bool) {
-        let Some((plain, later)) = self.plain() else { return self.work_on_full(work) };
-        let (mut slot, mut armed) = (plain.slot(later), later.armed);
-        let result = work(&mut slot, &mut armed);
-        match slot.plain_lease() {
-            // Most who work on a lock that stays as it is only look at it.
-            Some(lease) if lease.token == plain.token && lease.deadline == plain.deadline => {
+        let Some((plain, later)) = self.plain() else { return self.work_on_uncommon(name, work) };
+        let (mut content, mut armed) = (Content::Lock(plain.slot(later)), later.armed);
+        let result = work(&mut content, &mut armed);
+        let lease = match &content {
+            Content::Lock(slot) => compact_lease(slot),
+            Content::Value(_) => None,
+        };
+        match lease {
+            // Most operations only read a lock that stays as it is.
+            Some((lease, ttl_ms)) if lease.token == plain.token && lease.deadline == plain.deadline => {
                 if RenewalState::of(lease, armed) != later
                     || lease.is_unacknowledged != plain.is_unacknowledged
                 {
-                    *self = Entry::of_plain(&plain.lock_name(), lease, armed);
+                    *self = Entry::of_plain(name, lease, ttl_ms, armed);
                 }
             }
-            _ if slot.is_vacant() => return (result, false),
-            _ => *self = Entry::new(&plain.lock_name(), slot, armed),
+            _ if content.is_vacant() => return (result, false),
+            _ => *self = Entry::new(name, content, armed, None),
         }
         (result, true)
     }
 
-    fn work_on_full<R>(&mut self, work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R) -> (R, bool) {
-        let Entry::Full(full) = self else { unreachable!("looked at before") };
-        let result = work(&mut full.slot, &mut full.armed);
-        if full.next.is_none()
-            && let Some(lease) = full.slot.plain_lease()
-        {
-            *self = Entry::of_plain(&full.name, lease, full.armed);
-            return (result, true);
+    fn work_on_uncommon<R>(
+        &mut self,
+        name: &LockName,
+        work: impl FnOnce(&mut Content, &mut Option<Tick>) -> R,
+    ) -> (R, bool) {
+        match self {
+            Entry::Full(full) => {
+                let result = work(&mut full.content, &mut full.armed);
+                let is_to_change = match &full.content {
+                    Content::Lock(slot) => full.next.is_none() && compact_lease(slot).is_some(),
+                    Content::Value(_) => true,
+                };
+                if is_to_change {
+                    let (content, next) = (std::mem::take(&mut full.content), full.next.take());
+                    *self = Entry::new(name, content, full.armed, next);
+                    return (result, true);
+                }
+                (result, !full.content.is_vacant())
+            }
+            Entry::Value(entry) => {
+                let mut content = entry.keyed.take().map_or_else(Content::default, Content::Value);
+                let result = work(&mut content, &mut entry.armed);
+                match content {
+                    Content::Value(keyed) => entry.keyed = Some(keyed),
+                    Content::Lock(slot) if slot.is_vacant() => return (result, false),
+                    Content::Lock(slot) => {
+                        let (armed, next) = (entry.armed, entry.next.take());
+                        *self = Entry::new(name, Content::Lock(slot), armed, next);
+                    }
+                }
+                (result, true)
+            }
+            Entry::Plain(_) | Entry::Renewed(_) => unreachable!("looked at before"),
         }
-        (result, !full.slot.is_vacant())
     }
 
     fn plain(&self) -> Option<(&Plain, RenewalState)> {
         match self {
             Entry::Plain(plain) => Some((plain, plain.told())),
             Entry::Renewed(renewed) => Some((&renewed.0, renewed.1)),
-            Entry::Full(_) => None,
+            Entry::Full(_) | Entry::Value(_) => None,
         }
     }
+}
+
+impl Full {
+    fn slot(&self) -> &Slot {
+        match &self.content {
+            Content::Lock(slot) => slot,
+            Content::Value(_) => unreachable!("a value has an entry of its own kind"),
+        }
+    }
+}
+
+impl ValueEntry {
+    fn keyed(&self) -> &KeyedValue {
+        self.keyed.as_deref().unwrap_or_else(|| unreachable!("taken out only while it is worked on"))
+    }
+}
+
+/// The lease and its TTL in milliseconds if a [`Plain`] can hold all there is of the lock. An
+/// operation on such a lock copies the owner, so a long one is kept elsewhere.
+fn compact_lease(slot: &Slot) -> Option<(&Lease, Option<NonZeroU32>)> {
+    let lease = slot.plain_lease().filter(|lease| lease.owner.as_bytes().len() <= COMPACT_OWNER_BYTES_MAX)?;
+    let Some(ttl) = lease.ttl else { return Some((lease, None)) };
+    u32::try_from(ttl.as_millis()).ok().and_then(NonZeroU32::new).map(|ttl_ms| (lease, Some(ttl_ms)))
 }
 
 impl Plain {
@@ -229,10 +334,21 @@ impl Plain {
         LockName::new(name[0], &name[1..]).unwrap_or_else(|_| unreachable!("it was a name before"))
     }
 
+    fn ttl(&self) -> Option<Ttl> {
+        let ttl =
+            |ms: NonZeroU32| Ttl::from_millis(ms.get().into()).unwrap_or_else(|_| unreachable!("not 0"));
+        self.ttl_ms.map(ttl)
+    }
+
     /// What is told by the deadline and the TTL of a lease that was not renewed.
     fn told(&self) -> RenewalState {
-        let granted_at = self.deadline.before(self.ttl);
-        RenewalState { granted_at, effective_ttl: self.ttl, renewals: 0, armed: Tick::of(self.deadline) }
+        let ttl = self.ttl();
+        RenewalState {
+            granted_at: self.deadline.before(ttl),
+            effective_ttl: ttl,
+            renewals: 0,
+            armed: Tick::of(self.deadline),
+        }
     }
 
     fn slot(&self, later: RenewalState) -> Slot {
@@ -241,7 +357,7 @@ impl Plain {
             owner: owner.unwrap_or_else(|_| unreachable!("it was an owner before")),
             token: self.token,
             mode: Mode::Exclusive,
-            ttl: self.ttl,
+            ttl: self.ttl(),
             deadline: self.deadline,
             effective_ttl: later.effective_ttl,
             granted_at: later.granted_at,

@@ -1,19 +1,21 @@
-//! Looks at all locks, a few at a time.
+//! Looks at all keys, a few at a time.
 //!
-//! Guarantees: a lock that is held during the whole scan is seen, and what is seen belongs to one
+//! Guarantees: a key that exists during the whole scan is seen, and what is seen belongs to one
 //! state of the table: if a failed commit is rolled back in between, the scan starts over. Work per
 //! call is bounded, whatever the size of the table. Not here: patterns, replies.
 
 use std::cell::Cell;
 use std::iter::successors;
 
+use super::content::KeyKind;
 use super::entry::Entry;
-use super::table::{NameHash, Table};
+use super::hash::NameHash;
+use super::table::Table;
 use crate::domain::{LockName, Timestamp};
 use crate::engine::{Txn, Unavailable};
-use crate::lock::{ENDS_PER_STEP, Lease, Mode, Op};
+use crate::lock::{ENDS_PER_STEP, Lease, Slot};
 
-/// Where a scan over the locks of one database is.
+/// Where a scan over the keys of one database is.
 pub struct Scan {
     database: u8,
     /// The hash it started at.
@@ -75,41 +77,42 @@ impl Scan {
 const AHEAD_MIN: usize = 16;
 const AHEAD_MAX: usize = 4096;
 
-/// A lock that is held.
-pub struct HeldLock<'a> {
+/// A key that exists.
+pub struct FoundKey<'a> {
     entry: &'a Entry,
     is_live: &'a dyn Fn(&Lease) -> bool,
-    mode: Mode,
+    kind: KeyKind,
 }
 
-impl HeldLock<'_> {
-    /// Its key.
+impl FoundKey<'_> {
+    /// Its bytes.
     pub fn key(&self) -> &[u8] {
         &self.entry.name_bytes()[1..]
     }
 
-    /// How the newest holder holds it.
-    pub fn mode(&self) -> Mode {
-        self.mode
+    /// Its type.
+    pub fn kind(&self) -> KeyKind {
+        self.kind
     }
 
-    /// Reads its newest lease.
+    /// Reads the newest lease of a lock; `None` for a value.
     pub fn with_lease<R>(&self, read: impl FnOnce(&LockName, &Lease) -> R) -> Option<R> {
-        self.entry.look(|name, slot| {
+        let newest = |name: &LockName, slot: &Slot| {
             let newest = slot.newest_live(self.is_live, ENDS_PER_STEP).ok().flatten();
             newest.map(|lease| read(name, lease))
-        })
+        };
+        self.entry.read_lock(newest).flatten()
     }
 }
 
 impl Txn<'_> {
-    /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the locks that
-    /// are held.
+    /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the keys that
+    /// exist.
     pub fn scan(
         &self,
         scan: &mut Scan,
         entries: usize,
-        mut each: impl FnMut(&HeldLock<'_>),
+        mut each: impl FnMut(&FoundKey<'_>),
     ) -> Result<Scanned, Unavailable> {
         if let Some(name) = scan.unsettled.take() {
             let freed = self.free_in_steps(&name, 1);
@@ -146,33 +149,31 @@ impl Txn<'_> {
             let scanned = scan.advance(table, now, has_room, &is_live, &mut each);
             self.observe(self.engine().last());
             Ok(Scanned { is_restarted, ended: ended.get(), ..scanned })
-        })
+        })?
     }
 
-    /// Whether a lock is held. Looks only, unless something of it has ended and is to be freed
+    /// Whether a key exists. Only reads, unless something of the key has ended and must be freed
     /// first.
-    pub fn is_held(&self, name: &LockName) -> Result<bool, Unavailable> {
-        let is_held = |entry: Option<&Entry>| entry.is_some_and(Entry::has_holder);
-        match self.peek(name, is_held)? {
-            Some(peeked) => Ok(peeked),
-            None => self.read(name, |slot, _| slot.newest().is_some()),
+    pub fn exists(&self, name: &LockName) -> Result<bool, Unavailable> {
+        match self.peek(name, |entry| entry.is_some_and(Entry::exists))? {
+            Some(exists) => Ok(exists),
+            None => self.read_key(name, |content, _| content.exists()),
         }
     }
 
-    /// Frees what has ended of a lock. Cheap if nothing has.
+    /// Frees what has ended of a key. Cheap if nothing has.
     pub fn free_ended(&self, name: &LockName) -> Result<(), Unavailable> {
         match self.peek(name, |_| ())? {
             Some(()) => Ok(()),
-            None => self.submit(name, &Op::Inspect).map(drop),
+            None => self.read_key(name, |_, _| ()),
         }
     }
 
-    /// Looks at the entry of a lock without working on it. `None`: something under its hash may
-    /// have ended.
+    /// Reads the entry of a key. `None`: something under its hash may have ended.
     pub(in crate::engine) fn peek<R>(
         &self,
         name: &LockName,
-        look: impl FnOnce(Option<&Entry>) -> R,
+        read: impl FnOnce(Option<&Entry>) -> R,
     ) -> Result<Option<R>, Unavailable> {
         let core = &self.engine().core;
         self.in_epoch(|table| {
@@ -183,7 +184,7 @@ impl Txn<'_> {
                 return Ok(None);
             }
             let peeked = table.peek(core.hash.of(name), name, |entry, next_deadline| {
-                (next_deadline > now).then(|| look(entry))
+                (next_deadline > now).then(|| read(entry))
             });
             Ok(peeked.map(|(peeked, seq)| {
                 self.observe(seq);
@@ -192,9 +193,8 @@ impl Txn<'_> {
         })
     }
 
-    /// How many locks of a database are held; those that have ended and were not swept yet
-    /// included.
-    pub fn keys_held(&self, database: u8) -> Result<u64, Unavailable> {
+    /// The number of keys of a database; those that have ended and are not freed yet count.
+    pub fn key_count(&self, database: u8) -> Result<u64, Unavailable> {
         self.sweep_sessions(ENDS_PER_STEP)?;
         self.in_epoch(|_| {
             self.engine().check_up()?;
@@ -212,7 +212,7 @@ impl Scan {
         now: Timestamp,
         has_room: impl Fn(usize) -> bool,
         is_live: &dyn Fn(&Lease) -> bool,
-        each: &mut impl FnMut(&HeldLock<'_>),
+        each: &mut impl FnMut(&FoundKey<'_>),
     ) -> Scanned {
         let (mut looked, mut passed) = (0, 0);
         loop {
@@ -222,17 +222,17 @@ impl Scan {
             }
             if let Some(lower) = self.ahead.last().copied() {
                 let hash = NameHash::joined(part, u64::from(lower));
-                table.look(hash, |entry| {
+                table.visit(hash, |entry| {
                     looked += 1;
-                    let held_as = |entry: &Entry| entry.held_as(self.database, now, is_live, ENDS_PER_STEP);
-                    // The locks of one hash are passed on all or none.
+                    let kind_of = |entry: &Entry| entry.kind(self.database, now, is_live, ENDS_PER_STEP);
+                    // The keys of one hash are passed on all or none.
                     let mut rest = successors(entry.next(), |entry| entry.next());
-                    match (&self.unsettled, held_as(entry), rest.find(|entry| held_as(entry).is_err())) {
-                        (None, Ok(mode), None) => {
-                            mode.into_iter().for_each(|mode| each(&HeldLock { entry, is_live, mode }));
+                    match (&self.unsettled, kind_of(entry), rest.find(|entry| kind_of(entry).is_err())) {
+                        (None, Ok(kind), None) => {
+                            kind.into_iter().for_each(|kind| each(&FoundKey { entry, is_live, kind }));
                         }
-                        (None, held, rest) => {
-                            self.unsettled = rest.or(held.is_err().then_some(entry)).map(Entry::name);
+                        (None, kind, rest) => {
+                            self.unsettled = rest.or(kind.is_err().then_some(entry)).map(Entry::name);
                         }
                         (Some(_), ..) => {}
                     }

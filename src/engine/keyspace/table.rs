@@ -1,32 +1,35 @@
-//! The table of locks.
+//! The table of keys.
 //!
-//! Promise: a lock that is free has no entry; look-up is by a keyed hash of 32 bits, and names whose hashes collide share an
-//! entry and stay apart. Guards never leave this file, and nothing here is async. The only file that
-//! names dashmap.
-//! Absent: rules, records, clocks.
+//! Guarantees: a key that is vacant has no entry. Look-up is by a keyed hash of 32 bits; names
+//! whose hashes collide share a chain of entries and stay apart. Guards never leave this file, and
+//! nothing here is async. The only file that names dashmap.
+//! Not here: rules, records, clocks.
 
-use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 
+use super::content::Content;
 use super::entry::Entry;
-use crate::domain::{LockName, Owner, Timestamp};
+use super::hash::NameHash;
+use crate::domain::{LockName, Timestamp};
 use crate::engine::expiry::Tick;
-use crate::entropy::Entropy;
 use crate::journal::Seq;
 use crate::lock::Slot;
 
 /// Shards of each part.
 const SHARDS_PER_PART: usize = 4;
-/// Where in the lower part of the hash each shard ends. One is 2^(1/4) times the size of the one before: a shard doubles
-/// when it is full, and of equal ones all would do so at once, a pause for everyone, and half empty afterwards.
+/// Where in the lower part of the hash each shard ends. One is 2^(1/4) times the size of the one
+/// before: a shard doubles when it is full, and equal ones would all do so at once, with a long
+/// pause, and be half empty afterwards.
 const SHARD_ENDS: [u64; SHARDS_PER_PART - 1] =
     [permille_of_hashes(189), permille_of_hashes(414), permille_of_hashes(682)];
 /// Bits that the map compares before it compares keys.
 const TAG_BITS: u32 = 7;
-/// Stripes of the record of last changes. More only spares a reader a wait for a stranger's commit.
+/// Stripes of the record of last changes. With fewer, a reader waits more often for the commit of
+/// another key.
 const STRIPES: usize = 4096;
 
 const fn permille_of_hashes(permille: u64) -> u64 {
@@ -51,7 +54,7 @@ impl Hasher for Identity {
 
 type Part = DashMap<u64, Box<Entry>, BuildHasherDefault<Identity>>;
 
-/// All locks that are not free, as of one rebuild.
+/// All keys that are not vacant, as of one rebuild.
 pub(in crate::engine) struct Table {
     /// Which rebuild this is.
     pub(in crate::engine) epoch: u64,
@@ -60,73 +63,63 @@ pub(in crate::engine) struct Table {
     touched: Box<[AtomicU64]>,
 }
 
-/// What an operation works on, under the guard.
+/// A key under its guard.
+pub(in crate::engine) struct GuardedKey<'a> {
+    pub(in crate::engine) hash: u64,
+    pub(in crate::engine) content: &'a mut Content,
+    pub(in crate::engine) armed: &'a mut Option<Tick>,
+    /// Another key that is not vacant has the same hash.
+    pub(in crate::engine) is_hash_shared: bool,
+    last_change: LastChange<'a>,
+}
+
+/// A lock under its guard.
 pub(in crate::engine) struct Guarded<'a> {
     pub(in crate::engine) hash: u64,
     pub(in crate::engine) slot: &'a mut Slot,
-    pub(in crate::engine) armed: &'a mut Option<Tick>,
-    /// Another lock that is not free has the same hash.
-    pub(in crate::engine) is_hash_shared: bool,
-    touched: &'a AtomicU64,
+    last_change: LastChange<'a>,
 }
 
-impl Guarded<'_> {
-    /// The last change to this lock, or to one that shares its stripe.
-    pub(in crate::engine) fn last_change(&self) -> Seq {
-        Seq::from_u64(self.touched.load(Ordering::Acquire))
+/// The Seq of the last change to a key, or to one that shares its stripe.
+#[derive(Clone, Copy)]
+struct LastChange<'a>(&'a AtomicU64);
+
+impl LastChange<'_> {
+    fn get(self) -> Seq {
+        Seq::from_u64(self.0.load(Ordering::Acquire))
     }
 
-    /// Remembers a change.
-    pub(in crate::engine) fn changed_by(&self, seq: Seq) {
-        if seq > self.last_change() {
-            self.touched.fetch_max(seq.get(), Ordering::AcqRel);
+    fn advance(self, seq: Seq) {
+        if seq > self.get() {
+            self.0.fetch_max(seq.get(), Ordering::AcqRel);
         }
     }
 }
 
-/// Hashes names; the key is secret and stays the same for the life of the process, so that scans survive rebuilds.
-#[derive(Clone)]
-pub(in crate::engine) struct NameHash(DefaultHasher);
-
-impl NameHash {
-    /// Of ten million names, one in a thousand shares its hash with another: an entry of their chain is larger, and that is all.
-    const BITS: u32 = 32;
-    pub(in crate::engine) const LOWER_BITS: u32 = 24;
-    /// How many different upper parts there are.
-    pub(in crate::engine) const UPPER_PARTS: usize = 1 << (NameHash::BITS - NameHash::LOWER_BITS);
-
-    /// With a key of its own, that no client can guess.
-    pub(in crate::engine) fn new(entropy: &Entropy) -> NameHash {
-        NameHash(entropy.hasher())
+impl GuardedKey<'_> {
+    /// The key as a lock; `None` if it is a value.
+    pub(in crate::engine) fn lock(&mut self) -> Option<Guarded<'_>> {
+        match &mut *self.content {
+            Content::Lock(slot) => Some(Guarded { hash: self.hash, slot, last_change: self.last_change }),
+            Content::Value(_) => None,
+        }
     }
 
-    pub(in crate::engine) fn of(&self, name: &LockName) -> u64 {
-        let mut hasher = self.0.clone();
-        hasher.write(name.as_bytes());
-        hasher.finish() >> (u64::BITS - NameHash::BITS)
+    /// The last change to this key, or to one that shares its stripe.
+    pub(in crate::engine) fn last_change(&self) -> Seq {
+        self.last_change.get()
     }
 
-    /// The hash of a lock, by its hash, and an owner.
-    pub(in crate::engine) fn with_owner(&self, hash: u64, owner: &Owner) -> u64 {
-        let mut hasher = self.0.clone();
-        hasher.write_u64(hash);
-        hasher.write(owner.as_bytes());
-        hasher.finish()
+    /// Remembers a change.
+    pub(in crate::engine) fn changed_by(&self, seq: Seq) {
+        self.last_change.advance(seq);
     }
+}
 
-    /// The upper part of a hash.
-    pub(in crate::engine) fn upper(hash: u64) -> usize {
-        (hash >> NameHash::LOWER_BITS) as usize
-    }
-
-    /// The lower part of a hash.
-    pub(in crate::engine) fn lower(hash: u64) -> u64 {
-        hash & ((1 << NameHash::LOWER_BITS) - 1)
-    }
-
-    /// The hash of an upper part and of the lower part of `hash`.
-    pub(in crate::engine) fn joined(upper: usize, hash: u64) -> u64 {
-        ((upper as u64) << NameHash::LOWER_BITS) | NameHash::lower(hash)
+impl Guarded<'_> {
+    /// Remembers a change.
+    pub(in crate::engine) fn changed_by(&self, seq: Seq) {
+        self.last_change.advance(seq);
     }
 }
 
@@ -140,14 +133,15 @@ impl Table {
         }
     }
 
-    /// How many parts there are.
+    /// The number of parts.
     pub(in crate::engine) const PARTS: usize = NameHash::UPPER_PARTS;
 
     fn part(&self, hash: u64) -> &Part {
         &self.parts[NameHash::upper(hash)]
     }
 
-    /// The map takes the bucket from the lower end of a key, a tag from the upper 7 bits, and the shard from the bits below them.
+    /// The map takes the bucket from the lower end of a key, a tag from the upper 7 bits, and the
+    /// shard from the bits below them.
     fn key(hash: u64) -> u64 {
         let lower = NameHash::lower(hash);
         let tag = lower >> (NameHash::LOWER_BITS - TAG_BITS);
@@ -155,22 +149,23 @@ impl Table {
         tag << (u64::BITS - TAG_BITS) | shard << (u64::BITS - TAG_BITS - SHARDS_PER_PART.ilog2()) | lower
     }
 
-    fn stripe(&self, hash: u64) -> &AtomicU64 {
-        &self.touched[hash as usize % STRIPES]
+    fn last_change(&self, hash: u64) -> LastChange<'_> {
+        LastChange(&self.touched[hash as usize % STRIPES])
     }
 
-    /// Runs `work` on a lock, free or not. Locks one shard meanwhile; `work` must not come back to the table.
-    pub(in crate::engine) fn with_slot<R>(
+    /// Runs `work` on a key, vacant or not. Locks one shard meanwhile; `work` must not come back to
+    /// the table.
+    pub(in crate::engine) fn with_key<R>(
         &self,
         hash: u64,
         name: &LockName,
-        work: impl FnOnce(Guarded<'_>) -> R,
+        work: impl FnOnce(GuardedKey<'_>) -> R,
     ) -> R {
-        let touched = self.stripe(hash);
+        let last_change = self.last_change(hash);
         match self.part(hash).entry(Table::key(hash)) {
             MapEntry::Vacant(place) => {
-                let (result, entry) = work_on_free(name, |slot, armed| {
-                    work(Guarded { hash, slot, armed, is_hash_shared: false, touched })
+                let (result, entry) = work_on_vacant(name, |content, armed| {
+                    work(GuardedKey { hash, content, armed, is_hash_shared: false, last_change })
                 });
                 if let Some(entry) = entry {
                     place.insert(Box::new(entry));
@@ -180,29 +175,27 @@ impl Table {
             MapEntry::Occupied(mut place) => {
                 let head = place.get_mut();
                 let is_hash_shared = head.next().is_some() || !head.is_of(name);
-                let (result, is_kept) = work_in_chain(head, name, |slot, armed| {
-                    work(Guarded { hash, slot, armed, is_hash_shared, touched })
+                let (result, fate) = work_in_chain(head, name, |content, armed| {
+                    work(GuardedKey { hash, content, armed, is_hash_shared, last_change })
                 });
-                if !is_kept {
-                    match unlink(head, name) {
-                        Unlinked::Inside => {}
-                        Unlinked::Head(Some(next)) => drop(place.insert(next)),
-                        Unlinked::Head(None) => drop(place.remove()),
-                    }
+                match fate {
+                    Fate::Stays => {}
+                    Fate::Goes(Some(next)) => drop(place.insert(next)),
+                    Fate::Goes(None) => drop(place.remove()),
                 }
                 result
             }
         }
     }
 
-    /// When the first thing ends by itself of the locks under a hash. Locks one shard.
+    /// When the first thing ends by itself of the keys under a hash. Locks one shard.
     pub(in crate::engine) fn next_deadline(&self, hash: u64) -> Timestamp {
         let head = self.part(hash).get(&Table::key(hash));
         let chain = std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next());
         chain.map(Entry::next_deadline).min().unwrap_or(Timestamp::NEVER)
     }
 
-    /// The names that are not free under a hash. Locks one shard.
+    /// The names of the keys under a hash. Locks one shard.
     pub(in crate::engine) fn names(&self, hash: u64) -> Vec<LockName> {
         let head = self.part(hash).get(&Table::key(hash));
         std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next())
@@ -210,29 +203,30 @@ impl Table {
             .collect()
     }
 
-    /// Looks at the entry of a lock, and passes it on with the time at which the first thing ends by itself of the
-    /// locks under its hash. With the Seq of the last change to any of them. Locks one shard.
+    /// Passes on the entry of a key, and the time at which the first thing ends by itself of the
+    /// keys under its hash. Returns the Seq of the last change to any of them, too. Locks one
+    /// shard.
     pub(in crate::engine) fn peek<R>(
         &self,
         hash: u64,
         name: &LockName,
-        look: impl FnOnce(Option<&Entry>, Timestamp) -> Option<R>,
+        read: impl FnOnce(Option<&Entry>, Timestamp) -> Option<R>,
     ) -> Option<(R, Seq)> {
         let head = self.part(hash).get(&Table::key(hash));
         let chain = || std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next());
         let next_deadline = chain().map(Entry::next_deadline).min().unwrap_or(Timestamp::NEVER);
-        let found = look(chain().find(|entry| entry.is_of(name)), next_deadline)?;
-        Some((found, Seq::from_u64(self.stripe(hash).load(Ordering::Acquire))))
+        let found = read(chain().find(|entry| entry.is_of(name)), next_deadline)?;
+        Some((found, self.last_change(hash).get()))
     }
 
-    /// Looks at all locks under a hash that are not free. Locks one shard.
-    pub(in crate::engine) fn look(&self, hash: u64, each: impl FnMut(&Entry)) {
+    /// Visits all keys under a hash. Locks one shard.
+    pub(in crate::engine) fn visit(&self, hash: u64, each: impl FnMut(&Entry)) {
         let head = self.part(hash).get(&Table::key(hash));
         std::iter::successors(head.as_ref().map(|head| &***head), |entry| entry.next()).for_each(each);
     }
 
-    /// How many entries a part has, and the lower parts of the `max` smallest of their hashes from `from` on,
-    /// the largest first. Locks one shard at a time.
+    /// Returns the number of entries of a part, and the lower parts of the `max` smallest of their
+    /// hashes from `from` on, the largest first. Locks one shard at a time.
     pub(in crate::engine) fn hashes(&self, part: usize, from: u64, max: usize) -> (usize, Vec<u32>) {
         let (mut entries, mut lowers) = (0, Vec::new());
         for entry in self.parts[part].iter() {
@@ -249,54 +243,52 @@ impl Table {
     }
 }
 
-/// Works on a lock that has no entry. If it is free no more, with the entry it needs.
-fn work_on_free<R>(
-    name: &LockName,
-    work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R,
-) -> (R, Option<Entry>) {
-    let (mut slot, mut armed) = (Slot::default(), None);
-    let result = work(&mut slot, &mut armed);
-    let is_free = slot.is_vacant();
-    (result, (!is_free).then(|| Entry::new(name, slot, armed)))
+/// What becomes of an entry that was worked on.
+enum Fate {
+    Stays,
+    /// The rest of its chain takes its place.
+    Goes(Option<Box<Entry>>),
 }
 
-/// Works on a lock in a chain of entries; `false`: its entry is to go. One that has none gets one at the end.
+/// Works on a key that has no entry. If it is vacant no more, returns the entry it needs.
+fn work_on_vacant<R>(
+    name: &LockName,
+    work: impl FnOnce(&mut Content, &mut Option<Tick>) -> R,
+) -> (R, Option<Entry>) {
+    let (mut content, mut armed) = (Content::default(), None);
+    let result = work(&mut content, &mut armed);
+    let is_vacant = content.is_vacant();
+    (result, (!is_vacant).then(|| Entry::new(name, content, armed, None)))
+}
+
+/// Works on a key in a chain of entries. One that has no entry gets it at the end.
 fn work_in_chain<R>(
     head: &mut Entry,
     name: &LockName,
-    work: impl FnOnce(&mut Slot, &mut Option<Tick>) -> R,
-) -> (R, bool) {
+    work: impl FnOnce(&mut Content, &mut Option<Tick>) -> R,
+) -> (R, Fate) {
     if head.is_of(name) {
-        return head.work(work);
+        let (result, stays) = head.work(name, work);
+        let fate = if stays { Fate::Stays } else { Fate::Goes(head.take_next()) };
+        return (result, fate);
     }
     // Two names of one hash are rare.
     let next = head.next_mut();
-    if let Some(next) = next {
-        return work_in_chain(next, name, work);
-    }
-    let (result, entry) = work_on_free(name, work);
-    *next = entry.map(Box::new);
-    (result, true)
-}
-
-enum Unlinked {
-    Inside,
-    Head(Option<Box<Entry>>),
-}
-
-/// Takes the entry of a lock out of a chain.
-fn unlink(head: &mut Entry, name: &LockName) -> Unlinked {
-    if head.is_of(name) {
-        return Unlinked::Head(head.take_next());
-    }
-    if let Some(mut next) = head.take_next() {
-        let rest = match unlink(&mut next, name) {
-            Unlinked::Inside => Some(next),
-            Unlinked::Head(after) => after,
-        };
-        *head.next_mut() = rest;
-    }
-    Unlinked::Inside
+    let result = match next {
+        Some(entry) => {
+            let (result, fate) = work_in_chain(entry, name, work);
+            if let Fate::Goes(rest) = fate {
+                *next = rest;
+            }
+            result
+        }
+        None => {
+            let (result, entry) = work_on_vacant(name, work);
+            *next = entry.map(Box::new);
+            result
+        }
+    };
+    (result, Fate::Stays)
 }
 
 #[cfg(test)]
@@ -311,15 +303,15 @@ mod tests {
 
     fn occupy(table: &Table, hash: u64, key: &str) {
         let delay = Delay { until: Timestamp::NEVER, length: Ttl::from_millis(1).unwrap() };
-        table.with_slot(hash, &name(key), |guarded| guarded.slot.restore_delay(delay));
+        table.with_key(hash, &name(key), |mut key| key.lock().unwrap().slot.restore_delay(delay));
     }
 
     fn is_hash_shared(table: &Table, hash: u64, key: &str) -> bool {
-        table.with_slot(hash, &name(key), |guarded| guarded.is_hash_shared)
+        table.with_key(hash, &name(key), |key| key.is_hash_shared)
     }
 
     fn free(table: &Table, hash: u64, key: &str) {
-        table.with_slot(hash, &name(key), |guarded| *guarded.slot = Slot::default());
+        table.with_key(hash, &name(key), |key| *key.content = Content::default());
     }
 
     #[test]
@@ -373,7 +365,7 @@ mod tests {
         assert_eq!(seen, expected);
         assert_eq!(table.hashes(4, 0, 7), (0, vec![]));
         let mut names = 0;
-        table.look(NameHash::joined(3, hashes[0]), |_| names += 1);
+        table.visit(NameHash::joined(3, hashes[0]), |_| names += 1);
         assert_eq!(names, 1);
     }
 }

@@ -158,7 +158,7 @@ impl Txn<'_> {
 
     /// Frees one lock of what ended with a session, or, if much has ended, a part of it.
     fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
-        let epoch = self.with_table(|table| table.epoch);
+        let epoch = self.with_table(|table| table.epoch)?;
         match self.free_in_steps(name, 1) {
             Ok(()) => {}
             Err(Unavailable::Unsettled) => return Ok(()),
@@ -169,8 +169,7 @@ impl Txn<'_> {
             if table.epoch == epoch {
                 self.engine().core.sessions.is_freed(id, name);
             }
-        });
-        Ok(())
+        })
     }
 
     /// What was known of a session that expired in the last seconds.

@@ -18,7 +18,7 @@ use super::*;
 use crate::domain::{FencingToken, LockName, Owner, Ttl};
 use crate::entropy::Entropy;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
-use crate::lock::{Lease, LeaseExtra, Mode, Outcome, Request, SetCondition};
+use crate::lock::{Lease, LeaseExtra, Mode, Op, Outcome, Request, SetCondition};
 
 fn config() -> EngineConfig {
     let boot = Some("boot".to_owned());
@@ -27,6 +27,8 @@ fn config() -> EngineConfig {
         locks_max: 1_000_000,
         sessions_max: 100,
         waiters_per_lock_max: 1000,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 2,
         token_floor: 0,
         boot,
@@ -63,9 +65,13 @@ fn in_session(who: &str, session: SessionId) -> Request {
 
 /// Takes a lock without waiting; the token, if it was granted.
 fn take(engine: &Arc<Engine>, key: &str, request: Request) -> Option<i64> {
-    match engine.txn().submit(&name(key), &Op::Acquire { request, wait: None }).unwrap() {
-        Outcome::Granted { token, .. } => Some(token.get()),
-        _ => None,
+    let op = Op::Acquire { request, wait: None };
+    loop {
+        match engine.txn().submit(&name(key), &op) {
+            Err(Unavailable::Unsettled) => {}
+            Ok(Outcome::Granted { token, .. }) => return Some(token.get()),
+            other => return other.map(|_| None).unwrap(),
+        }
     }
 }
 

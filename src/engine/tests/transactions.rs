@@ -16,7 +16,7 @@ async fn an_exclusive_transaction_happens_at_one_instant() {
     clock.advance_millis(501);
     assert!(is_held(&exclusive, "by ttl") && is_held(&exclusive, "by session"));
     assert_eq!(exclusive.now(), began);
-    assert_eq!(exclusive.keys_held(0).unwrap(), 2);
+    assert_eq!(exclusive.key_count(0).unwrap(), 2);
     assert_eq!(scanned(&exclusive, &mut Scan::new(0, 0, 10), 10).len(), 2);
     assert_eq!(exclusive.keep_alive(id).unwrap(), began.after(Ttl::from_millis(500).ok()));
     assert!(exclusive.has_session(id));
@@ -57,13 +57,13 @@ async fn a_transaction_waits_for_everything_it_has_seen_refusals_included() {
         read(&txn);
         engine.durability_of(txn.finish()).is_some()
     };
-    let held = |txn: &Txn<'_>, key: &str| txn.is_held(&name(key)).unwrap();
+    let held = |txn: &Txn<'_>, key: &str| txn.exists(&name(key)).unwrap();
     assert!(is_durable(&|txn| assert!(held(txn, "durable"))));
     assert!(!is_durable(&|txn| assert!(held(txn, "k"))));
     assert!(!is_durable(&|txn| assert!(held(txn, "k") && held(txn, "durable"))), "the order does not matter");
     assert!(!is_durable(&|txn| assert!(txn.exclusively(&[], |txn| held(txn, "k")).unwrap())));
     assert!(!is_durable(&|txn| drop(txn.read(&name("k"), |slot, _| slot.holder_count()))));
-    assert!(!is_durable(&|txn| assert_eq!(txn.keys_held(0), Ok(2))));
+    assert!(!is_durable(&|txn| assert_eq!(txn.key_count(0), Ok(2))));
     assert!(!is_durable(&|txn| assert_eq!(scanned(txn, &mut Scan::new(0, 0, 10), 10).len(), 2)));
     assert!(!is_durable(&|txn| assert!(txn.session(id).is_ok())));
     let no_room = Err(Unavailable::LocksMax);

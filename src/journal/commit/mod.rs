@@ -28,7 +28,7 @@
 //! | `journal` | the handle that the engine holds |
 //! | `queue` | records in order, open groups, what was taken and what failed |
 //! | `batch_limit` | where the queue may be cut when a backend bounds its batches |
-//! | `barrier` | who waits for which sequence number |
+//! | `barrier` | futures that wait for a sequence number |
 //! | `committer` | one commit: take a batch, write it, publish the result |
 //! | `hook` | commits on the threads of the runtime |
 //! | `thread` | the commit thread: timing, maintenance, recovery |

@@ -1,6 +1,6 @@
-//! The stored form of a lease, in the table of leases and in the change log alike.
+//! The stored form of leases and values, in their tables and in the change log alike.
 //!
-//! Guarantees: a lease that is written is read again to the last field; columns that make no lease
+//! Guarantees: what is written is read again to the last field; columns that make no lease or value
 //! are damage, not a panic. [`COLUMNS`] gives the table, the view and the log their columns, and
 //! [`value`] gives all of them their values. Not here: SQL statements, and the syntax of log
 //! entries.
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
-use crate::journal::{JournalError, StoredLease};
+use crate::journal::{JournalError, StoredLease, StoredValue};
 use crate::lock::{Lease, LeaseExtra, Mode, Origin};
+use crate::value::Kind;
 
 /// A column of a lease.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ const fn optional(name: &'static str, declaration: &'static str, default: &'stat
     Column { name, declaration, default: Some(default) }
 }
 
+/// The deadline that a lease was granted with; the latest one that fits, if the TTL is longer.
+const DEADLINE_AS_GRANTED: &str =
+    "granted_ns + min(1000000 * min(ttl_ms, 9223372036854), 9223372036854775807 - granted_ns)";
+
 /// The columns of a lease in the order of the table and of log entries: what differs from its
 /// default least often comes last, where an entry can leave it out.
 pub(in crate::journal) const COLUMNS: [Column; 13] = [
@@ -46,7 +51,7 @@ pub(in crate::journal) const COLUMNS: [Column; 13] = [
     optional("extra", "TEXT", "NULL"), // a JSON object: see ExtraColumns
     optional("holders_max", "INTEGER", "1"), // 1: exclusive; NULL: shared
     optional("lasts_ms", "INTEGER", "ttl_ms"), // the TTL by which the deadline was last set
-    optional("deadline_ns", "INTEGER", "granted_ns + 1000000 * ttl_ms"),
+    optional("deadline_ns", "INTEGER", DEADLINE_AS_GRANTED),
     optional("renewals", "INTEGER NOT NULL", "0"),
 ];
 
@@ -94,7 +99,7 @@ pub(in crate::journal) fn value(StoredLease { name, lease }: &StoredLease, colum
     fn integer<'a>(number: Option<impl Into<i64>>) -> Value<'a> {
         number.map_or(Value::Null, |number| Value::Integer(number.into()))
     }
-    let millis = |ttl: Option<Ttl>| integer(ttl.map(Ttl::as_millis));
+    let millis = |ttl: Option<Ttl>| integer(ttl.map(Ttl::to_stored));
     let origin = lease.origin.as_deref();
     match column {
         0 => Value::Integer(lease.token.get()),
@@ -193,7 +198,7 @@ impl ExtraColumns {
     ];
 
     fn of(extra: &LeaseExtra) -> ExtraColumns {
-        let millis = |ttl: Option<Ttl>| ttl.map(|ttl| i64::from(ttl.as_millis()));
+        let millis = |ttl: Option<Ttl>| ttl.map(Ttl::to_stored);
         ExtraColumns {
             max_hold_ms: millis(extra.max_hold),
             delay_ms: millis(extra.delay),
@@ -223,7 +228,34 @@ impl ExtraColumns {
     }
 }
 
-/// A key or an owner.
+/// What is stored of a value, as it is read.
+#[derive(Debug)]
+pub(in crate::journal) struct ValueColumns {
+    pub(in crate::journal) id: i64,
+    pub(in crate::journal) token: i64,
+    pub(in crate::journal) db: u8,
+    pub(in crate::journal) key: Bytes,
+    pub(in crate::journal) kind: String,
+    pub(in crate::journal) ttl_ms: Option<i64>,
+    pub(in crate::journal) deadline_ns: Option<i64>,
+}
+
+impl ValueColumns {
+    /// The value; fails on values out of range.
+    pub(in crate::journal) fn into_stored(self) -> Result<StoredValue, JournalError> {
+        let kind = Kind::from_name(&self.kind);
+        Ok(StoredValue {
+            id: FencingToken::new(self.id).map_err(JournalError::corrupt)?,
+            token: FencingToken::new(self.token).map_err(JournalError::corrupt)?,
+            name: LockName::new(self.db, &self.key.0).map_err(JournalError::corrupt)?,
+            kind: kind.ok_or_else(|| JournalError::corrupt("a value of an unknown type"))?,
+            ttl: ttl_from(self.ttl_ms)?,
+            deadline: Timestamp::from_stored(self.deadline_ns),
+        })
+    }
+}
+
+/// A key, an owner, or a part of an element.
 #[derive(Debug)]
 pub(in crate::journal) struct Bytes(pub(in crate::journal) Vec<u8>);
 

@@ -1,14 +1,18 @@
-//! What one commit did to leases, as one JSON text: a row of the change log.
+//! What one commit did to leases and values, as one JSON text: a row of the change log.
 //!
 //! A text is an array of entries. An entry is one of these:
 //!
 //! * the token of a lease: the lease is over,
 //! * `[1, …]`: a new lease, as its columns (`columns::COLUMNS`); columns at the end that have their
 //!   defaults are left out,
-//! * `[2, token, deadline_ns, lasts_ms, renewals]`: a renewal.
+//! * `[2, token, deadline_ns, lasts_ms, renewals]`: a renewal,
+//! * `[3, id, token, db, key, kind, ttl_ms, deadline_ns]`: a value, new or changed,
+//! * `[4, id]`: a value is gone,
+//! * `[5, id, field, value]`: an element of a value,
+//! * `[6, id, field]`: an element is gone.
 //!
-//! The first element of an array is its tag. Keys and owners are strings, or arrays of bytes where
-//! they are not UTF-8 text.
+//! The first element of an array is its tag. Keys, owners, fields and their values are strings, or
+//! arrays of bytes where they are not UTF-8 text.
 //!
 //! Guarantees: any SQLite tool can read a text; a text with an unknown tag or anything else that
 //! this file does not write is damage, not a panic. Not here: SQL.
@@ -19,14 +23,18 @@ use std::fmt;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::columns::{Bytes, LeaseColumns, Value, stated_columns, ttl_from, value};
+use super::columns::{Bytes, LeaseColumns, Value, ValueColumns, stated_columns, ttl_from, value};
 use crate::domain::{FencingToken, Timestamp, Ttl};
-use crate::journal::{JournalError, Renewal, StoredLease};
+use crate::journal::{JournalError, Record, Renewal, StoredLease, StoredValue};
 
 /// The tag of a new lease.
 pub(in crate::journal) const GRANTED: u8 = 1;
 /// The tag of a renewal.
 pub(in crate::journal) const RENEWED: u8 = 2;
+const VALUE_PUT: u8 = 3;
+const VALUE_GONE: u8 = 4;
+const ELEMENT_PUT: u8 = 5;
+const ELEMENT_GONE: u8 = 6;
 
 /// What a row says about a lease.
 #[derive(Debug)]
@@ -81,7 +89,7 @@ impl ChangesText {
             RENEWED,
             token.get(),
             deadline.to_stored(),
-            effective_ttl.map(Ttl::as_millis),
+            effective_ttl.map(Ttl::to_stored),
             renewals,
         ));
     }
@@ -90,6 +98,55 @@ impl ChangesText {
     pub(in crate::journal) fn ended(&mut self, token: i64) {
         self.separate();
         self.number(token);
+    }
+
+    /// Adds a change of a value. Any other record is left out.
+    pub(in crate::journal) fn value_change(&mut self, change: &Record) {
+        match change {
+            Record::ValuePut(stored) => self.value_put(stored),
+            Record::ValueGone(id) => {
+                self.begin(VALUE_GONE, *id);
+                self.0.push(b']');
+            }
+            Record::Element { id, field, value } => {
+                self.begin(if value.is_some() { ELEMENT_PUT } else { ELEMENT_GONE }, *id);
+                for bytes in std::iter::once(field).chain(value) {
+                    self.0.push(b',');
+                    self.text(bytes);
+                }
+                self.0.push(b']');
+            }
+            _ => {}
+        }
+    }
+
+    fn value_put(&mut self, StoredValue { id, token, name, kind, ttl, deadline }: &StoredValue) {
+        self.begin(VALUE_PUT, *id);
+        self.0.push(b',');
+        self.number(token.get());
+        self.0.push(b',');
+        self.number(name.database());
+        self.0.push(b',');
+        self.text(name.key());
+        self.0.push(b',');
+        self.text(kind.name().as_bytes());
+        for number in [ttl.map(Ttl::to_stored), deadline.to_stored()] {
+            self.0.push(b',');
+            match number {
+                Some(number) => self.number(number),
+                None => self.0.extend_from_slice(b"null"),
+            }
+        }
+        self.0.push(b']');
+    }
+
+    /// Begins an array about the value with this id.
+    fn begin(&mut self, tag: u8, id: FencingToken) {
+        self.separate();
+        self.0.push(b'[');
+        self.number(tag);
+        self.0.push(b',');
+        self.number(id.get());
     }
 
     fn separate(&mut self) {
@@ -159,6 +216,11 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 enum Entry {
+    Lease(LeaseEntry),
+    Value(Record),
+}
+
+enum LeaseEntry {
     Ended(i64),
     Renewed { token: i64, deadline_ns: Option<i64>, lasts_ms: Option<i64>, renewals: u32 },
     Granted(Box<LeaseColumns>),
@@ -173,19 +235,23 @@ impl<'de> Deserialize<'de> for Entry {
                 f.write_str("a token or a tagged array")
             }
             fn visit_u64<E: Error>(self, token: u64) -> Result<Entry, E> {
-                i64::try_from(token).map(Entry::Ended).map_err(E::custom)
+                let ended = |token| Entry::Lease(LeaseEntry::Ended(token));
+                i64::try_from(token).map(ended).map_err(E::custom)
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Entry, A::Error> {
-                match required(&mut items, "a tag")? {
-                    GRANTED => Ok(Entry::Granted(Box::new(granted_columns(&mut items)?))),
-                    RENEWED => Ok(Entry::Renewed {
+                let tag = required(&mut items, "a tag")?;
+                let lease = match tag {
+                    GRANTED => LeaseEntry::Granted(Box::new(granted_columns(&mut items)?)),
+                    RENEWED => LeaseEntry::Renewed {
                         token: required(&mut items, "token")?,
                         deadline_ns: required(&mut items, "deadline_ns")?,
                         lasts_ms: required(&mut items, "lasts_ms")?,
                         renewals: required(&mut items, "renewals")?,
-                    }),
-                    tag => Err(A::Error::custom(format!("an entry with the unknown tag {tag}"))),
-                }
+                    },
+                    VALUE_PUT..=ELEMENT_GONE => return value_change(tag, &mut items).map(Entry::Value),
+                    _ => return Err(A::Error::custom(format!("an entry with the unknown tag {tag}"))),
+                };
+                Ok(Entry::Lease(lease))
             }
         }
         deserializer.deserialize_any(TokenOrTagged)
@@ -234,11 +300,33 @@ fn granted_columns<'de, A: SeqAccess<'de>>(items: &mut A) -> Result<LeaseColumns
     })
 }
 
-impl Entry {
+fn value_change<'de, A: SeqAccess<'de>>(tag: u8, items: &mut A) -> Result<Record, A::Error> {
+    let id = FencingToken::new(required(items, "id")?).map_err(A::Error::custom)?;
+    let mut bytes = |name| required::<Bytes, A>(items, name).map(|bytes| bytes.0.into_boxed_slice());
+    Ok(match tag {
+        VALUE_GONE => Record::ValueGone(id),
+        ELEMENT_PUT => Record::Element { id, field: bytes("field")?, value: Some(bytes("value")?) },
+        ELEMENT_GONE => Record::Element { id, field: bytes("field")?, value: None },
+        _ => {
+            let columns = ValueColumns {
+                id: id.get(),
+                token: required(items, "token")?,
+                db: required(items, "db")?,
+                key: required(items, "key")?,
+                kind: required(items, "kind")?,
+                ttl_ms: required(items, "ttl_ms")?,
+                deadline_ns: required(items, "deadline_ns")?,
+            };
+            Record::ValuePut(Box::new(columns.into_stored().map_err(A::Error::custom)?))
+        }
+    })
+}
+
+impl LeaseEntry {
     fn into_change(self) -> Result<(i64, Change), JournalError> {
         Ok(match self {
-            Entry::Ended(token) => (token, Change::Ended),
-            Entry::Renewed { token, deadline_ns, lasts_ms, renewals } => {
+            LeaseEntry::Ended(token) => (token, Change::Ended),
+            LeaseEntry::Renewed { token, deadline_ns, lasts_ms, renewals } => {
                 let renewal = Renewal {
                     token: FencingToken::new(token).map_err(JournalError::corrupt)?,
                     deadline: Timestamp::from_stored(deadline_ns),
@@ -247,15 +335,34 @@ impl Entry {
                 };
                 (token, Change::Renewed(renewal))
             }
-            Entry::Granted(columns) => (columns.token, Change::Granted(Box::new(columns.into_stored()?))),
+            LeaseEntry::Granted(columns) => {
+                (columns.token, Change::Granted(Box::new(columns.into_stored()?)))
+            }
         })
     }
 }
 
-/// The changes in a text, with their tokens: one change for each lease, the sum of its entries.
-pub(in crate::journal) fn read(text: &str) -> Result<VecDeque<(i64, Change)>, JournalError> {
+/// What a row of the change log says.
+#[derive(Debug, Default)]
+pub(in crate::journal) struct RowContent {
+    /// One change for each lease, with its token: the sum of its entries.
+    pub(in crate::journal) leases: VecDeque<(i64, Change)>,
+    /// All changes of values, in their order.
+    pub(in crate::journal) values: VecDeque<Record>,
+}
+
+/// Reads a row.
+pub(in crate::journal) fn read(text: &str) -> Result<RowContent, JournalError> {
     let entries: Vec<Entry> = serde_json::from_str(text).map_err(JournalError::corrupt)?;
-    merge(entries.into_iter().map(Entry::into_change))
+    let mut values = VecDeque::new();
+    let mut leases = Vec::with_capacity(entries.len());
+    for entry in entries {
+        match entry {
+            Entry::Value(change) => values.push_back(change),
+            Entry::Lease(entry) => leases.push(entry.into_change()),
+        }
+    }
+    Ok(RowContent { leases: merge(leases.into_iter())?, values })
 }
 
 /// Makes one change for each lease of the changes of one commit.

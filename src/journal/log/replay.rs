@@ -1,18 +1,26 @@
-//! Replay: the table of leases with the change log applied.
+//! Replay: the tables with the change log applied.
 //!
 //! Guarantees: a state that no server could have written is refused. Not here: SQL.
 
 use std::collections::BTreeMap;
 
-use super::compaction::{ChangeLog, ROW_MAX};
-use super::entry::Change;
-use crate::journal::{JournalError, Renewal, StoredLease};
+use rustc_hash::FxHashSet;
 
-/// A replay in progress. It takes all rows first, in their order, and then the table in the order
-/// of tokens.
+use super::compaction::{ChangeLog, Position, ROW_MAX};
+use super::entry::{Change, RowContent};
+use crate::domain::FencingToken;
+use crate::journal::{JournalError, Record, Renewal, StoredLease};
+
+/// A replay in progress. It takes all rows first, in their order, and then each table in the order
+/// of tokens or ids.
 #[derive(Debug, Default)]
 pub(in crate::journal) struct Replay {
     by_token: BTreeMap<i64, Pending>,
+    /// The changes of values that have not moved, in their order; of a value that is gone, only
+    /// that.
+    by_id: BTreeMap<i64, Vec<Record>>,
+    /// Up to where changes of values have moved.
+    position: Position,
     log: ChangeLog,
     last_row: Option<i64>,
 }
@@ -27,12 +35,18 @@ struct Pending {
 }
 
 impl Replay {
+    /// A replay on top of tables that have values with these ids, and the changes of values up to
+    /// `position`.
+    pub(in crate::journal) fn beside(values: FxHashSet<i64>, position: Position) -> Replay {
+        Replay { position, log: ChangeLog::beside(values, position), ..Replay::default() }
+    }
+
     /// Takes a row of the log.
     pub(in crate::journal) fn row(
         &mut self,
         number: i64,
         bytes: usize,
-        changed: impl IntoIterator<Item = (i64, Change)>,
+        content: RowContent,
     ) -> Result<(), JournalError> {
         let follows = self.last_row.is_none_or(|last| number == last + 1);
         if !(1..ROW_MAX).contains(&number) || !follows {
@@ -42,9 +56,18 @@ impl Replay {
             )));
         }
         self.last_row = Some(number);
-        let mut changes = 0;
+        self.log.recover_row(number, content.leases.len() + content.values.len(), bytes);
+        self.take_leases(number, content.leases)?;
+        let Some(moved) = self.position.moved_of(number) else { return Ok(()) };
+        content.values.into_iter().skip(moved).try_for_each(|change| self.take_value_change(number, change))
+    }
+
+    fn take_leases(
+        &mut self,
+        number: i64,
+        changed: impl IntoIterator<Item = (i64, Change)>,
+    ) -> Result<(), JournalError> {
         for (token, next) in changed {
-            changes += 1;
             let before = self.by_token.remove(&token);
             if let (Some(Pending { change: Change::Ended, .. }), _) | (Some(_), Change::Granted(_)) =
                 (&before, &next)
@@ -67,8 +90,30 @@ impl Replay {
             };
             self.by_token.insert(token, pending);
         }
-        self.log.recover_row(number, changes, bytes);
         Ok(())
+    }
+
+    fn take_value_change(&mut self, row: i64, change: Record) -> Result<(), JournalError> {
+        let Some(id) = change.value_id().map(FencingToken::get) else { return Ok(()) };
+        let is_gone = matches!(change, Record::ValueGone(_));
+        let changes = self.by_id.entry(id).or_default();
+        if matches!(changes.last(), Some(Record::ValueGone(_))) {
+            let what = format!("row {row} of changes goes on with value {id}, which is gone");
+            return Err(JournalError::corrupt(what));
+        }
+        if is_gone {
+            changes.clear();
+        }
+        changes.push(change);
+        self.log.value_changed(id, is_gone, row);
+        Ok(())
+    }
+
+    /// Returns the first value below `before` that the log has changes of, and these changes, in
+    /// their order. Each value is returned once.
+    pub(in crate::journal) fn next_value(&mut self, before: i64) -> Option<(i64, Vec<Record>)> {
+        let first = self.by_id.first_entry().filter(|first| *first.key() < before)?;
+        Some(first.remove_entry())
     }
 
     /// Takes a lease of the table, after all rows. Returns its state after the rows; `None`: it is
@@ -130,8 +175,14 @@ impl Replay {
         Ok(())
     }
 
-    /// The index of the rows that are still needed, after the whole table.
-    pub(in crate::journal) fn into_log(self) -> ChangeLog {
-        self.log
+    /// The index of the rows that are still needed, after all tables.
+    pub(in crate::journal) fn into_log(self) -> Result<ChangeLog, JournalError> {
+        let last_row = self.last_row.unwrap_or(0);
+        if self.position.row > last_row {
+            let what =
+                format!("changes moved up to row {}, and the last row is {last_row}", self.position.row);
+            return Err(JournalError::corrupt(what));
+        }
+        Ok(self.log)
     }
 }

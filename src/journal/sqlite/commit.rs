@@ -1,16 +1,16 @@
 //! Writing a batch: one row of the change log, the other records, and a share of compaction.
 //!
-//! Guarantees: a batch is written as a whole or not at all; a batch of changes to leases alone is
-//! one statement. Not here: when batches are committed.
+//! Guarantees: a batch is written as a whole or not at all; a batch of changes to leases and values
+//! alone is one statement. Not here: when batches are committed.
 
 use rusqlite::Connection;
 
 use super::SqliteBackend;
 use super::fault::fault;
-use super::rows;
 use super::transaction::Writing;
-use crate::journal::log::compaction::{ChangeLog, Compaction};
-use crate::journal::log::entry::{self, ChangesText};
+use super::{rows, values};
+use crate::journal::log::compaction::{Budget, ChangeLog, Compaction, Tables};
+use crate::journal::log::entry::{self, Change, ChangesText, RowContent};
 use crate::journal::{Backend, JournalError, Record};
 
 /// Changes in the log above which commits compact it. A smaller limit costs a burst of new locks a
@@ -18,10 +18,13 @@ use crate::journal::{Backend, JournalError, Record};
 pub(super) const LOG_CHANGES_MAX: usize = (1 << 18) / 8 * 7;
 /// The same in bytes.
 pub(super) const LOG_BYTES_MAX: usize = 64 << 20;
-/// The fewest leases that a commit moves, if it moves any.
-pub(super) const SWEEP_MIN: usize = 16;
-/// Leases moved in one step of idle compaction.
-pub(super) const CHANGES_PER_STEP: usize = 2_048;
+/// What a commit moves beyond its share, if it moves anything.
+pub(super) const SWEEP_MIN: Budget = Budget { changes: 16, bytes: 256 << 10 };
+/// What one step of idle compaction moves.
+pub(super) const STEP: Budget = Budget { changes: 2_048, bytes: 4 << 20 };
+
+/// What fails when a step of compaction does.
+const COMPACT: &str = "compact the change log";
 
 /// What a commit writes.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ impl SqliteBackend {
     fn stage(&mut self, batch: &[Record]) -> Result<Staged, JournalError> {
         let mut text = ChangesText::with_capacity(self.text_bytes);
         let row = self.log.add(batch, &mut text);
-        let has_others = batch.iter().any(|record| !record.is_of_a_lease());
+        let has_others = batch.iter().any(|record| !record.is_of_a_lease() && record.value_id().is_none());
         let reserved = batch.iter().filter_map(|record| match record {
             Record::TokensReserved(upto) => Some(*upto),
             _ => None,
@@ -74,12 +77,16 @@ impl SqliteBackend {
         let failed = |error| fault("commit", &error);
         let Staged { row, text, has_others } = staged;
         let is_full = self.log.changes() > self.log_changes_max || self.log.bytes() > LOG_BYTES_MAX;
-        // Fast enough to finish before as many changes have arrived again, and not faster: a lease
-        // that changes meanwhile need not be moved.
-        let share = |leases| batch.len() * leases / self.log_changes_max + SWEEP_MIN;
+        // Fast enough to finish before as much has arrived again, and not faster: a lease that
+        // changes meanwhile need not be moved.
+        let share = |changes| Budget {
+            changes: batch.len() * changes / self.log_changes_max + SWEEP_MIN.changes,
+            bytes: 2 * text.len() + SWEEP_MIN.bytes,
+        };
         let to_move = self.log.sweeping().or(is_full.then_some(0)).map(share);
         let removal = to_move.is_none().then(|| self.log.plan_removal());
-        let is_one_statement = !has_others && removal.as_ref().is_some_and(|plan| plan.last_row().is_none());
+        let is_one_statement =
+            !has_others && self.leftovers.is_empty() && removal.as_ref().is_some_and(Compaction::is_empty);
         let writing = if is_one_statement { None } else { Some(Writing::begin(&self.db)?) };
         for record in batch {
             match record {
@@ -88,7 +95,11 @@ impl SqliteBackend {
                 Record::Session(session) => rows::put_session(&self.db, session),
                 Record::SessionEnded(id) => rows::remove_session(&self.db, *id),
                 Record::TokensReserved(upto) => rows::reserve_tokens(&self.db, *upto),
+                Record::ScriptPut { sha, body } => values::put_script(&self.db, sha, body),
+                Record::ScriptGone { sha } => values::remove_script(&self.db, sha),
+                // In the row of the change log.
                 Record::Granted(_) | Record::Renewed(_) | Record::Ended(_) => Ok(()),
+                Record::ValuePut(_) | Record::ValueGone(_) | Record::Element { .. } => Ok(()),
             }
             .map_err(failed)?;
         }
@@ -97,11 +108,29 @@ impl SqliteBackend {
             Some(plan) => plan,
             None => plan_compaction(&mut self.log, &self.db, to_move.unwrap_or(SWEEP_MIN))?,
         };
-        moved.last_row().map_or(Ok(()), |row| rows::remove_changes(&self.db, row)).map_err(failed)?;
+        finish_step(&self.db, &moved)?;
+        let budget = Budget { changes: batch.len() + SWEEP_MIN.changes, ..SWEEP_MIN };
+        let is_clean = self.remove_leftovers(budget)?;
         writing.map_or(Ok(()), Writing::commit)?;
+        self.step_is_durable(moved, is_clean);
+        Ok(())
+    }
+
+    /// Removes elements of the first value with leftovers. Returns whether it has none any more.
+    pub(super) fn remove_leftovers(&self, budget: Budget) -> Result<bool, JournalError> {
+        let removed = |id: &i64| values::remove_leftovers(&self.db, *id, budget);
+        self.leftovers.front().map_or(Ok(false), removed).map_err(|error| fault(COMPACT, &error))
+    }
+
+    /// Applies a step of compaction that has become durable. `is_clean`: the first value with
+    /// leftovers has none any more.
+    pub(super) fn step_is_durable(&mut self, moved: Compaction, is_clean: bool) {
+        if is_clean {
+            self.leftovers.pop_front();
+        }
+        self.leftovers.extend(moved.removed_values());
         self.log.compacted(moved);
         self.checkpoints.after_commit(&self.db);
-        Ok(())
     }
 
     pub(super) fn verify_if_due(&mut self) -> Result<(), JournalError> {
@@ -109,17 +138,45 @@ impl SqliteBackend {
     }
 }
 
-/// Moves the states of up to `max` leases into `held`.
+/// Moves as much as `budget` allows out of the log.
 pub(super) fn plan_compaction(
     log: &mut ChangeLog,
     db: &Connection,
-    max: usize,
+    budget: Budget,
 ) -> Result<Compaction, JournalError> {
-    let failed = |error| fault("compact the change log", &error);
-    let mut held = rows::Held::of(db).map_err(failed)?;
-    log.plan_compaction(
-        max,
-        |row| entry::read(&rows::changes_of(db, row).map_err(failed)?),
-        |token, change| held.write(token, change).map_err(failed),
-    )
+    let failed = |error| fault(COMPACT, &error);
+    let mut tables = LiveTables {
+        db,
+        held: rows::Held::of(db).map_err(failed)?,
+        values: values::ValueTables::of(db).map_err(failed)?,
+    };
+    log.plan_compaction(budget, &mut tables)
+}
+
+/// Writes what a step of compaction has planned beside what it moves.
+pub(super) fn finish_step(db: &Connection, plan: &Compaction) -> Result<(), JournalError> {
+    let failed = |error| fault(COMPACT, &error);
+    plan.last_row().map_or(Ok(()), |row| rows::remove_changes(db, row)).map_err(failed)?;
+    plan.new_position().map_or(Ok(()), |position| rows::put_position(db, position)).map_err(failed)
+}
+
+/// The tables that compaction moves changes into.
+struct LiveTables<'db> {
+    db: &'db Connection,
+    held: rows::Held<'db>,
+    values: values::ValueTables<'db>,
+}
+
+impl Tables for LiveTables<'_> {
+    fn read(&mut self, row: i64) -> Result<RowContent, JournalError> {
+        entry::read(&rows::changes_of(self.db, row).map_err(|error| fault(COMPACT, &error))?)
+    }
+
+    fn write_lease(&mut self, token: i64, change: &Change) -> Result<(), JournalError> {
+        self.held.write(token, change).map_err(|error| fault(COMPACT, &error))
+    }
+
+    fn write_value(&mut self, change: &Record, place: &mut i64) -> Result<(), JournalError> {
+        self.values.write(change, place).map_err(|error| fault(COMPACT, &error))
+    }
 }

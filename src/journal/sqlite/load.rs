@@ -1,4 +1,4 @@
-//! Reading the whole state: the table `held`, and the change log on top of it.
+//! Reading the whole state: the tables, and the change log on top of them.
 //!
 //! Guarantees: nothing is written, so a full disk does not prevent it. Only after a reboot all
 //! deadlines are moved first, in one transaction. The [`ChangeLog`] that is returned knows what is
@@ -7,25 +7,37 @@
 use rusqlite::{Connection, Row};
 
 use super::fault::fault;
-use super::rows;
+use super::{rows, values};
 use crate::domain::Timestamp;
 use crate::journal::log::columns::ttl_from;
-use crate::journal::log::compaction::ChangeLog;
+use crate::journal::log::compaction::{ChangeLog, Position};
 use crate::journal::log::entry;
 use crate::journal::log::replay::Replay;
 use crate::journal::{JournalError, Loaded, Record, StoredLease};
 use crate::lock::Delay;
 
-/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; a lease
-/// without a deadline gets none.
-const RESTART_DEADLINES: [&str; 3] = [
-    "UPDATE held SET granted_ns = ?1, deadline_ns = CASE
-        WHEN lasts_ms IS NULL AND extra ->> 'max_hold_ms' IS NULL THEN NULL
-        ELSE ?1 + 1000000 * min(coalesce(lasts_ms, extra ->> 'max_hold_ms'),
-            coalesce(extra ->> 'max_hold_ms', lasts_ms)) END",
-    "UPDATE delays SET until_ns = ?1 + 1000000 * length_ms",
-    "UPDATE sessions SET deadline_ns = ?1 + 1000000 * ttl_ms",
-];
+/// Moves every deadline to the end of the TTL by which it was last set, counted from ?1; what has
+/// no deadline gets none.
+fn restart_deadlines() -> [String; 4] {
+    // The latest deadline that fits, if the TTL is longer. NULL without a TTL.
+    let after = |ttl| format!("?1 + min(1000000 * min({ttl}, 9223372036854), 9223372036854775807 - ?1)");
+    let lease =
+        "min(coalesce(lasts_ms, extra ->> 'max_hold_ms'), coalesce(extra ->> 'max_hold_ms', lasts_ms))";
+    [
+        format!("UPDATE held SET granted_ns = ?1, deadline_ns = {}", after(lease)),
+        format!("UPDATE delays SET until_ns = {}", after("length_ms")),
+        format!("UPDATE sessions SET deadline_ns = {}", after("ttl_ms")),
+        format!("UPDATE keyed_values SET deadline_ns = {}", after("ttl_ms")),
+    ]
+}
+
+/// What [`load`] finds besides the records that it passes on.
+pub(super) struct Found {
+    pub(super) loaded: Loaded,
+    pub(super) log: ChangeLog,
+    /// The ids of values that are gone and have elements left over.
+    pub(super) leftovers: Vec<i64>,
+}
 
 /// Passes the whole state to `each`. See [`crate::journal::Backend::load`].
 pub(super) fn load(
@@ -33,7 +45,7 @@ pub(super) fn load(
     boot: Option<&str>,
     now: Timestamp,
     each: &mut dyn FnMut(Record),
-) -> Result<(Loaded, ChangeLog), JournalError> {
+) -> Result<Found, JournalError> {
     let check = |error| fault("read the database", &error);
     let reading = db.transaction().map_err(check)?;
     let (tokens_reserved, stored_boot, secret): (i64, Option<String>, [u8; 32]) = reading
@@ -42,28 +54,55 @@ pub(super) fn load(
         })
         .map_err(check)?;
     let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
-    let mut replay = Replay::default();
-    read_changes(&reading, |number, text| replay.row(number, text.len(), entry::read(text)?))?;
+    let mut replay = read_log(&reading)?;
     if rebooted {
         move_all(&reading, replay, now, boot)?;
-        replay = Replay::default();
+        replay = read_log(&reading)?;
     }
     read_sessions_and_delays(&reading, each)?;
     read_held(&reading, &mut replay, &mut |stored| {
         each(Record::Granted(stored));
         Ok(())
     })?;
+    values::read_scripts(&reading, each)?;
+    values::read_values(&reading, &mut replay, each)?;
+    let log = replay.into_log()?;
+    let leftovers = find_leftovers(&reading, &log)?;
     reading.commit().map_err(check)?;
-    Ok((Loaded { tokens_reserved, rebooted, secret }, replay.into_log()))
+    Ok(Found { loaded: Loaded { tokens_reserved, rebooted, secret }, log, leftovers })
 }
 
-/// Passes every row of the change log to `each`, in their order.
+/// The ids of values that are gone and have elements left over.
+fn find_leftovers(db: &Connection, log: &ChangeLog) -> Result<Vec<i64>, JournalError> {
+    let leftovers = values::leftover_ids(db).map_err(|error| fault("read the database", &error))?;
+    match leftovers.iter().find(|id| log.has_value(**id)) {
+        Some(id) => {
+            Err(JournalError::corrupt(format!("elements of the value {id} are older than the value")))
+        }
+        None => Ok(leftovers),
+    }
+}
+
+/// Reads the change log.
+fn read_log(db: &Connection) -> Result<Replay, JournalError> {
+    let check = |error| fault("read the database", &error);
+    let position = rows::position(db)?;
+    let mut replay = Replay::beside(values::stored_ids(db).map_err(check)?, position);
+    read_changes(db, LOG, |number, text| replay.row(number, text.len(), entry::read(text)?))?;
+    Ok(replay)
+}
+
+/// The rows of the change log in their order.
+const LOG: &str = "SELECT row, entries FROM changes ORDER BY row";
+
+/// Passes every row of the change log that `select` finds to `each`.
 pub(super) fn read_changes(
     db: &Connection,
+    select: &str,
     mut each: impl FnMut(i64, &str) -> Result<(), JournalError>,
 ) -> Result<(), JournalError> {
     let check = |error| fault("read the database", &error);
-    let mut rows = db.prepare("SELECT row, leases FROM changes ORDER BY row").map_err(check)?;
+    let mut rows = db.prepare(select).map_err(check)?;
     let mut rows = rows.query([]).map_err(check)?;
     while let Some(row) = rows.next().map_err(check)? {
         each(rows::column(row, 0)?, &rows::column::<String>(row, 1)?)?;
@@ -81,13 +120,23 @@ fn move_all(
     let check = |error| fault("move the database's deadlines", &error);
     // Refuses what it refuses without a reboot, too.
     read_held(db, &mut replay, &mut |_| Ok(()))?;
+    values::read_values(db, &mut replay, &mut |_| {})?;
+    find_leftovers(db, &replay.into_log()?)?;
+    let position = rows::position(db)?;
+    let mut place = position.place;
     let mut held = rows::Held::of(db).map_err(check)?;
-    read_changes(db, |_, text| {
-        entry::read(text)?.iter().try_for_each(|(token, change)| held.write(*token, change)).map_err(check)
+    let mut values = values::ValueTables::of(db).map_err(check)?;
+    read_changes(db, LOG, |number, text| {
+        let content = entry::read(text)?;
+        content.leases.iter().try_for_each(|(token, change)| held.write(*token, change)).map_err(check)?;
+        let moved = position.moved_of(number).unwrap_or(content.values.len());
+        let mut changes = content.values.iter().skip(moved);
+        changes.try_for_each(|change| values.write(change, &mut place)).map_err(check)
     })?;
     db.execute("DELETE FROM changes", []).map_err(check)?;
-    for statement in RESTART_DEADLINES {
-        db.execute(statement, [now.to_stored()]).map_err(check)?;
+    rows::put_position(db, Position { place, ..Position::default() }).map_err(check)?;
+    for statement in restart_deadlines() {
+        db.execute(&statement, [now.to_stored()]).map_err(check)?;
     }
     db.execute("UPDATE octostore SET boot_id = ?1", [boot]).map_err(check)?;
     Ok(())

@@ -1,8 +1,9 @@
 //! The default backend: one SQLite file, readable with any SQLite tool while the server runs.
 //!
-//! The changes of one commit to leases are one row of the table `changes`, the change log, so a
-//! commit writes few pages, whatever it contains. Compaction later moves the last state of each
-//! lease into the table `held`. The view `leases` shows both together.
+//! The changes of one commit to leases and values are one row of the table `changes`, the change
+//! log, so a commit writes few pages, whatever it contains. Compaction later moves the last state
+//! of each lease into the table `held`, and the changes of values into the tables `keyed_values`
+//! and `elements`. The view `leases` shows all leases.
 //!
 //! Guarantees: `commit` returns after the write-ahead log is synced. This folder alone names
 //! rusqlite. Not here: an index on names (the table in memory has it).
@@ -18,17 +19,20 @@ mod open;
 mod rows;
 mod schema;
 mod transaction;
+mod values;
 mod wal_check;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use self::checkpoint::Checkpoints;
-use self::commit::{CHANGES_PER_STEP, LOG_CHANGES_MAX, Staged, plan_compaction};
+use self::commit::{LOG_CHANGES_MAX, STEP, Staged, finish_step, plan_compaction};
 use self::fault::fault;
 use self::file_identity::FileIdentity;
+use self::load::Found;
 use self::lock_file::LockFile;
 use self::open::{BUSY_TIMEOUT, open_locked, real};
 use self::transaction::Writing;
@@ -55,6 +59,8 @@ pub struct SqliteBackend {
     /// The batch of a commit that has found the database locked.
     staged: Option<Staged>,
     log: ChangeLog,
+    /// Values that are gone and have elements in the table.
+    leftovers: VecDeque<i64>,
     log_changes_max: usize,
     /// The capacity for the text of the next commit, estimated from the last one.
     text_bytes: usize,
@@ -68,6 +74,10 @@ impl SqliteBackend {
     /// use by another server.
     pub fn open(path: &Path) -> Result<SqliteBackend, JournalError> {
         SqliteBackend::open_with(path, DamagedLog::Refuse)
+    }
+
+    fn has_maintenance(&self) -> bool {
+        !self.log.is_empty() || !self.leftovers.is_empty()
     }
 
     /// Like [`SqliteBackend::open`], with a choice for a damaged write-ahead log.
@@ -88,6 +98,7 @@ impl SqliteBackend {
             files,
             staged: None,
             log: ChangeLog::default(),
+            leftovers: VecDeque::new(),
             text_bytes: 0,
             log_changes_max: LOG_CHANGES_MAX,
             checkpoints,
@@ -109,8 +120,8 @@ impl Backend for SqliteBackend {
     ) -> Result<Loaded, JournalError> {
         self.verify()?;
         self.staged = None;
-        let (mut loaded, log) = load::load(&mut self.db, boot, now, each)?;
-        self.log = log;
+        let Found { mut loaded, log, leftovers } = load::load(&mut self.db, boot, now, each)?;
+        (self.log, self.leftovers) = (log, leftovers.into());
         loaded.tokens_reserved = loaded.tokens_reserved.max(self.lock_file.tokens_reserved());
         Ok(loaded)
     }
@@ -141,19 +152,19 @@ impl Backend for SqliteBackend {
     fn maintain(&mut self) -> Result<bool, JournalError> {
         let failed = |error| fault("compact the change log", &error);
         self.verify_if_due()?;
-        if !self.log.is_empty() {
+        if self.has_maintenance() {
             let moving = Writing::begin(&self.db)?;
-            let moved = plan_compaction(&mut self.log, &self.db, CHANGES_PER_STEP)?;
-            moved.last_row().map_or(Ok(()), |row| rows::remove_changes(&self.db, row)).map_err(failed)?;
+            let moved = plan_compaction(&mut self.log, &self.db, STEP)?;
+            finish_step(&self.db, &moved)?;
+            let is_clean = self.remove_leftovers(STEP)?;
             moving.commit()?;
-            self.log.compacted(moved);
-            self.checkpoints.after_commit(&self.db);
-            if self.log.is_empty() {
+            self.step_is_durable(moved, is_clean);
+            if !self.has_maintenance() {
                 // Give the memory of a burst back to the system.
                 self.db.execute_batch("PRAGMA shrink_memory").map_err(failed)?;
             }
         }
-        Ok(!self.log.is_empty())
+        Ok(self.has_maintenance())
     }
 }
 

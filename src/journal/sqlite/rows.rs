@@ -11,6 +11,7 @@ use crate::domain::{LockName, SessionId, Timestamp, Ttl};
 use crate::journal::log::columns::{
     Bytes, COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
 };
+use crate::journal::log::compaction::{Position, ROW_MAX};
 use crate::journal::log::entry::Change;
 use crate::journal::{JournalError, Renewal, SessionRecord, StoredLease};
 use crate::lock::Delay;
@@ -43,7 +44,7 @@ impl Held<'_> {
                 self.renew.execute(params![
                     token,
                     deadline.to_stored(),
-                    effective_ttl.map(Ttl::as_millis),
+                    effective_ttl.map(Ttl::to_stored),
                     renewals
                 ])?;
             }
@@ -113,12 +114,37 @@ pub(super) fn put_changes(db: &Connection, row: i64, text: &[u8]) -> rusqlite::R
 
 /// The text of a row of the change log.
 pub(super) fn changes_of(db: &Connection, row: i64) -> rusqlite::Result<String> {
-    db.prepare_cached("SELECT leases FROM changes WHERE row = ?1")?.query_row([row], |row| row.get(0))
+    db.prepare_cached("SELECT entries FROM changes WHERE row = ?1")?.query_row([row], |row| row.get(0))
 }
 
 /// Removes the rows of the change log up to `row`.
 pub(super) fn remove_changes(db: &Connection, row: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM changes WHERE row <= ?1")?.execute([row])?;
+    Ok(())
+}
+
+/// Places of elements are below this. None is used twice, and no server inserts as many elements.
+const PLACE_MAX: i64 = 1 << 62;
+
+/// How far changes of values have moved.
+pub(super) fn position(db: &Connection) -> Result<Position, JournalError> {
+    const FIND: &str = "SELECT moved_row, moved_changes, last_place FROM octostore";
+    let position = |row: &Row<'_>| {
+        let changes = column::<u32>(row, 1)? as usize;
+        Ok(Position { row: column(row, 0)?, changes, place: column(row, 2)? })
+    };
+    let found = db.query_row(FIND, [], |row| Ok(position(row)));
+    let position: Position = found.map_err(|error| fault("read the database", &error))??;
+    if !(0..ROW_MAX).contains(&position.row) || !(0..PLACE_MAX).contains(&position.place) {
+        return Err(JournalError::corrupt(format!("changes moved up to {position:?}")));
+    }
+    Ok(position)
+}
+
+/// Writes how far changes of values have moved.
+pub(super) fn put_position(db: &Connection, position: Position) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE octostore SET moved_row = ?1, moved_changes = ?2, last_place = ?3")?
+        .execute(params![position.row, position.changes as i64, position.place])?;
     Ok(())
 }
 
@@ -136,7 +162,7 @@ pub(super) fn put_delay(db: &Connection, name: &LockName, delay: Option<Delay>) 
                 name.database(),
                 name.key(),
                 delay.until.to_stored(),
-                delay.length.as_millis()
+                delay.length.to_stored()
             ])?
         }
         None => db
@@ -152,7 +178,7 @@ pub(super) fn put_session(db: &Connection, session: &SessionRecord) -> rusqlite:
         session_text(session.id),
         session.name,
         session.account.as_deref(),
-        session.ttl.map(Ttl::as_millis),
+        session.ttl.map(Ttl::to_stored),
         session.deadline.to_stored(),
     ])?;
     Ok(())

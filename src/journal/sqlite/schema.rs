@@ -5,6 +5,7 @@
 //! Not here: what the rows say.
 
 mod version_1;
+mod version_2;
 
 use std::fmt::Write;
 
@@ -17,7 +18,7 @@ use crate::journal::log::columns::{COLUMNS, Column, ExtraColumns};
 use crate::journal::log::entry::{GRANTED, RENEWED};
 
 /// Stored as `user_version`. Version 1 left that at 0 and had its number in the table `octostore`.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 /// Marks the file as ours ("octo"), for `file` and for refusing what is not.
 const APPLICATION_ID: i64 = 0x6f63_746f;
 
@@ -29,11 +30,14 @@ CREATE TABLE octostore (
     schema_version INTEGER NOT NULL,
     tokens_reserved INTEGER NOT NULL,
     boot_id TEXT,
-    secret BLOB NOT NULL
+    secret BLOB NOT NULL,
+    moved_row INTEGER NOT NULL DEFAULT 0, -- these three: see log::compaction::Position
+    moved_changes INTEGER NOT NULL DEFAULT 0,
+    last_place INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE changes (
     row INTEGER PRIMARY KEY,
-    leases TEXT NOT NULL
+    entries TEXT NOT NULL
 ) STRICT;
 CREATE TABLE delays (
     db INTEGER NOT NULL,
@@ -49,6 +53,27 @@ CREATE TABLE sessions (
     ttl_ms INTEGER,
     deadline_ns INTEGER
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE keyed_values (
+    id INTEGER PRIMARY KEY,
+    token INTEGER NOT NULL,
+    db INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    ttl_ms INTEGER,
+    deadline_ns INTEGER
+) STRICT;
+CREATE TABLE elements (
+    id INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    field BLOB NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (id, field)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE scripts (
+    number INTEGER PRIMARY KEY,
+    sha1 TEXT NOT NULL UNIQUE,
+    body BLOB NOT NULL
+) STRICT;
 ";
 
 /// Joins what `each` makes of the lease's columns.
@@ -98,7 +123,7 @@ CREATE VIEW leases AS
             iif(c.type = 'array', json_array_length(c.value), 0) AS length,
             iif(c.type = 'array', json_extract(c.value, '$[0]'), 0) AS tag,
             iif(c.type = 'array', json_extract(c.value, '$[1]'), c.value) AS token
-        FROM changes, json_each(changes.leases) c),
+        FROM changes, json_each(changes.entries) c),
     renewed AS (
         SELECT token, json_extract(value, '$[2]') AS deadline_ns, json_extract(value, '$[3]') AS lasts_ms,
             json_extract(value, '$[4]') AS renewals, max(place)
@@ -185,6 +210,7 @@ pub(super) fn prepare(db: &mut Connection) -> Result<(), JournalError> {
         tracing::info!("migrating the database from schema version {version} to {}", version + 1);
         match version {
             1 => in_transaction(db, "migrate the database", version_1::migrate)?,
+            2 => in_transaction(db, "migrate the database", version_2::migrate)?,
             found => return Err(JournalError::corrupt(format!("schema version {found}"))),
         }
     }
@@ -225,7 +251,7 @@ fn create(db: &Transaction<'_>) -> Result<(), JournalError> {
     }
     db.pragma_update(None, "application_id", APPLICATION_ID).map_err(check)?;
     db.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(check)?;
-    db.execute("INSERT INTO octostore VALUES (1, ?1, 0, NULL, randomblob(32))", [SCHEMA_VERSION])
+    db.execute("INSERT INTO octostore VALUES (1, ?1, 0, NULL, randomblob(32), 0, 0, 0)", [SCHEMA_VERSION])
         .map(drop)
         .map_err(check)
 }

@@ -1,6 +1,7 @@
-//! Requests as the routes of the HTTP state see them: any path, query, headers and body.
+//! Any path, query, headers and body as a request to the HTTP routes.
 //!
-//! Nothing panics; every answer has its request id, and a status that the contract has; none is an internal error.
+//! Checks: nothing panics; every response has its request id and a status of the contract; none is
+//! an internal error.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use axum::http::{HeaderValue, Method, Request, Uri};
 use octostore::auth::UsersConfig;
 use octostore::clock::Clock;
 use octostore::command;
+use octostore::domain::Limits;
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
 use octostore::http::{HttpConfig, HttpState, parts};
@@ -24,6 +26,8 @@ fn state() -> Arc<HttpState> {
         locks_max: 16,
         sessions_max: 4,
         waiters_per_lock_max: 4,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,
@@ -38,10 +42,12 @@ fn state() -> Arc<HttpState> {
         connections_max: 4,
         output_stall: Duration::from_secs(1),
     };
-    HttpState::new(&engine, config, &Arc::new(ServerMetrics::of(command::names())), None)
+    let metrics = Arc::new(ServerMetrics::of(command::names()));
+    HttpState::new(&engine, config, Limits::default(), &metrics, None)
 }
 
-/// Lines of a method, a path, headers as `Name: value`, and the body after an empty line; requests are separated by a NUL.
+/// Lines of a method, a path, headers as `Name: value`, and the body after an empty line; requests
+/// are separated by a NUL.
 fn request(text: &[u8]) -> Option<Request<Body>> {
     let end = text.windows(2).position(|pair| pair == b"\n\n").unwrap_or(text.len());
     let mut lines = text[..end].split(|byte| *byte == b'\n');

@@ -1,6 +1,6 @@
 //! Any bytes as a database file, and as the write-ahead log beside it.
 //!
-//! The server starts on it or says why not; if it starts, it grants locks and finds them again.
+//! Checks: the server starts or reports why not; if it starts, it grants locks and recovers them.
 
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, Ttl};
@@ -15,6 +15,8 @@ fn config() -> EngineConfig {
         locks_max: 1_000_000,
         sessions_max: 1000,
         waiters_per_lock_max: 1000,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 1000,
         token_floor: 0,
         boot: Some("boot".into()),
@@ -31,7 +33,7 @@ pub(crate) fn run(input: &[u8]) {
         Some(cut) => (&input[..cut], Some(&input[cut + THEN_THE_LOG.len()..])),
         None => (input, None),
     };
-    // Memory as storage, where there is some: what is tested is not the disk.
+    // A file system in memory, if there is one: the disk is not under test.
     let memory = std::path::Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     let dir = dir.expect("a directory");

@@ -1,7 +1,9 @@
-//! Bytes as a Redis client may send them: the scanner, every command on a real lock manager, and the encoder.
+//! Any bytes from a Redis client: the scanner, every command on a real lock manager, and the
+//! encoder.
 //!
-//! Nothing panics or breaks an invariant of a lock; however the bytes are cut into reads, the same requests are found; every
-//! reply is one whole reply to the decoder of another project; and a client that goes leaves nothing waiting.
+//! Checks: nothing panics or breaks an invariant of a lock; the requests do not depend on how the
+//! bytes are cut into reads; the decoder of another project reads every reply as one reply; and a
+//! client that disconnects leaves nothing waiting.
 
 use std::sync::Arc;
 
@@ -9,9 +11,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use octostore::auth::CurrentPassword;
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, Clients, Execution, Limits, PubSub, ServerInfo, ServerState,
+    self, AfterReply, Client, ClientLimits, Clients, Execution, PubSub, ScriptEngine, ScriptLimits,
+    ServerInfo, ServerState,
 };
-use octostore::domain::Timestamp;
+use octostore::domain::{Limits, Timestamp};
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
 use octostore::journal::{Durability, MemoryBackend};
@@ -26,6 +29,8 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         locks_max,
         sessions_max: 4,
         waiters_per_lock_max: 4,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 4,
         token_floor: 0,
         boot: None,
@@ -34,9 +39,11 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
     let backend = Box::new(MemoryBackend::default());
     Arc::new(ServerState {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
-        limits: Limits { multi_bytes_max, subscriptions_max: 8, ..Limits::default() },
+        limits: Limits::default(),
+        client_limits: ClientLimits { multi_bytes_max, subscriptions_max: 8, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
+        scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
         settings: vec![("port", "0".into())],
         info: ServerInfo {
@@ -50,7 +57,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
     })
 }
 
-/// How many bytes of `input` the first request has, read whole and read in two parts.
+/// The length of the first request in `input`, read as a whole and in two parts.
 fn first_request(scanner: &mut Scanner, limits: &ScanLimits, input: &[u8]) -> Option<usize> {
     let whole = scanner.scan(input);
     let mut parts = Scanner::new(limits.clone());
@@ -63,7 +70,7 @@ fn first_request(scanner: &mut Scanner, limits: &ScanLimits, input: &[u8]) -> Op
     whole.ok().flatten()
 }
 
-/// How many replies these bytes are; `None` if they are anything else.
+/// The number of replies in these bytes; `None` if they are anything else.
 fn replies(protocol: u8, mut bytes: Bytes) -> Option<usize> {
     let mut count = 0;
     while !bytes.is_empty() {
@@ -77,7 +84,7 @@ fn replies(protocol: u8, mut bytes: Bytes) -> Option<usize> {
     Some(count)
 }
 
-/// The first byte tells how much time passes between two requests.
+/// The first byte is the time that passes between two requests.
 pub(crate) fn run(input: &[u8]) {
     let Some((pace, mut input)) = input.split_first() else { return };
     let server = server(16, 1 << 10);
@@ -122,7 +129,7 @@ pub(crate) fn run(input: &[u8]) {
         }
         match next {
             AfterReply::Request | AfterReply::Again | AfterReply::Steps(_) => {}
-            // As if the client had gone while it waited.
+            // As if the client had disconnected while it waited.
             AfterReply::Wait(parked) => drop(parked),
             AfterReply::Close => break,
         }

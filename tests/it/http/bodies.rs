@@ -1,4 +1,4 @@
-//! Requests whose bodies are not read, not in time, or too many at once.
+//! Request bodies that are not read, that are late, or that are too many at once.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -57,22 +57,22 @@ fn unread() -> Vec<(&'static str, &'static str, String, &'static str, u16)> {
     vec![
         ("alice", "POST", format!("{SESSION}/keepalive"), "", 404),
         ("alice", "POST", "/sessions/nonsense/keepalive".into(), "", 400),
-        ("nobody", "POST", format!("{SESSION}/keepalive"), "", 401),
+        ("anonymous", "POST", format!("{SESSION}/keepalive"), "", 401),
         ("alice", "DELETE", SESSION.into(), json, 404),
         ("alice", "GET", "/locks/a".into(), json, 200),
         ("alice", "GET", "/locks".into(), json, 200),
-        ("nobody", "GET", "/health".into(), json, 200),
+        ("anonymous", "GET", "/health".into(), json, 200),
         ("alice", "POST", "/nothing".into(), json, 404),
         ("alice", "POST", "/locks//acquire".into(), json, 404),
         ("alice", "POST", "/locks/%ff/acquire".into(), json, 400),
         ("alice", "PUT", "/locks/a/acquire".into(), json, 405),
         ("alice", "POST", "/locks/a/acquire".into(), "content-type: text/plain\r\n", 415),
-        ("nobody", "OPTIONS", "/locks/a/acquire".into(), json, 200),
+        ("anonymous", "OPTIONS", "/locks/a/acquire".into(), json, 200),
     ]
 }
 
 #[test]
-fn a_connection_goes_on_after_a_body_that_no_route_read() {
+fn a_connection_stays_open_after_an_unread_body() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     let session = call(addr, "alice", "POST", "/sessions", "{}").json();
@@ -83,10 +83,10 @@ fn a_connection_goes_on_after_a_body_that_no_route_read() {
             let mut connection = Connection::open(addr);
             connection.send(format!("{}{framing}\r\n", head(who, method, &path, headers)).as_bytes());
             // Meanwhile the server sees the head without its body.
-            assert_eq!(call(addr, "nobody", "GET", "/health", "").status, 200);
+            assert_eq!(call(addr, "anonymous", "GET", "/health", "").status, 200);
             let body = if framing.contains("chunked") { "2\r\n{}\r\n0\r\n\r\n" } else { "{}" };
             connection.send(body.as_bytes());
-            connection.send(head("nobody", "GET", "/status", "\r\n").as_bytes());
+            connection.send(head("anonymous", "GET", "/status", "\r\n").as_bytes());
             let first = connection.answer();
             assert_eq!(
                 (first.status, first.header("connection")),
@@ -99,13 +99,14 @@ fn a_connection_goes_on_after_a_body_that_no_route_read() {
 }
 
 #[test]
-fn a_client_that_sends_a_body_too_long_to_be_dropped_reads_its_answer() {
+fn a_client_whose_body_is_too_long_can_read_the_response() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     let json = "content-type: application/json\r\n";
     let too_long = [("alice", "POST", "/locks/a/acquire".to_owned(), json, 413)];
     for (who, method, path, headers, status) in unread().into_iter().chain(too_long) {
-        // In chunks the length is not known before the limit is passed, and what is left then may be short.
+        // In chunks the length is not known before the limit is passed, and what is left then may
+        // be short.
         for (is_chunked, length) in [(false, LIMIT + 1), (true, 2 * LIMIT)] {
             let body = " ".repeat(length);
             let head = head(who, method, &path, headers);
@@ -115,7 +116,8 @@ fn a_client_that_sends_a_body_too_long_to_be_dropped_reads_its_answer() {
                 format!("{head}content-length: {}\r\n\r\n{body}", body.len())
             };
             let mut connection = Connection::open(addr);
-            // As clients do that send all before they read: the server must not reset the connection meanwhile.
+            // As clients do that send all before they read: the server must not reset the
+            // connection meanwhile.
             connection.send(request.as_bytes());
             let answer = connection.answer();
             let seen = (answer.status, answer.header("connection"));
@@ -126,7 +128,7 @@ fn a_client_that_sends_a_body_too_long_to_be_dropped_reads_its_answer() {
 }
 
 #[test]
-fn an_end_of_the_connection_is_announced_where_the_body_cannot_be_told_from_what_follows() {
+fn a_response_announces_the_close_if_the_end_of_the_body_is_unknown() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     let json = "content-type: application/json\r\n";
@@ -152,7 +154,7 @@ fn an_end_of_the_connection_is_announced_where_the_body_cannot_be_told_from_what
 }
 
 #[test]
-fn a_client_that_asks_first_is_not_asked_for_a_body_that_no_route_reads() {
+fn an_expected_body_that_no_route_reads_is_not_requested() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     let json = "content-type: application/json\r\nexpect: 100-continue\r\n";
@@ -188,14 +190,14 @@ fn holding(addr: SocketAddr, who: &str) -> Connection {
 }
 
 #[test]
-fn bodies_in_flight_are_bounded_for_each_user_and_for_all_without_credentials() {
+fn bodies_in_flight_are_bounded_for_each_user_and_for_anonymous_callers() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     let padded = |length: usize| format!("{{{}}}", " ".repeat(length - 2));
     let ask = |who: &str, length: usize| call(addr, who, "POST", "/locks/b/acquire", &padded(length));
-    let answered = |who: &str| if who == "nobody" { 401 } else { 200 };
+    let answered = |who: &str| if who == "anonymous" { 401 } else { 200 };
     call(addr, "alice", "POST", "/locks/b/acquire", "{}");
-    for (who, other) in [("nobody", "alice"), ("alice", "bob"), ("bob", "nobody")] {
+    for (who, other) in [("anonymous", "alice"), ("alice", "bob"), ("bob", "anonymous")] {
         assert_eq!(ask(who, LIMIT).status, answered(who), "{who} alone");
         let mut held: Vec<Connection> = Vec::new();
         let refused = (0..1000).find_map(|_| {

@@ -1,4 +1,4 @@
-//! What goes wrong: crashes, storage that fails, races, hostile input.
+//! Crashes, storage failures, races and hostile input.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -45,7 +45,7 @@ fn a_lease_outlives_kill_9_under_load() {
             })
         })
         .collect();
-    until(|| call(addr, "nobody", "GET", "/status", "").json()["total_releases"].as_u64() >= Some(200));
+    until(|| call(addr, "anonymous", "GET", "/status", "").json()["total_releases"].as_u64() >= Some(200));
     server.kill();
     let highest = workers.into_iter().map(|worker| worker.join().expect("a worker")).max().unwrap_or(0);
     assert!(highest > 200);
@@ -153,7 +153,7 @@ fn hostile_requests_get_an_error_or_a_closed_connection() {
             stream
         })
         .collect();
-    assert_eq!(call(addr, "nobody", "GET", "/health", "").status, 200);
+    assert_eq!(call(addr, "anonymous", "GET", "/health", "").status, 200);
     drop(halves);
 }
 
@@ -161,8 +161,8 @@ fn hostile_requests_get_an_error_or_a_closed_connection() {
 fn connections_have_a_limit() {
     let server = TestServer::real(&["--connections-max", "2"]);
     let addr = server.http.expect("HTTP");
-    let first = Watch::open(addr, "nobody", "a");
-    let _second = Watch::open(addr, "nobody", "a");
+    let first = Watch::open(addr, "anonymous", "a");
+    let _second = Watch::open(addr, "anonymous", "a");
     until(|| {
         exchange(addr, b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .is_none_or(|answer| answer.status == 503)
@@ -179,15 +179,15 @@ fn a_failed_commit_is_an_internal_error_and_service_resumes() {
     let faults = Arc::new(octostore::journal::Faults::default());
     let server = TestServer::on(Arc::clone(&faults));
     let addr = server.http.expect("HTTP");
-    let take = |name: &str| call(addr, "nobody", "POST", &format!("/locks/{name}/acquire"), "{}");
+    let take = |name: &str| call(addr, "anonymous", "POST", &format!("/locks/{name}/acquire"), "{}");
     let held = take("held").json();
     faults.fail_with(Some(octostore::journal::JournalError::Full));
     let answer = take("a");
     assert_eq!((answer.status, answer.json()["code"].clone()), (500, "internal_error".into()));
-    until(|| call(addr, "nobody", "GET", "/health", "").status == 500);
-    assert_eq!(call(addr, "nobody", "GET", "/locks/held", "").status, 500);
+    until(|| call(addr, "anonymous", "GET", "/health", "").status == 500);
+    assert_eq!(call(addr, "anonymous", "GET", "/locks/held", "").status, 500);
     faults.fail_with(None);
-    until(|| call(addr, "nobody", "GET", "/health", "").status == 200);
+    until(|| call(addr, "anonymous", "GET", "/health", "").status == 200);
     assert_eq!(take("held").json()["lease_id"], held["lease_id"]);
     assert_eq!(take("a").status, 200);
 }

@@ -18,7 +18,7 @@ fn details(answer: &Answer) -> String {
 }
 
 #[test]
-fn a_head_that_cannot_be_read_is_refused_with_what_is_wrong() {
+fn a_malformed_head_is_refused_with_its_fault() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     let flood: String = (0..101).map(|n| format!("x-{n}: {n}\r\n")).collect();

@@ -1,4 +1,4 @@
-//! The OpenAPI document against what the server does.
+//! Compares the OpenAPI document with the server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(super) struct Operation {
     pub(super) method: String,
     pub(super) path: String,
     statuses: BTreeSet<u16>,
-    /// Needs no credentials, whoever the users are.
+    /// Needs no credentials, even if users are configured.
     is_public: bool,
 }
 
@@ -92,12 +92,12 @@ pub(crate) fn assert_documented(method: &str, path: &str, answer: &Answer) {
     }
 }
 
-/// What the statuses of operations are seen by.
+/// The statuses that were seen, by operation.
 #[derive(Default)]
 struct Seen(BTreeMap<(String, String), BTreeSet<u16>>);
 
 impl Seen {
-    fn note(&mut self, method: &str, path: &str, answer: &Answer) {
+    fn record(&mut self, method: &str, path: &str, answer: &Answer) {
         assert_documented(method, path, answer);
         let operation = find(method, path).expect("an operation");
         self.0.entry((operation.method, operation.path)).or_default().insert(answer.status);
@@ -105,7 +105,7 @@ impl Seen {
 }
 
 #[test]
-fn the_document_has_every_status_that_there_is_and_no_other() {
+fn the_document_has_exactly_the_possible_statuses() {
     let mut seen = Seen::default();
     let (server, _dir) =
         server(&["--http-locks-per-user-max", "1", "--sessions-max", "3", "--locks-max", "3"]);
@@ -136,36 +136,36 @@ fn the_document_has_every_status_that_there_is_and_no_other() {
             raw(&format!("{method} {path}?{long} HTTP/1.1\r\nhost: x\r\n\r\n")),
             raw(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\nx: {long}\r\n\r\n")),
         ] {
-            seen.note(method, &path, &answer);
+            seen.record(method, &path, &answer);
         }
         if method == "POST" {
             for (headers, body) in
                 [("content-type: text/plain\r\n", "{}"), (is_json, "{"), (is_json, "[]"), ("", "{}")]
             {
                 let asked = request("alice", method, &path, headers, body);
-                seen.note(method, &path, &exchange(addr, &asked).expect("an answer"));
+                seen.record(method, &path, &exchange(addr, &asked).expect("an answer"));
             }
             let head = format!("{is_json}content-length: {}\r\n", (2 << 20) + 1);
             let asked = format!(
                 "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer token-of-alice\r\n{head}\r\n"
             );
-            seen.note(method, &path, &raw(&asked));
+            seen.record(method, &path, &raw(&asked));
         }
-        for who in ["nobody", "alice", "carol", "admin"] {
+        for who in ["anonymous", "alice", "carol", "admin"] {
             if path.ends_with("/watch") && ["alice", "admin"].contains(&who) {
                 continue;
             }
             let body = if method == "POST" { LEASE } else { "" };
-            seen.note(method, &path, &call(addr, who, method, &path, body));
+            seen.record(method, &path, &call(addr, who, method, &path, body));
         }
         if path == "/locks/a/watch" {
-            seen.note(method, &path, &call_watch(addr));
+            seen.record(method, &path, &call_watch(addr));
         }
     }
     let mut ask = |who: &str, method: &str, path: &str, body: &str, status: u16| {
         let answer = call(addr, who, method, path, body);
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.body);
-        seen.note(method, path, &answer);
+        seen.record(method, path, &answer);
     };
     ask("alice", "GET", "/locks?prefix=a&prefix=b", "", 400);
     ask("alice", "GET", "/locks/..", "", 400);
@@ -195,10 +195,9 @@ fn the_document_has_every_status_that_there_is_and_no_other() {
     }
     ask("alice", "POST", "/locks/z/acquire", "{}", 409);
     for (method, path, answer) in faults() {
-        seen.note(&method, &path, &answer);
+        seen.record(&method, &path, &answer);
     }
-    // What this test does not bring about: limits of bodies, time and connections have tests of their own, and so many
-    // names are not watched in a test.
+    // Other tests cover the limits of bodies, time, connections and watched names.
     let elsewhere = BTreeSet::from([408, 429, 503]);
     seen.0.entry(("GET".into(), "/locks/{name}/watch".into())).or_default().insert(409);
     for operation in operations() {
@@ -216,14 +215,14 @@ fn call_watch(addr: std::net::SocketAddr) -> Answer {
     Answer { status: 200, headers: Vec::new(), body: String::new() }
 }
 
-/// What is answered where the host is another machine's, and while storage fails.
+/// The responses to a request for another host, and while storage fails.
 fn faults() -> Vec<(String, String, Answer)> {
     let faults = Arc::new(Faults::default());
     let server = TestServer::on(Arc::clone(&faults));
     let addr = server.http.expect("HTTP");
     faults.fail_with(Some(JournalError::Full));
-    call(addr, "nobody", "POST", "/locks/x/acquire", "{}");
-    until(|| call(addr, "nobody", "GET", "/health", "").status == 500);
+    call(addr, "anonymous", "POST", "/locks/x/acquire", "{}");
+    until(|| call(addr, "anonymous", "GET", "/health", "").status == 500);
     let mut answers = Vec::new();
     for operation in operations() {
         let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
@@ -235,7 +234,7 @@ fn faults() -> Vec<(String, String, Answer)> {
         answers.push((operation.method.clone(), path.clone(), foreign));
         let body = if operation.method == "POST" { LEASE } else { "" };
         if operation.statuses.contains(&500) {
-            let answer = call(addr, "nobody", &operation.method, &path, body);
+            let answer = call(addr, "anonymous", &operation.method, &path, body);
             answers.push((operation.method, path, answer));
         }
     }
@@ -248,16 +247,16 @@ fn the_document_says_who_needs_credentials() {
     let (server, _dir) = server(&[]);
     let (addr, open) = (server.http.expect("HTTP"), TestServer::manual(&[]));
     let open = open.http.expect("HTTP");
-    // Where there are no users, nobody needs any: an empty alternative.
+    // Without users, no credentials are needed: an empty alternative.
     let common = DOCUMENT.split("\nsecurity:\n").nth(1).and_then(|rest| rest.split("\npaths:").next());
     assert_eq!(common, Some("  - bearer: []\n  - adminKey: []\n  - {}"));
     for operation in operations() {
         let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
         let body = if operation.method == "POST" { LEASE } else { "" };
         if !path.ends_with("/watch") {
-            assert_ne!(call(open, "nobody", &operation.method, &path, body).status, 401, "{operation:?}");
+            assert_ne!(call(open, "anonymous", &operation.method, &path, body).status, 401, "{operation:?}");
         }
-        let status = call(addr, "nobody", &operation.method, &path, body).status;
+        let status = call(addr, "anonymous", &operation.method, &path, body).status;
         assert_eq!(status != 401, operation.is_public, "{operation:?}");
     }
 }

@@ -1,6 +1,6 @@
-//! The server itself, over HTTP: who may ask, metrics, documents.
+//! Routes of the server itself: permissions, metrics, documents.
 
-use super::{call, exchange, request, server};
+use super::{call, exchange, metric, request, server};
 use crate::support::server::TestServer;
 
 #[test]
@@ -14,8 +14,8 @@ fn without_tokens_one_user_works_on_this_machine_only() {
     assert_eq!(with("host: localhost:7380\r\n"), 200);
     assert_eq!(with("host: [::1]\r\nauthorization: Bearer whatever\r\n"), 200);
     assert_eq!(with("host: evil.example\r\n"), 403);
-    assert_eq!(call(addr, "nobody", "GET", "/admin/status", "").status, 200);
-    assert_eq!(call(addr, "nobody", "GET", "/status", "").json()["total_users"], 1);
+    assert_eq!(call(addr, "anonymous", "GET", "/admin/status", "").status, 200);
+    assert_eq!(call(addr, "anonymous", "GET", "/status", "").json()["total_users"], 1);
     // With a password for Redis clients, it is the token of `local`.
     let server = TestServer::manual(&["--requirepass", "swordfish"]);
     let addr = server.http.expect("HTTP");
@@ -25,13 +25,14 @@ fn without_tokens_one_user_works_on_this_machine_only() {
     };
     assert_eq!(with(""), 401);
     assert_eq!(with("authorization: Bearer swordfish\r\n"), 200);
-    assert_eq!(call(addr, "nobody", "GET", "/metrics", "").status, 401);
+    assert_eq!(call(addr, "anonymous", "GET", "/metrics", "").status, 401);
 }
 
 #[test]
 fn metrics_are_what_prometheus_reads_and_json_on_demand() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
+    assert_eq!(metric(addr, "octostore_late_owner_seconds_count{wanted=\"renew\"}"), 0);
     let mut redis = server.connect();
     redis.line("LOCK a me PX 1000");
     redis.line("LOCK a you");
@@ -44,7 +45,7 @@ fn metrics_are_what_prometheus_reads_and_json_on_demand() {
     call(addr, "alice", "POST", "/locks/c/acquire", "{}");
     call(addr, "alice", "POST", "/locks/c/renew", "{}");
     call(addr, "mallory", "GET", "/locks/c", "");
-    call(addr, "nobody", "GET", "/locks/c", "");
+    call(addr, "anonymous", "GET", "/locks/c", "");
     let answer = call(addr, "admin", "GET", "/metrics", "");
     let media = answer.header("content-type").unwrap_or_default();
     assert!(media.starts_with("application/openmetrics-text; version=1.0.0"), "{media}");
@@ -92,11 +93,11 @@ fn metrics_are_what_prometheus_reads_and_json_on_demand() {
 fn the_documents_are_served() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
-    let answer = call(addr, "nobody", "GET", "/openapi.yaml", "");
+    let answer = call(addr, "anonymous", "GET", "/openapi.yaml", "");
     assert_eq!(answer.header("content-type"), Some("application/yaml"));
     assert!(answer.body.contains(&format!("version: \"{}\"", env!("CARGO_PKG_VERSION"))));
     for path in ["/", "/docs"] {
-        let answer = call(addr, "nobody", "GET", path, "");
+        let answer = call(addr, "anonymous", "GET", path, "");
         assert!(answer.body.contains("/openapi.yaml") && !answer.body.contains("<script"));
         assert!(
             answer

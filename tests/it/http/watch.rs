@@ -49,8 +49,8 @@ impl Watch {
         }
     }
 
-    /// What the next frame tells, in short.
-    fn told(&mut self) -> String {
+    /// The next frame as a short text.
+    fn next_event(&mut self) -> String {
         let frame = self.next().expect("a frame");
         assert!(frame["observed_at"].as_str().is_some_and(|at| at.ends_with('Z')));
         let token = frame["fencing_token"].as_i64().map_or(String::new(), |token| format!(" {token}"));
@@ -60,12 +60,12 @@ impl Watch {
 }
 
 #[test]
-fn a_watch_tells_what_redis_clients_do_once_and_in_order() {
+fn a_watch_reports_changes_by_redis_clients_once_and_in_order() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     let mut redis = server.connect();
     let mut watch = Watch::open(addr, "alice", "job");
-    assert_eq!(watch.told(), "released");
+    assert_eq!(watch.next_event(), "released");
     for (request, event) in [
         ("LOCK job me EX 10", "acquired 1"),
         ("RENEW job me EX 20", "renewed 1"),
@@ -80,21 +80,21 @@ fn a_watch_tells_what_redis_clients_do_once_and_in_order() {
             redis.line(request);
         }
         if !event.is_empty() {
-            assert_eq!(watch.told(), event, "{request}");
+            assert_eq!(watch.next_event(), event, "{request}");
         }
     }
     server.clock.advance_millis(5);
     server.engine.expire_due();
-    assert_eq!(watch.told(), "expired");
+    assert_eq!(watch.next_event(), "expired");
     let taken = call(addr, "bob", "POST", "/locks/job/acquire", "{}").json();
-    assert_eq!(watch.told(), "acquired 5");
+    assert_eq!(watch.next_event(), "acquired 5");
     redis.line("FORCEUNLOCK job");
-    assert_eq!(watch.told(), "released");
+    assert_eq!(watch.next_event(), "released");
     assert_eq!(taken["fencing_token"], 5);
-    // Whoever joins late begins with what is now.
+    // A later stream begins with the current state.
     redis.line("LOCK job me EX 10");
-    assert_eq!(Watch::open(addr, "bob", "job").told(), "acquired 6");
-    assert_eq!(watch.told(), "acquired 6");
+    assert_eq!(Watch::open(addr, "bob", "job").next_event(), "acquired 6");
+    assert_eq!(watch.next_event(), "acquired 6");
     let mut events = server.connect();
     events.line("PSUBSCRIBE __lock__:*");
     call(addr, "bob", "POST", "/locks/fresh/acquire", "{}");
@@ -118,10 +118,10 @@ fn snapshots_and_events_never_disagree() {
     });
     // Joining at any moment, a reader sees acquired and released by turns.
     for _ in 0..100 {
-        let mut watch = Watch::open(addr, "nobody", "k");
-        let mut last = watch.told();
+        let mut watch = Watch::open(addr, "anonymous", "k");
+        let mut last = watch.next_event();
         for _ in 0..20 {
-            let next = watch.told();
+            let next = watch.next_event();
             assert_ne!(last.starts_with("acquired"), next.starts_with("acquired"), "{next} after {last}");
             last = next;
         }
@@ -131,16 +131,16 @@ fn snapshots_and_events_never_disagree() {
 }
 
 #[test]
-fn a_thousand_streams_go_on_when_one_does_not_read() {
+fn a_slow_reader_does_not_delay_a_thousand_streams() {
     const STREAMS: usize = 1000;
     const ROUND: usize = 50;
     let server = TestServer::real(&["--output-stall-ms", "100"]);
     let addr = server.http.expect("HTTP");
-    let mut quiet: Vec<Watch> = (0..STREAMS).map(|_| Watch::open(addr, "nobody", "quiet")).collect();
-    let mut good = Watch::open(addr, "nobody", "busy");
-    let slow = Watch::open(addr, "nobody", "busy");
+    let mut quiet: Vec<Watch> = (0..STREAMS).map(|_| Watch::open(addr, "anonymous", "quiet")).collect();
+    let mut good = Watch::open(addr, "anonymous", "busy");
+    let slow = Watch::open(addr, "anonymous", "busy");
     rustix::net::sockopt::set_socket_recv_buffer_size(slow.0.get_ref(), 4096).expect("a small buffer");
-    assert_eq!(good.told(), "released");
+    assert_eq!(good.next_event(), "released");
     assert_eq!(metric(addr, "octostore_watchers"), STREAMS as u64 + 2);
     let mut redis = server.connect();
     let requests: Vec<u8> =
@@ -151,7 +151,10 @@ fn a_thousand_streams_go_on_when_one_does_not_read() {
         for _ in 0..ROUND {
             token += 1;
             assert_eq!((redis.reply(), redis.reply()), (format!(":{token}"), ":1".to_owned()));
-            assert_eq!((good.told(), good.told()), (format!("acquired {token}"), "released".to_owned()));
+            assert_eq!(
+                (good.next_event(), good.next_event()),
+                (format!("acquired {token}"), "released".to_owned())
+            );
         }
         assert!(token < 1_000_000, "the slow reader is never cut off");
     }
@@ -160,7 +163,7 @@ fn a_thousand_streams_go_on_when_one_does_not_read() {
     redis.line("LOCK quiet me EX 60");
     for reader in &mut quiet {
         assert_eq!(
-            (reader.told(), reader.told()),
+            (reader.next_event(), reader.next_event()),
             ("released".to_owned(), format!("acquired {}", token + 1))
         );
     }

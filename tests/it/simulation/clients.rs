@@ -1,6 +1,6 @@
-//! The clients: what they ask for, and what they conclude from the answers.
+//! The clients: their requests, and what they conclude from the answers.
 //!
-//! A client has at most one request under way. It stalls, retries and comes back late by chance.
+//! A client has at most one request in flight. It stalls, retries and returns late at random.
 
 use std::collections::BTreeMap;
 
@@ -94,10 +94,10 @@ impl World {
         if let Ask::CloseSession { .. } = ask {
             self.clients[client].session = None;
         }
-        self.say(|| format!("client {client} asks: {}", shown(&ask)));
+        self.say(|| format!("client {client} asks: {}", describe(&ask)));
         let call = self.record(client, &ask);
         self.clients[client].busy = true;
-        let highest_token_before = self.told.keys().next_back().copied().unwrap_or(0);
+        let highest_token_before = self.issued.keys().next_back().copied().unwrap_or(0);
         let progress = Progress::Sent;
         self.requests.push(InFlight {
             client,
@@ -116,7 +116,7 @@ impl World {
         match ask {
             Ask::Unlock { .. } => self.forget_beliefs(own),
             Ask::Renew { ttl, .. } => {
-                let until = self.now_ms + u64::from(ttl.as_millis());
+                let until = self.now_ms + ttl.as_millis();
                 for belief in self.beliefs.iter_mut().filter(|belief| own(belief)) {
                     belief.until_ms = belief.until_ms.min(until);
                 }
@@ -156,15 +156,17 @@ impl World {
         let key = ask.key().filter(|key| matches!(KEYS[*key].1, Kind::Plain | Kind::Sessions))?;
         let owner = client as u8;
         let token_of = |token: &Option<FencingToken>| token.map(FencingToken::get);
-        // Whatever is asked for, a session may end at any time.
-        let lasts = |ttl: Ttl| if KEYS[key].1 == Kind::Sessions { 0 } else { u64::from(ttl.as_millis()) };
+        // A session may end before the TTL.
+        let effective_ttl = |ttl: Ttl| if KEYS[key].1 == Kind::Sessions { 0 } else { ttl.as_millis() };
         let asked = match ask {
-            // A session may end at any time after its lock was asked for.
+            // A session may end at any time after the request for its lock.
             Ask::Lock { request, .. } => {
-                Asked::Lock { owner, ttl: request.ttl.map_or(0, |ttl| u64::from(ttl.as_millis())) }
+                Asked::Lock { owner, ttl: request.ttl.map_or(0, |ttl| ttl.as_millis()) }
             }
             Ask::Unlock { token, .. } => Asked::Unlock { owner, token: token_of(token) },
-            Ask::Renew { token, ttl, .. } => Asked::Renew { owner, token: token_of(token), ttl: lasts(*ttl) },
+            Ask::Renew { token, ttl, .. } => {
+                Asked::Renew { owner, token: token_of(token), ttl: effective_ttl(*ttl) }
+            }
             Ask::Fence { .. } => Asked::Fence,
             Ask::Force { .. } => Asked::Force,
             _ => return None,
@@ -188,11 +190,11 @@ impl World {
         }
     }
 
-    /// A client gets its answer.
-    pub(super) fn hear(&mut self, request: InFlight, answer: Answer) -> Result<(), String> {
+    /// Delivers an answer to its client, which draws its conclusions.
+    pub(super) fn receive(&mut self, request: InFlight, answer: Answer) -> Result<(), String> {
         let client = request.client;
         let Progress::Answered { at_ms, .. } = request.progress else { unreachable!("it was answered") };
-        self.say(|| format!("client {client} hears: {answer:?}"));
+        self.say(|| format!("client {client} receives: {answer:?}"));
         self.clients[client].busy = false;
         let answered = match answer {
             Answer::Lock(answered) => Some(answered),
@@ -203,64 +205,21 @@ impl World {
             self.lost.extend(request.ask.key().map(|key| (client, key)));
         }
         match (&request.ask, answer) {
-            (Ask::Lock { key, request: asked, .. }, Answer::Lock(Answered::Token(token))) => {
-                let (key, was) = (*key, self.told.get(&token).copied());
-                self.told.insert(token, (client, key));
-                if self.defect.is_none() {
-                    // Unless an earlier request was granted, and its answer lost.
-                    let is_new = token > request.highest_token_before || self.lost.contains(&(client, key));
-                    let is_fine = was.map_or(is_new, |was| was == (client, key));
-                    ensure(is_fine, || format!("token {token} was issued twice"))?;
-                }
-                self.clients[client].tokens.insert(key, token);
-                let known =
-                    self.beliefs.iter().find(|belief| belief.client == client && belief.token == token);
-                // If an earlier request was granted and its answer lost, the hold may run since then.
-                let is_older = was.is_some() || self.lost.contains(&(client, key));
-                let may_be_older = is_older && KEYS[key].1 == Kind::Delays;
-                let hold_until_ms = match (known, max_hold(asked)) {
-                    (Some(known), _) => known.hold_until_ms,
-                    (None, _) if may_be_older => 0,
-                    (None, None) => u64::MAX,
-                    (None, Some(hold)) => at_ms + u64::from(hold.as_millis()),
-                };
-                let known_until = known.map_or(0, |known| known.until_ms);
-                let asked_until = asked.ttl.map_or(u64::MAX, |ttl| at_ms + u64::from(ttl.as_millis()));
-                self.forget_beliefs(|belief| belief.client == client && belief.key == key);
-                if request.is_overtaken {
-                    self.lost.insert((client, key));
-                    return Ok(());
-                }
-                self.beliefs.push(Belief {
-                    client,
-                    key,
-                    token,
-                    mode: asked.mode,
-                    until_ms: asked_until.max(known_until).min(hold_until_ms),
-                    hold_until_ms,
-                    session: asked.session(),
-                });
+            (Ask::Lock { .. }, Answer::Lock(Answered::Token(token))) => {
+                return self.receive_token(&request, token, at_ms);
             }
             (Ask::Lock { key, .. }, _) => {
-                // Refused: or it asked in another mode than it holds it in.
+                // The lock was refused; or the client holds it in another mode.
                 let key = *key;
                 if KEYS[key].1 != Kind::Modes {
                     self.forget_beliefs(|belief| belief.client == client && belief.key == key);
                 }
             }
             (Ask::Renew { key, token, ttl }, Answer::Lock(Answered::Done(true))) if !request.is_overtaken => {
-                let (key, until) = (*key, at_ms + u64::from(ttl.as_millis()));
-                // What had ended was not renewed: that was a lease of which the client has not heard.
-                self.beliefs.retain(|belief| belief.client != client || belief.until_ms > at_ms);
-                for belief in &mut self.beliefs {
-                    let is_meant = token.is_none_or(|token| token.get() == belief.token);
-                    if belief.client == client && belief.key == key && is_meant {
-                        belief.until_ms = until.min(belief.hold_until_ms);
-                    }
-                }
+                self.extend_beliefs(client, *key, *token, *ttl, at_ms);
             }
             (Ask::OpenSession { ttl }, Answer::Session(id)) => {
-                let ttl_ms = u64::from(ttl.as_millis());
+                let ttl_ms = ttl.as_millis();
                 self.clients[client].session = Some(Session { id, ttl_ms, until_ms: at_ms + ttl_ms });
             }
             (_, Answer::SessionKept(id)) => {
@@ -282,13 +241,70 @@ impl World {
         }
         Ok(())
     }
+
+    /// The client of a LOCK receives a token that was issued at `at_ms`.
+    fn receive_token(&mut self, request: &InFlight, token: i64, at_ms: u64) -> Result<(), String> {
+        let Ask::Lock { key, request: asked, .. } = &request.ask else {
+            unreachable!("only LOCK has a token")
+        };
+        let (client, key, has_lost_reply) =
+            (request.client, *key, self.lost.contains(&(request.client, *key)));
+        let earlier = self.issued.insert(token, (client, key));
+        if self.defect.is_none() {
+            // Unless an earlier request was granted and its answer lost.
+            let is_new = token > request.highest_token_before || has_lost_reply;
+            let is_fine = earlier.map_or(is_new, |earlier| earlier == (client, key));
+            ensure(is_fine, || format!("token {token} was issued twice"))?;
+        }
+        self.clients[client].tokens.insert(key, token);
+        let known = self.beliefs.iter().find(|belief| belief.client == client && belief.token == token);
+        // If an earlier request was granted and its answer lost, the hold may have begun then.
+        let may_be_older = (earlier.is_some() || has_lost_reply) && KEYS[key].1 == Kind::Delays;
+        let hold_until_ms = match (known, max_hold(asked)) {
+            (Some(known), _) => known.hold_until_ms,
+            (None, _) if may_be_older => 0,
+            (None, None) => u64::MAX,
+            (None, Some(hold)) => at_ms + hold.as_millis(),
+        };
+        let known_until = known.map_or(0, |known| known.until_ms);
+        let asked_until = asked.ttl.map_or(u64::MAX, |ttl| at_ms + ttl.as_millis());
+        let (mode, session) = (asked.mode, asked.session());
+        self.forget_beliefs(|belief| belief.client == client && belief.key == key);
+        if request.is_overtaken {
+            self.lost.insert((client, key));
+            return Ok(());
+        }
+        let until_ms = asked_until.max(known_until).min(hold_until_ms);
+        self.beliefs.push(Belief { client, key, token, mode, until_ms, hold_until_ms, session });
+        Ok(())
+    }
+
+    /// A RENEW succeeded at `at_ms`: the client believes in the new deadline.
+    fn extend_beliefs(
+        &mut self,
+        client: usize,
+        key: usize,
+        token: Option<FencingToken>,
+        ttl: Ttl,
+        at_ms: u64,
+    ) {
+        let until = at_ms + ttl.as_millis();
+        // A lease that had ended was not renewed; the renewed one is a lease unknown to the client.
+        self.beliefs.retain(|belief| belief.client != client || belief.until_ms > at_ms);
+        for belief in &mut self.beliefs {
+            let is_meant = token.is_none_or(|token| token.get() == belief.token);
+            if belief.client == client && belief.key == key && is_meant {
+                belief.until_ms = until.min(belief.hold_until_ms);
+            }
+        }
+    }
 }
 
 pub(super) fn max_hold(request: &Request) -> Option<Ttl> {
     request.extra.as_ref().and_then(|extra| extra.max_hold)
 }
 
-pub(super) fn shown(ask: &Ask) -> String {
+pub(super) fn describe(ask: &Ask) -> String {
     match ask {
         Ask::Lock { key, request, wait } => {
             let millis = |ttl: Option<Ttl>| ttl.map_or("-".to_owned(), |ttl| ttl.as_millis().to_string());

@@ -1,11 +1,11 @@
-//! Storage that does what the simulation says: every commit waits for its fate.
+//! Storage that the simulation controls: it decides the outcome of every commit.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use octostore::domain::Timestamp;
 use octostore::journal::{Backend, BackendTraits, JournalError, Loaded, MemoryBackend, Record};
 
-/// What becomes of a commit.
+/// The outcome of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Kept,
@@ -25,7 +25,7 @@ struct State {
     forgets_reservations: bool,
 }
 
-/// What outlives servers.
+/// The state that outlives servers.
 #[derive(Default)]
 pub(crate) struct Disk {
     state: Mutex<State>,
@@ -68,7 +68,8 @@ impl Disk {
         self.changed.notify_all();
     }
 
-    /// From now on reservations of tokens are not found again: tokens seem to go up to the highest that is held.
+    /// From now on reservations of tokens are not found again: tokens seem to go up to the highest
+    /// that is held.
     pub(crate) fn forget_reservations(&self) {
         self.state().forgets_reservations = true;
     }
@@ -113,8 +114,10 @@ impl Backend for Attached {
         }
         let mut highest = 0;
         let mut loaded = state.kept.load(boot, now, &mut |record| {
-            if let Record::Granted(stored) = &record {
-                highest = highest.max(stored.lease.token.get());
+            match &record {
+                Record::Granted(stored) => highest = highest.max(stored.lease.token.get()),
+                Record::ValuePut(stored) => highest = highest.max(stored.token.get()),
+                _ => {}
             }
             each(record);
         })?;

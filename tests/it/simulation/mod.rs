@@ -1,8 +1,9 @@
-//! Thousands of short lives of a server, each chosen by a seed: clients stall, retry, vanish and come back late; commits
-//! wait, fail, and are lost with the power; the wall clock jumps; the server is killed and the machine rebooted.
+//! Thousands of short lives of a server, each chosen by a seed: clients stall, retry, vanish and
+//! come back late; commits wait, fail, and are lost with the power; the wall clock jumps; the
+//! server is killed and the machine rebooted.
 //!
-//! `OCTOSTORE_TEST_SEEDS=100000 cargo test --release simulation -- --nocapture` runs more; a failure prints its seed and
-//! what happened, and `OCTOSTORE_TEST_SEED` repeats that one.
+//! `OCTOSTORE_TEST_SEEDS=100000 cargo test --release simulation -- --nocapture` runs more; a
+//! failure prints its seed and what happened, and `OCTOSTORE_TEST_SEED` repeats that one.
 
 mod clients;
 mod disk;

@@ -11,7 +11,7 @@ use octostore::engine::{Acquired, Blocked, SharedTxn, Unavailable, WaitOutcome};
 use octostore::journal::Seq;
 use octostore::lock::{Op, Outcome, Refusal};
 
-use super::clients::{Answer, Ask, shown};
+use super::clients::{Answer, Ask, describe};
 use super::world::{Defect, KEYS, Kind, World, name, owner};
 use crate::linearizability::{Answered, Asked};
 
@@ -33,7 +33,8 @@ pub(super) struct InFlight {
     pub(super) client: usize,
     /// The client no longer waits for the answer.
     pub(super) is_cut: bool,
-    /// Since it was granted an operator, or a late request of the same client, may have freed the lock.
+    /// Since it was granted an operator, or a late request of the same client, may have freed the
+    /// lock.
     pub(super) is_overtaken: bool,
     pub(super) ask: Ask,
     pub(super) progress: Progress,
@@ -57,7 +58,7 @@ impl World {
         let Some(index) = self.pick(|request| matches!(request.progress, Progress::Sent)) else { return };
         let mut request = self.requests.swap_remove(index);
         let client = request.client;
-        self.say(|| format!("the server runs for client {client}: {}", shown(&request.ask)));
+        self.say(|| format!("the server runs for client {client}: {}", describe(&request.ask)));
         let engine = Arc::clone(&self.engine);
         let (at_ms, parked) = (self.now_ms, None);
         let txn = engine.txn();
@@ -136,7 +137,7 @@ impl World {
             Ask::Force { key } => {
                 let outcome = txn.submit(&name(*key), &Op::Force)?;
                 let key = *key;
-                // The operator says so to everyone, and who is being answered hears of it.
+                // All clients learn of it, also those whose reply is under way.
                 self.forget_beliefs(|belief| belief.key == key);
                 for request in &mut self.requests {
                     let is_answered = matches!(request.progress, Progress::Answered { .. });
@@ -169,7 +170,7 @@ impl World {
             None => return Ok(()),
         };
         let request = self.requests.swap_remove(index);
-        self.hear(request, answer)
+        self.receive(request, answer)
     }
 
     /// A client's connection breaks. The client goes on, and may ask the same again.
@@ -216,7 +217,7 @@ impl World {
     }
 
     /// Passes verdicts on to waiters, in the order in which they came.
-    pub(super) fn hear_waiters(&mut self) -> Result<(), String> {
+    pub(super) fn receive_outcomes(&mut self) -> Result<(), String> {
         let place = |request: &InFlight| match request.progress {
             Progress::Blocked(_, place) => Some(place),
             _ => None,
@@ -238,7 +239,8 @@ impl World {
             if let (WaitOutcome::Granted(..), false) = (verdict, is_fair) {
                 return Err(format!("client {client} was served before one who waited longer"));
             }
-            // If the previous lease had ended but was not swept, the grant came first and was freed at once.
+            // If the previous lease had ended but was not swept, the grant came first and was freed
+            // at once.
             let is_overtaken = match (verdict, self.freed) {
                 (WaitOutcome::Granted(token, _), Some(forced)) if key == Some(forced) => {
                     let has = self.engine.txn().read(&name(forced), |slot, _| slot.lease(token).is_some());

@@ -52,7 +52,7 @@ pub(crate) enum Defect {
     LeasesByWallClock,
     /// The disk says that a commit is kept when it is not.
     DiskLies,
-    /// A release frees the lock whoever holds it.
+    /// A release frees the lock of any holder.
     ReleasesByName,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct World {
     /// The lock that an operator, or a late request, may have freed in this step.
     pub(super) freed: Option<usize>,
     /// Tokens that a client heard of, the client and the lock.
-    pub(super) told: BTreeMap<i64, (usize, usize)>,
+    pub(super) issued: BTreeMap<i64, (usize, usize)>,
     /// Clients, and locks of which they may have been granted more than they heard.
     pub(super) lost: BTreeSet<(usize, usize)>,
     pub(super) ghosts: Vec<Blocked>,
@@ -103,7 +103,7 @@ impl World {
             beliefs: Vec::new(),
             ended_sessions: Vec::new(),
             freed: None,
-            told: BTreeMap::new(),
+            issued: BTreeMap::new(),
             lost: BTreeSet::new(),
             ghosts: Vec::new(),
             calls: vec![Vec::new(); KEYS.len()],
@@ -130,7 +130,8 @@ impl World {
 
     /// Does one thing. Says what is wrong, if anything is.
     pub(crate) fn step(&mut self) -> Result<(), String> {
-        // What a step changes lands in one commit: the commit thread must not take a part of it by chance.
+        // What a step changes lands in one commit: the commit thread must not take a part of it by
+        // chance.
         let engine = Arc::clone(&self.engine);
         let one_commit = engine.one_commit();
         match self.random.below(1000) {
@@ -148,7 +149,7 @@ impl World {
             985..992 => self.refuse_commit()?,
             _ => self.crash()?,
         }
-        self.hear_waiters()?;
+        self.receive_outcomes()?;
         drop(one_commit);
         self.freed = None;
         self.wait_for_journal();
@@ -161,7 +162,8 @@ impl World {
             if self.disk.has_commit() {
                 return;
             }
-            // Nothing that looks at locks: that could end what is due, and whoever waits would hear of it late.
+            // Do not read locks here: that could expire leases, and their waiters would be served
+            // late.
             let is_up = self.engine.journal_down().is_none();
             if is_up && self.engine.durability_of(self.engine.last()).is_some() {
                 return;
@@ -253,7 +255,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // A commit that waits for its fate would keep the commit thread, and whoever joins it.
+        // A commit that waits for its outcome would block the commit thread and the thread that
+        // joins it.
         self.disk.kill(false);
     }
 }
@@ -281,6 +284,8 @@ pub(super) fn start(
         locks_max: 1000,
         sessions_max: 1000,
         waiters_per_lock_max: 1000,
+        values_bytes_max: 1 << 30,
+        value_elements_max: 1 << 24,
         leases_per_account_max: 1000,
         token_floor: 0,
         boot: Some(format!("boot {boots}")),

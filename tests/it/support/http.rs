@@ -77,7 +77,7 @@ pub(crate) fn tokens_file(dir: &Path) -> String {
 
 pub(crate) fn credentials(who: &str) -> String {
     match who {
-        "nobody" => String::new(),
+        "anonymous" => String::new(),
         "admin" => format!("x-admin-key: {ADMIN_KEY}\r\n"),
         user => format!("authorization: Bearer token-of-{user}\r\n"),
     }

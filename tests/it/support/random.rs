@@ -1,4 +1,4 @@
-//! Random choices that anyone can repeat.
+//! Random choices that a seed repeats.
 
 /// A small generator of numbers (splitmix64).
 #[derive(Clone)]
@@ -21,7 +21,7 @@ impl Random {
         self.next() % bound
     }
 
-    /// True in so many of a thousand cases.
+    /// True with a probability of `cases` per thousand.
     pub(crate) fn permille(&mut self, cases: u64) -> bool {
         self.below(1000) < cases
     }

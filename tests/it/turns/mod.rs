@@ -1,13 +1,13 @@
 //! A client at the limits of what it may ask for does not stop or bloat the others.
 //!
-//! Guarantees: every command and subcommand, every HTTP route of the published description and every
-//! kind of lock event runs with its worst arguments, on a table of very many locks and on a server with
-//! one worker thread, while a probe on a connection of its own is served in between. What has no entry
-//! in the tables below fails the test. What a client can make the server keep is bounded in bytes. Not
-//! here: what the requests answer; a refusal is as good as an answer.
+//! Guarantees: every command and subcommand, every HTTP route of the published description and
+//! every kind of lock event runs with its worst arguments, on a table of very many locks and on a
+//! server with one worker thread, while a probe on a connection of its own is served in between.
+//! What has no entry in the tables below fails the test. What a client can make the server keep is
+//! bounded in bytes. Not here: what the requests answer; a refusal is as good as an answer.
 //!
-//! `TURNS=word cargo test turns -- --nocapture` runs only the cases with this word in their name and
-//! prints all figures. The ignored test has the full size.
+//! `TURNS=word cargo test turns -- --nocapture` runs only the cases with this word in their name
+//! and prints all figures. The ignored test has the full size.
 #![allow(clippy::disallowed_methods)]
 
 mod load;
@@ -28,7 +28,7 @@ use self::tables::{Listeners, ROUTES, UNREAD, WORST, events};
 use self::world::{Line, MARK, PIPELINE_BYTES_MAX, PIPELINE_MAX, World, auth};
 use crate::support::client::encode;
 
-/// How much there is.
+/// The size of a test.
 #[derive(Clone, Copy)]
 struct Scale {
     /// The server's threads that serve requests.
@@ -54,21 +54,23 @@ const TINY: Scale = Scale { locks: 2000, ..SMALL };
 const FULL: Scale =
     Scale { threads: 1, locks: 500_000, waiters: 6000, holders: 20_000, words: 16_000, listeners: 2000 };
 
-/// The longest wait of the probe. The server serves it within a few milliseconds where a request yields
-/// as it should, and after hundreds of milliseconds to minutes where one does not; the rest is room for a busy machine.
+/// The longest wait of the probe. The server serves it within a few milliseconds where a request
+/// yields as it should, and after hundreds of milliseconds to minutes where one does not; the rest
+/// is room for a busy machine.
 const WAIT_MAX: Duration = Duration::from_millis(400);
 /// A wait that no busy machine explains, so that another attempt is of no use.
 const STOPPED: Duration = Duration::from_secs(1);
 /// Attempts of one case. What stops the server does so each time; a busy machine does not.
 const ATTEMPTS: usize = 3;
-/// What a case may add to the server's memory at its peak: some megabytes for each of up to 20 clients.
+/// What a case may add to the server's memory at its peak: some megabytes for each of up to 20
+/// clients.
 const BYTES_MAX: u64 = 128 << 20;
-/// How long a case sends, if it is not done before. One request is enough to stop the server, and the
-/// probe's wait counts to its end, however long that is.
+/// How long a case sends, if it is not done before. One request is enough to stop the server, and
+/// the probe's wait counts to its end, however long that is.
 const WINDOW: Duration = Duration::from_millis(60);
 /// The same for a transaction, which the server reads in full before it runs it.
 const MULTI_WINDOW: Duration = Duration::from_millis(250);
-/// How often it is looked whether a case is over. The processors are the server's.
+/// Time between two checks whether a case is over. They leave the processors to the server.
 const TICK: Duration = Duration::from_millis(2);
 
 /// Runs cases, and collects what went wrong in them.
@@ -115,8 +117,8 @@ impl Runner {
         }
     }
 
-    /// The server must not grow by more than [`BYTES_MAX`] over its size before all cases while this happens.
-    /// Memory that an earlier case has freed therefore hides nothing.
+    /// The server must not grow by more than [`BYTES_MAX`] over its size before all cases while
+    /// this happens. Memory that an earlier case has freed therefore hides nothing.
     fn bounds(&mut self, name: &str, prepare: impl Fn(&mut World) -> Abuse) {
         if !self.is_wanted(name) {
             return;
@@ -265,7 +267,7 @@ fn wrong_passwords(runner: &mut Runner) {
     });
 }
 
-fn kept_bytes(runner: &mut Runner) {
+fn retained_bytes(runner: &mut Runner) {
     const MUCH: usize = 150 << 20;
     let at_most = Duration::from_secs(2);
     for (line, bytes) in [
@@ -335,9 +337,9 @@ fn wrong_passwords_delay_no_other_client_while_stderr_is_not_read() {
 }
 
 #[test]
-fn memory_that_clients_can_make_the_server_keep_is_bounded() {
-    // On one thread, whoever makes events waits for those who deliver them.
-    Runner::check(Scale { threads: 3, ..TINY }, kept_bytes);
+fn the_memory_that_clients_can_occupy_is_bounded() {
+    // On one thread, the client that causes events would wait for their delivery.
+    Runner::check(Scale { threads: 3, ..TINY }, retained_bytes);
 }
 
 #[test]

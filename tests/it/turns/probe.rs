@@ -20,8 +20,8 @@ pub(super) struct Probe {
 struct ProbeShared {
     base: Instant,
     is_over: AtomicBool,
-    /// When the request that is under way was sent (`MAX`: there is none), and the longest wait, both
-    /// in microseconds.
+    /// When the request that is under way was sent (`MAX`: there is none), and the longest wait,
+    /// both in microseconds.
     sent: AtomicU64,
     longest: AtomicU64,
     answered: AtomicU64,
@@ -33,14 +33,16 @@ impl ProbeShared {
     }
 }
 
-/// How long threads were ready to run and had no processor: a busy machine's fault, not the server's.
+/// How long threads were ready to run and had no processor: a busy machine's fault, not the
+/// server's.
 struct ProcessorWaits {
     server: Vec<std::fs::File>,
     own: Option<std::fs::File>,
 }
 
 impl ProcessorWaits {
-    /// Of all threads of a process, and of this one. Where the system does not count it, there is none.
+    /// Of all threads of a process, and of this one. Where the system does not count it, there is
+    /// none.
     fn of(process: u32) -> ProcessorWaits {
         let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
         let open = |path: std::path::PathBuf| std::fs::File::open(path.join("schedstat")).ok();
@@ -117,8 +119,8 @@ impl Probe {
         Duration::from_micros(self.shared.longest.load(Ordering::Acquire).max(under_way))
     }
 
-    /// Waits for the request that is under way and for one of each kind after it, unless the server has
-    /// stopped.
+    /// Waits for the request that is under way and for one of each kind after it, unless the server
+    /// has stopped.
     pub(super) fn finish(&self) {
         let answered = self.shared.answered.load(Ordering::Acquire);
         let began = Instant::now();

@@ -84,6 +84,10 @@ impl World {
         self.control.each(holders, |n| format!("LOCK shared holder{n} SHARED EX 86400"));
         self.control.each(holders, |n| format!("LOCK limited holder{n} LIMIT 1000000 EX 86400"));
         self.control.each(1, |_| "LOCK queued me EX 86400".to_owned());
+        self.control.each(holders, |n| format!("HSET large-hash f{n} {n}"));
+        self.control.each(holders, |n| format!("SADD large-set m{n}"));
+        self.control.each(holders, |n| format!("ZADD large-sorted {n} m{n}"));
+        self.control.each(holders, |n| format!("RPUSH large-list i{n}"));
         self._waiters = (0..waiters)
             .map(|n| {
                 let wait = format!("LOCK queued {n}{} WAIT 3600000\r\n", "o".repeat(4000));
@@ -106,8 +110,8 @@ impl World {
         self.last
     }
 
-    /// The requests of a line, repeated. Some words stand for large values, slow patterns, or state that is
-    /// made first. `$n` is a different number in each repetition.
+    /// The requests of a line, repeated. Some words stand for large values, slow patterns, or state
+    /// that is made first. `$n` is a different number in each repetition.
     fn expand(&mut self, line: &str, times: usize) -> Vec<u8> {
         if line.contains("$patterns") {
             return (0..times).flat_map(|_| self.expand_once(line)).collect();
@@ -261,8 +265,8 @@ impl World {
                     let patterns: Vec<String> = slow_patterns(n).collect();
                     let mut words = vec!["PSUBSCRIBE"];
                     words.extend(patterns.iter().map(String::as_str));
-                    // In RESP2, a subscriber's PING is answered as a message. The server may refuse some
-                    // patterns, or cut off a subscriber that has more events than it may keep.
+                    // In RESP2, a subscriber's PING is answered as a message. The server may refuse
+                    // some patterns, or cut off a subscriber that has more events than it may keep.
                     let requests = [encode(&words), encode(&["PING", MARK])].concat();
                     if line.0.write_all(&requests).is_err() || line.try_until(MARK.as_bytes()).is_err() {
                         break;

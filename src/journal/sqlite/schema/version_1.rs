@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::held;
 use crate::domain::{FencingToken, Timestamp};
 use crate::journal::log::columns::{Bytes, ExtraColumns, LeaseColumns, ttl_from};
-use crate::journal::log::entry::{Change, merge};
+use crate::journal::log::entry::{Change, RowContent, merge};
 use crate::journal::log::replay::Replay;
 use crate::journal::sqlite::fault::fault;
 use crate::journal::sqlite::load::{read_changes, read_leases};
@@ -33,7 +33,9 @@ pub(super) fn migrate(db: &Transaction<'_>) -> Result<(), JournalError> {
 fn move_leases(db: &Connection) -> Result<(), JournalError> {
     let check = |error| fault("migrate a lease", &error);
     let mut replay = Replay::default();
-    read_changes(db, |number, text| replay.row(number, text.len(), read(text)?))?;
+    read_changes(db, "SELECT row, leases FROM changes ORDER BY row", |number, text| {
+        replay.row(number, text.len(), RowContent { leases: read(text)?, ..RowContent::default() })
+    })?;
     let mut held = rows::Held::of(db).map_err(check)?;
     let select = "SELECT * FROM held_1 ORDER BY token";
     read_leases(db, select, lease_from, &mut replay, &mut |stored| held.put(&stored).map_err(check))

@@ -70,7 +70,7 @@ fn an_ended_lease_stays_ended_while_its_grant_is_still_in_the_log() {
         tokens
     };
     load(&mut backend);
-    let last = CHANGES_PER_STEP as i64 + 2;
+    let last = STEP.changes as i64 + 2;
     backend.commit(&granted(1..last + 1)).unwrap();
     // All but the last two are in `held`, and the row stays for those.
     assert_eq!(backend.maintain(), Ok(true));

@@ -36,6 +36,46 @@ fn contradictory_rows_are_refused_as_corrupt() {
 }
 
 #[test]
+fn contradictory_changes_of_values_are_refused_as_corrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let put = r#"[3,9,9,0,"k","hash",null,null]"#;
+    for (name, sql) in [
+        ("an element without a value", r#"INSERT INTO changes VALUES (1, '[[5,9,"f","v"]]')"#.to_owned()),
+        ("a change after the end", format!(r#"INSERT INTO changes VALUES (1, '[{put},[4,9],[6,9,"f"]]')"#)),
+        ("an unknown type", r#"INSERT INTO changes VALUES (1, '[[3,9,9,0,"k","blob",null,null]]')"#.into()),
+        ("no field", r#"INSERT INTO changes VALUES (1, '[[5,9]]')"#.into()),
+        ("too much", r#"INSERT INTO changes VALUES (1, '[[4,9,9]]')"#.into()),
+        ("no id", r#"INSERT INTO changes VALUES (1, '[[4,0]]')"#.into()),
+        (
+            "elements before their value",
+            format!(
+                "INSERT INTO elements VALUES (9, 1, x'00', x''); INSERT INTO changes VALUES (1, '[{put}]')"
+            ),
+        ),
+        (
+            "a type in the table",
+            "INSERT INTO keyed_values VALUES (9, 9, 0, x'00', 'blob', NULL, NULL)".into(),
+        ),
+        ("a position behind the log", "UPDATE octostore SET moved_row = 1".into()),
+        ("a place out of range", "UPDATE octostore SET last_place = 9223372036854775807".into()),
+        ("a negative number", "UPDATE octostore SET moved_changes = -1".into()),
+        ("a script's hash", "INSERT INTO scripts VALUES (1, 'zz', x'00')".into()),
+    ] {
+        for boot in ["b", "another"] {
+            let _ = std::fs::remove_file(&path);
+            let mut backend = SqliteBackend::open(&path).unwrap();
+            backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+            drop(backend);
+            run_sql(&path, &sql);
+            let mut backend = SqliteBackend::open(&path).unwrap();
+            let loaded = backend.load(Some(boot), Timestamp::default(), &mut |_| {});
+            assert!(matches!(loaded, Err(JournalError::Corrupt { .. })), "{name}: {loaded:?}");
+        }
+    }
+}
+
+#[test]
 fn a_table_out_of_order_is_refused_as_corrupt() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");

@@ -82,8 +82,8 @@ fn a_database_of_version_1_keeps_every_lease_session_delay_and_token() {
             assert_eq!(after[skipped..], before[skipped..]);
         }
         assert_eq!(after.1.len(), before.1.len());
-        assert_eq!(number(&path, "PRAGMA user_version"), 2);
-        assert_eq!(number(&path, "SELECT schema_version FROM octostore"), 2, "version 1 refuses it by name");
+        assert_eq!(number(&path, "PRAGMA user_version"), 3);
+        assert_eq!(number(&path, "SELECT schema_version FROM octostore"), 3, "version 1 refuses it by name");
         backend.commit(&granted(40_000..40_001)).unwrap();
         backend.commit(&[Record::Ended(FencingToken::new(40_000).unwrap())]).unwrap();
     }
@@ -112,15 +112,75 @@ fn a_migration_that_fails_changes_nothing() {
 
 #[test]
 fn a_newer_version_is_refused_and_left_as_it_is() {
-    for version in [3, 99] {
+    for version in [4, 99] {
         let dir = in_memory();
         let path = dir.path().join("db");
         drop(SqliteBackend::open(&path).unwrap());
         run_sql(&path, &format!("PRAGMA user_version = {version}; DROP TABLE held"));
         let error = SqliteBackend::open(&path).unwrap_err();
-        assert_eq!(error, JournalError::Newer { found: version, known: 2 });
-        let text = format!("the database has schema version {version}, this server knows 2");
+        assert_eq!(error, JournalError::Newer { found: version, known: 3 });
+        let text = format!("the database has schema version {version}, this server knows 3");
         assert!(error.to_string().starts_with(&text), "{error}");
         assert_eq!(number(&path, "PRAGMA user_version"), version);
+    }
+}
+
+/// As the last release with schema version 2 left it when it was killed: tokens 1 to 4 in the table
+/// `held`, of which the log renews 2 and ends 3; 5 and 6 in the log, of which 6 is renewed there.
+const VERSION_2: &str = include_str!("../../../../tests/it/data/version_2.sql");
+
+#[test]
+fn a_database_of_version_2_keeps_every_lease_and_takes_values() {
+    let (_dir, path) = database(VERSION_2);
+    let before = shown(&path);
+    let boot: String = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT boot_id FROM octostore", [], |row| row.get(0))
+        .unwrap();
+    let load = |backend: &mut SqliteBackend| {
+        let mut found = Vec::new();
+        let loaded = backend.load(Some(&boot), Timestamp::default(), &mut |record| found.push(record));
+        assert!(!loaded.unwrap().rebooted);
+        found
+    };
+    let mut backend = SqliteBackend::open(&path).unwrap();
+    assert_eq!(number(&path, "PRAGMA user_version"), 3);
+    assert_eq!(number(&path, "SELECT schema_version FROM octostore"), 3);
+    assert_eq!(shown(&path), before);
+    let leases = load(&mut backend);
+    let renewals: Vec<_> = leases
+        .iter()
+        .map(|record| match record {
+            Record::Granted(stored) => (stored.lease.token.get(), stored.lease.renewals),
+            other => panic!("not a lease: {other:?}"),
+        })
+        .collect();
+    assert_eq!(renewals, [(1, 0), (2, 1), (4, 0), (5, 0), (6, 1)]);
+    let value = super::values::value(9, b"element");
+    backend.commit(&value).unwrap();
+    drop(backend);
+    let mut backend = SqliteBackend::open(&path).unwrap();
+    for _ in 0..2 {
+        assert_eq!(load(&mut backend), [leases.clone(), value.to_vec()].concat());
+        while backend.maintain().unwrap() {}
+    }
+}
+
+#[test]
+fn a_migrated_database_has_the_tables_of_a_new_one() {
+    let tables = |path: &Path| -> Vec<(String, String)> {
+        let db = Connection::open(path).unwrap();
+        let sql = "SELECT m.name, c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || c.pk
+            FROM sqlite_schema m, pragma_table_xinfo(m.name) c ORDER BY m.name, c.cid";
+        let mut rows = db.prepare(sql).unwrap();
+        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    let (_new, new) = database("");
+    std::fs::remove_file(&new).unwrap();
+    drop(SqliteBackend::open(&new).unwrap());
+    for old in [VERSION_1, VERSION_2] {
+        let (_dir, path) = database(old);
+        drop(SqliteBackend::open(&path).unwrap());
+        assert_eq!(tables(&path), tables(&new));
     }
 }

@@ -4,6 +4,7 @@ mod compaction;
 mod damage;
 mod files;
 mod migration;
+mod values;
 mod view;
 
 use std::sync::Arc;

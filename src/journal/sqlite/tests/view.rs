@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::domain::TTL_MS_MAX;
 use crate::journal::sqlite::*;
 
 /// Keys and owners as the view has them, by token.
@@ -49,14 +50,29 @@ fn the_view_shows_binary_keys_as_they_are() {
     assert_eq!(names(&path)[3], other, "in the table");
 }
 
+#[test]
+fn the_view_shows_the_deadline_of_the_longest_ttl() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut backend = SqliteBackend::open(&path).unwrap();
+    backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+    let mut stored = lease(1, 7);
+    stored.lease.ttl = Ttl::from_millis(TTL_MS_MAX).ok();
+    stored.lease.effective_ttl = stored.lease.ttl;
+    stored.lease.restart(Timestamp::from_nanos(1_000_000));
+    let expected = Shown::of(&stored.lease);
+    backend.commit(&[Record::Granted(stored)]).unwrap();
+    assert_eq!(view(&path), [expected]);
+}
+
 /// A row of the view.
 #[derive(Debug, PartialEq)]
 pub(super) struct Shown {
     token: i64,
     deadline: i64,
     granted: i64,
-    ttl: Option<u32>,
-    effective_ttl: Option<u32>,
+    ttl: Option<i64>,
+    effective_ttl: Option<i64>,
     renewals: u32,
     addr: Option<String>,
 }
@@ -67,8 +83,8 @@ impl Shown {
             token: lease.token.get(),
             deadline: lease.deadline.to_stored().unwrap(),
             granted: lease.granted_at.to_stored().unwrap(),
-            ttl: lease.ttl.map(Ttl::as_millis),
-            effective_ttl: lease.effective_ttl.map(Ttl::as_millis),
+            ttl: lease.ttl.map(Ttl::to_stored),
+            effective_ttl: lease.effective_ttl.map(Ttl::to_stored),
             renewals: lease.renewals,
             addr: lease.origin.as_ref().map(|origin| origin.addr.clone()),
         }

@@ -1,8 +1,8 @@
 //! Transcripts over HTTP.
 //!
-//! `alice> METHOD PATH [header: value] BODY` is sent with alice's token, `nobody>` without one, `admin>`
-//! with the operators' key; `redis>` is sent over RESP. Ids are numbered in the order in which they
-//! appear.
+//! `alice> METHOD PATH [header: value] BODY` is sent with alice's token, `anonymous>` without one,
+//! `admin>` with the operators' key; `redis>` is sent over RESP. Ids are numbered in the order in
+//! which they appear.
 
 use std::fmt::Write as _;
 

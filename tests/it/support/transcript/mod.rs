@@ -1,9 +1,9 @@
 //! Golden transcripts: what clients send and what they get, as text that anyone can read.
 //!
-//! Lines that are empty, start with `#` or with `flags ` are copied; `flags FLAGS` sets the server up.
-//! `advance MS` advances the clock. Every other line is a request, or the answer that the server is
-//! expected to give; the protocol decides ([`resp`], [`http`]). With UPDATE_SCRIPTS set, the answers of
-//! the server are written into the files; review them as a diff.
+//! Lines that are empty, start with `#` or with `flags ` are copied; `flags FLAGS` sets the server
+//! up. `advance MS` advances the clock. Every other line is a request, or the answer that the
+//! server is expected to give; the protocol decides ([`resp`], [`http`]). With UPDATE_SCRIPTS set,
+//! the answers of the server are written into the files; review them as a diff.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,8 +1,9 @@
 //! Transcripts over RESP, on octostore or on another server.
 //!
-//! `> WORDS` is sent by the first client, `b> WORDS` by client b. `b>> WORDS` sends and waits until the
-//! request queues for a lock; `b<` reads its reply later. `b>- WORDS` sends what is not answered.
-//! `b closes` closes a connection. `$secret1` stands for the first session id that a reply had.
+//! `> WORDS` is sent by the first client, `b> WORDS` by client b. `b>> WORDS` sends and waits until
+//! the request queues for a lock; `b<` reads its reply later. `b>- WORDS` sends what is not
+//! answered. `b closes` closes a connection. `$secret1` stands for the first session id that a
+//! reply had.
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,199 @@
+//! Dispatch: from the arguments of a request to the handler of its command.
+//!
+//! Guarantees: every command is found, checked and run here, whether a connection sends it, EXEC
+//! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
+//! connection.
+
+use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
+use crate::domain::LockName;
+use crate::reply::Reply;
+
+/// The caller of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A connection. Inside MULTI, most of its commands are queued.
+    Connection,
+    /// EXEC, with a command that passed the checks of a connection when it was queued.
+    Queue {
+        /// The position of the command in the queue.
+        place: usize,
+    },
+    /// A script, with the arguments of `redis.call`.
+    Script {
+        /// Whether the script may run commands that write.
+        may_write: bool,
+    },
+}
+
+impl Context<'_> {
+    /// Executes a request of this context's caller: finds the command, checks that the caller may
+    /// use it now, then runs or queues it.
+    pub(super) fn dispatch(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
+        match self.caller {
+            Caller::Connection => {
+                let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
+                if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
+                    return self.queue(command, args);
+                }
+                self.call(command, args)
+            }
+            Caller::Queue { .. } => {
+                let command = find(args).map_err(|mismatch| mismatch.error(args))?;
+                if !command.is(Flags::WRITE) {
+                    self.check_transaction_budget()?;
+                }
+                self.call(command, args)
+            }
+            Caller::Script { may_write } => {
+                let command = find_for_script(args, may_write)?;
+                // The time limit of the script bounds its commands together; the budget bounds each
+                // of them.
+                self.begin_transaction();
+                self.call(command, args)
+            }
+        }
+    }
+
+    /// Finds the command and checks that the connection may send it now.
+    fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
+        let command = find(args).map_err(|mismatch| mismatch.error(args))?;
+        self.client.set_command(command.name);
+        if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
+            return Err(CommandError::fixed("NOAUTH Authentication required."));
+        }
+        if self.is_in_pubsub_mode() && !command.is(Flags::SUBSCRIBED) {
+            return Err(CommandError::new(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+                 allowed in this context",
+                command.name
+            )));
+        }
+        Ok(command)
+    }
+
+    /// Whether this is a request of a RESP2 connection with subscriptions, which may send few
+    /// commands.
+    pub(super) fn is_in_pubsub_mode(&self) -> bool {
+        self.caller == Caller::Connection && self.client.is_subscribed() && self.client.protocol() == 2
+    }
+
+    fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
+        if !self.client.take_retried() {
+            self.server.commands_run.add(1);
+        }
+        match command.run {
+            Run::Handler(handler) => handler(self, args),
+            Run::Subcommands(_) => Ok(docs::help(command)),
+        }
+    }
+
+    /// Runs a script on the keys `names`. `script` calls commands with [`Context::dispatch`]; nothing else runs
+    /// meanwhile, and all changes are in one commit. A SELECT in it ends with it, and what it
+    /// publishes is sent after it.
+    pub(super) fn run_script(
+        &mut self,
+        names: &[LockName],
+        may_write: bool,
+        script: impl FnOnce(&mut Context<'_>) -> Result<Reply, CommandError>,
+    ) -> Result<Reply, CommandError> {
+        let began_at = self.client.transaction_began_at;
+        let reply = self.atomically(names, |context| {
+            let caller = Caller::Script { may_write };
+            let (server, database, txn) = (context.server, context.database, context.txn);
+            let mut inner = Context { caller, database, ..Context::new(server, context.client, txn) };
+            let reply = script(&mut inner);
+            debug_assert!(inner.parked.is_none() && inner.steps.is_none() && !inner.closes);
+            reply
+        });
+        self.client.transaction_began_at = began_at;
+        match reply {
+            Err(error) if error.is_unsettled() => Err(error),
+            // A script that fails keeps its changes, and what it published.
+            reply => self.publish_deferred(reply.unwrap_or_else(Reply::from)),
+        }
+    }
+}
+
+/// Why a request is not one of any command.
+enum Mismatch {
+    /// There is no such command.
+    Command,
+    /// This command has no such subcommand.
+    Subcommand(&'static Command),
+    /// This command does not take that number of arguments.
+    Arity(&'static Command),
+}
+
+impl Mismatch {
+    /// The error that a client gets.
+    #[cold]
+    fn error(self, args: Args<'_>) -> CommandError {
+        match self {
+            Mismatch::Command => unknown(args),
+            Mismatch::Subcommand(command) => {
+                let (arg, name) = (printable(args.at(1), 128), command.name.to_ascii_uppercase());
+                CommandError::new(format!("ERR unknown subcommand '{arg}'. Try {name} HELP."))
+            }
+            Mismatch::Arity(command) => CommandError::arity(command.name),
+        }
+    }
+
+    /// The error that a script gets.
+    fn error_in_script(self) -> CommandError {
+        CommandError::fixed(match self {
+            Mismatch::Command | Mismatch::Subcommand(_) => "ERR Unknown Redis command called from script",
+            Mismatch::Arity(_) => "ERR Wrong number of args calling Redis command from script",
+        })
+    }
+}
+
+/// Finds the command or subcommand and checks its arity.
+fn find(args: Args<'_>) -> Result<&'static Command, Mismatch> {
+    let command = Command::find(args.at(0)).ok_or(Mismatch::Command)?;
+    if !command.accepts(args.len()) {
+        return Err(Mismatch::Arity(command));
+    }
+    let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
+    if args.len() == 1 {
+        // COMMAND without a subcommand is COMMAND INFO.
+        return subcommands.first().ok_or(Mismatch::Subcommand(command));
+    }
+    if options::is(args.at(1), "help") {
+        return Ok(command);
+    }
+    let subcommand = command.subcommand(args.at(1)).ok_or(Mismatch::Subcommand(command))?;
+    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(Mismatch::Arity(subcommand)) }
+}
+
+/// Finds the command that a script calls, and checks that the script may call it.
+fn find_for_script(args: Args<'_>, may_write: bool) -> Result<&'static Command, CommandError> {
+    let command = find(args).map_err(Mismatch::error_in_script)?;
+    if command.is(Flags::NOSCRIPT) {
+        return Err(CommandError::fixed("ERR This Redis command is not allowed from script"));
+    }
+    if !may_write && command.is(Flags::WRITE | Flags::MAY_REPLICATE) {
+        return Err(CommandError::fixed("ERR Write commands are not allowed from read-only scripts."));
+    }
+    Ok(command)
+}
+
+/// Input for an error message: truncated, control characters replaced.
+fn printable(arg: &[u8], bytes_max: usize) -> String {
+    let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
+    arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn unknown(args: Args<'_>) -> CommandError {
+    let mut begin = String::new();
+    for arg in args.from(1) {
+        if begin.len() >= 128 {
+            break;
+        }
+        begin.push_str(&format!("'{}' ", printable(arg, 128 - begin.len())));
+    }
+    let name = printable(args.at(0), 128);
+    CommandError::new(format!("ERR unknown command '{name}', with args beginning with: {begin}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Commands called by scripts.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::auth::CurrentPassword;
+use crate::clock::Clock;
+use crate::command::table::{commands_and_subcommands, names};
+use crate::command::{
+    Client, ClientLimits, Clients, Group, Incoming, OwnedArgs, PubSub, ScriptEngine, ScriptLimits,
+    ServerInfo, ServerState, Turn,
+};
+use crate::domain::{Limits, Timestamp};
+use crate::engine::{AnyTxn, Engine, EngineConfig};
+use crate::entropy::Entropy;
+
+use crate::journal::{Durability, MemoryBackend};
+use crate::metrics::{Count, ServerMetrics};
+
+fn server() -> Arc<ServerState> {
+    let config = EngineConfig {
+        durability: Durability::Memory,
+        locks_max: 100,
+        sessions_max: 4,
+        waiters_per_lock_max: 4,
+        values_bytes_max: 1 << 20,
+        value_elements_max: 1 << 10,
+        leases_per_account_max: 4,
+        token_floor: 0,
+        boot: None,
+        entropy: Entropy::seeded(0),
+    };
+    let backend = Box::new(MemoryBackend::default());
+    Arc::new(ServerState {
+        engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
+        limits: Limits::default(),
+        client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
+        password: CurrentPassword::default(),
+        clients: Clients::default(),
+        scripts: ScriptEngine::new(ScriptLimits::default()),
+        pubsub: PubSub::default(),
+        settings: vec![],
+        info: ServerInfo {
+            port: 0,
+            data: "memory".into(),
+            durability: "memory",
+            started: Timestamp::default(),
+        },
+        metrics: Arc::new(ServerMetrics::of(names())),
+        commands_run: Count::default(),
+    })
+}
+
+fn connect(server: &Arc<ServerState>) -> Client {
+    Client::new(server, "a".into(), "b".into())
+}
+
+fn send(server: &Arc<ServerState>, client: &mut Client, request: &str) -> Reply {
+    let execution = client.execute(server, OwnedArgs::of(request.split(' ')).as_args());
+    execution.reply.expect("replies are on")
+}
+
+/// Runs a script that calls these commands. Returns the reply to each.
+fn run_script(server: &Arc<ServerState>, client: &mut Client, may_write: bool, calls: &[&str]) -> Vec<Reply> {
+    let txn = server.engine.txn();
+    let mut context = Context::new(server, client, AnyTxn::Shared(&txn));
+    let reply = context.run_script(&[], may_write, |context| {
+        let call = |call: &&str| context.dispatch(OwnedArgs::of(call.split(' ')).as_args());
+        Ok(Reply::Array(calls.iter().map(call).map(|reply| reply.unwrap_or_else(Reply::from)).collect()))
+    });
+    let Ok(Reply::Array(replies)) = reply else { panic!("{reply:?}") };
+    replies
+}
+
+fn error(text: &'static str) -> Reply {
+    Reply::Error(text.into())
+}
+
+#[test]
+fn a_script_gets_the_errors_of_redis_for_scripts() {
+    let (unknown, arity, refused) = (
+        "ERR Unknown Redis command called from script",
+        "ERR Wrong number of args calling Redis command from script",
+        "ERR This Redis command is not allowed from script",
+    );
+    for (call, expected) in [
+        ("NOSUCH", unknown),
+        ("NOSUCH GET a", unknown),
+        ("COMMAND NOSUCH", unknown),
+        ("GET", arity),
+        ("SET a", arity),
+        ("SESSION", arity),
+        ("COMMAND COUNT a", arity),
+        ("COMMAND LIST a", "ERR syntax error"),
+        ("CLIENT ID", refused),
+        ("MULTI", refused),
+        ("SUBSCRIBE a", refused),
+        ("HELLO 3", refused),
+        ("QUIT", refused),
+    ] {
+        let server = server();
+        let replies = run_script(&server, &mut connect(&server), true, &[call]);
+        assert_eq!(replies, [error(expected)], "{call}");
+    }
+}
+
+#[test]
+fn a_read_only_script_calls_only_commands_without_effects() {
+    let refused = || error("ERR Write commands are not allowed from read-only scripts.");
+    let server = server();
+    let calls = ["SET a b", "PUBLISH a b", "GET a", "PING"];
+    let replies = run_script(&server, &mut connect(&server), false, &calls);
+    assert_eq!(replies, [refused(), refused(), Reply::Null, Reply::Simple("PONG")]);
+}
+
+#[test]
+fn a_script_sees_its_own_changes() {
+    let server = server();
+    let replies = run_script(&server, &mut connect(&server), true, &["SET a b", "GET a"]);
+    assert_eq!(replies, [Reply::OK, Reply::bulk("b")]);
+}
+
+#[test]
+fn the_database_of_a_script_ends_with_it() {
+    let server = server();
+    let mut client = connect(&server);
+    send(&server, &mut client, "SELECT 1");
+    let calls = ["SET a 1", "SELECT 2", "SET a 2", "GET a", "SELECT 16"];
+    let replies = run_script(&server, &mut client, true, &calls);
+    let out_of_range = error("ERR DB index is out of range");
+    assert_eq!(replies, [Reply::OK, Reply::OK, Reply::OK, Reply::bulk("2"), out_of_range]);
+    assert_eq!(send(&server, &mut client, "GET a"), Reply::bulk("1"));
+    let Reply::Text(info) = send(&server, &mut client, "CLIENT INFO") else { panic!("not a text") };
+    assert!(info.contains(" db=1 "), "{info}");
+}
+
+#[test]
+fn a_script_does_not_wait_for_a_lock() {
+    let server = server();
+    let mut client = connect(&server);
+    let replies = run_script(&server, &mut client, true, &["LOCK a b", "LOCK a c WAIT 1000"]);
+    assert_eq!(replies, [Reply::Integer(1), Reply::Null]);
+}
+
+#[test]
+fn what_a_script_publishes_is_counted_at_once_and_sent_after_it() {
+    let server = server();
+    let (mut client, mut subscriber) = (connect(&server), connect(&server));
+    send(&server, &mut subscriber, "SUBSCRIBE news");
+    send(&server, &mut subscriber, "PSUBSCRIBE n* x*");
+    let txn = server.engine.txn();
+    let mut context = Context::new(&server, &mut client, AnyTxn::Shared(&txn));
+    let mut next = || subscriber.next_message(&mut Turn::default());
+    let reply = context.run_script(&[], true, |context| {
+        let reply = context.dispatch(OwnedArgs::of(["PUBLISH", "news", "hello"]).as_args());
+        assert!(matches!(next(), Incoming::Nothing), "it is not sent yet");
+        reply
+    });
+    assert_eq!(reply, Ok(Reply::Integer(2)));
+    for _ in 0..2 {
+        assert!(matches!(next(), Incoming::Message(_)));
+    }
+}
+
+#[test]
+fn a_script_inside_exec_publishes_after_exec() {
+    let server = server();
+    let (mut client, mut subscriber) = (connect(&server), connect(&server));
+    send(&server, &mut subscriber, "SUBSCRIBE news");
+    let mut next = || subscriber.next_message(&mut Turn::default());
+    let publish = OwnedArgs::of(["PUBLISH", "news", "hello"]);
+    let txn = server.engine.txn();
+    let reply = txn.exclusively(&[], |exclusive| {
+        let mut context = Context::new(&server, &mut client, AnyTxn::Exclusive(exclusive));
+        context.caller = Caller::Queue { place: 0 };
+        let scripted = context.run_script(&[], true, |context| context.dispatch(publish.as_args()));
+        context.caller = Caller::Queue { place: 1 };
+        let queued = context.dispatch(publish.as_args());
+        assert!(matches!(next(), Incoming::Nothing), "nothing is sent yet");
+        Reply::Array([scripted, queued].map(|reply| reply.unwrap_or_else(Reply::from)).into())
+    });
+    let reply = reply.expect("nothing was rebuilt");
+    let mut context = Context::new(&server, &mut client, AnyTxn::Shared(&txn));
+    let expected = Reply::Array(vec![Reply::Integer(1), Reply::Integer(1)]);
+    assert_eq!(context.publish_deferred(reply), Ok(expected));
+    for _ in 0..2 {
+        assert!(matches!(next(), Incoming::Message(_)));
+    }
+}
+
+#[test]
+fn what_a_script_publishes_is_bounded() {
+    let server = server();
+    let message = "x".repeat(3000);
+    let call = format!("PUBLISH a {message}");
+    let replies = run_script(&server, &mut connect(&server), true, &[&call, &call]);
+    assert_eq!(replies[0], Reply::Integer(0));
+    assert_eq!(replies[1], error("ERR messages published by a script exceed 4096 bytes (--multi-bytes-max)"));
+}
+
+#[test]
+fn scripts_may_not_call_commands_that_act_on_the_connection() {
+    let allowed = ["ping", "echo", "select"];
+    for command in commands_and_subcommands().filter(|command| command.subcommands().is_empty()) {
+        let acts_on_connection = matches!(command.group, Group::Connection | Group::Transactions)
+            || command.is(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::NO_AUTH | Flags::NOT_QUEUED);
+        if acts_on_connection && !allowed.contains(&command.name) {
+            assert!(command.is(Flags::NOSCRIPT), "{}", command.name);
+        }
+    }
+}

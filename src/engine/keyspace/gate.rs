@@ -1,0 +1,268 @@
+//! The gate in front of the table: many operations at a time, or one transaction alone.
+//!
+//! Guarantees: a thread that finds the gate closed waits for [`GRACE`] at most and then learns
+//! since when it is closed, so a long script does not hold up the threads that serve everything
+//! else. An open gate costs one attempt at a read lock, which threads of different processors do
+//! not share. The only file that names crossbeam's lock. Not here: what is behind the gate.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{PoisonError, TryLockError};
+use std::time::Duration;
+
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use parking_lot::{Condvar, Mutex};
+
+use crate::domain::Timestamp;
+
+/// How long a thread waits in front of a closed gate. Most transactions that close it are shorter.
+const GRACE: Duration = Duration::from_millis(1);
+
+/// A gate and what is behind it.
+pub(in crate::engine) struct Gate<T> {
+    inside: ShardedLock<T>,
+    /// Since when the gate is closed, or about to be.
+    closed: Mutex<Option<Timestamp>>,
+    opened: Condvar,
+}
+
+/// The gate is closed, since this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct ClosedSince(pub(in crate::engine) Timestamp);
+
+/// Keeps the gate closed until it is dropped.
+pub(in crate::engine) struct Alone<'a, T> {
+    gate: &'a Gate<T>,
+    /// `None` only while it is dropped.
+    inside: Option<ShardedLockWriteGuard<'a, T>>,
+}
+
+impl<T> Gate<T> {
+    pub(in crate::engine) fn new(inside: T) -> Gate<T> {
+        Gate { inside: ShardedLock::new(inside), closed: Mutex::new(None), opened: Condvar::new() }
+    }
+
+    /// Enters beside others. Fails if the gate stays closed for [`GRACE`].
+    #[inline]
+    pub(in crate::engine) fn enter(&self) -> Result<ShardedLockReadGuard<'_, T>, ClosedSince> {
+        match self.inside.try_read() {
+            Ok(inside) => Ok(inside),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => self.enter_soon(),
+        }
+    }
+
+    #[cold]
+    fn enter_soon(&self) -> Result<ShardedLockReadGuard<'_, T>, ClosedSince> {
+        loop {
+            self.wait_for_opening()?;
+            match self.inside.try_read() {
+                Ok(inside) => return Ok(inside),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                // Another transaction was faster.
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Enters beside others, however long that takes.
+    pub(in crate::engine) fn enter_in_time(&self) -> ShardedLockReadGuard<'_, T> {
+        loop {
+            if let Ok(inside) = self.enter() {
+                return inside;
+            }
+        }
+    }
+
+    /// Closes the gate at `now` and waits until all who are inside have left. Fails if another
+    /// transaction keeps it closed for [`GRACE`].
+    pub(in crate::engine) fn close(&self, now: Timestamp) -> Result<Alone<'_, T>, ClosedSince> {
+        let mut closed = self.closed.lock();
+        while let Some(since) = *closed {
+            if self.opened.wait_for(&mut closed, GRACE).timed_out() && closed.is_some() {
+                return Err(ClosedSince(since));
+            }
+        }
+        *closed = Some(now);
+        drop(closed);
+        let inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Alone { gate: self, inside: Some(inside) })
+    }
+
+    /// [`Gate::close`], however long that takes.
+    pub(in crate::engine) fn close_in_time(&self, now: Timestamp) -> Alone<'_, T> {
+        loop {
+            if let Ok(alone) = self.close(now) {
+                return alone;
+            }
+        }
+    }
+
+    fn wait_for_opening(&self) -> Result<(), ClosedSince> {
+        let mut closed = self.closed.lock();
+        let Some(since) = *closed else { return Ok(()) };
+        let is_over = self.opened.wait_for(&mut closed, GRACE).timed_out();
+        if is_over && closed.is_some() { Err(ClosedSince(since)) } else { Ok(()) }
+    }
+}
+
+impl<T> Deref for Alone<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.inside.as_deref().unwrap_or_else(|| unreachable!("there until it is dropped"))
+    }
+}
+
+impl<T> DerefMut for Alone<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.inside.as_deref_mut().unwrap_or_else(|| unreachable!("there until it is dropped"))
+    }
+}
+
+impl<T> Drop for Alone<'_, T> {
+    fn drop(&mut self) {
+        self.inside = None;
+        *self.gate.closed.lock() = None;
+        self.gate.opened.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::LockName;
+    use crate::engine::{BUSY_AFTER_MS, Durability, Engine, EngineConfig, Unavailable};
+    use crate::entropy::Entropy;
+    use crate::journal::MemoryBackend;
+
+    fn at(nanos: u64) -> Timestamp {
+        Timestamp::from_nanos(nanos)
+    }
+
+    #[test]
+    fn a_closed_gate_tells_since_when_and_opens_for_all_who_wait() {
+        let gate = Arc::new(Gate::new(0));
+        let mut alone = gate.close(at(5)).ok().unwrap();
+        assert_eq!(gate.enter().err(), Some(ClosedSince(at(5))));
+        assert_eq!(gate.close(at(9)).err(), Some(ClosedSince(at(5))));
+        let waiting: Vec<_> = (0..4)
+            .map(|n| {
+                let gate = Arc::clone(&gate);
+                thread::spawn(move || match n % 2 {
+                    0 => *gate.enter_in_time(),
+                    _ => *gate.close_in_time(at(7)),
+                })
+            })
+            .collect();
+        *alone = 1;
+        drop(alone);
+        assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == 1));
+        assert_eq!(*gate.enter().ok().unwrap(), 1);
+    }
+
+    #[test]
+    fn closing_waits_for_those_inside_and_keeps_others_out_meanwhile() {
+        let gate = Arc::new(Gate::new(()));
+        let inside = gate.enter().ok().unwrap();
+        let also_inside = gate.enter().ok();
+        assert!(also_inside.is_some(), "others do not matter");
+        drop(also_inside);
+        let (closed, is_closed) = mpsc::channel();
+        let closing = thread::spawn({
+            let gate = Arc::clone(&gate);
+            move || {
+                let alone = gate.close_in_time(at(3));
+                closed.send(()).unwrap();
+                drop(alone);
+            }
+        });
+        while gate.closed.lock().is_none() {
+            thread::yield_now();
+        }
+        assert_eq!(is_closed.try_recv(), Err(mpsc::TryRecvError::Empty));
+        drop(inside);
+        is_closed.recv().unwrap();
+        closing.join().unwrap();
+        assert!(gate.enter().is_ok());
+    }
+
+    #[test]
+    fn while_a_transaction_runs_others_are_put_off_and_after_a_while_refused() {
+        let config = EngineConfig {
+            durability: Durability::Memory,
+            locks_max: 10,
+            sessions_max: 10,
+            waiters_per_lock_max: 10,
+            values_bytes_max: 1000,
+            value_elements_max: 10,
+            leases_per_account_max: 10,
+            token_floor: 0,
+            boot: None,
+            entropy: Entropy::system(),
+        };
+        let clock = Clock::manual();
+        let engine = Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config).unwrap();
+        let name = LockName::new(0, b"k").unwrap();
+        let ask = || {
+            thread::scope(|threads| {
+                let asked = threads.spawn(|| {
+                    let txn = engine.txn();
+                    assert_eq!(txn.exclusively(&[], |_| ()), txn.exists(&name).map(drop));
+                    assert_eq!(txn.key_count(0).map(drop), txn.exists(&name).map(drop));
+                    txn.exists(&name)
+                });
+                asked.join().unwrap()
+            })
+        };
+        let alone = engine.exclusive_txn();
+        assert_eq!(ask(), Err(Unavailable::Unsettled));
+        clock.advance_millis(BUSY_AFTER_MS);
+        assert_eq!(ask(), Err(Unavailable::Busy));
+        assert_eq!(alone.exists(&name), Ok(false));
+        drop(alone);
+        assert_eq!(ask(), Ok(false));
+        // A transaction that has begun is not cut in two: it waits.
+        thread::scope(|threads| {
+            let (begin, begun) = mpsc::channel();
+            let (close, closed) = mpsc::channel::<()>();
+            let (engine, name) = (&engine, &name);
+            let waiting = threads.spawn(move || {
+                let txn = engine.txn();
+                assert_eq!(txn.exists(name), Ok(false));
+                begin.send(()).unwrap();
+                closed.recv().unwrap();
+                (txn.exists(name), txn.exclusively(&[], |_| ()))
+            });
+            begun.recv().unwrap();
+            let alone = engine.exclusive_txn();
+            close.send(()).unwrap();
+            assert_eq!(ask(), Err(Unavailable::Unsettled));
+            drop(alone);
+            assert_eq!(waiting.join().unwrap(), (Ok(false), Ok(())));
+        });
+    }
+
+    #[test]
+    fn transactions_from_many_threads_lose_no_change() {
+        let gate = Arc::new(Gate::new(0_u64));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let gate = Arc::clone(&gate);
+                thread::spawn(move || {
+                    for _ in 0..500 {
+                        let before = *gate.enter_in_time();
+                        let mut alone = gate.close_in_time(at(1));
+                        assert!(*alone >= before);
+                        *alone += 1;
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(*gate.enter_in_time(), 2000);
+    }
+}

@@ -1,0 +1,221 @@
+//! Changes to one key under its guard, and their records.
+//!
+//! Guarantees: what changed is in the journal's queue before the guard is released. Changes count
+//! as changes for WATCH. Not here: which keys, what an edit does.
+
+use std::mem;
+
+use crate::domain::{FencingToken, LockName, Timestamp, Ttl};
+use crate::engine::apply::{Retry, Scope};
+use crate::engine::keyspace::{Content, GuardedKey, KeyedValue};
+use crate::engine::{Engine, Txn, Unavailable};
+use crate::journal::{Record, Seq, StoredValue};
+use crate::lock::Op;
+use crate::value::{Edit, Element, Kind, Value};
+
+/// A key under its guard; what had ended of it is gone.
+pub(in crate::engine) struct KeyWork<'w, 'k> {
+    pub(in crate::engine) engine: &'w Engine,
+    pub(in crate::engine) scope: Scope<'w>,
+    pub(in crate::engine) key: &'w mut GuardedKey<'k>,
+}
+
+impl Txn<'_> {
+    /// Runs `work` on a key once what has ended of it is freed. `work` runs at most once.
+    pub(super) fn work_on_key<R>(
+        &self,
+        name: &LockName,
+        work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Unavailable>,
+    ) -> Result<R, Unavailable> {
+        let mut work = Some(work);
+        let worked = self.in_steps(name, |key| {
+            key.free_ended()?;
+            let work = work.take().unwrap_or_else(|| unreachable!("nothing is retried after it"));
+            Ok(work(key)?)
+        });
+        let (result, seq) = worked.map_err(|why| self.refuse(why))?;
+        self.observe(seq);
+        Ok(result)
+    }
+}
+
+impl Engine {
+    /// Refuses what may add elements to a value when it has, or all values together have, as much
+    /// as the limits allow.
+    pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
+        let core = &*self.core;
+        if core.value_stats.bytes() >= core.config.values_bytes_max {
+            return Err(Unavailable::ValuesBytesMax);
+        }
+        if value.is_some_and(|value| value.len() >= core.config.value_elements_max) {
+            return Err(Unavailable::ValueElementsMax);
+        }
+        Ok(())
+    }
+}
+
+impl KeyWork<'_, '_> {
+    pub(super) fn content(&self) -> &Content {
+        self.key.content
+    }
+
+    /// Frees what has ended of a lock.
+    pub(in crate::engine) fn free_ended(&mut self) -> Result<(), Retry> {
+        match self.key.lock() {
+            Some(mut lock) if !lock.slot.is_vacant() => {
+                self.engine.run_on_lock(&Op::Inspect, &self.scope, &mut lock).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Edits the value.
+    pub(super) fn edit<R>(
+        &mut self,
+        kind: Kind,
+        edit: impl FnOnce(&mut Edit<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        let keyed = match &mut *self.key.content {
+            Content::Value(keyed) if keyed.value.kind() == kind => keyed,
+            _ => return Err(Unavailable::WrongType),
+        };
+        let (id, before) = (keyed.id, keyed.bytes());
+        let (result, elements) = edited(&mut keyed.value, edit);
+        if elements.is_empty() {
+            return Ok(result);
+        }
+        self.engine.core.value_stats.resized(before, keyed.bytes());
+        if keyed.value.is_empty() {
+            self.end_value()?;
+        } else {
+            self.append(element_records(id, elements))?;
+        }
+        Ok(result)
+    }
+
+    /// Puts a new value into the vacant key, unless it is still empty after the edit.
+    pub(super) fn create<R>(
+        &mut self,
+        kind: Kind,
+        edit: impl FnOnce(&mut Edit<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        let tokens = &self.engine.core.tokens;
+        if tokens.are_exhausted() {
+            return Err(Unavailable::TokensExhausted);
+        }
+        let mut value = Value::new(kind);
+        let (result, elements) = edited(&mut value, edit);
+        if value.is_empty() {
+            return Ok(result);
+        }
+        let token = tokens.take(self.engine.journal(), self.scope.table.epoch);
+        let name = self.scope.name.clone();
+        let keyed = KeyedValue { name, id: token, token, ttl: None, deadline: Timestamp::NEVER, value };
+        self.engine.core.value_stats.added(keyed.bytes());
+        let records = [put_record(&keyed)].into_iter().chain(element_records(token, elements));
+        *self.key.content = Content::Value(Box::new(keyed));
+        self.append(records).map(|_| result)
+    }
+
+    /// Puts a value that came from another key into this vacant one, under a new fencing token.
+    pub(super) fn adopt(&mut self, mut keyed: Box<KeyedValue>) -> Result<Seq, Unavailable> {
+        keyed.token = self.engine.core.tokens.take(self.engine.journal(), self.scope.table.epoch);
+        keyed.name = self.scope.name.clone();
+        self.engine.core.value_stats.added(keyed.bytes());
+        let record = put_record(&keyed);
+        *self.key.content = Content::Value(keyed);
+        self.append([record])
+    }
+
+    /// Takes the value out of the key, to be adopted by another. Until then the journal knows
+    /// nothing.
+    pub(super) fn take_value(&mut self) -> Option<Box<KeyedValue>> {
+        match mem::take(&mut *self.key.content) {
+            Content::Value(keyed) => {
+                self.engine.core.value_stats.removed(keyed.bytes());
+                Some(keyed)
+            }
+            lock => {
+                *self.key.content = lock;
+                None
+            }
+        }
+    }
+
+    /// Makes the key vacant: ends the value, or the lease of a string.
+    pub(super) fn clear(&mut self) -> Result<(), Unavailable> {
+        match self.key.lock() {
+            None => self.end_value(),
+            Some(lock) if lock.slot.is_vacant() => Ok(()),
+            Some(mut lock) => {
+                let op = Op::Delete { if_owner: None };
+                self.engine.step_and_return(&op, &self.scope, &mut lock).map(drop)
+            }
+        }
+    }
+
+    /// Ends the value if its deadline has passed.
+    #[inline]
+    pub(in crate::engine) fn expire_value(&mut self) -> Result<(), Unavailable> {
+        match &*self.key.content {
+            Content::Value(keyed) if keyed.deadline <= self.scope.now => {
+                self.engine.core.value_stats.expiries.add(1);
+                self.end_value()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the value, if the key holds one.
+    pub(in crate::engine) fn end_value(&mut self) -> Result<(), Unavailable> {
+        let Some(keyed) = self.take_value() else { return Ok(()) };
+        let gone = Record::ValueGone(keyed.id);
+        self.engine.core.reclaimer.discard(keyed);
+        self.append([gone]).map(drop)
+    }
+
+    /// Moves the deadline of the value to a TTL from now; `None`: it does not end by itself.
+    pub(in crate::engine) fn set_ttl(&mut self, ttl: Option<Ttl>) -> Result<Timestamp, Unavailable> {
+        let Content::Value(keyed) = &mut *self.key.content else { return Err(Unavailable::WrongType) };
+        (keyed.ttl, keyed.deadline) = (ttl, self.scope.now.after(ttl));
+        let (record, deadline) = (put_record(keyed), keyed.deadline);
+        self.append([record]).map(|_| deadline)
+    }
+
+    /// Remembers a change that was journaled for another key and is one of this key, too.
+    pub(super) fn is_changed_by(&self, seq: Seq) {
+        self.engine.core.watches.changed(self.scope.name);
+        self.key.changed_by(seq);
+    }
+
+    /// Journals changes of this key.
+    fn append(&mut self, records: impl IntoIterator<Item = Record>) -> Result<Seq, Unavailable> {
+        // Should this fail, the key has changed and the journal has not. Every reader asks first
+        // whether the journal is down, and it stays down until this table is replaced.
+        let seq =
+            self.engine.journal().append(self.scope.table.epoch, records).map_err(Unavailable::Journal)?;
+        self.is_changed_by(seq);
+        Ok(seq)
+    }
+}
+
+fn edited<R>(value: &mut Value, edit: impl FnOnce(&mut Edit<'_>) -> R) -> (R, Vec<Element>) {
+    let mut edits = Edit::new(value);
+    let result = edit(&mut edits);
+    (result, edits.into_changes())
+}
+
+fn put_record(keyed: &KeyedValue) -> Record {
+    Record::ValuePut(Box::new(StoredValue {
+        id: keyed.id,
+        token: keyed.token,
+        name: keyed.name.clone(),
+        kind: keyed.value.kind(),
+        ttl: keyed.ttl,
+        deadline: keyed.deadline,
+    }))
+}
+
+fn element_records(id: FencingToken, elements: Vec<Element>) -> impl Iterator<Item = Record> {
+    elements.into_iter().map(move |Element { field, value }| Record::Element { id, field, value })
+}

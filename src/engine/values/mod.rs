@@ -1,0 +1,128 @@
+//! Hashes, sets, sorted sets and lists as keys of the keyspace.
+//!
+//! Guarantees: a change and its records are one step under the guard of the key. A value is created
+//! by its first element, takes a fencing token then, and is gone with its last one. A value whose
+//! deadline has passed does not exist for any reader. Nothing is evicted: over a limit, what may
+//! add is refused.
+//! Not here: what the values are (in `value`), commands, how locks change.
+
+mod change;
+mod reclaim;
+mod rename;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub(super) use self::change::KeyWork;
+pub(super) use self::reclaim::Reclaimer;
+pub use self::rename::Renamed;
+pub use self::stats::ValueStats;
+
+use super::keyspace::{Content, KeyKind, is_replaceable};
+use super::{Txn, Unavailable};
+use crate::domain::{LockName, Timestamp};
+use crate::value::{Edit, Kind, Value};
+
+impl Txn<'_> {
+    /// Edits the value of a key, for operations that may add elements. A key that does not exist
+    /// gets an empty value first; a key whose value is empty after the edit is gone.
+    ///
+    /// Fails with [`Unavailable::WrongType`] for a value of another kind and for a lock, even one
+    /// that only rests. `edit` runs at most once, under the guard of the key: it must not come back
+    /// to the transaction.
+    pub fn value<R>(
+        &self,
+        name: &LockName,
+        kind: Kind,
+        edit: impl FnOnce(&mut Edit<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.work_on_key(name, |key| {
+            key.engine.check_room(key.content().value())?;
+            match key.content() {
+                Content::Value(_) => key.edit(kind, edit),
+                Content::Lock(slot) if slot.is_vacant() => key.create(kind, edit),
+                Content::Lock(_) => Err(Unavailable::WrongType),
+            }
+        })
+    }
+
+    /// Edits the value of a key, for operations that add nothing: no limit stops them. Returns
+    /// `None`, without having called `edit`, if the key does not exist. Otherwise like
+    /// [`Txn::value`].
+    pub fn existing_value<R>(
+        &self,
+        name: &LockName,
+        kind: Kind,
+        edit: impl FnOnce(&mut Edit<'_>) -> R,
+    ) -> Result<Option<R>, Unavailable> {
+        self.work_on_key(name, |key| match key.content() {
+            Content::Value(_) => key.edit(kind, edit).map(Some),
+            content if content.exists() => Err(Unavailable::WrongType),
+            _ => Ok(None),
+        })
+    }
+
+    /// Replaces whatever a key holds by a new value that `edit` fills. If it stays empty, the key
+    /// is gone. Fails with [`Unavailable::WrongType`] for locks that are more than a string: shared
+    /// or limited ones, and those with a session, a queue or a lock-delay.
+    pub fn replace_value<R>(
+        &self,
+        name: &LockName,
+        kind: Kind,
+        edit: impl FnOnce(&mut Edit<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.work_on_key(name, |key| {
+            key.engine.check_room(None)?;
+            if !is_replaceable(key.content()) {
+                return Err(Unavailable::WrongType);
+            }
+            let _one_commit = key.engine.one_commit();
+            key.clear()?;
+            key.create(kind, edit)
+        })
+    }
+
+    /// Reads the value of a key; `None` if the key does not exist. Fails with
+    /// [`Unavailable::WrongType`] for a value of another kind and for a lock that is held. `read`
+    /// runs under the guard of the key: it should copy what is needed and format nothing.
+    pub fn read_value<R>(
+        &self,
+        name: &LockName,
+        kind: Kind,
+        read: impl FnOnce(Option<&Value>) -> R,
+    ) -> Result<R, Unavailable> {
+        let mut read = Some(read);
+        let mut read_once = |value: Option<&Value>| match value {
+            Some(value) if value.kind() != kind => Err(Unavailable::WrongType),
+            value => Ok(read.take().map(|read| read(value))),
+        };
+        let peeked = self.peek(name, |entry| match entry.map(|entry| (entry, entry.value())) {
+            Some((_, Some(keyed))) => read_once(Some(&keyed.value)),
+            Some((entry, None)) if entry.exists() => Err(Unavailable::WrongType),
+            _ => read_once(None),
+        })?;
+        let result = match peeked {
+            Some(result) => result,
+            None => self.read_key(name, |content, _| match content.kind() {
+                Some(KeyKind::Lock(_)) => Err(Unavailable::WrongType),
+                _ => read_once(content.value()),
+            })?,
+        };
+        result.map(|read| read.unwrap_or_else(|| unreachable!("either side reads once")))
+    }
+
+    /// Reads a key of any type as it is now; what has ended is left out. `read` runs under the
+    /// guard of the key: it should copy what is needed and format nothing.
+    pub fn read_key<R>(
+        &self,
+        name: &LockName,
+        read: impl FnOnce(&Content, Timestamp) -> R,
+    ) -> Result<R, Unavailable> {
+        self.work_on_key(name, |key| Ok(read(key.content(), key.scope.now)))
+    }
+
+    /// The type of a key; `None` if it does not exist.
+    pub fn kind_of(&self, name: &LockName) -> Result<Option<KeyKind>, Unavailable> {
+        self.read_key(name, |content, _| content.kind())
+    }
+}

@@ -1,0 +1,135 @@
+//! The index of the changes to values that the tables lack.
+//!
+//! Changes move in the order of the log and one by one: every change to an element is an absolute
+//! state, and their order is the order in which a restart finds the elements. A value that is
+//! created and gone before its changes have moved never reaches the tables.
+//!
+//! Guarantees: a change that is not needed any more is not moved. Not here: rows, and what a change
+//! says.
+
+use std::collections::VecDeque;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::journal::Record;
+
+/// Which values the tables have, and which rows have changes to values that they lack.
+#[derive(Debug, Default)]
+pub(super) struct ValueIndex {
+    /// The values that the tables have.
+    stored: FxHashSet<i64>,
+    /// The rows with changes to a value, oldest first, by its id.
+    pending: FxHashMap<i64, VecDeque<RowChanges>>,
+    /// The changes in all of these rows.
+    changes: usize,
+}
+
+/// Changes to one value in one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowChanges {
+    pub(super) row: i64,
+    pub(super) count: usize,
+}
+
+/// A change that has moved to the tables.
+#[derive(Debug)]
+pub(super) struct MovedChange {
+    pub(super) id: i64,
+    pub(super) row: i64,
+    effect: Effect,
+}
+
+/// What a moved change means for the table of values.
+#[derive(Debug)]
+enum Effect {
+    Stored,
+    Removed,
+    Element,
+}
+
+impl MovedChange {
+    /// A change of the value `id` in `row`.
+    pub(super) fn new(id: i64, row: i64, change: &Record) -> MovedChange {
+        let effect = match change {
+            Record::ValuePut(_) => Effect::Stored,
+            Record::ValueGone(_) => Effect::Removed,
+            _ => Effect::Element,
+        };
+        MovedChange { id, row, effect }
+    }
+
+    /// Whether the value has left its table.
+    pub(super) fn is_removal(&self) -> bool {
+        matches!(self.effect, Effect::Removed)
+    }
+}
+
+impl ValueIndex {
+    /// An index for tables that have these values, and no changes.
+    pub(super) fn of_stored(stored: FxHashSet<i64>) -> ValueIndex {
+        ValueIndex { stored, ..ValueIndex::default() }
+    }
+
+    /// The number of changes to be moved.
+    pub(super) fn changes(&self) -> usize {
+        self.changes
+    }
+
+    /// Whether the tables have the value.
+    pub(super) fn is_stored(&self, id: i64) -> bool {
+        self.stored.contains(&id)
+    }
+
+    /// Whether the tables or the log have the value.
+    pub(super) fn is_known(&self, id: i64) -> bool {
+        self.is_stored(id) || self.pending.contains_key(&id)
+    }
+
+    /// Adds a change to a value in `row`, the newest row.
+    pub(super) fn add(&mut self, id: i64, row: i64) {
+        self.changes += 1;
+        let rows = self.pending.entry(id).or_default();
+        match rows.back_mut() {
+            Some(newest) if newest.row == row => newest.count += 1,
+            _ => rows.push_back(RowChanges { row, count: 1 }),
+        }
+    }
+
+    /// Removes all changes to a value, and returns them by row.
+    pub(super) fn forget(&mut self, id: i64) -> VecDeque<RowChanges> {
+        let rows = self.pending.remove(&id).unwrap_or_default();
+        self.changes -= rows.iter().map(|row| row.count).sum::<usize>();
+        rows
+    }
+
+    /// Whether `row` has changes to the value that are to be moved.
+    pub(super) fn is_needed(&self, id: i64, row: i64) -> bool {
+        self.pending.get(&id).is_some_and(|rows| rows.binary_search_by_key(&row, |row| row.row).is_ok())
+    }
+
+    /// Applies that a change, the oldest one to its value, has moved.
+    pub(super) fn moved(&mut self, moved: &MovedChange) {
+        match moved.effect {
+            Effect::Stored => drop(self.stored.insert(moved.id)),
+            Effect::Removed => drop(self.stored.remove(&moved.id)),
+            Effect::Element => {}
+        }
+        let Some(rows) = self.pending.get_mut(&moved.id) else { return };
+        let Some(oldest) = rows.front_mut() else { return };
+        (oldest.count, self.changes) = (oldest.count - 1, self.changes - 1);
+        if oldest.count == 0 {
+            rows.pop_front();
+        }
+        if rows.is_empty() {
+            self.pending.remove(&moved.id);
+        }
+    }
+
+    /// Gives the memory of a burst back.
+    pub(super) fn shrink(&mut self) {
+        const SMALL: usize = 4096;
+        if self.pending.is_empty() && self.pending.capacity() > SMALL {
+            self.pending = FxHashMap::default();
+        }
+    }
+}
