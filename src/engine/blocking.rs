@@ -112,7 +112,7 @@ impl Blocked {
     }
 
     /// Gives a grant back that was received and cannot be passed on. If the same owner has asked
-    /// again elsewhere and was told of the grant there, it stays.
+    /// again elsewhere and learned of the grant there, it stays.
     pub fn give_back(&self, token: FencingToken) {
         let op = Op::RevertGrant { owner: self.owner.clone(), token };
         // If the journal is down the lease stays until its deadline, as for any holder that is

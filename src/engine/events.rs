@@ -87,7 +87,7 @@ pub(super) struct Events {
 struct Queue {
     events: VecDeque<(Seq, Event)>,
     bytes: usize,
-    /// Events that were dropped. Until that was told, all others are dropped, too.
+    /// Events that were dropped. Until the reader knows that, all others are dropped, too.
     lost: u64,
 }
 

@@ -39,9 +39,9 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
     ensure(leases.iter().all(|lease| lease.deadline <= lease.hold_until()), "no lease outlasts its MAXHOLD")?;
     ensure(
         waiters.iter().all(|waiter| slot.lease_of(&waiter.request.owner).is_none()),
-        "who waits does not hold",
+        "no holder is in the queue",
     )?;
-    ensure(waiters.iter().all(|waiter| waiter.deadline > now), "who has timed out does not wait")?;
+    ensure(waiters.iter().all(|waiter| waiter.deadline > now), "no waiter has timed out")?;
     ensure(slot.delay().is_none_or(|delay| delay.until > now), "a delay that is over is gone")?;
     ensure(
         slot.delay().is_none() || leases.iter().all(|lease| lease.mode != Mode::Exclusive),
@@ -49,7 +49,7 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
     )?;
     ensure(
         waiters.is_empty() || slot.delay().is_some() || !leases.is_empty() || slot.has_more_to_grant(),
-        "nobody waits for a free lock",
+        "a free lock has no queue",
     )?;
     let indexed = leases
         .iter()

@@ -96,8 +96,8 @@ impl Slot {
         matches!(self.holders, Holders::None) && self.contention.is_none()
     }
 
-    /// The only lease, if this lock is like most: held exclusively, with nothing extra, while
-    /// nobody waits. Then there is nothing else in the slot.
+    /// The only lease in the common case: one exclusive holder, no extras, no queue. Then there is
+    /// nothing else in the slot.
     pub fn plain_lease(&self) -> Option<&Lease> {
         match (&self.holders, &self.contention) {
             (Holders::One(lease), None) => {

@@ -497,8 +497,8 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Grants the lock to the head of the queue for as long as there is room, to so many in one
-    /// step.
+    /// Grants the lock to the head of the queue for as long as there is room, to at most
+    /// [`PROMOTIONS_PER_STEP`] in one step.
     fn promote(&mut self) {
         let mut room = PROMOTIONS_PER_STEP;
         loop {

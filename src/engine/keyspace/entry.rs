@@ -340,7 +340,7 @@ impl Plain {
         self.ttl_ms.map(ttl)
     }
 
-    /// What is told by the deadline and the TTL of a lease that was not renewed.
+    /// What follows from the deadline and the TTL of a lease that was not renewed.
     fn told(&self) -> RenewalState {
         let ttl = self.ttl();
         RenewalState {

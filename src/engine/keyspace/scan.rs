@@ -30,8 +30,8 @@ pub struct Scan {
     ahead_max: usize,
     /// The table that was looked at.
     epoch: Option<u64>,
-    /// The lock at `next`, if so many of its holders have ended that it must be freed of them
-    /// first.
+    /// The lock at `next`, if more of its holders have ended than are skipped: it must be freed of
+    /// them first.
     unsettled: Option<LockName>,
 }
 

@@ -220,7 +220,7 @@ async fn leases_that_expire_together_are_freed_in_turns() {
     let look = |txn: &Txn<'_>| txn.read(&name("k"), |slot, _| slot.holder_count());
     assert_eq!(look(&engine.txn()), Err(Unavailable::Unsettled));
     assert_eq!(engine.lock_stats().leases(), 3000 - 2 * 256);
-    // Nobody can have a turn between the operations of a transaction.
+    // No other request runs between the operations of a transaction.
     assert_eq!(look(&engine.exclusive_txn()).unwrap(), 0);
 }
 

@@ -106,6 +106,6 @@ async fn a_timeout_waits_for_the_durability_of_the_lease_it_waited_for() {
     let WaitOutcome::TimedOut(seq) = waiter.outcome().await else { panic!("not timed out") };
     faults.fail_with(Some(JournalError::Full));
     faults.release_commits();
-    assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown), "nobody held it after all");
+    assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown), "the grant was taken back");
     faults.fail_with(None);
 }

@@ -93,7 +93,7 @@ fn queue(engine: &Arc<Engine>, key: &str, who: &str) -> Blocked {
     }
 }
 
-/// The keys that a scan finds when it looks at so many entries.
+/// The keys that a scan finds when it looks at `entries` entries.
 fn scanned(txn: &Txn<'_>, scan: &mut Scan, entries: usize) -> Vec<String> {
     let mut keys = Vec::new();
     txn.scan(scan, entries, |held| keys.push(String::from_utf8_lossy(held.key()).into_owned())).unwrap();

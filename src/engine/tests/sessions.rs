@@ -17,7 +17,7 @@ async fn a_session_ends_with_all_its_locks_at_its_deadline_and_is_never_revived(
     assert_eq!(engine.txn().session(id).unwrap().1, 3);
     assert_eq!(take(&engine, "a", request("x")), None);
     clock.advance_millis(1);
-    // Nobody swept: the first to look finds the lock free.
+    // Not swept yet: the first reader finds the lock free.
     assert!(take(&engine, "a", request("x")).is_some());
     assert_eq!(engine.txn().keep_alive(id), Err(Unavailable::NoSession));
     let refused = engine.txn().submit(&name("b"), &Op::Acquire { request: with_session("s"), wait: None });

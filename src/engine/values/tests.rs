@@ -399,7 +399,7 @@ fn a_value_replaces_a_string_or_a_value_but_no_other_lock() {
         assert_eq!(replace(key, &["m"]), Err(Unavailable::WrongType), "{key}");
         assert_eq!(put(&txn, key, &["a"]), Err(Unavailable::WrongType), "{key}");
     }
-    // Nobody holds a lock that rests: for a reader there is no key.
+    // A lock that rests has no holder: for a reader there is no key.
     assert_eq!((fields(&txn, "resting"), remove(&txn, "resting", "a")), (Ok(vec![]), Ok(None)));
     clock.advance_millis(500);
     put(&txn, "resting", &["a"]).unwrap();
