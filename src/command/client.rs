@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
-use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes};
+use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes, work_of_changes};
 use super::transaction::Transaction;
 use super::{Args, CommandError, Context, ServerState};
 use crate::domain::SessionId;
@@ -231,6 +231,7 @@ impl Client {
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.dispatch(args);
+        context.spend(work_of_changes(txn.work()));
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
@@ -262,7 +263,9 @@ impl Client {
         self.begin_turn();
         let txn = server.engine.resume_txn(request.seen);
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
-        let reply = match request.steps.advance(&mut context) {
+        let done = request.steps.advance(&mut context);
+        context.spend(work_of_changes(txn.work()));
+        let reply = match done {
             Ok(Progress::Done(reply)) => reply,
             Err(error) if !error.is_unsettled() => error.into(),
             Ok(Progress::More) | Err(_) => {

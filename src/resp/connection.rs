@@ -365,7 +365,8 @@ impl Connection {
     /// A later commit may have succeeded after an earlier one of the same batch failed.
     fn has_failed(&self) -> bool {
         let engine = &self.server.engine;
-        engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
+        engine.has_ever_failed()
+            && self.replies.iter().any(|(_, seq)| engine.durability_of(*seq) != Some(Ok(())))
     }
 
     /// Sends the output as one unit. Gives up when the client takes it too slowly, or is killed.

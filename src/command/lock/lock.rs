@@ -140,7 +140,7 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
 /// first.
 pub(in crate::command) async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
     let error = |error: CommandError| (Reply::from(error), Seq::default());
-    match parked.verdict().await {
+    match parked.outcome().await {
         WaitOutcome::Granted(token, seq) => (Reply::Integer(token.get()), seq),
         WaitOutcome::TimedOut(seq) => (Reply::Null, seq),
         WaitOutcome::SessionEnded(seq) => (CommandError::from(Unavailable::NoSession).into(), seq),

@@ -3,6 +3,8 @@
 //! Guarantees: a change applies to the value that it was computed from. It uses compare-and-set,
 //! and an exclusive transaction only after several failed attempts.
 
+use std::slice;
+
 use super::{CommandError, Context, Expiry, Op, Outcome, Owner, SetCondition, put, read};
 use crate::command::steps::work_of_bytes;
 use crate::domain::LockName;
@@ -38,7 +40,7 @@ pub(super) fn edit<R>(
             return Ok(result);
         }
     }
-    context.atomically(|context| {
+    context.atomically(slice::from_ref(name), |context| {
         let before = read(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
         context.spend(work_of(&edited));

@@ -118,7 +118,7 @@ impl Txn<'_> {
         name: &LockName,
         read: impl FnOnce(&Content, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        self.work_on_key(name, |key| Ok(read(key.content(), key.now)))
+        self.work_on_key(name, |key| Ok(read(key.content(), key.scope.now)))
     }
 
     /// The type of a key; `None` if it does not exist.
