@@ -35,6 +35,8 @@ use crate::reply::Reply;
 const FLUSH_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+/// Input that is read from a client whose request waits. The rest stays in the socket.
+const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
 /// How often a waiter with a full input buffer is checked for a disconnect.
 const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
@@ -446,6 +448,11 @@ impl Connection {
         Ok(has_more)
     }
 
+    /// Whether a client whose request waits has sent as much as is read meanwhile.
+    fn is_input_full(&self) -> bool {
+        self.input.len() >= self.limits.scan.request_bytes_max.min(INPUT_WHILE_WAITING_MAX)
+    }
+
     /// Waits until a pause of requests ends, sending messages meanwhile.
     async fn await_end_of_pause(&mut self) -> Result<(), End> {
         let mut pause = self.server.pauses.follow();
@@ -457,7 +464,7 @@ impl Connection {
                 return Ok(());
             }
             let left = Duration::from_nanos(until.nanos_since(now));
-            let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
+            let is_full = self.is_input_full();
             tokio::select! {
                 _ = pause.changed() => {}
                 () = tokio::time::sleep(left) => {}
@@ -477,7 +484,7 @@ impl Connection {
     async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
         let mut has_more = false;
         let (reply, seq) = loop {
-            let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
+            let is_full = self.is_input_full();
             tokio::select! {
                 outcome = Client::reply_after_wait(&mut parked) => break outcome,
                 read = receive(&self.stream, &mut self.input, is_full) => read?,

@@ -96,7 +96,7 @@ const ROWS: &[Row] = &[
     row("copy", &["COPY held new"], &[(LOCK_NEW, "COPY held new"), ("DEL held", "COPY held new")]),
     row("object|encoding", &[], &[(LOCK_NEW, "OBJECT ENCODING new")]),
     row("object|freq", &[], &[("DEL held", "OBJECT FREQ held")]),
-    row("object|idletime", &[], &[("DEL held", "OBJECT IDLETIME held")]),
+    row("object|idletime", &[], &[("DEL held", "object idletime held")]),
     row("object|refcount", &[], &[(LOCK_NEW, "OBJECT REFCOUNT new")]),
     row("memory|usage", &[], &[(LOCK_NEW, "MEMORY USAGE new")]),
     row("randomkey", &[], &[(LOCK_NEW, "RANDOMKEY")]),
