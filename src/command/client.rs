@@ -12,7 +12,7 @@ use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::{ClientInfo, Unblock};
 use super::server::cut_for_slow_log;
-use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
+use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes};
 use super::transaction::Transaction;
 use super::{Args, CommandError, Context, ServerState};
 use crate::domain::{SessionId, Timestamp};
@@ -244,7 +244,7 @@ impl Client {
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
-        self.work += REQUEST_WORK;
+        self.work += REQUEST_WORK + work_of_bytes(args.size());
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.dispatch(args);

@@ -17,6 +17,8 @@ pub(super) const TURN_WORK: usize = 4096;
 pub(super) const REQUEST_WORK: usize = 8;
 /// Cost of one key of a command with several keys.
 pub(super) const KEY_WORK: usize = 8;
+/// Base cost of a script.
+pub(super) const SCRIPT_WORK: usize = 64;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.
@@ -90,7 +92,8 @@ impl Context<'_> {
         self.client.transaction_began_at = self.client.work;
     }
 
-    /// Fails if the running transaction has exhausted its read budget.
+    /// Fails if the running transaction has exhausted its read budget. For commands that may read
+    /// much more than their arguments, even if they write.
     pub(super) fn check_transaction_budget(&self) -> Result<(), CommandError> {
         match self.client.work.saturating_sub(self.client.transaction_began_at) > TRANSACTION_WORK {
             true => Err(CommandError::fixed(

@@ -4,7 +4,8 @@
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
 use super::{
-    Args, Command, connection, docs, key, lock, options, pubsub, script, server, string, transaction,
+    Args, Command, connection, docs, hash, key, list, lock, options, pubsub, script, server, set, sorted_set,
+    string, transaction,
 };
 
 /// All commands by family, in the order of the documentation.
@@ -12,6 +13,10 @@ pub static FAMILIES: &[&[Command]] = &[
     lock::COMMANDS,
     string::COMMANDS,
     key::COMMANDS,
+    hash::COMMANDS,
+    set::COMMANDS,
+    sorted_set::COMMANDS,
+    list::COMMANDS,
     transaction::COMMANDS,
     script::COMMANDS,
     pubsub::COMMANDS,

@@ -115,6 +115,8 @@ pub enum Unavailable {
     ValuesBytesMax,
     /// The value has as many elements as it may.
     ValueElementsMax,
+    /// The changes that wait for storage have as many bytes as they may.
+    BacklogMax,
     /// So much has ended that others are to get their turn before the rest is freed, or a transaction
     /// keeps all others out. Nothing was done of what was asked: yield, and ask again.
     Unsettled,
@@ -122,6 +124,9 @@ pub enum Unavailable {
     /// Nothing was done of what was asked.
     Busy,
 }
+
+/// Changes that wait for storage, in bytes, from which on nothing is added.
+pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
 
 /// The lock manager.
 pub struct Engine {
@@ -207,6 +212,11 @@ impl Engine {
         let engine = Arc::new(Engine { core, journal: Arc::new(cell) });
         engine.close_orphans()?;
         Ok(engine)
+    }
+
+    /// A random number, for commands that choose at random.
+    pub fn random_number(&self) -> u64 {
+        self.core.config.entropy.number()
     }
 
     fn journal(&self) -> &Journal {
@@ -346,6 +356,17 @@ impl Engine {
     /// Commits what is pending and stops the commit thread.
     pub fn close(&self) {
         self.journal().close();
+    }
+
+    /// The size of the changes that wait for storage, in bytes.
+    pub fn backlog_bytes(&self) -> usize {
+        self.journal().backlog_bytes()
+    }
+
+    /// Refuses changes that add something while too many wait for storage: a transaction can rewrite
+    /// a large value very often before anything is committed.
+    fn check_backlog(&self) -> Result<(), Unavailable> {
+        if self.backlog_bytes() < BACKLOG_BYTES_MAX { Ok(()) } else { Err(Unavailable::BacklogMax) }
     }
 
     fn check_up(&self) -> Result<(), Unavailable> {

@@ -361,7 +361,7 @@ impl HttpState {
     fn delayed(&self, delay: Delay, now: Timestamp) -> Answer {
         Answer::Delayed {
             available_at: self.format_time(delay.until),
-            lock_delay_seconds: u64::from(delay.length.as_millis()).div_ceil(1000),
+            lock_delay_seconds: delay.length.as_millis().div_ceil(1000),
             retry_after_ms: millis_left(delay.until, now),
         }
     }

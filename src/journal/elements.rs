@@ -5,11 +5,14 @@
 
 use std::collections::HashMap;
 
+/// What identifies an element within its value, and what belongs to it.
+pub(super) type FieldAndValue = (Box<[u8]>, Box<[u8]>);
+
 /// Elements in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct OrderedElements {
     /// By place; `None` where an element was removed.
-    slots: Vec<Option<(Box<[u8]>, Box<[u8]>)>>,
+    slots: Vec<Option<FieldAndValue>>,
     places: HashMap<Box<[u8]>, usize>,
 }
 
@@ -52,7 +55,7 @@ impl OrderedElements {
     }
 
     /// All elements.
-    pub(super) fn into_elements(self) -> impl Iterator<Item = (Box<[u8]>, Box<[u8]>)> {
+    pub(super) fn into_elements(self) -> impl Iterator<Item = FieldAndValue> {
         self.slots.into_iter().flatten()
     }
 }

@@ -151,8 +151,8 @@ impl<'a> ListEdit<'a> {
     /// Removes items equal to `item`, at most `max` of them, starting at the front or at the back.
     /// Returns the number of removed items.
     pub fn remove_equal(&mut self, item: &[u8], max: usize, from_back: bool) -> usize {
-        let equal = |(index, other): (usize, &Box<[u8]>)| (**other == *item).then_some(index);
-        let items = self.list.items.iter().enumerate();
+        let equal = |(index, other): (usize, &[u8])| (other == item).then_some(index);
+        let items = self.list.items.iter().map(|item| &**item).enumerate();
         let removed: Vec<usize> = if from_back {
             let mut found: Vec<usize> = items.rev().filter_map(equal).take(max).collect();
             found.reverse();

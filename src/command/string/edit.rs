@@ -4,6 +4,7 @@
 //! and an exclusive transaction only after several failed attempts.
 
 use super::{CommandError, Context, Expiry, Op, Outcome, Owner, SetCondition, put, read};
+use crate::command::steps::work_of_bytes;
 use crate::domain::LockName;
 use crate::engine::AnyTxn;
 
@@ -32,6 +33,7 @@ pub(super) fn edit<R>(
     for _ in 0..attempts {
         let before = read(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
+        context.spend(work_of(&edited));
         if replace(context, name, before, edited, expiry)? {
             return Ok(result);
         }
@@ -39,6 +41,7 @@ pub(super) fn edit<R>(
     context.atomically(|context| {
         let before = read(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
+        context.spend(work_of(&edited));
         match edited {
             Edited::Keep => {}
             // Ends a running lock-delay, as SET does.
@@ -49,6 +52,14 @@ pub(super) fn edit<R>(
         }
         Ok(result)
     })
+}
+
+/// Units of work to make and store a value.
+fn work_of(edited: &Edited) -> usize {
+    match edited {
+        Edited::Set(value) => work_of_bytes(2 * value.as_bytes().len()),
+        Edited::Keep | Edited::Delete => 0,
+    }
 }
 
 /// Applies an edit if the value is still `before`. Returns whether it was.

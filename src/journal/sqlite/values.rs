@@ -12,7 +12,7 @@ use rustc_hash::FxHashSet;
 use super::fault::fault;
 use super::rows::column;
 use crate::domain::{FencingToken, Ttl};
-use crate::journal::elements::OrderedElements;
+use crate::journal::elements::{FieldAndValue, OrderedElements};
 use crate::journal::log::columns::ValueColumns;
 use crate::journal::log::compaction::Budget;
 use crate::journal::log::replay::Replay;
@@ -153,7 +153,7 @@ fn apply(
 
 fn pass_on(
     stored: Box<StoredValue>,
-    elements: impl Iterator<Item = (Box<[u8]>, Box<[u8]>)>,
+    elements: impl Iterator<Item = FieldAndValue>,
     each: &mut dyn FnMut(Record),
 ) {
     let id = stored.id;
@@ -164,17 +164,17 @@ fn pass_on(
 }
 
 /// The elements of a value in the table, in the order of their places.
-fn read_elements(db: &Connection, id: FencingToken) -> Result<Vec<(Box<[u8]>, Box<[u8]>)>, JournalError> {
+fn read_elements(db: &Connection, id: FencingToken) -> Result<Vec<FieldAndValue>, JournalError> {
     let check = |error| fault("read the database", &error);
     let mut rows =
         db.prepare_cached("SELECT place, field, value FROM elements WHERE id = ?1").map_err(check)?;
     let mut rows = rows.query([id.get()]).map_err(check)?;
-    let mut placed: Vec<(i64, Box<[u8]>, Box<[u8]>)> = Vec::new();
+    let mut placed: Vec<(i64, FieldAndValue)> = Vec::new();
     while let Some(row) = rows.next().map_err(check)? {
-        placed.push((column(row, 0)?, column(row, 1)?, column(row, 2)?));
+        placed.push((column(row, 0)?, (column(row, 1)?, column(row, 2)?)));
     }
-    placed.sort_unstable_by_key(|(place, ..)| *place);
-    Ok(placed.into_iter().map(|(_, field, value)| (field, value)).collect())
+    placed.sort_unstable_by_key(|(place, _)| *place);
+    Ok(placed.into_iter().map(|(_, element)| element).collect())
 }
 
 /// The ids of values that are gone and have elements left over.

@@ -116,7 +116,7 @@ impl World {
         match ask {
             Ask::Unlock { .. } => self.forget_beliefs(own),
             Ask::Renew { ttl, .. } => {
-                let until = self.now_ms + u64::from(ttl.as_millis());
+                let until = self.now_ms + ttl.as_millis();
                 for belief in self.beliefs.iter_mut().filter(|belief| own(belief)) {
                     belief.until_ms = belief.until_ms.min(until);
                 }
@@ -157,12 +157,11 @@ impl World {
         let owner = client as u8;
         let token_of = |token: &Option<FencingToken>| token.map(FencingToken::get);
         // A session may end before the TTL.
-        let effective_ttl =
-            |ttl: Ttl| if KEYS[key].1 == Kind::Sessions { 0 } else { u64::from(ttl.as_millis()) };
+        let effective_ttl = |ttl: Ttl| if KEYS[key].1 == Kind::Sessions { 0 } else { ttl.as_millis() };
         let asked = match ask {
             // A session may end at any time after the request for its lock.
             Ask::Lock { request, .. } => {
-                Asked::Lock { owner, ttl: request.ttl.map_or(0, |ttl| u64::from(ttl.as_millis())) }
+                Asked::Lock { owner, ttl: request.ttl.map_or(0, |ttl| ttl.as_millis()) }
             }
             Ask::Unlock { token, .. } => Asked::Unlock { owner, token: token_of(token) },
             Ask::Renew { token, ttl, .. } => {
@@ -220,7 +219,7 @@ impl World {
                 self.extend_beliefs(client, *key, *token, *ttl, at_ms);
             }
             (Ask::OpenSession { ttl }, Answer::Session(id)) => {
-                let ttl_ms = u64::from(ttl.as_millis());
+                let ttl_ms = ttl.as_millis();
                 self.clients[client].session = Some(Session { id, ttl_ms, until_ms: at_ms + ttl_ms });
             }
             (_, Answer::SessionKept(id)) => {
@@ -265,10 +264,10 @@ impl World {
             (Some(known), _) => known.hold_until_ms,
             (None, _) if may_be_older => 0,
             (None, None) => u64::MAX,
-            (None, Some(hold)) => at_ms + u64::from(hold.as_millis()),
+            (None, Some(hold)) => at_ms + hold.as_millis(),
         };
         let known_until = known.map_or(0, |known| known.until_ms);
-        let asked_until = asked.ttl.map_or(u64::MAX, |ttl| at_ms + u64::from(ttl.as_millis()));
+        let asked_until = asked.ttl.map_or(u64::MAX, |ttl| at_ms + ttl.as_millis());
         let (mode, session) = (asked.mode, asked.session());
         self.forget_beliefs(|belief| belief.client == client && belief.key == key);
         if request.is_overtaken {
@@ -289,7 +288,7 @@ impl World {
         ttl: Ttl,
         at_ms: u64,
     ) {
-        let until = at_ms + u64::from(ttl.as_millis());
+        let until = at_ms + ttl.as_millis();
         // A lease that had ended was not renewed; the renewed one is a lease unknown to the client.
         self.beliefs.retain(|belief| belief.client != client || belief.until_ms > at_ms);
         for belief in &mut self.beliefs {
