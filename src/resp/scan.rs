@@ -435,7 +435,7 @@ mod tests {
             ("*\r\n", "invalid multibulk length"),
             ("*1\n", "invalid multibulk length"),
             ("*01\r\n", "invalid multibulk length"),
-            ("*16385\r\n", "invalid multibulk length"),
+            ("*1048577\r\n", "invalid multibulk length"),
             ("*9223372036854775808\r\n", "invalid multibulk length"),
             ("*1\r\n:1\r\n", "expected '$', got ':'"),
             ("*1\r\n*1\r\n", "expected '$', got '*'"),
