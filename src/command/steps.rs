@@ -5,6 +5,8 @@
 //! too. Inside EXEC, which has exclusive access, the same units bound what a transaction may read.
 //! Not here: sockets; `resp/connection.rs` yields between two turns.
 
+use std::time::Duration;
+
 use super::{Args, CommandError, Context, OwnedArgs};
 use crate::engine::{AnyTxn, Seen};
 use crate::reply::Reply;
@@ -37,6 +39,10 @@ pub trait Steps: Send {
 pub struct LongRequest {
     pub(super) steps: Box<dyn Steps>,
     pub(super) seen: Seen,
+    /// The arguments, as the slow log has them.
+    pub(super) args: Vec<Vec<u8>>,
+    /// How long the turns so far took.
+    pub(super) took: Duration,
 }
 
 /// The state of a request after a turn.
