@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
-use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_changes};
+use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes, work_of_changes};
 use super::transaction::Transaction;
 use super::{Args, CommandError, Context, ServerState};
 use crate::domain::SessionId;
@@ -227,7 +227,7 @@ impl Client {
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
-        self.work += REQUEST_WORK;
+        self.work += REQUEST_WORK + work_of_bytes(args.size());
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.dispatch(args);

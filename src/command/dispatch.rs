@@ -4,6 +4,7 @@
 //! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
 //! connection.
 
+use super::steps::SCRIPT_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
 use crate::domain::LockName;
 use crate::reply::Reply;
@@ -96,6 +97,10 @@ impl Context<'_> {
         may_write: bool,
         script: impl FnOnce(&mut Context<'_>) -> Result<Reply, CommandError>,
     ) -> Result<Reply, CommandError> {
+        if matches!(self.caller, Caller::Queue { .. }) {
+            self.check_transaction_budget()?;
+        }
+        self.spend(SCRIPT_WORK);
         let began_at = self.client.transaction_began_at;
         let reply = self.atomically(names, |context| {
             let caller = Caller::Script { may_write };

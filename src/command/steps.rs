@@ -19,6 +19,8 @@ pub(super) const KEY_WORK: usize = 8;
 const CHANGE_WORK: usize = 16;
 /// Changes that are part of the base cost of a request.
 const CHANGES_FREE: usize = 4;
+/// Base cost of a script.
+pub(super) const SCRIPT_WORK: usize = 64;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.

@@ -126,6 +126,7 @@ impl Engine {
     /// a lease is counted already, to be taken back if there is no grant.
     fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
+        self.check_backlog()?;
         for id in [request.session(), request.counted_by()].into_iter().flatten() {
             if self.core.sessions.is_over(id, now) {
                 return Err(Unavailable::NoSession.into());

@@ -121,6 +121,8 @@ pub enum Unavailable {
     ValuesBytesMax,
     /// The value has as many elements as it may.
     ValueElementsMax,
+    /// The changes that wait for storage have as many bytes as they may.
+    BacklogMax,
     /// So much has ended that others are to get their turn before the rest is freed, or a
     /// transaction keeps all others out. Nothing was done of what was asked: yield, and ask again.
     Unsettled,
@@ -128,6 +130,9 @@ pub enum Unavailable {
     /// Nothing was done of what was asked.
     Busy,
 }
+
+/// Changes that wait for storage, in bytes, from which on nothing is added.
+pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
 
 /// The lock manager.
 pub struct Engine {
@@ -394,6 +399,17 @@ impl Engine {
     /// Commits what is pending and stops the commit thread.
     pub fn close(&self) {
         self.journal().close();
+    }
+
+    /// The size of the changes that wait for storage, in bytes.
+    pub fn backlog_bytes(&self) -> usize {
+        self.journal().backlog_bytes()
+    }
+
+    /// Refuses changes that add something while too many wait for storage: a transaction can rewrite
+    /// a large value very often before anything is committed.
+    fn check_backlog(&self) -> Result<(), Unavailable> {
+        if self.backlog_bytes() < BACKLOG_BYTES_MAX { Ok(()) } else { Err(Unavailable::BacklogMax) }
     }
 
     fn check_up(&self) -> Result<(), Unavailable> {

@@ -65,6 +65,10 @@ impl From<io::Error> for End {
     }
 }
 
+/// A connection that has used up its turn goes on only below this size of the changes that wait for
+/// storage, in bytes.
+const BACKLOG_BYTES: usize = 32 << 20;
+
 /// What to do after the batch is sent.
 enum Then {
     Read,
@@ -269,8 +273,12 @@ impl Connection {
         then
     }
 
-    /// Yields to other tasks and starts a new turn.
+    /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:
+    /// a small request can change a large value, so the size of the input does not bound it.
     async fn yield_turn(&mut self) {
+        if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
+            self.await_durable().await;
+        }
         tokio::task::yield_now().await;
         self.client.begin_turn();
     }

@@ -216,7 +216,8 @@ fn run(
         let scripts = &server.scripts;
         let script = Invocation { id, text: shebang.text, keys: &keys, args };
         scripts.with_interpreter(server, |interpreter| {
-            let began = server.engine.clock().now();
+            // Of all scripts of an EXEC together: the instant at which it began.
+            let began = context.txn.now();
             scripts.running.begin(began, began.after(Ttl::from_millis(scripts.limits.ms_max).ok()));
             interpreter.run(&script, &mut Commands(context))
         })

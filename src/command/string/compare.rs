@@ -8,6 +8,7 @@ use super::{
     command, digest, edit, key, name_or_none, read,
 };
 use crate::command::options::{Given, OptionSpec, value};
+use crate::command::steps::work_of_bytes;
 
 pub(super) const DELEX: Command = command("delex", -2, delex, KeyAccess::ReadWrite)
     .flags(Flags::WRITE | Flags::FAST)
@@ -118,6 +119,7 @@ fn delifeq(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
 
 fn digest_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
-    let value = read(context, &name)?;
-    Ok(value.map_or(Reply::Null, |value| Reply::bulk(digest::of(value.as_bytes()).as_bytes())))
+    let Some(value) = read(context, &name)? else { return Ok(Reply::Null) };
+    context.spend(work_of_bytes(8 * value.as_bytes().len()));
+    Ok(Reply::bulk(digest::of(value.as_bytes()).as_bytes()))
 }

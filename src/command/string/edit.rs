@@ -6,6 +6,7 @@
 use std::slice;
 
 use super::{CommandError, Context, Expiry, Op, Outcome, Owner, SetCondition, put, read};
+use crate::command::steps::work_of_bytes;
 use crate::domain::LockName;
 use crate::engine::AnyTxn;
 
@@ -34,6 +35,7 @@ pub(super) fn edit<R>(
     for _ in 0..attempts {
         let before = read(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
+        context.spend(work_of(&edited));
         if replace(context, name, before, edited, expiry)? {
             return Ok(result);
         }
@@ -41,6 +43,7 @@ pub(super) fn edit<R>(
     context.atomically(slice::from_ref(name), |context| {
         let before = read(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
+        context.spend(work_of(&edited));
         match edited {
             Edited::Keep => {}
             // Ends a running lock-delay, as SET does.
@@ -51,6 +54,14 @@ pub(super) fn edit<R>(
         }
         Ok(result)
     })
+}
+
+/// Units of work to make and store a value.
+fn work_of(edited: &Edited) -> usize {
+    match edited {
+        Edited::Set(value) => work_of_bytes(2 * value.as_bytes().len()),
+        Edited::Keep | Edited::Delete => 0,
+    }
 }
 
 /// Applies an edit if the value is still `before`. Returns whether it was.

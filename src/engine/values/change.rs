@@ -44,6 +44,7 @@ impl Engine {
     /// as the limits allow.
     pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
         let core = &*self.core;
+        self.check_backlog()?;
         if core.value_stats.bytes() >= core.config.values_bytes_max {
             return Err(Unavailable::ValuesBytesMax);
         }
