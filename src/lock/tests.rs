@@ -210,7 +210,7 @@ fn expiry_hands_the_lock_to_the_next_in_line() {
     check(
         "0   lock a             => granted 1
          1   lock b wait=1:1000 => queued
-         100 inspect           => done; expired 1; grant 2 to waiter 1",
+         100 inspect            => done; expired 1; grant 2 to waiter 1",
     );
 }
 
