@@ -12,9 +12,9 @@ use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
 use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
 use super::transaction::Transaction;
-use super::{Args, CommandError, Context, ServerState};
+use super::{Args, CommandError, Context, ServerState, Waiting};
 use crate::domain::SessionId;
-use crate::engine::{AnyTxn, Blocked, Watch};
+use crate::engine::{AnyTxn, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
 use crate::reply::Reply;
@@ -38,8 +38,8 @@ pub enum AfterReply {
     Request,
     /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
-    /// Waits for a lock; the reply comes from [`Client::reply_after_wait`].
-    Wait(Blocked),
+    /// Waits; the reply comes from [`Waiting::reply`].
+    Wait(Waiting),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
     Steps(LongRequest),
     /// Closes the connection.
@@ -237,15 +237,15 @@ impl Client {
             return Execution { reply, seq, next, command };
         }
         let reply = done.unwrap_or_else(Reply::from);
-        let Context { parked, steps, closes, .. } = context;
+        let Context { waiting, steps, closes, .. } = context;
         // Messages and subscription confirmations are not replies.
         let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
         let is_silent = self.replies != Replies::On && !is_message;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
-        let next = match (parked, steps) {
-            (Some(parked), _) => AfterReply::Wait(parked),
+        let next = match (waiting, steps) {
+            (Some(waiting), _) => AfterReply::Wait(waiting),
             (None, Some(steps)) => AfterReply::Steps(LongRequest { steps, seen: txn.seen() }),
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
@@ -284,12 +284,6 @@ impl Client {
         };
         self.skips_next = self.replies == Replies::Skip;
         Ok(Reply::OK)
-    }
-
-    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable
-    /// first.
-    pub async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
-        super::lock::reply_after_wait(parked).await
     }
 
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT

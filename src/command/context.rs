@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::options::{self, Given};
-use super::{Caller, Client, CommandError, ServerState, Steps};
+use super::{Caller, Client, CommandError, ServerState, Steps, Waiting};
 use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
-use crate::engine::{AnyTxn, Blocked};
+use crate::engine::AnyTxn;
 
 /// The context of a command handler.
 pub struct Context<'a> {
@@ -19,8 +19,8 @@ pub struct Context<'a> {
     pub(super) database: u8,
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
-    /// Set if the request waits for a lock and has no reply yet.
-    pub(super) parked: Option<Blocked>,
+    /// Set if the request waits and has no reply yet.
+    pub(super) waiting: Option<Waiting>,
     /// Set if the request continues in further turns and has no reply yet.
     pub(super) steps: Option<Box<dyn Steps>>,
     /// Whether the connection closes after the reply.
@@ -31,7 +31,7 @@ impl<'a> Context<'a> {
     /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
         let (caller, database) = (Caller::Connection, client.database());
-        Context { server, client, caller, database, txn, parked: None, steps: None, closes: false }
+        Context { server, client, caller, database, txn, waiting: None, steps: None, closes: false }
     }
 }
 

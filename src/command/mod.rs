@@ -5,6 +5,7 @@
 //! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
+mod blocking;
 mod categories;
 mod client;
 mod connection;
@@ -29,6 +30,7 @@ mod steps;
 mod string;
 mod table;
 mod transaction;
+mod waiting;
 
 pub use args::{Args, OwnedArgs, Span};
 pub use categories::Categories;
@@ -44,6 +46,7 @@ pub use spec::{Command, Flags, Group, Handler, Run};
 pub use state::{ClientLimits, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
+pub use waiting::{Unblock, Waiting};
 
 /// The version of Redis whose answers these are. Clients choose commands by it.
 pub(crate) const REDIS_VERSION: &str = "7.4.0";

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::Unblock;
 use crate::domain::Timestamp;
 
 /// All connected clients.
@@ -48,6 +49,8 @@ pub(super) struct Details {
     pub(super) queued: Option<usize>,
     pub(super) watched: usize,
     pub(super) is_waiting: bool,
+    /// The wait is to be ended.
+    pub(super) unblock: Option<Unblock>,
 }
 
 impl Clients {
@@ -118,7 +121,33 @@ impl ClientInfo {
         self.wake();
     }
 
-    /// Makes the connection check [`ClientInfo::is_killed`] and its message queue.
+    /// Ends the wait of the connection's request, if it waits. Returns whether it does.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        let mut details = self.details();
+        let is_waiting = details.is_waiting && details.unblock.is_none();
+        if is_waiting {
+            details.unblock = Some(how);
+            drop(details);
+            self.wake();
+        }
+        is_waiting
+    }
+
+    /// Whether the wait of the connection's request is to be ended.
+    pub fn is_unblocked(&self) -> bool {
+        self.details().unblock.is_some()
+    }
+
+    /// Notes that the connection's request waits no longer. Returns how its wait was ended, if it
+    /// was ended by [`ClientInfo::unblock`].
+    pub fn end_wait(&self) -> Option<Unblock> {
+        let mut details = self.details();
+        details.is_waiting = false;
+        details.unblock.take()
+    }
+
+    /// Makes the connection check [`ClientInfo::is_killed`], [`ClientInfo::is_unblocked`] and its
+    /// message queue.
     pub(super) fn wake(&self) {
         self.attention.notify_one();
     }

@@ -3,13 +3,16 @@
 //! Guarantees: a name is found in any case and at any length. The index is a constant: a duplicate
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
-use super::{Args, Command, connection, docs, key, lock, options, pubsub, server, string, transaction};
+use super::{
+    Args, Command, blocking, connection, docs, key, lock, options, pubsub, server, string, transaction,
+};
 
 /// All commands by family, in the order of the documentation.
 pub static FAMILIES: &[&[Command]] = &[
     lock::COMMANDS,
     string::COMMANDS,
     key::COMMANDS,
+    blocking::COMMANDS,
     transaction::COMMANDS,
     pubsub::COMMANDS,
     connection::COMMANDS,

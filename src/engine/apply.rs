@@ -265,10 +265,13 @@ impl Engine {
             core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
             self.note(name, effect, &effects, guarded, now);
-            let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
-            let is_heard = core.waiters.tell(waiter, verdict);
-            if let WaitOutcome::Granted(token, _) = verdict
-                && !is_heard
+            let Some((waiter, outcome)) = outcome_of(effect, seq) else { continue };
+            let granted = match &outcome {
+                WaitOutcome::Granted(token, _) => Some(*token),
+                _ => None,
+            };
+            if !core.waiters.notify(waiter, outcome)
+                && let Some(token) = granted
                 && let Some(lease) = guarded.slot.lease(token)
             {
                 undelivered.push_back(Op::RevertGrant { owner: lease.owner.clone(), token });
@@ -418,7 +421,7 @@ fn event_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Opt
 }
 
 /// Who waits no more, and what it is told.
-fn verdict_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
+fn outcome_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
     match effect {
         Effect::Granted { token, waiter: Some((waiter, _)) } => {
             Some((*waiter, WaitOutcome::Granted(*token, seq)))

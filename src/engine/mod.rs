@@ -37,8 +37,10 @@ pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
-use blocking::Waiters;
-pub use blocking::{Blocked, WaitOutcome};
+pub use blocking::{
+    Blocked, End, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
+};
+use blocking::{PopQueues, Undelivered, Waiters};
 use events::Events;
 pub use events::{Event, EventKind, Heard};
 use expiry::Deadlines;
@@ -137,6 +139,8 @@ struct Core {
     tokens: Tokens,
     sessions: Sessions,
     waiters: Waiters,
+    pops: PopQueues,
+    undelivered: Undelivered,
     deadlines: Deadlines,
     /// Somebody has taken hashes out of `deadlines` whose locks are still to be looked at.
     expiring: Mutex<()>,
@@ -177,6 +181,8 @@ impl Engine {
             config,
             sessions: Sessions::new(),
             waiters: Waiters::default(),
+            pops: PopQueues::default(),
+            undelivered: Undelivered::default(),
             watches: Watches::default(),
             events: Events::default(),
             lock_stats: LockStats::default(),
@@ -254,6 +260,11 @@ impl Engine {
         self.core.deadlines.len()
     }
 
+    /// The number of pops that wait for elements.
+    pub fn blocked_pops(&self) -> usize {
+        self.core.pops.len()
+    }
+
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.core.sessions.len()
@@ -311,6 +322,7 @@ impl Engine {
         // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
         let _ = self.patient_txn().sweep_sessions(EXPIRIES_PER_STEP);
         let _ = self.close_orphans();
+        let next_pop = self.maintain_pops();
         let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
         for hash in deadlines.take_near(now, EXPIRIES_PER_STEP) {
@@ -321,7 +333,7 @@ impl Engine {
             }
         }
         deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.expire_key(hash));
-        self.core.deadlines.next().min(self.core.sessions.next_sweep())
+        self.core.deadlines.next().min(self.core.sessions.next_sweep()).min(next_pop)
     }
 
     /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.

@@ -89,7 +89,7 @@ fn scanned(txn: &Txn<'_>, scan: &mut Scan, entries: usize) -> Vec<String> {
 }
 
 async fn granted(parked: &mut Blocked) -> i64 {
-    match parked.verdict().await {
+    match parked.outcome().await {
         WaitOutcome::Granted(token, _) => token.get(),
         other => panic!("not granted: {other:?}"),
     }
@@ -251,7 +251,7 @@ async fn expiry_wakes_the_next_in_line_and_timeouts_are_told() {
         .unwrap();
     clock.advance_millis(60_000);
     engine.expire_due();
-    assert!(matches!(late.verdict().await, WaitOutcome::TimedOut(_)));
+    assert!(matches!(late.outcome().await, WaitOutcome::TimedOut(_)));
 }
 
 #[tokio::test]
@@ -634,7 +634,7 @@ async fn a_waiter_whose_session_is_over_is_granted_nothing_when_another_session_
     clock.advance_millis(500);
     engine.expire_due();
     for (key, mut dead, mut alive) in waiters {
-        assert!(matches!(dead.verdict().await, WaitOutcome::SessionEnded(_)));
+        assert!(matches!(dead.outcome().await, WaitOutcome::SessionEnded(_)));
         granted(&mut alive).await;
         assert_eq!(release(&engine, key, "alive"), Outcome::Released(1));
     }
@@ -782,7 +782,7 @@ async fn who_asks_again_while_queued_keeps_the_place_in_a_full_queue() {
     let more = engine.txn().submit_or_wait(&name("k"), request("d"), Timestamp::NEVER);
     assert_eq!(more.err(), Some(Unavailable::WaitersMax));
     let mut again = queue(&engine, "k", "b");
-    assert_eq!(first.verdict().await, WaitOutcome::Replaced);
+    assert_eq!(first.outcome().await, WaitOutcome::Replaced);
     release(&engine, "k", "a");
     granted(&mut again).await;
 }
@@ -868,7 +868,7 @@ async fn a_failed_commit_is_taken_back_and_service_resumes() {
     assert_eq!(engine.barrier(txn.finish()).await, Err(OutcomeUnknown));
     assert_eq!(engine.txn().submit(&name("x"), &acquire("a")), Err(Unavailable::Journal(JournalError::Full)));
     faults.fail_with(None);
-    assert_eq!(waiter.verdict().await, WaitOutcome::Unavailable);
+    assert_eq!(waiter.outcome().await, WaitOutcome::Unavailable);
     while engine.check_up().is_err() {
         std::thread::yield_now();
     }
@@ -918,7 +918,7 @@ async fn a_waiter_is_told_that_its_time_is_up_once_what_it_waited_for_is_durable
     };
     clock.advance_millis(500);
     engine.expire_due();
-    let WaitOutcome::TimedOut(seq) = waiter.verdict().await else { panic!("not timed out") };
+    let WaitOutcome::TimedOut(seq) = waiter.outcome().await else { panic!("not timed out") };
     faults.fail_with(Some(JournalError::Full));
     faults.release_commits();
     assert_eq!(engine.barrier(seq).await, Err(OutcomeUnknown), "nobody held it after all");

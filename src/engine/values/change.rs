@@ -24,7 +24,7 @@ pub(in crate::engine) struct KeyWork<'w, 'k> {
 
 impl Txn<'_> {
     /// Runs `work` on a key once what has ended of it is freed. `work` runs at most once.
-    pub(super) fn work_on_key<R>(
+    pub(in crate::engine) fn work_on_key<R>(
         &self,
         name: &LockName,
         work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Unavailable>,
@@ -48,7 +48,7 @@ impl Engine {
     /// as the limits allow.
     pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
         let core = &*self.core;
-        if core.value_stats.bytes() >= core.config.values_bytes_max {
+        if core.value_stats.bytes() + core.pops.bytes() >= core.config.values_bytes_max {
             return Err(Unavailable::ValuesBytesMax);
         }
         if value.is_some_and(|value| value.len() >= core.config.value_elements_max) {
@@ -59,7 +59,7 @@ impl Engine {
 }
 
 impl KeyWork<'_, '_> {
-    pub(super) fn content(&self) -> &Content {
+    pub(in crate::engine) fn content(&self) -> &Content {
         self.key.content
     }
 
@@ -75,7 +75,7 @@ impl KeyWork<'_, '_> {
     }
 
     /// Edits the value.
-    pub(super) fn edit<R>(
+    pub(in crate::engine) fn edit<R>(
         &mut self,
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
@@ -99,7 +99,7 @@ impl KeyWork<'_, '_> {
     }
 
     /// Puts a new value into the vacant key, unless it is still empty after the edit.
-    pub(super) fn create<R>(
+    pub(in crate::engine) fn create<R>(
         &mut self,
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
@@ -199,6 +199,9 @@ impl KeyWork<'_, '_> {
         // whether the journal is down, and it stays down until this table is replaced.
         let seq = self.engine.journal().append(self.table.epoch, records).map_err(Unavailable::Journal)?;
         self.is_changed_by(seq);
+        if let Some(value) = self.content().value() {
+            self.engine.core.pops.signal(self.name, value.kind());
+        }
         Ok(seq)
     }
 }
