@@ -50,6 +50,15 @@ impl Entropy {
         }
     }
 
+    /// A random number. Where the system has none, one from the hash keys of the process.
+    pub(crate) fn number(&self) -> u64 {
+        let mut bytes = [0; size_of::<u64>()];
+        match self.fill(&mut bytes) {
+            Ok(()) => u64::from_le_bytes(bytes),
+            Err(_) => self.hasher().finish(),
+        }
+    }
+
     /// A keyed hasher to clone for each value. A system source gives each caller another key.
     pub(crate) fn hasher(&self) -> DefaultHasher {
         match &self.0 {

@@ -4,14 +4,17 @@
 //! transaction or script that has added elements. Inside EXEC and scripts nothing waits. Not here:
 //! queues, and the pops that never wait.
 
-use super::options::{self, OptionSpec, value};
+use super::list::parse_end;
+use super::options;
+use super::values;
 use super::waiting::Waiting;
 use super::{Args, Command, CommandError, Context, Flags, Group, Handler, KeyAccess, KeySpec};
 use crate::domain::{LockName, Timestamp, Ttl};
 use crate::engine::{
-    AnyTxn, End, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
+    AnyTxn, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
 };
 use crate::reply::{Reply, double};
+use crate::value::End;
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     pop("blpop", Group::List, Flags::NONE, blpop)
@@ -90,7 +93,7 @@ fn pop_one(context: &mut Context<'_>, args: Args<'_>, action: PopAction) -> Resu
 }
 
 fn blmove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let (from, to) = (list_end(args.at(3))?, list_end(args.at(4))?);
+    let (from, to) = (parse_end(args.at(3))?, parse_end(args.at(4))?);
     move_one(context, args, from, to)
 }
 
@@ -107,7 +110,7 @@ fn move_one(context: &mut Context<'_>, args: Args<'_>, from: End, to: End) -> Re
 }
 
 fn blmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    pop_many(context, args, list_end, |from, count| PopAction::Items { from, count })
+    pop_many(context, args, parse_end, |from, count| PopAction::Items { from, count })
 }
 
 fn bzmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -119,8 +122,6 @@ fn bzmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     pop_many(context, args, end, |from, count| PopAction::Members { from, count })
 }
 
-const COUNT: [OptionSpec; 1] = [value("COUNT").once().check(|arg| count(arg).map(drop))];
-
 /// Executes `name timeout numkeys key [key ...] end [COUNT count]`.
 fn pop_many(
     context: &mut Context<'_>,
@@ -128,31 +129,12 @@ fn pop_many(
     end: fn(&[u8]) -> Result<End, CommandError>,
     action: fn(End, usize) -> PopAction,
 ) -> Result<Reply, CommandError> {
-    let count_of_keys = options::integer(args.at(2)).ok().filter(|count| *count > 0);
-    let count_of_keys = count_of_keys.ok_or(CommandError::fixed("ERR numkeys should be greater than 0"))?;
-    // The end follows the keys.
-    let keys_end = usize::try_from(count_of_keys).ok().and_then(|count| count.checked_add(3));
-    let keys_end = keys_end.filter(|end| *end < args.len()).ok_or(CommandError::SYNTAX)?;
-    let from = end(args.at(keys_end))?;
-    let [given] = args.options(keys_end + 1, &COUNT)?;
-    let action = action(from, given.value().map_or(Ok(1), count)?);
+    let (_, end_at) = values::counted_keys(args, 2, CommandError::SYNTAX)?;
+    let from = end(args.at(end_at))?;
+    let action = action(from, values::pop_count(args, end_at + 1)?);
     let until = deadline(context, args.at(1))?;
-    let keys = keys(context, args.range(3, keys_end))?;
+    let keys = keys(context, args.range(3, end_at))?;
     execute(context, PopRequest::new(keys, action), until, Form::KEY_AND_ELEMENTS)
-}
-
-fn count(arg: &[u8]) -> Result<usize, CommandError> {
-    let count = options::integer(arg).ok().filter(|count| *count > 0);
-    let count = count.and_then(|count| usize::try_from(count).ok());
-    count.ok_or(CommandError::fixed("ERR count should be greater than 0"))
-}
-
-fn list_end(arg: &[u8]) -> Result<End, CommandError> {
-    match arg {
-        arg if options::is(arg, "left") => Ok(End::Front),
-        arg if options::is(arg, "right") => Ok(End::Back),
-        _ => Err(CommandError::SYNTAX),
-    }
 }
 
 /// The keys of a request.

@@ -86,7 +86,6 @@ impl Context<'_> {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for EVAL"))]
     /// Runs a script. `script` calls commands with [`Context::dispatch`]; nothing else runs
     /// meanwhile, and all changes are in one commit. A SELECT in it ends with it, and what it
     /// publishes is sent after it.

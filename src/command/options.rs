@@ -119,7 +119,6 @@ impl<'a> Args<'a> {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for ZADD"))]
     /// Reads arguments from number `first` on as options, up to the first that is none. Also
     /// returns the number of that argument.
     pub(super) fn leading_options<const N: usize>(

@@ -24,7 +24,7 @@ pub struct Command {
     /// The positions of the keys among the arguments.
     pub keys: KeySpec,
     /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives,
-    /// `...` repeated.
+    /// `< >` around alternatives one of which is required, `...` repeated.
     pub syntax: &'static str,
     /// One sentence.
     pub summary: &'static str,

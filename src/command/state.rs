@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Clients, PubSub};
+use super::{Clients, PubSub, ScriptEngine};
 use crate::auth::CurrentPassword;
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
@@ -20,6 +20,8 @@ pub struct ServerState {
     pub password: CurrentPassword,
     /// The connected clients.
     pub clients: Clients,
+    /// What runs scripts.
+    pub scripts: ScriptEngine,
     /// The subscriptions.
     pub pubsub: PubSub,
     /// The settings of `CONFIG GET`, without secrets.

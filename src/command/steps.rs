@@ -84,7 +84,8 @@ impl Context<'_> {
         self.client.transaction_began_at = self.client.work;
     }
 
-    /// Fails if the running transaction has exhausted its read budget.
+    /// Fails if the running transaction has exhausted its read budget. For commands that may read
+    /// much more than their arguments, even if they write.
     pub(super) fn check_transaction_budget(&self) -> Result<(), CommandError> {
         match self.client.work.saturating_sub(self.client.transaction_began_at) > TRANSACTION_WORK {
             true => Err(CommandError::fixed(

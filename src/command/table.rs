@@ -4,7 +4,8 @@
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
 use super::{
-    Args, Command, blocking, connection, docs, key, lock, options, pubsub, server, string, transaction,
+    Args, Command, blocking, connection, docs, hash, key, list, lock, options, pubsub, script, server, set,
+    sorted_set, string, transaction,
 };
 
 /// All commands by family, in the order of the documentation.
@@ -12,8 +13,13 @@ pub static FAMILIES: &[&[Command]] = &[
     lock::COMMANDS,
     string::COMMANDS,
     key::COMMANDS,
+    hash::COMMANDS,
+    set::COMMANDS,
+    sorted_set::COMMANDS,
+    list::COMMANDS,
     blocking::COMMANDS,
     transaction::COMMANDS,
+    script::COMMANDS,
     pubsub::COMMANDS,
     connection::COMMANDS,
     docs::COMMANDS,
@@ -41,6 +47,8 @@ type Index = [Slot; SLOTS];
 #[derive(Clone, Copy)]
 struct Slot {
     name: Folded,
+    /// Whether the folded name and the length tell the name from all others.
+    is_whole: bool,
     command: Option<&'static Command>,
 }
 
@@ -51,7 +59,7 @@ const COMMANDS_MAX: usize = SLOTS / 2;
 static INDEX: Index = index(FAMILIES);
 
 /// The first and the last bytes of a name, in lower case. Up to [`FOLDED_BYTES`] letters, these and
-/// the length are the whole name.
+/// the length are the whole name. An underscore is folded like one other byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Folded {
     head: u64,
@@ -89,7 +97,7 @@ impl Folded {
 }
 
 const fn index(families: &[&'static [Command]]) -> Index {
-    let mut index = [Slot { name: Folded::EMPTY, command: None }; SLOTS];
+    let mut index = [Slot { name: Folded::EMPTY, is_whole: false, command: None }; SLOTS];
     let mut count = 0;
     let mut family = 0;
     while family < families.len() {
@@ -97,14 +105,16 @@ const fn index(families: &[&'static [Command]]) -> Index {
         while n < families[family].len() {
             let command = &families[family][n];
             let name = command.name.as_bytes();
-            assert!(is_lower_case(name), "a name has a character that is not a small letter");
+            let is_plain = is_lower_case(name, false);
+            assert!(is_plain || is_lower_case(name, true), "a name has an unexpected character");
             let folded = Folded::of(name);
             let mut slot = folded.first_slot(name.len());
             while let Some(other) = index[slot].command {
                 assert!(!name.eq_ignore_ascii_case(other.name.as_bytes()), "two commands of one name");
                 slot = (slot + 1) % SLOTS;
             }
-            index[slot] = Slot { name: folded, command: Some(command) };
+            let is_whole = is_plain && name.len() <= FOLDED_BYTES;
+            index[slot] = Slot { name: folded, is_whole, command: Some(command) };
             count += 1;
             assert!(count <= COMMANDS_MAX, "SLOTS is too small");
             n += 1;
@@ -114,9 +124,10 @@ const fn index(families: &[&'static [Command]]) -> Index {
     index
 }
 
-const fn is_lower_case(name: &[u8]) -> bool {
+/// Whether a name consists of small letters and, if `may_have_underscores`, underscores.
+const fn is_lower_case(name: &[u8], may_have_underscores: bool) -> bool {
     let mut n = 0;
-    while n < name.len() && name[n].is_ascii_lowercase() {
+    while n < name.len() && (name[n].is_ascii_lowercase() || may_have_underscores && name[n] == b'_') {
         n += 1;
     }
     n == name.len()
@@ -125,8 +136,8 @@ const fn is_lower_case(name: &[u8]) -> bool {
 fn find_in(index: &Index, name: &[u8]) -> Option<&'static Command> {
     let folded = Folded::of(name);
     let mut slot = folded.first_slot(name.len());
-    while let Slot { name: found, command: Some(command) } = index[slot] {
-        let is_equal = || name.len() <= FOLDED_BYTES || command.name.as_bytes().eq_ignore_ascii_case(name);
+    while let Slot { name: found, is_whole, command: Some(command) } = index[slot] {
+        let is_equal = || is_whole || command.name.as_bytes().eq_ignore_ascii_case(name);
         if found == folded && command.name.len() == name.len() && is_equal() {
             return Some(command);
         }

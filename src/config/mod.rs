@@ -20,7 +20,7 @@ use std::time::Duration;
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
 use crate::auth::Secret;
-use crate::command::ClientLimits;
+use crate::command::{ClientLimits, ScriptLimits};
 use crate::domain::{KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX};
 use crate::http::HttpConfig;
 use crate::journal::{DamagedLog, Durability};
@@ -64,6 +64,8 @@ pub struct Config {
     pub listener: ListenerLimits,
     /// The limits of requests, over any protocol.
     pub limits: Limits,
+    /// The limits of scripts.
+    pub scripts: ScriptLimits,
     /// The limits of the state of a Redis client.
     pub client_limits: ClientLimits,
     /// Number of worker threads.
@@ -149,6 +151,7 @@ impl Config {
             value_elements_max: settings.size("value-elements-max", 1, u64::from(u32::MAX))?,
             listener,
             limits: request_limits(settings)?,
+            scripts: script_limits(settings)?,
             client_limits: client_limits(settings)?,
             threads: threads(settings)?,
             log: log_level(settings)?,
@@ -208,6 +211,13 @@ fn scan_limits(settings: &Settings) -> Result<ScanLimits, ConfigError> {
     }
     let args_max = settings.size("args-max", 16, 1 << 20)?;
     Ok(ScanLimits { args_max, arg_bytes_max, request_bytes_max, ..ScanLimits::default() })
+}
+
+fn script_limits(settings: &Settings) -> Result<ScriptLimits, ConfigError> {
+    Ok(ScriptLimits {
+        bytes_max: settings.size("script-bytes-max", 1 << 20, 1 << 40)?,
+        ms_max: settings.number("script-ms-max", 1, 3_600_000)?,
+    })
 }
 
 fn request_limits(settings: &Settings) -> Result<Limits, ConfigError> {

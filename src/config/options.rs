@@ -169,6 +169,8 @@ pub static OPTIONS: &[Opt] = &[
     opt(LIMIT, "arg-bytes-max", "BYTES", "1048576", "Maximum length of an argument"),
     opt(LIMIT, "request-bytes-max", "BYTES", "2097152", "Maximum length of a request"),
     opt(LIMIT, "multi-bytes-max", "BYTES", "1048576", "Maximum size of the commands queued by one MULTI"),
+    opt(LIMIT, "script-bytes-max", "BYTES", "67108864", "Maximum memory of a running script"),
+    opt(LIMIT, "script-ms-max", "MS", "1000", "Maximum time that a script may run before it is stopped"),
     opt(
         LIMIT,
         "subscriber-bytes-max",

@@ -10,7 +10,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use pop::{End, PopAction, PopRequest, Popped, PoppedElements, Popping};
+pub use pop::{PopAction, PopRequest, Popped, PoppedElements, Popping};
 pub(super) use queues::PopQueues;
 pub use queues::WAITED_KEYS_MAX;
 pub(super) use serve::Undelivered;

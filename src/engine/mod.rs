@@ -3,7 +3,7 @@
 //!
 //! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq. Sequence numbers are
 //! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches or events, then the
+//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches, scripts or events, then the
 //! journal's queue.
 //! Absent: protocols, storage, and the rules of locks.
 
@@ -17,6 +17,7 @@ mod losses;
 mod pseudonyms;
 mod quotas;
 mod recovery;
+mod scripts;
 mod sessions;
 mod stats;
 mod tokens;
@@ -38,7 +39,7 @@ use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
 pub use blocking::{
-    Blocked, End, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
+    Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
 };
 use blocking::{PopQueues, Undelivered, Waiters};
 use events::Events;
@@ -51,6 +52,8 @@ use late_owners::LateOwners;
 pub use pseudonyms::Pseudonyms;
 use quotas::Quotas;
 use recovery::Progress;
+pub use scripts::ScriptId;
+use scripts::Scripts;
 use sessions::Sessions;
 pub use stats::LockStats;
 use tokens::Tokens;
@@ -145,6 +148,7 @@ struct Core {
     /// Somebody has taken hashes out of `deadlines` whose locks are still to be looked at.
     expiring: Mutex<()>,
     watches: Watches,
+    scripts: Scripts,
     events: Events,
     lock_stats: LockStats,
     value_stats: ValueStats,
@@ -184,6 +188,7 @@ impl Engine {
             pops: PopQueues::default(),
             undelivered: Undelivered::default(),
             watches: Watches::default(),
+            scripts: Scripts::default(),
             events: Events::default(),
             lock_stats: LockStats::default(),
             value_stats: ValueStats::default(),
@@ -208,6 +213,11 @@ impl Engine {
         let engine = Arc::new(Engine { core, journal: Arc::new(cell) });
         engine.close_orphans()?;
         Ok(engine)
+    }
+
+    /// A random number, for commands that choose at random.
+    pub fn random_number(&self) -> u64 {
+        self.core.config.entropy.number()
     }
 
     fn journal(&self) -> &Journal {

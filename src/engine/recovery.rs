@@ -56,6 +56,7 @@ impl Core {
         tokens_reserved: i64,
     ) -> Result<(), JournalError> {
         self.sessions.clear();
+        self.scripts.clear();
         self.deadlines.clear();
         self.lock_stats.clear();
         self.value_stats.clear();
@@ -69,6 +70,7 @@ impl Core {
                     session.deadline = session.deadline.min(now.after(session.ttl));
                     self.sessions.put(session);
                 }
+                Record::ScriptPut { sha, body } => self.scripts.restore(sha, body),
                 Record::DelayStarted(name, mut delay) => {
                     delay.until = delay.until.min(now.after(Some(delay.length)));
                     let fits = self.restore_into(table, &name, now, |content| match content {

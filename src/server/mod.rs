@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
-use crate::command::{self, Clients, PubSub, Publication, ServerInfo, ServerState};
+use crate::command::{self, Clients, PubSub, Publication, ScriptEngine, ServerInfo, ServerState};
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
@@ -192,6 +192,7 @@ impl Server {
             client_limits: config.client_limits,
             password: CurrentPassword::new(config.password.clone()),
             clients: Clients::default(),
+            scripts: ScriptEngine::new(config.scripts.clone()),
             pubsub: PubSub::default(),
             settings,
             info,

@@ -100,6 +100,17 @@ impl Set {
     }
 }
 
+/// Adds members to a set that no key has, such as the result of an intersection.
+impl<'m> Extend<&'m [u8]> for Set {
+    fn extend<M: IntoIterator<Item = &'m [u8]>>(&mut self, members: M) {
+        for member in members {
+            if !self.contains(member) {
+                self.put(member.into());
+            }
+        }
+    }
+}
+
 /// Whether these are the digits of an integer as Redis writes it.
 fn is_integer(member: &[u8]) -> bool {
     const DIGITS_MAX: usize = 20;

@@ -20,14 +20,15 @@ const COMPACT_MEMBERS_MAX: usize = 128;
 /// index, and one allocation with its counters.
 const MEMBER_BYTES: usize = 112;
 
-/// A score: any double but NaN. 0 and -0 are equal, but each stays what it is.
+/// A score: any double but NaN and -0, which becomes 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score(f64);
 
 impl Score {
     /// A score of this number; `None` for NaN.
     pub fn new(number: f64) -> Option<Score> {
-        (!number.is_nan()).then_some(Score(number))
+        // The sum of -0 and 0 is 0.
+        (!number.is_nan()).then_some(Score(number + 0.0))
     }
 
     /// The number.

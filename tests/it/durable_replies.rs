@@ -33,6 +33,11 @@ const fn row(
 
 const LOCK_NEW: &str = "LOCK new me";
 const UNLOCK_HELD: &str = "UNLOCK held me";
+const HSET_NEW: &str = "HSET new f 1";
+const SADD_NEW: &str = "SADD new 1";
+const ZADD_NEW: &str = "ZADD new 1 m";
+const RPUSH_NEW: &str = "RPUSH new a";
+const LOAD: &str = "SCRIPT LOAD return(1)";
 const CLOSE: &str = "SESSION CLOSE ID";
 
 const ROWS: &[Row] = &[
@@ -48,7 +53,7 @@ const ROWS: &[Row] = &[
         &[],
         &[
             (LOCK_NEW, "FENCE new"),
-            (LOCK_NEW, "FENCE new 3"),
+            (LOCK_NEW, "FENCE new 7"),
             (UNLOCK_HELD, "FENCE held 1"),
             (CLOSE, "FENCE in-session 2"),
         ],
@@ -106,6 +111,99 @@ const ROWS: &[Row] = &[
     row("scan", &[], &[(LOCK_NEW, "SCAN 0")]),
     row("keys", &[], &[(LOCK_NEW, "KEYS *")]),
     row("dbsize", &[], &[(LOCK_NEW, "DBSIZE")]),
+    row("hset", &["HSET new f 1", "HSET h f 2"], &[]),
+    row("hsetnx", &["HSETNX new f 1"], &[]),
+    row("hmset", &["HMSET new f 1"], &[]),
+    row("hdel", &["HDEL h f"], &[]),
+    row("hincrby", &["HINCRBY h f 1"], &[]),
+    row("hincrbyfloat", &["HINCRBYFLOAT h f 0.5"], &[]),
+    row("hget", &[], &[(HSET_NEW, "HGET new f")]),
+    row("hmget", &[], &[(HSET_NEW, "HMGET new f")]),
+    row("hgetall", &[], &[(HSET_NEW, "HGETALL new")]),
+    row("hexists", &[], &[(HSET_NEW, "HEXISTS new f")]),
+    row("hlen", &[], &[(HSET_NEW, "HLEN new")]),
+    row("hstrlen", &[], &[(HSET_NEW, "HSTRLEN new f")]),
+    row("hkeys", &[], &[(HSET_NEW, "HKEYS new")]),
+    row("hvals", &[], &[(HSET_NEW, "HVALS new")]),
+    row("hrandfield", &[], &[(HSET_NEW, "HRANDFIELD new")]),
+    row("hscan", &[], &[(HSET_NEW, "HSCAN new 0")]),
+    row("sadd", &["SADD new 1", "SADD t 2"], &[]),
+    row("srem", &["SREM t 1"], &[]),
+    row("spop", &["SPOP t", "SPOP t 1"], &[]),
+    row("smove", &["SMOVE t new 1"], &[]),
+    row("sinterstore", &["SINTERSTORE new t"], &[]),
+    row("sunionstore", &["SUNIONSTORE new t"], &[]),
+    row("sdiffstore", &["SDIFFSTORE new t"], &[]),
+    row("sismember", &[], &[(SADD_NEW, "SISMEMBER new 1")]),
+    row("smismember", &[], &[(SADD_NEW, "SMISMEMBER new 1")]),
+    row("scard", &[], &[(SADD_NEW, "SCARD new")]),
+    row("smembers", &[], &[(SADD_NEW, "SMEMBERS new")]),
+    row("srandmember", &[], &[(SADD_NEW, "SRANDMEMBER new")]),
+    row("sscan", &[], &[(SADD_NEW, "SSCAN new 0")]),
+    row("sinter", &[], &[(SADD_NEW, "SINTER t new")]),
+    row("sintercard", &[], &[(SADD_NEW, "SINTERCARD 2 t new")]),
+    row("sunion", &[], &[(SADD_NEW, "SUNION t new")]),
+    row("sdiff", &[], &[(SADD_NEW, "SDIFF t new")]),
+    row("zadd", &["ZADD new 1 m", "ZADD z XX 2 m", "ZADD z INCR 1 m"], &[]),
+    row("zincrby", &["ZINCRBY z 1 m"], &[]),
+    row("zrem", &["ZREM z m"], &[]),
+    row("zpopmin", &["ZPOPMIN z"], &[]),
+    row("zpopmax", &["ZPOPMAX z 1"], &[]),
+    row("zmpop", &["ZMPOP 2 new z MIN"], &[]),
+    row("zrangestore", &["ZRANGESTORE new z 0 -1"], &[]),
+    row("zremrangebyrank", &["ZREMRANGEBYRANK z 0 -1"], &[]),
+    row("zremrangebyscore", &["ZREMRANGEBYSCORE z -inf +inf"], &[]),
+    row("zremrangebylex", &["ZREMRANGEBYLEX z - +"], &[]),
+    row("zunionstore", &["ZUNIONSTORE new 2 z t"], &[]),
+    row("zinterstore", &["ZINTERSTORE new 1 z"], &[]),
+    row("zdiffstore", &["ZDIFFSTORE new 1 z"], &[]),
+    row("zcard", &[], &[(ZADD_NEW, "ZCARD new")]),
+    row("zscore", &[], &[(ZADD_NEW, "ZSCORE new m")]),
+    row("zmscore", &[], &[(ZADD_NEW, "ZMSCORE new m")]),
+    row("zrank", &[], &[(ZADD_NEW, "ZRANK new m")]),
+    row("zrevrank", &[], &[(ZADD_NEW, "ZREVRANK new m")]),
+    row("zrandmember", &[], &[(ZADD_NEW, "ZRANDMEMBER new")]),
+    row("zscan", &[], &[(ZADD_NEW, "ZSCAN new 0")]),
+    row("zrange", &[], &[(ZADD_NEW, "ZRANGE new 0 -1")]),
+    row("zrevrange", &[], &[(ZADD_NEW, "ZREVRANGE new 0 -1")]),
+    row("zrangebyscore", &[], &[(ZADD_NEW, "ZRANGEBYSCORE new -inf +inf")]),
+    row("zrevrangebyscore", &[], &[(ZADD_NEW, "ZREVRANGEBYSCORE new +inf -inf")]),
+    row("zrangebylex", &[], &[(ZADD_NEW, "ZRANGEBYLEX new - +")]),
+    row("zrevrangebylex", &[], &[(ZADD_NEW, "ZREVRANGEBYLEX new + -")]),
+    row("zcount", &[], &[(ZADD_NEW, "ZCOUNT new -inf +inf")]),
+    row("zlexcount", &[], &[(ZADD_NEW, "ZLEXCOUNT new - +")]),
+    row("zunion", &[], &[(ZADD_NEW, "ZUNION 2 z new")]),
+    row("zinter", &[], &[(ZADD_NEW, "ZINTER 2 z new")]),
+    row("zintercard", &[], &[(ZADD_NEW, "ZINTERCARD 2 z new")]),
+    row("zdiff", &[], &[(ZADD_NEW, "ZDIFF 2 z new")]),
+    row("lpush", &["LPUSH new a", "LPUSH l b"], &[]),
+    row("rpush", &["RPUSH new a"], &[]),
+    row("lpushx", &["LPUSHX l b"], &[]),
+    row("rpushx", &["RPUSHX l b"], &[]),
+    row("lpop", &["LPOP l"], &[]),
+    row("rpop", &["RPOP l 1"], &[]),
+    row("lset", &["LSET l 0 b"], &[]),
+    row("linsert", &["LINSERT l BEFORE a b"], &[]),
+    row("lrem", &["LREM l 0 a"], &[]),
+    row("ltrim", &["LTRIM l 1 0"], &[]),
+    row("lmove", &["LMOVE l new LEFT LEFT"], &[]),
+    row("rpoplpush", &["RPOPLPUSH l new"], &[]),
+    row("lmpop", &["LMPOP 2 new l LEFT"], &[]),
+    row("llen", &[], &[(RPUSH_NEW, "LLEN new")]),
+    row("lrange", &[], &[(RPUSH_NEW, "LRANGE new 0 -1")]),
+    row("lindex", &[], &[(RPUSH_NEW, "LINDEX new 0")]),
+    row("lpos", &[], &[(RPUSH_NEW, "LPOS new a")]),
+    row(
+        "eval",
+        &["EVAL return(redis.call('SET','new','me')) 0", "EVAL return(1) 0"],
+        &[(LOCK_NEW, "EVAL return(redis.call('GET','new')) 0"), (LOAD, "EVAL return(1) 0")],
+    ),
+    row("eval_ro", &[], &[(LOCK_NEW, "EVAL_RO return(redis.call('GET','new')) 0")]),
+    row("evalsha", &[], &[(LOAD, "EVALSHA 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("evalsha_ro", &[], &[(LOAD, "EVALSHA_RO 930269f31393d0be681588b6ab08dccee7d6bb67 0")]),
+    row("script|load", &[LOAD], &[(LOAD, LOAD)]),
+    row("script|exists", &[], &[(LOAD, "SCRIPT EXISTS 930269f31393d0be681588b6ab08dccee7d6bb67")]),
+    row("script|flush", &[], &[(LOAD, "SCRIPT FLUSH")]),
 ];
 
 /// Commands whose replies report nothing that a commit makes durable. EXEC is tested by the
@@ -117,6 +215,12 @@ const INDEPENDENT: &[&str] = &[
     "discard",
     "watch",
     "unwatch",
+    "script",
+    "script|kill",
+    "script|debug",
+    "function",
+    "function|list",
+    "function|flush",
     "subscribe",
     "psubscribe",
     "unsubscribe",
@@ -154,7 +258,7 @@ const INDEPENDENT: &[&str] = &[
     "wait",
 ];
 
-/// A lock with an owner, and a session with a lock. Returns the session's id, too.
+/// A lock with an owner, a session with a lock, and a value of each type. Returns the session's id, too.
 fn prepared() -> (TestServer, Arc<Faults>, String) {
     let faults = Arc::new(Faults::default());
     let server = TestServer::on(Arc::clone(&faults));
@@ -162,6 +266,9 @@ fn prepared() -> (TestServer, Arc<Faults>, String) {
     assert_eq!(client.line("LOCK held me PX 60000"), ":1");
     let id = client.line("SESSION OPEN EX 60").trim_matches('"').to_owned();
     assert_eq!(client.line(&format!("LOCK in-session me SESSION {id}")), ":2");
+    for line in ["HSET h f 1", "SADD t 1", "ZADD z 1 m", "RPUSH l a"] {
+        assert_eq!(client.line(line), ":1");
+    }
     (server, faults, id)
 }
 

@@ -12,6 +12,7 @@ mod linearizability;
 mod malformed_input;
 mod power_loss;
 mod process;
+mod scripting;
 mod scripts;
 mod simulation;
 mod steps;

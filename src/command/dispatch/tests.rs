@@ -7,7 +7,8 @@ use crate::auth::CurrentPassword;
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, ClientLimits, Clients, Group, Incoming, OwnedArgs, PubSub, ServerInfo, ServerState, Turn,
+    Client, ClientLimits, Clients, Group, Incoming, OwnedArgs, PubSub, ScriptEngine, ScriptLimits,
+    ServerInfo, ServerState, Turn,
 };
 use crate::domain::{Limits, Timestamp};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
@@ -36,6 +37,7 @@ fn server() -> Arc<ServerState> {
         client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
+        scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
         settings: vec![],
         info: ServerInfo {

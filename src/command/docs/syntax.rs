@@ -42,7 +42,10 @@ impl Argument {
 }
 
 pub(super) fn arguments_of(syntax: &str) -> Vec<Argument> {
-    let spaced = syntax.replace('[', " [ ").replace(']', " ] ").replace('|', " | ");
+    let mut spaced = syntax.to_owned();
+    for sign in ["[", "]", "<", ">", "|"] {
+        spaced = spaced.replace(sign, &format!(" {sign} "));
+    }
     let words: Vec<&str> = spaced.split_whitespace().collect();
     alternatives(&mut words.as_slice())
 }
@@ -64,6 +67,13 @@ fn alternatives(words: &mut &[&str]) -> Vec<Argument> {
     }
 }
 
+/// Reads what is behind an opening bracket, and the closing one.
+fn group(words: &mut &[&str]) -> Argument {
+    let inside = alternatives(words);
+    *words = words.get(1..).unwrap_or(&[]);
+    as_one(inside)
+}
+
 fn as_one(mut arguments: Vec<Argument>) -> Argument {
     match arguments.len() {
         1 => arguments.remove(0),
@@ -78,12 +88,14 @@ fn sequence(words: &mut &[&str]) -> Vec<Argument> {
     let mut found: Vec<Argument> = Vec::new();
     while let Some((word, rest)) = words.split_first() {
         match *word {
-            "]" | "|" => break,
+            "]" | ">" | "|" => break,
+            "<" => {
+                *words = rest;
+                found.push(group(words));
+            }
             "[" => {
                 *words = rest;
-                let inside = alternatives(words);
-                *words = words.get(1..).unwrap_or(&[]);
-                let argument = Argument { is_optional: true, ..as_one(inside) };
+                let argument = Argument { is_optional: true, ..group(words) };
                 match found.last_mut() {
                     // `key [key ...]` is one argument that may be repeated.
                     Some(last) if argument.is_multiple && last.name == argument.name => {
@@ -106,11 +118,15 @@ fn sequence(words: &mut &[&str]) -> Vec<Argument> {
                 *words = rest;
                 let mut values = Vec::new();
                 while let Some((word, rest)) = words.split_first() {
-                    if !word.starts_with(|c: char| c.is_ascii_lowercase()) {
+                    if *word == "<" {
+                        *words = rest;
+                        values.push(group(words));
+                    } else if word.starts_with(|c: char| c.is_ascii_lowercase()) {
+                        *words = rest;
+                        values.push(value(word));
+                    } else {
                         break;
                     }
-                    values.push(value(word));
-                    *words = rest;
                 }
                 let name = token.to_ascii_lowercase();
                 let token = Some(token.to_owned());

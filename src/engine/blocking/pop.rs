@@ -12,16 +12,7 @@ use crate::domain::{LockName, Timestamp, WaiterId};
 use crate::engine::keyspace::{Content, ttl_until};
 use crate::engine::values::KeyWork;
 use crate::engine::{Engine, ExclusiveTxn, SharedTxn, Unavailable};
-use crate::value::{Edit, Kind, List, ListEdit, Score, Value};
-
-/// An end of a list, or of a sorted set: the lowest or the highest scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The first elements.
-    Front,
-    /// The last elements.
-    Back,
-}
+use crate::value::{Edit, End, Kind, ListEdit, Score, Value};
 
 /// What happens to the elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,29 +82,6 @@ pub enum Popping {
 enum Attempt {
     Popped(Popped),
     Joined((WaiterId, oneshot::Receiver<WaitOutcome>)),
-}
-
-impl End {
-    fn pop(self, list: &mut ListEdit<'_>) -> Option<Box<[u8]>> {
-        match self {
-            End::Front => list.pop_front(),
-            End::Back => list.pop_back(),
-        }
-    }
-
-    fn push(self, list: &mut ListEdit<'_>, item: &[u8]) {
-        match self {
-            End::Front => list.push_front(item),
-            End::Back => list.push_back(item),
-        }
-    }
-
-    fn peek(self, list: &List) -> Option<&[u8]> {
-        match self {
-            End::Front => list.get(0),
-            End::Back => list.len().checked_sub(1).and_then(|last| list.get(last)),
-        }
-    }
 }
 
 #[allow(clippy::len_without_is_empty)] // There is at least one.

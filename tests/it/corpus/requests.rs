@@ -11,7 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use octostore::auth::CurrentPassword;
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, ClientLimits, Clients, Execution, PubSub, ServerInfo, ServerState,
+    self, AfterReply, Client, ClientLimits, Clients, Execution, PubSub, ScriptEngine, ScriptLimits,
+    ServerInfo, ServerState,
 };
 use octostore::domain::{Limits, Timestamp};
 use octostore::engine::{Engine, EngineConfig};
@@ -42,6 +43,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         client_limits: ClientLimits { multi_bytes_max, subscriptions_max: 8, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
+        scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
         settings: vec![("port", "0".into())],
         info: ServerInfo {

@@ -84,6 +84,10 @@ impl World {
         self.control.each(holders, |n| format!("LOCK shared holder{n} SHARED EX 86400"));
         self.control.each(holders, |n| format!("LOCK limited holder{n} LIMIT 1000000 EX 86400"));
         self.control.each(1, |_| "LOCK queued me EX 86400".to_owned());
+        self.control.each(holders, |n| format!("HSET large-hash f{n} {n}"));
+        self.control.each(holders, |n| format!("SADD large-set m{n}"));
+        self.control.each(holders, |n| format!("ZADD large-sorted {n} m{n}"));
+        self.control.each(holders, |n| format!("RPUSH large-list i{n}"));
         self._waiters = (0..waiters)
             .map(|n| {
                 let wait = format!("LOCK queued {n}{} WAIT 3600000\r\n", "o".repeat(4000));

@@ -1,0 +1,33 @@
+//! The bound of what a value expands to.
+//!
+//! Guarantees: a table that contains others many times becomes neither too large nor takes too
+//! long. Not here: depth.
+
+use super::Shared;
+use super::native::Fault;
+
+/// Values between two checks of whether the script has to stop.
+const VALUES_PER_CHECK: u32 = 1024;
+
+/// Counts the values and bytes of one conversion.
+pub(super) struct Budget<'a> {
+    shared: &'a Shared,
+    bytes_left: usize,
+    values: u32,
+}
+
+impl<'a> Budget<'a> {
+    pub(super) fn new(shared: &'a Shared, bytes_max: usize) -> Budget<'a> {
+        Budget { shared, bytes_left: bytes_max, values: 0 }
+    }
+
+    /// Takes one value of `bytes` bytes.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.values = self.values.wrapping_add(1);
+        if self.values.is_multiple_of(VALUES_PER_CHECK) && self.shared.must_stop().is_some() {
+            return Err(Fault::Lua(mlua::Error::runtime("stopped")));
+        }
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or("not enough memory")?;
+        Ok(())
+    }
+}

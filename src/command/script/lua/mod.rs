@@ -1,0 +1,308 @@
+//! Lua: the interpreter of scripts, its sandbox and its libraries.
+//!
+//! Guarantees: a script sees nothing of the one before it. It stops when its time is over, and it
+//! cannot take more memory than its limit. Only this folder knows Lua.
+//! Not here: where scripts are kept, commands.
+
+mod bits;
+mod budget;
+mod convert;
+mod json;
+mod msgpack;
+mod native;
+mod number;
+mod packing;
+mod pattern;
+mod random;
+mod redis;
+mod strings;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mlua::chunk::ChunkMode;
+use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use self::budget::Budget;
+use self::convert::{ReplyBuilder, one_line};
+use self::json::JsonSettings;
+use self::native::Fault;
+use self::random::Generator;
+use super::running::{RunningScript, Stop};
+use crate::clock::Clock;
+use crate::command::{Args, CommandError, OwnedArgs};
+use crate::engine::ScriptId;
+use crate::reply::Reply;
+
+/// Instructions between two looks at the clock, about 50 µs.
+const HOOK_INSTRUCTIONS: u32 = 10_000;
+/// Compiled scripts that are kept, and the size of their texts.
+const COMPILED_MAX: usize = 1000;
+const COMPILED_BYTES_MAX: usize = 4 << 20;
+/// Garbage, in bytes, that may be left by a script.
+const GARBAGE_MAX: usize = 1 << 20;
+/// The name of scripts in errors.
+const CHUNK: &str = "@user_script";
+/// The name of the prelude, which does not appear in errors.
+const PRELUDE: &str = "=octostore";
+
+const OUT_OF_MEMORY: CommandError =
+    CommandError::fixed("ERR script memory limit reached (--script-bytes-max); what it has written stays");
+
+/// What runs the commands of a script.
+pub(super) trait Host {
+    /// Runs a command.
+    fn call(&mut self, args: &OwnedArgs) -> Result<Reply, CommandError>;
+}
+
+/// A script that is to run.
+pub(super) struct Invocation<'a> {
+    pub(super) id: &'a ScriptId,
+    /// The text, without a shebang.
+    pub(super) text: &'a [u8],
+    pub(super) keys: &'a [&'a [u8]],
+    pub(super) args: Args<'a>,
+}
+
+/// What the functions of the libraries share.
+struct Shared {
+    clock: Clock,
+    running: Arc<RunningScript>,
+    is_resp3: AtomicBool,
+    generator: Arc<Generator>,
+    json: Arc<Mutex<JsonSettings>>,
+}
+
+impl Shared {
+    fn must_stop(&self) -> Option<Stop> {
+        self.running.must_stop(self.clock.now())
+    }
+}
+
+/// An interpreter with the libraries of Redis.
+pub(super) struct Interpreter {
+    lua: Lua,
+    shared: Arc<Shared>,
+    globals: Table,
+    /// The table `redis`.
+    redis: Table,
+    run: Function,
+    clean_up: Function,
+    compiled: FxHashMap<ScriptId, Function>,
+    compiled_bytes: usize,
+    /// Memory in use when nothing runs, compiled scripts included.
+    memory_at_rest: usize,
+    bytes_max: usize,
+}
+
+impl Interpreter {
+    /// A new interpreter, whose scripts may take `bytes_max` bytes of memory each.
+    pub(super) fn new(
+        clock: &Clock,
+        running: &Arc<RunningScript>,
+        bytes_max: usize,
+    ) -> Result<Interpreter, CommandError> {
+        Interpreter::build(clock, running, bytes_max).map_err(|error| broken(&error))
+    }
+
+    fn build(clock: &Clock, running: &Arc<RunningScript>, bytes_max: usize) -> mlua::Result<Interpreter> {
+        let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::new())?;
+        let shared = Arc::new(Shared {
+            clock: clock.clone(),
+            running: Arc::clone(running),
+            is_resp3: AtomicBool::new(false),
+            generator: Arc::default(),
+            json: Arc::default(),
+        });
+        let native = redis::natives(&lua, &shared)?;
+        native.raw_set("math", random::library(&lua, &shared.generator)?)?;
+        native.raw_set("string", strings::library(&lua, &shared, bytes_max)?)?;
+        native.raw_set("bit", bits::library(&lua)?)?;
+        native.raw_set("struct", packing::library(&lua, bytes_max)?)?;
+        native.raw_set("cjson", json::library(&lua, &shared, bytes_max)?)?;
+        native.raw_set("cmsgpack", msgpack::library(&lua, &shared, bytes_max)?)?;
+        let redis = native.raw_get("redis")?;
+        let globals = lua.create_table()?;
+        let prelude = lua.load(include_str!("prelude.lua")).set_name(PRELUDE);
+        let (environment, run, clean_up) = prelude.call::<(Table, Function, Function)>((native, &globals))?;
+        lua.set_globals(environment)?;
+        // The parser relies on the name of a chunk staying alive.
+        lua.set_named_registry_value("chunk name", CHUNK)?;
+        let hook = Arc::clone(&shared);
+        let triggers = HookTriggers::new().every_nth_instruction(HOOK_INSTRUCTIONS);
+        lua.set_global_hook(triggers, move |_, _| match hook.must_stop() {
+            Some(_) => Err(mlua::Error::runtime("stopped")),
+            None => Ok(VmState::Continue),
+        })?;
+        lua.gc_collect()?;
+        let memory_at_rest = lua.used_memory();
+        let compiled = FxHashMap::default();
+        Ok(Interpreter {
+            lua,
+            shared,
+            globals,
+            redis,
+            run,
+            clean_up,
+            compiled,
+            compiled_bytes: 0,
+            memory_at_rest,
+            bytes_max,
+        })
+    }
+
+    /// Compiles a script, unless it is compiled already.
+    pub(super) fn compile(&mut self, id: &ScriptId, text: &[u8]) -> Result<(), CommandError> {
+        if self.compiled.contains_key(id) {
+            return Ok(());
+        }
+        if self.compiled.len() >= COMPILED_MAX || self.compiled_bytes + text.len() > COMPILED_BYTES_MAX {
+            self.compiled.clear();
+            self.compiled_bytes = 0;
+        }
+        self.limit_memory()?;
+        let chunk = self.lua.load(text).set_name(CHUNK).set_mode(ChunkMode::Text);
+        let function = chunk.into_function().map_err(|error| match error {
+            mlua::Error::MemoryError(_) => OUT_OF_MEMORY,
+            mlua::Error::SyntaxError { message, .. } => CommandError::new(format!(
+                "ERR Error compiling script (new function): {}",
+                one_line(&message)
+            )),
+            other => broken(&other),
+        })?;
+        self.compiled.insert(*id, function);
+        self.compiled_bytes += text.len();
+        self.memory_at_rest = self.lua.used_memory();
+        Ok(())
+    }
+
+    /// Runs a script. The interpreter must not be used again if [`Interpreter::is_reusable`] is
+    /// `false` afterwards.
+    pub(super) fn run(
+        &mut self,
+        script: &Invocation<'_>,
+        host: &mut dyn Host,
+    ) -> Result<Reply, CommandError> {
+        self.compile(script.id, script.text)?;
+        let Some(function) = self.compiled.get(script.id).cloned() else { return Err(OUT_OF_MEMORY) };
+        self.limit_memory()?;
+        self.shared.is_resp3.store(false, Ordering::Relaxed);
+        self.shared.generator.seed(0);
+        *self.shared.json.lock() = JsonSettings::default();
+        let reply = self.run_function(&function, script, host).unwrap_or_else(|error| Err(failure(&error)));
+        match self.shared.must_stop() {
+            Some(stop) => Err(stopped(stop)),
+            None => reply,
+        }
+    }
+
+    fn run_function(
+        &self,
+        function: &Function,
+        script: &Invocation<'_>,
+        host: &mut dyn Host,
+    ) -> mlua::Result<Result<Reply, CommandError>> {
+        self.globals.raw_set("KEYS", self.strings(script.keys.iter().copied())?)?;
+        self.globals.raw_set("ARGV", self.strings(script.args.from(0))?)?;
+        let (shared, bytes_max) = (&*self.shared, self.bytes_max);
+        let host = RefCell::new(host);
+        let host = &host;
+        let (ok, result) = self.lua.scope(|scope| {
+            let command = |raises| {
+                scope.create_function(move |lua, args: MultiValue| {
+                    let mut host = host.try_borrow_mut().map_err(|_| mlua::Error::RecursiveMutCallback)?;
+                    redis::call(lua, shared, &args.into_vec(), bytes_max, raises, *host)
+                })
+            };
+            self.redis.raw_set("call", command(true)?)?;
+            self.redis.raw_set("pcall", command(false)?)?;
+            self.run.call::<(bool, Value)>(function)
+        })?;
+        if !ok {
+            return Ok(Err(self.error(script.id, &result)));
+        }
+        let is_resp3 = self.shared.is_resp3.load(Ordering::Relaxed);
+        match ReplyBuilder::new(is_resp3, Budget::new(shared, bytes_max)).reply(&result) {
+            Ok(reply) => Ok(Ok(reply)),
+            Err(Fault::Text(text)) => Ok(Err(CommandError::new(format!("ERR {text}")))),
+            Err(Fault::Lua(error)) => Err(error),
+        }
+    }
+
+    /// Forgets what the last script has left. Returns whether the interpreter can run another one.
+    pub(super) fn reset(&mut self) -> bool {
+        if self.shared.must_stop().is_some() {
+            // It may have been stopped anywhere.
+            return false;
+        }
+        let is_clean = self.globals.raw_remove("KEYS").is_ok()
+            && self.globals.raw_remove("ARGV").is_ok()
+            && self.clean_up.call::<()>(()).is_ok();
+        if is_clean && self.lua.used_memory() > self.memory_at_rest + GARBAGE_MAX {
+            return self.lua.gc_collect().is_ok();
+        }
+        is_clean
+    }
+
+    /// Gives the next script the memory it may take, beside what is in use.
+    fn limit_memory(&self) -> Result<(), CommandError> {
+        let limit = self.lua.used_memory() + self.bytes_max;
+        self.lua.set_memory_limit(limit).map(drop).map_err(|error| broken(&error))
+    }
+
+    fn strings<'a>(&self, strings: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Table> {
+        let table = self.lua.create_table_with_capacity(strings.len(), 0)?;
+        for (n, string) in (1..).zip(strings) {
+            table.raw_set(n, self.lua.create_string(string)?)?;
+        }
+        Ok(table)
+    }
+
+    /// The error of a script that raised `error`, as `describe` in the prelude completes it.
+    fn error(&self, id: &ScriptId, error: &Value) -> CommandError {
+        let Value::Table(table) = error else {
+            return match error {
+                Value::String(text) if text == "not enough memory" => OUT_OF_MEMORY,
+                Value::String(text) => {
+                    CommandError::new(format!("ERR {} script: {id}", one_line(&text.to_string_lossy())))
+                }
+                Value::Error(error) => failure(error),
+                _ => CommandError::new(format!("ERR execution failure script: {id}")),
+            };
+        };
+        let field = |name| match table.raw_get(name) {
+            Ok(Value::String(text)) => text.to_string_lossy(),
+            Ok(Value::Integer(n)) => n.to_string(),
+            _ => String::new(),
+        };
+        let (text, source, line) = (one_line(&field("err")), field("source"), field("line"));
+        let text = if text.is_empty() { "ERR unknown error" } else { &text };
+        match source.is_empty() {
+            true => CommandError::new(format!("{text} script: {id}")),
+            false => CommandError::new(format!("{text} script: {id}, on {}:{line}.", one_line(&source))),
+        }
+    }
+}
+
+fn stopped(stop: Stop) -> CommandError {
+    CommandError::fixed(match stop {
+        Stop::Killed => "ERR Script killed by user with SCRIPT KILL.",
+        Stop::TimedOut => "ERR script time limit reached (--script-ms-max); what it has written stays",
+    })
+}
+
+/// The error for a failure of Lua outside the script's own code.
+fn failure(error: &mlua::Error) -> CommandError {
+    match error {
+        mlua::Error::MemoryError(_) => OUT_OF_MEMORY,
+        mlua::Error::CallbackError { cause, .. } => failure(cause),
+        other => broken(other),
+    }
+}
+
+fn broken(error: &mlua::Error) -> CommandError {
+    CommandError::new(format!("ERR script engine: {}", one_line(&error.to_string())))
+}

@@ -1,0 +1,216 @@
+//! What the sandbox is built of that concerns the server, and `redis.call`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mlua::{Lua, LuaString, MultiValue, Table, Value};
+
+use super::native::Raised;
+use super::{Host, PRELUDE, Shared, convert};
+use crate::command::{Command, REDIS_VERSION};
+use crate::engine::ScriptId;
+use crate::reply::Reply;
+
+const NANOS_PER_S: f64 = 1e9;
+
+/// The functions that the prelude builds the sandbox with.
+pub(super) fn natives(lua: &Lua, shared: &Arc<Shared>) -> mlua::Result<Table> {
+    let natives = lua.create_table()?;
+    let stop = Arc::clone(shared);
+    natives.raw_set("caught", lua.create_function(move |lua, error| caught(lua, &stop, error))?)?;
+    natives.raw_set("value", lua.create_function(Raised::value)?)?;
+    natives.raw_set("place", lua.create_function(|lua, ()| Ok(place(lua)))?)?;
+    natives.raw_set("redis", library(lua, shared)?)?;
+    natives.raw_set("os", clock(lua, shared)?)?;
+    Ok(natives)
+}
+
+/// The table `redis`, without the functions that run commands.
+fn library(lua: &Lua, shared: &Arc<Shared>) -> mlua::Result<Table> {
+    let parts = REDIS_VERSION.split('.').map(|part| part.parse::<i64>().unwrap_or(0));
+    let number = parts.fold(0, |number, part| number << 8 | part);
+    let constants = [
+        ("LOG_DEBUG", 0),
+        ("LOG_VERBOSE", 1),
+        ("LOG_NOTICE", 2),
+        ("LOG_WARNING", 3),
+        ("REPL_NONE", 0),
+        ("REPL_AOF", 1),
+        ("REPL_SLAVE", 2),
+        ("REPL_REPLICA", 2),
+        ("REPL_ALL", 3),
+        ("REDIS_VERSION_NUM", number),
+    ];
+    let library = lua.create_table_from(constants)?;
+    library.raw_set("REDIS_VERSION", REDIS_VERSION)?;
+    library.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
+    library.raw_set("log", lua.create_function(log)?)?;
+    library.raw_set("error_reply", lua.create_function(error_reply)?)?;
+    library.raw_set("status_reply", lua.create_function(status_reply)?)?;
+    library.raw_set("set_repl", lua.create_function(set_repl)?)?;
+    library.raw_set("acl_check_cmd", lua.create_function(acl_check_cmd)?)?;
+    // Commands are always replicated by their effects.
+    library.raw_set("replicate_commands", lua.create_function(|_, ()| Ok(true))?)?;
+    // There is no debugger.
+    library.raw_set("breakpoint", lua.create_function(|_, ()| Ok(false))?)?;
+    library.raw_set("debug", lua.create_function(|_, _: MultiValue| Ok(()))?)?;
+    let shared = Arc::clone(shared);
+    let setresp = move |lua: &Lua, args: MultiValue| {
+        let [version] = &args.into_vec()[..] else {
+            return Err(Raised::command("ERR redis.setresp() requires one argument."));
+        };
+        match lua.coerce_number(version.clone())? {
+            Some(version @ (2.0 | 3.0)) => shared.is_resp3.store(version == 3.0, Ordering::Relaxed),
+            _ => return Err(Raised::command("ERR RESP version must be 2 or 3.")),
+        }
+        Ok(())
+    };
+    library.raw_set("setresp", lua.create_function(setresp)?)?;
+    Ok(library)
+}
+
+/// The only argument, if it is a string.
+fn only_text(args: MultiValue) -> Option<LuaString> {
+    match &args.into_vec()[..] {
+        [Value::String(text)] => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn error_reply(lua: &Lua, args: MultiValue) -> mlua::Result<Table> {
+    let Some(text) = only_text(args) else { return wrong_arguments(lua) };
+    let text = text.as_bytes();
+    let text = text.strip_prefix(b"-").unwrap_or(&text);
+    let code: &[u8] = if text.contains(&b' ') { b"" } else { b"ERR " };
+    lua.create_table_from([("err", lua.create_string([code, text].concat())?)])
+}
+
+fn status_reply(lua: &Lua, args: MultiValue) -> mlua::Result<Table> {
+    match only_text(args) {
+        Some(text) => lua.create_table_from([("ok", text)]),
+        None => wrong_arguments(lua),
+    }
+}
+
+fn wrong_arguments(lua: &Lua) -> mlua::Result<Table> {
+    lua.create_table_from([("err", "ERR wrong number or type of arguments")])
+}
+
+fn set_repl(lua: &Lua, args: MultiValue) -> mlua::Result<()> {
+    let [flags] = &args.into_vec()[..] else {
+        return Err(Raised::command("ERR redis.set_repl() requires two arguments."));
+    };
+    match lua.coerce_number(flags.clone())?.unwrap_or(0.0) {
+        0.0..4.0 => Ok(()),
+        _ => Err(Raised::command(
+            "ERR Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.",
+        )),
+    }
+}
+
+fn acl_check_cmd(lua: &Lua, args: MultiValue) -> mlua::Result<bool> {
+    let Some(name) = args.into_vec().into_iter().next() else {
+        return Err(Raised::command("ERR Please specify at least one argument for this redis lib call"));
+    };
+    let name = lua.coerce_string(name)?;
+    match name.is_some_and(|name| Command::find(&name.as_bytes()).is_some()) {
+        true => Ok(true),
+        false => Err(Raised::command("ERR Invalid command passed to redis.acl_check_cmd()")),
+    }
+}
+
+fn sha1hex(lua: &Lua, args: MultiValue) -> mlua::Result<String> {
+    let [value] = &args.into_vec()[..] else {
+        return Err(Raised::command("ERR wrong number of arguments"));
+    };
+    let id = match lua.coerce_string(value.clone())? {
+        Some(string) => ScriptId::of(&string.as_bytes()),
+        None => ScriptId::of(b""),
+    };
+    Ok(id.to_string())
+}
+
+fn log(lua: &Lua, args: MultiValue) -> mlua::Result<()> {
+    let args = args.into_vec();
+    let (level, values) = match &args[..] {
+        [] | [_] => return Err(Raised::command("ERR redis.log() requires two arguments or more.")),
+        [Value::Integer(level @ 0..=3), values @ ..] => (*level, values),
+        [Value::Integer(_) | Value::Number(_), ..] => {
+            return Err(Raised::command("ERR Invalid debug level."));
+        }
+        _ => return Err(Raised::command("ERR First argument must be a number (log level).")),
+    };
+    let mut parts = Vec::new();
+    for value in values {
+        if let Some(string) = lua.coerce_string(value.clone())? {
+            parts.push(convert::one_line(&string.to_string_lossy()));
+        }
+    }
+    let text = parts.join(" ");
+    match level {
+        3 => tracing::warn!("script: {text}"),
+        2 => tracing::info!("script: {text}"),
+        _ => tracing::debug!("script: {text}"),
+    }
+    Ok(())
+}
+
+/// `os.clock`, all there is of that library.
+fn clock(lua: &Lua, shared: &Arc<Shared>) -> mlua::Result<Table> {
+    let library = lua.create_table()?;
+    let shared = Arc::clone(shared);
+    super::native::export(lua, &library, "clock", move |call| {
+        super::native::one(call.lua, shared.clock.now().as_nanos() as f64 / NANOS_PER_S)
+    })?;
+    Ok(library)
+}
+
+/// An error that a script has caught, as the script may see it. Raises it again if the script has
+/// to stop.
+fn caught(lua: &Lua, shared: &Shared, error: Value) -> mlua::Result<Value> {
+    match shared.must_stop() {
+        Some(_) => Err(mlua::Error::runtime("stopped")),
+        None => Raised::value(lua, error),
+    }
+}
+
+/// The source and line of the innermost function that is a script's own.
+fn place(lua: &Lua) -> (Option<String>, Option<usize>) {
+    for level in 1.. {
+        let found = lua.inspect_stack(level, |frame| {
+            let source = frame.source();
+            let text = source.source.as_deref().unwrap_or_default();
+            let is_own = matches!(source.what, "Lua" | "main") && text != PRELUDE;
+            is_own.then(|| (text.to_owned(), frame.current_line()))
+        });
+        match found {
+            Some(Some((source, line))) => return (Some(source), line),
+            Some(None) => {}
+            None => break,
+        }
+    }
+    (None, None)
+}
+
+/// Runs a command for the script. `raises`: an error of the command is raised, not returned.
+pub(super) fn call(
+    lua: &Lua,
+    shared: &Shared,
+    values: &[Value],
+    bytes_max: usize,
+    raises: bool,
+    host: &mut dyn Host,
+) -> mlua::Result<Value> {
+    if shared.must_stop().is_some() {
+        return Err(mlua::Error::runtime("stopped"));
+    }
+    let reply = convert::args(values, bytes_max).and_then(|args| host.call(&args));
+    let mut reply = reply.unwrap_or_else(Reply::from);
+    if reply.is_larger_than(bytes_max) {
+        reply = Reply::Error(format!("ERR reply exceeds {bytes_max} bytes (--script-bytes-max)").into());
+    }
+    match reply {
+        Reply::Error(text) if raises => Err(Raised::command(text)),
+        reply => convert::to_lua(lua, reply, shared.is_resp3.load(Ordering::Relaxed)),
+    }
+}

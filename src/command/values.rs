@@ -1,0 +1,366 @@
+//! What the commands of hashes, sets, sorted sets and lists share.
+//!
+//! Guarantees: a key that does not exist reads as an empty value; one of another type is an error.
+//! Not here: the commands, the values themselves.
+
+use super::glob::Glob;
+use super::options::{self, Given, value};
+use super::{Args, CommandError, Context, name_or_none};
+use crate::reply::Reply;
+use crate::value::{
+    Edit, Hash, HashEdit, Kind, List, ListEdit, Set, SetEdit, SortedSet, SortedSetEdit, Value,
+};
+
+/// A type of values as the commands of this type see it.
+pub(super) trait Typed: Default + 'static {
+    const KIND: Kind;
+    type Edit<'e>;
+    fn of(value: &Value) -> Option<&Self>;
+    fn edit<'e>(edit: &'e mut Edit<'_>) -> Option<Self::Edit<'e>>;
+}
+
+impl Typed for Hash {
+    const KIND: Kind = Kind::Hash;
+    type Edit<'e> = HashEdit<'e>;
+    fn of(value: &Value) -> Option<&Hash> {
+        if let Value::Hash(hash) = value { Some(hash) } else { None }
+    }
+    fn edit<'e>(edit: &'e mut Edit<'_>) -> Option<HashEdit<'e>> {
+        edit.hash()
+    }
+}
+
+impl Typed for Set {
+    const KIND: Kind = Kind::Set;
+    type Edit<'e> = SetEdit<'e>;
+    fn of(value: &Value) -> Option<&Set> {
+        if let Value::Set(set) = value { Some(set) } else { None }
+    }
+    fn edit<'e>(edit: &'e mut Edit<'_>) -> Option<SetEdit<'e>> {
+        edit.set()
+    }
+}
+
+impl Typed for SortedSet {
+    const KIND: Kind = Kind::SortedSet;
+    type Edit<'e> = SortedSetEdit<'e>;
+    fn of(value: &Value) -> Option<&SortedSet> {
+        if let Value::SortedSet(sorted) = value { Some(sorted) } else { None }
+    }
+    fn edit<'e>(edit: &'e mut Edit<'_>) -> Option<SortedSetEdit<'e>> {
+        edit.sorted_set()
+    }
+}
+
+impl Typed for List {
+    const KIND: Kind = Kind::List;
+    type Edit<'e> = ListEdit<'e>;
+    fn of(value: &Value) -> Option<&List> {
+        if let Value::List(list) = value { Some(list) } else { None }
+    }
+    fn edit<'e>(edit: &'e mut Edit<'_>) -> Option<ListEdit<'e>> {
+        edit.list()
+    }
+}
+
+/// Reads the value of a key. `read` runs under the guard of the key.
+pub(super) fn read<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(&T) -> R,
+) -> Result<R, CommandError> {
+    let Some(name) = name_or_none(context, key)? else { return Ok(read(&T::default())) };
+    Ok(context.txn.read_value(&name, T::KIND, |value| match value.and_then(T::of) {
+        Some(value) => read(value),
+        None => read(&T::default()),
+    })?)
+}
+
+/// Changes the value of a key, which is created if it does not exist. `work` runs under the guard of
+/// the key.
+pub(super) fn edit<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    work: impl FnOnce(T::Edit<'_>) -> R,
+) -> Result<R, CommandError> {
+    let name = context.name(key)?;
+    context.txn.value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
+}
+
+/// [`edit()`] for commands that add nothing; `None` if the key does not exist.
+pub(super) fn edit_existing<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    work: impl FnOnce(T::Edit<'_>) -> R,
+) -> Result<Option<R>, CommandError> {
+    let Some(name) = name_or_none(context, key)? else { return Ok(None) };
+    Ok(context.txn.existing_value(&name, T::KIND, edit_typed::<T, R>(work))?.flatten())
+}
+
+/// Replaces whatever a key holds by a new value. If it stays empty, the key is gone.
+pub(super) fn replace<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    work: impl FnOnce(T::Edit<'_>) -> R,
+) -> Result<R, CommandError> {
+    let name = context.name(key)?;
+    context.txn.replace_value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
+}
+
+fn edit_typed<T: Typed, R>(work: impl FnOnce(T::Edit<'_>) -> R) -> impl FnOnce(&mut Edit<'_>) -> Option<R> {
+    |edit| T::edit(edit).map(work)
+}
+
+/// Fails if a key exists and is of another type.
+pub(super) fn check_type<T: Typed>(context: &Context<'_>, key: &[u8]) -> Result<(), CommandError> {
+    read(context, key, |_: &T| ())
+}
+
+impl Context<'_> {
+    /// Adds the cost of copying or comparing elements of values to the turn.
+    pub(super) fn spend_elements(&mut self, elements: usize) {
+        self.spend(elements);
+    }
+}
+
+/// Copies of byte strings as a reply.
+pub(super) fn bulks<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> Reply {
+    Reply::Array(items.into_iter().map(Reply::bulk).collect())
+}
+
+/// A byte string, or Null.
+pub(super) fn bulk_or_null(item: Option<&[u8]>) -> Reply {
+    item.map_or(Reply::Null, Reply::bulk)
+}
+
+/// Names with their values, flat, as the SCAN commands return them.
+type Row = (Vec<u8>, Option<Vec<u8>>);
+
+/// Elements that one call of a SCAN command returns, regardless of COUNT.
+const SCAN_COUNT_MAX: i64 = 1_000;
+const SCAN_COUNT_DEFAULT: i64 = 10;
+
+/// Executes HSCAN, SSCAN or ZSCAN. `page` makes one step from a cursor, with a number of elements.
+pub(super) fn scan<T: Typed>(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    page: impl FnOnce(&T, u64, usize) -> (u64, Vec<Row>),
+) -> Result<Reply, CommandError> {
+    let cursor = std::str::from_utf8(args.at(2)).ok().and_then(|text| text.parse::<i128>().ok());
+    let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
+    let options = scan_options(args);
+    let (next, rows, pattern) = read(context, args.at(1), |value: &T| {
+        let (next, rows) = match &options {
+            Ok((_, count)) => page(value, u64::try_from(cursor).unwrap_or(u64::MAX), *count),
+            Err(_) => page(value, 0, 1),
+        };
+        // Redis reads the options only if there is something to return.
+        match options {
+            Err(_) if rows.is_empty() => Ok((0, rows, None)),
+            options => options.map(|(pattern, _)| (next, rows, pattern)),
+        }
+    })??;
+    let mut found = Vec::with_capacity(2 * rows.len());
+    for (name, value) in rows {
+        let matches = pattern.as_ref().is_none_or(|pattern| {
+            context.spend(pattern.work(name.len()));
+            pattern.matches(&name)
+        });
+        if matches {
+            found.push(Reply::Bulk(name));
+            found.extend(value.map(Reply::Bulk));
+        }
+    }
+    Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)]))
+}
+
+fn scan_options(args: Args<'_>) -> Result<(Option<Glob>, usize), CommandError> {
+    let [pattern, count] = args.options(3, &[value("MATCH"), value("COUNT").integer()])?;
+    let count = count.integer()?.unwrap_or(SCAN_COUNT_DEFAULT);
+    if count < 1 {
+        return Err(CommandError::SYNTAX);
+    }
+    Ok((pattern.value().map(Glob::new).transpose()?, count.min(SCAN_COUNT_MAX) as usize))
+}
+
+/// Indexes from `start` to `stop`, both inclusive and counted from the end if negative, of `len`
+/// elements, as the range commands take them.
+pub(super) fn index_range(start: i64, stop: i64, len: usize) -> std::ops::Range<usize> {
+    let from_start = |index: i64| if index < 0 { index.saturating_add(len as i64) } else { index };
+    let start = from_start(start).max(0);
+    let stop = from_start(stop).min(len as i64 - 1);
+    if start > stop { 0..0 } else { start as usize..stop as usize + 1 }
+}
+
+/// The index of one element, counted from the end if negative; `None` if it is out of range.
+pub(super) fn index(at: i64, len: usize) -> Option<usize> {
+    let at = if at < 0 { at.checked_add(len as i64)? } else { at };
+    usize::try_from(at).ok().filter(|at| *at < len)
+}
+
+/// A number of elements to take, which must not be negative.
+pub(super) fn positive_count(arg: &[u8]) -> Result<usize, CommandError> {
+    let count = options::integer(arg).ok().and_then(|count| usize::try_from(count).ok());
+    count.ok_or(CommandError::fixed("ERR value is out of range, must be positive"))
+}
+
+/// Checks the value of the LIMIT option of a command that counts common members.
+pub(super) fn check_limit(arg: &[u8]) -> Result<(), CommandError> {
+    match options::integer(arg) {
+        Ok(0..) => Ok(()),
+        _ => Err(CommandError::fixed("ERR LIMIT can't be negative")),
+    }
+}
+
+/// The largest number to count to; 0 and no option mean no limit.
+pub(super) fn limit_of(limit: Given<'_>) -> Result<usize, CommandError> {
+    let limit = limit.integer()?.and_then(|limit| usize::try_from(limit).ok());
+    Ok(limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX))
+}
+
+/// The keys after a count at argument `at`, and the number of the argument after them.
+pub(super) fn counted_keys<'a>(
+    args: Args<'a>,
+    at: usize,
+    too_many: CommandError,
+) -> Result<(Vec<&'a [u8]>, usize), CommandError> {
+    let count = options::integer(args.at(at)).ok().filter(|count| *count > 0);
+    let count = count.ok_or(CommandError::fixed("ERR numkeys should be greater than 0"))?;
+    let left = args.len() - at - 1;
+    let count = usize::try_from(count).ok().filter(|count| *count <= left).ok_or(too_many)?;
+    Ok((args.from(at + 1).take(count).collect(), at + 1 + count))
+}
+
+/// The COUNT option of LMPOP and ZMPOP, from argument `first` on.
+pub(super) fn pop_count(args: Args<'_>, first: usize) -> Result<usize, CommandError> {
+    let check = |arg: &[u8]| match options::integer(arg) {
+        Ok(1..) => Ok(()),
+        _ => Err(CommandError::fixed("ERR count should be greater than 0")),
+    };
+    let [count] = args.options(first, &[value("COUNT").once().check(check)])?;
+    Ok(count.integer()?.map_or(1, |count| usize::try_from(count).unwrap_or(usize::MAX)))
+}
+
+/// The number of elements that a command returns at random.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Choice {
+    /// At most this many, all different.
+    Distinct(usize),
+    /// This many, each chosen independently.
+    Repeated(usize),
+}
+
+/// Maximum of [`Choice::Repeated`]. Redis has no limit, and runs out of memory.
+const REPEATED_MAX: u64 = 1 << 16;
+
+impl Choice {
+    /// Parses a count: positive for distinct elements, negative for repeated ones.
+    pub(super) fn parse(arg: &[u8]) -> Result<Choice, CommandError> {
+        let count = options::integer(arg)?;
+        if count == i64::MIN {
+            return Err(CommandError::fixed(
+                "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+            ));
+        }
+        let amount = count.unsigned_abs();
+        match count {
+            0.. => Ok(Choice::Distinct(usize::try_from(amount).unwrap_or(usize::MAX))),
+            _ if amount <= REPEATED_MAX => Ok(Choice::Repeated(amount as usize)),
+            _ => Err(CommandError::fixed("ERR value is out of range")),
+        }
+    }
+
+    /// Chooses indexes below `len`. Distinct ones are in ascending order.
+    pub(super) fn indexes(self, len: usize, random: &mut Random) -> Vec<usize> {
+        match self {
+            _ if len == 0 => Vec::new(),
+            Choice::Repeated(count) => (0..count).map(|_| random.below(len)).collect(),
+            Choice::Distinct(count) if count >= len => (0..len).collect(),
+            Choice::Distinct(count) => random.distinct(count, len),
+        }
+    }
+}
+
+/// Random numbers from a seed (SplitMix64). Not secret: clients see what they choose.
+pub(super) struct Random(u64);
+
+impl Random {
+    /// Numbers from a new random seed.
+    pub(super) fn new(context: &Context<'_>) -> Random {
+        Random(context.txn.engine().random_number())
+    }
+
+    /// A number below `limit`, which must not be 0.
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        // The high half of the product is as evenly distributed as the numbers are.
+        ((u128::from(mixed) * limit as u128) >> 64) as usize
+    }
+
+    /// `count` different numbers below `limit`, ascending: Floyd's sampling.
+    fn distinct(&mut self, count: usize, limit: usize) -> Vec<usize> {
+        let mut chosen = std::collections::BTreeSet::new();
+        for last in limit - count..limit {
+            let number = self.below(last + 1);
+            if !chosen.insert(number) {
+                chosen.insert(last);
+            }
+        }
+        chosen.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_indexes_are_those_of_redis() {
+        for (start, stop, expected) in [
+            (0, -1, 0..5),
+            (1, 2, 1..3),
+            (-2, -1, 3..5),
+            (-100, 100, 0..5),
+            (4, 4, 4..5),
+            (5, 9, 0..0),
+            (3, 2, 0..0),
+            (i64::MIN, i64::MAX, 0..5),
+            (i64::MAX, i64::MIN, 0..0),
+        ] {
+            assert_eq!(index_range(start, stop, 5), expected, "{start} {stop}");
+        }
+        assert_eq!(index_range(0, -1, 0), 0..0);
+        let indexes = [0, 4, 5, -1, -5, -6, i64::MIN, i64::MAX].map(|at| index(at, 5));
+        assert_eq!(indexes, [Some(0), Some(4), None, Some(4), Some(0), None, None, None]);
+    }
+
+    #[test]
+    fn repeated_choices_are_limited() {
+        assert!(matches!(Choice::parse(b"-65536"), Ok(Choice::Repeated(65536))));
+        for arg in [&b"-65537"[..], b"-9223372036854775808"] {
+            assert!(
+                Choice::parse(arg).is_err_and(|error| error.text().starts_with("ERR value is out of range"))
+            );
+        }
+        assert!(matches!(Choice::parse(b"9223372036854775807"), Ok(Choice::Distinct(_))));
+    }
+
+    #[test]
+    fn every_element_can_be_chosen_and_distinct_ones_are_distinct() {
+        let mut random = Random(1);
+        let mut counts = [0; 7];
+        for _ in 0..7000 {
+            let chosen = Choice::Distinct(3).indexes(7, &mut random);
+            assert!(chosen.len() == 3 && chosen.is_sorted_by(|before, after| before < after));
+            chosen.iter().for_each(|index| counts[*index] += 1);
+        }
+        assert!(counts.iter().all(|count| (2700..3300).contains(count)), "{counts:?}");
+        assert_eq!(Choice::Distinct(9).indexes(3, &mut random), [0, 1, 2]);
+        assert_eq!(Choice::Repeated(9).indexes(3, &mut random).len(), 9);
+        assert!(Choice::Repeated(9).indexes(0, &mut random).is_empty());
+    }
+}
