@@ -18,38 +18,48 @@ use crate::value::End;
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     pop("blpop", Group::List, Flags::NONE, blpop)
-        .summary("Removes the first element of the first list that has any, and returns it with its key; waits if there is none.")
+        .summary(
+            "Takes the first element of the first list that has any, or waits for one. Returns its key, too.",
+        )
         .example("BLPOP urgent queue 5"),
     pop("brpop", Group::List, Flags::NONE, brpop)
-        .summary("Removes the last element of the first list that has any, and returns it with its key; waits if there is none.")
+        .summary(
+            "Takes the last element of the first list that has any, or waits for one. Returns its key, too.",
+        )
         .example("BRPOP urgent queue 5"),
     Command::new("blmove", 6, blmove)
         .group(Group::List)
         .flags(Flags::WRITE | Flags::DENYOOM | Flags::NOSCRIPT | Flags::BLOCKING)
         .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
-        .syntax("source destination LEFT | RIGHT LEFT | RIGHT timeout")
-        .summary("Moves an element from an end of one list to an end of another, and returns it; waits if there is none.")
+        .syntax("source destination <LEFT | RIGHT> <LEFT | RIGHT> timeout")
+        .summary("Moves an element from an end of one list to an end of another, or waits for one.")
         .example("BLMOVE queue running LEFT RIGHT 5"),
     Command::new("brpoplpush", 4, brpoplpush)
         .group(Group::List)
         .flags(Flags::WRITE | Flags::DENYOOM | Flags::NOSCRIPT | Flags::BLOCKING)
         .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
         .syntax("source destination timeout")
-        .summary("Moves the last element of one list to the front of another, and returns it; waits if there is none.")
+        .summary("Moves the last element of one list to the front of another, or waits for one.")
         .example("BRPOPLPUSH queue running 5"),
     multi_pop("blmpop", Group::List, blmpop)
-        .syntax("timeout numkeys key [key ...] LEFT | RIGHT [COUNT count]")
-        .summary("Removes elements from the first list that has any, and returns them with its key; waits if there are none.")
+        .syntax("timeout numkeys key [key ...] <LEFT | RIGHT> [COUNT count]")
+        .summary("Takes elements of the first list that has any, or waits for some. Returns its key, too.")
         .example("BLMPOP 5 2 urgent queue LEFT COUNT 10"),
     pop("bzpopmin", Group::SortedSet, Flags::FAST, bzpopmin)
-        .summary("Removes the member with the lowest score from the first sorted set that has any; waits if there is none.")
+        .summary(
+            "Takes the member with the lowest score of the first sorted set that has any, or waits for one.",
+        )
         .example("BZPOPMIN queue 5"),
     pop("bzpopmax", Group::SortedSet, Flags::FAST, bzpopmax)
-        .summary("Removes the member with the highest score from the first sorted set that has any; waits if there is none.")
+        .summary(
+            "Takes the member with the highest score of the first sorted set that has any, or waits for one.",
+        )
         .example("BZPOPMAX queue 5"),
     multi_pop("bzmpop", Group::SortedSet, bzmpop)
-        .syntax("timeout numkeys key [key ...] MIN | MAX [COUNT count]")
-        .summary("Removes members from the first sorted set that has any, and returns them with its key; waits if there are none.")
+        .syntax("timeout numkeys key [key ...] <MIN | MAX> [COUNT count]")
+        .summary(
+            "Takes members of the first sorted set that has any, or waits for some. Returns its key, too.",
+        )
         .example("BZMPOP 5 1 queue MIN COUNT 10"),
 ];
 

@@ -73,7 +73,8 @@ impl Engine {
             self.check_up()?;
             let now = instant.unwrap_or_else(|| core.clock.now());
             let existed = key.content.exists();
-            let mut under_guard = KeyWork { engine: self, table, name, now, key: &mut key };
+            let mut under_guard =
+                KeyWork { engine: self, table, name, now, key: &mut key, appended: Seq::default() };
             let result = match under_guard.expire_value() {
                 Ok(()) => work(under_guard),
                 Err(why) => Err(why.into()),

@@ -12,6 +12,7 @@ use crate::domain::{LockName, Timestamp, WaiterId};
 use crate::engine::keyspace::{Content, ttl_until};
 use crate::engine::values::KeyWork;
 use crate::engine::{Engine, ExclusiveTxn, SharedTxn, Unavailable};
+use crate::journal::Seq;
 use crate::value::{Edit, End, Kind, ListEdit, Score, Value};
 
 /// What happens to the elements.
@@ -214,13 +215,12 @@ impl ExclusiveTxn<'_> {
 }
 
 impl SharedTxn<'_> {
-    /// Puts elements back to where they were.
-    pub(super) fn put_back(&self, popped: &Popped) -> Result<(), Unavailable> {
+    /// Puts elements back to where they were. Returns the Seq of that change.
+    pub(super) fn put_back(&self, popped: &Popped) -> Result<Seq, Unavailable> {
         match &popped.action {
-            PopAction::Move { destination, .. } if *destination != popped.name => {
-                self.exclusively(|exclusive| exclusive.return_popped(popped))?
-            }
-            _ => self.work_on_key(&popped.name, |key| key.put_elements(popped)),
+            PopAction::Move { destination, .. } if *destination != popped.name => self
+                .exclusively(|exclusive| exclusive.return_popped(popped).map(|()| exclusive.seen().seq()))?,
+            _ => self.work_on_key(&popped.name, |key| key.put_elements(popped).map(|()| key.appended)),
         }
     }
 }

@@ -203,7 +203,7 @@ impl PopQueues {
 
     /// Takes the right to serve; `None` if another thread has it.
     pub(super) fn begin_serving(&self) -> Option<Serving<'_>> {
-        (!self.is_serving.swap(true, Ordering::SeqCst)).then_some(Serving(self))
+        (!self.is_serving.swap(true, Ordering::SeqCst)).then(|| Serving(self))
     }
 
     /// The next key to serve.

@@ -16,6 +16,7 @@ use super::{Popped, WaitOutcome};
 use crate::domain::{LockName, Timestamp};
 use crate::engine::values::KeyWork;
 use crate::engine::{EXPIRIES_PER_STEP, Engine, ExclusiveTxn, Seen, SharedTxn, Unavailable};
+use crate::journal::Seq;
 use crate::value::{Kind, Value};
 
 /// Requests that one step serves. Elements count a part of a request each.
@@ -24,7 +25,16 @@ const ELEMENTS_PER_REQUEST: usize = 16;
 
 /// Elements on their way back to where they were.
 #[derive(Default)]
-pub(in crate::engine) struct Undelivered(Mutex<VecDeque<(Arc<Popped>, Seen)>>);
+pub(in crate::engine) struct Undelivered(pub(super) Mutex<VecDeque<PendingReturn>>);
+
+/// A removal that is to be reverted.
+pub(super) struct PendingReturn {
+    popped: Arc<Popped>,
+    /// What the removal has seen.
+    seen: Seen,
+    /// The Seq of the change that has put the elements back.
+    put_back: Option<Seq>,
+}
 
 /// How far the requests that wait for a key were served.
 enum Served {
@@ -96,30 +106,53 @@ impl Engine {
         }
     }
 
-    /// Puts elements back that were not delivered. If the commit of their removal failed, they are
-    /// there already.
+    /// Puts elements back that were not delivered.
     pub(super) fn push_back(self: &Arc<Self>, popped: Arc<Popped>, seen: Seen) {
-        self.core.undelivered.0.lock().push_back((popped, seen));
+        self.core.undelivered.0.lock().push_back(PendingReturn { popped, seen, put_back: None });
         self.return_undelivered(Engine::resume_txn);
+        self.leave_to_expiry();
     }
 
+    /// Goes once through all elements on their way back. They are forgotten when they are back for
+    /// good: a commit that fails takes that back, too.
     fn return_undelivered<'a>(self: &'a Arc<Self>, txn: impl Fn(&'a Arc<Self>, Seen) -> SharedTxn<'a>) {
         let undelivered = &self.core.undelivered.0;
-        loop {
-            let Some((popped, seen)) = undelivered.lock().pop_front() else { return };
-            if matches!(self.journal().durability_of(seen.seq()), Some(Err(_))) {
-                continue;
+        let count = undelivered.lock().len();
+        for _ in 0..count {
+            let Some(mut pending) = undelivered.lock().pop_front() else { return };
+            if self.carry_on(&mut pending, |seen| txn(self, seen)) {
+                undelivered.lock().push_back(pending);
             }
-            match txn(self, seen).put_back(&popped) {
-                Ok(()) => {}
-                Err(Unavailable::Journal(_) | Unavailable::Unsettled | Unavailable::Busy) => {
-                    undelivered.lock().push_front((popped, seen));
-                    return self.leave_to_expiry();
-                }
-                Err(_) => tracing::warn!(
-                    key = ?popped.name,
+        }
+    }
+
+    /// Puts elements back, or checks whether they are back for good. Returns whether there is more to
+    /// do.
+    fn carry_on<'a>(&self, pending: &mut PendingReturn, txn: impl FnOnce(Seen) -> SharedTxn<'a>) -> bool {
+        let is_durable = |seq| self.journal().durability_of(seq).map(|durable| durable.is_ok());
+        if let Some(seq) = pending.put_back {
+            match is_durable(seq) {
+                Some(true) => return false,
+                Some(false) => pending.put_back = None,
+                None => return true,
+            }
+        }
+        if is_durable(pending.seen.seq()) == Some(false) {
+            // The removal was taken back, so the elements are there.
+            return false;
+        }
+        match txn(pending.seen).put_back(&pending.popped) {
+            Ok(seq) => {
+                pending.put_back = Some(seq);
+                is_durable(seq) != Some(true)
+            }
+            Err(Unavailable::Journal(_) | Unavailable::Unsettled | Unavailable::Busy) => true,
+            Err(_) => {
+                tracing::warn!(
+                    key = ?pending.popped.name,
                     "elements of a blocked pop lost: the client is gone, and the key has another type now"
-                ),
+                );
+                false
             }
         }
     }
@@ -129,6 +162,8 @@ impl KeyWork<'_, '_> {
     /// Serves requests that wait for this key.
     fn serve(&mut self, budget: &mut usize) -> Result<Served, Unavailable> {
         let (pops, waiters) = (&self.engine.core.pops, &self.engine.core.waiters);
+        // What is taken out and put back again is so in one commit.
+        let _one_commit = self.engine.one_commit();
         loop {
             let Some(kind) = self.content().value().map(Value::kind) else { return Ok(Served::All) };
             if *budget == 0 {
@@ -142,7 +177,7 @@ impl KeyWork<'_, '_> {
             let popped = self.pop(&request, false)?;
             let popped = popped.unwrap_or_else(|| unreachable!("a value has elements"));
             *budget = budget.saturating_sub(1 + popped.elements.len() / ELEMENTS_PER_REQUEST);
-            let (popped, seen) = (Arc::new(popped), Seen::of(self.table.epoch, self.key.last_change()));
+            let (popped, seen) = (Arc::new(popped), Seen::of(self.table.epoch, self.appended));
             if !waiters.notify(id, WaitOutcome::Popped(Arc::clone(&popped), seen)) {
                 self.put_elements(&popped)?;
             }

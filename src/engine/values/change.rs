@@ -20,6 +20,8 @@ pub(in crate::engine) struct KeyWork<'w, 'k> {
     pub(in crate::engine) name: &'w LockName,
     pub(in crate::engine) now: Timestamp,
     pub(in crate::engine) key: &'w mut GuardedKey<'k>,
+    /// The Seq of the last change that this work has journaled.
+    pub(in crate::engine) appended: Seq,
 }
 
 impl Txn<'_> {
@@ -198,6 +200,7 @@ impl KeyWork<'_, '_> {
         // Should this fail, the key has changed and the journal has not. Every reader asks first
         // whether the journal is down, and it stays down until this table is replaced.
         let seq = self.engine.journal().append(self.table.epoch, records).map_err(Unavailable::Journal)?;
+        self.appended = seq;
         self.is_changed_by(seq);
         if let Some(value) = self.content().value() {
             self.engine.core.pops.signal(self.name, value.kind());
