@@ -3,8 +3,8 @@
 //!
 //! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq. Sequence numbers are
 //! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches, scripts or events, then the
-//! journal's queue.
+//! Lock order: `expiring`, the table, then a lock's shard, then the queues of pops, then one of
+//! sessions, waiters, deadlines, tokens, watches, scripts or events, then the journal's queue.
 //! Absent: protocols, storage, and the rules of locks.
 
 mod apply;
