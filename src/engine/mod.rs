@@ -5,9 +5,9 @@
 //! Sequence numbers are assigned under the guard of the lock they concern. A waiter that is gone is
 //! granted nothing.
 //!
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters,
-//! deadlines, tokens, watches, scripts or events, then the journal's queue. Not here: protocols,
-//! storage, and the rules of locks.
+//! Lock order: `expiring`, the table, then a key's shard, then the queues of pops, then one of
+//! sessions, waiters, deadlines, tokens, watches, scripts or events, then the journal's queue. Not
+//! here: protocols, storage, and the rules of locks.
 
 mod apply;
 mod blocking;

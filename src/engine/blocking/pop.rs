@@ -193,7 +193,7 @@ impl ExclusiveTxn<'_> {
         let Some((item, deadline)) = first else { return Ok(None) };
         self.value(destination, Kind::List, |edit| edit_list(edit, |list| to.push(list, &item)))?;
         self.existing_value(name, Kind::List, |edit| edit_list(edit, |list| from.pop(list)))?;
-        let elements = PoppedElements::Items(vec![item]);
+        let elements = PoppedElements::Items(vec![item.into()]);
         Ok(Some(Popped { name: name.clone(), elements, action: request.action.clone(), deadline }))
     }
 
@@ -279,7 +279,7 @@ impl KeyWork<'_, '_> {
     }
 
     /// A copy of the first item of a list and the deadline of the list.
-    fn first(&mut self, from: End, waits: bool) -> Result<Option<(Box<[u8]>, Timestamp)>, Unavailable> {
+    fn first(&mut self, from: End, waits: bool) -> Result<Option<(Vec<u8>, Timestamp)>, Unavailable> {
         if !self.is_poppable(Kind::List, waits)? {
             return Ok(None);
         }

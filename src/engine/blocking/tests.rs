@@ -366,7 +366,7 @@ async fn pop_many(engine: Arc<Engine>, random: Entropy, over: Arc<AtomicBool>, a
             _ => (&["a", "b", "c"][..], PopAction::Items { from: end, count: 1 }),
         };
         let is_move = matches!(action, PopAction::Move { .. });
-        let is_delivered = random.number() % 3 > 0;
+        let is_delivered = !random.number().is_multiple_of(3);
         let (popping, seq) = pop_once(&engine, request(keys, action));
         let (popped, seq, blocked) = match popping {
             Ok(Popping::Done(popped)) => (popped, seq, None),
