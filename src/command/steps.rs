@@ -5,6 +5,8 @@
 //! too. Inside EXEC, which has exclusive access, the same units bound what a transaction may read.
 //! Not here: sockets; `resp/connection.rs` yields between two turns.
 
+use std::time::Duration;
+
 use super::{Args, CommandError, Context, OwnedArgs};
 use crate::engine::{AnyTxn, Seen};
 use crate::reply::Reply;
@@ -15,12 +17,12 @@ pub(super) const TURN_WORK: usize = 4096;
 pub(super) const REQUEST_WORK: usize = 8;
 /// Cost of one key of a command with several keys.
 pub(super) const KEY_WORK: usize = 8;
+/// Base cost of a script.
+pub(super) const SCRIPT_WORK: usize = 64;
 /// Cost of one lease or waiter that a request changes, beyond the first few.
 const CHANGE_WORK: usize = 16;
 /// Changes that are part of the base cost of a request.
 const CHANGES_FREE: usize = 4;
-/// Base cost of a script.
-pub(super) const SCRIPT_WORK: usize = 64;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.
@@ -37,6 +39,10 @@ pub trait Steps: Send {
 pub struct LongRequest {
     pub(super) steps: Box<dyn Steps>,
     pub(super) seen: Seen,
+    /// The arguments, as the slow log has them.
+    pub(super) args: Vec<Vec<u8>>,
+    /// How long the turns so far took.
+    pub(super) took: Duration,
 }
 
 /// The state of a request after a turn.

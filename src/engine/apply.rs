@@ -62,14 +62,14 @@ impl Engine {
             // Under the guard: what was changed here before the journal went down is not to be seen.
             self.check_up()?;
             let now = instant.unwrap_or_else(|| core.clock.now());
-            let existed = key.content.exists();
+            let before = key.content.deadline();
             let scope = Scope { table, name, now, changed };
             let mut under_guard = KeyWork { engine: self, scope, key: &mut key };
             let result = match under_guard.expire_value() {
                 Ok(()) => work(&mut under_guard),
                 Err(why) => Err(why.into()),
             };
-            core.lock_stats.key_changed(name.database(), existed, key.content.exists());
+            core.lock_stats.key_changed(name.database(), before, key.content.deadline());
             core.deadlines.rearm(&mut key, now);
             Ok((result?, key.last_change()))
         })

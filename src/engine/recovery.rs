@@ -179,9 +179,9 @@ impl Core {
         work: impl FnOnce(&mut Content) -> R,
     ) -> R {
         table.with_key(self.hash.of(name), name, |mut key| {
-            let existed = key.content.exists();
+            let before = key.content.deadline();
             let result = work(key.content);
-            self.lock_stats.key_changed(name.database(), existed, key.content.exists());
+            self.lock_stats.key_changed(name.database(), before, key.content.deadline());
             self.deadlines.rearm(&mut key, now);
             result
         })

@@ -100,6 +100,7 @@ fn long_commands_yield_to_other_clients() {
         ("0", with(&["command", "info"], &docs), 5),
         ("0", with(&["command", "docs"], &docs), 10),
         ("0", with(&["config", "get"], &settings), 2),
+        ("0", with(&["flushall"], &[]), 30),
     ] {
         let words: Vec<&str> = request.iter().map(String::as_str).collect();
         run(&server, &mut client, &["select", database], || {});

@@ -7,8 +7,8 @@ use crate::auth::CurrentPassword;
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, ClientLimits, Clients, Group, Incoming, OwnedArgs, PubSub, ScriptEngine, ScriptLimits,
-    ServerInfo, ServerState, Turn,
+    Client, ClientLimits, Clients, Group, Incoming, LiveSettings, OwnedArgs, Pauses, PubSub, ScriptEngine,
+    ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
 use crate::domain::{Limits, Timestamp};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
@@ -37,17 +37,23 @@ fn server() -> Arc<ServerState> {
         client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
         password: CurrentPassword::default(),
         clients: Clients::default(),
+        pauses: Pauses::default(),
+        allows_flush: true,
         scripts: ScriptEngine::new(ScriptLimits::default()),
         pubsub: PubSub::default(),
-        settings: vec![],
+        settings: LiveSettings::new(vec![]),
         info: ServerInfo {
             port: 0,
             data: "memory".into(),
             durability: "memory",
+            run_id: String::new(),
             started: Timestamp::default(),
         },
         metrics: Arc::new(ServerMetrics::of(names())),
         commands_run: Count::default(),
+        stats: ServerStats::default(),
+        slow_log: SlowLog::default(),
+        shutdown: tokio::sync::Notify::new(),
     })
 }
 

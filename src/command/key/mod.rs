@@ -1,8 +1,11 @@
-//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TYPE`, `DBSIZE`. Submodules: time to
-//! live, renaming, enumeration.
+//! Commands on keys of any kind: `DEL`, `UNLINK`, `EXISTS`, `TOUCH`, `TYPE`, `DBSIZE`. Submodules:
+//! time to live, renaming, copies, enumeration, encodings.
 
+mod copy;
 mod expire;
 mod keys;
+mod object;
+mod random;
 mod rename;
 
 use crate::command::steps::KEY_WORK;
@@ -18,7 +21,10 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     DEL,
     UNLINK,
     EXISTS,
+    TOUCH,
     TYPE,
+    object::OBJECT,
+    copy::COPY,
     expire::TTL,
     expire::PTTL,
     expire::EXPIRE,
@@ -32,8 +38,11 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     rename::RENAMENX,
     keys::SCAN,
     keys::KEYS,
+    random::RANDOMKEY,
     DBSIZE,
 ];
+
+pub(in crate::command) use copy::database;
 
 const DEL: Command = Command::new("del", -2, del)
     .group(Group::Generic)
@@ -111,6 +120,10 @@ const EXISTS: Command = Command::new("exists", -2, exists)
     .syntax("key [key ...]")
     .summary("Returns the number of keys that exist.")
     .example("EXISTS jobs:import jobs:export");
+
+const TOUCH: Command = Command { name: "touch", ..EXISTS }
+    .summary("Returns the number of keys that exist. It changes nothing: no key is evicted.")
+    .example("TOUCH jobs:import jobs:export");
 
 const TYPE: Command = Command::new("type", 2, kind_of)
     .group(Group::Generic)

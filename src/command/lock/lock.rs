@@ -100,7 +100,13 @@ fn acquire(
         return reply(context.txn.submit(name, &Op::Acquire { request, wait: None })?);
     };
     let until = txn.now().after(Ttl::from_millis(wait).ok());
-    match txn.submit_or_wait(name, request, until)? {
+    // Before others can see it in the queue: from then on, CLIENT UNBLOCK finds it.
+    context.client.info().set_waiting(true);
+    let acquired = txn.submit_or_wait(name, request, until);
+    if !matches!(acquired, Ok(Acquired::Blocked(_))) {
+        context.client.info().set_waiting(false);
+    }
+    match acquired? {
         Acquired::Now(outcome) => reply(outcome),
         Acquired::Blocked(parked) => {
             context.parked = Some(parked);

@@ -152,6 +152,14 @@ impl Txn<'_> {
         })?
     }
 
+    /// A scan of a database that starts at a random place.
+    pub fn random_scan(&self, database: u8) -> Scan {
+        let mut place = [0; 4];
+        // Without random numbers, the scan starts at the first key.
+        let _ = self.engine().core.config.entropy.fill(&mut place);
+        Scan::new(database, u64::from(u32::from_le_bytes(place)), AHEAD_MIN)
+    }
+
     /// Whether a key exists. Only reads, unless something of the key has ended and must be freed
     /// first.
     pub fn exists(&self, name: &LockName) -> Result<bool, Unavailable> {

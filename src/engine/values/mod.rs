@@ -7,6 +7,7 @@
 //! Not here: what the values are (in `value`), commands, how locks change.
 
 mod change;
+mod copy;
 mod reclaim;
 mod rename;
 mod stats;

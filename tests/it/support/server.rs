@@ -36,7 +36,7 @@ impl TestServer {
 
     /// In memory and in real time, with storage that fails on command.
     pub(crate) fn on(faults: Arc<Faults>) -> TestServer {
-        TestServer::on_with(faults, &[])
+        TestServer::on_with(faults, &["--allow-flush"])
     }
 
     /// [`TestServer::on`] with `flags`.
