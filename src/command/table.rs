@@ -53,7 +53,7 @@ struct Slot {
 }
 
 /// A power of two, and more than twice the number of commands.
-const SLOTS: usize = 512;
+const SLOTS: usize = 1024;
 const COMMANDS_MAX: usize = SLOTS / 2;
 
 static INDEX: Index = index(FAMILIES);
