@@ -148,7 +148,12 @@ impl Observed {
     /// An upper bound of `hundredths` percent of the values: that of a bucket, or the largest
     /// value.
     pub fn percentile(&self, hundredths: u64) -> u64 {
-        let wanted = (self.count * hundredths).div_ceil(100);
+        self.permille(hundredths * 10)
+    }
+
+    /// [`Observed::percentile`] in thousandths.
+    pub fn permille(&self, thousandths: u64) -> u64 {
+        let wanted = (self.count * thousandths).div_ceil(1000);
         let mut seen = 0;
         for (bound, count) in &self.buckets {
             seen += count;
@@ -290,9 +295,36 @@ impl ServerMetrics {
 
 /// Resident memory of this process in bytes; `None` if the system does not report it.
 pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kilobytes_in("/proc/self/status", "VmRSS:")
+}
+
+/// Resident memory of this process at its peak.
+pub fn peak_resident_bytes() -> Option<u64> {
+    kilobytes_in("/proc/self/status", "VmHWM:")
+}
+
+/// Memory of this machine in bytes.
+pub fn machine_bytes() -> Option<u64> {
+    kilobytes_in("/proc/meminfo", "MemTotal:")
+}
+
+/// The line with this name of a file that the system provides, in bytes.
+fn kilobytes_in(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// Processor time of this process in user and in system mode, in seconds.
+pub fn cpu_seconds() -> Option<(f64, f64)> {
+    /// The unit of these times in user space, on every architecture.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program, in parentheses, may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut seconds = || Some(fields.next()?.parse::<f64>().ok()? / TICKS_PER_SECOND);
+    Some((seconds()?, seconds()?))
 }
 
 #[cfg(test)]

@@ -6,14 +6,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
-use super::registry::ClientInfo;
-use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
+use super::registry::{ClientInfo, Unblock};
+use super::server::cut_for_slow_log;
+use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes, work_of_changes};
 use super::transaction::Transaction;
 use super::{Args, CommandError, Context, ServerState};
-use crate::domain::SessionId;
+use crate::domain::{SessionId, Timestamp};
 use crate::engine::{AnyTxn, Blocked, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
@@ -38,6 +40,9 @@ pub enum AfterReply {
     Request,
     /// Yields, then executes the same request again: it has had no effect and no reply yet.
     Again,
+    /// Waits until a pause ends, then executes the same request again: it has had no effect and no
+    /// reply yet.
+    Paused,
     /// Waits for a lock; the reply comes from [`Client::reply_after_wait`].
     Wait(Blocked),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
@@ -81,6 +86,8 @@ pub struct Client {
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
+    /// When the previous request of this batch was done, or when the batch began.
+    ticked_at: Timestamp,
     /// Units of work done since the last turn ended.
     pub(super) work: usize,
     /// The value of `work` when the running transaction began.
@@ -109,6 +116,7 @@ impl Client {
             command: "",
             last_command: "NULL",
             is_retried: false,
+            ticked_at: Timestamp::default(),
             work: 0,
             transaction_began_at: 0,
         }
@@ -117,6 +125,11 @@ impl Client {
     /// Whether the current turn has work left.
     pub fn has_turn_left(&self) -> bool {
         self.work < TURN_WORK
+    }
+
+    /// Begins a batch of requests.
+    pub fn begin_batch(&mut self, now: Timestamp) {
+        self.ticked_at = now;
     }
 
     /// Starts a new turn, after the connection has yielded.
@@ -224,13 +237,18 @@ impl Client {
     /// Executes a request. `server` is the one passed to [`Client::new`]; passing it again saves
     /// cloning the `Arc`.
     pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
+        if server.pauses.stops(args, || server.engine.clock().now()) && self.is_authenticated {
+            let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Paused, "");
+            return Execution { reply, seq, next, command };
+        }
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
-        self.work += REQUEST_WORK;
+        self.work += REQUEST_WORK + work_of_bytes(args.size());
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.dispatch(args);
+        context.spend(work_of_changes(txn.work()));
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
@@ -244,12 +262,22 @@ impl Client {
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
+        let slow = server.settings.slowlog_time().map(|limit| (limit, self.tick(server)));
         let next = match (parked, steps) {
             (Some(parked), _) => AfterReply::Wait(parked),
-            (None, Some(steps)) => AfterReply::Steps(LongRequest { steps, seen: txn.seen() }),
+            (None, Some(steps)) => {
+                let (args, took) = (cut_for_slow_log(args), slow.map_or(Duration::ZERO, |(_, took)| took));
+                AfterReply::Steps(LongRequest { steps, seen: txn.seen(), args, took })
+            }
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
         };
+        if let Some((limit, took)) = slow
+            && took >= limit
+            && !matches!(next, AfterReply::Steps(_))
+        {
+            server.slow_log.add(server, took, cut_for_slow_log(args), &self.info.addr, self.info.name());
+        }
         if !self.command.is_empty() {
             self.last_command = self.command;
         }
@@ -257,12 +285,23 @@ impl Client {
         Execution { reply, seq: txn.finish(), next, command: self.command }
     }
 
+    /// Returns the time since the previous request was done.
+    fn tick(&mut self, server: &ServerState) -> Duration {
+        let now = server.engine.clock().now();
+        Duration::from_nanos(now.nanos_since(std::mem::replace(&mut self.ticked_at, now)))
+    }
+
     /// Runs the next turn of a request. Returns `None` if it needs another one.
     pub fn advance(&mut self, server: &Arc<ServerState>, request: &mut LongRequest) -> Option<Execution> {
         self.begin_turn();
+        self.tick(server);
         let txn = server.engine.resume_txn(request.seen);
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
-        let reply = match request.steps.advance(&mut context) {
+        let progress = request.steps.advance(&mut context);
+        context.spend(work_of_changes(txn.work()));
+        let closes = context.closes;
+        request.took += self.tick(server);
+        let reply = match progress {
             Ok(Progress::Done(reply)) => reply,
             Err(error) if !error.is_unsettled() => error.into(),
             Ok(Progress::More) | Err(_) => {
@@ -270,7 +309,11 @@ impl Client {
                 return None;
             }
         };
-        let next = if context.closes { AfterReply::Close } else { AfterReply::Request };
+        if server.settings.slowlog_time().is_some_and(|limit| request.took >= limit) {
+            let args = std::mem::take(&mut request.args);
+            server.slow_log.add(server, request.took, args, &self.info.addr, self.info.name());
+        }
+        let next = if closes { AfterReply::Close } else { AfterReply::Request };
         Some(Execution { reply: Some(reply), seq: txn.finish(), next, command: self.last_command })
     }
 
@@ -292,6 +335,14 @@ impl Client {
         super::lock::reply_after_wait(parked).await
     }
 
+    /// The reply to a waiting request that CLIENT UNBLOCK ended.
+    pub fn reply_to_unblocked(how: Unblock) -> Reply {
+        match how {
+            Unblock::Timeout => Reply::Null,
+            Unblock::Error => CommandError::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK").into(),
+        }
+    }
+
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT
     /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
@@ -309,6 +360,8 @@ impl Client {
             details.queued = queued;
             details.watched = watched;
             details.is_waiting = is_waiting;
+            // Between the start of a wait and this call, it may have been ended.
+            details.unblock = details.unblock.filter(|_| is_waiting);
         });
     }
 }

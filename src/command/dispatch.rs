@@ -4,7 +4,9 @@
 //! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
 //! connection.
 
+use super::steps::SCRIPT_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
+use crate::domain::LockName;
 use crate::reply::Reply;
 
 /// The caller of a command.
@@ -86,16 +88,21 @@ impl Context<'_> {
         }
     }
 
-    /// Runs a script. `script` calls commands with [`Context::dispatch`]; nothing else runs
+    /// Runs a script on the keys `names`. `script` calls commands with [`Context::dispatch`]; nothing else runs
     /// meanwhile, and all changes are in one commit. A SELECT in it ends with it, and what it
     /// publishes is sent after it.
     pub(super) fn run_script(
         &mut self,
+        names: &[LockName],
         may_write: bool,
         script: impl FnOnce(&mut Context<'_>) -> Result<Reply, CommandError>,
     ) -> Result<Reply, CommandError> {
+        if matches!(self.caller, Caller::Queue { .. }) {
+            self.check_transaction_budget()?;
+        }
+        self.spend(SCRIPT_WORK);
         let began_at = self.client.transaction_began_at;
-        let reply = self.atomically(|context| {
+        let reply = self.atomically(names, |context| {
             let caller = Caller::Script { may_write };
             let (server, database, txn) = (context.server, context.database, context.txn);
             let mut inner = Context { caller, database, ..Context::new(server, context.client, txn) };

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::Args;
 use crate::domain::Invalid;
 use crate::engine::Unavailable;
 use crate::reply::Reply;
@@ -40,6 +41,16 @@ impl CommandError {
 
     pub(super) fn arity(name: &str) -> CommandError {
         CommandError::new(format!("ERR wrong number of arguments for '{name}' command"))
+    }
+
+    /// A subcommand that takes another number of arguments, as some subcommands of Redis say it.
+    pub(super) fn subcommand_arity(args: Args<'_>) -> CommandError {
+        let arg = |n| args.at(n).escape_ascii().to_string();
+        let name = arg(0).to_ascii_uppercase();
+        CommandError::new(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{}'. Try {name} HELP.",
+            arg(1)
+        ))
     }
 
     pub(super) fn expire_time(name: &str) -> CommandError {
@@ -90,6 +101,9 @@ impl From<Unavailable> for CommandError {
                 "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
             ),
             Unavailable::WrongType => CommandError::WRONG_TYPE,
+            Unavailable::BacklogMax => {
+                CommandError::fixed("OOM changes that wait for storage have reached 256 MiB; retry later")
+            }
             Unavailable::ValuesBytesMax => {
                 CommandError::fixed("OOM memory limit of values reached (--values-bytes-max)")
             }

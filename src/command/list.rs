@@ -334,10 +334,11 @@ fn ltrim(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
 /// Moves an item between lists, or within one.
 fn move_item(
     context: &mut Context<'_>,
+    args: Args<'_>,
     (source, from): (&[u8], End),
     (destination, to): (&[u8], End),
 ) -> Result<Reply, CommandError> {
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         if source == destination {
             let moved = values::edit_existing::<List, _>(context, source, |mut list| {
                 let item = from.pop(&mut list)?;
@@ -357,11 +358,11 @@ fn move_item(
 
 fn lmove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (from, to) = (End::parse(args.at(3))?, End::parse(args.at(4))?);
-    move_item(context, (args.at(1), from), (args.at(2), to))
+    move_item(context, args, (args.at(1), from), (args.at(2), to))
 }
 
 fn rpoplpush(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    move_item(context, (args.at(1), End::Back), (args.at(2), End::Front))
+    move_item(context, args, (args.at(1), End::Back), (args.at(2), End::Front))
 }
 
 fn lmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -371,7 +372,7 @@ fn lmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     }
     let end = End::parse(args.at(next))?;
     let count = values::pop_count(args, next + 1)?;
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         for key in keys {
             let popped = values::edit_existing::<List, _>(context, key, |list| end.pop_many(list, count))?;
             if let Some(items) = popped {

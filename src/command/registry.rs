@@ -48,6 +48,17 @@ pub(super) struct Details {
     pub(super) queued: Option<usize>,
     pub(super) watched: usize,
     pub(super) is_waiting: bool,
+    /// CLIENT UNBLOCK ends the wait.
+    pub(super) unblock: Option<Unblock>,
+}
+
+/// How CLIENT UNBLOCK ends the wait of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unblock {
+    /// As if the time to wait was over.
+    Timeout,
+    /// With an error.
+    Error,
 }
 
 impl Clients {
@@ -85,6 +96,10 @@ impl Clients {
         self.len() == 0
     }
 
+    pub(super) fn find(&self, id: u64) -> Option<Arc<ClientInfo>> {
+        self.connected().get(&id).cloned()
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.all().iter().filter(|info| info.details().is_waiting).count()
     }
@@ -116,6 +131,29 @@ impl ClientInfo {
     pub fn kill(&self) {
         self.is_killed.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// Records whether a request of the connection waits, or is about to.
+    pub(super) fn set_waiting(&self, is_waiting: bool) {
+        self.update(|details| (details.is_waiting, details.unblock) = (is_waiting, None));
+    }
+
+    /// Ends the wait of the connection's request. Returns whether one waits.
+    pub(super) fn unblock(&self, how: Unblock) -> bool {
+        let is_waiting = {
+            let mut details = self.details();
+            details.unblock = details.is_waiting.then_some(how);
+            details.is_waiting
+        };
+        if is_waiting {
+            self.wake();
+        }
+        is_waiting
+    }
+
+    /// Whether CLIENT UNBLOCK has ended the wait, and how. Asked by the connection only.
+    pub fn take_unblock(&self) -> Option<Unblock> {
+        self.details().unblock.take()
     }
 
     /// Makes the connection check [`ClientInfo::is_killed`] and its message queue.

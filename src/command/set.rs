@@ -187,7 +187,7 @@ fn srandmember(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comma
 
 fn smove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (source, destination, member) = (args.at(1), args.at(2), args.at(3));
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         let (exists, has_member) =
             values::read(context, source, |set: &Set| (!set.is_empty(), set.contains(member)))?;
         if exists {
@@ -268,7 +268,7 @@ fn set_of(members: &[Vec<u8>]) -> Set {
 
 fn combine(context: &mut Context<'_>, args: Args<'_>, combine: Combine) -> Result<Reply, CommandError> {
     let keys: Vec<&[u8]> = args.from(1).collect();
-    let set = context.atomically(|context| combine(context, &keys))?;
+    let set = context.atomically_on_keys(args, |context| combine(context, &keys))?;
     Ok(Reply::Set(set.iter().map(Reply::bulk).collect()))
 }
 
@@ -279,7 +279,7 @@ fn combine_and_store(
 ) -> Result<Reply, CommandError> {
     context.check_transaction_budget()?;
     let keys: Vec<&[u8]> = args.from(2).collect();
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         let result = combine(context, &keys)?;
         context.spend_elements(2 * result.len());
         values::replace::<Set, _>(context, args.at(1), |mut set| {
@@ -319,6 +319,6 @@ fn sintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
     let (keys, next) = values::counted_keys(args, 1, CommandError::KEY_COUNT)?;
     let [limit] = args.options(next, &[options::value("LIMIT").check(values::check_limit)])?;
     let limit = values::limit_of(limit)?;
-    let set = context.atomically(|context| intersection(context, &keys))?;
+    let set = context.atomically_on_keys(args, |context| intersection(context, &keys))?;
     Ok(Reply::count(set.len().min(limit)))
 }

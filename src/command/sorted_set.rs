@@ -294,7 +294,7 @@ fn zmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         _ => return Err(CommandError::SYNTAX),
     };
     let count = values::pop_count(args, next + 1)?;
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         for key in keys {
             let popped =
                 values::edit_existing::<SortedSet, _>(context, key, |sorted| end.pop(sorted, count))?;

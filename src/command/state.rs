@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Clients, PubSub, ScriptEngine};
+use tokio::sync::Notify;
+
+use super::{Clients, LiveSettings, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog};
 use crate::auth::CurrentPassword;
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
@@ -22,16 +24,26 @@ pub struct ServerState {
     pub clients: Clients,
     /// What runs scripts.
     pub scripts: ScriptEngine,
+    /// The pause of requests.
+    pub pauses: Pauses,
+    /// Whether FLUSHDB and FLUSHALL are permitted.
+    pub allows_flush: bool,
     /// The subscriptions.
     pub pubsub: PubSub,
     /// The settings of `CONFIG GET`, without secrets.
-    pub settings: Vec<(&'static str, String)>,
+    pub settings: LiveSettings,
     /// Information about the server for `INFO` and the banner.
     pub info: ServerInfo,
     /// Counters and histograms.
     pub metrics: Arc<ServerMetrics>,
     /// Number of commands executed since the start.
     pub commands_run: Count,
+    /// The totals of INFO.
+    pub stats: ServerStats,
+    /// The commands that took long.
+    pub slow_log: SlowLog,
+    /// Notified when a client asks the server to stop.
+    pub shutdown: Notify,
 }
 
 /// Information about the server.
@@ -43,6 +55,8 @@ pub struct ServerInfo {
     pub data: String,
     /// The durability mode, for display.
     pub durability: &'static str,
+    /// Another one at each start: 40 hexadecimal digits.
+    pub run_id: String,
     /// The start time on the engine's clock.
     pub started: Timestamp,
 }

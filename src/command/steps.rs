@@ -5,6 +5,8 @@
 //! too. Inside EXEC, which has exclusive access, the same units bound what a transaction may read.
 //! Not here: sockets; `resp/connection.rs` yields between two turns.
 
+use std::time::Duration;
+
 use super::{Args, CommandError, Context, OwnedArgs};
 use crate::engine::{AnyTxn, Seen};
 use crate::reply::Reply;
@@ -15,6 +17,12 @@ pub(super) const TURN_WORK: usize = 4096;
 pub(super) const REQUEST_WORK: usize = 8;
 /// Cost of one key of a command with several keys.
 pub(super) const KEY_WORK: usize = 8;
+/// Base cost of a script.
+pub(super) const SCRIPT_WORK: usize = 64;
+/// Cost of one lease or waiter that a request changes, beyond the first few.
+const CHANGE_WORK: usize = 16;
+/// Changes that are part of the base cost of a request.
+const CHANGES_FREE: usize = 4;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.
@@ -31,6 +39,10 @@ pub trait Steps: Send {
 pub struct LongRequest {
     pub(super) steps: Box<dyn Steps>,
     pub(super) seen: Seen,
+    /// The arguments, as the slow log has them.
+    pub(super) args: Vec<Vec<u8>>,
+    /// How long the turns so far took.
+    pub(super) took: Duration,
 }
 
 /// The state of a request after a turn.
@@ -44,6 +56,11 @@ pub enum Progress {
 /// Units of work for `bytes` bytes.
 pub(super) fn work_of_bytes(bytes: usize) -> usize {
     bytes.div_ceil(BYTES_PER_UNIT)
+}
+
+/// Units of work for the leases and waiters that a request has changed: its own, and those that had ended.
+pub(super) fn work_of_changes(changes: usize) -> usize {
+    changes.saturating_sub(CHANGES_FREE) * CHANGE_WORK
 }
 
 impl Context<'_> {
@@ -66,9 +83,12 @@ impl Context<'_> {
     /// been sent. Inside EXEC all turns run now, within the transaction's read budget.
     pub(super) fn in_turns(&mut self, mut steps: impl Steps + 'static) -> Result<Reply, CommandError> {
         loop {
-            match steps.advance(self)? {
-                Progress::Done(reply) => return Ok(reply),
-                Progress::More => {}
+            match steps.advance(self) {
+                Ok(Progress::Done(reply)) => return Ok(reply),
+                Ok(Progress::More) => {}
+                // Something must be freed in turns first.
+                Err(error) if error.is_unsettled() && matches!(self.txn, AnyTxn::Shared(_)) => {}
+                Err(error) => return Err(error),
             }
             if let AnyTxn::Shared(_) = self.txn {
                 self.steps = Some(Box::new(steps));

@@ -44,7 +44,6 @@ const REDIS: &[(&[&str], Instead)] = &[
     ),
     (&["unixsocket", "unixsocketperm"], Nothing("only TCP is supported, see --listen")),
     (&["tcp-keepalive", "tcp-backlog"], Nothing("the server chooses this itself")),
-    (&["notify-keyspace-events"], Nothing("lock events are always published, on __lock__:<key>")),
     (&["include"], Nothing("only one file is supported, see --config")),
     (&["loadmodule", "rename-command"], Nothing("the set of commands is fixed")),
 ];

@@ -20,7 +20,7 @@ use std::time::Duration;
 use self::secrets::{password, users};
 use self::sources::{Settings, refuse_unknown_variables};
 use crate::auth::Secret;
-use crate::command::{ClientLimits, ScriptLimits};
+use crate::command::{ClientLimits, IDLE_TIMEOUT_S_MAX, KeyspaceEvents, SLOWLOG_LEN_MAX, ScriptLimits};
 use crate::domain::{KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX};
 use crate::http::HttpConfig;
 use crate::journal::{DamagedLog, Durability};
@@ -64,6 +64,8 @@ pub struct Config {
     pub listener: ListenerLimits,
     /// The limits of requests, over any protocol.
     pub limits: Limits,
+    /// Whether FLUSHDB and FLUSHALL are permitted.
+    pub allows_flush: bool,
     /// The limits of scripts.
     pub scripts: ScriptLimits,
     /// The limits of the state of a Redis client.
@@ -151,11 +153,12 @@ impl Config {
             value_elements_max: settings.size("value-elements-max", 1, u64::from(u32::MAX))?,
             listener,
             limits: request_limits(settings)?,
+            allows_flush: settings.switch("allow-flush")?,
             scripts: script_limits(settings)?,
             client_limits: client_limits(settings)?,
             threads: threads(settings)?,
             log: log_level(settings)?,
-            settings: displayed_settings(settings),
+            settings: displayed_settings(settings)?,
         })
     }
 
@@ -193,10 +196,9 @@ fn threads(settings: &Settings) -> Result<usize, ConfigError> {
 }
 
 fn listener_limits(settings: &Settings) -> Result<ListenerLimits, ConfigError> {
-    let idle = settings.number("idle-timeout-s", 0, 365 * 24 * 3600)?;
+    settings.number("idle-timeout-s", 0, IDLE_TIMEOUT_S_MAX)?;
     Ok(ListenerLimits {
         connections_max: settings.size("connections-max", 1, 1 << 20)?,
-        idle_timeout: (idle > 0).then(|| Duration::from_secs(idle)),
         output_stall: Duration::from_millis(settings.number("output-stall-ms", 10, 3_600_000)?),
         scan: scan_limits(settings)?,
     })
@@ -333,7 +335,8 @@ fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {
 
 /// The settings of `CONFIG GET`: octostore's, and those of Redis that clients read. The running
 /// server adds its addresses and its limit of connections.
-fn displayed_settings(settings: &Settings) -> Vec<(&'static str, String)> {
+fn displayed_settings(settings: &Settings) -> Result<Vec<(&'static str, String)>, ConfigError> {
+    check_live_settings(settings)?;
     let own = OPTIONS.iter().filter(|option| !option.is_secret());
     let mut all: Vec<(&str, String)> =
         own.map(|option| (option.name, settings.text(option.name).unwrap_or("").to_owned())).collect();
@@ -354,7 +357,25 @@ fn displayed_settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("slave-read-only", "yes".to_owned()),
         ("proto-max-bulk-len", of("arg-bytes-max")),
     ]);
-    all
+    Ok(all)
+}
+
+/// Checks settings that a running server can change and reads from their texts.
+fn check_live_settings(settings: &Settings) -> Result<(), ConfigError> {
+    settings.number("slowlog-max-len", 0, SLOWLOG_LEN_MAX as u64)?;
+    let micros = settings.text("slowlog-log-slower-than").unwrap_or("");
+    if micros.parse::<i64>().map_or(true, |micros| micros < -1) {
+        let problem = format!("{micros:?} is not a number from -1 to {}", i64::MAX);
+        return Err(settings.fault("slowlog-log-slower-than", problem));
+    }
+    let events = settings.text("notify-keyspace-events").unwrap_or("");
+    match KeyspaceEvents::parse(events) {
+        Some(_) => Ok(()),
+        None => Err(settings.fault(
+            "notify-keyspace-events",
+            format!("{events:?} has a character that is none of Ag$lshzxeKEtmdn"),
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! What happened to locks, for those who listen.
 //!
-//! Guarantees: the events of one lock come in the order in which they happened, each after it is durable. Nothing is
-//! kept while nobody listens. The queue is bounded in bytes; if events do not fit, those who listen learn that they have
-//! missed some. Not here: who listens, and channels.
+//! Guarantees: the events of one lock come in the order in which they happened, each after it is
+//! durable. Nothing is kept while there is no listener. The queue is bounded in bytes; if events do
+//! not fit, those who listen learn that they have missed some. Not here: who listens, and channels.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Engine;
 use crate::domain::{FencingToken, LockName, Timestamp};
@@ -65,12 +66,13 @@ pub struct Event {
 pub enum Heard {
     /// These events, the oldest first.
     Events(Vec<Event>),
-    /// So many events were dropped since the last ones. Whoever listens at this moment may have missed some.
+    /// The number of events dropped since the last ones. The present listeners may have missed
+    /// some.
     Lost(u64),
 }
 
-/// Bytes of events that wait to be passed on. They are passed on faster than locks change; only a commit that takes long
-/// makes them wait.
+/// Bytes of events that wait to be passed on. They are passed on faster than locks change; only a
+/// commit that takes long makes them wait.
 pub(super) const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Default)]
@@ -85,7 +87,7 @@ pub(super) struct Events {
 struct Queue {
     events: VecDeque<(Seq, Event)>,
     bytes: usize,
-    /// Events that were dropped. Until that was told, all others are dropped, too.
+    /// Events that were dropped. Until the reader knows that, all others are dropped, too.
     lost: u64,
 }
 
@@ -97,7 +99,7 @@ impl Queue {
             if self.bytes <= QUEUE_BYTES_MAX {
                 return;
             }
-            // Who listens will have missed the newest, and cannot be told of the older ones as if that were all.
+            // Listeners have missed the newest events; the older ones alone would look complete.
             self.lost = self.events.len() as u64;
             self.events = VecDeque::new();
             self.bytes = 0;
@@ -118,7 +120,7 @@ impl Queue {
     }
 }
 
-/// An empty queue keeps room for so many events.
+/// Events for which an empty queue keeps room.
 const SPARE_EVENTS_MAX: usize = 1024;
 
 impl Event {
@@ -134,7 +136,7 @@ impl Events {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     #[cfg(test)]
@@ -161,13 +163,14 @@ impl Engine {
         }
     }
 
-    /// The number of the latest event. Whoever reads it while looking at a lock has seen what the lock's events up to this one
-    /// tell of.
+    /// The number of the latest event. A reader that gets it under the guard of a lock has seen the
+    /// effects of the lock's events up to this one.
     pub fn last_event(&self) -> u64 {
         self.core.events.last.load(Ordering::Acquire)
     }
 
-    /// Waits for events and returns the oldest ones, at most `max`, once they are durable. For one task only.
+    /// Waits for events and returns the oldest ones, at most `max`, once they are durable. For one
+    /// task only.
     pub async fn next_events(&self, max: usize) -> Heard {
         let events = &self.core.events;
         loop {

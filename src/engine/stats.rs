@@ -1,6 +1,7 @@
 //! How many there are, and how many there were since the start.
 //!
-//! Promise: written under the guard of the lock they count, without a word between threads. Absent: names, owners.
+//! Guarantees: written under the guard of the lock they count, without a word between threads. Not
+//! here: names, owners.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,16 +13,30 @@ use crate::metrics::{Count, Histogram, STRIPES, stripe};
 
 /// Leases that the threads of one stripe may grant before they look at the limit again.
 const ROOM_MAX: u64 = 256;
-/// The part of what is left that one stripe may take for itself. All together may go beyond a limit by a 64th, and the last few
-/// hundred below it are counted one by one.
+/// The part of what is left that one stripe may take for itself. All together may go beyond a limit
+/// by a 64th, and the last few hundred below it are counted one by one.
 const ROOM_PART: u64 = 64 * STRIPES as u64;
+
+/// The counts of the keys of a database.
+#[derive(Debug, Default)]
+struct KeyCounts {
+    keys: Count,
+    /// Keys that end by themselves.
+    expiring: Count,
+    /// The sum of their deadlines, in milliseconds of the clock.
+    deadlines: Count,
+}
+
+/// Deadlines count as at most this many milliseconds, 34 years, so that the sum of those of eight
+/// million keys fits.
+const DEADLINE_MS_MAX: u64 = 1 << 40;
 
 /// The counts of a lock manager. Totals restart at 0 with the process.
 #[derive(Debug)]
 pub struct LockStats {
     leases: Count,
     delays: Count,
-    keys: [Count; DATABASES as usize],
+    keys: [KeyCounts; DATABASES as usize],
     waiting: Count,
     /// Leases that may be granted without looking at the limit.
     room: [CachePadded<AtomicU64>; STRIPES],
@@ -45,7 +60,7 @@ pub struct LockStats {
     pub replaced: Count,
     /// Requests that had to queue.
     pub waits: Count,
-    /// Queued requests that waited as long as they wished.
+    /// Queued requests that timed out.
     pub wait_timeouts: Count,
     /// Nanoseconds that those who were granted a lock in the queue had waited.
     pub waiting_times: Histogram,
@@ -95,21 +110,30 @@ impl LockStats {
         self.leases() + self.delays.read()
     }
 
-    /// Whether one more may be kept where `most` may be. Mostly a look at this thread's own stripe.
-    pub(super) fn has_room(&self, most: u64) -> bool {
+    /// Whether there is room for one more, of `max`. Usually reads only the stripe of this thread.
+    pub(super) fn has_room(&self, max: u64) -> bool {
         let room = &self.room[stripe()];
         let is_left = |left: u64| left.checked_sub(1);
         if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok() {
             return true;
         }
-        let left = most.saturating_sub(self.kept());
+        let left = max.saturating_sub(self.kept());
         room.store((left / ROOM_PART).min(ROOM_MAX), Ordering::Relaxed);
         left > 0
     }
 
     /// Locks of a database that are held.
     pub fn keys(&self, database: u8) -> u64 {
-        self.keys.get(usize::from(database)).map_or(0, Count::read)
+        self.keys.get(usize::from(database)).map_or(0, |counts| counts.keys.read())
+    }
+
+    /// Keys of a database that end by themselves, and the milliseconds after which they do so on
+    /// average.
+    pub fn expiring(&self, database: u8, now: Timestamp) -> (u64, u64) {
+        let Some(counts) = self.keys.get(usize::from(database)) else { return (0, 0) };
+        let (keys, deadlines) = (counts.expiring.read(), counts.deadlines.read());
+        let average = deadlines.checked_div(keys).unwrap_or(0);
+        (keys, average.saturating_sub(millis_of(now)))
     }
 
     /// Requests that queue.
@@ -117,12 +141,31 @@ impl LockStats {
         self.waiting.read()
     }
 
-    pub(super) fn key_changed(&self, database: u8, was_held: bool, is_held: bool) {
-        let keys = &self.keys[usize::from(database)];
-        match (was_held, is_held) {
-            (false, true) => keys.add(1),
-            (true, false) => keys.subtract(1),
+    /// Counts a change of a key, given its deadline before and after it; `None`: it does not exist.
+    pub(super) fn key_changed(&self, database: u8, before: Option<Timestamp>, after: Option<Timestamp>) {
+        if before == after {
+            return;
+        }
+        let counts = &self.keys[usize::from(database)];
+        match (before, after) {
+            (None, Some(_)) => counts.keys.add(1),
+            (Some(_), None) => counts.keys.subtract(1),
             _ => {}
+        }
+        let ends = |deadline: Option<Timestamp>| deadline.filter(|deadline| *deadline != Timestamp::NEVER);
+        match (ends(before), ends(after)) {
+            (None, Some(after)) => {
+                counts.expiring.add(1);
+                counts.deadlines.add(millis_of(after));
+            }
+            (Some(before), None) => {
+                counts.expiring.subtract(1);
+                counts.deadlines.subtract(millis_of(before));
+            }
+            (Some(before), Some(after)) => {
+                counts.deadlines.add(millis_of(after).wrapping_sub(millis_of(before)));
+            }
+            (None, None) => {}
         }
     }
 
@@ -187,9 +230,14 @@ impl LockStats {
         self.delays.add(1);
     }
 
-    /// Nothing is held and nobody waits; totals stay.
+    /// No lock is held and the queues are empty; totals stay.
     pub(super) fn clear(&self) {
-        self.keys.iter().chain([&self.leases, &self.delays, &self.waiting]).for_each(Count::clear);
+        let of_keys = self.keys.iter().flat_map(|counts| [&counts.keys, &counts.expiring, &counts.deadlines]);
+        of_keys.chain([&self.leases, &self.delays, &self.waiting]).for_each(Count::clear);
         self.room.iter().for_each(|room| room.store(0, Ordering::Relaxed));
     }
+}
+
+fn millis_of(time: Timestamp) -> u64 {
+    (time.as_nanos() / 1_000_000).min(DEADLINE_MS_MAX)
 }

@@ -15,15 +15,18 @@ use std::sync::atomic::Ordering;
 use super::apply::Retry;
 use super::blocking::Blocked;
 use super::keyspace::{Alone, ClosedSince, Table};
+use super::values::KeyWork;
 use super::{BUSY_AFTER_MS, Engine, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
-use crate::lock::{Op, Outcome, Request, Slot};
+use crate::lock::{ENDS_PER_STEP, Op, Outcome, Request, Slot};
 
 /// The operations that every transaction offers. It is either a [`SharedTxn`] or an [`ExclusiveTxn`].
 pub struct Txn<'a> {
     engine: &'a Arc<Engine>,
     seen: Cell<Seen>,
+    /// Leases and waiters that its operations have changed, what they freed first included.
+    work: Cell<usize>,
     /// It has been behind the gate of the table: from then on it waits as long as the gate is closed, since
     /// what it has done already must not be done again.
     has_entered: Cell<bool>,
@@ -48,10 +51,13 @@ pub enum AnyTxn<'a> {
 }
 
 struct Exclusive<'a> {
+    /// Ends before the table is opened, the field below: everything is appended under a guard of the
+    /// table, so the group has the records of this transaction and none of others, and no other
+    /// transaction finds the commits held up.
+    _one_commit: CommitGroup<'a>,
     table: Alone<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
-    _one_commit: CommitGroup<'a>,
 }
 
 /// What a transaction has seen. Carries it over to the next transaction of the same request.
@@ -91,7 +97,8 @@ impl Engine {
 
     /// Begins a transaction that has seen what an earlier one of the same request saw.
     pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
-        SharedTxn(Txn { engine: self, seen: Cell::new(seen), has_entered: Cell::new(false), exclusive: None })
+        let (seen, work, has_entered) = (Cell::new(seen), Cell::new(0), Cell::new(false));
+        SharedTxn(Txn { engine: self, seen, work, has_entered, exclusive: None })
     }
 
     /// Begins a transaction that keeps all others out. Fails if another one does so for long.
@@ -110,8 +117,9 @@ impl Engine {
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
-        let exclusive = Exclusive { table, now, wall_millis, _one_commit: self.one_commit() };
-        ExclusiveTxn(Txn { engine: self, seen, has_entered: Cell::new(true), exclusive: Some(exclusive) })
+        let exclusive = Exclusive { _one_commit: self.one_commit(), table, now, wall_millis };
+        let (work, has_entered) = (Cell::new(0), Cell::new(true));
+        ExclusiveTxn(Txn { engine: self, seen, work, has_entered, exclusive: Some(exclusive) })
     }
 
     /// Why nothing can be done while the gate of the table is closed.
@@ -163,18 +171,33 @@ impl SharedTxn<'_> {
         self.0.seen.get()
     }
 
-    /// Runs `work` in an exclusive transaction; what it sees counts as seen by this one, too. Fails, without
-    /// having run it, if the state was rebuilt since this transaction saw it, or if another transaction keeps
-    /// all others out for long.
-    pub fn exclusively<R>(&self, work: impl FnOnce(&ExclusiveTxn<'_>) -> R) -> Result<R, Unavailable> {
-        let exclusive = match self.0.has_entered.replace(true) {
+    /// Runs `work`, which uses the keys `names`, in an exclusive transaction; what it sees counts as
+    /// seen by this one, too. Fails, without having run it, if the state was rebuilt since this
+    /// transaction saw it, or if another transaction keeps all others out for long.
+    ///
+    /// What has ended of these keys is freed before. Fails with [`Unavailable::Unsettled`], without
+    /// having run `work`, if that is so much that others must be served in between.
+    pub fn exclusively<R>(
+        &self,
+        names: &[LockName],
+        work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.free_all_ended(names)?;
+        let had_entered = self.has_entered.replace(true);
+        let exclusive = match had_entered {
             true => self.engine.exclusive_txn(),
-            false => self.engine.close_gate().inspect_err(|_| self.0.has_entered.set(false))?,
+            false => self.engine.close_gate().inspect_err(|_| self.has_entered.set(false))?,
         };
         self.enter(exclusive.seen.get().epoch)?;
-        let result = work(&exclusive);
+        // Little has ended since, unless much ended at once.
+        let freed = exclusive.free_all_ended(names);
+        let result = freed.map(|()| work(&exclusive));
+        if result.is_err() {
+            self.has_entered.set(had_entered);
+        }
         self.observe(exclusive.seen.get().seq);
-        Ok(result)
+        self.count_work(exclusive.work());
+        result
     }
 
     /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`.
@@ -230,6 +253,34 @@ impl<'a> Txn<'a> {
         self.submit_and_inspect(name, &Op::Inspect, |_, slot, now| read(slot, now))
     }
 
+    /// Leases and waiters that its operations have changed so far, those included that had ended and were freed.
+    pub fn work(&self) -> usize {
+        self.work.get()
+    }
+
+    fn count_work(&self, changed: usize) {
+        self.work.set(self.work.get() + changed);
+    }
+
+    /// Frees what has ended of some locks, and stops with [`Unavailable::Unsettled`] where that becomes much.
+    fn free_all_ended(&self, names: &[LockName]) -> Result<(), Unavailable> {
+        let before = self.work();
+        for name in names {
+            // This is no part of the request, which may still be refused.
+            let had_entered = self.has_entered.get();
+            let freed = match self.peek(name, |_| ()) {
+                Ok(None) => self.free_in_steps(name, STEPS_PER_TURN),
+                peeked => peeked.map(drop),
+            };
+            self.has_entered.set(had_entered);
+            freed?;
+            if self.work() - before > ENDS_PER_STEP {
+                return Err(Unavailable::Unsettled);
+            }
+        }
+        Ok(())
+    }
+
     /// Runs one operation, then `inspect` on the resulting state, under the same guard.
     ///
     /// Fails with [`Unavailable::Unsettled`], without having run the operation, if a shared transaction has freed
@@ -240,47 +291,46 @@ impl<'a> Txn<'a> {
         op: &Op,
         inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        let done = self.in_steps(|table, instant| self.engine.run_in(table, name, op, instant, &inspect));
+        let done = self.in_steps(name, |key| key.run(op, &inspect));
         let (result, seq) = done.map_err(|why| self.refuse(why))?;
         self.observe(seq);
         Ok(result)
     }
 
-    /// Runs one operation whose outcome is not revealed, however much has to be freed first. For threads that may
-    /// be kept busy.
-    pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(), Unavailable> {
-        self.has_entered.set(true);
-        self.in_at_most(usize::MAX, |table, instant| {
-            self.engine.run_in(table, name, op, instant, &|_, _, _| ())
-        })
-        .map(drop)
+    /// Frees what has ended of a key, in at most `steps` steps. Fails with
+    /// [`Unavailable::Unsettled`] if more is left.
+    pub(super) fn free_in_steps(&self, name: &LockName, steps: usize) -> Result<(), Unavailable> {
+        let ((), seq) = self.in_at_most(steps, name, |key| key.free_ended())?;
+        self.observe(seq);
+        Ok(())
     }
 
-    /// Runs one operation, again as long as more has to be freed first, but not longer than a turn. `run` gets
-    /// the instant of an exclusive transaction.
+    /// Runs `work` on a key, again as long as more has to be freed first, but not longer than a turn.
     pub(super) fn in_steps<R>(
         &self,
-        run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
+        name: &LockName,
+        work: impl FnMut(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
-        self.in_at_most(steps, run)
+        self.in_at_most(steps, name, work)
     }
 
     fn in_at_most<R>(
         &self,
         steps: usize,
-        mut run: impl FnMut(&Table, Option<Timestamp>) -> Result<(R, Seq), Retry>,
+        name: &LockName,
+        mut work: impl FnMut(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let instant = self.exclusive.as_ref().map(|exclusive| exclusive.now);
         let mut step = |table: &Table| {
             self.enter(table.epoch)?;
-            run(table, instant)
+            self.engine.under_guard(table, name, instant, &self.work, &mut work)
         };
         for _ in 0..steps {
             match self.with_table(&mut step)? {
                 // Due leases that are not swept yet no longer count.
                 Err(Retry::AfterExpiry) if self.exclusive.is_some() => return Err(Unavailable::AccountMax),
-                Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),
+                Err(Retry::AfterExpiry) => self.engine.expire_some(),
                 Err(Retry::Unsettled) => {}
                 Err(Retry::Never(why)) => return Err(why),
                 Ok(done) => return Ok(done),

@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ const REFUSALS_MAX: usize = 64;
 pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
     let limits = AcceptLimits {
         protocol: "http",
-        connections_max: state.config.connections_max,
+        connections_max: Arc::new(AtomicUsize::new(state.config.connections_max)),
         refusals_max: REFUSALS_MAX,
         drain_max: DRAIN_MAX,
     };

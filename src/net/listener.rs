@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -29,12 +30,12 @@ pub trait Protocol {
 }
 
 /// The limits of a listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AcceptLimits {
     /// The name of the protocol in the log.
     pub protocol: &'static str,
     /// Connections at once.
-    pub connections_max: usize,
+    pub connections_max: Arc<AtomicUsize>,
     /// Refusals at once; the connections beyond this are closed without one.
     pub refusals_max: usize,
     /// How long connections get to end on shutdown.
@@ -68,7 +69,7 @@ pub async fn serve<P: Protocol>(
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, peer)) if connections.len() >= limits.connections_max => {
+            Ok((stream, peer)) if connections.len() >= limits.connections_max.load(Ordering::Relaxed) => {
                 metrics.refuse();
                 tracing::warn!(
                     protocol = limits.protocol, client = %peer,
@@ -186,7 +187,7 @@ mod tests {
         let shutdown = Arc::new(Notify::new());
         let limits = AcceptLimits {
             protocol: "test",
-            connections_max,
+            connections_max: Arc::new(AtomicUsize::new(connections_max)),
             refusals_max: 1,
             drain_max: Duration::from_secs(5),
         };

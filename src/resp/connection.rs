@@ -35,6 +35,8 @@ use crate::reply::Reply;
 const FLUSH_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+/// Input that is read from a client whose request waits. The rest stays in the socket.
+const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
 /// How often a waiter with a full input buffer is checked for a disconnect.
 const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
@@ -65,6 +67,10 @@ impl From<io::Error> for End {
     }
 }
 
+/// A connection that has used up its turn goes on only below this size of the changes that wait for
+/// storage, in bytes.
+const BACKLOG_BYTES: usize = 32 << 20;
+
 /// What to do after the batch is sent.
 enum Then {
     Read,
@@ -87,6 +93,8 @@ enum Then {
         parked: Blocked,
         is_answered: bool,
     },
+    /// Wait until a pause ends.
+    Pause,
     Close,
     /// The input is malformed; close after the error reply.
     HangUp,
@@ -192,6 +200,7 @@ impl Connection {
                     self.client.update_registry(true);
                     self.wait(parked, is_answered).await?;
                 }
+                Then::Pause => self.await_end_of_pause().await?,
                 Then::Close => return Ok(()),
                 Then::HangUp => {
                     self.stream.linger(HANG_UP_TIME, HANG_UP_BYTES).await;
@@ -205,9 +214,11 @@ impl Connection {
     /// first.
     fn execute_batch(&mut self) -> Then {
         let server = Arc::clone(&self.server);
+        let now = server.engine.clock().now();
         if self.ran.is_empty() {
-            self.batch_began = server.engine.clock().now();
+            self.batch_began = now;
         }
+        self.client.begin_batch(now);
         let mut done = 0;
         let then = loop {
             if self.output.len() >= FLUSH_BYTES {
@@ -236,6 +247,9 @@ impl Connection {
             let Execution { reply, seq, next, command } = self.client.execute(&self.server, args);
             if matches!(next, AfterReply::Again) {
                 break Then::Yield;
+            }
+            if matches!(next, AfterReply::Paused) {
+                break Then::Pause;
             }
             done += length;
             let next = match next {
@@ -269,8 +283,12 @@ impl Connection {
         then
     }
 
-    /// Yields to other tasks and starts a new turn.
+    /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:
+    /// a small request can change a large value, so the size of the input does not bound it.
     async fn yield_turn(&mut self) {
+        if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
+            self.await_durable().await;
+        }
         tokio::task::yield_now().await;
         self.client.begin_turn();
     }
@@ -357,7 +375,8 @@ impl Connection {
     /// A later commit may have succeeded after an earlier one of the same batch failed.
     fn has_failed(&self) -> bool {
         let engine = &self.server.engine;
-        engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
+        engine.has_ever_failed()
+            && self.replies.iter().any(|(_, seq)| engine.durability_of(*seq) != Some(Ok(())))
     }
 
     /// Sends the output as one unit. Gives up when the client takes it too slowly, or is killed.
@@ -394,7 +413,7 @@ impl Connection {
             }
             let has_more = self.send_messages().await?;
             self.input.reserve(self.read_bytes);
-            let idle = self.limits.idle_timeout.filter(|_| !self.client.has_subscribed());
+            let idle = self.server.settings.idle_timeout().filter(|_| !self.client.has_subscribed());
             let before = self.input.len();
             let read = {
                 let read = self.stream.read_buf(&mut self.input);
@@ -438,13 +457,26 @@ impl Connection {
         Ok(has_more)
     }
 
-    /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
-    async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
+    /// Whether a client whose request waits has sent as much as is read meanwhile.
+    fn is_input_full(&self) -> bool {
+        self.input.len() >= self.limits.scan.request_bytes_max.min(INPUT_WHILE_WAITING_MAX)
+    }
+
+    /// Waits until a pause of requests ends, sending messages meanwhile.
+    async fn await_end_of_pause(&mut self) -> Result<(), End> {
+        let mut pause = self.server.pauses.follow();
         let mut has_more = false;
-        let (reply, seq) = loop {
-            let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
+        loop {
+            let Some(until) = pause.borrow_and_update().map(|pause| pause.until()) else { return Ok(()) };
+            let now = self.server.engine.clock().now();
+            if until <= now {
+                return Ok(());
+            }
+            let left = Duration::from_nanos(until.nanos_since(now));
+            let is_full = self.is_input_full();
             tokio::select! {
-                outcome = Client::reply_after_wait(&mut parked) => break outcome,
+                _ = pause.changed() => {}
+                () = tokio::time::sleep(left) => {}
                 read = receive(&self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
@@ -454,14 +486,37 @@ impl Connection {
                 }
                 () = yield_now(), if has_more => has_more = self.send_messages().await?,
             }
+        }
+    }
+
+    /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
+    async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
+        let mut has_more = false;
+        let (reply, seq) = loop {
+            let is_full = self.is_input_full();
+            tokio::select! {
+                outcome = Client::reply_after_wait(&mut parked) => break outcome,
+                read = receive(&self.stream, &mut self.input, is_full) => read?,
+                () = self.client.info().woken() => {
+                    if self.client.info().is_killed() {
+                        return Err(End::Closed);
+                    }
+                    if let Some(how) = self.client.info().take_unblock() {
+                        break (Client::reply_to_unblocked(how), self.server.engine.last());
+                    }
+                    has_more = self.send_messages().await?;
+                }
+                () = yield_now(), if has_more => has_more = self.send_messages().await?,
+            }
         };
-        let granted = parked.granted();
+        // A request that was granted nothing leaves the queue before its reply.
+        let granted = parked.granted().map(|token| (token, parked));
         if is_answered {
             self.answer(&reply, seq);
         }
         self.await_durable().await;
         let sent = if self.stream.peer_has_closed() { Err(End::Closed) } else { self.send().await };
-        if let (Err(_), Some(token)) = (&sent, granted) {
+        if let (Err(_), Some((token, parked))) = (&sent, granted) {
             parked.give_back(token);
         }
         sent

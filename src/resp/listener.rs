@@ -18,10 +18,8 @@ use crate::net::{self, AcceptLimits, Listeners, Protocol};
 /// The limits of connections.
 #[derive(Debug, Clone)]
 pub struct ListenerLimits {
-    /// Connections at once.
+    /// Connections at once, when the server starts.
     pub connections_max: usize,
-    /// A connection that sends nothing for this time is closed; `None`: never.
-    pub idle_timeout: Option<Duration>,
     /// A connection that takes less than 1 MiB of a pending reply in this time is closed.
     pub output_stall: Duration,
     /// The limits of requests.
@@ -32,7 +30,6 @@ impl Default for ListenerLimits {
     fn default() -> ListenerLimits {
         ListenerLimits {
             connections_max: 10_000,
-            idle_timeout: None,
             output_stall: Duration::from_secs(30),
             scan: ScanLimits::default(),
         }
@@ -54,7 +51,7 @@ pub async fn listen(
 ) {
     let accept = AcceptLimits {
         protocol: "redis",
-        connections_max: limits.connections_max,
+        connections_max: Arc::clone(server.settings.connections_max()),
         refusals_max: REFUSALS_MAX,
         drain_max: DRAIN_MAX,
     };

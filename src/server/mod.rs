@@ -15,11 +15,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::auth::CurrentPassword;
 use crate::clock::{self, Clock};
-use crate::command::{self, Clients, PubSub, Publication, ScriptEngine, ServerInfo, ServerState};
+use crate::command::{
+    self, Clients, LiveSettings, Pauses, PubSub, Publication, ScriptEngine, ServerInfo, ServerState,
+    ServerStats, SlowLog,
+};
 use crate::config::Config;
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Expiry, Heard};
@@ -99,6 +102,14 @@ struct HttpSide {
 /// behind.
 const EVENTS_PER_TURN: usize = 32;
 
+/// 40 random hexadecimal digits.
+fn run_id() -> String {
+    let mut bytes = [0; 20];
+    // Without random numbers, the engine does not start either.
+    let _ = Entropy::system().fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, StartError> {
     Listeners::bind(wanted).map_err(|(address, error)| StartError::Bind(setting, address, error))
 }
@@ -170,7 +181,8 @@ impl Server {
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
-        let info = ServerInfo { port, data, durability: config.durability_name(), started };
+        let run_id = run_id();
+        let info = ServerInfo { port, data, durability: config.durability_name(), run_id, started };
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
         let http = http.map(|listeners| {
@@ -192,12 +204,17 @@ impl Server {
             client_limits: config.client_limits,
             password: CurrentPassword::new(config.password.clone()),
             clients: Clients::default(),
+            pauses: Pauses::default(),
+            allows_flush: config.allows_flush,
             scripts: ScriptEngine::new(config.scripts.clone()),
             pubsub: PubSub::default(),
-            settings,
+            settings: LiveSettings::new(settings),
             info,
             metrics,
             commands_run: Count::default(),
+            stats: ServerStats::default(),
+            slow_log: SlowLog::default(),
+            shutdown: Notify::new(),
         });
         let limits = config.listener.clone();
         let config = config.clone();
@@ -294,6 +311,7 @@ impl Server {
             })
         };
         let (stop, stopped) = watch::channel(());
+        let asked = Arc::clone(&self.server);
         let redis = resp::listen(self.listeners, self.server, self.limits, dropped(stopped.clone()));
         let http = async {
             if let Some(http) = self.http {
@@ -301,8 +319,11 @@ impl Server {
             }
         };
         tokio::join!(redis, http, async {
-            shutdown.await;
-            drop(stop);
+            tokio::select! {
+                () = shutdown => {}
+                () = asked.shutdown.notified() => tracing::info!("shutting down: draining connections"),
+            }
+            drop((stop, asked));
         });
         events.abort();
         drop(self._expiry);

@@ -49,6 +49,20 @@ fn sigterm_ends_it_in_order() {
 }
 
 #[test]
+fn shutdown_ends_it_as_sigterm_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let mut server = Process::start(&data, &[]);
+    let (mut idle, mut client) = (server.connect(), server.connect());
+    assert_eq!(client.line("LOCK k me"), ":1");
+    assert_eq!(client.line("SHUTDOWN NOSAVE"), "(closed)");
+    assert_eq!(server.wait(), Some(0));
+    assert_eq!(idle.reply(), "(closed)");
+    let server = Process::start(&data, &[]);
+    assert_eq!(server.connect().line("GET k"), "\"me\"");
+}
+
+#[test]
 fn no_token_is_issued_twice_after_a_restart_or_with_an_old_copy() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");

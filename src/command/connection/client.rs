@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::command::registry::ClientInfo;
+use crate::command::pause::PauseMode;
+use crate::command::registry::{ClientInfo, Unblock};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps, options};
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, Ttl};
 use crate::reply::{Reply, Rope};
 
 pub(super) const CLIENT: Command = Command::container(
@@ -51,6 +52,29 @@ pub(super) const CLIENT: Command = Command::container(
             .syntax("filter [value] [filter value ...]")
             .summary("Closes connections by ADDR, LADDR, ID, TYPE, USER, MAXAGE and SKIPME.")
             .example("CLIENT KILL TYPE pubsub"),
+        Command::new("client|unblock", -3, unblock)
+            .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
+            .syntax("client-id [TIMEOUT | ERROR]")
+            .summary(
+                "Ends the wait of another connection's request as if its time was over, or with an \
+                 error. Returns 1, or 0 if none waits.",
+            )
+            .example("CLIENT UNBLOCK 1000 ERROR"),
+        Command::new("client|pause", -3, pause)
+            .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
+            .syntax("timeout [WRITE | ALL]")
+            .summary(
+                "Makes requests wait for this number of milliseconds, at most an hour: those that may \
+                 change something, or all but those about the connection. Leases end meanwhile.",
+            )
+            .example("CLIENT PAUSE 0 WRITE"),
+        Command::new("client|unpause", 2, unpause)
+            .group(Group::Connection)
+            .flags(Flags::ADMIN | Flags::NOSCRIPT)
+            .summary("Ends a pause.")
+            .example("CLIENT UNPAUSE"),
         Command::new("client|no-evict", 3, on_or_off)
             .group(Group::Connection)
             .flags(Flags::ADMIN | Flags::NOSCRIPT)
@@ -180,6 +204,45 @@ fn known_type(arg: &[u8]) -> Result<String, CommandError> {
         "slave" => Ok("replica".to_owned()),
         _ => Err(CommandError::new(format!("ERR Unknown client type '{}'", arg.escape_default()))),
     }
+}
+
+fn unblock(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let how = match args.at(3) {
+        _ if args.len() == 3 => Unblock::Timeout,
+        _ if args.len() > 4 => return Err(CommandError::subcommand_arity(args)),
+        how if options::is(how, "timeout") => Unblock::Timeout,
+        how if options::is(how, "error") => Unblock::Error,
+        _ => return Err(CommandError::fixed("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+    };
+    let id = u64::try_from(options::integer(args.at(2))?).ok();
+    let info = id.and_then(|id| context.server.clients.find(id));
+    Ok(Reply::Integer(i64::from(info.is_some_and(|info| info.unblock(how)))))
+}
+
+/// Longest pause, in milliseconds.
+const PAUSE_MS_MAX: u64 = 3_600_000;
+
+fn pause(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let mode = match args.at(3) {
+        _ if args.len() == 3 => PauseMode::All,
+        _ if args.len() > 4 => return Err(CommandError::subcommand_arity(args)),
+        mode if options::is(mode, "write") => PauseMode::Write,
+        mode if options::is(mode, "all") => PauseMode::All,
+        _ => return Err(CommandError::fixed("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+    };
+    let millis = match options::integer(args.at(2)) {
+        Ok(millis) => u64::try_from(millis).map_err(|_| CommandError::fixed("ERR timeout is negative"))?,
+        Err(_) => return Err(CommandError::fixed("ERR timeout is not an integer or out of range")),
+    };
+    if let Ok(time) = Ttl::from_millis(millis.min(PAUSE_MS_MAX)) {
+        context.server.pauses.start(context.txn.now().after(Some(time)), mode);
+    }
+    Ok(Reply::OK)
+}
+
+fn unpause(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    context.server.pauses.end();
+    Ok(Reply::OK)
 }
 
 /// Whether CLIENT KILL closes this connection.

@@ -100,7 +100,13 @@ fn acquire(
         return reply(context.txn.submit(name, &Op::Acquire { request, wait: None })?);
     };
     let until = txn.now().after(Ttl::from_millis(wait).ok());
-    match txn.submit_or_wait(name, request, until)? {
+    // Before others can see it in the queue: from then on, CLIENT UNBLOCK finds it.
+    context.client.info().set_waiting(true);
+    let acquired = txn.submit_or_wait(name, request, until);
+    if !matches!(acquired, Ok(Acquired::Blocked(_))) {
+        context.client.info().set_waiting(false);
+    }
+    match acquired? {
         Acquired::Now(outcome) => reply(outcome),
         Acquired::Blocked(parked) => {
             context.parked = Some(parked);
@@ -140,7 +146,7 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
 /// first.
 pub(in crate::command) async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
     let error = |error: CommandError| (Reply::from(error), Seq::default());
-    match parked.verdict().await {
+    match parked.outcome().await {
         WaitOutcome::Granted(token, seq) => (Reply::Integer(token.get()), seq),
         WaitOutcome::TimedOut(seq) => (Reply::Null, seq),
         WaitOutcome::SessionEnded(seq) => (CommandError::from(Unavailable::NoSession).into(), seq),

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: nothing else runs while a script does, its changes are in one commit, and its reply
 //! waits for that. A script that has been seen once can be called by its hash until SCRIPT FLUSH,
-//! also after a restart, unless so many others were used since that it was evicted.
+//! also after a restart, unless it was evicted because too many others were used since.
 //! Not here: the interpreter.
 
 mod function;
@@ -204,8 +204,9 @@ fn run(
 ) -> Result<Reply, CommandError> {
     let count = key_count(args)?;
     let keys: Vec<&[u8]> = args.from(3).take(count).collect();
+    let names = context.names_in(args);
     let args = args.skip(3 + count);
-    context.run_script(may_write, |context| {
+    context.run_script(&names, may_write, |context| {
         let text = find(context)?;
         let shebang = Shebang::parse(&text)?;
         if shebang.is_read_only {
@@ -215,7 +216,8 @@ fn run(
         let scripts = &server.scripts;
         let script = Invocation { id, text: shebang.text, keys: &keys, args };
         scripts.with_interpreter(server, |interpreter| {
-            let began = server.engine.clock().now();
+            // Of all scripts of an EXEC together: the instant at which it began.
+            let began = context.txn.now();
             scripts.running.begin(began, began.after(Ttl::from_millis(scripts.limits.ms_max).ok()));
             interpreter.run(&script, &mut Commands(context))
         })

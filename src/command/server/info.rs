@@ -1,10 +1,14 @@
 //! `INFO [section ...]`
+//!
+//! Not here: counting.
 
 use std::fmt::Write as _;
 
+use super::persistence::last_save_seconds;
+use super::stats::STATS_WORK;
 use crate::command::{Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options};
 use crate::domain::DATABASES;
-use crate::metrics::resident_bytes;
+use crate::metrics::{cpu_seconds, machine_bytes, peak_resident_bytes, resident_bytes};
 use crate::reply::Reply;
 
 pub(super) const INFO: Command = Command::new("info", -1, run)
@@ -13,38 +17,49 @@ pub(super) const INFO: Command = Command::new("info", -1, run)
     .syntax("[section [section ...]]")
     .summary(
         "Returns information and statistics about the server: server, clients, memory, \
-         persistence, stats, replication, locks, values, keyspace. Counts include changes that are \
-         not durable yet.",
+         persistence, stats, replication, cpu, modules, cluster, locks, values, keyspace, and with \
+         all or by name commandstats and latencystats. Counts include changes that are not durable \
+         yet.",
     )
     .example("INFO locks");
 
 type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 14] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
     ("Persistence", persistence),
     ("Stats", stats),
     ("Replication", replication),
+    ("CPU", cpu),
+    ("Modules", |_, _| Ok(())),
+    ("Commandstats", command_stats),
+    ("Latencystats", latency_stats),
+    ("Cluster", |_, out| write!(out, "cluster_enabled:0\r\n")),
     ("Locks", locks),
     ("Values", values),
     ("Keyspace", keyspace),
 ];
+
+/// Sections that `default` leaves out.
+const LONG_SECTIONS: [&str; 2] = ["Commandstats", "Latencystats"];
 
 /// Units of work of all sections. The memory in use is read from the system, and the state of every
 /// client is checked.
 const INFO_WORK: usize = 1000;
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let mut wanted = [args.len() == 1; SECTIONS.len()];
+    let mut wanted = SECTIONS.map(|(name, _)| args.len() == 1 && !LONG_SECTIONS.contains(&name));
     for arg in args.from(1) {
-        let is_all = ["all", "default", "everything"].iter().any(|all| options::is(arg, all));
+        let is_all = ["all", "everything"].iter().any(|all| options::is(arg, all));
+        let is_default = options::is(arg, "default");
         for ((name, _), is_wanted) in SECTIONS.iter().zip(&mut wanted) {
-            *is_wanted |= is_all || options::is(arg, name);
+            let is_short = !LONG_SECTIONS.contains(name);
+            *is_wanted |= is_all || is_default && is_short || options::is(arg, name);
         }
     }
-    context.spend(INFO_WORK + args.len());
+    context.spend(INFO_WORK + STATS_WORK + args.len());
     let mut text = String::new();
     for ((name, section), is_wanted) in SECTIONS.into_iter().zip(wanted) {
         if is_wanted {
@@ -69,7 +84,9 @@ fn server(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "os:{} {}\r\n", std::env::consts::OS, std::env::consts::ARCH)?;
     write!(out, "arch_bits:{}\r\n", usize::BITS)?;
     write!(out, "process_id:{}\r\n", std::process::id())?;
+    write!(out, "run_id:{}\r\n", info.run_id)?;
     write!(out, "tcp_port:{}\r\n", info.port)?;
+    write!(out, "server_time_usec:{}\r\n", context.txn.wall_millis() * 1000)?;
     write!(out, "uptime_in_seconds:{uptime}\r\n")?;
     write!(out, "uptime_in_days:{}\r\n", uptime / 86_400)
 }
@@ -77,25 +94,58 @@ fn server(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 fn clients(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let clients = &context.server.clients;
     write!(out, "connected_clients:{}\r\n", clients.len())?;
+    write!(out, "cluster_connections:0\r\n")?;
+    let connections_max = context.server.settings.connections_max();
+    write!(out, "maxclients:{}\r\n", connections_max.load(std::sync::atomic::Ordering::Relaxed))?;
     write!(out, "blocked_clients:{}\r\n", clients.waiting())
 }
 
 fn memory(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let resident = resident_bytes().unwrap_or(0);
-    write!(out, "used_memory:{resident}\r\n")?;
-    write!(out, "used_memory_rss:{resident}\r\n")?;
-    write!(out, "maxmemory:0\r\n")?;
-    write!(out, "maxmemory_policy:noeviction\r\n")
+    for (name, bytes) in [
+        ("used_memory", resident),
+        ("used_memory_rss", resident),
+        ("used_memory_peak", peak_resident_bytes().unwrap_or(resident)),
+        ("total_system_memory", machine_bytes().unwrap_or(0)),
+        ("maxmemory", 0),
+    ] {
+        write!(out, "{name}:{bytes}\r\n{name}_human:{}\r\n", human(bytes))?;
+    }
+    write!(out, "maxmemory_policy:noeviction\r\n")?;
+    write!(out, "mem_fragmentation_ratio:1.00\r\n")?;
+    write!(out, "mem_allocator:mimalloc\r\n")
+}
+
+/// A number of bytes as Redis shows it to people.
+fn human(bytes: u64) -> String {
+    let mut number = bytes as f64;
+    for unit in ["B", "K", "M", "G"] {
+        if number < 1024.0 {
+            return if unit == "B" { format!("{bytes}B") } else { format!("{number:.2}{unit}") };
+        }
+        number /= 1024.0;
+    }
+    format!("{number:.2}T")
 }
 
 fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let engine = context.txn.engine();
     let info = &context.server.info;
     let (commits, records) = engine.commits();
+    let down = engine.journal_down();
+    let status = if down.is_none() { "ok" } else { "err" };
     write!(out, "loading:0\r\n")?;
+    write!(out, "async_loading:0\r\n")?;
+    write!(out, "rdb_changes_since_last_save:0\r\n")?;
+    write!(out, "rdb_bgsave_in_progress:0\r\n")?;
+    write!(out, "rdb_last_save_time:{}\r\n", last_save_seconds(context))?;
+    write!(out, "rdb_last_bgsave_status:{status}\r\n")?;
+    write!(out, "aof_enabled:{}\r\n", u8::from(info.durability != "memory"))?;
+    write!(out, "aof_rewrite_in_progress:0\r\n")?;
+    write!(out, "aof_last_write_status:{status}\r\n")?;
     write!(out, "durability:{}\r\n", info.durability)?;
     write!(out, "data:{}\r\n", info.data)?;
-    match engine.journal_down() {
+    match down {
         None => write!(out, "journal:up\r\n")?,
         Some(error) => {
             // Clients take commas for the ends of fields.
@@ -109,21 +159,67 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 
 fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let server = context.server;
-    let stats = context.txn.engine().lock_stats();
+    let totals = server.stats.totals(server);
     let (channels, patterns) = server.pubsub.counts();
-    write!(out, "total_connections_received:{}\r\n", server.metrics.redis.opened())?;
-    write!(out, "rejected_connections:{}\r\n", server.metrics.redis.refused())?;
-    write!(out, "total_commands_processed:{}\r\n", server.commands_run.read())?;
-    write!(out, "acl_access_denied_auth:{}\r\n", server.metrics.failed_logins.read())?;
-    write!(out, "expired_keys:{}\r\n", stats.expiries.read())?;
-    write!(out, "evicted_keys:0\r\n")?;
-    write!(out, "pubsub_channels:{channels}\r\n")?;
-    write!(out, "pubsub_patterns:{patterns}\r\n")
+    let errors: u64 = totals.by_command.values().map(|totals| totals.errors).sum();
+    for (name, number) in [
+        ("total_connections_received", totals.connections),
+        ("total_commands_processed", totals.commands),
+        ("instantaneous_ops_per_sec", server.stats.commands_per_second(server)),
+        ("rejected_connections", totals.refused_connections),
+        ("acl_access_denied_auth", totals.failed_logins),
+        ("expired_keys", totals.expired_keys),
+        ("evicted_keys", 0),
+        ("evicted_clients", 0),
+        ("pubsub_channels", channels as u64),
+        ("pubsub_patterns", patterns as u64),
+        ("total_error_replies", errors),
+    ] {
+        write!(out, "{name}:{number}\r\n")?;
+    }
+    Ok(())
 }
 
-fn replication(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
+fn replication(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "role:master\r\n")?;
-    write!(out, "connected_slaves:0\r\n")
+    write!(out, "connected_slaves:0\r\n")?;
+    write!(out, "master_failover_state:no-failover\r\n")?;
+    write!(out, "master_replid:{}\r\n", context.server.info.run_id)?;
+    write!(out, "master_repl_offset:0\r\n")
+}
+
+fn cpu(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let (user, system) = cpu_seconds().unwrap_or_default();
+    write!(out, "used_cpu_sys:{system:.6}\r\n")?;
+    write!(out, "used_cpu_user:{user:.6}\r\n")
+}
+
+fn command_stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let totals = context.server.stats.totals(context.server);
+    for (name, totals) in totals.by_command.iter().filter(|(_, totals)| totals.calls > 0) {
+        let per_call = totals.micros as f64 / totals.calls as f64;
+        write!(
+            out,
+            "cmdstat_{name}:calls={},usec={},usec_per_call={per_call:.2},rejected_calls=0,failed_calls={}\r\n",
+            totals.calls, totals.micros, totals.errors
+        )?;
+    }
+    Ok(())
+}
+
+fn latency_stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    for (name, times) in context.server.metrics.commands.times() {
+        let times = times.read();
+        if times.count > 0 {
+            let micros = |permille| times.permille(permille) as f64 / 1000.0;
+            let (half, most, nearly_all) = (micros(500), micros(990), micros(999));
+            write!(
+                out,
+                "latency_percentiles_usec_{name}:p50={half:.3},p99={most:.3},p99.9={nearly_all:.3}\r\n"
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
@@ -158,11 +254,32 @@ fn values(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 }
 
 fn keyspace(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let (counts, now) = (context.txn.engine().lock_stats(), context.txn.now());
     for database in 0..DATABASES {
-        let keys = context.txn.engine().lock_stats().keys(database);
+        let keys = counts.keys(database);
         if keys > 0 {
-            write!(out, "db{database}:keys={keys}\r\n")?;
+            let (expires, avg_ttl) = counts.expiring(database, now);
+            write!(out, "db{database}:keys={keys},expires={expires},avg_ttl={avg_ttl}\r\n")?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_as_redis_shows_them() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.00K"),
+            (988_544, "965.38K"),
+            (12_967_936, "12.37M"),
+            (25_276_502_016, "23.54G"),
+        ] {
+            assert_eq!(human(bytes), expected);
+        }
+    }
 }

@@ -1,12 +1,48 @@
-//! The server itself: `TIME`, `WAIT`. Submodules: `CONFIG`, `INFO`.
+//! The server itself: `TIME`. Submodules: its configuration, its state, and what clients and tools of
+//! Redis ask.
 
+mod absent;
 mod config;
+mod flush;
 mod info;
+mod latency;
+mod memory;
+mod persistence;
+mod replication;
+mod slowlog;
+mod stats;
 
-use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, options};
+pub use slowlog::SlowLog;
+pub(in crate::command) use slowlog::cut as cut_for_slow_log;
+pub use stats::ServerStats;
+
+use crate::command::{Args, Command, CommandError, Context, Flags, Group};
 use crate::reply::Reply;
 
-pub(in crate::command) const COMMANDS: &[Command] = &[config::CONFIG, info::INFO, TIME, WAIT];
+pub(in crate::command) const COMMANDS: &[Command] = &[
+    config::CONFIG,
+    info::INFO,
+    slowlog::SLOWLOG,
+    memory::MEMORY,
+    latency::LATENCY,
+    TIME,
+    replication::WAIT,
+    replication::WAITAOF,
+    replication::ROLE,
+    replication::REPLICAOF,
+    replication::SLAVEOF,
+    replication::FAILOVER,
+    persistence::SAVE,
+    persistence::BGSAVE,
+    persistence::BGREWRITEAOF,
+    persistence::LASTSAVE,
+    persistence::SHUTDOWN,
+    flush::FLUSHDB,
+    flush::FLUSHALL,
+    absent::DEBUG,
+    absent::MODULE,
+    absent::SWAPDB,
+];
 
 const TIME: Command = Command::new("time", 1, time)
     .group(Group::Server)
@@ -21,24 +57,4 @@ fn time(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     let millis = context.txn.wall_millis();
     let micros = (millis % 1000) * 1000;
     Ok(Reply::Array(vec![Reply::bulk((millis / 1000).to_string()), Reply::bulk(micros.to_string())]))
-}
-
-const WAIT: Command = Command::new("wait", 3, wait)
-    .group(Group::Generic)
-    .own_categories(Categories::CONNECTION)
-    .flags(Flags::NOSCRIPT)
-    .syntax("numreplicas timeout")
-    .summary("Returns 0: there are no replicas, and every reply is durable before it is sent.")
-    .example("WAIT 0 100");
-
-fn wait(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    options::integer(args.at(1))?;
-    if options::integer(args.at(2))
-        .map_err(|_| CommandError::fixed("ERR timeout is not an integer or out of range"))?
-        < 0
-    {
-        return Err(CommandError::fixed("ERR timeout is negative"));
-    }
-    // There are no replicas to wait for.
-    Ok(Reply::Integer(0))
 }

@@ -1,5 +1,7 @@
 //! `GET`, `GETDEL`, `GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]`, `STRLEN`
 
+use std::slice;
+
 use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Op, Owner, Reply, command, edit,
     expiry, name_or_none, read, reply_of, reply_value,
@@ -58,7 +60,7 @@ fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         Expiry::Past => Op::Delete { if_owner: None },
         Expiry::Never | Expiry::After(_) => Op::SetTtl { ttl: expiry.ttl() },
     };
-    context.atomically(|context| {
+    context.atomically(slice::from_ref(&name), |context| {
         let value = read(context, &name)?;
         if value.is_some() {
             context.txn.submit(&name, &op)?;

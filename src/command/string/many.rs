@@ -39,7 +39,7 @@ fn mget(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         values.collect::<Result<_, _>>().map(Reply::Array)
     };
     context.spend(KEY_WORK * args.len());
-    if args.len() == 2 { read(context) } else { context.atomically(read) }
+    if args.len() == 2 { read(context) } else { context.atomically_on_keys(args, read) }
 }
 
 /// The pairs of the request, checked before anything is written.
@@ -66,14 +66,14 @@ fn put_all(context: &mut Context<'_>, pairs: Vec<(LockName, Owner)>) -> Result<(
 fn mset(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let pairs = pairs(context, args, "mset")?;
     context.spend(KEY_WORK * args.len());
-    context.atomically(|context| put_all(context, pairs))?;
+    context.atomically_on_keys(args, |context| put_all(context, pairs))?;
     Ok(Reply::OK)
 }
 
 fn msetnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let pairs = pairs(context, args, "msetnx")?;
     context.spend(KEY_WORK * args.len());
-    let is_set = context.atomically(|context| {
+    let is_set = context.atomically_on_keys(args, |context| {
         for (name, _) in &pairs {
             if context.txn.exists(name)? {
                 return Ok(false);

@@ -7,6 +7,10 @@ use crate::domain::{FencingToken, LockName, Timestamp, Ttl};
 use crate::lock::{Lease, Mode, Slot};
 use crate::value::{Kind, Value};
 
+/// Memory of a common lock besides its name and owner: its entry, its places in the table and in the
+/// expiry index, and two allocations.
+const LOCK_BYTES: usize = 96;
+
 /// What a key holds.
 #[derive(Debug)]
 pub enum Content {
@@ -98,6 +102,17 @@ impl Content {
         match self {
             Content::Lock(_) => None,
             Content::Value(keyed) => Some(&keyed.value),
+        }
+    }
+
+    /// About how many bytes of memory the key takes; `None` if it does not exist.
+    pub fn bytes(&self, name: &LockName) -> Option<u64> {
+        match self {
+            Content::Lock(slot) => slot.newest().map(|newest| {
+                let text = name.as_bytes().len() + newest.owner.as_bytes().len();
+                (LOCK_BYTES + text + size_of::<Lease>() * (slot.holder_count().saturating_sub(1))) as u64
+            }),
+            Content::Value(keyed) => Some(keyed.bytes()),
         }
     }
 

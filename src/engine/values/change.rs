@@ -6,8 +6,8 @@
 use std::mem;
 
 use crate::domain::{FencingToken, LockName, Timestamp, Ttl};
-use crate::engine::apply::Retry;
-use crate::engine::keyspace::{Content, GuardedKey, KeyedValue, Table};
+use crate::engine::apply::{Retry, Scope};
+use crate::engine::keyspace::{Content, GuardedKey, KeyedValue};
 use crate::engine::{Engine, Txn, Unavailable};
 use crate::journal::{Record, Seq, StoredValue};
 use crate::lock::Op;
@@ -16,9 +16,7 @@ use crate::value::{Edit, Element, Kind, Value};
 /// A key under its guard; what had ended of it is gone.
 pub(in crate::engine) struct KeyWork<'w, 'k> {
     pub(in crate::engine) engine: &'w Engine,
-    pub(in crate::engine) table: &'w Table,
-    pub(in crate::engine) name: &'w LockName,
-    pub(in crate::engine) now: Timestamp,
+    pub(in crate::engine) scope: Scope<'w>,
     pub(in crate::engine) key: &'w mut GuardedKey<'k>,
 }
 
@@ -30,12 +28,10 @@ impl Txn<'_> {
         work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Unavailable>,
     ) -> Result<R, Unavailable> {
         let mut work = Some(work);
-        let worked = self.in_steps(|table, instant| {
-            self.engine().under_guard(table, name, instant, |mut key| {
-                key.free_ended()?;
-                let work = work.take().unwrap_or_else(|| unreachable!("nothing is retried after it"));
-                Ok(work(&mut key)?)
-            })
+        let worked = self.in_steps(name, |key| {
+            key.free_ended()?;
+            let work = work.take().unwrap_or_else(|| unreachable!("nothing is retried after it"));
+            Ok(work(key)?)
         });
         let (result, seq) = worked.map_err(|why| self.refuse(why))?;
         self.observe(seq);
@@ -48,6 +44,7 @@ impl Engine {
     /// as the limits allow.
     pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
         let core = &*self.core;
+        self.check_backlog()?;
         if core.value_stats.bytes() >= core.config.values_bytes_max {
             return Err(Unavailable::ValuesBytesMax);
         }
@@ -64,12 +61,11 @@ impl KeyWork<'_, '_> {
     }
 
     /// Frees what has ended of a lock.
-    fn free_ended(&mut self) -> Result<(), Retry> {
+    pub(in crate::engine) fn free_ended(&mut self) -> Result<(), Retry> {
         match self.key.lock() {
-            Some(mut lock) if !lock.slot.is_vacant() => self
-                .engine
-                .run_under_guard(self.table, self.name, &Op::Inspect, self.now, &mut lock)
-                .map(drop),
+            Some(mut lock) if !lock.slot.is_vacant() => {
+                self.engine.run_on_lock(&Op::Inspect, &self.scope, &mut lock).map(drop)
+            }
             _ => Ok(()),
         }
     }
@@ -113,8 +109,8 @@ impl KeyWork<'_, '_> {
         if value.is_empty() {
             return Ok(result);
         }
-        let token = tokens.take(self.engine.journal(), self.table.epoch);
-        let name = self.name.clone();
+        let token = tokens.take(self.engine.journal(), self.scope.table.epoch);
+        let name = self.scope.name.clone();
         let keyed = KeyedValue { name, id: token, token, ttl: None, deadline: Timestamp::NEVER, value };
         self.engine.core.value_stats.added(keyed.bytes());
         let records = [put_record(&keyed)].into_iter().chain(element_records(token, elements));
@@ -124,8 +120,8 @@ impl KeyWork<'_, '_> {
 
     /// Puts a value that came from another key into this vacant one, under a new fencing token.
     pub(super) fn adopt(&mut self, mut keyed: Box<KeyedValue>) -> Result<Seq, Unavailable> {
-        keyed.token = self.engine.core.tokens.take(self.engine.journal(), self.table.epoch);
-        keyed.name = self.name.clone();
+        keyed.token = self.engine.core.tokens.take(self.engine.journal(), self.scope.table.epoch);
+        keyed.name = self.scope.name.clone();
         self.engine.core.value_stats.added(keyed.bytes());
         let record = put_record(&keyed);
         *self.key.content = Content::Value(keyed);
@@ -154,7 +150,7 @@ impl KeyWork<'_, '_> {
             Some(lock) if lock.slot.is_vacant() => Ok(()),
             Some(mut lock) => {
                 let op = Op::Delete { if_owner: None };
-                self.engine.step_and_return(self.table, self.name, &op, self.now, &mut lock).map(drop)
+                self.engine.step_and_return(&op, &self.scope, &mut lock).map(drop)
             }
         }
     }
@@ -163,7 +159,7 @@ impl KeyWork<'_, '_> {
     #[inline]
     pub(in crate::engine) fn expire_value(&mut self) -> Result<(), Unavailable> {
         match &*self.key.content {
-            Content::Value(keyed) if keyed.deadline <= self.now => {
+            Content::Value(keyed) if keyed.deadline <= self.scope.now => {
                 self.engine.core.value_stats.expiries.add(1);
                 self.end_value()
             }
@@ -182,14 +178,14 @@ impl KeyWork<'_, '_> {
     /// Moves the deadline of the value to a TTL from now; `None`: it does not end by itself.
     pub(in crate::engine) fn set_ttl(&mut self, ttl: Option<Ttl>) -> Result<Timestamp, Unavailable> {
         let Content::Value(keyed) = &mut *self.key.content else { return Err(Unavailable::WrongType) };
-        (keyed.ttl, keyed.deadline) = (ttl, self.now.after(ttl));
+        (keyed.ttl, keyed.deadline) = (ttl, self.scope.now.after(ttl));
         let (record, deadline) = (put_record(keyed), keyed.deadline);
         self.append([record]).map(|_| deadline)
     }
 
     /// Remembers a change that was journaled for another key and is one of this key, too.
     pub(super) fn is_changed_by(&self, seq: Seq) {
-        self.engine.core.watches.changed(self.name);
+        self.engine.core.watches.changed(self.scope.name);
         self.key.changed_by(seq);
     }
 
@@ -197,7 +193,8 @@ impl KeyWork<'_, '_> {
     fn append(&mut self, records: impl IntoIterator<Item = Record>) -> Result<Seq, Unavailable> {
         // Should this fail, the key has changed and the journal has not. Every reader asks first
         // whether the journal is down, and it stays down until this table is replaced.
-        let seq = self.engine.journal().append(self.table.epoch, records).map_err(Unavailable::Journal)?;
+        let seq =
+            self.engine.journal().append(self.scope.table.epoch, records).map_err(Unavailable::Journal)?;
         self.is_changed_by(seq);
         Ok(seq)
     }

@@ -7,6 +7,7 @@
 //! Not here: what the values are (in `value`), commands, how locks change.
 
 mod change;
+mod copy;
 mod reclaim;
 mod rename;
 mod stats;
@@ -118,7 +119,7 @@ impl Txn<'_> {
         name: &LockName,
         read: impl FnOnce(&Content, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        self.work_on_key(name, |key| Ok(read(key.content(), key.now)))
+        self.work_on_key(name, |key| Ok(read(key.content(), key.scope.now)))
     }
 
     /// The type of a key; `None` if it does not exist.

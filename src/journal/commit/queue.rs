@@ -5,7 +5,7 @@
 //! the queue refuses records until it is reopened, and refuses records of an older epoch for ever.
 //! Not here: storage, and which thread commits.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{self, Ordering};
 
 use super::batch_limit::BatchLimit;
 use super::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
@@ -45,10 +45,14 @@ pub(super) struct CommitQueue {
     pub(super) changed: Condvar,
     /// Whether [`QueueState::down`] is set, for a check without the lock.
     is_down: AtomicBool,
+    /// [`QueueState::pending_bytes`]. A gauge that orders nothing, so not one of the primitives in `sync`.
+    backlog_bytes: atomic::AtomicUsize,
 }
 
 pub(super) struct QueueState {
     pending: Vec<Record>,
+    /// The size of `pending`.
+    pending_bytes: usize,
     /// The Seq of the record appended last.
     last: u64,
     /// Goes before `pending`: its storage was locked by another process when it was tried.
@@ -82,6 +86,7 @@ impl QueueState {
         let before = self.pending.len();
         self.pending.extend(records);
         self.last += (self.pending.len() - before) as u64;
+        self.pending_bytes += size_bytes(&self.pending[before..]);
         if let Some(limit) = &mut self.limit {
             limit.note(&self.pending[before..], self.open_groups > 0);
         }
@@ -92,8 +97,13 @@ impl QueueState {
         let taken = self.limit.as_mut().map_or(self.pending.len(), BatchLimit::take);
         let mut records = std::mem::replace(&mut self.pending, std::mem::take(spare));
         self.pending.extend(records.drain(taken..));
+        self.pending_bytes = size_bytes(&self.pending);
         Batch { records, last: self.last - self.pending.len() as u64 }
     }
+}
+
+fn size_bytes(records: &[Record]) -> usize {
+    records.iter().map(Record::size_bytes).sum()
 }
 
 impl CommitQueue {
@@ -101,6 +111,7 @@ impl CommitQueue {
     pub(super) fn new(batch_bytes_max: Option<usize>) -> CommitQueue {
         let state = QueueState {
             pending: Vec::new(),
+            pending_bytes: 0,
             last: 0,
             blocked: None,
             limit: batch_bytes_max.map(BatchLimit::new),
@@ -114,7 +125,12 @@ impl CommitQueue {
             is_asleep: false,
             is_closing: false,
         };
-        CommitQueue { state: Mutex::new(state), changed: Condvar::new(), is_down: AtomicBool::new(false) }
+        CommitQueue {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            is_down: AtomicBool::new(false),
+            backlog_bytes: atomic::AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, QueueState> {
@@ -135,6 +151,7 @@ impl CommitQueue {
             return Err(JournalError::rebuilt());
         }
         queue.push(records);
+        self.backlog_bytes.store(queue.pending_bytes, Ordering::Relaxed);
         let seq = Seq(queue.last);
         let was_asleep = std::mem::replace(&mut queue.is_asleep, false);
         drop(queue);
@@ -153,6 +170,11 @@ impl CommitQueue {
     /// The Seq of the record appended last.
     pub(super) fn last(&self) -> Seq {
         Seq(self.lock().last)
+    }
+
+    /// The size of the records that no commit has taken yet, in bytes.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes.load(Ordering::Relaxed)
     }
 
     /// Why records are refused.
@@ -197,6 +219,7 @@ impl CommitQueue {
         let batch = queue.blocked.take();
         let was_blocked = batch.is_some();
         let batch = batch.unwrap_or_else(|| queue.take_pending(spare));
+        self.backlog_bytes.store(queue.pending_bytes, Ordering::Relaxed);
         // More than one batch takes: the commit thread goes on with the rest.
         queue.is_urgent = !was_blocked && !queue.pending.is_empty();
         let has_rest = queue.is_urgent;
@@ -224,6 +247,8 @@ impl CommitQueue {
         let blocked = queue.blocked.take().map_or(0, |batch| batch.records.len());
         let in_flight = (taken + blocked + queue.pending.len()) as u64;
         queue.pending.clear();
+        queue.pending_bytes = 0;
+        self.backlog_bytes.store(0, Ordering::Relaxed);
         if let Some(limit) = &mut queue.limit {
             limit.clear();
         }

@@ -163,7 +163,7 @@ impl World {
         let is_answered = |request: &InFlight| matches!(request.progress, Progress::Answered { .. });
         let Some(index) = self.pick(is_answered) else { return Ok(()) };
         let Progress::Answered { answer, seq, .. } = self.requests[index].progress else { return Ok(()) };
-        let answer = match self.engine.verdict(seq) {
+        let answer = match self.engine.durability_of(seq) {
             Some(Ok(())) => answer,
             Some(Err(_)) => Answer::Error,
             None if self.defect == Some(Defect::RepliesBeforeCommit) => answer,
@@ -225,7 +225,7 @@ impl World {
         self.requests.sort_by_key(|request| place(request).unwrap_or(0));
         for index in 0..self.requests.len() {
             let Progress::Blocked(parked, _) = &mut self.requests[index].progress else { continue };
-            let Some(verdict) = poll_now(parked.verdict()) else { continue };
+            let Some(verdict) = poll_now(parked.outcome()) else { continue };
             let (answer, seq) = match verdict {
                 WaitOutcome::Granted(token, seq) => (Answer::Lock(Answered::Token(token.get())), seq),
                 WaitOutcome::TimedOut(seq) => (Answer::Lock(Answered::Refused), seq),

@@ -36,7 +36,13 @@ impl TestServer {
 
     /// In memory and in real time, with storage that fails on command.
     pub(crate) fn on(faults: Arc<Faults>) -> TestServer {
-        TestServer::start_on(&["--durability", "always"], Clock::system(), Some(faults))
+        TestServer::on_with(faults, &["--allow-flush"])
+    }
+
+    /// [`TestServer::on`] with `flags`.
+    pub(crate) fn on_with(faults: Arc<Faults>, flags: &[&str]) -> TestServer {
+        let flags = [&["--durability", "always"], flags].concat();
+        TestServer::start_on(&flags, Clock::system(), Some(faults))
     }
 
     fn start(flags: &[&str], clock: Clock) -> TestServer {

@@ -57,7 +57,10 @@ impl World {
             ["--http-admin-key", ADMIN_KEY],
             ["--http-locks-per-user-max", "10000"],
         ];
-        let server = Process::start(&dir.path().join("unused.db"), flags.as_flattened());
+        let server = Process::start(
+            &dir.path().join("unused.db"),
+            &[flags.as_flattened(), &["--allow-flush"]].concat(),
+        );
         let control = Line::connect(server.addr);
         let mut world = World {
             server,

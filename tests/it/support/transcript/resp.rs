@@ -82,7 +82,9 @@ impl<S: Answers> Session for RespSession<S> {
             return Performed::Silent;
         }
         if let Some(name) = line.strip_suffix('<') {
-            return self.reply(name);
+            let reply = self.reply(name);
+            self.waiting = self.server.waiting();
+            return reply;
         }
         if let Some(name) = line.strip_suffix(" closes") {
             self.clients.remove(name).expect("a client");
