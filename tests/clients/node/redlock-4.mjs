@@ -35,15 +35,16 @@ for (const [version, connect] of Object.entries(connections)) {
 
   check(`${version}: many contend`, async () => {
     const [section, name] = [new CriticalSection(), key()];
-    await contend(5, async () => {
-      const locks = create({ retryCount: -1, retryDelay: 20, retryJitter: 15 });
+    // Attempts that overlap split the votes, so the delays are long against an attempt.
+    await contend(3, async () => {
+      const locks = create({ retryCount: -1, retryDelay: 60, retryJitter: 50 });
       for (let round = 0; round < 3; round++) {
         const lock = await locks.lock(name, 30_000);
         await section.visit();
         await lock.unlock();
       }
     });
-    assert.equal(section.visits, 15);
+    assert.equal(section.visits, 9);
   });
 
   check(`${version}: extends`, async () => {
