@@ -148,8 +148,8 @@ impl Blocked {
     }
 
     /// Reverts an outcome that was received and cannot be passed on: a grant is returned, elements
-    /// go back to where they were. A grant stays if the same owner has asked again elsewhere and was
-    /// told of it there.
+    /// go back to where they were. A grant stays if the same owner has asked again elsewhere and got
+    /// it there.
     pub fn undo(&self) {
         if let Some(outcome) = &self.outcome {
             self.carry_out(outcome.clone().undo());

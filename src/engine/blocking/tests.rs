@@ -106,7 +106,7 @@ fn got(blocked: &mut Blocked) -> Vec<String> {
 }
 
 /// Does all that is due.
-fn settle(engine: &Arc<Engine>) {
+fn run_to_completion(engine: &Arc<Engine>) {
     while engine.expire_due() == Timestamp::default() {
         engine.wait_for_commit();
     }
@@ -204,7 +204,7 @@ fn elements_return_with_the_deadline_and_without_the_limits_of_their_value() {
     let set = Op::Set { request: string, condition: SetCondition::Always, keep_ttl: false };
     engine.txn().submit(&name("k"), &set).unwrap();
     waiter.undo();
-    settle(&engine);
+    run_to_completion(&engine);
     assert!(engine.core.undelivered.0.lock().is_empty());
     assert!(engine.txn().read(&name("k"), |slot, _| slot.newest().is_some()).unwrap());
 }
@@ -260,7 +260,7 @@ fn a_request_does_not_overtake_those_who_wait() {
     engine.serve_pops();
     let served = many.iter_mut().filter_map(outcome).count();
     assert_eq!(served, 64);
-    settle(&engine);
+    run_to_completion(&engine);
     assert_eq!(served + many[served..].iter_mut().filter_map(outcome).count(), 1000);
     assert_eq!(got(&mut second.unwrap()), ["item"]);
     assert_eq!((list(&engine, "q").len(), engine.blocked_pops()), (0, 0));
@@ -399,8 +399,8 @@ async fn pop_many(engine: Arc<Engine>, random: Entropy, over: Arc<AtomicBool>, a
     }
 }
 
-/// Every durable item is delivered once or still there, whoever disconnects and whichever commits
-/// fail.
+/// Every durable item is delivered once or still there, no matter which clients disconnect and which
+/// commits fail.
 #[test]
 fn no_item_is_lost_or_delivered_twice() {
     for seed in 0..3 {
@@ -441,7 +441,7 @@ fn no_item_is_lost_or_delivered_twice() {
             }
         });
         wait_until_up(&engine);
-        settle(&engine);
+        run_to_completion(&engine);
         drop(expiry);
         let left: Vec<String> = ["a", "b", "c"].iter().flat_map(|key| list(&engine, key)).collect();
         let account = account.lock();
