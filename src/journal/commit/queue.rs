@@ -14,6 +14,9 @@ use crate::journal::{JournalError, Record};
 /// Records of a large commit. The commit thread makes these: executing requests meanwhile is worth
 /// the thread switches.
 pub(super) const LARGE_COMMIT_RECORDS_MIN: usize = 256;
+/// Size of a large commit, in bytes, however few records it has: writing takes a millisecond from
+/// here on.
+pub(super) const LARGE_COMMIT_BYTES_MIN: usize = 256 << 10;
 
 /// The place of a record in the journal; 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -187,7 +190,8 @@ impl CommitQueue {
 
     /// Whether the next commit is large.
     pub(super) fn is_large(&self) -> bool {
-        self.lock().pending.len() >= LARGE_COMMIT_RECORDS_MIN
+        let queue = self.lock();
+        queue.pending.len() >= LARGE_COMMIT_RECORDS_MIN || queue.pending_bytes >= LARGE_COMMIT_BYTES_MIN
     }
 
     /// Asks the commit thread to commit now.
