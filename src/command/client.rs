@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
-use super::registry::{ClientInfo, Unblock};
+use super::registry::ClientInfo;
 use super::server::cut_for_slow_log;
 use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes, work_of_changes};
 use super::transaction::Transaction;
-use super::{Args, CommandError, Context, ServerState};
+use super::{Args, CommandError, Context, ServerState, Waiting};
 use crate::domain::{SessionId, Timestamp};
-use crate::engine::{AnyTxn, Blocked, Watch};
+use crate::engine::{AnyTxn, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
 use crate::reply::Reply;
@@ -43,8 +43,8 @@ pub enum AfterReply {
     /// Waits until a pause ends, then executes the same request again: it has had no effect and no
     /// reply yet.
     Paused,
-    /// Waits for a lock; the reply comes from [`Client::reply_after_wait`].
-    Wait(Blocked),
+    /// Waits; the reply comes from [`Waiting::reply`].
+    Wait(Waiting),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
     Steps(LongRequest),
     /// Closes the connection.
@@ -255,7 +255,7 @@ impl Client {
             return Execution { reply, seq, next, command };
         }
         let reply = done.unwrap_or_else(Reply::from);
-        let Context { parked, steps, closes, .. } = context;
+        let Context { waiting, steps, closes, .. } = context;
         // Messages and subscription confirmations are not replies.
         let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
         let is_silent = self.replies != Replies::On && !is_message;
@@ -263,8 +263,8 @@ impl Client {
             self.replies = Replies::On;
         }
         let slow = server.settings.slowlog_time().map(|limit| (limit, self.tick(server)));
-        let next = match (parked, steps) {
-            (Some(parked), _) => AfterReply::Wait(parked),
+        let next = match (waiting, steps) {
+            (Some(waiting), _) => AfterReply::Wait(waiting),
             (None, Some(steps)) => {
                 let (args, took) = (cut_for_slow_log(args), slow.map_or(Duration::ZERO, |(_, took)| took));
                 AfterReply::Steps(LongRequest { steps, seen: txn.seen(), args, took })
@@ -327,20 +327,6 @@ impl Client {
         };
         self.skips_next = self.replies == Replies::Skip;
         Ok(Reply::OK)
-    }
-
-    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable
-    /// first.
-    pub async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
-        super::lock::reply_after_wait(parked).await
-    }
-
-    /// The reply to a waiting request that CLIENT UNBLOCK ended.
-    pub fn reply_to_unblocked(how: Unblock) -> Reply {
-        match how {
-            Unblock::Timeout => Reply::Null,
-            Unblock::Error => CommandError::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK").into(),
-        }
     }
 
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::options::{self, Given};
-use super::{Args, Caller, Client, Command, CommandError, Progress, ServerState, Steps};
+use super::{Args, Caller, Client, Command, CommandError, Progress, ServerState, Steps, Waiting};
 use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
-use crate::engine::{AnyTxn, Blocked};
+use crate::engine::AnyTxn;
 use crate::lock::{ENDS_PER_STEP, Op, Outcome};
 use crate::reply::Reply;
 
@@ -21,8 +21,8 @@ pub struct Context<'a> {
     pub(super) database: u8,
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
-    /// Set if the request waits for a lock and has no reply yet.
-    pub(super) parked: Option<Blocked>,
+    /// Set if the request waits and has no reply yet.
+    pub(super) waiting: Option<Waiting>,
     /// Set if the request continues in further turns and has no reply yet.
     pub(super) steps: Option<Box<dyn Steps>>,
     /// Whether the connection closes after the reply.
@@ -33,7 +33,7 @@ impl<'a> Context<'a> {
     /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
         let (caller, database) = (Caller::Connection, client.database());
-        Context { server, client, caller, database, txn, parked: None, steps: None, closes: false }
+        Context { server, client, caller, database, txn, waiting: None, steps: None, closes: false }
     }
 }
 

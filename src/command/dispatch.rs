@@ -107,7 +107,7 @@ impl Context<'_> {
             let (server, database, txn) = (context.server, context.database, context.txn);
             let mut inner = Context { caller, database, ..Context::new(server, context.client, txn) };
             let reply = script(&mut inner);
-            debug_assert!(inner.parked.is_none() && inner.steps.is_none() && !inner.closes);
+            debug_assert!(inner.waiting.is_none() && inner.steps.is_none() && !inner.closes);
             reply
         });
         self.client.transaction_began_at = began_at;

@@ -5,6 +5,7 @@
 //! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
+mod blocking;
 mod categories;
 mod client;
 mod connection;
@@ -39,6 +40,7 @@ mod string;
 mod table;
 mod transaction;
 mod values;
+mod waiting;
 
 pub use args::{Args, OwnedArgs, Span};
 pub use categories::Categories;
@@ -52,13 +54,14 @@ pub use keyspace_events::KeyspaceEvents;
 pub use live_settings::{IDLE_TIMEOUT_S_MAX, LiveSettings, SLOWLOG_LEN_MAX};
 pub use pause::{Pause, Pauses};
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
-pub use registry::{ClientInfo, Clients, Unblock};
+pub use registry::{ClientInfo, Clients};
 pub use script::{RunningScript, ScriptEngine, ScriptLimits};
 pub use server::{ServerStats, SlowLog};
 pub use spec::{Command, Flags, Group, Handler, Run};
 pub use state::{ClientLimits, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
+pub use waiting::{Unblock, Waiting};
 
 /// The version of Redis whose answers these are. Clients choose commands by it.
 pub(crate) const REDIS_VERSION: &str = "7.4.0";

@@ -64,7 +64,7 @@ impl Engine {
             let now = instant.unwrap_or_else(|| core.clock.now());
             let before = key.content.deadline();
             let scope = Scope { table, name, now, changed };
-            let mut under_guard = KeyWork { engine: self, scope, key: &mut key };
+            let mut under_guard = KeyWork { engine: self, scope, key: &mut key, appended: Seq::default() };
             let result = match under_guard.expire_value() {
                 Ok(()) => work(&mut under_guard),
                 Err(why) => Err(why.into()),
@@ -225,9 +225,12 @@ impl Engine {
             losses::log_end(name, op, effect);
             self.record(name, effect, &effects, guarded, now);
             let Some((waiter, outcome)) = outcome_of(effect, seq) else { continue };
-            let is_heard = core.waiters.notify(waiter, outcome);
-            if let WaitOutcome::Granted(token, _) = outcome
-                && !is_heard
+            let granted = match &outcome {
+                WaitOutcome::Granted(token, _) => Some(*token),
+                _ => None,
+            };
+            if !core.waiters.notify(waiter, outcome)
+                && let Some(token) = granted
                 && let Some(lease) = guarded.slot.lease(token)
             {
                 undelivered.push_back(Op::RevertGrant { owner: lease.owner.clone(), token });

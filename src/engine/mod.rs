@@ -5,9 +5,9 @@
 //! Sequence numbers are assigned under the guard of the lock they concern. A waiter that is gone is
 //! granted nothing.
 //!
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters,
-//! deadlines, tokens, watches, scripts or events, then the journal's queue. Not here: protocols,
-//! storage, and the rules of locks.
+//! Lock order: `expiring`, the table, then a key's shard, then the queues of pops, then one of
+//! sessions, waiters, deadlines, tokens, watches, scripts or events, then the journal's queue. Not
+//! here: protocols, storage, and the rules of locks.
 
 mod apply;
 mod blocking;
@@ -42,8 +42,10 @@ pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
-pub use blocking::{Blocked, WaitOutcome};
-use blocking::{Cancellations, Waiters};
+pub use blocking::{
+    Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
+};
+use blocking::{Cancellations, PopQueues, Undelivered, Waiters};
 use events::Events;
 pub use events::{Event, EventKind, Heard};
 use expiry::Deadlines;
@@ -151,6 +153,8 @@ struct Core {
     tokens: Tokens,
     sessions: Sessions,
     waiters: Waiters,
+    pops: PopQueues,
+    undelivered: Undelivered,
     deadlines: Deadlines,
     /// Locked while a thread frees locks whose hashes it has taken out of `deadlines`.
     expiring: Mutex<()>,
@@ -194,6 +198,8 @@ impl Engine {
             config,
             sessions: Sessions::new(),
             waiters: Waiters::default(),
+            pops: PopQueues::default(),
+            undelivered: Undelivered::default(),
             watches: Watches::default(),
             scripts: Scripts::default(),
             events: Events::default(),
@@ -278,6 +284,11 @@ impl Engine {
         self.core.deadlines.len()
     }
 
+    /// The number of pops that wait for elements.
+    pub fn blocked_pops(&self) -> usize {
+        self.core.pops.len()
+    }
+
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.core.sessions.len()
@@ -337,11 +348,12 @@ impl Engine {
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
         // A journal that is down refuses; for every reader the leases have ended all the same.
         let _ = self.close_orphans();
+        let next_pop = self.maintain_pops();
         self.cancel_waits();
         let guard = self.core.expiring.lock();
         self.expire(EXPIRIES_PER_STEP);
         drop(guard);
-        let next = self.core.deadlines.next().min(self.core.sessions.next_sweep());
+        let next = self.core.deadlines.next().min(self.core.sessions.next_sweep()).min(next_pop);
         if self.core.cancellations.are_pending() { Timestamp::default() } else { next }
     }
 

@@ -225,7 +225,8 @@ impl Recover for Arc<Core> {
     /// Tells all waiters to ask again: their requests are lost, the outage may last, and no request
     /// can join a queue meanwhile.
     fn suspend(&mut self) {
-        self.waiters.notify_all(WaitOutcome::Unavailable);
+        self.pops.clear();
+        self.waiters.notify_all(&WaitOutcome::Unavailable);
     }
 
     fn rebuild(&mut self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {

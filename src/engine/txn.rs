@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::apply::Retry;
-use super::blocking::Blocked;
+use super::blocking::{Blocked, Place};
 use super::keyspace::{Alone, ClosedSince, Table};
 use super::values::KeyWork;
 use super::{BUSY_AFTER_MS, Engine, Unavailable};
@@ -61,12 +61,23 @@ struct Exclusive<'a> {
 }
 
 /// What a transaction has seen. Carries it over to the next transaction of the same request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// The rebuild of the table it belongs to.
     epoch: u64,
     /// The highest Seq; all of it is durable once this is.
     seq: Seq,
+}
+
+impl Seen {
+    pub(super) fn of(epoch: u64, seq: Seq) -> Seen {
+        Seen { epoch, seq }
+    }
+
+    /// What must be durable before any of it may be revealed.
+    pub fn seq(self) -> Seq {
+        self.seq
+    }
 }
 
 /// The result of a request that may wait.
@@ -90,7 +101,13 @@ impl Engine {
     /// Begins a transaction that waits as long as another one keeps all others out. For threads that may be
     /// kept busy.
     pub(super) fn patient_txn(self: &Arc<Self>) -> SharedTxn<'_> {
-        let txn = self.txn();
+        let epoch = self.core.epoch.load(Ordering::Acquire);
+        self.resume_patient_txn(Seen { epoch, seq: Seq::default() })
+    }
+
+    /// [`Engine::resume_txn`] that waits as [`Engine::patient_txn`] does.
+    pub(super) fn resume_patient_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
+        let txn = self.resume_txn(seen);
         txn.0.has_entered.set(true);
         txn
     }
@@ -166,11 +183,6 @@ impl SharedTxn<'_> {
         self.0.seen.get().seq
     }
 
-    /// What the transaction has seen so far, for [`Engine::resume_txn`].
-    pub fn seen(&self) -> Seen {
-        self.0.seen.get()
-    }
-
     /// Runs `work`, which uses the keys `names`, in an exclusive transaction; what it sees counts as
     /// seen by this one, too. Fails, without having run it, if the state was rebuilt since this
     /// transaction saw it, or if another transaction keeps all others out for long.
@@ -214,7 +226,8 @@ impl SharedTxn<'_> {
             Ok(Outcome::Queued) => {
                 let Op::Acquire { request, .. } = op else { unreachable!("made above") };
                 let engine = Arc::clone(self.engine);
-                Ok(Acquired::Blocked(Blocked::new(engine, name.clone(), request.owner, id, receiver)))
+                let place = Place::Lock { name: name.clone(), owner: request.owner };
+                Ok(Acquired::Blocked(Blocked::new(engine, place, (id, receiver))))
             }
             done => {
                 waiters.forget(id);
@@ -224,7 +237,21 @@ impl SharedTxn<'_> {
     }
 }
 
+impl Drop for SharedTxn<'_> {
+    /// Serves the blocked pops that the transaction has made possible.
+    fn drop(&mut self) {
+        if self.engine.core.pops.has_ready() {
+            self.engine.serve_pops();
+        }
+    }
+}
+
 impl<'a> Txn<'a> {
+    /// What the transaction has seen so far, for [`Engine::resume_txn`].
+    pub fn seen(&self) -> Seen {
+        self.seen.get()
+    }
+
     /// The lock manager behind it.
     pub fn engine(&self) -> &'a Arc<Engine> {
         self.engine

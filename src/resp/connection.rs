@@ -22,10 +22,9 @@ use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
 use crate::command::{
-    AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn,
+    AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
 };
 use crate::domain::Timestamp;
-use crate::engine::Blocked;
 use crate::journal::Seq;
 use crate::metrics::CommandCounts;
 use crate::net::{Stream, WriteError};
@@ -90,7 +89,7 @@ enum Then {
         closes: bool,
     },
     Wait {
-        parked: Blocked,
+        waiting: Waiting,
         is_answered: bool,
     },
     /// Wait until a pause ends.
@@ -196,9 +195,9 @@ impl Connection {
                         return Ok(());
                     }
                 }
-                Then::Wait { parked, is_answered } => {
+                Then::Wait { waiting, is_answered } => {
                     self.client.update_registry(true);
-                    self.wait(parked, is_answered).await?;
+                    self.wait(waiting, is_answered).await?;
                 }
                 Then::Pause => self.await_end_of_pause().await?,
                 Then::Close => return Ok(()),
@@ -264,8 +263,8 @@ impl Connection {
                 self.is_restricted = false;
                 self.scanner.set_limits(self.limits.scan.clone());
             }
-            if let AfterReply::Wait(parked) = next {
-                break Then::Wait { parked, is_answered: reply.is_some() };
+            if let AfterReply::Wait(waiting) = next {
+                break Then::Wait { waiting, is_answered: reply.is_some() };
             }
             let closes = matches!(next, AfterReply::Close);
             match reply {
@@ -490,34 +489,37 @@ impl Connection {
     }
 
     /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
-    async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
+    async fn wait(&mut self, mut waiting: Waiting, is_answered: bool) -> Result<(), End> {
         let mut has_more = false;
-        let (reply, seq) = loop {
+        let outcome = loop {
             let is_full = self.is_input_full();
             tokio::select! {
-                outcome = Client::reply_after_wait(&mut parked) => break outcome,
+                outcome = waiting.reply() => break Some(outcome),
                 read = receive(&self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
                     }
-                    if let Some(how) = self.client.info().take_unblock() {
-                        break (Client::reply_to_unblocked(how), self.server.engine.last());
+                    if self.client.info().is_unblocked() {
+                        break None;
                     }
                     has_more = self.send_messages().await?;
                 }
                 () = yield_now(), if has_more => has_more = self.send_messages().await?,
             }
         };
-        // A request that was granted nothing leaves the queue before its reply.
-        let granted = parked.granted().map(|token| (token, parked));
+        let (waiting, (reply, seq)) = match (self.client.info().end_wait(), outcome) {
+            (Some(how), _) => (None, waiting.unblock(&self.server.engine, how)),
+            (None, Some(outcome)) => (Some(waiting), outcome),
+            (None, None) => return Err(End::Closed),
+        };
         if is_answered {
             self.answer(&reply, seq);
         }
         self.await_durable().await;
         let sent = if self.stream.peer_has_closed() { Err(End::Closed) } else { self.send().await };
-        if let (Err(_), Some((token, parked))) = (&sent, granted) {
-            parked.give_back(token);
+        if let (Err(_), Some(waiting)) = (&sent, waiting) {
+            waiting.undo();
         }
         sent
     }

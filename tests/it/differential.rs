@@ -91,7 +91,9 @@ impl Answers for Redis {
     }
 
     fn waiting(&self) -> u64 {
-        0
+        let clients = self.control().line("INFO clients");
+        let count = clients.split_once("blocked_clients:").and_then(|(_, rest)| rest.split_once('\\'));
+        count.expect("a field of INFO").0.parse().expect("a number")
     }
 }
 

@@ -18,11 +18,13 @@ pub(in crate::engine) struct KeyWork<'w, 'k> {
     pub(in crate::engine) engine: &'w Engine,
     pub(in crate::engine) scope: Scope<'w>,
     pub(in crate::engine) key: &'w mut GuardedKey<'k>,
+    /// The Seq of the last change that this work has journaled.
+    pub(in crate::engine) appended: Seq,
 }
 
 impl Txn<'_> {
     /// Runs `work` on a key once what has ended of it is freed. `work` runs at most once.
-    pub(super) fn work_on_key<R>(
+    pub(in crate::engine) fn work_on_key<R>(
         &self,
         name: &LockName,
         work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Unavailable>,
@@ -45,7 +47,7 @@ impl Engine {
     pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
         let core = &*self.core;
         self.check_backlog()?;
-        if core.value_stats.bytes() >= core.config.values_bytes_max {
+        if core.value_stats.bytes() + core.pops.bytes() >= core.config.values_bytes_max {
             return Err(Unavailable::ValuesBytesMax);
         }
         if value.is_some_and(|value| value.len() >= core.config.value_elements_max) {
@@ -56,7 +58,7 @@ impl Engine {
 }
 
 impl KeyWork<'_, '_> {
-    pub(super) fn content(&self) -> &Content {
+    pub(in crate::engine) fn content(&self) -> &Content {
         self.key.content
     }
 
@@ -71,7 +73,7 @@ impl KeyWork<'_, '_> {
     }
 
     /// Edits the value.
-    pub(super) fn edit<R>(
+    pub(in crate::engine) fn edit<R>(
         &mut self,
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
@@ -95,7 +97,7 @@ impl KeyWork<'_, '_> {
     }
 
     /// Puts a new value into the vacant key, unless it is still empty after the edit.
-    pub(super) fn create<R>(
+    pub(in crate::engine) fn create<R>(
         &mut self,
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
@@ -195,7 +197,11 @@ impl KeyWork<'_, '_> {
         // whether the journal is down, and it stays down until this table is replaced.
         let seq =
             self.engine.journal().append(self.scope.table.epoch, records).map_err(Unavailable::Journal)?;
+        self.appended = seq;
         self.is_changed_by(seq);
+        if let Some(value) = self.content().value() {
+            self.engine.core.pops.signal(self.scope.name, value.kind());
+        }
         Ok(seq)
     }
 }

@@ -85,9 +85,14 @@ impl TestServer {
         Client::connect(self.addr)
     }
 
-    /// Waits until `waiting` requests queue for locks.
+    /// The number of requests that wait for locks or elements.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.engine.lock_stats().waiting() + self.engine.blocked_pops() as u64
+    }
+
+    /// Waits until `waiting` requests wait.
     pub(crate) fn until_waiting(&self, waiting: u64) {
-        until(|| self.engine.lock_stats().waiting() == waiting);
+        until(|| self.waiting() == waiting);
     }
 
     /// Advances a manual clock and expires what is due.
