@@ -52,7 +52,7 @@ for (const [version, Redis] of Object.entries(ioredisVersions)) {
 
     check(`${version}: ${kind} is refreshed while it is held`, async () => {
       const name = key();
-      const holders = Array.from({ length: limit }, () => create(name, { lockTimeout: 400, refreshInterval: 50 }));
+      const holders = Array.from({ length: limit }, () => create(name, { lockTimeout: 800, refreshInterval: 100 }));
       for (const holder of holders) await holder.acquire();
       const end = Date.now() + 1_000;
       while (Date.now() < end) assert.equal(await create(name, { ...ONCE, refreshInterval: 0 }).tryAcquire(), false);

@@ -66,7 +66,7 @@ for (const [version, connect] of Object.entries(connections)) {
 
   check(`${version}: expires`, async () => {
     const [locks, name] = [create(), key()];
-    const lock = await locks.lock(name, 100);
+    const lock = await locks.lock(name, 500);
     await eventually(() => create().lock(name, 10_000).catch(() => null));
     await assert.rejects(lock.extend(1_000), /expired/);
     await assert.rejects(lock.unlock(), Redlock.LockError);

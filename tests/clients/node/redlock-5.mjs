@@ -59,7 +59,7 @@ for (const [version, Redis] of Object.entries(ioredisVersions)) {
 
   check(`${version}: expires`, async () => {
     const name = key();
-    const lock = await create().acquire([name], 100);
+    const lock = await create().acquire([name], 500);
     await eventually(() => create().acquire([name], 10_000).catch(() => null));
     await assert.rejects(lock.extend(1_000), ExecutionError);
     await assert.rejects(lock.release(), ExecutionError);
@@ -75,10 +75,10 @@ for (const [version, Redis] of Object.entries(ioredisVersions)) {
 
   check(`${version}: extends by itself while a routine runs`, async () => {
     const name = key();
-    const locks = create({ automaticExtensionThreshold: 200 });
-    const holder = await locks.using([name], 400, async (signal) => {
+    const locks = create({ automaticExtensionThreshold: 600 });
+    const holder = await locks.using([name], 1_000, async (signal) => {
       const first = await eventually(() => probe.get(name));
-      const end = Date.now() + 1_000;
+      const end = Date.now() + 1_500;
       while (Date.now() < end) {
         assert.equal(await probe.get(name), first);
         assert.ok(!signal.aborted);

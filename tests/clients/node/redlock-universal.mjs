@@ -57,7 +57,7 @@ for (const [version, connect] of Object.entries(connections)) {
 
     check(`${version}: ${kind} expires`, async () => {
       const name = key();
-      const [first, second] = [await create(name, { ttl: 100 }), await create(name)];
+      const [first, second] = [await create(name, { ttl: 500 }), await create(name)];
       const handle = await first.acquire();
       await eventually(() => second.acquire().catch(() => null));
       assert.equal(await first.release(handle).catch(() => false), false);

@@ -66,7 +66,7 @@ async def test_extends(manager, url, key):
 
 async def test_renews_by_itself(manager, url, key):
     client = redis.Redis.from_url(url)
-    lock = await manager(internal_lock_timeout=0.5).lock(key)
+    lock = await manager(internal_lock_timeout=1).lock(key)
     deadline = asyncio.get_running_loop().time() + 1.5
     while asyncio.get_running_loop().time() < deadline:
         assert client.get(key) == lock.id.encode()
@@ -96,7 +96,7 @@ async def test_is_recreated_from_its_id(manager, key):
 
 
 async def test_expires(manager, url, key):
-    lock = await manager().lock(key, lock_timeout=0.1)
+    lock = await manager().lock(key, lock_timeout=0.5)
     client = redis.Redis.from_url(url)
     eventually(lambda: not client.exists(key))
     assert await manager(retry_count=50).lock(key, lock_timeout=10)

@@ -84,7 +84,7 @@ def test_refuses_to_release_for_another(masters, key):
 
 
 def test_expires(masters, key):
-    lock = Redlock(key=key, masters=masters, auto_release_time=0.2)
+    lock = Redlock(key=key, masters=masters, auto_release_time=0.5)
     assert lock.acquire()
     successor = Redlock(key=key, masters=masters)
     assert successor.acquire(timeout=5)

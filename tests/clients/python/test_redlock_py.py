@@ -53,7 +53,7 @@ def test_refuses_to_release_for_another(locks, urls, key):
 
 
 def test_expires(locks, urls, key):
-    assert locks.lock(key, 100)
+    assert locks.lock(key, 500)
     assert eventually(lambda: redlock.Redlock(urls, retry_count=1, retry_delay=0.01).lock(key, 1_000))
 
 

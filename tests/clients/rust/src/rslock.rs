@@ -79,7 +79,7 @@ async fn refuses_to_release_and_to_extend_for_another() {
 #[tokio::test]
 async fn expires() {
     let (first, second, key) = (manager(), manager(), key());
-    let lock = first.lock(key.as_bytes(), Duration::from_millis(100)).await.unwrap();
+    let lock = first.lock(key.as_bytes(), Duration::from_millis(500)).await.unwrap();
     eventually(async || second.lock(key.as_bytes(), TTL).await.is_ok()).await;
     assert!(first.extend(&lock, TTL).await.is_err());
 }
