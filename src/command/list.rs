@@ -310,6 +310,7 @@ fn move_item(
     (source, from): (&[u8], End),
     (destination, to): (&[u8], End),
 ) -> Result<Reply, CommandError> {
+    context.check_transaction_budget()?;
     context.atomically_on_keys(args, |context| {
         if source == destination {
             let moved = values::edit_existing::<List, _>(context, source, |mut list| {

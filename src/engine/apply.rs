@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 use super::keyspace::{Guarded, OnValue, Table, ttl_until};
-use super::late_owners::Lost;
+use super::late_owners::{LateOwners, Lost};
 use super::sessions::MemberKind;
 use super::values::KeyWork;
 use super::{Engine, Event, EventKind, Unavailable, WaitOutcome, losses};
@@ -168,6 +168,9 @@ impl Engine {
             Op::Renew { owner, .. } => (owner, &self.core.lock_stats.late_renewals),
             _ => return,
         };
+        if !LateOwners::remembers(owner) {
+            return;
+        }
         if let Some(lost) = self.core.late_owners.came_back(|| self.core.hash.with_owner(hash, owner)) {
             late.observe(now.nanos_since(lost.at), 1);
             losses::log_late(name, op, &lost, now);
@@ -275,7 +278,8 @@ impl Engine {
                     core.sessions.count(session, name, false);
                 }
                 lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                if how.is_unclean() || *how == EndReason::Replaced {
+                let is_remembered = LateOwners::remembers(&lease.owner);
+                if is_remembered && (how.is_unclean() || *how == EndReason::Replaced) {
                     let at = now.min(lease.deadline);
                     let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
                     core.late_owners.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);

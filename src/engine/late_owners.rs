@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::domain::{FencingToken, Timestamp};
+use crate::domain::{FencingToken, Owner, Timestamp};
 use crate::lock::Origin;
 
 /// Ends remembered.
 const REMEMBERED: usize = 65_536;
+/// Longest owner that is remembered, in bytes.
+const OWNER_BYTES_MAX: usize = 4096;
 
 #[derive(Default)]
 pub(super) struct LateOwners {
@@ -40,6 +42,12 @@ struct Ended {
 }
 
 impl LateOwners {
+    /// Whether the end of this owner's lease is remembered. That of a longer one is the value of a
+    /// string, and hashing a megabyte takes a millisecond.
+    pub(super) fn remembers(owner: &Owner) -> bool {
+        owner.as_bytes().len() <= OWNER_BYTES_MAX
+    }
+
     /// A lease has ended behind its owner's back.
     pub(super) fn ended(&self, lock_and_owner: u64, lost: Lost) {
         let mut ended = self.ended.lock();

@@ -60,6 +60,7 @@ fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         Expiry::Past => Op::Delete { if_owner: None },
         Expiry::Never | Expiry::After(_) => Op::SetTtl { ttl: expiry.ttl() },
     };
+    context.check_transaction_budget()?;
     context.atomically(slice::from_ref(&name), |context| {
         let value = read(context, &name)?;
         if value.is_some() {

@@ -45,7 +45,7 @@ pub(super) const WORST: &[(&str, &[&str])] = &[
         ],
     ),
     ("setnx", &["SETNX shared other"]),
-    ("setex", &["SETEX value$n 100 $mega"]),
+    ("setex", &["SETEX value$n 100000 $mega"]),
     ("psetex", &["PSETEX value$n 50 $kilo"]),
     ("getset", &["GETSET large $mega"]),
     ("get", &["GET limited", "GET queued"]),
