@@ -4,7 +4,7 @@ import time
 
 import pytest
 import redis
-from redis.exceptions import LockError, LockNotOwnedError
+from redis.exceptions import ConnectionError, LockError, LockNotOwnedError
 
 from support import CriticalSection, background, contend, eventually
 
