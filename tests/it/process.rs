@@ -416,6 +416,15 @@ fn the_limit_of_open_files_limits_connections() {
 }
 
 #[test]
+fn a_limit_of_open_files_that_leaves_many_connections_is_no_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::spawn(&mut with_open_files(&dir.path().join("db"), 4096)).unwrap();
+    let (_, log) = server.terminate();
+    let first = log.lines().next().expect("a line");
+    assert!(first.contains(" INFO --connections-max lowered from 10000 to 2016"), "{log}");
+}
+
+#[test]
 fn a_file_that_is_not_a_database_is_refused_and_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("notes.txt");
