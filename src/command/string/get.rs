@@ -7,6 +7,7 @@ use super::{
     expiry, name_or_none, read, reply_of, reply_value,
 };
 use crate::command::options::flag;
+use crate::command::steps::KEY_WORK;
 
 pub(super) const GET: Command = command("get", 2, get, KeyAccess::Read)
     .flags(Flags::READONLY | Flags::FAST)
@@ -43,6 +44,8 @@ fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 
 fn getdel(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
+    context.check_transaction_budget()?;
+    context.spend(2 * KEY_WORK);
     edit(context, &name, Expiry::Never, |before| {
         Ok((Edited::Delete, before.map_or(Reply::Null, Reply::bulk)))
     })
