@@ -36,6 +36,9 @@ impl Transaction {
             names.extend(context.names_in(args.as_args()));
         }
         context.spend(KEY_WORK * names.len());
+        // Very many commands may name the same key.
+        names.sort_unstable();
+        names.dedup();
         names
     }
 

@@ -49,7 +49,7 @@ pub(super) const WORST: &[(&str, &[&str])] = &[
     ("psetex", &["PSETEX value$n 50 $kilo"]),
     ("getset", &["GETSET large $mega"]),
     ("get", &["GET limited", "GET queued"]),
-    ("getdel", &["SET gone $kilo; GETDEL gone"]),
+    ("getdel", &["GETDEL large", "SET gone $kilo; GETDEL gone"]),
     ("getex", &["GETEX large EX 1000", "GETEX limited"]),
     ("strlen", &["STRLEN large", "STRLEN $key"]),
     ("mget", &["MGET $many", "MGET large large large large"]),
