@@ -58,7 +58,7 @@ impl Context<'_> {
     /// Finds the command and checks that the connection may send it now.
     fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
         let command = find(args).map_err(|mismatch| mismatch.error(args))?;
-        self.client.set_command(command.name);
+        self.client.set_command(command);
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
         }
