@@ -69,7 +69,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns random fields of a hash; for a negative count, the same may occur again.")
         .example("HRANDFIELD job:1 2 WITHVALUES"),
     read("hscan", -3, hscan, Flags::NONE)
-        .syntax("key cursor [MATCH pattern] [COUNT count]")
+        .syntax("key cursor [MATCH pattern] [COUNT count] [NOVALUES]")
         .summary("Iterates over the fields and values of a hash.")
         .example("HSCAN job:1 0 COUNT 100"),
 ];

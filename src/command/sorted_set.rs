@@ -34,13 +34,13 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .syntax("key member [member ...]")
         .summary("Returns the scores of members, each Null if the member does not exist.")
         .example("ZMSCORE queue a b"),
-    read("zrank", 3, zrank, Flags::FAST)
-        .syntax("key member")
-        .summary("Returns the number of members with a lower rank, or Null.")
+    read("zrank", -3, zrank, Flags::FAST)
+        .syntax("key member [WITHSCORE]")
+        .summary("Returns the number of members with a lower rank, or Null; with WITHSCORE, the score, too.")
         .example("ZRANK queue a"),
-    read("zrevrank", 3, zrevrank, Flags::FAST)
-        .syntax("key member")
-        .summary("Returns the number of members with a higher rank, or Null.")
+    read("zrevrank", -3, zrevrank, Flags::FAST)
+        .syntax("key member [WITHSCORE]")
+        .summary("Returns the number of members with a higher rank, or Null; with WITHSCORE, the score, too.")
         .example("ZREVRANK queue a"),
     write("zpopmin", -2, zpopmin, Flags::FAST)
         .syntax("key [count]")
@@ -228,14 +228,32 @@ fn zmscore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn zrank(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    values::read(context, args.at(1), |sorted: &SortedSet| {
-        sorted.rank(args.at(2)).map_or(Reply::Null, Reply::count)
-    })
+    rank_from(End::Lowest, "zrank", context, args)
 }
 
 fn zrevrank(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    rank_from(End::Highest, "zrevrank", context, args)
+}
+
+fn rank_from(
+    end: End,
+    command: &str,
+    context: &mut Context<'_>,
+    args: Args<'_>,
+) -> Result<Reply, CommandError> {
+    if args.len() > 4 {
+        return Err(CommandError::arity(command));
+    }
+    let [with_score] = args.options(3, &[flag("WITHSCORE")])?;
     values::read(context, args.at(1), |sorted: &SortedSet| {
-        sorted.rank(args.at(2)).map_or(Reply::Null, |rank| Reply::count(sorted.len() - 1 - rank))
+        let Some((rank, score)) = sorted.rank(args.at(2)).zip(sorted.score(args.at(2))) else {
+            return if with_score.is_given() { Reply::NullArray } else { Reply::Null };
+        };
+        let rank = Reply::count(match end {
+            End::Lowest => rank,
+            End::Highest => sorted.len() - 1 - rank,
+        });
+        if with_score.is_given() { Reply::Array(vec![rank, score_reply(score)]) } else { rank }
     })
 }
 
