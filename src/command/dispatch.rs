@@ -4,6 +4,7 @@
 //! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
 //! connection.
 
+use super::parts::LONG_ARGS;
 use super::steps::SCRIPT_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
 use crate::domain::LockName;
@@ -81,6 +82,9 @@ impl Context<'_> {
     fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
         if !self.client.take_retried() {
             self.server.commands_run.add(1);
+        }
+        if args.len() > LONG_ARGS && self.caller == Caller::Connection {
+            return self.call_long(command, args);
         }
         match command.run {
             Run::Handler(handler) => handler(self, args),

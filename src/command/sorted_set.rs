@@ -4,6 +4,7 @@ mod combine;
 mod range;
 
 use super::options::{self, OptionSpec, flag};
+use super::parts::Join;
 use super::values::{self, Choice, Random, positive_count};
 use super::{Args, Command, CommandError, Context, Flags, Group, Handler, KeyAccess, KeySpec};
 use crate::reply::{Reply, double};
@@ -11,6 +12,7 @@ use crate::value::{Score, SetScore, SortedSet, SortedSetEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("zadd", -4, zadd, Flags::DENYOOM | Flags::FAST)
+        .in_parts(first_score, 2, Join::Sum)
         .syntax("key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]")
         .summary("Sets the scores of members. Returns the number of members that are new.")
         .example("ZADD queue 1 a 2 b"),
@@ -19,6 +21,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Adds to the score of a member, 0 if there is none. Returns the sum.")
         .example("ZINCRBY queue 5 a"),
     write("zrem", -3, zrem, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Sum)
         .syntax("key member [member ...]")
         .summary("Removes members. Returns the number of removed members.")
         .example("ZREM queue a"),
@@ -31,6 +34,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns the score of a member, or Null.")
         .example("ZSCORE queue a"),
     read("zmscore", -3, zmscore, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Append)
         .syntax("key member [member ...]")
         .summary("Returns the scores of members, each Null if the member does not exist.")
         .example("ZMSCORE queue a b"),
@@ -148,6 +152,11 @@ impl Rules {
 
 const ZADD_OPTIONS: [OptionSpec; 6] =
     [flag("NX"), flag("XX"), flag("GT"), flag("LT"), flag("CH"), flag("INCR")];
+
+/// The position of the first score of a ZADD.
+fn first_score(args: Args<'_>) -> usize {
+    args.leading_options(2, &ZADD_OPTIONS).map_or(2, |(_, first)| first)
+}
 
 fn zadd(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (given, first) = args.leading_options(2, &ZADD_OPTIONS)?;

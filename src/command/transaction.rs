@@ -91,6 +91,7 @@ fn discard(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError
 }
 
 const WATCH: Command = Command::new("watch", -2, watch)
+    .takes_many()
     .group(Group::Transactions)
     .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .keys(KeySpec::all(KeyAccess::Read))
