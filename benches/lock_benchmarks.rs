@@ -211,7 +211,7 @@ fn take_turns(store: &Store, owner: &str, turns: u64) {
         match txn.submit_or_wait(&name, request.clone(), Timestamp::NEVER).unwrap() {
             Acquired::Now(_) => store.wait_until_durable(txn.finish()),
             Acquired::Blocked(mut parked) => {
-                let WaitOutcome::Granted(_, seq) = store.runtime.block_on(parked.verdict()) else {
+                let WaitOutcome::Granted(_, seq) = store.runtime.block_on(parked.outcome()) else {
                     panic!("not granted")
                 };
                 store.wait_until_durable(seq);

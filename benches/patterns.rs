@@ -356,7 +356,7 @@ async fn waiter_inside(engine: Arc<Engine>, n: u64) {
         let seq = match acquired {
             Acquired::Now(Outcome::Granted { .. }) => seq,
             Acquired::Now(outcome) => panic!("{outcome:?}"),
-            Acquired::Blocked(mut parked) => match parked.verdict().await {
+            Acquired::Blocked(mut parked) => match parked.outcome().await {
                 WaitOutcome::Granted(_, seq) => seq,
                 other => panic!("{other:?}"),
             },

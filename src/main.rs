@@ -34,7 +34,13 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             let hangups = server::Hangups::catch();
             let server = Server::start(&config).await?;
-            fewer_connections.iter().for_each(|fewer| tracing::warn!("{fewer}"));
+            if let Some(fewer) = &fewer_connections {
+                // Most systems allow fewer than the default; that is a concern only if few are left.
+                match config.listener.connections_max < server::FEW_CONNECTIONS {
+                    true => tracing::warn!("{fewer}"),
+                    false => tracing::info!("{fewer}"),
+                }
+            }
             tokio::spawn(hangups.reload(server.reloader(), read));
             // Before the banner: a supervisor that has read it may send SIGTERM at once.
             let stop = server::asked_to_stop();

@@ -66,6 +66,14 @@ impl<'a> Args<'a> {
         self.spans.is_empty()
     }
 
+    /// The bytes from the first argument to the last.
+    pub fn size(&self) -> usize {
+        match (self.spans.first(), self.spans.last()) {
+            (Some((start, _)), Some((_, end))) => end.saturating_sub(*start) as usize,
+            _ => 0,
+        }
+    }
+
     /// Argument number `n`; empty if there is none.
     pub fn at(&self, n: usize) -> &'a [u8] {
         self.spans

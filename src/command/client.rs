@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
-use super::registry::{ClientInfo, Unblock};
+use super::registry::ClientInfo;
 use super::server::cut_for_slow_log;
-use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK};
+use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes, work_of_changes};
 use super::tracking::ClientTracking;
 use super::transaction::Transaction;
-use super::{Args, CommandError, Context, ServerState};
+use super::{Args, Command, CommandError, Context, KeySpec, ServerState, Waiting};
 use crate::domain::{SessionId, Timestamp};
-use crate::engine::{AnyTxn, Blocked, Watch};
+use crate::engine::{AnyTxn, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
 use crate::reply::Reply;
@@ -44,10 +44,10 @@ pub enum AfterReply {
     /// Waits until a pause ends, then executes the same request again: it has had no effect and no
     /// reply yet.
     Paused,
-    /// Waits for a lock; the reply comes from [`Client::reply_after_wait`].
-    Wait(Blocked),
+    /// Waits; the reply comes from [`Waiting::reply`].
+    Wait(Box<Waiting>),
     /// Continues the request in further turns; the reply comes from [`Client::advance`].
-    Steps(LongRequest),
+    Steps(Box<LongRequest>),
     /// Closes the connection.
     Close,
 }
@@ -59,6 +59,12 @@ enum Replies {
     /// Off for the next request only.
     Skip,
 }
+
+/// A request that has done no more work than this takes microseconds. Its end is not read from the
+/// clock for the slow log, which would cost 2 % of it.
+const SMALL_WORK: usize = 4 * REQUEST_WORK;
+/// Shortest time for which the slow log can do without these requests.
+const SMALL_TIME: Duration = Duration::from_millis(1);
 
 /// Number of opened sessions that a connection remembers.
 const OPENED_SESSIONS_MAX: usize = 16;
@@ -88,10 +94,12 @@ pub struct Client {
     skips_next: bool,
     /// The current command.
     command: &'static str,
+    /// The current command counts all that it does as work.
+    counts_work: bool,
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
-    /// When the previous request of this batch was done, or when the batch began.
+    /// When the previous request of this batch was done that is not small, or when the batch began.
     ticked_at: Timestamp,
     /// Units of work done since the last turn ended.
     pub(super) work: usize,
@@ -126,6 +134,7 @@ impl Client {
             replies: Replies::On,
             skips_next: false,
             command: "",
+            counts_work: false,
             last_command: "NULL",
             is_retried: false,
             ticked_at: Timestamp::default(),
@@ -180,8 +189,9 @@ impl Client {
     }
 
     /// Sets the command that is executed.
-    pub(super) fn set_command(&mut self, name: &'static str) {
-        self.command = name;
+    pub(super) fn set_command(&mut self, command: &'static Command) {
+        self.command = command.name;
+        self.counts_work = !matches!(command.keys, KeySpec::None);
     }
 
     /// Whether the current request is the previous one again.
@@ -269,29 +279,35 @@ impl Client {
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";
-        self.work += REQUEST_WORK;
+        self.counts_work = false;
+        let work_before = self.work;
+        self.work += REQUEST_WORK + work_of_bytes(args.size());
         let txn = server.engine.txn();
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.dispatch(args);
+        context.spend(work_of_changes(txn.work()));
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
             return Execution { reply, seq, next, command };
         }
         let reply = done.unwrap_or_else(Reply::from);
-        let Context { parked, steps, closes, .. } = context;
+        let Context { waiting, steps, closes, .. } = context;
         // Messages and subscription confirmations are not replies.
         let is_message = matches!(reply, Reply::Push(_) | Reply::Sequence(_));
         let is_silent = self.replies != Replies::On && !is_message;
         if (replies, self.replies, self.skips_next) == (Replies::Skip, Replies::Skip, false) {
             self.replies = Replies::On;
         }
-        let slow = server.settings.slowlog_time().map(|limit| (limit, self.tick(server)));
-        let next = match (parked, steps) {
-            (Some(parked), _) => AfterReply::Wait(parked),
+        let is_small = self.counts_work && self.work - work_before <= SMALL_WORK;
+        let slow = server.settings.slowlog_time().filter(|limit| !is_small || *limit < SMALL_TIME);
+        let slow = slow.map(|limit| (limit, self.tick(server)));
+        let next = match (waiting, steps) {
+            (Some(waiting), _) => AfterReply::Wait(waiting),
             (None, Some(steps)) => {
                 let (args, took) = (cut_for_slow_log(args), slow.map_or(Duration::ZERO, |(_, took)| took));
-                AfterReply::Steps(LongRequest { steps, seen: txn.seen(), cause: txn.cause(), args, took })
+                let cause = txn.cause();
+                AfterReply::Steps(Box::new(LongRequest { steps, seen: txn.seen(), cause, args, took }))
             }
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
@@ -323,6 +339,7 @@ impl Client {
         txn.set_cause(request.cause);
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let progress = request.steps.advance(&mut context);
+        context.spend(work_of_changes(txn.work()));
         let closes = context.closes;
         request.took += self.tick(server);
         let reply = match progress {
@@ -351,20 +368,6 @@ impl Client {
         };
         self.skips_next = self.replies == Replies::Skip;
         Ok(Reply::OK)
-    }
-
-    /// Waits for the outcome of a parked LOCK. Returns the reply and the Seq that must be durable
-    /// first.
-    pub async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
-        super::lock::reply_after_wait(parked).await
-    }
-
-    /// The reply to a waiting request that CLIENT UNBLOCK ended.
-    pub fn reply_to_unblocked(how: Unblock) -> Reply {
-        match how {
-            Unblock::Timeout => Reply::Null,
-            Unblock::Error => CommandError::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK").into(),
-        }
     }
 
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::options::{self, Given};
-use super::{Caller, Client, CommandError, ServerState, Steps};
+use super::{Args, Caller, Client, Command, CommandError, Progress, ServerState, Steps, Waiting};
 use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
-use crate::engine::{AnyTxn, Blocked};
+use crate::engine::AnyTxn;
+use crate::lock::{ENDS_PER_STEP, Op, Outcome};
+use crate::reply::Reply;
 
 /// The context of a command handler.
 pub struct Context<'a> {
@@ -19,8 +21,8 @@ pub struct Context<'a> {
     pub(super) database: u8,
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
-    /// Set if the request waits for a lock and has no reply yet.
-    pub(super) parked: Option<Blocked>,
+    /// Set if the request waits and has no reply yet.
+    pub(super) waiting: Option<Box<Waiting>>,
     /// Set if the request continues in further turns and has no reply yet.
     pub(super) steps: Option<Box<dyn Steps>>,
     /// Whether the connection closes after the reply.
@@ -31,19 +33,61 @@ impl<'a> Context<'a> {
     /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
         let (caller, database) = (Caller::Connection, client.database());
-        Context { server, client, caller, database, txn, parked: None, steps: None, closes: false }
+        Context { server, client, caller, database, txn, waiting: None, steps: None, closes: false }
     }
 }
 
 impl Context<'_> {
-    /// Runs `work` in an exclusive transaction.
+    /// Runs `work`, which uses the keys `names`, in an exclusive transaction. Like an operation on one
+    /// key, it may fail because what has ended of these keys must be freed in turns first.
     pub(super) fn atomically<R>(
         &mut self,
+        names: &[LockName],
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
         let AnyTxn::Shared(txn) = self.txn else { return work(self) };
         let (server, client) = (self.server, &mut *self.client);
-        txn.exclusively(|exclusive| work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive))))?
+        txn.exclusively(names, |exclusive| {
+            work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive)))
+        })?
+    }
+
+    /// [`Context::atomically`] with all keys of the request `args`.
+    pub(super) fn atomically_on_keys<R>(
+        &mut self,
+        args: Args<'_>,
+        work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        if matches!(self.txn, AnyTxn::Exclusive(_)) {
+            return work(self);
+        }
+        let names = self.names_in(args);
+        self.atomically(&names, work)
+    }
+
+    /// The keys of a request. Those that cannot exist are left out, and a request that is invalid has
+    /// none: its handler reports that.
+    pub(super) fn names_in(&self, args: Args<'_>) -> Vec<LockName> {
+        let mut names = Vec::new();
+        if let Some(command) = Command::of_request(args) {
+            let visit = &mut |key, _| names.extend(name_or_none(self, key).ok().flatten());
+            let _ = command.visit_keys(args, visit);
+        }
+        names
+    }
+
+    /// Runs an operation that ends all leases of a lock, [`Op::Force`] or [`Op::Delete`]. The reply
+    /// follows when they are freed, in turns if there are very many.
+    pub(super) fn end_all(
+        &mut self,
+        name: &LockName,
+        op: &Op,
+        reply: impl FnOnce(Outcome) -> Result<Reply, CommandError>,
+    ) -> Result<Reply, CommandError> {
+        let outcome = self.txn.submit(name, op)?;
+        let is_much = matches!(outcome, Outcome::Released(leases) if leases as usize > ENDS_PER_STEP);
+        let reply = reply(outcome)?;
+        if is_much { self.in_turns(EndingAll { name: name.clone(), reply: Some(reply) }) } else { Ok(reply) }
     }
 
     /// Parses a key of the current database, for a command that may create it.
@@ -106,6 +150,19 @@ impl Context<'_> {
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
         Ok(self.server.limits.owner(owner)?)
+    }
+}
+
+/// The end of all leases of a lock, some of which are still to be freed.
+struct EndingAll {
+    name: LockName,
+    reply: Option<Reply>,
+}
+
+impl Steps for EndingAll {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
+        context.txn.free_ended(&self.name)?;
+        Ok(self.reply.take().map_or(Progress::More, Progress::Done))
     }
 }
 

@@ -4,7 +4,10 @@
 //! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
 //! connection.
 
+use super::parts::LONG_ARGS;
+use super::steps::SCRIPT_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
+use crate::domain::LockName;
 use crate::engine::Cause;
 use crate::reply::Reply;
 
@@ -61,7 +64,7 @@ impl Context<'_> {
     /// Finds the command and checks that the connection may send it now.
     fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
         let command = find(args).map_err(|mismatch| mismatch.error(args))?;
-        self.client.set_command(command.name);
+        self.client.set_command(command);
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
         }
@@ -93,27 +96,35 @@ impl Context<'_> {
             self.track_keys(command, args);
         }
         self.txn.set_cause(Cause::of_client(self.client.info().id, command.event));
+        if args.len() > LONG_ARGS && self.caller == Caller::Connection {
+            return self.call_long(command, args);
+        }
         match command.run {
             Run::Handler(handler) => handler(self, args),
             Run::Subcommands(_) => Ok(docs::help(command)),
         }
     }
 
-    /// Runs a script. `script` calls commands with [`Context::dispatch`]; nothing else runs
+    /// Runs a script on the keys `names`. `script` calls commands with [`Context::dispatch`]; nothing else runs
     /// meanwhile, and all changes are in one commit. A SELECT in it ends with it, and what it
     /// publishes is sent after it.
     pub(super) fn run_script(
         &mut self,
+        names: &[LockName],
         may_write: bool,
         script: impl FnOnce(&mut Context<'_>) -> Result<Reply, CommandError>,
     ) -> Result<Reply, CommandError> {
+        if matches!(self.caller, Caller::Queue { .. }) {
+            self.check_transaction_budget()?;
+        }
+        self.spend(SCRIPT_WORK);
         let began_at = self.client.transaction_began_at;
-        let reply = self.atomically(|context| {
+        let reply = self.atomically(names, |context| {
             let caller = Caller::Script { may_write };
             let (server, database, txn) = (context.server, context.database, context.txn);
             let mut inner = Context { caller, database, ..Context::new(server, context.client, txn) };
             let reply = script(&mut inner);
-            debug_assert!(inner.parked.is_none() && inner.steps.is_none() && !inner.closes);
+            debug_assert!(inner.waiting.is_none() && inner.steps.is_none() && !inner.closes);
             reply
         });
         self.client.transaction_began_at = began_at;

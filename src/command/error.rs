@@ -101,6 +101,9 @@ impl From<Unavailable> for CommandError {
                 "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
             ),
             Unavailable::WrongType => CommandError::WRONG_TYPE,
+            Unavailable::BacklogMax => {
+                CommandError::fixed("OOM changes that wait for storage have reached 256 MiB; retry later")
+            }
             Unavailable::ValuesBytesMax => {
                 CommandError::fixed("OOM memory limit of values reached (--values-bytes-max)")
             }

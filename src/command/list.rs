@@ -1,27 +1,32 @@
 //! Lists: items in the order in which clients put them.
 
 use super::options::{self, OptionSpec, value};
+use super::parts::Join;
 use super::values::{self, bulk_or_null, bulks, positive_count};
 use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
 use crate::reply::Reply;
-use crate::value::{List, ListEdit};
+use crate::value::{End, List, ListEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("lpush", -3, lpush, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the front of a list, one after the other. Returns its length.")
         .example("LPUSH queue a b"),
     write("rpush", -3, rpush, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the back of a list. Returns its length.")
         .example("RPUSH queue a b"),
     write("lpushx", -3, lpushx, Flags::DENYOOM | Flags::FAST)
         .event("lpush")
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the front of a list that exists. Returns its length, or 0.")
         .example("LPUSHX queue a"),
     write("rpushx", -3, rpushx, Flags::DENYOOM | Flags::FAST)
         .event("rpush")
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the back of a list that exists. Returns its length, or 0.")
         .example("RPUSHX queue a"),
@@ -97,64 +102,19 @@ const fn read(name: &'static str, arity: i8, handler: super::Handler, flags: u16
         .keys(KeySpec::first(KeyAccess::Read))
 }
 
-/// An end of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Front,
-    Back,
+/// Parses an end of a list.
+pub(super) fn parse_end(arg: &[u8]) -> Result<End, CommandError> {
+    match arg {
+        arg if options::is(arg, "left") => Ok(End::Front),
+        arg if options::is(arg, "right") => Ok(End::Back),
+        _ => Err(CommandError::SYNTAX),
+    }
 }
 
-impl End {
-    fn parse(arg: &[u8]) -> Result<End, CommandError> {
-        match arg {
-            arg if options::is(arg, "left") => Ok(End::Front),
-            arg if options::is(arg, "right") => Ok(End::Back),
-            _ => Err(CommandError::SYNTAX),
-        }
-    }
-
-    /// The keyspace notification of an item that is added here.
-    fn push_event(self) -> &'static str {
-        match self {
-            End::Front => "lpush",
-            End::Back => "rpush",
-        }
-    }
-
-    /// The keyspace notification of an item that is taken from here.
-    fn pop_event(self) -> &'static str {
-        match self {
-            End::Front => "lpop",
-            End::Back => "rpop",
-        }
-    }
-
-    fn push(self, list: &mut ListEdit<'_>, item: &[u8]) {
-        match self {
-            End::Front => list.push_front(item),
-            End::Back => list.push_back(item),
-        }
-    }
-
-    fn pop(self, list: &mut ListEdit<'_>) -> Option<Box<[u8]>> {
-        match self {
-            End::Front => list.pop_front(),
-            End::Back => list.pop_back(),
-        }
-    }
-
-    /// Takes at most `count` items out.
-    fn pop_many(self, mut list: ListEdit<'_>, count: usize) -> Vec<Reply> {
-        let items = std::iter::from_fn(|| self.pop(&mut list));
-        items.take(count).map(|item| Reply::Bulk(item.into_vec())).collect()
-    }
-
-    fn peek(self, list: &List) -> Option<&[u8]> {
-        match self {
-            End::Front => list.get(0),
-            End::Back => list.len().checked_sub(1).and_then(|last| list.get(last)),
-        }
-    }
+/// Takes at most `count` items out.
+fn pop_many(mut list: ListEdit<'_>, end: End, count: usize) -> Vec<Reply> {
+    let items = std::iter::from_fn(|| end.pop(&mut list));
+    items.take(count).map(|item| Reply::Bulk(item.into_vec())).collect()
 }
 
 fn push_all(mut list: ListEdit<'_>, args: Args<'_>, end: End) -> usize {
@@ -199,8 +159,9 @@ fn pop(context: &mut Context<'_>, args: Args<'_>, end: End, name: &str) -> Resul
         3 => Some(positive_count(args.at(2))?),
         _ => return Err(CommandError::arity(name)),
     };
-    let popped =
-        values::edit_existing::<List, _>(context, args.at(1), |list| end.pop_many(list, count.unwrap_or(1)))?;
+    let popped = values::edit_existing::<List, _>(context, args.at(1), |list| {
+        pop_many(list, end, count.unwrap_or(1))
+    })?;
     context.spend_elements(popped.as_ref().map_or(0, Vec::len));
     Ok(match (popped, count) {
         (Some(items), Some(_)) => Reply::Array(items),
@@ -353,10 +314,12 @@ fn ltrim(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
 /// Moves an item between lists, or within one.
 fn move_item(
     context: &mut Context<'_>,
+    args: Args<'_>,
     (source, from): (&[u8], End),
     (destination, to): (&[u8], End),
 ) -> Result<Reply, CommandError> {
-    context.atomically(|context| {
+    context.check_transaction_budget()?;
+    context.atomically_on_keys(args, |context| {
         context.txn.set_event(to.push_event());
         if source == destination {
             let moved = values::edit_existing::<List, _>(context, source, |mut list| {
@@ -377,12 +340,12 @@ fn move_item(
 }
 
 fn lmove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let (from, to) = (End::parse(args.at(3))?, End::parse(args.at(4))?);
-    move_item(context, (args.at(1), from), (args.at(2), to))
+    let (from, to) = (parse_end(args.at(3))?, parse_end(args.at(4))?);
+    move_item(context, args, (args.at(1), from), (args.at(2), to))
 }
 
 fn rpoplpush(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    move_item(context, (args.at(1), End::Back), (args.at(2), End::Front))
+    move_item(context, args, (args.at(1), End::Back), (args.at(2), End::Front))
 }
 
 fn lmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -390,12 +353,12 @@ fn lmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     if next >= args.len() {
         return Err(CommandError::SYNTAX);
     }
-    let end = End::parse(args.at(next))?;
+    let end = parse_end(args.at(next))?;
     let count = values::pop_count(args, next + 1)?;
     context.txn.set_event(end.pop_event());
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         for key in keys {
-            let popped = values::edit_existing::<List, _>(context, key, |list| end.pop_many(list, count))?;
+            let popped = values::edit_existing::<List, _>(context, key, |list| pop_many(list, end, count))?;
             if let Some(items) = popped {
                 context.spend_elements(items.len());
                 return Ok(Reply::Array(vec![Reply::bulk(key), Reply::Array(items)]));

@@ -169,9 +169,11 @@ impl LiveSettings {
             "slowlog-max-len" => {
                 Change::SlowlogLength(number(0, bound(SLOWLOG_LEN_MAX))?.unsigned_abs() as usize)
             }
-            "notify-keyspace-events" => KeyspaceEvents::parse(text)
-                .map(Change::KeyspaceEvents)
-                .ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")?,
+            "notify-keyspace-events" => match KeyspaceEvents::parse(text) {
+                Some(events) if events == KeyspaceEvents::default() => Change::KeyspaceEvents(events),
+                Some(_) => return Err("this version sends no keyspace notifications".to_owned()),
+                None => return Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned()),
+            },
             "maxclients" | "connections-max" => {
                 Change::Connections(number(1, bound(self.connections_allowed))?.unsigned_abs() as usize)
             }

@@ -5,6 +5,7 @@
 //! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
 mod args;
+mod blocking;
 mod categories;
 mod client;
 mod connection;
@@ -23,6 +24,7 @@ mod lock;
 mod monitor;
 mod number;
 mod options;
+mod parts;
 mod pause;
 mod pubsub;
 mod registry;
@@ -41,6 +43,7 @@ mod table;
 mod tracking;
 mod transaction;
 mod values;
+mod waiting;
 
 pub use args::{Args, OwnedArgs, Span};
 pub use categories::Categories;
@@ -55,7 +58,7 @@ pub use live_settings::{IDLE_TIMEOUT_S_MAX, LiveSettings, SLOWLOG_LEN_MAX};
 pub use monitor::Monitors;
 pub use pause::{Pause, Pauses};
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
-pub use registry::{ClientInfo, Clients, Unblock};
+pub use registry::{ClientInfo, Clients};
 pub use script::{RunningScript, ScriptEngine, ScriptLimits};
 pub use server::{ServerStats, SlowLog};
 pub use spec::{Command, Flags, Group, Handler, Run};
@@ -63,6 +66,7 @@ pub use state::{ClientLimits, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
 pub use tracking::{Invalidation, Tracking};
+pub use waiting::{Unblock, Waiting};
 
 /// The version of Redis whose answers these are. Clients choose commands by it.
 pub(crate) const REDIS_VERSION: &str = "7.4.0";

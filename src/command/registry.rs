@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::Unblock;
 use super::pubsub::MessageQueue;
 use super::tracking::ClientTracking;
 use crate::domain::Timestamp;
@@ -55,17 +56,8 @@ pub(super) struct Details {
     pub(super) is_monitor: bool,
     pub(super) tracking: Option<ClientTracking>,
     pub(super) is_waiting: bool,
-    /// CLIENT UNBLOCK ends the wait.
+    /// The wait is to be ended.
     pub(super) unblock: Option<Unblock>,
-}
-
-/// How CLIENT UNBLOCK ends the wait of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unblock {
-    /// As if the time to wait was over.
-    Timeout,
-    /// With an error.
-    Error,
 }
 
 impl Clients {
@@ -156,25 +148,33 @@ impl ClientInfo {
         self.update(|details| (details.is_waiting, details.unblock) = (is_waiting, None));
     }
 
-    /// Ends the wait of the connection's request. Returns whether one waits.
-    pub(super) fn unblock(&self, how: Unblock) -> bool {
-        let is_waiting = {
-            let mut details = self.details();
-            details.unblock = details.is_waiting.then_some(how);
-            details.is_waiting
-        };
+    /// Ends the wait of the connection's request, if it waits. Returns whether it does.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        let mut details = self.details();
+        let is_waiting = details.is_waiting && details.unblock.is_none();
         if is_waiting {
+            details.unblock = Some(how);
+            drop(details);
             self.wake();
         }
         is_waiting
     }
 
-    /// Whether CLIENT UNBLOCK has ended the wait, and how. Asked by the connection only.
-    pub fn take_unblock(&self) -> Option<Unblock> {
-        self.details().unblock.take()
+    /// Whether the wait of the connection's request is to be ended.
+    pub fn is_unblocked(&self) -> bool {
+        self.details().unblock.is_some()
     }
 
-    /// Makes the connection check [`ClientInfo::is_killed`] and its message queue.
+    /// Notes that the connection's request waits no longer. Returns how its wait was ended, if it
+    /// was ended by [`ClientInfo::unblock`].
+    pub fn end_wait(&self) -> Option<Unblock> {
+        let mut details = self.details();
+        details.is_waiting = false;
+        details.unblock.take()
+    }
+
+    /// Makes the connection check [`ClientInfo::is_killed`], [`ClientInfo::is_unblocked`] and its
+    /// message queue.
     pub(super) fn wake(&self) {
         self.attention.notify_one();
     }

@@ -4,7 +4,7 @@
 
 use super::glob::Glob;
 use super::options::{self, OptionSpec, value};
-use super::steps::TURN_WORK;
+use super::steps::{TURN_WORK, work_of_changes};
 use super::{Args, CommandError, Context, Progress, Steps, key};
 use crate::domain::KEY_BYTES_MAX;
 use crate::engine::{KeyKind, Scan, Scanned};
@@ -120,7 +120,8 @@ pub(super) fn entries_per_look(pattern: Option<&Glob>) -> usize {
 
 /// Adds the cost of a table scan to the turn.
 pub(super) fn spend(context: &mut Context<'_>, scanned: &Scanned) {
-    context.spend(1 + scanned.looked + scanned.passed / PASSED_PER_UNIT);
+    let ended = work_of_changes(scanned.ended);
+    context.spend(1 + scanned.looked + scanned.passed / PASSED_PER_UNIT + ended);
 }
 
 /// Table entries skipped in one unit of work.

@@ -2,6 +2,7 @@
 //!
 //! Members are in insertion order while there are few.
 
+use super::parts::Join;
 use super::values::{self, Choice, Random, bulk_or_null, bulks, positive_count};
 use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::reply::Reply;
@@ -9,10 +10,12 @@ use crate::value::{Set, SetEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("sadd", -3, sadd, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Sum)
         .syntax("key member [member ...]")
         .summary("Adds members to a set. Returns the number of members that are new.")
         .example("SADD workers 7 8"),
     write("srem", -3, srem, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Sum)
         .syntax("key member [member ...]")
         .summary("Removes members from a set. Returns the number of removed members.")
         .example("SREM workers 7"),
@@ -21,6 +24,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns 1 if a set has the member, else 0.")
         .example("SISMEMBER workers 7"),
     read("smismember", -3, smismember, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Append)
         .syntax("key member [member ...]")
         .summary("Returns for each member 1 if the set has it, else 0.")
         .example("SMISMEMBER workers 7 8"),
@@ -188,7 +192,7 @@ fn srandmember(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comma
 
 fn smove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (source, destination, member) = (args.at(1), args.at(2), args.at(3));
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         let (exists, has_member) =
             values::read(context, source, |set: &Set| (!set.is_empty(), set.contains(member)))?;
         if exists {
@@ -271,7 +275,7 @@ fn set_of(members: &[Vec<u8>]) -> Set {
 
 fn combine(context: &mut Context<'_>, args: Args<'_>, combine: Combine) -> Result<Reply, CommandError> {
     let keys: Vec<&[u8]> = args.from(1).collect();
-    let set = context.atomically(|context| combine(context, &keys))?;
+    let set = context.atomically_on_keys(args, |context| combine(context, &keys))?;
     Ok(Reply::Set(set.iter().map(Reply::bulk).collect()))
 }
 
@@ -282,7 +286,7 @@ fn combine_and_store(
 ) -> Result<Reply, CommandError> {
     context.check_transaction_budget()?;
     let keys: Vec<&[u8]> = args.from(2).collect();
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         let result = combine(context, &keys)?;
         context.spend_elements(2 * result.len());
         values::replace::<Set, _>(context, args.at(1), |mut set| {
@@ -322,6 +326,6 @@ fn sintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
     let (keys, next) = values::counted_keys(args, 1, CommandError::KEY_COUNT)?;
     let [limit] = args.options(next, &[options::value("LIMIT").check(values::check_limit)])?;
     let limit = values::limit_of(limit)?;
-    let set = context.atomically(|context| intersection(context, &keys))?;
+    let set = context.atomically_on_keys(args, |context| intersection(context, &keys))?;
     Ok(Reply::count(set.len().min(limit)))
 }

@@ -17,6 +17,12 @@ pub(super) const TURN_WORK: usize = 4096;
 pub(super) const REQUEST_WORK: usize = 8;
 /// Cost of one key of a command with several keys.
 pub(super) const KEY_WORK: usize = 8;
+/// Base cost of a script.
+pub(super) const SCRIPT_WORK: usize = 64;
+/// Cost of one lease or waiter that a request changes, beyond the first few.
+const CHANGE_WORK: usize = 16;
+/// Changes that are part of the base cost of a request.
+const CHANGES_FREE: usize = 4;
 /// Units that the commands of one EXEC may spend on reading.
 const TRANSACTION_WORK: usize = 16 * TURN_WORK;
 /// Bytes that are copied, compared or matched in about one unit.
@@ -53,6 +59,11 @@ pub(super) fn work_of_bytes(bytes: usize) -> usize {
     bytes.div_ceil(BYTES_PER_UNIT)
 }
 
+/// Units of work for the leases and waiters that a request has changed: its own, and those that had ended.
+pub(super) fn work_of_changes(changes: usize) -> usize {
+    changes.saturating_sub(CHANGES_FREE) * CHANGE_WORK
+}
+
 impl Context<'_> {
     /// Adds units of work to the current turn.
     pub(super) fn spend(&mut self, units: usize) {
@@ -73,9 +84,12 @@ impl Context<'_> {
     /// been sent. Inside EXEC all turns run now, within the transaction's read budget.
     pub(super) fn in_turns(&mut self, mut steps: impl Steps + 'static) -> Result<Reply, CommandError> {
         loop {
-            match steps.advance(self)? {
-                Progress::Done(reply) => return Ok(reply),
-                Progress::More => {}
+            match steps.advance(self) {
+                Ok(Progress::Done(reply)) => return Ok(reply),
+                Ok(Progress::More) => {}
+                // Something must be freed in turns first.
+                Err(error) if error.is_unsettled() && matches!(self.txn, AnyTxn::Shared(_)) => {}
+                Err(error) => return Err(error),
             }
             if let AnyTxn::Shared(_) = self.txn {
                 self.steps = Some(Box::new(steps));

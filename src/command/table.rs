@@ -4,8 +4,8 @@
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
 use super::{
-    Args, Command, connection, docs, hash, key, list, lock, options, pubsub, script, server, set, sorted_set,
-    string, transaction,
+    Args, Command, blocking, connection, docs, hash, key, list, lock, options, pubsub, script, server, set,
+    sorted_set, string, transaction,
 };
 
 /// All commands by family, in the order of the documentation.
@@ -17,6 +17,7 @@ pub static FAMILIES: &[&[Command]] = &[
     set::COMMANDS,
     sorted_set::COMMANDS,
     list::COMMANDS,
+    blocking::COMMANDS,
     transaction::COMMANDS,
     script::COMMANDS,
     pubsub::COMMANDS,
@@ -52,7 +53,7 @@ struct Slot {
 }
 
 /// A power of two, and more than twice the number of commands.
-const SLOTS: usize = 512;
+const SLOTS: usize = 1024;
 const COMMANDS_MAX: usize = SLOTS / 2;
 
 static INDEX: Index = index(FAMILIES);

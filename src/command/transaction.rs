@@ -6,8 +6,9 @@
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
     Args, Caller, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs,
-    Progress, Steps, options,
+    Progress, Steps, name_or_none, options,
 };
+use crate::domain::LockName;
 use crate::engine::Watch;
 use crate::reply::Reply;
 
@@ -25,6 +26,38 @@ pub(super) struct Transaction {
 impl Transaction {
     pub(super) fn len(&self) -> usize {
         self.queued.len()
+    }
+
+    /// The keys of its commands, and those that are watched. A SELECT among the commands is ignored:
+    /// this is only about what can be done before they run.
+    fn names(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Vec<LockName> {
+        let mut names: Vec<LockName> = watch.into_iter().flat_map(Watch::names).cloned().collect();
+        for args in &self.queued {
+            names.extend(context.names_in(args.as_args()));
+        }
+        context.spend(KEY_WORK * names.len());
+        // Very many commands may name the same key.
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Runs its commands, unless a watched key has changed.
+    fn run(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Result<Reply, CommandError> {
+        if let Some(watch) = watch
+            && watch.is_broken(&context.txn)?
+        {
+            return Ok(Reply::NullArray);
+        }
+        let mut replies = Vec::with_capacity(self.queued.len());
+        context.begin_transaction();
+        for (place, args) in self.queued.iter().enumerate() {
+            context.caller = Caller::Queue { place };
+            let reply = context.dispatch(args.as_args()).unwrap_or_else(Reply::from);
+            context.spend(work_of_bytes(reply.size()));
+            replies.push(reply);
+        }
+        Ok(Reply::Array(replies))
     }
 }
 
@@ -58,6 +91,7 @@ fn discard(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError
 }
 
 const WATCH: Command = Command::new("watch", -2, watch)
+    .takes_many()
     .group(Group::Transactions)
     .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .keys(KeySpec::all(KeyAccess::Read))
@@ -99,7 +133,7 @@ impl Steps for Watching {
         let is_done = self.0.each(context, |context, key| {
             context.spend(KEY_WORK);
             // A key that no lock can have never changes.
-            let Some(name) = super::name_or_none(context, key)? else { return Ok(()) };
+            let Some(name) = name_or_none(context, key)? else { return Ok(()) };
             let txn = context.txn;
             let watch = context.client.watch.get_or_insert_with(|| Watch::new(txn.engine()));
             watch.add(&txn, &name)?;
@@ -128,24 +162,9 @@ fn exec(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     if transaction.is_broken {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
-    let reply = context.atomically(|context| {
-        if let Some(watch) = &watch
-            && watch.is_broken(&context.txn)?
-        {
-            return Ok(Reply::NullArray);
-        }
-        let mut replies = Vec::with_capacity(transaction.queued.len());
-        context.begin_transaction();
-        for (place, args) in transaction.queued.iter().enumerate() {
-            context.caller = Caller::Queue { place };
-            let reply = context.dispatch(args.as_args()).unwrap_or_else(Reply::from);
-            context.spend(work_of_bytes(reply.size()));
-            replies.push(reply);
-        }
-        Ok(Reply::Array(replies))
-    });
-    match reply {
-        // Another transaction is running: this one is executed again.
+    let names = transaction.names(context, watch.as_ref());
+    match context.atomically(&names, |context| transaction.run(context, watch.as_ref())) {
+        // Nothing was run: the connection executes EXEC again.
         Err(error) if error.is_unsettled() => {
             (context.client.transaction, context.client.watch) = (Some(transaction), watch);
             Err(error)

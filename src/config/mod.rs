@@ -370,7 +370,11 @@ fn check_live_settings(settings: &Settings) -> Result<(), ConfigError> {
     }
     let events = settings.text("notify-keyspace-events").unwrap_or("");
     match KeyspaceEvents::parse(events) {
-        Some(_) => Ok(()),
+        Some(none) if none == KeyspaceEvents::default() => Ok(()),
+        Some(_) => Err(settings.fault(
+            "notify-keyspace-events",
+            "must be empty: this version sends no keyspace notifications".to_owned(),
+        )),
         None => Err(settings.fault(
             "notify-keyspace-events",
             format!("{events:?} has a character that is none of Ag$lshzxeKEtmdn"),

@@ -1,14 +1,15 @@
-//! Runs one operation on one lock, under its guard, and what follows from the transition: records, events,
-//! waiters, sessions, quotas.
+//! Runs one operation on one lock, under its guard, and what follows from the transition: records,
+//! events, waiters, sessions, quotas.
 //!
-//! Guarantees: sequence numbers are assigned under the guard of the lock they concern. A waiter that is gone is
-//! granted nothing. One call frees a bounded number of ended leases and leaves the rest to the next.
-//! Not here: which table and which instant (in `txn`), the rules of locks.
+//! Guarantees: sequence numbers are assigned under the guard of the lock they concern. A waiter
+//! that is gone is granted nothing. One call frees a bounded number of ended leases and leaves the
+//! rest to the next. Not here: which table and which instant (in `txn`), the rules of locks.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use super::keyspace::{Guarded, OnValue, Table, ttl_until};
-use super::late_owners::Lost;
+use super::late_owners::{LateOwners, Lost};
 use super::notifications::{Cause, DELETED, Transition};
 use super::sessions::MemberKind;
 use super::values::KeyWork;
@@ -35,49 +36,46 @@ impl From<Unavailable> for Retry {
     }
 }
 
-impl Engine {
-    /// Runs an operation at `instant`, or at the time that the clock shows under the guard.
-    pub(super) fn run_in<R>(
-        &self,
-        table: &Table,
-        name: &LockName,
-        op: &Op,
-        (instant, cause): (Option<Timestamp>, Cause),
-        inspect: &impl Fn(Outcome, &Slot, Timestamp) -> R,
-    ) -> Result<(R, Seq), Retry> {
-        self.under_guard(table, name, (instant, cause), |mut work| {
-            let outcome = match work.key.lock() {
-                Some(mut guarded) => self.run_under_guard(table, name, op, work.now, &mut guarded)?,
-                None => self.run_on_value(op, &mut work)?,
-            };
-            let now = work.now;
-            Ok(match work.key.lock() {
-                Some(guarded) => inspect(outcome, guarded.slot, now),
-                // Nobody holds a value.
-                None => inspect(outcome, &Slot::default(), now),
-            })
-        })
-    }
+/// Which key is worked on, and at which time.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) table: &'a Table,
+    pub(super) name: &'a LockName,
+    pub(super) now: Timestamp,
+    /// What is behind the work.
+    pub(super) cause: Cause,
+    /// Counts the leases and waiters that are changed.
+    changed: &'a Cell<usize>,
+}
 
+impl Scope<'_> {
+    pub(super) fn with_cause(self, cause: Cause) -> Self {
+        Scope { cause, ..self }
+    }
+}
+
+impl Engine {
     /// Runs `work` on a key under its guard, at `instant` or at the time that the clock shows there. A
-    /// value that has ended is gone before. Returns the Seq of the last change to the key, too.
+    /// value that has ended is gone before. Returns the Seq of the last change to the key, too. Adds
+    /// the number of leases and waiters that were changed to `changed`.
     pub(super) fn under_guard<R>(
         &self,
         table: &Table,
         name: &LockName,
         (instant, cause): (Option<Timestamp>, Cause),
-        work: impl FnOnce(KeyWork<'_, '_>) -> Result<R, Retry>,
+        changed: &Cell<usize>,
+        work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
     ) -> Result<(R, Seq), Retry> {
         let core = &*self.core;
         table.with_key(core.hash.of(name), name, |mut key| {
             // Under the guard: what was changed here before the journal went down is not to be seen.
             self.check_up()?;
             let now = instant.unwrap_or_else(|| core.clock.now());
-            key.cause = cause;
             let before = key.content.deadline();
-            let mut under_guard = KeyWork { engine: self, table, name, now, key: &mut key };
+            let scope = Scope { table, name, now, cause, changed };
+            let mut under_guard = KeyWork { engine: self, scope, key: &mut key, appended: Seq::default() };
             let result = match under_guard.expire_value() {
-                Ok(()) => work(under_guard),
+                Ok(()) => work(&mut under_guard),
                 Err(why) => Err(why.into()),
             };
             core.lock_stats.key_changed(name.database(), before, key.content.deadline());
@@ -88,69 +86,33 @@ impl Engine {
 
     /// Runs an operation on a lock.
     #[inline]
-    pub(super) fn run_under_guard(
+    pub(super) fn run_on_lock(
         &self,
-        table: &Table,
-        name: &LockName,
         op: &Op,
-        now: Timestamp,
+        scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
     ) -> Result<Outcome, Retry> {
-        let core = &*self.core;
+        let (core, name, now) = (&*self.core, scope.name, scope.now);
         if core.sessions.may_be_over(now) {
-            self.end_over_sessions(table, name, now, guarded)?;
+            self.end_over_sessions(scope, guarded)?;
         }
         let account = self.admit(op, guarded.slot, now)?;
-        let outcome = self.step_and_return(table, name, op, now, guarded)?;
+        let outcome = self.step_and_return(op, scope, guarded)?;
         if !matches!(outcome, Outcome::Granted { already_held: false, .. }) {
             account.into_iter().for_each(|account| core.quotas.remove(account));
         }
         match outcome {
             Outcome::Unsettled => return Err(Retry::Unsettled),
-            Outcome::NotHeld => self.note_late(name, op, guarded.hash, now),
+            Outcome::NotHeld => self.record_late(name, op, guarded.hash, now),
             _ => {}
         }
         core.lock_stats.outcome(&outcome);
         Ok(outcome)
     }
 
-    /// Runs an operation on a key that holds a value.
-    fn run_on_value(&self, op: &Op, work: &mut KeyWork<'_, '_>) -> Result<Outcome, Retry> {
-        let (request, ttl) = match OnValue::of(op) {
-            OnValue::Refuse => return Err(Unavailable::WrongType.into()),
-            OnValue::Keep(outcome) => return Ok(outcome),
-            OnValue::Delete => {
-                work.end_value(&[DELETED])?;
-                return Ok(Outcome::Released(1));
-            }
-            OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: work.set_ttl(ttl)? }),
-            OnValue::Replace { request, keep_ttl: false } => (request, request.ttl),
-            OnValue::Replace { request, keep_ttl: true } => {
-                (request, work.key.content.deadline().and_then(|deadline| ttl_until(deadline, work.now)))
-            }
-        };
-        let request = Request { ttl, ..request.clone() };
-        let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
-        self.admit(&op, &Slot::default(), work.now)?;
-        // The value is gone and the lease is there in one commit.
-        let _one_commit = self.one_commit();
-        work.end_value(&[])?;
-        let Some(mut guarded) = work.key.lock() else { unreachable!("vacant now") };
-        guarded.cause.replaces = true;
-        let outcome = self.step_and_return(work.table, work.name, &op, work.now, &mut guarded)?;
-        self.core.lock_stats.outcome(&outcome);
-        Ok(outcome)
-    }
-
     /// Ends what a lock has of sessions that are over.
-    fn end_over_sessions(
-        &self,
-        table: &Table,
-        name: &LockName,
-        now: Timestamp,
-        guarded: &mut Guarded<'_>,
-    ) -> Result<(), Retry> {
-        let (sessions, slot) = (&self.core.sessions, &*guarded.slot);
+    fn end_over_sessions(&self, scope: &Scope<'_>, guarded: &mut Guarded<'_>) -> Result<(), Retry> {
+        let (sessions, slot, now) = (&self.core.sessions, &*guarded.slot, scope.now);
         let members = slot.session_members();
         if members == 0 {
             return Ok(());
@@ -160,19 +122,20 @@ impl Engine {
         let are_all = over.len() < ENDS_PER_STEP;
         for session in over {
             // One that is due may not have been ended yet. Its end goes before those of its leases.
-            self.end_session_in(table, session, false, false, now)?;
+            self.end_session_in(scope.table, session, false, false, now)?;
             let op = Op::EndSession { session, clean: sessions.ended_cleanly(session) };
-            if self.step_and_return(table, name, &op, now, guarded)? == Outcome::Unsettled {
+            if self.step_and_return(&op, scope, guarded)? == Outcome::Unsettled {
                 return Err(Retry::Unsettled);
             }
         }
         if are_all { Ok(()) } else { Err(Retry::Unsettled) }
     }
 
-    /// Refuses what would go beyond a limit, before anything changes. Returns the account for which a lease is counted
-    /// already, to be taken back if there is no grant.
+    /// Refuses what would go beyond a limit, before anything changes. Returns the account for which
+    /// a lease is counted already, to be taken back if there is no grant.
     fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
+        self.check_backlog()?;
         for id in [request.session(), request.counted_by()].into_iter().flatten() {
             if self.core.sessions.is_over(id, now) {
                 return Err(Unavailable::NoSession.into());
@@ -195,7 +158,10 @@ impl Engine {
                 if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
                     return Ok(Some(account));
                 }
-                let is_any_due = self.core.deadlines.next() <= now || self.core.expiring.try_lock().is_err();
+                // A lease that has ended, but was not freed yet, counts.
+                let is_any_due = self.core.deadlines.next() <= now
+                    || self.core.sessions.may_be_over(now)
+                    || self.core.expiring.is_locked();
                 return Err(if is_any_due { Retry::AfterExpiry } else { Unavailable::AccountMax.into() });
             }
         }
@@ -203,7 +169,7 @@ impl Engine {
     }
 
     /// Counts an owner that comes back after its lease has ended.
-    fn note_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
+    fn record_late(&self, name: &LockName, op: &Op, hash: u64, now: Timestamp) {
         let (owner, late) = match op {
             Op::Release { owner, .. } | Op::Delete { if_owner: Some(owner) } => {
                 (owner, &self.core.lock_stats.late_releases)
@@ -211,43 +177,57 @@ impl Engine {
             Op::Renew { owner, .. } => (owner, &self.core.lock_stats.late_renewals),
             _ => return,
         };
+        if !LateOwners::remembers(owner) {
+            return;
+        }
         if let Some(lost) = self.core.late_owners.came_back(|| self.core.hash.with_owner(hash, owner)) {
             late.observe(now.nanos_since(lost.at), 1);
             losses::log_late(name, op, &lost, now);
         }
     }
 
-    /// One transition and what follows from it. Grants that reached nobody are given back.
+    /// One transition and what follows from it. Undelivered grants are reverted.
     #[inline]
     pub(super) fn step_and_return(
         &self,
-        table: &Table,
-        name: &LockName,
         op: &Op,
-        now: Timestamp,
+        scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
     ) -> Result<Outcome, Unavailable> {
         let mut undelivered = VecDeque::new();
-        let outcome = self.step(table, name, op, now, guarded, &mut undelivered)?;
-        while let Some(op) = undelivered.pop_front() {
-            self.step(table, name, &op, now, guarded, &mut undelivered)?;
+        let outcome = self.step(op, scope, guarded, &mut undelivered)?;
+        if !undelivered.is_empty() {
+            self.revert(undelivered, scope, guarded)?;
         }
         Ok(outcome)
     }
 
-    /// One transition and what follows from it. `undelivered` gets what gives back the grants that reached nobody.
+    #[cold]
+    fn revert(
+        &self,
+        mut undelivered: VecDeque<Op>,
+        scope: &Scope<'_>,
+        guarded: &mut Guarded<'_>,
+    ) -> Result<(), Unavailable> {
+        while let Some(op) = undelivered.pop_front() {
+            self.step(&op, scope, guarded, &mut undelivered)?;
+        }
+        Ok(())
+    }
+
+    /// One transition and what follows from it. Appends to `undelivered` the operations that
+    /// revert undelivered grants.
+    #[inline(always)]
     fn step(
         &self,
-        table: &Table,
-        name: &LockName,
         op: &Op,
-        now: Timestamp,
+        scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
         undelivered: &mut VecDeque<Op>,
     ) -> Result<Outcome, Unavailable> {
-        let core = &*self.core;
+        let (core, name, now, epoch) = (&*self.core, scope.name, scope.now, scope.table.epoch);
         let mut effects = Effects::default();
-        let mut env = EngineEnv { engine: self, epoch: table.epoch, now };
+        let mut env = EngineEnv { engine: self, epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
         if changes_value(op, &outcome, &effects) {
             core.watches.changed(name);
@@ -255,22 +235,27 @@ impl Engine {
         if effects.is_empty() {
             return Ok(outcome);
         }
-        // Should this fail, the slot has changed and the journal has not. Nothing is told of it: whoever looks asks
-        // first whether the journal is down, and it stays down until this table is replaced.
+        // If this fails, the slot has changed and the journal has not. The change stays invisible:
+        // every reader checks first whether the journal is down, and it stays down until this
+        // table is replaced.
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
-        let seq = self.journal().append(table.epoch, records).map_err(Unavailable::Journal)?;
+        let seq = self.journal().append(epoch, records).map_err(Unavailable::Journal)?;
         guarded.changed_by(seq);
-        let (slot, cause) = (&*guarded.slot, guarded.cause);
+        let (slot, cause) = (&*guarded.slot, scope.cause);
         let transition = Transition { name, op, outcome: &outcome, effects: &effects, slot, cause };
         core.events.lock_changed(seq, &transition);
         for effect in effects.iter() {
+            scope.changed.update(|changed| changed + 1);
             core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
-            self.note(name, effect, &effects, guarded, now);
-            let Some((waiter, verdict)) = verdict_of(effect, seq) else { continue };
-            let is_heard = core.waiters.tell(waiter, verdict);
-            if let WaitOutcome::Granted(token, _) = verdict
-                && !is_heard
+            self.record(name, effect, &effects, guarded, now);
+            let Some((waiter, outcome)) = outcome_of(effect, seq) else { continue };
+            let granted = match &outcome {
+                WaitOutcome::Granted(token, _) => Some(*token),
+                _ => None,
+            };
+            if !core.waiters.notify(waiter, outcome)
+                && let Some(token) = granted
                 && let Some(lease) = guarded.slot.lease(token)
             {
                 undelivered.push_back(Op::RevertGrant { owner: lease.owner.clone(), token });
@@ -288,7 +273,7 @@ impl Engine {
     }
 
     /// What sessions, quotas and the memory of late owners have to know of an effect.
-    fn note(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
+    fn record(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
         let core = &*self.core;
         match effect {
             Effect::Granted { token, waiter } => {
@@ -303,7 +288,7 @@ impl Engine {
                     core.sessions.count(session, name, true);
                 }
                 if waiter.is_some() {
-                    // Whoever did not wait was counted when admitted.
+                    // Other requests were counted when admitted.
                     lease.account().into_iter().for_each(|account| core.quotas.add(account));
                 }
             }
@@ -315,7 +300,8 @@ impl Engine {
                     core.sessions.count(session, name, false);
                 }
                 lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                if how.is_unclean() || *how == EndReason::Replaced {
+                let is_remembered = LateOwners::remembers(&lease.owner);
+                if is_remembered && (how.is_unclean() || *how == EndReason::Replaced) {
                     let at = now.min(lease.deadline);
                     let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
                     core.late_owners.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
@@ -330,8 +316,56 @@ impl Engine {
     }
 }
 
-/// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end. As in Redis, a SET is a change
-/// even if it changes nothing.
+impl KeyWork<'_, '_> {
+    /// Runs an operation, then `inspect` on the resulting state.
+    pub(super) fn run<R>(
+        &mut self,
+        op: &Op,
+        inspect: &impl Fn(Outcome, &Slot, Timestamp) -> R,
+    ) -> Result<R, Retry> {
+        let outcome = match self.key.lock() {
+            Some(mut guarded) => self.engine.run_on_lock(op, &self.scope, &mut guarded)?,
+            None => self.run_on_value(op)?,
+        };
+        Ok(match self.key.lock() {
+            Some(guarded) => inspect(outcome, guarded.slot, self.scope.now),
+            // A value has no holder.
+            None => inspect(outcome, &Slot::default(), self.scope.now),
+        })
+    }
+
+    /// Runs an operation on a key that holds a value.
+    fn run_on_value(&mut self, op: &Op) -> Result<Outcome, Retry> {
+        let now = self.scope.now;
+        let (request, ttl) = match OnValue::of(op) {
+            OnValue::Refuse => return Err(Unavailable::WrongType.into()),
+            OnValue::Keep(outcome) => return Ok(outcome),
+            OnValue::Delete => {
+                self.end_value(&[DELETED])?;
+                return Ok(Outcome::Released(1));
+            }
+            OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: self.set_ttl(ttl)? }),
+            OnValue::Replace { request, keep_ttl: false } => (request, request.ttl),
+            OnValue::Replace { request, keep_ttl: true } => {
+                (request, self.key.content.deadline().and_then(|deadline| ttl_until(deadline, now)))
+            }
+        };
+        let request = Request { ttl, ..request.clone() };
+        let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
+        self.engine.admit(&op, &Slot::default(), now)?;
+        // The value is gone and the lease is there in one commit.
+        let _one_commit = self.engine.one_commit();
+        self.end_value(&[])?;
+        let Some(mut guarded) = self.key.lock() else { unreachable!("vacant now") };
+        let scope = self.scope.with_cause(Cause { replaces: true, ..self.scope.cause });
+        let outcome = self.engine.step_and_return(&op, &scope, &mut guarded)?;
+        self.engine.core.lock_stats.outcome(&outcome);
+        Ok(outcome)
+    }
+}
+
+/// Whether a lock has changed as far as WATCH is concerned: its holders, or when their leases end.
+/// As in Redis, a SET is a change even if it changes nothing.
 pub(super) fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bool {
     matches!((op, outcome), (Op::Set { .. }, Outcome::Granted { .. }))
         || effects.iter().any(|effect| match effect {
@@ -343,7 +377,8 @@ pub(super) fn changes_value(op: &Op, outcome: &Outcome, effects: &Effects) -> bo
         })
 }
 
-/// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either does not.
+/// Whether an operation may add to the number of leases and lock-delays. A SET that replaces either
+/// does not.
 fn needs_room(op: &Op, slot: &Slot) -> bool {
     match op {
         Op::Set { condition: SetCondition::Always | SetCondition::IfFree, .. } => {
@@ -401,19 +436,19 @@ fn record_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Op
     }
 }
 
-/// Who waits no more, and what it is told.
-fn verdict_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
+/// The waiter that leaves the queue with this effect, and the outcome of its wait.
+fn outcome_of(effect: &Effect, seq: Seq) -> Option<(WaiterId, WaitOutcome)> {
     match effect {
         Effect::Granted { token, waiter: Some((waiter, _)) } => {
             Some((*waiter, WaitOutcome::Granted(*token, seq)))
         }
         Effect::WaiterLeft { waiter, why, .. } => {
-            let verdict = match why {
+            let outcome = match why {
                 LeaveReason::TimedOut | LeaveReason::Gone => WaitOutcome::TimedOut(seq),
                 LeaveReason::SessionEnded => WaitOutcome::SessionEnded(seq),
                 LeaveReason::Replaced => WaitOutcome::Replaced,
             };
-            Some((*waiter, verdict))
+            Some((*waiter, outcome))
         }
         _ => None,
     }

@@ -100,8 +100,8 @@ pub enum Heard {
     Lost(u64),
 }
 
-/// Bytes of events that wait to be passed on. They are passed on faster than locks change; only a commit that takes long
-/// makes them wait.
+/// Bytes of events that wait to be passed on. They are passed on faster than locks change; only a
+/// commit that takes long makes them wait.
 pub(super) const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl Interests {
 struct Queue {
     events: VecDeque<(Seq, Event)>,
     bytes: usize,
-    /// Events that were dropped. Until that was told, all others are dropped, too.
+    /// Events that were dropped. Until the reader knows that, all others are dropped, too.
     lost: u64,
 }
 
@@ -161,7 +161,7 @@ impl Queue {
             if self.bytes <= QUEUE_BYTES_MAX {
                 return;
             }
-            // Who listens will have missed the newest, and cannot be told of the older ones as if that were all.
+            // Listeners have missed the newest events; the older ones alone would look complete.
             self.lost = self.events.len() as u64;
             self.events = VecDeque::new();
             self.bytes = 0;
@@ -182,7 +182,7 @@ impl Queue {
     }
 }
 
-/// An empty queue keeps room for so many events.
+/// Events for which an empty queue keeps room.
 const SPARE_EVENTS_MAX: usize = 1024;
 
 impl Event {
@@ -253,7 +253,8 @@ impl Engine {
         self.core.events.last.load(Ordering::Acquire)
     }
 
-    /// Waits for events and returns the oldest ones, at most `max`, once they are durable. For one task only.
+    /// Waits for events and returns the oldest ones, at most `max`, once they are durable. For one
+    /// task only.
     pub async fn next_events(&self, max: usize) -> Heard {
         let events = &self.core.events;
         loop {

@@ -1,17 +1,22 @@
-//! Owners that come back after their lease has ended without them, which is what fencing tokens are for.
+//! Owners that come back after their lease has ended without them, which is what fencing tokens are
+//! for.
 //!
-//! Promise: bounded; costs one atomic load while nothing has ended that way. Absent: any effect but a number: the
-//! latest ends are remembered, not all.
+//! Guarantees: bounded; costs one atomic load while nothing has ended that way. Not here: any
+//! effect but a number: the latest ends are remembered, not all.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::domain::{FencingToken, Timestamp};
+use parking_lot::Mutex;
+
+use crate::domain::{FencingToken, Owner, Timestamp};
 use crate::lock::Origin;
 
 /// Ends remembered.
 const REMEMBERED: usize = 65_536;
+/// Longest owner that is remembered, in bytes.
+const OWNER_BYTES_MAX: usize = 4096;
 
 #[derive(Default)]
 pub(super) struct LateOwners {
@@ -37,9 +42,15 @@ struct Ended {
 }
 
 impl LateOwners {
+    /// Whether the end of this owner's lease is remembered. That of a longer one is the value of a
+    /// string, and hashing a megabyte takes a millisecond.
+    pub(super) fn remembers(owner: &Owner) -> bool {
+        owner.as_bytes().len() <= OWNER_BYTES_MAX
+    }
+
     /// A lease has ended behind its owner's back.
     pub(super) fn ended(&self, lock_and_owner: u64, lost: Lost) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.ended.lock();
         if ended.order.len() == REMEMBERED
             && let Some((oldest, then)) = ended.order.pop_front()
             && ended.lost.get(&oldest).is_some_and(|lost| lost.at == then)
@@ -51,12 +62,13 @@ impl LateOwners {
         self.remembered.store(ended.lost.len(), Ordering::Relaxed);
     }
 
-    /// The owner wants to release or renew what it does not hold: the lease that it lost, if it had one. Told once.
+    /// The owner wants to release or renew what it does not hold: the lease that it lost, if it had
+    /// one. Told once.
     pub(super) fn came_back(&self, lock_and_owner: impl FnOnce() -> u64) -> Option<Lost> {
         if self.remembered.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.ended.lock();
         let lost = ended.lost.remove(&lock_and_owner());
         self.remembered.store(ended.lost.len(), Ordering::Relaxed);
         lost
@@ -81,6 +93,6 @@ mod tests {
         late_owners.ended(10, at(99));
         // What made room was the first end of 11, not the second one of 10.
         assert_eq!(late_owners.came_back(|| 10), Some(at(99)));
-        assert_eq!(late_owners.ended.lock().unwrap().order.len(), REMEMBERED);
+        assert_eq!(late_owners.ended.lock().order.len(), REMEMBERED);
     }
 }

@@ -1,7 +1,9 @@
-//! The debug log of leases that their holder did not release: why each one ended, and who came back too late.
+//! The debug log of leases that their holder did not release: why each one ended, and who came back
+//! too late.
 //!
-//! Promise: a line names the lock (escaped), the token and the address of the holder, never the owner, which is a secret.
-//! Nothing is formatted or copied unless the level is enabled. Absent: whether the end is durable already.
+//! Guarantees: a line names the lock (escaped), the token and the address of the holder, never the
+//! owner, which is a secret. Nothing is formatted or copied unless the level is enabled. Not here:
+//! whether the end is durable already.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,11 +1,13 @@
-//! The lock manager: runs the transitions of [`crate::lock`] under a guard of the table, and carries their
-//! effects out: journal, waiters, sessions, expiry, events.
+//! The lock manager: runs the transitions of [`crate::lock`] under a guard of the table, and
+//! carries their effects out: journal, waiters, sessions, expiry, events.
 //!
-//! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq. Sequence numbers are
-//! assigned under the guard of the lock they concern. A waiter that is gone is granted nothing.
-//! Lock order: `expiring`, the table, then a lock's shard, then one of sessions, waiters, deadlines, tokens, watches, scripts or events, then the
-//! journal's queue.
-//! Absent: protocols, storage, and the rules of locks.
+//! Guarantees: nothing seen in a [`Txn`] may be revealed before [`Engine::barrier`] of its Seq.
+//! Sequence numbers are assigned under the guard of the lock they concern. A waiter that is gone is
+//! granted nothing.
+//!
+//! Lock order: `expiring`, the table, then a key's shard, then the queues of pops, then one of
+//! sessions, waiters, deadlines, tokens, watches, scripts or events, then the journal's queue. Not
+//! here: protocols, storage, and the rules of locks.
 
 mod apply;
 mod blocking;
@@ -30,7 +32,9 @@ mod watches;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::domain::{SessionId, Timestamp};
@@ -39,8 +43,10 @@ pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
-use blocking::Waiters;
-pub use blocking::{Blocked, WaitOutcome};
+pub use blocking::{
+    Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
+};
+use blocking::{Cancellations, PopQueues, Undelivered, Waiters};
 use events::Events;
 pub use events::{Event, EventKind, Heard, Interest, LeaseEvent};
 use expiry::Deadlines;
@@ -63,8 +69,10 @@ pub use values::{Renamed, ValueStats};
 pub use watches::Watch;
 use watches::Watches;
 
-/// Locks settled in one go when many expire together, so that other requests get their turn.
+/// Locks, and about as many leases, that the expiry thread frees in one step.
 const EXPIRIES_PER_STEP: usize = 256;
+/// The same for a thread that serves requests.
+const EXPIRIES_PER_TURN: usize = 32;
 
 /// Milliseconds after which a transaction that keeps all others out is no longer waited for.
 pub const BUSY_AFTER_MS: u64 = 200;
@@ -117,13 +125,18 @@ pub enum Unavailable {
     ValuesBytesMax,
     /// The value has as many elements as it may.
     ValueElementsMax,
-    /// So much has ended that others are to get their turn before the rest is freed, or a transaction
-    /// keeps all others out. Nothing was done of what was asked: yield, and ask again.
+    /// The changes that wait for storage have as many bytes as they may.
+    BacklogMax,
+    /// So much has ended that others are to get their turn before the rest is freed, or a
+    /// transaction keeps all others out. Nothing was done of what was asked: yield, and ask again.
     Unsettled,
     /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
     /// Nothing was done of what was asked.
     Busy,
 }
+
+/// Changes that wait for storage, in bytes, from which on nothing is added.
+pub const BACKLOG_BYTES_MAX: usize = 256 << 20;
 
 /// The lock manager.
 pub struct Engine {
@@ -142,9 +155,12 @@ struct Core {
     tokens: Tokens,
     sessions: Sessions,
     waiters: Waiters,
+    pops: PopQueues,
+    undelivered: Undelivered,
     deadlines: Deadlines,
-    /// Somebody has taken hashes out of `deadlines` whose locks are still to be looked at.
+    /// Locked while a thread frees locks whose hashes it has taken out of `deadlines`.
     expiring: Mutex<()>,
+    cancellations: Cancellations,
     watches: Watches,
     scripts: Scripts,
     events: Events,
@@ -169,7 +185,7 @@ impl Engine {
         let mut progress = Progress::new(&clock);
         let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| {
             found.push(record);
-            progress.note(found.len());
+            progress.record(found.len());
         })?;
         let (backend, commits) = MeteredBackend::new(backend, &clock);
         let core = Arc::new(Core {
@@ -179,10 +195,13 @@ impl Engine {
             tokens: Tokens::above(loaded.tokens_reserved.max(config.token_floor)),
             deadlines: Deadlines::default(),
             expiring: Mutex::default(),
+            cancellations: Cancellations::default(),
             clock,
             config,
             sessions: Sessions::new(),
             waiters: Waiters::default(),
+            pops: PopQueues::default(),
+            undelivered: Undelivered::default(),
             watches: Watches::default(),
             scripts: Scripts::default(),
             events: Events::default(),
@@ -220,14 +239,14 @@ impl Engine {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
 
-    /// Completes when a result with this Seq may be revealed. May block the thread for one commit: hold no guard
-    /// and no [`ExclusiveTxn`].
+    /// Completes when a result with this Seq may be revealed. May block the thread for one commit:
+    /// hold no guard and no [`ExclusiveTxn`].
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         self.journal().synced(self.awaited(seq)).await
     }
 
     /// What [`Engine::barrier`] would answer; `None`: it is not decided. Never blocks.
-    pub fn verdict(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
+    pub fn durability_of(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
         self.journal().durability_of(self.awaited(seq))
     }
 
@@ -241,7 +260,8 @@ impl Engine {
         }
     }
 
-    /// Until the returned value is dropped, nothing is committed, and what is appended lands in one commit. Keep it short.
+    /// Until the returned value is dropped, nothing is committed, and what is appended lands in one
+    /// commit. Keep it short.
     pub fn one_commit(&self) -> CommitGroup<'_> {
         self.journal().commit_group()
     }
@@ -266,6 +286,11 @@ impl Engine {
         self.core.deadlines.len()
     }
 
+    /// The number of pops that wait for elements.
+    pub fn blocked_pops(&self) -> usize {
+        self.core.pops.len()
+    }
+
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.core.sessions.len()
@@ -276,7 +301,8 @@ impl Engine {
         self.journal().down()
     }
 
-    /// Whether a commit has failed since the start, so that what came after it says nothing about what came before.
+    /// Whether a commit has failed since the start, so that what came after it says nothing about
+    /// what came before.
     pub fn has_ever_failed(&self) -> bool {
         self.journal().has_ever_failed()
     }
@@ -286,7 +312,8 @@ impl Engine {
         &self.core.commits
     }
 
-    /// Belongs to the data: the key of what is derived from leases and must be the same after a restart.
+    /// Belongs to the data: the key of what is derived from leases and must be the same after a
+    /// restart.
     pub fn secret(&self) -> &[u8; 32] {
         &self.core.secret
     }
@@ -301,7 +328,8 @@ impl Engine {
         self.core.tokens.last() + 1
     }
 
-    /// The Seq of everything decided so far. What was seen before may have been taken back since; a [`Txn`] knows.
+    /// The Seq of everything decided so far. What was seen before may have been taken back since; a
+    /// [`Txn`] knows.
     pub fn last(&self) -> Seq {
         self.journal().last()
     }
@@ -317,37 +345,69 @@ impl Engine {
         let _ = self.journal().synced(self.awaited(self.last())).wait();
     }
 
-    /// Frees what has ended by now, a part of it if it is much. Answers when to come back; [`Timestamp::NEVER`]: when something
-    /// is granted.
+    /// Frees what has ended by now, in part if it is much. Returns when to call again;
+    /// [`Timestamp::NEVER`]: when something is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
-        // A journal that is down refuses; whoever looks sees that the leases have ended all the same.
-        let _ = self.patient_txn().sweep_sessions(EXPIRIES_PER_STEP);
+        // A journal that is down refuses; for every reader the leases have ended all the same.
         let _ = self.close_orphans();
-        let _guard = self.core.expiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let next_pop = self.maintain_pops();
+        self.cancel_waits();
+        let guard = self.core.expiring.lock();
+        self.expire(EXPIRIES_PER_STEP);
+        drop(guard);
+        let next = self.core.deadlines.next().min(self.core.sessions.next_sweep()).min(next_pop);
+        if self.core.cancellations.are_pending() { Timestamp::default() } else { next }
+    }
+
+    /// Frees a little of what has ended by now, unless another thread is doing that. For threads
+    /// that serve requests.
+    fn expire_some(self: &Arc<Self>) {
+        if let Some(_guard) = self.core.expiring.try_lock() {
+            self.expire(EXPIRIES_PER_TURN);
+        }
+    }
+
+    /// Looks at up to `max` sessions, and as many locks, of which something has ended, and stops
+    /// after about as many leases.
+    fn expire(self: &Arc<Self>, max: usize) {
+        // As above, if the journal is down.
+        let _ = self.patient_txn().sweep_sessions(max);
         let (deadlines, now) = (&self.core.deadlines, self.core.clock.now());
-        for hash in deadlines.take_near(now, EXPIRIES_PER_STEP) {
+        for hash in deadlines.take_near(now, max) {
             let deadline = self.core.table.enter_in_time().next_deadline(hash);
-            if !deadlines.note_imminent(hash, deadline, now) {
+            if !deadlines.record_imminent(hash, deadline, now) {
                 // It has moved: back into the index.
                 self.expire_key(hash);
             }
         }
-        deadlines.take_due(now, EXPIRIES_PER_STEP).into_iter().for_each(|hash| self.expire_key(hash));
-        self.core.deadlines.next().min(self.core.sessions.next_sweep())
+        let mut freed = 0;
+        for _ in 0..max {
+            let Some(hash) = deadlines.take_due(now) else { break };
+            freed += self.expire_key(hash);
+            if freed >= max {
+                break;
+            }
+        }
     }
 
-    /// Frees what has ended of the locks under a hash, and sees to it that what is left there is looked at in time.
-    fn expire_key(self: &Arc<Self>, hash: u64) {
+    /// Frees what has ended of the keys under a hash, and sees to it that what is left there is
+    /// looked at in time. Returns how many leases and waiters that changed.
+    fn expire_key(self: &Arc<Self>, hash: u64) -> usize {
         let names = self.core.table.enter_in_time().names(hash);
+        let mut changed = 0;
         for name in names {
-            let left = self.patient_txn().read_key(&name, |content, now| (content.next_deadline(), now));
-            // A journal that is down refuses: it is tried again until it is up, and then all is in the index anew.
+            let txn = self.patient_txn();
+            let left = txn.read_key(&name, |content, now| (content.next_deadline(), now));
+            changed += txn.work();
+            // A journal that is down refuses: it is tried again until it is up, and then all is in
+            // the index anew.
             let (deadline, now) = match left {
                 Ok(left) => left,
                 Err(_) => (self.core.table.enter_in_time().next_deadline(hash), self.core.clock.now()),
             };
-            self.core.deadlines.note_imminent(hash, deadline, now);
+            self.core.deadlines.record_imminent(hash, deadline, now);
         }
+        changed
     }
 
     /// Commits what is pending and stops the commit thread.
@@ -355,11 +415,23 @@ impl Engine {
         self.journal().close();
     }
 
+    /// The size of the changes that wait for storage, in bytes.
+    pub fn backlog_bytes(&self) -> usize {
+        self.journal().backlog_bytes()
+    }
+
+    /// Refuses changes that add something while too many wait for storage: a transaction can rewrite
+    /// a large value very often before anything is committed.
+    fn check_backlog(&self) -> Result<(), Unavailable> {
+        if self.backlog_bytes() < BACKLOG_BYTES_MAX { Ok(()) } else { Err(Unavailable::BacklogMax) }
+    }
+
     fn check_up(&self) -> Result<(), Unavailable> {
         self.journal().down().map_or(Ok(()), |error| Err(Unavailable::Journal(error)))
     }
 
-    /// Ends the session of a connection that is gone. If the journal is down, that happens once it is up.
+    /// Ends the session of a connection that is gone. If the journal is down, that happens once it
+    /// is up.
     pub fn connection_is_gone(self: &Arc<Self>, id: SessionId) {
         self.core.sessions.connection(id, false);
         if self.txn().close_session(id, false).is_err() {
@@ -367,8 +439,8 @@ impl Engine {
         }
     }
 
-    /// Sessions without a TTL belong to connections: ends those whose connection is gone, be it that it ended with the
-    /// process before this one, or that a failed commit took their end back.
+    /// Sessions without a TTL belong to connections: ends those whose connection is gone, be it
+    /// that it ended with the process before this one, or that a failed commit took their end back.
     fn close_orphans(self: &Arc<Self>) -> Result<(), JournalError> {
         let sessions = &self.core.sessions;
         if self.journal_down().is_some() || !sessions.has_orphans.swap(false, Ordering::AcqRel) {

@@ -1,7 +1,8 @@
 //! Pseudonyms: what is shown in place of a secret, such as a session's id.
 //!
-//! Promise: one-way, and the same after a restart: derived with a key that is kept with the data. Nobody can make the secret,
-//! or another pseudonym, from what is shown. Absent: state, and who may see the secret itself.
+//! Guarantees: one-way, and the same after a restart: derived with a key that is kept with the
+//! data. The secret, or another pseudonym, cannot be derived from one. Not here: state, and
+//! who may see the secret itself.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -23,7 +24,8 @@ impl Pseudonyms {
         Pseudonyms { mac: keyed(secret) }
     }
 
-    /// The pseudonym of `what` among those of its kind. No kind may contain a NUL, so that no two inputs are the same.
+    /// The pseudonym of `what` among those of its kind. No kind may contain a NUL, so that no two
+    /// inputs are the same.
     pub fn derive(&self, kind: &[u8], what: &[u8]) -> Uuid {
         let mut mac = self.mac.clone();
         mac.update(kind);
@@ -40,7 +42,8 @@ impl Pseudonyms {
         self.derive(b"session", &id.0.to_be_bytes())
     }
 
-    /// The first digits of the pseudonym of a session: shorter than an id, so that nobody takes it for one.
+    /// The first digits of the pseudonym of a session: shorter than an id, so that it is not
+    /// mistaken for one.
     pub fn short_session(&self, id: SessionId) -> String {
         let mut digits = self.session(id).as_simple().to_string();
         digits.truncate(SESSION_DIGITS);

@@ -1,10 +1,11 @@
 //! How many leases count toward each account.
 //!
-//! Promise: two requests at once never go beyond the limit together. An account without leases costs nothing.
-//! Absent: who has an account.
+//! Guarantees: two requests at once never go beyond the limit together. An account without leases
+//! costs nothing. Not here: who has an account.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 #[derive(Default)]
 pub(super) struct Quotas {
@@ -13,14 +14,14 @@ pub(super) struct Quotas {
 
 impl Quotas {
     fn leases(&self) -> MutexGuard<'_, HashMap<Box<str>, u64>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        self.leases.lock()
     }
 
-    /// Counts one more, unless there are `most` already.
-    pub(super) fn reserve(&self, account: &str, most: u64) -> bool {
+    /// Counts one more, unless there are `max` already.
+    pub(super) fn reserve(&self, account: &str, max: u64) -> bool {
         let mut leases = self.leases();
         match leases.get_mut(account) {
-            Some(count) if *count >= most => false,
+            Some(count) if *count >= max => false,
             Some(count) => {
                 *count += 1;
                 true

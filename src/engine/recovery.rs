@@ -1,7 +1,8 @@
 //! Recovery: the table as the journal has it, at the start and after a failed commit.
 //!
-//! Promise: states that no server of ours could have left are refused. After a failure tokens go on from the last one
-//! taken, so none is issued twice. A long recovery says how far it is, every second. Absent: storage.
+//! Guarantees: states that no server of ours could have left are refused. After a failure tokens go
+//! on from the last one taken, so none is issued twice. A long recovery says how far it is, every
+//! second. Not here: storage.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,8 +31,8 @@ impl Progress<'_> {
         Progress { clock, next_line: Progress::line_after(clock.now()) }
     }
 
-    /// Notes that so many records have been read in all.
-    pub(super) fn note(&mut self, records: usize) {
+    /// Records the total number of records read so far.
+    pub(super) fn record(&mut self, records: usize) {
         if !records.is_multiple_of(RECORDS_PER_LOOK) {
             return;
         }
@@ -48,7 +49,8 @@ impl Progress<'_> {
 }
 
 impl Core {
-    /// Puts recovered records into an empty table. Refuses states that no server of ours could have left.
+    /// Puts recovered records into an empty table. Refuses states that no server of ours could have
+    /// left.
     pub(super) fn restore(
         &self,
         table: &mut Table,
@@ -61,7 +63,8 @@ impl Core {
         self.lock_stats.clear();
         self.value_stats.clear();
         self.quotas.clear();
-        // A clock that went back although the machine did not restart, as in a container that was moved, makes nothing longer.
+        // A clock that went back although the machine did not restart, as in a container that was
+        // moved, makes nothing longer.
         let now = self.clock.now();
         let mut records = records.into_iter().peekable();
         while let Some(record) = records.next() {
@@ -222,7 +225,8 @@ impl Recover for Arc<Core> {
     /// Tells all waiters to ask again: their requests are lost, the outage may last, and no request
     /// can join a queue meanwhile.
     fn suspend(&mut self) {
-        self.waiters.tell_all(WaitOutcome::Unavailable);
+        self.pops.clear();
+        self.waiters.notify_all(&WaitOutcome::Unavailable);
     }
 
     fn rebuild(&mut self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {

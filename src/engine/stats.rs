@@ -1,6 +1,7 @@
 //! How many there are, and how many there were since the start.
 //!
-//! Promise: written under the guard of the lock they count, without a word between threads. Absent: names, owners.
+//! Guarantees: written under the guard of the lock they count, without a word between threads. Not
+//! here: names, owners.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +13,8 @@ use crate::metrics::{Count, Histogram, STRIPES, stripe};
 
 /// Leases that the threads of one stripe may grant before they look at the limit again.
 const ROOM_MAX: u64 = 256;
-/// The part of what is left that one stripe may take for itself. All together may go beyond a limit by a 64th, and the last few
-/// hundred below it are counted one by one.
+/// The part of what is left that one stripe may take for itself. All together may go beyond a limit
+/// by a 64th, and the last few hundred below it are counted one by one.
 const ROOM_PART: u64 = 64 * STRIPES as u64;
 
 /// The counts of the keys of a database.
@@ -59,7 +60,7 @@ pub struct LockStats {
     pub replaced: Count,
     /// Requests that had to queue.
     pub waits: Count,
-    /// Queued requests that waited as long as they wished.
+    /// Queued requests that timed out.
     pub wait_timeouts: Count,
     /// Nanoseconds that those who were granted a lock in the queue had waited.
     pub waiting_times: Histogram,
@@ -109,14 +110,14 @@ impl LockStats {
         self.leases() + self.delays.read()
     }
 
-    /// Whether one more may be kept where `most` may be. Mostly a look at this thread's own stripe.
-    pub(super) fn has_room(&self, most: u64) -> bool {
+    /// Whether there is room for one more, of `max`. Usually reads only the stripe of this thread.
+    pub(super) fn has_room(&self, max: u64) -> bool {
         let room = &self.room[stripe()];
         let is_left = |left: u64| left.checked_sub(1);
         if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok() {
             return true;
         }
-        let left = most.saturating_sub(self.kept());
+        let left = max.saturating_sub(self.kept());
         room.store((left / ROOM_PART).min(ROOM_MAX), Ordering::Relaxed);
         left > 0
     }
@@ -141,6 +142,7 @@ impl LockStats {
     }
 
     /// Counts a change of a key, given its deadline before and after it; `None`: it does not exist.
+    #[inline]
     pub(super) fn key_changed(&self, database: u8, before: Option<Timestamp>, after: Option<Timestamp>) {
         if before == after {
             return;
@@ -229,7 +231,7 @@ impl LockStats {
         self.delays.add(1);
     }
 
-    /// Nothing is held and nobody waits; totals stay.
+    /// No lock is held and the queues are empty; totals stay.
     pub(super) fn clear(&self) {
         let of_keys = self.keys.iter().flat_map(|counts| [&counts.keys, &counts.expiring, &counts.deadlines]);
         of_keys.chain([&self.leases, &self.delays, &self.waiting]).for_each(Count::clear);

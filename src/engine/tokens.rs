@@ -1,7 +1,7 @@
 //! The source of fencing tokens.
 //!
-//! Promise: every token is larger than all before it, through crashes and restarts: a reservation is in the
-//! journal before any token under it is used. Absent: clocks.
+//! Guarantees: every token is larger than all before it, through crashes and restarts: a
+//! reservation is in the journal before any token under it is used. Not here: clocks.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::domain::{FencingToken, TOKEN_MAX};
 use crate::journal::{Journal, Record, Seq};
 
-/// Tokens reserved at once; a crash skips at most so many.
+/// Tokens reserved at once; the most that a crash skips.
 const BLOCK: i64 = 32_768;
 
 pub(super) struct Tokens {
@@ -36,7 +36,8 @@ impl Tokens {
         self.last.load(Ordering::Relaxed) >= TOKEN_MAX - BLOCK
     }
 
-    /// The next token. If the journal refuses the reservation it also refuses the grant that follows.
+    /// The next token. If the journal refuses the reservation it also refuses the grant that
+    /// follows.
     pub(super) fn take(&self, journal: &Journal, epoch: u64) -> FencingToken {
         let token = self.last.fetch_add(1, Ordering::AcqRel) + 1;
         if token > self.reserved.load(Ordering::Acquire) {

@@ -13,18 +13,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::apply::Retry;
-use super::blocking::Blocked;
+use super::blocking::{Blocked, Place};
 use super::keyspace::{Alone, ClosedSince, Table};
 use super::notifications::Cause;
+use super::values::KeyWork;
 use super::{BUSY_AFTER_MS, Engine, Event, Interest, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
-use crate::lock::{Op, Outcome, Request, Slot};
+use crate::lock::{ENDS_PER_STEP, Op, Outcome, Request, Slot};
 
 /// The operations that every transaction offers. It is either a [`SharedTxn`] or an [`ExclusiveTxn`].
 pub struct Txn<'a> {
     engine: &'a Arc<Engine>,
     seen: Cell<Seen>,
+    /// Leases and waiters that its operations have changed, what they freed first included.
+    work: Cell<usize>,
     /// It has been behind the gate of the table: from then on it waits as long as the gate is closed, since
     /// what it has done already must not be done again.
     has_entered: Cell<bool>,
@@ -51,19 +54,33 @@ pub enum AnyTxn<'a> {
 }
 
 struct Exclusive<'a> {
+    /// Ends before the table is opened, the field below: everything is appended under a guard of the
+    /// table, so the group has the records of this transaction and none of others, and no other
+    /// transaction finds the commits held up.
+    _one_commit: CommitGroup<'a>,
     table: Alone<'a, Table>,
     now: Timestamp,
     wall_millis: u64,
-    _one_commit: CommitGroup<'a>,
 }
 
 /// What a transaction has seen. Carries it over to the next transaction of the same request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// The rebuild of the table it belongs to.
     epoch: u64,
     /// The highest Seq; all of it is durable once this is.
     seq: Seq,
+}
+
+impl Seen {
+    pub(super) fn of(epoch: u64, seq: Seq) -> Seen {
+        Seen { epoch, seq }
+    }
+
+    /// What must be durable before any of it may be revealed.
+    pub fn seq(self) -> Seq {
+        self.seq
+    }
 }
 
 /// The result of a request that may wait.
@@ -87,15 +104,22 @@ impl Engine {
     /// Begins a transaction that waits as long as another one keeps all others out. For threads that may be
     /// kept busy.
     pub(super) fn patient_txn(self: &Arc<Self>) -> SharedTxn<'_> {
-        let txn = self.txn();
+        let epoch = self.core.epoch.load(Ordering::Acquire);
+        self.resume_patient_txn(Seen { epoch, seq: Seq::default() })
+    }
+
+    /// [`Engine::resume_txn`] that waits as [`Engine::patient_txn`] does.
+    pub(super) fn resume_patient_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
+        let txn = self.resume_txn(seen);
         txn.0.has_entered.set(true);
         txn
     }
 
     /// Begins a transaction that has seen what an earlier one of the same request saw.
     pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
-        let (seen, has_entered, cause) = (Cell::new(seen), Cell::new(false), Cell::default());
-        SharedTxn(Txn { engine: self, seen, has_entered, cause, exclusive: None })
+        let (seen, work, has_entered) = (Cell::new(seen), Cell::new(0), Cell::new(false));
+        let cause = Cell::default();
+        SharedTxn(Txn { engine: self, seen, work, has_entered, cause, exclusive: None })
     }
 
     /// Begins a transaction that keeps all others out. Fails if another one does so for long.
@@ -114,9 +138,9 @@ impl Engine {
         let clock = &self.core.clock;
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
-        let exclusive = Exclusive { table, now, wall_millis, _one_commit: self.one_commit() };
-        let (has_entered, cause) = (Cell::new(true), Cell::default());
-        ExclusiveTxn(Txn { engine: self, seen, has_entered, cause, exclusive: Some(exclusive) })
+        let exclusive = Exclusive { _one_commit: self.one_commit(), table, now, wall_millis };
+        let (work, has_entered, cause) = (Cell::new(0), Cell::new(true), Cell::default());
+        ExclusiveTxn(Txn { engine: self, seen, work, has_entered, cause, exclusive: Some(exclusive) })
     }
 
     /// Why nothing can be done while the gate of the table is closed.
@@ -163,24 +187,34 @@ impl SharedTxn<'_> {
         self.0.seen.get().seq
     }
 
-    /// What the transaction has seen so far, for [`Engine::resume_txn`].
-    pub fn seen(&self) -> Seen {
-        self.0.seen.get()
-    }
-
-    /// Runs `work` in an exclusive transaction; what it sees counts as seen by this one, too. Fails, without
-    /// having run it, if the state was rebuilt since this transaction saw it, or if another transaction keeps
-    /// all others out for long.
-    pub fn exclusively<R>(&self, work: impl FnOnce(&ExclusiveTxn<'_>) -> R) -> Result<R, Unavailable> {
-        let exclusive = match self.0.has_entered.replace(true) {
+    /// Runs `work`, which uses the keys `names`, in an exclusive transaction; what it sees counts as
+    /// seen by this one, too. Fails, without having run it, if the state was rebuilt since this
+    /// transaction saw it, or if another transaction keeps all others out for long.
+    ///
+    /// What has ended of these keys is freed before. Fails with [`Unavailable::Unsettled`], without
+    /// having run `work`, if that is so much that others must be served in between.
+    pub fn exclusively<R>(
+        &self,
+        names: &[LockName],
+        work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.free_all_ended(names)?;
+        let had_entered = self.has_entered.replace(true);
+        let exclusive = match had_entered {
             true => self.engine.exclusive_txn(),
-            false => self.engine.close_gate().inspect_err(|_| self.0.has_entered.set(false))?,
+            false => self.engine.close_gate().inspect_err(|_| self.has_entered.set(false))?,
         };
         self.enter(exclusive.seen.get().epoch)?;
+        // Little has ended since, unless much ended at once.
+        let freed = exclusive.free_all_ended(names);
         exclusive.set_cause(self.cause.get());
-        let result = work(&exclusive);
+        let result = freed.map(|()| work(&exclusive));
+        if result.is_err() {
+            self.has_entered.set(had_entered);
+        }
         self.observe(exclusive.seen.get().seq);
-        Ok(result)
+        self.count_work(exclusive.work());
+        result
     }
 
     /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`.
@@ -197,7 +231,8 @@ impl SharedTxn<'_> {
             Ok(Outcome::Queued) => {
                 let Op::Acquire { request, .. } = op else { unreachable!("made above") };
                 let engine = Arc::clone(self.engine);
-                Ok(Acquired::Blocked(Blocked::new(engine, name.clone(), request.owner, id, receiver)))
+                let place = Place::Lock { name: name.clone(), owner: request.owner };
+                Ok(Acquired::Blocked(Blocked::new(engine, place, (id, receiver))))
             }
             done => {
                 waiters.forget(id);
@@ -207,10 +242,47 @@ impl SharedTxn<'_> {
     }
 }
 
+impl Drop for SharedTxn<'_> {
+    /// Serves the blocked pops that the transaction has made possible.
+    fn drop(&mut self) {
+        if self.engine.core.pops.has_ready() {
+            self.engine.serve_pops();
+        }
+    }
+}
+
 impl<'a> Txn<'a> {
+    /// What the transaction has seen so far, for [`Engine::resume_txn`].
+    pub fn seen(&self) -> Seen {
+        self.seen.get()
+    }
+
     /// The lock manager behind it.
     pub fn engine(&self) -> &'a Arc<Engine> {
         self.engine
+    }
+
+    /// The time; in an exclusive transaction, the instant at which all of its operations happen.
+    pub fn now(&self) -> Timestamp {
+        self.exclusive.as_ref().map_or_else(|| self.engine.core.clock.now(), |exclusive| exclusive.now)
+    }
+
+    /// The same by the wall clock, in milliseconds since 1970.
+    pub fn wall_millis(&self) -> u64 {
+        self.exclusive
+            .as_ref()
+            .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
+    }
+
+    /// Runs one operation.
+    pub fn submit(&self, name: &LockName, op: &Op) -> Result<Outcome, Unavailable> {
+        self.submit_and_inspect(name, op, |outcome, _, _| outcome)
+    }
+
+    /// Reads a lock as it is now, expired leases left out. `read` runs under the guard of the lock: it should
+    /// copy what is needed and format nothing.
+    pub fn read<R>(&self, name: &LockName, read: impl Fn(&Slot, Timestamp) -> R) -> Result<R, Unavailable> {
+        self.submit_and_inspect(name, &Op::Inspect, |_, slot, now| read(slot, now))
     }
 
     /// Says what is behind the changes that follow.
@@ -246,27 +318,32 @@ impl<'a> Txn<'a> {
         self.cause.get()
     }
 
-    /// The time; in an exclusive transaction, the instant at which all of its operations happen.
-    pub fn now(&self) -> Timestamp {
-        self.exclusive.as_ref().map_or_else(|| self.engine.core.clock.now(), |exclusive| exclusive.now)
+    /// Leases and waiters that its operations have changed so far, those included that had ended and were freed.
+    pub fn work(&self) -> usize {
+        self.work.get()
     }
 
-    /// The same by the wall clock, in milliseconds since 1970.
-    pub fn wall_millis(&self) -> u64 {
-        self.exclusive
-            .as_ref()
-            .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
+    fn count_work(&self, changed: usize) {
+        self.work.set(self.work.get() + changed);
     }
 
-    /// Runs one operation.
-    pub fn submit(&self, name: &LockName, op: &Op) -> Result<Outcome, Unavailable> {
-        self.submit_and_inspect(name, op, |outcome, _, _| outcome)
-    }
-
-    /// Reads a lock as it is now, expired leases left out. `read` runs under the guard of the lock: it should
-    /// copy what is needed and format nothing.
-    pub fn read<R>(&self, name: &LockName, read: impl Fn(&Slot, Timestamp) -> R) -> Result<R, Unavailable> {
-        self.submit_and_inspect(name, &Op::Inspect, |_, slot, now| read(slot, now))
+    /// Frees what has ended of some locks, and stops with [`Unavailable::Unsettled`] where that becomes much.
+    fn free_all_ended(&self, names: &[LockName]) -> Result<(), Unavailable> {
+        let before = self.work();
+        for name in names {
+            // This is no part of the request, which may still be refused.
+            let had_entered = self.has_entered.get();
+            let freed = match self.peek(name, |_| ()) {
+                Ok(None) => self.free_in_steps(name, STEPS_PER_TURN),
+                peeked => peeked.map(drop),
+            };
+            self.has_entered.set(had_entered);
+            freed?;
+            if self.work() - before > ENDS_PER_STEP {
+                return Err(Unavailable::Unsettled);
+            }
+        }
+        Ok(())
     }
 
     /// Runs one operation, then `inspect` on the resulting state, under the same guard.
@@ -279,45 +356,46 @@ impl<'a> Txn<'a> {
         op: &Op,
         inspect: impl Fn(Outcome, &Slot, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        let done = self.in_steps(|table, now| self.engine.run_in(table, name, op, now, &inspect));
+        let done = self.in_steps(name, |key| key.run(op, &inspect));
         let (result, seq) = done.map_err(|why| self.refuse(why))?;
         self.observe(seq);
         Ok(result)
     }
 
-    /// Runs one operation whose outcome is not revealed, however much has to be freed first. For threads that may
-    /// be kept busy.
-    pub(super) fn submit_to_end(&self, name: &LockName, op: &Op) -> Result<(), Unavailable> {
-        self.has_entered.set(true);
-        self.in_at_most(usize::MAX, |table, now| self.engine.run_in(table, name, op, now, &|_, _, _| ()))
-            .map(drop)
+    /// Frees what has ended of a key, in at most `steps` steps. Fails with
+    /// [`Unavailable::Unsettled`] if more is left.
+    pub(super) fn free_in_steps(&self, name: &LockName, steps: usize) -> Result<(), Unavailable> {
+        let ((), seq) = self.in_at_most(steps, name, |key| key.free_ended())?;
+        self.observe(seq);
+        Ok(())
     }
 
-    /// Runs one operation, again as long as more has to be freed first, but not longer than a turn. `run` gets
-    /// the instant of an exclusive transaction, and what is behind the operation.
+    /// Runs `work` on a key, again as long as more has to be freed first, but not longer than a turn.
     pub(super) fn in_steps<R>(
         &self,
-        run: impl FnMut(&Table, (Option<Timestamp>, Cause)) -> Result<(R, Seq), Retry>,
+        name: &LockName,
+        work: impl FnMut(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let steps = if self.exclusive.is_some() { usize::MAX } else { STEPS_PER_TURN };
-        self.in_at_most(steps, run)
+        self.in_at_most(steps, name, work)
     }
 
     fn in_at_most<R>(
         &self,
         steps: usize,
-        mut run: impl FnMut(&Table, (Option<Timestamp>, Cause)) -> Result<(R, Seq), Retry>,
+        name: &LockName,
+        mut work: impl FnMut(&mut KeyWork<'_, '_>) -> Result<R, Retry>,
     ) -> Result<(R, Seq), Unavailable> {
         let instant = (self.exclusive.as_ref().map(|exclusive| exclusive.now), self.cause.get());
         let mut step = |table: &Table| {
             self.enter(table.epoch)?;
-            run(table, instant)
+            self.engine.under_guard(table, name, instant, &self.work, &mut work)
         };
         for _ in 0..steps {
             match self.with_table(&mut step)? {
                 // Due leases that are not swept yet no longer count.
                 Err(Retry::AfterExpiry) if self.exclusive.is_some() => return Err(Unavailable::AccountMax),
-                Err(Retry::AfterExpiry) => drop(self.engine.expire_due()),
+                Err(Retry::AfterExpiry) => self.engine.expire_some(),
                 Err(Retry::Unsettled) => {}
                 Err(Retry::Never(why)) => return Err(why),
                 Ok(done) => return Ok(done),

@@ -1,12 +1,14 @@
 //! WATCH: who wants to know that a lock has changed.
 //!
-//! Promise: a watch breaks when Redis' would: when a lock that it watches is granted, renewed, ended or set, even to the same
-//! value, and after a failed commit. Costs one atomic load an operation while nobody watches.
-//! Absent: what changed.
+//! Guarantees: a watch breaks when Redis' would: when a lock that it watches is granted, renewed,
+//! ended or set, even to the same value, and after a failed commit. Costs one atomic load an
+//! operation while there is no watch. Not here: what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Engine, Txn, Unavailable};
 use crate::domain::LockName;
@@ -17,12 +19,13 @@ pub(super) struct Watches {
     flags: Mutex<Flags>,
 }
 
-/// By the lock, then by the address of the flag: a watch finds its own however many others there are.
+/// By the lock, then by the address of the flag: a watch finds its own however many others there
+/// are.
 type Flags = BTreeMap<(LockName, usize), Arc<AtomicBool>>;
 
 impl Watches {
     fn flags(&self) -> MutexGuard<'_, Flags> {
-        self.flags.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flags.lock()
     }
 
     pub(super) fn changed(&self, name: &LockName) {
@@ -68,6 +71,11 @@ impl Watch {
 
     fn address(&self) -> usize {
         Arc::as_ptr(&self.is_broken).addr()
+    }
+
+    /// The locks that it watches.
+    pub fn names(&self) -> impl Iterator<Item = &LockName> {
+        self.watched.iter()
     }
 
     /// How many locks it watches.

@@ -187,6 +187,9 @@ impl From<Unavailable> for ApiError {
             }
             Unavailable::NoSession => ApiError::no_session(),
             Unavailable::WrongType => ApiError::invalid_name("a value that is not a lock has this name"),
+            Unavailable::BacklogMax => {
+                ApiError::no_capacity("changes that wait for storage have reached 256 MiB")
+            }
             Unavailable::ValuesBytesMax | Unavailable::ValueElementsMax => {
                 ApiError::no_capacity("limit of values reached (--values-bytes-max, --value-elements-max)")
             }

@@ -57,7 +57,8 @@ pub struct BackendTraits {
     /// A thread that waits for a commit may make it. `false`: a commit takes as long as a network
     /// does, so only the commit thread makes commits.
     pub commit_on_caller: bool,
-    /// The largest batch that one commit takes, in bytes; `None`: any batch.
+    /// The largest batch that one commit takes, in bytes; `None`: any batch. A commit group, and the
+    /// records of one append, are never split: one that is larger is a batch of its own.
     pub batch_bytes_max: Option<usize>,
 }
 

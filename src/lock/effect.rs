@@ -1,9 +1,10 @@
 //! What a transition did, as data.
 //!
-//! Promise: effects are in the order in which they happened, and one alone, as mostly, costs no allocation.
-//! Absent: what the caller makes of them.
+//! Guarantees: effects are in the order in which they happened, and one alone, as mostly, costs no
+//! allocation. Not here: what the caller makes of them.
 
-use super::slot::{Delay, Lease, Slot};
+use super::lease::Lease;
+use super::slot::{Delay, Slot};
 use crate::domain::{FencingToken, SessionId, Timestamp, Ttl, WaiterId};
 
 /// How a lease ended.
@@ -40,7 +41,7 @@ pub enum LeaveReason {
     SessionEnded,
     /// The same owner asked again; that request has its place now.
     Replaced,
-    /// It went away, or a grant would have reached nobody.
+    /// It went away, or a grant could not have been delivered.
     Gone,
 }
 
@@ -51,7 +52,7 @@ pub enum Effect {
     Granted {
         /// Its token.
         token: FencingToken,
-        /// Who waited for it, and since when.
+        /// The waiter that it was granted to, and since when that waited.
         waiter: Option<(WaiterId, Timestamp)>,
     },
     /// A lease changed its deadline.
@@ -124,7 +125,8 @@ impl Effects {
         self.first.iter().chain(&self.more)
     }
 
-    /// The lease that [`Effect::Granted`] is about, after the transition: as it is in the slot, or as it was at its end.
+    /// The lease that [`Effect::Granted`] is about, after the transition: as it is in the slot, or
+    /// as it was at its end.
     pub fn granted<'a>(&'a self, token: FencingToken, slot: &'a Slot) -> Option<&'a Lease> {
         slot.lease(token).or_else(|| {
             self.iter().find_map(|effect| match effect {

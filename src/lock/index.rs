@@ -1,7 +1,8 @@
 //! An ordered set of owners: the holders of a shared or limited lock, or the queue of a lock.
 //!
-//! Promise: first, last, by number, by owner, by session, by nearest deadline and by smallest capacity are each O(log n), so
-//! that 100 000 members of one lock cost no more per step than ten. Absent: any rule about who may hold what.
+//! Guarantees: first, last, by number, by owner, by session, by nearest deadline and by smallest
+//! capacity are each O(log n), so that 100 000 members of one lock cost no more per step than ten.
+//! Not here: any rule about who may hold what.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,11 +99,6 @@ impl<T: Member> IndexedSet<T> {
         self.members.last_key_value().map(|(_, member)| member)
     }
 
-    /// The last of the members that `is_wanted` is true of. Goes through those after it.
-    pub(super) fn last_where(&self, is_wanted: &dyn Fn(&T) -> bool) -> Option<&T> {
-        self.members.values().rev().find(|member| is_wanted(member))
-    }
-
     /// A member whose deadline is `now` or earlier, the earliest first.
     pub(super) fn due(&self, now: Timestamp) -> Option<i64> {
         self.by_deadline.first().filter(|(deadline, _)| *deadline <= now).map(|&(_, number)| number)
@@ -131,7 +127,7 @@ impl<T: Member> IndexedSet<T> {
         self.members.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
         self.members.values()
     }
 }

@@ -1,13 +1,15 @@
 //! What is true of every slot after every transition, by name.
 //!
-//! Promise: [`check`] names the first broken predicate. It runs in the exhaustive search, in property
-//! tests and, in debug builds, after every transition. Absent: anything about several slots.
+//! Guarantees: [`check`] names the first broken predicate. It runs in the exhaustive search, in
+//! property tests and, in debug builds, after every transition. Not here: anything about several
+//! slots.
 
 use super::mode::Mode;
 use super::slot::Slot;
 use crate::domain::Timestamp;
 
-/// Beyond this many members a debug build does not re-check a slot, to stay usable with long queues.
+/// Beyond this many members a debug build does not re-check a slot, to stay usable with long
+/// queues.
 const CHECKED_MEMBERS_MAX: usize = 64;
 
 /// The name of the first invariant that `slot` breaks at `now`, the time it was last settled.
@@ -37,9 +39,9 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
     ensure(leases.iter().all(|lease| lease.deadline <= lease.hold_until()), "no lease outlasts its MAXHOLD")?;
     ensure(
         waiters.iter().all(|waiter| slot.lease_of(&waiter.request.owner).is_none()),
-        "who waits does not hold",
+        "no holder is in the queue",
     )?;
-    ensure(waiters.iter().all(|waiter| waiter.deadline > now), "who has timed out does not wait")?;
+    ensure(waiters.iter().all(|waiter| waiter.deadline > now), "no waiter has timed out")?;
     ensure(slot.delay().is_none_or(|delay| delay.until > now), "a delay that is over is gone")?;
     ensure(
         slot.delay().is_none() || leases.iter().all(|lease| lease.mode != Mode::Exclusive),
@@ -47,7 +49,7 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
     )?;
     ensure(
         waiters.is_empty() || slot.delay().is_some() || !leases.is_empty() || slot.has_more_to_grant(),
-        "nobody waits for a free lock",
+        "a free lock has no queue",
     )?;
     let indexed = leases
         .iter()
@@ -59,6 +61,7 @@ pub fn check(slot: &Slot, now: Timestamp) -> Result<(), &'static str> {
         .chain(waiters.iter().map(|waiter| waiter.deadline))
         .chain(slot.delay().map(|delay| delay.until))
         .min();
-    let nearest = if slot.has_more_to_grant() { Some(Timestamp::default()) } else { nearest };
+    let is_due = slot.has_more_to_grant() || slot.is_revoked();
+    let nearest = if is_due { Some(Timestamp::default()) } else { nearest };
     ensure(nearest.unwrap_or(Timestamp::NEVER) == slot.next_deadline(), "the next deadline is the nearest")
 }

@@ -1,199 +1,13 @@
-//! One lock's state: who holds it, who waits for it, and whether it rests after an unclean end.
+//! The state of one lock: its holders, its queue, and its lock-delay after an unclean end.
 //!
-//! Promise: plain data with cheap look-ups. Absent: the rules (in `transition`), time (only compared) and
-//! the lock's own name (the table knows it).
+//! Guarantees: plain data with cheap look-ups. Not here: the rules (in `transition`), time (only
+//! compared) and the lock's own name (the table knows it).
 
-use std::sync::Arc;
-
+use super::effect::EndReason;
 use super::index::{IndexedSet, Member};
+use super::lease::{Lease, Request};
 use super::mode::Mode;
 use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
-
-/// Where a grant came from, for people who ask who holds a lock. Shared by all grants of one connection.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Origin {
-    /// The client's address, as text.
-    pub addr: String,
-    /// The client's name, if it set one.
-    pub client_name: String,
-}
-
-/// What a client asks for when it asks for a lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Who will hold it.
-    pub owner: Owner,
-    /// With how many others.
-    pub mode: Mode,
-    /// For how long; `None`: until released, or until the session ends.
-    pub ttl: Option<Ttl>,
-    /// Who asked.
-    pub origin: Option<Arc<Origin>>,
-    /// What most requests do not ask for.
-    pub extra: Option<Box<LeaseExtra>>,
-}
-
-impl Request {
-    /// A request for the whole lock, without anything that most do without.
-    pub fn exclusive(owner: Owner, ttl: Option<Ttl>) -> Request {
-        Request { owner, mode: Mode::Exclusive, ttl, origin: None, extra: None }
-    }
-
-    /// The same request for a lease with this `extra`.
-    pub fn with(self, extra: LeaseExtra) -> Request {
-        Request { extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)), ..self }
-    }
-
-    /// The session the lease is to end with.
-    pub fn session(&self) -> Option<SessionId> {
-        self.extra.as_ref().and_then(|extra| extra.session)
-    }
-
-    /// The session that is to count it as its own, and not to end it.
-    pub fn counted_by(&self) -> Option<SessionId> {
-        self.extra.as_ref().and_then(|extra| extra.counted_by)
-    }
-
-    /// Whose quota of leases it is to count toward.
-    pub fn account(&self) -> Option<&str> {
-        self.extra.as_ref().and_then(|extra| extra.account.as_deref())
-    }
-}
-
-/// A grant that lasts until its deadline, unless it is renewed, released or forced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// Who holds it.
-    pub owner: Owner,
-    /// The number a resource checks; larger than that of every earlier grant of any lock.
-    pub token: FencingToken,
-    /// With how many others it is held.
-    pub mode: Mode,
-    /// The TTL it was granted with, which RENEW uses when it names none.
-    pub ttl: Option<Ttl>,
-    /// From this time on the lease is over, for every reader.
-    pub deadline: Timestamp,
-    /// The TTL by which the deadline was last set: what is left of the lease is never more.
-    pub effective_ttl: Option<Ttl>,
-    /// When it was granted.
-    pub granted_at: Timestamp,
-    /// How often its deadline was moved since.
-    pub renewals: u32,
-    /// Who asked for it.
-    pub origin: Option<Arc<Origin>>,
-    /// It was granted to a waiter, and nobody has shown yet that the owner knows of it. Not kept beyond the process.
-    pub is_unacknowledged: bool,
-    /// What most leases do not have.
-    pub extra: Option<Box<LeaseExtra>>,
-}
-
-/// The rarer properties of a [`Lease`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LeaseExtra {
-    /// The cap on the whole hold.
-    pub max_hold: Option<Ttl>,
-    /// The lock-delay after an unclean end.
-    pub delay: Option<Ttl>,
-    /// The lock-delay is due after a clean end, too.
-    pub delays_after_release: bool,
-    /// The session it ends with.
-    pub session: Option<SessionId>,
-    /// The session that counts it as its own, and does not end it.
-    pub counted_by: Option<SessionId>,
-    /// Whose quota of leases it counts toward.
-    pub account: Option<Box<str>>,
-    /// Free text for people.
-    pub meta: Option<Box<str>>,
-}
-
-impl Lease {
-    /// The lease by which a request is granted.
-    pub fn grant(request: &Request, token: FencingToken, now: Timestamp) -> Lease {
-        let mut lease = Lease {
-            owner: request.owner.clone(),
-            token,
-            mode: request.mode,
-            ttl: request.ttl,
-            deadline: Timestamp::NEVER,
-            effective_ttl: request.ttl,
-            granted_at: now,
-            renewals: 0,
-            origin: request.origin.clone(),
-            is_unacknowledged: false,
-            extra: request.extra.clone(),
-        };
-        lease.deadline = lease.clip(now.after(request.ttl));
-        lease
-    }
-
-    /// The session it ends with.
-    pub fn session(&self) -> Option<SessionId> {
-        self.extra.as_ref().and_then(|extra| extra.session)
-    }
-
-    /// The session that counts it as its own, and does not end it.
-    pub fn counted_by(&self) -> Option<SessionId> {
-        self.extra.as_ref().and_then(|extra| extra.counted_by)
-    }
-
-    /// Whose quota of leases it counts toward.
-    pub fn account(&self) -> Option<&str> {
-        self.extra.as_ref().and_then(|extra| extra.account.as_deref())
-    }
-
-    /// The lock-delay that is due after its end.
-    pub(super) fn delay_after(&self, is_unclean: bool) -> Option<Ttl> {
-        let extra = self.extra.as_ref()?;
-        extra.delay.filter(|_| is_unclean || extra.delays_after_release)
-    }
-
-    /// Free text for people.
-    pub fn meta(&self) -> Option<&str> {
-        self.extra.as_ref().and_then(|extra| extra.meta.as_deref())
-    }
-
-    /// Until when it may be renewed; [`Timestamp::NEVER`] without MAXHOLD.
-    pub fn hold_until(&self) -> Timestamp {
-        match self.extra.as_ref().and_then(|extra| extra.max_hold) {
-            Some(max_hold) => self.granted_at.after(Some(max_hold)),
-            None => Timestamp::NEVER,
-        }
-    }
-
-    /// Gives it its full length again from `now`, because the clock that it was granted by is gone.
-    pub fn restart(&mut self, now: Timestamp) {
-        self.granted_at = now;
-        self.deadline = self.clip(now.after(self.effective_ttl));
-    }
-
-    /// `deadline`, or the end of MAXHOLD if that is earlier.
-    pub(super) fn clip(&self, deadline: Timestamp) -> Timestamp {
-        deadline.min(self.hold_until())
-    }
-
-    /// Whether the lease is over at `now`, swept or not.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        self.deadline <= now
-    }
-}
-
-impl Member for Lease {
-    fn number(&self) -> i64 {
-        self.token.get()
-    }
-    fn owner(&self) -> &Owner {
-        &self.owner
-    }
-    fn deadline(&self) -> Timestamp {
-        self.deadline
-    }
-    fn session(&self) -> Option<SessionId> {
-        Lease::session(self)
-    }
-    fn capacity(&self) -> Option<u32> {
-        self.mode.capacity()
-    }
-}
 
 /// A request in the queue of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,11 +65,25 @@ pub(super) enum Holders {
 pub(super) struct Contention {
     pub(super) queue: IndexedSet<Waiter>,
     pub(super) delay: Option<Delay>,
-    /// The head of the queue is to be granted the lock by the next step: one grants only so many.
+    /// The head of the queue is granted the lock by the next step: each grants a bounded number.
     pub(super) has_more_to_grant: bool,
+    /// All leases are over; those that are still there are freed by the next steps.
+    pub(super) revocation: Option<Revocation>,
 }
 
-/// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not exist.
+/// The end of all leases of a lock at one instant, by one operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Revocation {
+    pub(super) how: EndReason,
+    pub(super) at: Timestamp,
+}
+
+/// Too many of the newest leases have ended to pass over; they must be freed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyEnded;
+
+/// One lock: its holders, its queue, its delay. A free lock is [`Slot::is_vacant`] and need not
+/// exist.
 #[derive(Debug, Clone, Default)]
 pub struct Slot {
     pub(super) holders: Holders,
@@ -268,7 +96,7 @@ impl Slot {
         matches!(self.holders, Holders::None) && self.contention.is_none()
     }
 
-    /// The only lease, if this lock is like most: held exclusively, with nothing extra, while nobody waits. Then there is
+    /// The only lease in the common case: one exclusive holder, no extras, no queue. Then there is
     /// nothing else in the slot.
     pub fn plain_lease(&self) -> Option<&Lease> {
         match (&self.holders, &self.contention) {
@@ -284,8 +112,8 @@ impl Slot {
         Slot { holders: Holders::One(lease), contention: None }
     }
 
-    /// The earliest time at which something in this slot ends by itself, or [`Timestamp::default`] if there is something to do at
-    /// once.
+    /// The earliest time at which something in this slot ends by itself, or [`Timestamp::default`]
+    /// if there is something to do at once.
     pub fn next_deadline(&self) -> Timestamp {
         let holders = match &self.holders {
             Holders::None => Timestamp::NEVER,
@@ -294,7 +122,9 @@ impl Slot {
         };
         match &self.contention {
             None => holders,
-            Some(contention) if contention.has_more_to_grant => Timestamp::default(),
+            Some(contention) if contention.has_more_to_grant || contention.revocation.is_some() => {
+                Timestamp::default()
+            }
             Some(contention) => {
                 let delay = contention.delay.map_or(Timestamp::NEVER, |delay| delay.until);
                 holders.min(contention.queue.next_deadline()).min(delay)
@@ -311,17 +141,24 @@ impl Slot {
         }
     }
 
-    /// The newest of the leases that `is_wanted` is true of.
-    pub fn newest_where(&self, is_wanted: &dyn Fn(&Lease) -> bool) -> Option<&Lease> {
-        match &self.holders {
-            Holders::None => None,
-            Holders::One(lease) => Some(lease).filter(|lease| is_wanted(lease)),
-            Holders::Many(set) => set.last_where(is_wanted),
+    /// The newest of the leases that have not ended, as `is_live` says. Looks at no more than `max`
+    /// of them.
+    pub fn newest_live(
+        &self,
+        is_live: &dyn Fn(&Lease) -> bool,
+        max: usize,
+    ) -> Result<Option<&Lease>, TooManyEnded> {
+        if self.is_revoked() {
+            return Ok(None);
+        }
+        match self.holders().rev().take(max).find(|lease| is_live(lease)) {
+            None if self.holder_count() > max => Err(TooManyEnded),
+            newest => Ok(newest),
         }
     }
 
     /// All holders, the oldest grant first.
-    pub fn holders(&self) -> impl Iterator<Item = &Lease> {
+    pub fn holders(&self) -> impl DoubleEndedIterator<Item = &Lease> {
         let (one, many) = match &self.holders {
             Holders::None => (None, None),
             Holders::One(lease) => (Some(lease), None),
@@ -434,6 +271,16 @@ impl Slot {
         self.contention.as_ref().is_some_and(|contention| contention.has_more_to_grant)
     }
 
+    /// The end of all leases, if some of them are still to be freed.
+    pub(super) fn revocation(&self) -> Option<Revocation> {
+        self.contention.as_ref().and_then(|contention| contention.revocation)
+    }
+
+    /// Whether all leases are over, and some of them still to be freed.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revocation().is_some()
+    }
+
     /// The running lock-delay.
     pub fn delay(&self) -> Option<Delay> {
         self.contention.as_ref().and_then(|contention| contention.delay)
@@ -454,13 +301,9 @@ impl Slot {
     }
 
     pub(super) fn drop_contention_if_empty(&mut self) {
-        if self
-            .contention
-            .as_ref()
-            .is_some_and(|contention| contention.delay.is_none() && contention.queue.len() == 0)
-        {
-            self.contention = None;
-        }
+        self.contention.take_if(|contention| {
+            contention.delay.is_none() && contention.queue.len() == 0 && contention.revocation.is_none()
+        });
     }
 
     pub(super) fn add_holder(&mut self, lease: Lease) {

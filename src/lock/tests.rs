@@ -1,4 +1,5 @@
-//! Behaviour of one lock: a readable table of cases, an exhaustive search of small scopes, and random runs.
+//! Behaviour of one lock: a readable table of cases, an exhaustive search of small scopes, and
+//! random runs.
 
 use proptest::prelude::*;
 
@@ -40,9 +41,9 @@ fn request(name: &str) -> Request {
 
 /// Runs a script against one lock and compares what it says.
 ///
-/// A line is `time verb owner [words] => outcome; effects`, for example
-/// `0 lock a ttl=100 => granted 1`. Words: `ttl=`, `max=`, `delay=`, `wait=ID:MS`, `session=`, `shared`,
-/// `limit=`, `token=`, `xx`, `nx`, `if=`, `keepttl`.
+/// A line is `time verb owner [words] => outcome; effects`, for example `0 lock a ttl=100 =>
+/// granted 1`. Words: `ttl=`, `max=`, `delay=`, `wait=ID:MS`, `session=`, `shared`, `limit=`,
+/// `token=`, `xx`, `nx`, `if=`, `keepttl`.
 fn check(script: &str) {
     let (mut slot, mut world) = (Slot::default(), World::default());
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -101,7 +102,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         "del" => Op::Delete { if_owner: None },
         "delif" => Op::Delete { if_owner: Some(request.owner) },
         "expire" => Op::SetTtl { ttl: request.ttl },
-        "settle" => Op::Inspect,
+        "inspect" => Op::Inspect,
         _ => panic!("unknown verb {verb}"),
     };
     let mut effects = Effects::default();
@@ -160,7 +161,7 @@ fn one_owner_holds_an_exclusive_lock_until_its_deadline() {
 }
 
 #[test]
-fn an_expired_lock_that_nobody_took_is_not_renewed() {
+fn an_expired_lock_that_is_still_free_is_not_renewed() {
     check(
         "0   lock a  => granted 1
          100 renew a => not-held; expired 1",
@@ -209,12 +210,12 @@ fn expiry_hands_the_lock_to_the_next_in_line() {
     check(
         "0   lock a             => granted 1
          1   lock b wait=1:1000 => queued
-         100 settle             => done; expired 1; grant 2 to waiter 1",
+         100 inspect            => done; expired 1; grant 2 to waiter 1",
     );
 }
 
 #[test]
-fn a_waiter_that_timed_out_or_vanished_gets_nothing_and_delays_nobody() {
+fn a_waiter_that_timed_out_or_vanished_gets_nothing_and_delays_no_other() {
     check(
         "0   lock a              => granted 1
          1   lock b wait=1:10    => queued
@@ -238,7 +239,7 @@ fn a_retried_wait_keeps_its_place() {
 }
 
 #[test]
-fn a_grant_that_reached_nobody_is_given_back_unless_its_owner_learned_of_it() {
+fn an_undelivered_grant_is_given_back_unless_its_owner_learned_of_it() {
     check(
         "0 lock a             => granted 1
          1 lock b wait=1:1000 => queued
@@ -342,10 +343,10 @@ fn the_delay_follows_unclean_ends_only() {
          10  unlock a            => released 1
          11  lock a delay=50     => granted 2
          12  lock b wait=1:1000  => queued
-         111 settle              => done; delay until 161; expired 2
+         111 inspect             => done; delay until 161; expired 2
          112 lock c              => delayed
          112 set c nx            => delayed
-         161 settle              => done; delay over; grant 3 to waiter 1
+         161 inspect             => done; delay over; grant 3 to waiter 1
          162 force               => released 1; forced 3
          163 lock a delay=20     => granted 4
          164 force               => released 1; delay until 184; forced 4
@@ -428,7 +429,7 @@ fn a_plain_set_replaces_the_holder_under_a_new_token() {
 }
 
 #[test]
-fn key_commands_work_on_one_holder_whoever_it_is() {
+fn key_commands_work_on_one_holder_of_any_name() {
     check(
         "0  set a             => granted 1
          1  expire x ttl=50   => until 51
@@ -475,7 +476,7 @@ fn search(slot: &Slot, world: &World, now: u64, depth: usize, visited: &mut u64)
             let said = step(&mut slot, &mut world, &format!("{now} {words}"));
             *visited += 1;
             let context = || format!("{words} at {now} on {before:?} said {said}");
-            // Nothing ends before its time unless somebody ended it.
+            // Nothing ends before its time unless a command ended it.
             for lease in before.holders().filter(|lease| !lease.is_over(ms(now))) {
                 let ended = ["unlock", "force", "set"].iter().any(|verb| words.starts_with(verb));
                 assert!(slot.lease(lease.token).is_some() || ended, "lost a lease: {}", context());
@@ -519,7 +520,7 @@ proptest! {
         // A bounded number of hand-offs later nothing is left, not even a queue or a delay.
         for _ in 0..10 {
             now += 1000;
-            step(&mut slot, &mut world, &format!("{now} settle"));
+            step(&mut slot, &mut world, &format!("{now} inspect"));
         }
         prop_assert!(slot.is_vacant(), "left behind: {slot:?}");
         prop_assert_eq!(slot.next_deadline(), Timestamp::NEVER);

@@ -1,21 +1,22 @@
 //! The transition function: one slot, one operation, one instant.
 //!
-//! Promise: total and deterministic (the same slot, operation, time, tokens and deliverability give the same
-//! result); what was decided is returned as data, in the order in which it happened. Every operation
-//! first settles what has ended by `now`, and ends by granting the lock to whoever is next, so a release,
-//! the choice of the successor and its token are one step.
-//! Absent: IO, clocks, randomness, panics on any input.
+//! Guarantees: total and deterministic (the same slot, operation, time, tokens and deliverability
+//! give the same result); what was decided is returned as data, in the order in which it happened.
+//! Every operation first settles what has ended by `now`, and ends by granting the lock to the head
+//! of the queue, so a release, the choice of the successor and its token are one step. Not here:
+//! IO, clocks, randomness, panics on any input.
 
 use super::effect::{Effect, Effects, EndReason, LeaveReason};
+use super::lease::{Lease, Request};
 use super::mode::Mode;
-use super::slot::{Delay, Lease, Request, Slot, Waiter};
+use super::slot::{Delay, Revocation, Slot, Waiter};
 use crate::domain::{FencingToken, Owner, SessionId, Timestamp, Ttl, WaiterId};
 
 /// What a transition needs from outside.
 pub trait Env {
     /// The next fencing token: larger than every one taken before.
     fn take_token(&mut self) -> FencingToken;
-    /// Why a waiter cannot be granted anything: nobody would hear of it, or its session is over.
+    /// Why a waiter cannot be granted anything: it has no receiver, or its session is over.
     fn is_undeliverable(&mut self, waiter: &Waiter) -> Option<LeaveReason>;
 }
 
@@ -36,7 +37,8 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// Give back what was granted to a waiter and reached nobody, unless the owner has learned of it meanwhile.
+    /// Revert a grant to a waiter that could not be delivered, unless the owner has learned of it
+    /// meanwhile.
     RevertGrant {
         /// Who holds it.
         owner: Owner,
@@ -52,9 +54,11 @@ pub enum Op {
         /// Only the acquisition with this token.
         token: Option<FencingToken>,
     },
-    /// Ends all leases, regardless of their owners.
+    /// Ends all leases, regardless of their owners. Where there are more than [`ENDS_PER_STEP`],
+    /// all of them are over at once, the next steps free them, and any other operation is
+    /// [`Outcome::Unsettled`] until that is done.
     Force,
-    /// EndReason what belongs to a session that has ended.
+    /// End what belongs to a session that has ended.
     EndSession {
         /// The session.
         session: SessionId,
@@ -68,7 +72,8 @@ pub enum Op {
         /// The owner it queued for.
         owner: Owner,
     },
-    /// Put a value as Redis' SET does. If its condition holds, it replaces all holders and any running lock-delay.
+    /// Put a value as Redis' SET does. If its condition holds, it replaces all holders and any
+    /// running lock-delay.
     Set {
         /// The new holder; always exclusive.
         request: Request,
@@ -77,12 +82,13 @@ pub enum Op {
         /// Keep the deadline of the lease that is replaced.
         keep_ttl: bool,
     },
-    /// Release whoever holds it, as Redis' DEL does.
+    /// Releases all leases, as Redis' DEL does, in steps as [`Op::Force`].
     Delete {
         /// Only if this owner holds it.
         if_owner: Option<Owner>,
     },
-    /// Move the deadline of the only holder, whoever that is, as Redis' PEXPIRE and PERSIST do.
+    /// Move the deadline of the only holder, regardless of its owner, as Redis' PEXPIRE and PERSIST
+    /// do.
     SetTtl {
         /// The new TTL; `None`: no end.
         ttl: Option<Ttl>,
@@ -98,7 +104,7 @@ pub enum SetCondition {
     Always,
     /// Only if the lock is free and no lock-delay is running.
     IfFree,
-    /// Only if somebody holds it.
+    /// Only if it is held.
     IfHeld,
     /// Only if this owner holds it.
     IfOwner(Owner),
@@ -141,7 +147,8 @@ pub enum Outcome {
 pub enum Refusal {
     /// The owner holds the lock in another mode.
     OtherMode(Mode),
-    /// The owner's lease ends with another session than the request's, or only one of them ends with a session.
+    /// The owner's lease ends with another session than the request's, or only one of them ends
+    /// with a session.
     OtherSession,
     /// The lock rests after an unclean end.
     Delayed(Delay),
@@ -151,15 +158,17 @@ pub enum Refusal {
     Condition,
 }
 
-/// Leases that one transition ends because of their deadline or session. Waiters whose time or session is over count, too.
-/// An operation that ends all holders ends them in one transition, however many there are: in between, waiters
-/// would be granted the lock.
+/// Leases that one transition ends because of their deadline or session. Waiters whose time or
+/// session is over count, too. [`Op::Set`] alone replaces all holders in one transition, however
+/// many there are.
 pub const ENDS_PER_STEP: usize = 256;
-/// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is due at once.
+/// Waiters that one transition grants a lock to, or finds gone. The rest is for the next, which is
+/// due at once.
 pub const PROMOTIONS_PER_STEP: usize = 256;
 
-/// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than [`ENDS_PER_STEP`] leases and
-/// waiters have ended by `now`, only so many are freed and the answer is [`Outcome::Unsettled`].
+/// Applies `op` at `now`. What happened is appended to `effects`, in order. Where more than
+/// [`ENDS_PER_STEP`] leases and waiters have ended by `now`, that number is freed and the outcome
+/// is [`Outcome::Unsettled`].
 pub fn apply(slot: &mut Slot, op: &Op, now: Timestamp, env: &mut impl Env, effects: &mut Effects) -> Outcome {
     let mut step = Step { slot, now, env, effects };
     if !step.expire_due() {
@@ -204,7 +213,7 @@ impl<E: Env> Step<'_, E> {
                     self.renew(token, |lease| ttl.or(lease.ttl))
                 }
             },
-            Op::Force => Outcome::Released(self.end_all(EndReason::Forced)),
+            Op::Force => Outcome::Released(self.revoke_all(EndReason::Forced)),
             Op::EndSession { session, clean } => self.end_session(*session, *clean),
             Op::CancelWait { waiter, owner } => self.leave(*waiter, owner),
             Op::Set { request, condition, keep_ttl } => self.set(request, condition, *keep_ttl),
@@ -221,9 +230,13 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one step may do.
+    /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one
+    /// step may do.
     fn expire_due(&mut self) -> bool {
         let mut room = ENDS_PER_STEP;
+        if !self.free_revoked(&mut room) {
+            return false;
+        }
         while let Some(token) = self.slot.due_holder(self.now) {
             if room == 0 {
                 return false;
@@ -253,7 +266,8 @@ impl<E: Env> Step<'_, E> {
             if lease.mode != request.mode {
                 return Outcome::Refused(Refusal::OtherMode(lease.mode));
             }
-            // Either it would end with a session the request does not name, or it would not end when the request says.
+            // Either it would end with a session the request does not name, or it would not end
+            // when the request says.
             if lease.session() != request.session() {
                 return Outcome::Refused(Refusal::OtherSession);
             }
@@ -343,7 +357,8 @@ impl<E: Env> Step<'_, E> {
             Some(lease) if keep_ttl => Some((lease.ttl, lease.effective_ttl, lease.deadline)),
             _ => None,
         };
-        // The holder's own SET is a renewal: a new token would fence off a holder that never lost the lock.
+        // The holder's own SET is a renewal: a new token would fence off a holder that never lost
+        // the lock.
         if let Some(lease) = self.slot.newest()
             && lease.mode == Mode::Exclusive
             && lease.owner == request.owner
@@ -382,7 +397,7 @@ impl<E: Env> Step<'_, E> {
                 return Outcome::NotHeld;
             }
         }
-        Outcome::Released(self.end_all(EndReason::Released))
+        Outcome::Released(self.revoke_all(EndReason::Released))
     }
 
     /// The token under which `owner` holds the lock, if it is `token` or any will do.
@@ -420,12 +435,16 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn end(&mut self, token: FencingToken, how: EndReason) {
+        self.end_at(token, how, self.now);
+    }
+
+    fn end_at(&mut self, token: FencingToken, how: EndReason, at: Timestamp) {
         let Some(lease) = self.slot.remove_holder(token) else { return };
         // A SET hands the lock over at that instant: nothing can rest between.
         let delay = lease.delay_after(how.is_unclean()).filter(|_| how != EndReason::Replaced);
         if let Some(length) = delay {
             // An expiry that is noticed late started its delay when the lease ended.
-            let from = if how == EndReason::Expired { lease.deadline } else { self.now };
+            let from = if how == EndReason::Expired { lease.deadline } else { at };
             let delay = Delay { until: from.after(Some(length)), length };
             let running = self.slot.delay();
             if running.is_none_or(|running| running.until < delay.until) {
@@ -436,14 +455,39 @@ impl<E: Env> Step<'_, E> {
         self.effects.push(Effect::Ended { lease, how });
     }
 
-    /// Ends all leases.
-    fn end_all(&mut self, how: EndReason) -> u32 {
-        let mut ended = 0;
+    /// Ends all leases, and frees them.
+    fn end_all(&mut self, how: EndReason) {
         while let Some(token) = self.slot.newest().map(|lease| lease.token) {
             self.end(token, how);
-            ended += 1;
         }
-        ended
+    }
+
+    /// Ends all leases. Where there are very many, the next steps free most of them, before they do
+    /// anything else.
+    fn revoke_all(&mut self, how: EndReason) -> u32 {
+        let holders = self.slot.holder_count();
+        if holders > ENDS_PER_STEP {
+            self.slot.contention_mut().revocation = Some(Revocation { how, at: self.now });
+            self.free_revoked(&mut { ENDS_PER_STEP });
+        } else {
+            self.end_all(how);
+        }
+        holders as u32
+    }
+
+    /// Frees the leases that [`Step::revoke_all`] has left, at most `room` of them. `false`: there
+    /// are more.
+    fn free_revoked(&mut self, room: &mut usize) -> bool {
+        let Some(Revocation { how, at }) = self.slot.revocation() else { return true };
+        while let Some(token) = self.slot.newest().map(|lease| lease.token) {
+            if *room == 0 {
+                return false;
+            }
+            *room -= 1;
+            self.end_at(token, how, at);
+        }
+        self.slot.contention_mut().revocation = None;
+        true
     }
 
     /// Ends the lock-delay, if one is running.
@@ -453,7 +497,8 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
-    /// Grants the lock to the head of the queue for as long as there is room, to so many in one step.
+    /// Grants the lock to the head of the queue for as long as there is room, to at most
+    /// [`PROMOTIONS_PER_STEP`] in one step.
     fn promote(&mut self) {
         let mut room = PROMOTIONS_PER_STEP;
         loop {
@@ -480,7 +525,7 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn has_room_for(&self, mode: Mode) -> bool {
-        if self.slot.delay().is_some() {
+        if self.slot.delay().is_some() || self.slot.is_revoked() {
             return false;
         }
         let Some(newest) = self.slot.newest() else { return true };

@@ -22,10 +22,9 @@ use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
 use crate::command::{
-    AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn,
+    AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
 };
 use crate::domain::Timestamp;
-use crate::engine::Blocked;
 use crate::journal::Seq;
 use crate::metrics::CommandCounts;
 use crate::net::{Stream, WriteError};
@@ -35,6 +34,8 @@ use crate::reply::Reply;
 const FLUSH_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+/// Input that is read from a client whose request waits. The rest stays in the socket.
+const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
 /// How often a waiter with a full input buffer is checked for a disconnect.
 const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
@@ -65,6 +66,10 @@ impl From<io::Error> for End {
     }
 }
 
+/// A connection that has used up its turn goes on only below this size of the changes that wait for
+/// storage, in bytes.
+const BACKLOG_BYTES: usize = 32 << 20;
+
 /// What to do after the batch is sent.
 enum Then {
     Read,
@@ -73,7 +78,7 @@ enum Then {
     Yield,
     /// Continue the request in turns.
     Steps {
-        request: LongRequest,
+        request: Box<LongRequest>,
         is_answered: bool,
         command: &'static str,
     },
@@ -84,7 +89,7 @@ enum Then {
         closes: bool,
     },
     Wait {
-        parked: Blocked,
+        waiting: Box<Waiting>,
         is_answered: bool,
     },
     /// Wait until a pause ends.
@@ -190,9 +195,9 @@ impl Connection {
                         return Ok(());
                     }
                 }
-                Then::Wait { parked, is_answered } => {
+                Then::Wait { waiting, is_answered } => {
                     self.client.update_registry(true);
-                    self.wait(parked, is_answered).await?;
+                    self.wait(waiting, is_answered).await?;
                 }
                 Then::Pause => self.await_end_of_pause().await?,
                 Then::Close => return Ok(()),
@@ -258,8 +263,8 @@ impl Connection {
                 self.is_restricted = false;
                 self.scanner.set_limits(self.limits.scan.clone());
             }
-            if let AfterReply::Wait(parked) = next {
-                break Then::Wait { parked, is_answered: reply.is_some() };
+            if let AfterReply::Wait(waiting) = next {
+                break Then::Wait { waiting, is_answered: reply.is_some() };
             }
             let closes = matches!(next, AfterReply::Close);
             match reply {
@@ -277,8 +282,12 @@ impl Connection {
         then
     }
 
-    /// Yields to other tasks and starts a new turn.
+    /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:
+    /// a small request can change a large value, so the size of the input does not bound it.
     async fn yield_turn(&mut self) {
+        if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
+            self.await_durable().await;
+        }
         tokio::task::yield_now().await;
         self.client.begin_turn();
     }
@@ -287,7 +296,7 @@ impl Connection {
     /// Returns whether the connection must close.
     async fn take_turns(
         &mut self,
-        mut request: LongRequest,
+        mut request: Box<LongRequest>,
         is_answered: bool,
         command: &'static str,
     ) -> Result<bool, End> {
@@ -365,7 +374,8 @@ impl Connection {
     /// A later commit may have succeeded after an earlier one of the same batch failed.
     fn has_failed(&self) -> bool {
         let engine = &self.server.engine;
-        engine.has_ever_failed() && self.replies.iter().any(|(_, seq)| engine.verdict(*seq) != Some(Ok(())))
+        engine.has_ever_failed()
+            && self.replies.iter().any(|(_, seq)| engine.durability_of(*seq) != Some(Ok(())))
     }
 
     /// Sends the output as one unit. Gives up when the client takes it too slowly, or is killed.
@@ -446,6 +456,11 @@ impl Connection {
         Ok(has_more)
     }
 
+    /// Whether a client whose request waits has sent as much as is read meanwhile.
+    fn is_input_full(&self) -> bool {
+        self.input.len() >= self.limits.scan.request_bytes_max.min(INPUT_WHILE_WAITING_MAX)
+    }
+
     /// Waits until a pause of requests ends, sending messages meanwhile.
     async fn await_end_of_pause(&mut self) -> Result<(), End> {
         let mut pause = self.server.pauses.follow();
@@ -457,7 +472,7 @@ impl Connection {
                 return Ok(());
             }
             let left = Duration::from_nanos(until.nanos_since(now));
-            let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
+            let is_full = self.is_input_full();
             tokio::select! {
                 _ = pause.changed() => {}
                 () = tokio::time::sleep(left) => {}
@@ -474,34 +489,37 @@ impl Connection {
     }
 
     /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
-    async fn wait(&mut self, mut parked: Blocked, is_answered: bool) -> Result<(), End> {
+    async fn wait(&mut self, mut waiting: Box<Waiting>, is_answered: bool) -> Result<(), End> {
         let mut has_more = false;
-        let (reply, seq) = loop {
-            let is_full = self.input.len() >= self.limits.scan.request_bytes_max;
+        let outcome = loop {
+            let is_full = self.is_input_full();
             tokio::select! {
-                outcome = Client::reply_after_wait(&mut parked) => break outcome,
+                outcome = waiting.reply() => break Some(outcome),
                 read = receive(&self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
                     }
-                    if let Some(how) = self.client.info().take_unblock() {
-                        break (Client::reply_to_unblocked(how), self.server.engine.last());
+                    if self.client.info().is_unblocked() {
+                        break None;
                     }
                     has_more = self.send_messages().await?;
                 }
                 () = yield_now(), if has_more => has_more = self.send_messages().await?,
             }
         };
-        // A request that was granted nothing leaves the queue before its reply.
-        let granted = parked.granted().map(|token| (token, parked));
+        let (waiting, (reply, seq)) = match (self.client.info().end_wait(), outcome) {
+            (Some(how), _) => (None, waiting.unblock(&self.server.engine, how)),
+            (None, Some(outcome)) => (Some(waiting), outcome),
+            (None, None) => return Err(End::Closed),
+        };
         if is_answered {
             self.answer(&reply, seq);
         }
         self.await_durable().await;
         let sent = if self.stream.peer_has_closed() { Err(End::Closed) } else { self.send().await };
-        if let (Err(_), Some((token, parked))) = (&sent, granted) {
-            parked.give_back(token);
+        if let (Err(_), Some(waiting)) = (&sent, waiting) {
+            waiting.undo();
         }
         sent
     }

@@ -25,9 +25,9 @@ pub struct ScanLimits {
 impl Default for ScanLimits {
     fn default() -> ScanLimits {
         ScanLimits {
-            args_max: 16_384,
+            args_max: 1 << 20,
             arg_bytes_max: 1 << 20,
-            request_bytes_max: 2 << 20,
+            request_bytes_max: 32 << 20,
             inline_bytes_max: 64 << 10,
         }
     }
@@ -91,6 +91,8 @@ impl fmt::Display for ProtocolError {
     }
 }
 
+/// A longer list of arguments is given back after its request.
+const SPANS_KEPT_MAX: usize = 4096;
 /// Longest line with a number, in bytes; no number needs more.
 const NUMBER_LINE_MAX: usize = 32;
 
@@ -136,6 +138,9 @@ impl Scanner {
             match self.state {
                 State::Start => {
                     self.spans.clear();
+                    if self.spans.capacity() > SPANS_KEPT_MAX {
+                        self.spans = Vec::new();
+                    }
                     if !self.inline.is_empty() {
                         self.inline = OwnedArgs::default();
                     }
@@ -430,7 +435,7 @@ mod tests {
             ("*\r\n", "invalid multibulk length"),
             ("*1\n", "invalid multibulk length"),
             ("*01\r\n", "invalid multibulk length"),
-            ("*16385\r\n", "invalid multibulk length"),
+            ("*1048577\r\n", "invalid multibulk length"),
             ("*9223372036854775808\r\n", "invalid multibulk length"),
             ("*1\r\n:1\r\n", "expected '$', got ':'"),
             ("*1\r\n*1\r\n", "expected '$', got '*'"),

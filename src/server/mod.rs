@@ -33,7 +33,9 @@ use crate::metrics::{Count, ServerMetrics};
 use crate::net::{ListenAddress, Listeners};
 use crate::resp::{self, ListenerLimits};
 
-pub use process::{Hangups, asked_to_stop, fit_file_limit, keep_files_private, raise_file_limit};
+pub use process::{
+    FEW_CONNECTIONS, Hangups, asked_to_stop, fit_file_limit, keep_files_private, raise_file_limit,
+};
 pub use reload::{Reloaded, Reloader};
 
 /// Why a server does not start.

@@ -85,6 +85,9 @@ pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
     usize::try_from(connections).map_or(connections_max, |connections| connections.min(connections_max))
 }
 
+/// A server that may have fewer connections than this warns at the start.
+pub const FEW_CONNECTIONS: usize = 1000;
+
 /// Lowers `--connections-max` to what the system allows. Returns the log line if it did.
 pub fn fit_file_limit(config: &mut Config) -> Option<String> {
     let wanted = config.listener.connections_max;

@@ -17,6 +17,57 @@ const ITEM_BYTES: usize = 40;
 /// A list with less room than this is not shrunk.
 const CAPACITY_KEPT: usize = 64;
 
+/// An end of a list, or of a sorted set: the members with the lowest or the highest scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The first elements.
+    Front,
+    /// The last elements.
+    Back,
+}
+
+impl End {
+    /// Adds an item to this end of a list.
+    pub fn push(self, list: &mut ListEdit<'_>, item: &[u8]) {
+        match self {
+            End::Front => list.push_front(item),
+            End::Back => list.push_back(item),
+        }
+    }
+
+    /// Takes the item at this end out of a list.
+    pub fn pop(self, list: &mut ListEdit<'_>) -> Option<Box<[u8]>> {
+        match self {
+            End::Front => list.pop_front(),
+            End::Back => list.pop_back(),
+        }
+    }
+
+    /// The item at this end of a list.
+    pub fn peek(self, list: &List) -> Option<&[u8]> {
+        match self {
+            End::Front => list.get(0),
+            End::Back => list.len().checked_sub(1).and_then(|last| list.get(last)),
+        }
+    }
+
+    /// Redis' word for an item that is added here.
+    pub fn push_event(self) -> &'static str {
+        match self {
+            End::Front => "lpush",
+            End::Back => "rpush",
+        }
+    }
+
+    /// Redis' word for an item that is taken from here.
+    pub fn pop_event(self) -> &'static str {
+        match self {
+            End::Front => "lpop",
+            End::Back => "rpop",
+        }
+    }
+}
+
 /// Items in order.
 #[derive(Debug, Clone, Default)]
 pub struct List {

@@ -22,7 +22,7 @@ use std::fmt;
 pub use edit::{Edit, Element};
 pub use hash::{Hash, HashEdit};
 pub use kind::Kind;
-pub use list::{List, ListEdit};
+pub use list::{End, List, ListEdit};
 pub use set::{Set, SetEdit};
 pub use sorted_set::{LexBound, Score, SetScore, SortedSet, SortedSetEdit};
 

@@ -17,6 +17,8 @@ struct Redis {
     child: Child,
     addr: SocketAddr,
     flags: Vec<String>,
+    /// Where it would find the files of another one otherwise.
+    _dir: tempfile::TempDir,
 }
 
 impl Redis {
@@ -28,6 +30,7 @@ impl Redis {
     }
 
     fn start(flags: &[&str]) -> Redis {
+        let dir = tempfile::tempdir().expect("a folder");
         // It cannot choose a port by itself: another program may take this one first.
         let started = (0..10).find_map(|_| {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -35,6 +38,7 @@ impl Redis {
             drop(free);
             let mut command = Command::new("redis-server");
             command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()]);
+            command.arg("--dir").arg(dir.path());
             command.args(["--save", "", "--appendonly", "no", "--enable-debug-command", "yes"]);
             let child = command.args(flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
             let mut child = child.expect("redis-server");
@@ -51,7 +55,7 @@ impl Redis {
         });
         let (child, addr) = started.expect("a redis-server that starts");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let redis = Redis { child, addr, flags };
+        let redis = Redis { child, addr, flags, _dir: dir };
         // An expired key stays until a client reads it.
         assert_eq!(redis.control().line("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK");
         redis
@@ -87,7 +91,9 @@ impl Answers for Redis {
     }
 
     fn waiting(&self) -> u64 {
-        0
+        let clients = self.control().line("INFO clients");
+        let count = clients.split_once("blocked_clients:").and_then(|(_, rest)| rest.split_once('\\'));
+        count.expect("a field of INFO").0.parse().expect("a number")
     }
 }
 

@@ -1,5 +1,6 @@
 //! The server as its users see it: over sockets, as a process, on files.
 
+mod backlog;
 mod clients;
 mod corpus;
 mod crash;

@@ -49,6 +49,20 @@ fn sigterm_ends_it_in_order() {
 }
 
 #[test]
+fn shutdown_ends_it_as_sigterm_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let mut server = Process::start(&data, &[]);
+    let (mut idle, mut client) = (server.connect(), server.connect());
+    assert_eq!(client.line("LOCK k me"), ":1");
+    assert_eq!(client.line("SHUTDOWN NOSAVE"), "(closed)");
+    assert_eq!(server.wait(), Some(0));
+    assert_eq!(idle.reply(), "(closed)");
+    let server = Process::start(&data, &[]);
+    assert_eq!(server.connect().line("GET k"), "\"me\"");
+}
+
+#[test]
 fn no_token_is_issued_twice_after_a_restart_or_with_an_old_copy() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");
@@ -399,6 +413,15 @@ fn the_limit_of_open_files_limits_connections() {
     let (_, log) = server.terminate();
     let first = log.lines().next().expect("a line");
     assert!(first.contains(" WARN --connections-max lowered from"), "{log}");
+}
+
+#[test]
+fn a_limit_of_open_files_that_leaves_many_connections_is_no_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::spawn(&mut with_open_files(&dir.path().join("db"), 4096)).unwrap();
+    let (_, log) = server.terminate();
+    let first = log.lines().next().expect("a line");
+    assert!(first.contains(" INFO --connections-max lowered from 10000 to 2016"), "{log}");
 }
 
 #[test]

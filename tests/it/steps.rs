@@ -41,9 +41,18 @@ fn run(
     client.begin_turn();
     let mut owned = OwnedArgs::default();
     words.iter().for_each(|word| owned.push(word.as_bytes()));
-    let Execution { reply, next, .. } = client.execute(server, owned.as_args());
-    let AfterReply::Steps(mut request) = next else { return (reply.expect("a reply"), 1) };
     let mut turns = 1;
+    let mut request = loop {
+        let Execution { reply, next, .. } = client.execute(server, owned.as_args());
+        match next {
+            AfterReply::Steps(request) => break request,
+            AfterReply::Again => {}
+            _ => return (reply.expect("a reply"), turns),
+        }
+        between();
+        turns += 1;
+        client.begin_turn();
+    };
     loop {
         between();
         turns += 1;
@@ -91,6 +100,7 @@ fn long_commands_yield_to_other_clients() {
         ("0", with(&["command", "info"], &docs), 5),
         ("0", with(&["command", "docs"], &docs), 10),
         ("0", with(&["config", "get"], &settings), 2),
+        ("0", with(&["flushall"], &[]), 30),
     ] {
         let words: Vec<&str> = request.iter().map(String::as_str).collect();
         run(&server, &mut client, &["select", database], || {});
@@ -157,6 +167,52 @@ fn a_transaction_is_limited_in_what_it_reads() {
     assert_eq!(count(&exec(&mut client, &[keys])[0]), LOCKS);
 }
 
+/// Between two turns, others see no holder any more.
+#[test]
+fn commands_that_end_many_holders_take_turns() {
+    const HOLDERS: usize = 3000;
+    for (request, reply) in [
+        (&["forceunlock", "k"][..], HOLDERS as i64),
+        (&["del", "k"], 1),
+        (&["unlink", "k"], 1),
+        (&["delex", "k"], 1),
+        (&["expire", "k", "0"], 1),
+    ] {
+        let server = server(1 << 20, 1 << 20);
+        (0..HOLDERS).for_each(|n| lock(&server, 0, "k", &format!("owner{n}"), Mode::Shared));
+        let (mut client, mut other) = (connect(&server), connect(&server));
+        let ended = run(&server, &mut client, request, || {
+            assert!(server.engine.lock_stats().leases() > 0, "the reply waits for all");
+            assert_eq!(count(&run(&server, &mut other, &["keys", "*"], || {}).0), 0);
+        });
+        assert_eq!(ended.0, Reply::Integer(reply), "{request:?}");
+        assert!(ended.1 > 4, "{request:?} took {} turns", ended.1);
+        assert_eq!(server.engine.lock_stats().leases(), 0);
+    }
+}
+
+#[test]
+fn what_has_ended_is_freed_in_turns_before_a_transaction() {
+    let server = server(1 << 20, 1 << 20);
+    let keys: Vec<String> = (0..5000).map(key).collect();
+    keys.iter().for_each(|key| lock(&server, 0, key, "me", Mode::Exclusive));
+    (0..5000).for_each(|n| lock(&server, 0, "shared", &format!("owner{n}"), Mode::Shared));
+    let del: Vec<&str> = ["del"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let mut client = connect(&server);
+    run(&server, &mut client, &["watch", "unrelated"], || {});
+    run(&server, &mut client, &["multi"], || {});
+    for words in [&del[..], &["lock", "shared", "me"], &["exists", "shared"]] {
+        assert_eq!(run(&server, &mut client, words, || {}).0, Reply::Simple("QUEUED"));
+    }
+    server.engine.clock().advance_millis(600_000);
+    let (reply, turns) = run(&server, &mut client, &["exec"], || {});
+    let Reply::Array(replies) = reply else { panic!("{reply:?}") };
+    assert!(matches!(replies[1], Reply::Integer(token) if token > 10_000), "{replies:?}");
+    assert_eq!((&replies[0], &replies[2]), (&Reply::Integer(0), &Reply::Integer(1)));
+    assert!(turns > 10, "{turns} turns");
+    assert!(matches!(run(&server, &mut client, &["exec"], || {}).0, Reply::Error(_)), "it is over");
+}
+
 #[test]
 fn the_reply_of_keys_is_bounded() {
     let server = server(1 << 20, 1 << 20);
@@ -214,4 +270,68 @@ fn a_request_in_turns_is_answered_in_order_and_counted() {
     assert_eq!(client.reply().lines().count(), 1 + LOCKS);
     assert_eq!(client.reply(), "\"after\"");
     assert_eq!(client.reply(), "+PONG");
+}
+
+#[test]
+fn a_request_of_very_many_arguments_is_executed_in_parts() {
+    const MANY: usize = 40_000;
+    let server = server(1 << 20, 1 << 20);
+    let mut client = connect(&server);
+    let words: Vec<String> = (0..MANY).map(key).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let scored: Vec<&str> = words.iter().flat_map(|word| ["1.5", *word]).collect();
+    let all = Reply::Integer(MANY as i64);
+    let pairs = Reply::Integer(MANY as i64 / 2);
+    let cases: &[(&[&str], &[&str], &Reply)] = &[
+        (&["MSET"], &words, &Reply::OK),
+        (&["EXISTS"], &words, &pairs),
+        (&["TOUCH"], &words, &pairs),
+        (&["DEL"], &words, &pairs),
+        (&["UNLINK"], &words, &Reply::Integer(0)),
+        (&["HSET", "h"], &words, &pairs),
+        (&["HMSET", "h"], &words, &Reply::OK),
+        (&["HDEL", "h"], &words, &pairs),
+        (&["SADD", "s"], &words, &all),
+        (&["SREM", "s"], &words, &all),
+        (&["ZADD", "z"], &scored, &all),
+        (&["ZADD", "z", "XX", "CH"], &scored, &Reply::Integer(0)),
+        (&["ZREM", "z"], &words, &all),
+        (&["RPUSH", "l"], &words, &all),
+        (&["LPUSHX", "l"], &words, &Reply::Integer(2 * MANY as i64)),
+    ];
+    for (common, words, expected) in cases {
+        let request = [*common, *words].concat();
+        let (reply, turns) = run(&server, &mut client, &request, || {});
+        assert_eq!(&reply, *expected, "{common:?}");
+        assert!(turns > 20, "{common:?}: {turns} turns");
+    }
+    for common in [&["MGET"][..], &["HMGET", "h"], &["SMISMEMBER", "s"], &["ZMSCORE", "z"]] {
+        let (reply, turns) = run(&server, &mut client, &[common, &words].concat(), || {});
+        assert_eq!(count(&reply), MANY, "{common:?}");
+        assert!(turns > 20, "{common:?}: {turns} turns");
+    }
+    let (first, _) = run(&server, &mut client, &["LINDEX", "l", "0"], || {});
+    assert_eq!(first, Reply::bulk(key(MANY - 1)), "the parts are pushed in order");
+}
+
+#[test]
+fn very_many_arguments_are_refused_where_they_cannot_be_divided() {
+    let server = server(1 << 20, 1 << 20);
+    let mut client = connect(&server);
+    let words = vec!["word"; 20_001];
+    let tests: &[(&[&str], &str)] = &[
+        (&["MSETNX"], "ERR 'msetnx' takes at most 16384 arguments"),
+        (&["SUNIONSTORE"], "ERR 'sunionstore' takes at most 16384 arguments"),
+        (&["COMMAND", "DOCS"], "ERR 'command docs' takes at most 16384 arguments"),
+        // They are invalid, and no part is executed.
+        (&["MSET"], "ERR wrong number of arguments for 'mset' command"),
+        (&["HSET", "a"], "ERR wrong number of arguments for 'hset' command"),
+        (&["ZADD", "a"], "ERR syntax error"),
+    ];
+    for (common, expected) in tests {
+        let (reply, _) = run(&server, &mut client, &[*common, &words].concat(), || {});
+        assert_eq!(reply, Reply::Error((*expected).into()));
+    }
+    let (reply, _) = run(&server, &mut client, &["DBSIZE"], || {});
+    assert_eq!(reply, Reply::Integer(0));
 }

@@ -173,8 +173,6 @@ fn every_module_states_its_guarantees() {
         assert!(text.starts_with("//! "), "{name} starts with its purpose");
         let is_substantial = code(&text).lines().count() > 80;
         let says = text.contains("Guarantees:")
-            // In the folders of OLD_WORDS_REMAIN.
-            || text.contains("Promise:")
             || name.starts_with("command/")
             || name == "lib.rs"
             || name.contains("/tests/")
@@ -223,7 +221,7 @@ const OLD_PHRASES: &[&str] = &[
     "who asks",
 ];
 /// Folders below `src` and files in which they remain. Remove a row with the last reason for it.
-const OLD_WORDS_REMAIN: &[&str] = &["command/", "engine/", "journal/", "lock/"];
+const OLD_WORDS_REMAIN: &[&str] = &["journal/"];
 
 #[test]
 fn names_and_comments_use_standard_terms() {

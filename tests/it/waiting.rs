@@ -176,6 +176,69 @@ fn no_client_hangs_after_client_kill_or_a_shutdown() {
 }
 
 #[test]
+fn an_element_whose_client_is_gone_goes_to_the_next() {
+    let server = TestServer::real(&[]);
+    let mut pusher = server.connect();
+    for round in 0..20 {
+        let mut gone = server.connect();
+        gone.send(&["BLPOP", "k", "0"]);
+        server.until_waiting(1);
+        let mut next = server.connect();
+        next.send(&["BRPOP", "other", "k", "0"]);
+        server.until_waiting(2);
+        // The server learns of it before, while or after it serves.
+        drop(gone);
+        let item = format!("item-{round}");
+        assert_eq!(pusher.call(&["RPUSH", "k", &item]), ":1");
+        assert_eq!(next.reply(), format!("*2\n  \"k\"\n  \"{item}\""));
+        server.until_waiting(0);
+    }
+    assert_eq!(pusher.line("EXISTS k"), ":0");
+}
+
+#[test]
+fn a_push_whose_commit_fails_reaches_no_client() {
+    let faults = std::sync::Arc::new(octostore::journal::Faults::default());
+    let server = TestServer::on(faults.clone());
+    let (mut popper, mut mover, mut pusher) = (server.connect(), server.connect(), server.connect());
+    popper.send(&["BLPOP", "k", "0"]);
+    server.until_waiting(1);
+    mover.send(&["BLMOVE", "k", "moved", "LEFT", "LEFT", "0"]);
+    server.until_waiting(2);
+    faults.hold_commits();
+    pusher.send(&["RPUSH", "k", "a", "b"]);
+    faults.wait_until_held();
+    server.until_waiting(0);
+    faults.fail_with(Some(octostore::journal::JournalError::Full));
+    faults.release_commits();
+    for client in [&mut popper, &mut mover, &mut pusher] {
+        assert!(client.reply().starts_with("-UNKNOWN"));
+    }
+    faults.fail_with(None);
+    until(|| server.engine.journal_down().is_none());
+    assert_eq!(pusher.line("EXISTS k moved"), ":0");
+}
+
+/// More waiters than one step serves, on one key.
+#[test]
+fn one_push_serves_many_clients() {
+    const CLIENTS: usize = 200;
+    let server = TestServer::real(&[]);
+    let mut poppers: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for (n, popper) in poppers.iter_mut().enumerate() {
+        popper.send(&["BLPOP", "k", "0"]);
+        server.until_waiting(n as u64 + 1);
+    }
+    let mut request = vec!["RPUSH".to_owned(), "k".to_owned()];
+    request.extend((0..CLIENTS).map(|n| n.to_string()));
+    let request: Vec<&str> = request.iter().map(String::as_str).collect();
+    assert_eq!(server.connect().call(&request), format!(":{CLIENTS}"));
+    for (n, popper) in poppers.iter_mut().enumerate() {
+        assert_eq!(popper.reply(), format!("*2\n  \"k\"\n  \"{n}\""));
+    }
+}
+
+#[test]
 fn a_command_that_ends_many_leases_has_its_usual_reply() {
     const HOLDERS: usize = 2000;
     let server = TestServer::manual(&[]);

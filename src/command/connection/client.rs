@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::command::Unblock;
 use crate::command::pause::PauseMode;
-use crate::command::registry::{ClientInfo, Unblock};
+use crate::command::registry::ClientInfo;
 use crate::command::{
     Args, Command, CommandError, Context, Flags, Group, Progress, Steps, options, tracking,
 };

@@ -72,7 +72,7 @@ fn send(server: &Arc<ServerState>, client: &mut Client, request: &str) -> Reply 
 fn run_script(server: &Arc<ServerState>, client: &mut Client, may_write: bool, calls: &[&str]) -> Vec<Reply> {
     let txn = server.engine.txn();
     let mut context = Context::new(server, client, AnyTxn::Shared(&txn));
-    let reply = context.run_script(may_write, |context| {
+    let reply = context.run_script(&[], may_write, |context| {
         let call = |call: &&str| context.dispatch(OwnedArgs::of(call.split(' ')).as_args());
         Ok(Reply::Array(calls.iter().map(call).map(|reply| reply.unwrap_or_else(Reply::from)).collect()))
     });
@@ -159,7 +159,7 @@ fn what_a_script_publishes_is_counted_at_once_and_sent_after_it() {
     let txn = server.engine.txn();
     let mut context = Context::new(&server, &mut client, AnyTxn::Shared(&txn));
     let mut next = || subscriber.next_message(&mut Turn::default());
-    let reply = context.run_script(true, |context| {
+    let reply = context.run_script(&[], true, |context| {
         let reply = context.dispatch(OwnedArgs::of(["PUBLISH", "news", "hello"]).as_args());
         assert!(matches!(next(), Incoming::Nothing), "it is not sent yet");
         reply
@@ -178,10 +178,10 @@ fn a_script_inside_exec_publishes_after_exec() {
     let mut next = || subscriber.next_message(&mut Turn::default());
     let publish = OwnedArgs::of(["PUBLISH", "news", "hello"]);
     let txn = server.engine.txn();
-    let reply = txn.exclusively(|exclusive| {
+    let reply = txn.exclusively(&[], |exclusive| {
         let mut context = Context::new(&server, &mut client, AnyTxn::Exclusive(exclusive));
         context.caller = Caller::Queue { place: 0 };
-        let scripted = context.run_script(true, |context| context.dispatch(publish.as_args()));
+        let scripted = context.run_script(&[], true, |context| context.dispatch(publish.as_args()));
         context.caller = Caller::Queue { place: 1 };
         let queued = context.dispatch(publish.as_args());
         assert!(matches!(next(), Incoming::Nothing), "nothing is sent yet");

@@ -4,6 +4,8 @@
 //! They act on a key regardless of its owner, as in Redis. A time of day becomes a duration at
 //! once, so later changes of the wall clock have no effect on it.
 
+use std::slice;
+
 use crate::command::options::{self, flag};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
 use crate::domain::{LockName, Timestamp, Ttl};
@@ -202,7 +204,7 @@ fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply
     if !(nx || xx || gt || lt) {
         return apply(context, &name, &op);
     }
-    context.atomically(|context| {
+    context.atomically(slice::from_ref(&name), |context| {
         let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
         // A key without expiry counts as one with an infinite TTL.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
@@ -216,16 +218,16 @@ fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply
 }
 
 fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, CommandError> {
-    match context.txn.submit(name, op)? {
+    context.end_all(name, op, |outcome| match outcome {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         Outcome::NotHeld => Ok(Reply::Integer(0)),
         _ => Ok(Reply::Integer(1)),
-    }
+    })
 }
 
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
-    context.atomically(|context| match expiry_of(context, &name)? {
+    context.atomically(slice::from_ref(&name), |context| match expiry_of(context, &name)? {
         Some(Remaining { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
         _ => Ok(Reply::Integer(0)),
     })

@@ -8,11 +8,12 @@ mod object;
 mod random;
 mod rename;
 
+use crate::command::parts::Join;
 use crate::command::steps::KEY_WORK;
 use crate::command::{
     Args, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none,
 };
-use crate::domain::Owner;
+use crate::domain::{LockName, Owner};
 use crate::engine::KeyKind;
 use crate::lock::{Mode, Op, Outcome};
 use crate::reply::Reply;
@@ -45,6 +46,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
 pub(in crate::command) use copy::database;
 
 const DEL: Command = Command::new("del", -2, del)
+    .in_parts(|_| 1, 1, Join::Sum)
     .group(Group::Generic)
     .flags(Flags::WRITE)
     .keys(KeySpec::all(KeyAccess::ReadWrite))
@@ -59,43 +61,62 @@ const UNLINK: Command = Command { name: "unlink", ..DEL }
     .flags(Flags::WRITE | Flags::FAST)
     .example("UNLINK jobs:import jobs:export");
 
-pub(in crate::command) fn reply_deleted(is_deleted: bool) -> Reply {
-    Reply::Integer(i64::from(is_deleted))
-}
-
 fn del(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if args.len() == 2 {
-        return delete(context, args.at(1), None).map(reply_deleted);
+        return delete(context, args.at(1), None);
     }
-    context.spend(KEY_WORK * args.len());
-    context.atomically(|context| {
+    let names = names(context, args)?;
+    context.atomically(&names, |context| {
         let mut deleted = 0;
-        for key in args.from(1) {
-            deleted += usize::from(delete(context, key, None)?);
+        for name in &names {
+            let outcome = context.txn.submit(name, &Op::Delete { if_owner: None })?;
+            if is_released(outcome)? {
+                context.txn.free_ended(name)?;
+                deleted += 1;
+            }
         }
         Ok(Reply::count(deleted))
     })
 }
 
+/// Parses the keys of a command with several, before others are kept out.
+fn names(context: &mut Context<'_>, args: Args<'_>) -> Result<Vec<LockName>, CommandError> {
+    context.spend(KEY_WORK * args.len());
+    let mut names = Vec::with_capacity(args.len() - 1);
+    for key in args.from(1) {
+        names.extend(name_or_none(context, key)?);
+    }
+    Ok(names)
+}
+
+/// Deletes one key, if it has this owner where one is given. Returns the number of keys deleted.
 pub(in crate::command) fn delete(
     context: &mut Context<'_>,
     key: &[u8],
     if_owner: Option<&[u8]>,
-) -> Result<bool, CommandError> {
-    let Some(name) = name_or_none(context, key)? else { return Ok(false) };
+) -> Result<Reply, CommandError> {
+    let none = Reply::Integer(0);
+    let Some(name) = name_or_none(context, key)? else { return Ok(none) };
     let if_owner = match if_owner.map(Owner::new) {
         None => None,
         Some(Ok(owner)) => Some(owner),
         // No owner can have this value.
-        Some(Err(_)) => return Ok(false),
+        Some(Err(_)) => return Ok(none),
     };
-    match context.txn.submit(&name, &Op::Delete { if_owner })? {
+    context.end_all(&name, &Op::Delete { if_owner }, |outcome| {
+        is_released(outcome).map(|is_released| Reply::Integer(i64::from(is_released)))
+    })
+}
+
+fn is_released(outcome: Outcome) -> Result<bool, CommandError> {
+    match outcome {
         Outcome::NotExclusive => Err(CommandError::WRONG_TYPE),
         outcome => Ok(matches!(outcome, Outcome::Released(_))),
     }
 }
 
 const EXISTS: Command = Command::new("exists", -2, exists)
+    .in_parts(|_| 1, 1, Join::Sum)
     .group(Group::Generic)
     .flags(Flags::READONLY | Flags::FAST)
     .keys(KeySpec::all(KeyAccess::Read))
@@ -144,12 +165,7 @@ fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    // Parsed before the exclusive transaction, which should be short.
-    let mut names = Vec::with_capacity(args.len() - 1);
-    for key in args.from(1) {
-        names.extend(name_or_none(context, key)?);
-    }
-    context.spend(KEY_WORK * names.len());
+    let names = names(context, args)?;
     let count = |context: &mut Context<'_>| {
         let mut existing = 0;
         for name in &names {
@@ -157,5 +173,5 @@ fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
         }
         Ok(Reply::count(existing))
     };
-    if names.len() < 2 { count(context) } else { context.atomically(count) }
+    if names.len() < 2 { count(context) } else { context.atomically(&names, count) }
 }

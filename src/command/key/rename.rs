@@ -38,7 +38,10 @@ fn run(context: &mut Context<'_>, args: Args<'_>, replaces: bool) -> Result<bool
     let to = context.key(args.at(2))?;
     let renamed = match context.txn {
         AnyTxn::Exclusive(txn) => txn.rename(&from, &to, replaces)?,
-        AnyTxn::Shared(txn) => txn.exclusively(|txn| txn.rename(&from, &to, replaces))??,
+        AnyTxn::Shared(txn) => {
+            let names = [from.clone(), to.clone()];
+            txn.exclusively(&names, |txn| txn.rename(&from, &to, replaces))??
+        }
     };
     match renamed {
         Renamed::Done => Ok(true),

@@ -17,18 +17,14 @@ pub(super) const FORCEUNLOCK: Command = Command::new("forceunlock", 2, run)
     )
     .example("FORCEUNLOCK jobs:import");
 
-/// Units of work to end one lease.
-const WORK_PER_HOLDER: usize = 16;
-
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.key(args.at(1))?;
-    match context.txn.submit(&name, &Op::Force)? {
+    let by = context.client.info().addr.clone();
+    context.end_all(&name, &Op::Force, |outcome| match outcome {
         Outcome::Released(holders) if holders > 0 => {
-            context.spend(holders as usize * WORK_PER_HOLDER);
-            let by = &context.client.info().addr;
             tracing::warn!(lock = ?name, holders, %by, "lock forced");
             Ok(Reply::Integer(i64::from(holders)))
         }
         _ => Ok(Reply::Integer(0)),
-    }
+    })
 }

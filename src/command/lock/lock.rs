@@ -6,10 +6,9 @@
 //! Integer: the fencing token. Null: not granted within WAIT.
 
 use crate::command::options::{self, Given, OptionSpec, flag, once, value};
-use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
+use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, Waiting};
 use crate::domain::{LOCK_TTL_MS_MAX, LockName, Ttl};
-use crate::engine::{Acquired, AnyTxn, Blocked, Unavailable, WaitOutcome};
-use crate::journal::Seq;
+use crate::engine::{Acquired, AnyTxn, Unavailable, WaitOutcome};
 use crate::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request};
 use crate::reply::Reply;
 
@@ -108,8 +107,8 @@ fn acquire(
     }
     match acquired? {
         Acquired::Now(outcome) => reply(outcome),
-        Acquired::Blocked(parked) => {
-            context.parked = Some(parked);
+        Acquired::Blocked(blocked) => {
+            context.waiting = Some(Box::new(Waiting::new(blocked, reply_after_wait)));
             Ok(Reply::Null)
         }
     }
@@ -142,19 +141,10 @@ fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
     }
 }
 
-/// Waits for the outcome of a parked request. Returns the reply and the Seq that must be durable
-/// first.
-pub(in crate::command) async fn reply_after_wait(parked: &mut Blocked) -> (Reply, Seq) {
-    let error = |error: CommandError| (Reply::from(error), Seq::default());
-    match parked.verdict().await {
-        WaitOutcome::Granted(token, seq) => (Reply::Integer(token.get()), seq),
-        WaitOutcome::TimedOut(seq) => (Reply::Null, seq),
-        WaitOutcome::SessionEnded(seq) => (CommandError::from(Unavailable::NoSession).into(), seq),
-        WaitOutcome::Replaced => error(CommandError::fixed(
-            "ERR superseded by a newer request of the same owner, which takes its place in the queue",
-        )),
-        WaitOutcome::Unavailable => {
-            error(CommandError::fixed("MISCONF journal failed while the request was queued; retry"))
-        }
+/// The reply to a request that has waited.
+fn reply_after_wait(outcome: Option<&WaitOutcome>) -> Reply {
+    match outcome {
+        Some(WaitOutcome::Granted(token, _)) => Reply::Integer(token.get()),
+        _ => Reply::Null,
     }
 }

@@ -10,7 +10,6 @@ mod renew;
 mod unlock;
 
 use super::{Command, session};
-pub(super) use lock::reply_after_wait;
 pub(super) use lockinfo::session_text;
 
 pub(super) const COMMANDS: &[Command] = &[

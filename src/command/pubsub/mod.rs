@@ -331,6 +331,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
 
 const SUBSCRIBE: Command =
     Command::new("subscribe", -2, |context, args| subscribe(context, args, Kind::Channel))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("channel [channel ...]")
@@ -339,6 +340,7 @@ const SUBSCRIBE: Command =
 
 const PSUBSCRIBE: Command =
     Command::new("psubscribe", -2, |context, args| subscribe(context, args, Kind::Pattern))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("pattern [pattern ...]")
@@ -366,6 +368,7 @@ const SUNSUBSCRIBE: Command =
 
 const UNSUBSCRIBE: Command =
     Command::new("unsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Channel))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[channel [channel ...]]")
@@ -374,6 +377,7 @@ const UNSUBSCRIBE: Command =
 
 const PUNSUBSCRIBE: Command =
     Command::new("punsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Pattern))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[pattern [pattern ...]]")

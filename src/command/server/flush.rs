@@ -37,18 +37,20 @@ pub(super) const FLUSHALL: Command = Command::new("flushall", -1, flushall)
     )
     .example("FLUSHALL");
 
-/// Keys that a transaction or a script may delete at once with these commands.
-const KEYS_IN_TRANSACTION_MAX: u64 = 1000;
+/// Keys of all databases with which a transaction or a script may use these commands: nothing else
+/// runs while they visit them.
+const KEYS_IN_TRANSACTION_MAX: u64 = 5000;
 
 fn flushdb(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    flush(context, args, vec![context.database])
+    flush(context, args, &[context.database])
 }
 
 fn flushall(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    flush(context, args, (0..DATABASES).collect())
+    let all: Vec<u8> = (0..DATABASES).collect();
+    flush(context, args, &all)
 }
 
-fn flush(context: &mut Context<'_>, args: Args<'_>, mut databases: Vec<u8>) -> Result<Reply, CommandError> {
+fn flush(context: &mut Context<'_>, args: Args<'_>, databases: &[u8]) -> Result<Reply, CommandError> {
     let is_known = |arg: &[u8]| options::is(arg, "async") || options::is(arg, "sync");
     if args.len() > 2 || !args.from(1).all(is_known) {
         return Err(CommandError::SYNTAX);
@@ -59,21 +61,34 @@ fn flush(context: &mut Context<'_>, args: Args<'_>, mut databases: Vec<u8>) -> R
             "ERR {name} is disabled: it would release every lock; start the server with --allow-flush"
         )));
     }
-    if let AnyTxn::Exclusive(txn) = context.txn {
-        let mut keys = 0;
-        for database in &databases {
-            keys += txn.key_count(*database)?;
-        }
-        if keys > KEYS_IN_TRANSACTION_MAX {
-            return Err(CommandError::new(format!(
-                "ERR a transaction or script can delete at most {KEYS_IN_TRANSACTION_MAX} keys at once; flush \
-                 outside of it"
-            )));
+    let mut keys = 0;
+    let mut occupied = Vec::new();
+    for database in 0..DATABASES {
+        let count = context.txn.key_count(database)?;
+        keys += count;
+        if count > 0 && databases.contains(&database) {
+            occupied.push(database);
         }
     }
-    let first = databases.pop().unwrap_or(context.database);
+    let Some(first) = occupied.pop() else { return Ok(Reply::OK) };
     let scan = Scan::new(first, 0, KEYS_PER_STEP);
-    context.in_turns(Flushing { databases, database: first, scan, is_scanned: false, found: Vec::new() })
+    let mut flushing =
+        Flushing { databases: occupied, database: first, scan, is_scanned: false, found: Vec::new() };
+    if let AnyTxn::Shared(_) = context.txn {
+        return context.in_turns(flushing);
+    }
+    context.check_transaction_budget()?;
+    if keys > KEYS_IN_TRANSACTION_MAX {
+        return Err(CommandError::new(format!(
+            "ERR a transaction or script can flush only while there are at most {KEYS_IN_TRANSACTION_MAX} keys; flush \
+             outside of it"
+        )));
+    }
+    loop {
+        if let Progress::Done(reply) = flushing.advance(context)? {
+            return Ok(reply);
+        }
+    }
 }
 
 /// A FLUSHDB or FLUSHALL in progress.

@@ -305,7 +305,7 @@ fn combine(
     name: &str,
 ) -> Result<Reply, CommandError> {
     let request = Request::parse(operation, args, 1, name)?;
-    let members = context.atomically(|context| request.compute(context))?;
+    let members = context.atomically_on_keys(args, |context| request.compute(context))?;
     let members = members.into_iter();
     Ok(match request.with_scores {
         true => Reply::Pairs(members.map(|(name, score)| (Reply::Bulk(name), score_reply(score))).collect()),
@@ -321,7 +321,7 @@ fn combine_and_store(
 ) -> Result<Reply, CommandError> {
     let request = Request::parse(operation, args, 2, name)?;
     context.check_transaction_budget()?;
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         let members = request.compute(context)?;
         store(context, args.at(1), &members)
     })
@@ -358,6 +358,6 @@ fn zintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
     let weights = vec![1.0; keys.len()];
     let (operation, aggregate) = (Operation::Intersection, Aggregate::Sum);
     let request = Request { operation, keys, weights, aggregate, with_scores: false };
-    let common = context.atomically(|context| request.intersection(context))?;
+    let common = context.atomically_on_keys(args, |context| request.intersection(context))?;
     Ok(Reply::count(common.len().min(limit)))
 }

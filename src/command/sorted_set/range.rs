@@ -252,7 +252,7 @@ fn zrevrangebylex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Co
 fn zrangestore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let request = parse(args, 3, Form::Free { stores: true })?;
     context.check_transaction_budget()?;
-    context.atomically(|context| {
+    context.atomically_on_keys(args, |context| {
         let members = values::read(context, args.at(2), |sorted: &SortedSet| {
             let members = request.members(sorted);
             members.map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>()

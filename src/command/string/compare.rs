@@ -8,6 +8,7 @@ use super::{
     command, digest, edit, key, name_or_none, read,
 };
 use crate::command::options::{Given, OptionSpec, value};
+use crate::command::steps::work_of_bytes;
 
 pub(super) const DELEX: Command = command("delex", -2, delex, KeyAccess::ReadWrite)
     .flags(Flags::WRITE | Flags::FAST)
@@ -93,7 +94,7 @@ impl<'a> Condition<'a> {
 
 fn delex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if args.len() == 2 {
-        return key::delete(context, args.at(1), None).map(key::reply_deleted);
+        return key::delete(context, args.at(1), None);
     }
     if args.len() != 4 {
         return Err(CommandError::arity("delex"));
@@ -102,22 +103,23 @@ fn delex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     let condition = Condition::of_options(args.options_or(2, &OPTIONS, invalid)?)?;
     let condition = condition.ok_or_else(|| invalid(b""))?;
     if let Condition::IfEqual(value) = condition {
-        return key::delete(context, args.at(1), Some(value)).map(key::reply_deleted);
+        return key::delete(context, args.at(1), Some(value));
     }
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
     let is_deleted = edit(context, &name, Expiry::Never, |before| {
         let is_deleted = before.is_some() && condition.holds(before);
         Ok((if is_deleted { Edited::Delete } else { Edited::Keep }, is_deleted))
     })?;
-    Ok(key::reply_deleted(is_deleted))
+    Ok(Reply::Integer(is_deleted.into()))
 }
 
 fn delifeq(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    key::delete(context, args.at(1), Some(args.at(2))).map(key::reply_deleted)
+    key::delete(context, args.at(1), Some(args.at(2)))
 }
 
 fn digest_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
-    let value = read(context, &name)?;
-    Ok(value.map_or(Reply::Null, |value| Reply::bulk(digest::of(value.as_bytes()).as_bytes())))
+    let Some(value) = read(context, &name)? else { return Ok(Reply::Null) };
+    context.spend(work_of_bytes(8 * value.as_bytes().len()));
+    Ok(Reply::bulk(digest::of(value.as_bytes()).as_bytes()))
 }

@@ -62,8 +62,14 @@ fn add(context: &mut Context<'_>, args: Args<'_>, increment: i64) -> Result<Repl
 
 fn incrbyfloat(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.key(args.at(1))?;
-    edit(context, &name, Expiry::Keep, |before| {
+    context.check_transaction_budget()?;
+    let after = edit(context, &name, Expiry::Keep, |before| {
         let after = number::sum(before.unwrap_or(b"0"), args.at(2))?;
-        Ok((Edited::Set(Owner::new(after.as_bytes())?), Reply::bulk(after.as_bytes())))
-    })
+        Ok((Edited::Set(Owner::new(after.as_bytes())?), after))
+    })?;
+    context.spend(WORK_PER_DIGIT * after.len());
+    Ok(Reply::bulk(after.as_bytes()))
 }
+
+/// Units of work for each digit of a sum: numbers with an exponent have hundreds.
+const WORK_PER_DIGIT: usize = 8;

@@ -3,7 +3,10 @@
 //! Guarantees: a change applies to the value that it was computed from. It uses compare-and-set,
 //! and an exclusive transaction only after several failed attempts.
 
+use std::slice;
+
 use super::{CommandError, Context, Expiry, Op, Outcome, Owner, SetCondition, put, read};
+use crate::command::steps::work_of_bytes;
 use crate::domain::LockName;
 use crate::engine::AnyTxn;
 
@@ -32,13 +35,15 @@ pub(super) fn edit<R>(
     for _ in 0..attempts {
         let before = read(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
+        context.spend(work_of(&edited));
         if replace(context, name, before, edited, expiry)? {
             return Ok(result);
         }
     }
-    context.atomically(|context| {
+    context.atomically(slice::from_ref(name), |context| {
         let before = read(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
+        context.spend(work_of(&edited));
         match edited {
             Edited::Keep => {}
             // Ends a running lock-delay, as SET does.
@@ -49,6 +54,14 @@ pub(super) fn edit<R>(
         }
         Ok(result)
     })
+}
+
+/// Units of work to make and store a value.
+fn work_of(edited: &Edited) -> usize {
+    match edited {
+        Edited::Set(value) => work_of_bytes(2 * value.as_bytes().len()),
+        Edited::Keep | Edited::Delete => 0,
+    }
 }
 
 /// Applies an edit if the value is still `before`. Returns whether it was.

@@ -1,10 +1,13 @@
 //! `GET`, `GETDEL`, `GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]`, `STRLEN`
 
+use std::slice;
+
 use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Op, Owner, Reply, command, edit,
     expiry, name_or_none, read, reply_of, reply_value,
 };
 use crate::command::options::flag;
+use crate::command::steps::KEY_WORK;
 
 pub(super) const GET: Command = command("get", 2, get, KeyAccess::Read)
     .flags(Flags::READONLY | Flags::FAST)
@@ -41,6 +44,8 @@ fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 
 fn getdel(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
+    context.check_transaction_budget()?;
+    context.spend(2 * KEY_WORK);
     edit(context, &name, Expiry::Never, |before| {
         Ok((Edited::Delete, before.map_or(Reply::Null, Reply::bulk)))
     })
@@ -58,7 +63,8 @@ fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         Expiry::Past => Op::Delete { if_owner: None },
         Expiry::Never | Expiry::After(_) => Op::SetTtl { ttl: expiry.ttl() },
     };
-    context.atomically(|context| {
+    context.check_transaction_budget()?;
+    context.atomically(slice::from_ref(&name), |context| {
         let value = read(context, &name)?;
         if value.is_some() {
             context.txn.submit(&name, &op)?;

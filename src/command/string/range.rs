@@ -59,6 +59,7 @@ fn setrange(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandE
     };
     let name = context.key(args.at(1))?;
     let bytes_max = context.value_bytes_max();
+    context.check_transaction_budget()?;
     edit(context, &name, Expiry::Keep, |before| {
         let before = before.unwrap_or_default();
         if patch.is_empty() {
@@ -76,6 +77,7 @@ fn setrange(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandE
 fn append(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.key(args.at(1))?;
     let bytes_max = context.value_bytes_max();
+    context.check_transaction_budget()?;
     edit(context, &name, Expiry::Keep, |before| {
         let value = [before.unwrap_or_default(), args.at(2)].concat();
         if value.len() > bytes_max {

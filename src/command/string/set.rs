@@ -8,6 +8,8 @@
 //! SET without a condition replaces a key of any kind. NX does not replace a lock-delay that is
 //! running.
 
+use std::slice;
+
 use super::compare::Condition;
 use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Op, Owner, Reply, SetCondition,
@@ -127,7 +129,7 @@ fn set_exclusively(
     expiry: Expiry,
 ) -> Result<Reply, CommandError> {
     let name = context.key(args.at(1))?;
-    context.atomically(|context| {
+    context.atomically(slice::from_ref(&name), |context| {
         // Without GET or a comparison, SET replaces keys that are not strings.
         let before = match condition.of_lock() {
             Some(_) if !get => None,

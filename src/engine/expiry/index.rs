@@ -1,13 +1,16 @@
 //! The expiry index: which locks have something that ends by itself, and when.
 //!
-//! Promise: one entry of 8 bytes a lock, removed when the lock no longer needs it, so released locks leave no garbage. It tells
-//! when to look, to [`TICK_NANOS`]; what is found to end that soon is noted exactly, and is ended when its time comes.
-//! Absent: clocks, threads, what happens at a deadline.
+//! Guarantees: one entry of 8 bytes a lock, removed when the lock no longer needs it, so released
+//! locks leave no garbage. It tells when to look, to [`TICK_NANOS`]; what is found to end that soon
+//! is noted exactly, and is ended when its time comes. Not here: clocks, threads, what happens at a
+//! deadline.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::Timestamp;
 use crate::engine::keyspace::{GuardedKey, NameHash};
@@ -33,8 +36,8 @@ impl Tick {
     }
 }
 
-/// Ticks that are gone through together, stripe by stripe. Leases that end one after the other were mostly granted so, and are
-/// neighbours where they are stored.
+/// Ticks that are gone through together, stripe by stripe. Leases that end one after the other were
+/// mostly granted so, and are neighbours where they are stored.
 const TICKS_AT_ONCE: u64 = 4;
 
 /// The upper part of a hash is the number of a stripe, the lower part is in its entries.
@@ -88,7 +91,7 @@ impl Default for Deadlines {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 fn entry(hash: u64, tick: Tick) -> u64 {
@@ -104,8 +107,9 @@ impl Deadlines {
         locked(&self.stripes[NameHash::upper(hash)])
     }
 
-    /// Makes the index know that something of a lock ends at `deadline`. Call under the lock's guard. A deadline that moved away
-    /// is looked at when the earlier one comes: most leases are renewed more often than that.
+    /// Makes the index know that something of a key ends at `deadline`. Call under the key's
+    /// guard. A deadline that moved away is looked at when the earlier one comes: most leases are
+    /// renewed more often than that.
     pub(in crate::engine) fn rearm(&self, key: &mut GuardedKey<'_>, now: Timestamp) {
         let (hash, deadline) = (key.hash, key.content.next_deadline());
         self.arm(hash, key.is_hash_shared, key.armed, deadline, now);
@@ -143,9 +147,10 @@ impl Deadlines {
         *armed = wanted;
     }
 
-    /// Takes at most `most` hashes out of the index whose tick has come, about in the order of their ticks: something of these
-    /// locks ends now, or soon, or has moved. Look, and [`Deadlines::note_imminent`], or else rearm.
-    pub(in crate::engine) fn take_near(&self, now: Timestamp, most: usize) -> Vec<u64> {
+    /// Takes at most `max` hashes out of the index whose tick has come, about in the order of their
+    /// ticks: something of these locks ends now, or soon, or has moved. Look, and
+    /// [`Deadlines::record_imminent`], or else rearm.
+    pub(in crate::engine) fn take_near(&self, now: Timestamp, max: usize) -> Vec<u64> {
         let mut near = Vec::new();
         let Some(now) = Tick::of(now) else { return near };
         while let Some(first) = self.first_tick().filter(|first| *first <= now) {
@@ -154,7 +159,7 @@ impl Deadlines {
             for upper in (begin..STRIPES).chain(0..begin) {
                 let mut stripe = locked(&self.stripes[upper]);
                 while let Some(entry) = stripe.first().copied().filter(|entry| tick_in(*entry) <= last) {
-                    if near.len() == most {
+                    if near.len() == max {
                         self.next_stripe.store(upper, Ordering::Relaxed);
                         return near;
                     }
@@ -170,8 +175,9 @@ impl Deadlines {
         self.stripes.iter().filter_map(|stripe| locked(stripe).first().copied()).map(tick_in).min()
     }
 
-    /// Notes exactly when something of a lock ends. `false` if that is not within a tick that has come: the index is enough.
-    pub(in crate::engine) fn note_imminent(&self, hash: u64, deadline: Timestamp, now: Timestamp) -> bool {
+    /// Notes exactly when something of a lock ends. `false` if that is not within a tick that has
+    /// come: the index is enough.
+    pub(in crate::engine) fn record_imminent(&self, hash: u64, deadline: Timestamp, now: Timestamp) -> bool {
         let is_imminent = Tick::of(deadline).is_some_and(|tick| tick.begins() <= now);
         if is_imminent {
             locked(&self.imminent).insert((deadline, hash));
@@ -179,17 +185,12 @@ impl Deadlines {
         is_imminent
     }
 
-    /// Takes at most `most` hashes that were noted as imminent, and whose time has come.
-    pub(in crate::engine) fn take_due(&self, now: Timestamp, most: usize) -> Vec<u64> {
+    /// Takes the first hash that was noted as imminent, if its time has come.
+    pub(in crate::engine) fn take_due(&self, now: Timestamp) -> Option<u64> {
         let mut imminent = locked(&self.imminent);
-        let mut due = Vec::new();
-        while due.len() < most
-            && let Some(first) = imminent.first().copied().filter(|(deadline, _)| *deadline <= now)
-        {
-            imminent.remove(&first);
-            due.push(first.1);
-        }
-        due
+        let first = imminent.first().copied().filter(|(deadline, _)| *deadline <= now)?;
+        imminent.remove(&first);
+        Some(first.1)
     }
 
     /// When to look again.
@@ -232,13 +233,14 @@ mod tests {
         assert_eq!(deadlines.next(), at(10 * TICK_NANOS));
         assert_eq!(deadlines.take_near(at(10 * TICK_NANOS - 1), 9).len(), 0);
         assert_eq!(deadlines.take_near(at(10 * TICK_NANOS), 9), [hash]);
-        assert!(deadlines.note_imminent(hash, deadline, at(10 * TICK_NANOS)));
-        assert_eq!((deadlines.take_due(at(10 * TICK_NANOS + 6), 9), deadlines.next()), (vec![], deadline));
-        assert_eq!(deadlines.take_due(deadline, 9), [hash]);
+        assert!(deadlines.record_imminent(hash, deadline, at(10 * TICK_NANOS)));
+        assert_eq!((deadlines.take_due(at(10 * TICK_NANOS + 6)), deadlines.next()), (None, deadline));
+        assert_eq!(deadlines.take_due(deadline), Some(hash));
+        assert_eq!(deadlines.take_due(deadline), None);
         assert_eq!((deadlines.len(), deadlines.next()), (0, Timestamp::NEVER));
         // Renewed meanwhile: it is in the index again, and nothing is noted of it.
         deadlines.arm(hash, false, &mut armed, at(99 * TICK_NANOS), deadline);
-        assert!(!deadlines.note_imminent(hash, at(99 * TICK_NANOS), deadline));
+        assert!(!deadlines.record_imminent(hash, at(99 * TICK_NANOS), deadline));
         assert_eq!((deadlines.len(), deadlines.next()), (1, at(99 * TICK_NANOS)));
         // And again, while there is time: the entry stays where it is.
         deadlines.arm(hash, false, &mut armed, at(200 * TICK_NANOS), at(50 * TICK_NANOS));

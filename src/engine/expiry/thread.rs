@@ -1,7 +1,8 @@
-//! The thread that ends leases on time when nobody looks at them.
+//! The thread that ends leases on time when no request does.
 //!
-//! Promise: it sleeps until the next deadline, and is woken when an earlier one is armed. However many leases end together, it
-//! leaves half of its processor, and most of each commit, to requests. Absent: what ends, and how.
+//! Guarantees: it sleeps until the next deadline, and is woken when an earlier one is armed.
+//! However many leases end together, it leaves half of its processor, and most of each commit, to
+//! requests. Not here: what ends, and how.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use crate::engine::Engine;
 
 /// Pause while the journal is down: what is due stays due until it is up.
 const DOWN_PAUSE: Duration = Duration::from_millis(50);
-/// Longest sleep. A deadline further away than this wakes nobody when it is armed.
+/// Longest sleep. Arming a deadline further away than this does not wake the thread.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// The running thread; it ends when this is dropped.
@@ -30,7 +31,8 @@ impl Expiry {
             let alarm = &engine.core.deadlines.alarm;
             alarm.sleeper_is(std::thread::current());
             while !over.load(Ordering::Acquire) {
-                // Whatever is armed from here on cuts the sleep short, until it is known how long that is.
+                // Whatever is armed from here on cuts the sleep short, until it is known how long
+                // that is.
                 alarm.set(u64::MAX);
                 let began = engine.core.clock.now();
                 let next = engine.expire_due();
@@ -39,8 +41,8 @@ impl Expiry {
                 if engine.journal_down().is_some() {
                     sleep = sleep.max(DOWN_PAUSE);
                 } else if sleep.is_zero() {
-                    // There is more, and requests go before: what has ended has ended for them, swept or not. Nobody need wake
-                    // this thread meanwhile.
+                    // There is more, and requests go before: what has ended has ended for them,
+                    // swept or not. No alarm is needed meanwhile.
                     alarm.set(0);
                     engine.wait_for_commit();
                     std::thread::park_timeout(Duration::from_nanos(now.nanos_since(began)));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::content::{Content, KeyKind, KeyedValue};
 use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use crate::engine::expiry::Tick;
-use crate::lock::{Lease, Mode, Origin, Slot};
+use crate::lock::{Lease, Mode, Origin, Slot, TooManyEnded};
 
 /// One key that is not vacant.
 pub(in crate::engine) enum Entry {
@@ -150,26 +150,30 @@ impl Entry {
     }
 
     /// The type of the key at `now`. A lock has that of the newest of the leases for which
-    /// `is_live` is true. `None`: the key does not exist, or is in another database.
+    /// `is_live` is true, of which it looks at no more than `max`. `None`: the key does not exist,
+    /// or is in another database.
     pub(in crate::engine) fn kind(
         &self,
         database: u8,
         now: Timestamp,
         is_live: &dyn Fn(&Lease) -> bool,
-    ) -> Option<KeyKind> {
+        max: usize,
+    ) -> Result<Option<KeyKind>, TooManyEnded> {
         if self.name_bytes().first() != Some(&database) {
-            return None;
+            return Ok(None);
         }
-        match self {
+        Ok(match self {
             // These have no session.
             Entry::Plain(plain) => (plain.deadline > now).then_some(KeyKind::Lock(Mode::Exclusive)),
             Entry::Renewed(renewed) => (renewed.0.deadline > now).then_some(KeyKind::Lock(Mode::Exclusive)),
-            Entry::Full(full) => full.slot().newest_where(is_live).map(|lease| KeyKind::Lock(lease.mode)),
+            Entry::Full(full) => {
+                full.slot().newest_live(is_live, max)?.map(|lease| KeyKind::Lock(lease.mode))
+            }
             Entry::Value(entry) => {
                 let keyed = entry.keyed();
                 (keyed.deadline > now).then(|| KeyKind::Value(keyed.value.kind()))
             }
-        }
+        })
     }
 
     /// When the first thing of the key ends by itself.
@@ -336,7 +340,7 @@ impl Plain {
         self.ttl_ms.map(ttl)
     }
 
-    /// What is told by the deadline and the TTL of a lease that was not renewed.
+    /// What follows from the deadline and the TTL of a lease that was not renewed.
     fn told(&self) -> RenewalState {
         let ttl = self.ttl();
         RenewalState {

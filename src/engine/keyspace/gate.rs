@@ -211,7 +211,7 @@ mod tests {
             thread::scope(|threads| {
                 let asked = threads.spawn(|| {
                     let txn = engine.txn();
-                    assert_eq!(txn.exclusively(|_| ()), txn.exists(&name).map(drop));
+                    assert_eq!(txn.exclusively(&[], |_| ()), txn.exists(&name).map(drop));
                     assert_eq!(txn.key_count(0).map(drop), txn.exists(&name).map(drop));
                     txn.exists(&name)
                 });
@@ -235,7 +235,7 @@ mod tests {
                 assert_eq!(txn.exists(name), Ok(false));
                 begin.send(()).unwrap();
                 closed.recv().unwrap();
-                (txn.exists(name), txn.exclusively(|_| ()))
+                (txn.exists(name), txn.exclusively(&[], |_| ()))
             });
             begun.recv().unwrap();
             let alone = engine.exclusive_txn();

@@ -1,8 +1,11 @@
 //! Looks at all keys, a few at a time.
 //!
-//! Guarantees: a key that exists during the whole scan is seen, and what is seen belongs to one state of the
-//! table: if a failed commit is rolled back in between, the scan starts over. Work per call is bounded,
-//! whatever the size of the table. Not here: patterns, replies.
+//! Guarantees: a key that exists during the whole scan is seen, and what is seen belongs to one
+//! state of the table: if a failed commit is rolled back in between, the scan starts over. Work per
+//! call is bounded, whatever the size of the table. Not here: patterns, replies.
+
+use std::cell::Cell;
+use std::iter::successors;
 
 use super::content::KeyKind;
 use super::entry::Entry;
@@ -27,44 +30,50 @@ pub struct Scan {
     ahead_max: usize,
     /// The table that was looked at.
     epoch: Option<u64>,
+    /// The lock at `next`, if more of its holders have ended than are skipped: it must be freed of
+    /// them first.
+    unsettled: Option<LockName>,
 }
 
 /// What one call of [`Txn::scan`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scanned {
     /// Entries of the table that were looked at.
     pub looked: usize,
     /// Entries that were passed over to find those.
     pub passed: usize,
+    /// Leases that had ended and were passed over, or freed.
+    pub ended: usize,
     /// There is nothing ahead.
     pub is_done: bool,
-    /// The table was rebuilt: the scan starts over, and everything that the transaction has seen before this call
-    /// must be thrown away.
+    /// The table was rebuilt: the scan starts over, and everything that the transaction has seen
+    /// before this call must be thrown away.
     pub is_restarted: bool,
 }
 
 impl Scan {
-    /// A scan of a database that starts at `cursor` (0: the start) and looks at about `entries` entries in all.
+    /// A scan of a database that starts at `cursor` (0: the start) and looks at about `entries`
+    /// entries in all.
     pub fn new(database: u8, cursor: u64, entries: usize) -> Scan {
         let ahead_max = entries.clamp(AHEAD_MIN, AHEAD_MAX);
-        let (ahead, epoch) = (Vec::new(), None);
-        Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch }
+        let (ahead, epoch, unsettled) = (Vec::new(), None, None);
+        Scan { database, from: cursor, next: cursor, ahead, resume: cursor, ahead_max, epoch, unsettled }
     }
 
-    /// Where another scan may go on; 0: nowhere, everything was seen. Cursors are hashes: their 32 bits survive
-    /// every client's number type.
+    /// Where another scan may go on; 0: nowhere, everything was seen. Cursors are hashes: their 32
+    /// bits survive every client's number type.
     pub fn cursor(&self) -> u64 {
         if NameHash::upper(self.next) < Table::PARTS { self.next } else { 0 }
     }
 
     fn restart(&mut self) {
-        (self.next, self.epoch) = (self.from, None);
+        (self.next, self.epoch, self.unsettled) = (self.from, None, None);
         self.ahead.clear();
     }
 }
 
-/// Bounds of the hashes that a scan collects at once: few, as a call that needs few is to be cheap, and not
-/// too few, as collecting them passes over all entries of a part.
+/// Bounds of the hashes that a scan collects at once: few, as a call that needs few is to be cheap,
+/// and not too few, as collecting them passes over all entries of a part.
 const AHEAD_MIN: usize = 16;
 const AHEAD_MAX: usize = 4096;
 
@@ -88,23 +97,34 @@ impl FoundKey<'_> {
 
     /// Reads the newest lease of a lock; `None` for a value.
     pub fn with_lease<R>(&self, read: impl FnOnce(&LockName, &Lease) -> R) -> Option<R> {
-        let newest =
-            |name: &LockName, slot: &Slot| slot.newest_where(self.is_live).map(|lease| read(name, lease));
+        let newest = |name: &LockName, slot: &Slot| {
+            let newest = slot.newest_live(self.is_live, ENDS_PER_STEP).ok().flatten();
+            newest.map(|lease| read(name, lease))
+        };
         self.entry.read_lock(newest).flatten()
     }
 }
 
 impl Txn<'_> {
-    /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the keys that exist.
+    /// Goes on with a scan: looks at about `entries` entries, and calls `each` for the keys that
+    /// exist.
     pub fn scan(
         &self,
         scan: &mut Scan,
         entries: usize,
         mut each: impl FnMut(&FoundKey<'_>),
     ) -> Result<Scanned, Unavailable> {
+        if let Some(name) = scan.unsettled.take() {
+            let freed = self.free_in_steps(&name, 1);
+            if freed == Err(Unavailable::Unsettled) {
+                scan.unsettled = Some(name);
+            }
+            // After a failure, the next call finds out what has become of the table.
+            return Ok(Scanned { ended: ENDS_PER_STEP, ..Scanned::default() });
+        }
         self.with_table(|table| {
-            // Under the guard: the table cannot be replaced now, and what it shows either is durable up to the
-            // Seq below, or the barrier of that Seq fails.
+            // Under the guard: the table cannot be replaced now, and what it shows either is
+            // durable up to the Seq below, or the barrier of that Seq fails.
             self.engine().check_up()?;
             let now = self.now();
             let is_restarted = scan.epoch.is_some_and(|epoch| epoch != table.epoch);
@@ -116,13 +136,19 @@ impl Txn<'_> {
             scan.epoch = Some(table.epoch);
             let sessions = &self.engine().core.sessions;
             let may_be_over = sessions.may_be_over(now);
+            let ended = Cell::new(0);
             let is_live = |lease: &Lease| {
                 let session = lease.session().filter(|_| may_be_over);
-                !lease.is_over(now) && !session.is_some_and(|session| sessions.is_over(session, now))
+                let is_live =
+                    !lease.is_over(now) && !session.is_some_and(|session| sessions.is_over(session, now));
+                ended.set(ended.get() + usize::from(!is_live));
+                is_live
             };
-            let scanned = scan.advance(table, now, entries, &is_live, &mut each);
+            // Leases that have ended count as entries: a lock may have very many of them.
+            let has_room = |looked: usize| looked + ended.get() < entries;
+            let scanned = scan.advance(table, now, has_room, &is_live, &mut each);
             self.observe(self.engine().last());
-            Ok(Scanned { is_restarted, ..scanned })
+            Ok(Scanned { is_restarted, ended: ended.get(), ..scanned })
         })?
     }
 
@@ -134,7 +160,8 @@ impl Txn<'_> {
         Scan::new(database, u64::from(u32::from_le_bytes(place)), AHEAD_MIN)
     }
 
-    /// Whether a key exists. Only reads, unless something of the key has ended and must be freed first.
+    /// Whether a key exists. Only reads, unless something of the key has ended and must be freed
+    /// first.
     pub fn exists(&self, name: &LockName) -> Result<bool, Unavailable> {
         match self.peek(name, |entry| entry.is_some_and(Entry::exists))? {
             Some(exists) => Ok(exists),
@@ -143,7 +170,7 @@ impl Txn<'_> {
     }
 
     /// Frees what has ended of a key. Cheap if nothing has.
-    pub(in crate::engine) fn free_ended(&self, name: &LockName) -> Result<(), Unavailable> {
+    pub fn free_ended(&self, name: &LockName) -> Result<(), Unavailable> {
         match self.peek(name, |_| ())? {
             Some(()) => Ok(()),
             None => self.read_key(name, |_, _| ()),
@@ -191,7 +218,7 @@ impl Scan {
         &mut self,
         table: &Table,
         now: Timestamp,
-        entries: usize,
+        has_room: impl Fn(usize) -> bool,
         is_live: &dyn Fn(&Lease) -> bool,
         each: &mut impl FnMut(&FoundKey<'_>),
     ) -> Scanned {
@@ -199,19 +226,32 @@ impl Scan {
         loop {
             let part = NameHash::upper(self.next);
             if part >= Table::PARTS {
-                return Scanned { looked, passed, is_done: true, is_restarted: false };
+                return Scanned { looked, passed, is_done: true, ..Scanned::default() };
             }
-            if let Some(lower) = self.ahead.pop() {
+            if let Some(lower) = self.ahead.last().copied() {
                 let hash = NameHash::joined(part, u64::from(lower));
                 table.visit(hash, |entry| {
                     looked += 1;
-                    if let Some(kind) = entry.kind(self.database, now, is_live) {
-                        each(&FoundKey { entry, is_live, kind });
+                    let kind_of = |entry: &Entry| entry.kind(self.database, now, is_live, ENDS_PER_STEP);
+                    // The keys of one hash are passed on all or none.
+                    let mut rest = successors(entry.next(), |entry| entry.next());
+                    match (&self.unsettled, kind_of(entry), rest.find(|entry| kind_of(entry).is_err())) {
+                        (None, Ok(kind), None) => {
+                            kind.into_iter().for_each(|kind| each(&FoundKey { entry, is_live, kind }));
+                        }
+                        (None, kind, rest) => {
+                            self.unsettled = rest.or(kind.is_err().then_some(entry)).map(Entry::name);
+                        }
+                        (Some(_), ..) => {}
                     }
                 });
+                if self.unsettled.is_some() {
+                    break;
+                }
+                self.ahead.pop();
                 self.next =
                     self.ahead.last().map_or(self.resume, |lower| NameHash::joined(part, u64::from(*lower)));
-                if looked >= entries {
+                if !has_room(looked) {
                     break;
                 }
                 continue;
@@ -231,7 +271,7 @@ impl Scan {
                 break;
             }
         }
-        Scanned { looked, passed, is_done: false, is_restarted: false }
+        Scanned { looked, passed, ..Scanned::default() }
     }
 }
 

@@ -16,7 +16,6 @@ use super::entry::Entry;
 use super::hash::NameHash;
 use crate::domain::{LockName, Timestamp};
 use crate::engine::expiry::Tick;
-use crate::engine::notifications::Cause;
 use crate::journal::Seq;
 use crate::lock::Slot;
 
@@ -71,8 +70,6 @@ pub(in crate::engine) struct GuardedKey<'a> {
     pub(in crate::engine) armed: &'a mut Option<Tick>,
     /// Another key that is not vacant has the same hash.
     pub(in crate::engine) is_hash_shared: bool,
-    /// What is behind the work on the key.
-    pub(in crate::engine) cause: Cause,
     last_change: LastChange<'a>,
 }
 
@@ -80,7 +77,6 @@ pub(in crate::engine) struct GuardedKey<'a> {
 pub(in crate::engine) struct Guarded<'a> {
     pub(in crate::engine) hash: u64,
     pub(in crate::engine) slot: &'a mut Slot,
-    pub(in crate::engine) cause: Cause,
     last_change: LastChange<'a>,
 }
 
@@ -104,10 +100,7 @@ impl GuardedKey<'_> {
     /// The key as a lock; `None` if it is a value.
     pub(in crate::engine) fn lock(&mut self) -> Option<Guarded<'_>> {
         match &mut *self.content {
-            Content::Lock(slot) => {
-                let (hash, cause, last_change) = (self.hash, self.cause, self.last_change);
-                Some(Guarded { hash, slot, cause, last_change })
-            }
+            Content::Lock(slot) => Some(Guarded { hash: self.hash, slot, last_change: self.last_change }),
             Content::Value(_) => None,
         }
     }
@@ -168,11 +161,11 @@ impl Table {
         name: &LockName,
         work: impl FnOnce(GuardedKey<'_>) -> R,
     ) -> R {
-        let (last_change, cause) = (self.last_change(hash), Cause::default());
+        let last_change = self.last_change(hash);
         match self.part(hash).entry(Table::key(hash)) {
             MapEntry::Vacant(place) => {
                 let (result, entry) = work_on_vacant(name, |content, armed| {
-                    work(GuardedKey { hash, content, armed, is_hash_shared: false, cause, last_change })
+                    work(GuardedKey { hash, content, armed, is_hash_shared: false, last_change })
                 });
                 if let Some(entry) = entry {
                     place.insert(Box::new(entry));
@@ -183,7 +176,7 @@ impl Table {
                 let head = place.get_mut();
                 let is_hash_shared = head.next().is_some() || !head.is_of(name);
                 let (result, fate) = work_in_chain(head, name, |content, armed| {
-                    work(GuardedKey { hash, content, armed, is_hash_shared, cause, last_change })
+                    work(GuardedKey { hash, content, armed, is_hash_shared, last_change })
                 });
                 match fate {
                     Fate::Stays => {}

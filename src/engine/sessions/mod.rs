@@ -1,8 +1,9 @@
 //! What is done with sessions.
 //!
-//! Promise: a session ends at one instant for everybody, with one record, and is never revived; nobody sees a part of its locks
-//! released. What is left to do, lock by lock, is done by the next operation on each of them or in steps by
-//! [`Txn::sweep_sessions`], and by recovery if the process ends before. Absent: the rules of locks.
+//! Guarantees: a session ends at one instant for everybody, with one record, and is never revived;
+//! no reader sees a part of its locks released. What is left to do, lock by lock, is done by the
+//! next operation on each of them or in steps by [`Txn::sweep_sessions`], and by recovery if the
+//! process ends before. Not here: the rules of locks.
 
 mod table;
 
@@ -17,9 +18,9 @@ use crate::journal::{JournalError, Record, Seq, SessionRecord};
 const FREED_AT_ONCE: usize = 256;
 
 impl Txn<'_> {
-    /// Opens a session that ends `ttl` after its last keepalive; `None`: when [`Engine::connection_is_gone`] says so, or at
-    /// the latest when the server stops, as befits the session of a connection.
-    /// `account`: whose it is, if that matters.
+    /// Opens a session that ends `ttl` after its last keepalive; `None`: when
+    /// [`Engine::connection_is_gone`] says so, or at the latest when the server stops, as befits
+    /// the session of a connection. `account`: whose it is, if that matters.
     pub fn open_session(
         &self,
         name: &str,
@@ -89,19 +90,16 @@ impl Txn<'_> {
         })
     }
 
-    /// Ends a session and, at the same instant, all its leases. Answers how many these were; if there are more than
-    /// `FREED_AT_ONCE` locks, leases count that reached their own deadline just now and were not swept.
-    /// `clean`: its owner asked, so no lock-delay is due.
+    /// Ends a session and, at the same instant, all its leases. Answers how many these were; if
+    /// there are more than `FREED_AT_ONCE` locks, leases count that reached their own deadline just
+    /// now and were not swept. `clean`: its owner asked, so no lock-delay is due.
     pub fn close_session(&self, id: SessionId, clean: bool) -> Result<u32, Unavailable> {
         let is_over = !self.has_session(id);
         let ended = self.end_session(id, clean, true)?;
         // All of it depends on the end of the session alone.
         self.observe(ended.ok_or_else(|| self.refuse(Unavailable::NoSession))?);
         let sessions = &self.engine().core.sessions;
-        let swept = sessions
-            .to_free(Some(id), FREED_AT_ONCE)
-            .into_iter()
-            .try_for_each(|(id, name)| self.free(id, &name));
+        let swept = self.free_some(sessions.to_free(Some(id), FREED_AT_ONCE), FREED_AT_ONCE);
         let freed = sessions.freed(id);
         swept?;
         if is_over {
@@ -131,7 +129,8 @@ impl Txn<'_> {
         ended
     }
 
-    /// Ends sessions whose deadline has come, and frees locks of those that are over: at most `max` of each.
+    /// Ends sessions whose deadline has come, and frees locks of those that are over: at most `max`
+    /// of each, and no more once about as many leases were freed.
     pub(super) fn sweep_sessions(&self, max: usize) -> Result<(), Unavailable> {
         let (sessions, now) = (&self.engine().core.sessions, self.now());
         sessions.forget_old(now);
@@ -142,14 +141,25 @@ impl Txn<'_> {
             let Some(id) = sessions.due(now) else { break };
             self.end_session(id, false, false)?;
         }
-        sessions.to_free(None, max).into_iter().try_for_each(|(id, name)| self.free(id, &name))
+        self.free_some(sessions.to_free(None, max), max)
+    }
+
+    /// Frees some locks of sessions that are over, until about `max` leases are freed.
+    fn free_some(&self, locks: Vec<(SessionId, LockName)>, max: usize) -> Result<(), Unavailable> {
+        let before = self.work();
+        for (id, name) in locks {
+            if self.work() - before >= max {
+                break;
+            }
+            self.free(id, &name)?;
+        }
+        Ok(())
     }
 
     /// Frees one lock of what ended with a session, or, if much has ended, a part of it.
     fn free(&self, id: SessionId, name: &LockName) -> Result<(), Unavailable> {
         let epoch = self.with_table(|table| table.epoch)?;
-        // By now the key may hold a value.
-        match self.read_key(name, |_, _| ()) {
+        match self.free_in_steps(name, 1) {
             Ok(()) => {}
             Err(Unavailable::Unsettled) => return Ok(()),
             Err(other) => return Err(other),
@@ -175,6 +185,8 @@ impl Txn<'_> {
 
     /// Whether a session of `account` that expired in the last seconds had a lease of this lock.
     pub fn had_expired_session(&self, account: &str, name: &LockName) -> Result<bool, Unavailable> {
+        // A lock is known once it is freed of the session.
+        self.free_ended(name)?;
         let had = self.engine().core.sessions.has_expired(account, name, self.now());
         self.observe_all().map(|()| had)
     }
@@ -191,7 +203,8 @@ impl Txn<'_> {
 }
 
 impl Engine {
-    /// Ends a session for everybody. Does not need the table alone: there is one instant at which it is over.
+    /// Ends a session for everybody. Does not need the table alone: there is one instant at which
+    /// it is over.
     pub(super) fn end_session_in(
         &self,
         table: &Table,

@@ -1,13 +1,15 @@
 //! The table of sessions: one keepalive for any number of locks.
 //!
-//! Promise: a session that has ended is never revived. It ends at one instant for everybody, with one record, whatever it
-//! holds: from then on [`Sessions::is_over`] says so, and its locks are freed by the next operation on each of them, or by a
-//! sweep, in steps. [`Sessions::may_be_over`] is two atomic loads, so that every operation can ask before it looks at a lock.
-//! Absent: the locks themselves, the journal, clocks.
+//! Guarantees: a session that has ended is never revived. It ends at one instant for everybody,
+//! with one record, whatever it holds: from then on [`Sessions::is_over`] says so, and its locks
+//! are freed by the next operation on each of them, or by a sweep, in steps.
+//! [`Sessions::may_be_over`] is two atomic loads, so that every operation can ask before it looks
+//! at a lock. Not here: the locks themselves, the journal, clocks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::{LockName, SessionId, Timestamp};
 use crate::engine::Unavailable;
@@ -15,10 +17,10 @@ use crate::journal::{Seq, SessionRecord};
 
 /// How long it is remembered that a session has expired.
 const REMEMBERED_NS: u64 = 5_000_000_000;
-/// Expired sessions remembered.
+/// Expired sessions remembered, and locks that all of them together had.
 const REMEMBERED: usize = 10_000;
-/// Names of locks that all remembered sessions together had.
-const REMEMBERED_NAMES: usize = 10_000;
+/// Entries forgotten at once, which bounds how long the table is locked.
+const FORGOTTEN_AT_ONCE: usize = 256;
 
 #[derive(Default)]
 pub(in crate::engine) struct Sessions {
@@ -86,51 +88,109 @@ pub(in crate::engine) struct Freed {
     pub(in crate::engine) left: u32,
 }
 
-/// Sessions that expired lately, and which locks they had at their end. Bounded in sessions, names and time.
+/// Sessions of accounts that expired lately, and the locks that were freed of them since. Bounded
+/// in number and time. Each call does little, however much is remembered.
 #[derive(Default)]
 struct Expired {
-    sessions: BTreeMap<SessionId, (SessionRecord, BTreeSet<LockName>)>,
+    sessions: BTreeMap<SessionId, ExpiredSession>,
     /// The latest last. What was forgotten early may be here still.
-    order: VecDeque<(Timestamp, SessionId)>,
-    names: usize,
+    order: VecDeque<SessionId>,
+    locks: BTreeSet<ExpiredLock>,
+    /// The latest last.
+    locks_order: VecDeque<ExpiredLock>,
+}
+
+struct ExpiredSession {
+    record: SessionRecord,
+    at: Timestamp,
+}
+
+/// A lock of which a lease ended with a session, and the account of that.
+type ExpiredLock = (LockName, Box<str>, SessionId);
+
+impl ExpiredSession {
+    fn is_remembered(&self, now: Timestamp) -> bool {
+        now.nanos_since(self.at) <= REMEMBERED_NS
+    }
 }
 
 impl Expired {
-    fn remember(&mut self, record: SessionRecord, names: &BTreeMap<LockName, MemberCounts>, now: Timestamp) {
+    fn remember(&mut self, record: SessionRecord, now: Timestamp) {
+        // Only users of HTTP ask for it, and each has an account.
+        if record.account.is_none() {
+            return;
+        }
         self.forget_old(now);
-        while self.order.len() >= REMEMBERED {
+        if self.order.len() >= REMEMBERED {
             self.forget_first();
         }
-        // Only users of HTTP are told apart by it, and they have few.
-        let names = match record.account {
-            Some(_) => names.keys().take(REMEMBERED_NAMES - self.names).cloned().collect(),
-            None => BTreeSet::new(),
-        };
-        self.names += names.len();
-        self.order.push_back((now, record.id));
-        self.sessions.insert(record.id, (record, names));
+        self.order.push_back(record.id);
+        self.sessions.insert(record.id, ExpiredSession { record, at: now });
+    }
+
+    /// Remembers a lock that was freed of a session that is over.
+    fn freed(&mut self, id: SessionId, name: &LockName) {
+        let session = self.sessions.get(&id);
+        let Some(account) = session.and_then(|session| session.record.account.clone()) else { return };
+        if self.locks_order.len() >= REMEMBERED {
+            self.forget_first_lock();
+        }
+        let lock = (name.clone(), account, id);
+        if self.locks.insert(lock.clone()) {
+            self.locks_order.push_back(lock);
+        }
+    }
+
+    fn get(&self, id: SessionId, now: Timestamp) -> Option<&SessionRecord> {
+        let session = self.sessions.get(&id).filter(|session| session.is_remembered(now))?;
+        Some(&session.record)
+    }
+
+    /// Whether a session of `account` had this lock.
+    fn had(&self, account: &str, name: &LockName, now: Timestamp) -> bool {
+        let lock = |id| (name.clone(), account.into(), SessionId(id));
+        self.locks.range(lock(u128::MIN)..=lock(u128::MAX)).any(|(.., id)| self.get(*id, now).is_some())
     }
 
     fn forget(&mut self, id: SessionId) {
-        if let Some((_, names)) = self.sessions.remove(&id) {
-            self.names -= names.len();
-        }
+        self.sessions.remove(&id);
     }
 
     fn forget_first(&mut self) {
-        if let Some((_, id)) = self.order.pop_front() {
+        if let Some(id) = self.order.pop_front() {
             self.forget(id);
         }
     }
 
-    fn forget_old(&mut self, now: Timestamp) {
-        while self.order.front().is_some_and(|(at, _)| now.nanos_since(*at) > REMEMBERED_NS) {
-            self.forget_first();
+    fn forget_first_lock(&mut self) {
+        if let Some(lock) = self.locks_order.pop_front() {
+            self.locks.remove(&lock);
         }
     }
 
+    /// Forgets a part of what expired too long ago.
+    fn forget_old(&mut self, now: Timestamp) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some(first) = self.order.front() else { break };
+            if self.get(*first, now).is_some() {
+                break;
+            }
+            self.forget_first();
+        }
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((.., id)) = self.locks_order.front() else { break };
+            if self.get(*id, now).is_some() {
+                break;
+            }
+            self.forget_first_lock();
+        }
+    }
+
+    /// When there is something to forget.
     fn forget_at(&self) -> u64 {
-        self.order.front().map_or(u64::MAX, |(at, _)| at.as_nanos() + REMEMBERED_NS + 1)
+        let first = self.order.front().into_iter().chain(self.locks_order.front().map(|(.., id)| id));
+        let at = |id: &SessionId| self.sessions.get(id).map_or(0, |s| s.at.as_nanos() + REMEMBERED_NS + 1);
+        first.map(at).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -147,7 +207,7 @@ impl Sessions {
     }
 
     fn table(&self) -> MutexGuard<'_, SessionTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     fn publish(&self, table: &SessionTable) {
@@ -163,7 +223,7 @@ impl Sessions {
             || self.ending.load(Ordering::Acquire) > 0
     }
 
-    /// When there is something to do for whoever sweeps; [`Timestamp::default`]: at once.
+    /// When there is something to sweep; [`Timestamp::default`]: at once.
     pub(in crate::engine) fn next_sweep(&self) -> Timestamp {
         if self.ending.load(Ordering::Acquire) > 0 {
             return Timestamp::default();
@@ -177,13 +237,15 @@ impl Sessions {
         self.table().deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
     }
 
-    /// Whether a session is over at `now`, whether or not it was ended; one that never was is over, too.
+    /// Whether a session is over at `now`, whether or not it was ended; one that never was is over,
+    /// too.
     pub(in crate::engine) fn is_over(&self, id: SessionId, now: Timestamp) -> bool {
         self.table().is_over(id, now)
     }
 
-    /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over. `members` is how many leases and
-    /// waiters there are, `in_lock` their sessions. Goes through these or through all sessions that are over, whichever are fewer.
+    /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over.
+    /// `members` is how many leases and waiters there are, `in_lock` their sessions. Goes through
+    /// these or through all sessions that are over, whichever are fewer.
     pub(in crate::engine) fn over(
         &self,
         now: Timestamp,
@@ -219,8 +281,8 @@ impl Sessions {
         self.publish(&table);
     }
 
-    /// Moves the end of a session to its TTL from now, in the order in which `journal` is told. `None`: it is over by now,
-    /// and is to be ended.
+    /// Moves the end of a session to its TTL from now, in the order of the calls of `journal`.
+    /// `None`: it is over by now, and is to be ended.
     pub(in crate::engine) fn keep(
         &self,
         id: SessionId,
@@ -244,8 +306,9 @@ impl Sessions {
         Ok(Some(deadline))
     }
 
-    /// Ends a session for everybody, once `journal` has its end: before that of any of its leases. `None`: there is none of
-    /// this id that is open. `is_clean`: its owner asked, so no lock-delay is due. `is_awaited`: [`Sessions::freed`] follows.
+    /// Ends a session for everybody, once `journal` has its end: before that of any of its leases.
+    /// `None`: there is none of this id that is open. `is_clean`: its owner asked, so no lock-delay
+    /// is due. `is_awaited`: [`Sessions::freed`] follows.
     pub(in crate::engine) fn end(
         &self,
         id: SessionId,
@@ -262,7 +325,7 @@ impl Sessions {
         table.deadlines.remove(&(deadline, id));
         let is_expired = deadline <= now;
         if is_expired {
-            table.expired.remember(record, &names, now);
+            table.expired.remember(record, now);
         }
         if !names.is_empty() {
             let is_clean = is_clean && !is_expired;
@@ -287,7 +350,7 @@ impl Sessions {
         all.flat_map(|(id, ending)| ending.names.keys().map(|name| (*id, name.clone()))).take(max).collect()
     }
 
-    /// How far a session that is over is freed. Nobody waits for the rest.
+    /// How far a session that is over is freed. The rest is freed later.
     pub(in crate::engine) fn freed(&self, id: SessionId) -> Freed {
         let table = &mut *self.table();
         let Some(ending) = table.ending.get_mut(&id) else { return Freed { released: 0, left: 0 } };
@@ -315,9 +378,9 @@ impl Sessions {
         self.table().sessions.get(&id).filter(|session| session.record.deadline > now).map(read)
     }
 
-    /// Adds a lease or waiter of a lock that ends with a session. Returns whether the session is over already, so that it
-    /// is to be freed: the session may have ended after the request was admitted, or, in a recovered
-    /// lock, its end was committed before that of the lease.
+    /// Adds a lease or waiter of a lock that ends with a session. Returns whether the session is
+    /// over already, so that it is to be freed: the session may have ended after the request was
+    /// admitted, or, in a recovered lock, its end was committed before that of the lease.
     pub(in crate::engine) fn attach(&self, id: SessionId, name: &LockName, what: MemberKind) -> bool {
         let table = &mut *self.table();
         let is_over = !table.sessions.contains_key(&id);
@@ -351,7 +414,10 @@ impl Sessions {
         let (names, leases) = match (table.sessions.get_mut(&id), table.ending.get_mut(&id)) {
             (Some(session), _) => (&mut session.names, &mut session.leases),
             (None, Some(ending)) => {
-                ending.released += u32::from(what == MemberKind::Lease);
+                if what == MemberKind::Lease {
+                    ending.released += 1;
+                    table.expired.freed(id, name);
+                }
                 (&mut ending.names, &mut ending.leases)
             }
             (None, None) => return,
@@ -391,7 +457,7 @@ impl Sessions {
         }
     }
 
-    /// Forgets what expired too long ago.
+    /// Forgets a part of what expired too long ago.
     pub(in crate::engine) fn forget_old(&self, now: Timestamp) {
         if self.forget_at.load(Ordering::Acquire) <= now.as_nanos() {
             let table = &mut *self.table();
@@ -404,18 +470,15 @@ impl Sessions {
     pub(in crate::engine) fn expired(&self, id: SessionId, now: Timestamp) -> Option<SessionRecord> {
         let table = &mut *self.table();
         table.expired.forget_old(now);
-        table.expired.sessions.get(&id).map(|(record, _)| record.clone())
+        table.expired.get(id, now).cloned()
     }
 
-    /// Whether a session of `account` that expired lately had this lock.
+    /// Whether a session of `account` that expired lately had this lock, which has been freed of it
+    /// since.
     pub(in crate::engine) fn has_expired(&self, account: &str, name: &LockName, now: Timestamp) -> bool {
         let table = &mut *self.table();
         table.expired.forget_old(now);
-        table
-            .expired
-            .sessions
-            .values()
-            .any(|(record, names)| record.account.as_deref() == Some(account) && names.contains(name))
+        table.expired.had(account, name, now)
     }
 
     /// Forgets that a session has expired.
@@ -511,5 +574,44 @@ mod tests {
         // A journal that refuses leaves the end where it was.
         let refused = sessions.keep(id, || at(998), |_| Err(Unavailable::SessionsMax));
         assert_eq!((refused, sessions.next_sweep()), (Err(Unavailable::SessionsMax), at(999)));
+    }
+
+    #[test]
+    fn expired_sessions_and_their_locks_are_remembered_for_a_while_and_forgotten_in_parts() {
+        let sessions = Sessions::new();
+        let at = |millis: u64| Timestamp::from_nanos(millis * 1_000_000);
+        let name = |n: u128| LockName::new(0, format!("k{n}").as_bytes()).expect("a name");
+        let had = |account: &str, n, now| sessions.has_expired(account, &name(n), now);
+        let (count, ttl) = (3 * FORGOTTEN_AT_ONCE as u128, Ttl::from_millis(100).ok());
+        for n in 0..count {
+            let (id, account) = (SessionId(n), Some("web".into()));
+            let record = SessionRecord { id, name: String::new(), account, ttl, deadline: at(100) };
+            sessions.put(record);
+            sessions.attach(id, &name(n), MemberKind::Lease);
+            assert_eq!(
+                sessions.end(id, false, false, at(100), || Ok(Seq::default())),
+                Ok(Some(Seq::default()))
+            );
+            assert!(!had("web", n, at(100)), "the lock is not freed yet");
+            sessions.detach(id, &name(n), MemberKind::Lease);
+        }
+        let last = at(100 + REMEMBERED_NS / 1_000_000);
+        assert!(had("web", 0, last) && had("web", count - 1, last));
+        assert!(!had("other", 0, last) && !had("web", count, last));
+        sessions.forget(SessionId(0));
+        assert!(!had("web", 0, last) && sessions.expired(SessionId(0), last).is_none());
+        assert!(sessions.expired(SessionId(1), last).is_some());
+        // From then on it is forgotten for all, and freed in parts.
+        let later = last.after(Ttl::from_millis(1).ok());
+        let left = || sessions.table().expired.locks.len();
+        assert!(!had("web", 1, later) && left() > 0);
+        assert!(sessions.expired(SessionId(1), later).is_none());
+        while left() > 0 {
+            assert!(sessions.next_sweep() <= later);
+            let before = left();
+            sessions.forget_old(later);
+            assert!((1..=FORGOTTEN_AT_ONCE).contains(&(before - left())));
+        }
+        assert_eq!(sessions.next_sweep(), Timestamp::NEVER);
     }
 }

@@ -6,9 +6,9 @@
 use std::mem;
 
 use crate::domain::{FencingToken, KeyspaceEvents, LockName, Timestamp, Ttl};
-use crate::engine::apply::Retry;
-use crate::engine::keyspace::{Content, GuardedKey, KeyedValue, Table};
-use crate::engine::notifications::{CREATED, DELETED, EXPIRED, Notification, renewed_until};
+use crate::engine::apply::{Retry, Scope};
+use crate::engine::keyspace::{Content, GuardedKey, KeyedValue};
+use crate::engine::notifications::{CREATED, Cause, DELETED, EXPIRED, Notification, renewed_until};
 use crate::engine::{Engine, ExclusiveTxn, Txn, Unavailable};
 use crate::journal::{Record, Seq, StoredValue};
 use crate::lock::Op;
@@ -17,26 +17,24 @@ use crate::value::{Edit, Element, Kind, Value};
 /// A key under its guard; what had ended of it is gone.
 pub(in crate::engine) struct KeyWork<'w, 'k> {
     pub(in crate::engine) engine: &'w Engine,
-    pub(in crate::engine) table: &'w Table,
-    pub(in crate::engine) name: &'w LockName,
-    pub(in crate::engine) now: Timestamp,
+    pub(in crate::engine) scope: Scope<'w>,
     pub(in crate::engine) key: &'w mut GuardedKey<'k>,
+    /// The Seq of the last change that this work has journaled.
+    pub(in crate::engine) appended: Seq,
 }
 
 impl Txn<'_> {
     /// Runs `work` on a key once what has ended of it is freed. `work` runs at most once.
-    pub(super) fn work_on_key<R>(
+    pub(in crate::engine) fn work_on_key<R>(
         &self,
         name: &LockName,
         work: impl FnOnce(&mut KeyWork<'_, '_>) -> Result<R, Unavailable>,
     ) -> Result<R, Unavailable> {
         let mut work = Some(work);
-        let worked = self.in_steps(|table, now| {
-            self.engine().under_guard(table, name, now, |mut key| {
-                key.free_ended()?;
-                let work = work.take().unwrap_or_else(|| unreachable!("nothing is retried after it"));
-                Ok(work(&mut key)?)
-            })
+        let worked = self.in_steps(name, |key| {
+            key.free_ended()?;
+            let work = work.take().unwrap_or_else(|| unreachable!("nothing is retried after it"));
+            Ok(work(key)?)
         });
         let (result, seq) = worked.map_err(|why| self.refuse(why))?;
         self.observe(seq);
@@ -59,7 +57,8 @@ impl Engine {
     /// as the limits allow.
     pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
         let core = &*self.core;
-        if core.value_stats.bytes() >= core.config.values_bytes_max {
+        self.check_backlog()?;
+        if core.value_stats.bytes() + core.pops.bytes() >= core.config.values_bytes_max {
             return Err(Unavailable::ValuesBytesMax);
         }
         if value.is_some_and(|value| value.len() >= core.config.value_elements_max) {
@@ -70,23 +69,22 @@ impl Engine {
 }
 
 impl KeyWork<'_, '_> {
-    pub(super) fn content(&self) -> &Content {
+    pub(in crate::engine) fn content(&self) -> &Content {
         self.key.content
     }
 
     /// Frees what has ended of a lock.
-    fn free_ended(&mut self) -> Result<(), Retry> {
+    pub(in crate::engine) fn free_ended(&mut self) -> Result<(), Retry> {
         match self.key.lock() {
-            Some(mut lock) if !lock.slot.is_vacant() => self
-                .engine
-                .run_under_guard(self.table, self.name, &Op::Inspect, self.now, &mut lock)
-                .map(drop),
+            Some(mut lock) if !lock.slot.is_vacant() => {
+                self.engine.run_on_lock(&Op::Inspect, &self.scope, &mut lock).map(drop)
+            }
             _ => Ok(()),
         }
     }
 
     /// Edits the value.
-    pub(super) fn edit<R>(
+    pub(in crate::engine) fn edit<R>(
         &mut self,
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
@@ -111,7 +109,7 @@ impl KeyWork<'_, '_> {
     }
 
     /// Puts a new value into the vacant key, unless it is still empty after the edit.
-    pub(super) fn create<R>(
+    pub(in crate::engine) fn create<R>(
         &mut self,
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
@@ -126,9 +124,9 @@ impl KeyWork<'_, '_> {
             return Ok(result);
         }
         let (new, event) = ([CREATED], self.notification(kind));
-        let new: &[_] = if self.key.cause.replaces { &[] } else { &new };
-        let token = tokens.take(self.engine.journal(), self.table.epoch);
-        let name = self.name.clone();
+        let new: &[_] = if self.scope.cause.replaces { &[] } else { &new };
+        let token = tokens.take(self.engine.journal(), self.scope.table.epoch);
+        let name = self.scope.name.clone();
         let keyed = KeyedValue { name, id: token, token, ttl: None, deadline: Timestamp::NEVER, value };
         self.engine.core.value_stats.added(keyed.bytes());
         let records = [put_record(&keyed)].into_iter().chain(element_records(token, elements));
@@ -139,8 +137,8 @@ impl KeyWork<'_, '_> {
 
     /// Puts a value that came from another key into this vacant one, under a new fencing token.
     pub(super) fn adopt(&mut self, mut keyed: Box<KeyedValue>) -> Result<Seq, Unavailable> {
-        keyed.token = self.engine.core.tokens.take(self.engine.journal(), self.table.epoch);
-        keyed.name = self.name.clone();
+        keyed.token = self.engine.core.tokens.take(self.engine.journal(), self.scope.table.epoch);
+        keyed.name = self.scope.name.clone();
         self.engine.core.value_stats.added(keyed.bytes());
         let record = put_record(&keyed);
         *self.key.content = Content::Value(keyed);
@@ -168,9 +166,9 @@ impl KeyWork<'_, '_> {
             None => self.end_value(&[]),
             Some(lock) if lock.slot.is_vacant() => Ok(()),
             Some(mut lock) => {
-                lock.cause.is_silent = true;
+                let scope = self.scope.with_cause(Cause { is_silent: true, ..self.scope.cause });
                 let op = Op::Delete { if_owner: None };
-                self.engine.step_and_return(self.table, self.name, &op, self.now, &mut lock).map(drop)
+                self.engine.step_and_return(&op, &scope, &mut lock).map(drop)
             }
         }
     }
@@ -179,11 +177,12 @@ impl KeyWork<'_, '_> {
     #[inline]
     pub(in crate::engine) fn expire_value(&mut self) -> Result<(), Unavailable> {
         match &*self.key.content {
-            Content::Value(keyed) if keyed.deadline <= self.now => {
+            Content::Value(keyed) if keyed.deadline <= self.scope.now => {
                 self.engine.core.value_stats.expiries.add(1);
-                let cause = std::mem::take(&mut self.key.cause);
+                // No client has changed it.
+                let cause = mem::take(&mut self.scope.cause);
                 let ended = self.end_value(&[EXPIRED]);
-                self.key.cause = cause;
+                self.scope.cause = cause;
                 ended
             }
             _ => Ok(()),
@@ -201,7 +200,7 @@ impl KeyWork<'_, '_> {
     /// Moves the deadline of the value to a TTL from now; `None`: it does not end by itself.
     pub(in crate::engine) fn set_ttl(&mut self, ttl: Option<Ttl>) -> Result<Timestamp, Unavailable> {
         let Content::Value(keyed) = &mut *self.key.content else { return Err(Unavailable::WrongType) };
-        (keyed.ttl, keyed.deadline) = (ttl, self.now.after(ttl));
+        (keyed.ttl, keyed.deadline) = (ttl, self.scope.now.after(ttl));
         let (record, deadline) = (put_record(keyed), keyed.deadline);
         self.append([record], &[renewed_until(deadline)]).map(|_| deadline)
     }
@@ -214,21 +213,21 @@ impl KeyWork<'_, '_> {
             Kind::SortedSet => KeyspaceEvents::SORTED_SET,
             Kind::List => KeyspaceEvents::LIST,
         };
-        self.key.cause.notification(class, "")
+        self.scope.cause.notification(class, "")
     }
 
     /// Makes the events of a change. Without notifications, it is a part of another change.
-    pub(super) fn announce(&self, seq: Seq, events: &[Notification]) {
-        let cause = self.key.cause;
+    pub(in crate::engine) fn announce(&self, seq: Seq, events: &[Notification]) {
+        let cause = self.scope.cause;
         if !events.is_empty() && !cause.is_silent {
-            let client = cause.client;
-            self.engine.core.events.key_changed(seq, self.name, client, events.iter().copied());
+            let (name, client) = (self.scope.name, cause.client);
+            self.engine.core.events.key_changed(seq, name, client, events.iter().copied());
         }
     }
 
     /// Remembers a change that was journaled for another key and is one of this key, too.
     pub(super) fn is_changed_by(&self, seq: Seq) {
-        self.engine.core.watches.changed(self.name);
+        self.engine.core.watches.changed(self.scope.name);
         self.key.changed_by(seq);
     }
 
@@ -240,9 +239,14 @@ impl KeyWork<'_, '_> {
     ) -> Result<Seq, Unavailable> {
         // Should this fail, the key has changed and the journal has not. Every reader asks first
         // whether the journal is down, and it stays down until this table is replaced.
-        let seq = self.engine.journal().append(self.table.epoch, records).map_err(Unavailable::Journal)?;
+        let seq =
+            self.engine.journal().append(self.scope.table.epoch, records).map_err(Unavailable::Journal)?;
+        self.appended = seq;
         self.is_changed_by(seq);
         self.announce(seq, events);
+        if let Some(value) = self.content().value() {
+            self.engine.core.pops.signal(self.scope.name, value.kind());
+        }
         Ok(seq)
     }
 }

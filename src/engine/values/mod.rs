@@ -81,7 +81,7 @@ impl Txn<'_> {
             let _one_commit = key.engine.one_commit();
             let existed = key.content().exists();
             key.clear()?;
-            key.key.cause.replaces = existed;
+            key.scope.cause.replaces = existed;
             let result = key.create(kind, edit)?;
             if existed && !key.content().exists() {
                 let seq = key.key.last_change();
@@ -127,7 +127,7 @@ impl Txn<'_> {
         name: &LockName,
         read: impl FnOnce(&Content, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        self.work_on_key(name, |key| Ok(read(key.content(), key.now)))
+        self.work_on_key(name, |key| Ok(read(key.content(), key.scope.now)))
     }
 
     /// The type of a key; `None` if it does not exist.

@@ -399,7 +399,7 @@ fn a_value_replaces_a_string_or_a_value_but_no_other_lock() {
         assert_eq!(replace(key, &["m"]), Err(Unavailable::WrongType), "{key}");
         assert_eq!(put(&txn, key, &["a"]), Err(Unavailable::WrongType), "{key}");
     }
-    // Nobody holds a lock that rests: for a reader there is no key.
+    // A lock that rests has no holder: for a reader there is no key.
     assert_eq!((fields(&txn, "resting"), remove(&txn, "resting", "a")), (Ok(vec![]), Ok(None)));
     clock.advance_millis(500);
     put(&txn, "resting", &["a"]).unwrap();
@@ -437,7 +437,8 @@ async fn a_renamed_key_keeps_its_content_and_deadline_and_takes_a_new_token() {
     let engine = on_disk(&path, &clock);
     let rename = |from: &str, to: &str, replaces: bool| {
         let txn = engine.txn();
-        txn.exclusively(|txn| txn.rename(&name(from), &name(to), replaces)).unwrap()
+        let names = [name(from), name(to)];
+        txn.exclusively(&names, |txn| txn.rename(&names[0], &names[1], replaces)).unwrap()
     };
     let txn = engine.txn();
     put(&txn, "h", &["a", "b"]).unwrap();
@@ -489,7 +490,7 @@ async fn what_is_read_of_a_value_waits_for_its_last_change() {
     let is_durable = |read: &dyn Fn(&Txn<'_>)| {
         let txn = engine.txn();
         read(&txn);
-        engine.verdict(txn.finish()).is_some()
+        engine.durability_of(txn.finish()).is_some()
     };
     assert!(is_durable(&|txn| drop(fields(txn, "durable").unwrap())));
     assert!(!is_durable(&|txn| drop(fields(txn, "h").unwrap())));

@@ -221,6 +221,10 @@ impl Drop for Barrier<'_> {
             let next = waiting.first_waker();
             drop(waiting);
             next.into_iter().for_each(Waker::wake);
+        } else {
+            drop(waiting);
+            // It may have been woken to see to the next commit.
+            committer.wake_next();
         }
     }
 }

@@ -73,6 +73,11 @@ impl Journal {
         self.committer.barriers.has_failed()
     }
 
+    /// The size of the records that no commit has taken yet, in bytes.
+    pub fn backlog_bytes(&self) -> usize {
+        self.committer.queue.backlog_bytes()
+    }
+
     /// Why nothing can be changed at present.
     pub fn down(&self) -> Option<JournalError> {
         self.committer.queue.down()

@@ -5,7 +5,7 @@
 //! the queue refuses records until it is reopened, and refuses records of an older epoch for ever.
 //! Not here: storage, and which thread commits.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{self, Ordering};
 
 use super::batch_limit::BatchLimit;
 use super::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
@@ -14,6 +14,9 @@ use crate::journal::{JournalError, Record};
 /// Records of a large commit. The commit thread makes these: executing requests meanwhile is worth
 /// the thread switches.
 pub(super) const LARGE_COMMIT_RECORDS_MIN: usize = 256;
+/// Size of a large commit, in bytes, however few records it has: writing takes a millisecond from
+/// here on.
+pub(super) const LARGE_COMMIT_BYTES_MIN: usize = 256 << 10;
 
 /// The place of a record in the journal; 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -45,10 +48,14 @@ pub(super) struct CommitQueue {
     pub(super) changed: Condvar,
     /// Whether [`QueueState::down`] is set, for a check without the lock.
     is_down: AtomicBool,
+    /// [`QueueState::pending_bytes`]. A gauge that orders nothing, so not one of the primitives in `sync`.
+    backlog_bytes: atomic::AtomicUsize,
 }
 
 pub(super) struct QueueState {
     pending: Vec<Record>,
+    /// The size of `pending`.
+    pending_bytes: usize,
     /// The Seq of the record appended last.
     last: u64,
     /// Goes before `pending`: its storage was locked by another process when it was tried.
@@ -82,6 +89,7 @@ impl QueueState {
         let before = self.pending.len();
         self.pending.extend(records);
         self.last += (self.pending.len() - before) as u64;
+        self.pending_bytes += size_bytes(&self.pending[before..]);
         if let Some(limit) = &mut self.limit {
             limit.note(&self.pending[before..], self.open_groups > 0);
         }
@@ -92,8 +100,13 @@ impl QueueState {
         let taken = self.limit.as_mut().map_or(self.pending.len(), BatchLimit::take);
         let mut records = std::mem::replace(&mut self.pending, std::mem::take(spare));
         self.pending.extend(records.drain(taken..));
+        self.pending_bytes = size_bytes(&self.pending);
         Batch { records, last: self.last - self.pending.len() as u64 }
     }
+}
+
+fn size_bytes(records: &[Record]) -> usize {
+    records.iter().map(Record::size_bytes).sum()
 }
 
 impl CommitQueue {
@@ -101,6 +114,7 @@ impl CommitQueue {
     pub(super) fn new(batch_bytes_max: Option<usize>) -> CommitQueue {
         let state = QueueState {
             pending: Vec::new(),
+            pending_bytes: 0,
             last: 0,
             blocked: None,
             limit: batch_bytes_max.map(BatchLimit::new),
@@ -114,7 +128,12 @@ impl CommitQueue {
             is_asleep: false,
             is_closing: false,
         };
-        CommitQueue { state: Mutex::new(state), changed: Condvar::new(), is_down: AtomicBool::new(false) }
+        CommitQueue {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            is_down: AtomicBool::new(false),
+            backlog_bytes: atomic::AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, QueueState> {
@@ -135,6 +154,7 @@ impl CommitQueue {
             return Err(JournalError::rebuilt());
         }
         queue.push(records);
+        self.backlog_bytes.store(queue.pending_bytes, Ordering::Relaxed);
         let seq = Seq(queue.last);
         let was_asleep = std::mem::replace(&mut queue.is_asleep, false);
         drop(queue);
@@ -155,6 +175,11 @@ impl CommitQueue {
         Seq(self.lock().last)
     }
 
+    /// The size of the records that no commit has taken yet, in bytes.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes.load(Ordering::Relaxed)
+    }
+
     /// Why records are refused.
     pub(super) fn down(&self) -> Option<JournalError> {
         if !self.is_down.load(Ordering::Acquire) {
@@ -165,7 +190,8 @@ impl CommitQueue {
 
     /// Whether the next commit is large.
     pub(super) fn is_large(&self) -> bool {
-        self.lock().pending.len() >= LARGE_COMMIT_RECORDS_MIN
+        let queue = self.lock();
+        queue.pending.len() >= LARGE_COMMIT_RECORDS_MIN || queue.pending_bytes >= LARGE_COMMIT_BYTES_MIN
     }
 
     /// Asks the commit thread to commit now.
@@ -197,6 +223,7 @@ impl CommitQueue {
         let batch = queue.blocked.take();
         let was_blocked = batch.is_some();
         let batch = batch.unwrap_or_else(|| queue.take_pending(spare));
+        self.backlog_bytes.store(queue.pending_bytes, Ordering::Relaxed);
         // More than one batch takes: the commit thread goes on with the rest.
         queue.is_urgent = !was_blocked && !queue.pending.is_empty();
         let has_rest = queue.is_urgent;
@@ -224,6 +251,8 @@ impl CommitQueue {
         let blocked = queue.blocked.take().map_or(0, |batch| batch.records.len());
         let in_flight = (taken + blocked + queue.pending.len()) as u64;
         queue.pending.clear();
+        queue.pending_bytes = 0;
+        self.backlog_bytes.store(0, Ordering::Relaxed);
         if let Some(limit) = &mut queue.limit {
             limit.clear();
         }

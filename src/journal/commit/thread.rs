@@ -70,11 +70,12 @@ impl Committer {
         let has_more = match writer.backend.maintain() {
             Ok(has_more) => has_more,
             Err(error) if !error.is_retryable() => {
+                // Fenced, or the database is damaged: what is committed from here on could be lost.
                 self.fail(0, error);
                 false
             }
             Err(error) => {
-                // A failure changes nothing; the next commit allows another attempt.
+                // It changes nothing; the next commit allows another attempt.
                 tracing::warn!(%error, "maintenance of the database failed; nothing is lost, it is tried again");
                 false
             }

@@ -163,7 +163,7 @@ impl World {
         let is_answered = |request: &InFlight| matches!(request.progress, Progress::Answered { .. });
         let Some(index) = self.pick(is_answered) else { return Ok(()) };
         let Progress::Answered { answer, seq, .. } = self.requests[index].progress else { return Ok(()) };
-        let answer = match self.engine.verdict(seq) {
+        let answer = match self.engine.durability_of(seq) {
             Some(Ok(())) => answer,
             Some(Err(_)) => Answer::Error,
             None if self.defect == Some(Defect::RepliesBeforeCommit) => answer,
@@ -205,9 +205,7 @@ impl World {
             Progress::Blocked(parked, _) => drop(parked),
             // It was sent, and lost on the way; or it could not be sent.
             Progress::Answered { parked: Some(parked), .. } if self.random.permille(500) => {
-                if let Some(token) = parked.granted() {
-                    parked.give_back(token);
-                }
+                parked.undo();
             }
             _ => {}
         }
@@ -225,10 +223,10 @@ impl World {
         self.requests.sort_by_key(|request| place(request).unwrap_or(0));
         for index in 0..self.requests.len() {
             let Progress::Blocked(parked, _) = &mut self.requests[index].progress else { continue };
-            let Some(verdict) = poll_now(parked.verdict()) else { continue };
-            let (answer, seq) = match verdict {
-                WaitOutcome::Granted(token, seq) => (Answer::Lock(Answered::Token(token.get())), seq),
-                WaitOutcome::TimedOut(seq) => (Answer::Lock(Answered::Refused), seq),
+            let Some(verdict) = poll_now(parked.outcome()) else { continue };
+            let (answer, seq) = match &verdict {
+                WaitOutcome::Granted(token, seq) => (Answer::Lock(Answered::Token(token.get())), *seq),
+                WaitOutcome::TimedOut(seq) => (Answer::Lock(Answered::Refused), *seq),
                 _ => (Answer::Error, Seq::default()),
             };
             let (client, key) = (self.requests[index].client, self.requests[index].ask.key());
@@ -236,14 +234,14 @@ impl World {
             let overtaken =
                 self.requests[..index].iter().find(|other| other.ask.key() == key && place(other).is_some());
             let is_fair = key.is_none_or(|key| KEYS[key].1 == Kind::Modes) || overtaken.is_none();
-            if let (WaitOutcome::Granted(..), false) = (verdict, is_fair) {
+            if let (WaitOutcome::Granted(..), false) = (&verdict, is_fair) {
                 return Err(format!("client {client} was served before one who waited longer"));
             }
             // If the previous lease had ended but was not swept, the grant came first and was freed
             // at once.
-            let is_overtaken = match (verdict, self.freed) {
+            let is_overtaken = match (&verdict, self.freed) {
                 (WaitOutcome::Granted(token, _), Some(forced)) if key == Some(forced) => {
-                    let has = self.engine.txn().read(&name(forced), |slot, _| slot.lease(token).is_some());
+                    let has = self.engine.txn().read(&name(forced), |slot, _| slot.lease(*token).is_some());
                     !has.is_ok_and(|has| has)
                 }
                 _ => false,

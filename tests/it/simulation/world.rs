@@ -165,7 +165,7 @@ impl World {
             // Do not read locks here: that could expire leases, and their waiters would be served
             // late.
             let is_up = self.engine.journal_down().is_none();
-            if is_up && self.engine.verdict(self.engine.last()).is_some() {
+            if is_up && self.engine.durability_of(self.engine.last()).is_some() {
                 return;
             }
             std::thread::yield_now();

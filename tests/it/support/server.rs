@@ -36,7 +36,13 @@ impl TestServer {
 
     /// In memory and in real time, with storage that fails on command.
     pub(crate) fn on(faults: Arc<Faults>) -> TestServer {
-        TestServer::start_on(&["--durability", "always", "--allow-flush"], Clock::system(), Some(faults))
+        TestServer::on_with(faults, &["--allow-flush"])
+    }
+
+    /// [`TestServer::on`] with `flags`.
+    pub(crate) fn on_with(faults: Arc<Faults>, flags: &[&str]) -> TestServer {
+        let flags = [&["--durability", "always"], flags].concat();
+        TestServer::start_on(&flags, Clock::system(), Some(faults))
     }
 
     fn start(flags: &[&str], clock: Clock) -> TestServer {
@@ -79,9 +85,14 @@ impl TestServer {
         Client::connect(self.addr)
     }
 
-    /// Waits until `waiting` requests queue for locks.
+    /// The number of requests that wait for locks or elements.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.engine.lock_stats().waiting() + self.engine.blocked_pops() as u64
+    }
+
+    /// Waits until `waiting` requests wait.
     pub(crate) fn until_waiting(&self, waiting: u64) {
-        until(|| self.engine.lock_stats().waiting() == waiting);
+        until(|| self.waiting() == waiting);
     }
 
     /// Advances a manual clock and expires what is due.

@@ -99,3 +99,20 @@ fn a_dropped_barrier_leaves_nothing_behind() {
     assert!(journal.committer.barriers.waiting.lock().parked.is_empty());
     faults.release_commits();
 }
+
+#[test]
+fn a_dropped_barrier_leaves_the_commit_to_another() {
+    let (journal, _, _) = start(Durability::Interval(Duration::from_secs(3600)));
+    // Or the commit thread would be asked at once.
+    commit_before_park();
+    let seq = journal.append(0, [session(1)]).unwrap();
+    let (mut first, mut second) = (journal.synced(seq), journal.synced(seq));
+    let woken = Arc::new(Woken::default());
+    assert!(is_pending(&mut first));
+    assert!(poll_with(&mut second, &Waker::from(Arc::clone(&woken))).is_pending());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    drop(first);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    commit_before_park();
+    assert_eq!(second.wait(), Ok(()));
+}

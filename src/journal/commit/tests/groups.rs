@@ -62,3 +62,15 @@ fn a_barrier_of_an_open_group_is_not_woken_in_vain() {
     drop(group);
     assert_eq!(barrier.wait(), Ok(()));
 }
+
+#[test]
+fn the_backlog_has_the_size_of_the_records_that_no_commit_has_taken() {
+    let (journal, _faults, _) = start(Durability::Always);
+    let group = journal.commit_group();
+    journal.append(0, [session(1), session(2)]).unwrap();
+    let seq = journal.append(0, [session(3)]).unwrap();
+    assert_eq!(journal.backlog_bytes(), 3 * session(1).size_bytes());
+    drop(group);
+    journal.barrier(seq).wait().unwrap();
+    assert_eq!(journal.backlog_bytes(), 0);
+}

@@ -3,7 +3,7 @@
 use super::*;
 use crate::journal::commit::committer::{FAST_COMMITS_MIN, SLOW_COMMIT_NANOS};
 use crate::journal::commit::hook::is_hooked;
-use crate::journal::commit::queue::LARGE_COMMIT_RECORDS_MIN;
+use crate::journal::commit::queue::{LARGE_COMMIT_BYTES_MIN, LARGE_COMMIT_RECORDS_MIN};
 
 #[test]
 fn a_hooked_thread_makes_small_commits_and_the_commit_thread_all_others() {
@@ -22,6 +22,17 @@ fn a_hooked_thread_makes_small_commits_and_the_commit_thread_all_others() {
         std::thread::yield_now();
     }
     assert_eq!(committed_by(), Some(thread));
+}
+
+#[test]
+fn the_commit_thread_makes_a_commit_of_few_large_records() {
+    let (journal, faults, _) = start(Durability::Always);
+    let thread = commit_thread(&journal);
+    let Record::Session(small) = session(1) else { unreachable!("a session") };
+    let large = SessionRecord { name: "n".repeat(LARGE_COMMIT_BYTES_MIN), ..small };
+    let seq = journal.append(0, [Record::Session(large)]).unwrap();
+    assert_eq!(journal.barrier(seq).wait(), Ok(()));
+    assert_eq!(faults.committed_by().last(), Some(&thread));
 }
 
 #[test]

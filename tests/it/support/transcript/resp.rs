@@ -1,7 +1,7 @@
 //! Transcripts over RESP, on octostore or on another server.
 //!
 //! `> WORDS` is sent by the first client, `b> WORDS` by client b. `b>> WORDS` sends and waits until
-//! the request queues for a lock; `b<` reads its reply later. `b>- WORDS` sends what is not
+//! the request waits; `b<` reads its reply later. `b>- WORDS` sends what is not
 //! answered. `b closes` closes a connection. `$secret1` stands for the first session id that a
 //! reply had.
 
@@ -17,7 +17,7 @@ pub(crate) trait Answers {
     fn connect(&self) -> Client;
     /// Lets `millis` pass.
     fn advance(&self, millis: u64);
-    /// The number of requests that queue for locks.
+    /// The number of requests that wait.
     fn waiting(&self) -> u64;
 }
 
@@ -29,7 +29,7 @@ impl Answers for TestServer {
         TestServer::advance(self, millis);
     }
     fn waiting(&self) -> u64 {
-        self.engine.lock_stats().waiting()
+        TestServer::waiting(self)
     }
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct RespSession<S> {
     server: S,
     clients: BTreeMap<String, Client>,
     secrets: Vec<String>,
-    /// Requests that queued for locks after the last line.
+    /// Requests that waited after the last line.
     waiting: u64,
 }
 

@@ -1,0 +1,8 @@
+//! Lock libraries in Rust, against the servers that the environment names.
+
+#[cfg(test)]
+mod redis_rs;
+#[cfg(test)]
+mod rslock;
+#[cfg(test)]
+mod support;
