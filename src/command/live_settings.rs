@@ -170,8 +170,7 @@ impl LiveSettings {
                 Change::SlowlogLength(number(0, bound(SLOWLOG_LEN_MAX))?.unsigned_abs() as usize)
             }
             "notify-keyspace-events" => match KeyspaceEvents::parse(text) {
-                Some(events) if events == KeyspaceEvents::default() => Change::KeyspaceEvents(events),
-                Some(_) => return Err("this version sends no keyspace notifications".to_owned()),
+                Some(events) => Change::KeyspaceEvents(events),
                 None => return Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned()),
             },
             "maxclients" | "connections-max" => {

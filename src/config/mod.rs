@@ -370,11 +370,7 @@ fn check_live_settings(settings: &Settings) -> Result<(), ConfigError> {
     }
     let events = settings.text("notify-keyspace-events").unwrap_or("");
     match KeyspaceEvents::parse(events) {
-        Some(none) if none == KeyspaceEvents::default() => Ok(()),
-        Some(_) => Err(settings.fault(
-            "notify-keyspace-events",
-            "must be empty: this version sends no keyspace notifications".to_owned(),
-        )),
+        Some(_) => Ok(()),
         None => Err(settings.fault(
             "notify-keyspace-events",
             format!("{events:?} has a character that is none of Ag$lshzxeKEtmdn"),

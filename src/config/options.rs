@@ -74,7 +74,7 @@ pub static OPTIONS: &[Opt] = &[
         "notify-keyspace-events",
         "CLASSES",
         "",
-        "Must be empty: this version sends no keyspace notifications",
+        "Classes of keyspace notifications to publish, as in Redis (KEA = all)",
     ),
     opt(SERVE, "threads", "N", "0", "Worker threads (0 = CPUs − 1, at least 1)"),
     opt(SERVE, "log", "LEVEL", "info", "Log level on stderr: error, warn, info, debug or trace"),
