@@ -168,20 +168,8 @@ impl Server {
         if config.http_config.users.are_open() && is_http_exposed {
             tracing::warn!("listening beyond loopback without a token for HTTP clients");
         }
-        let engine_config = EngineConfig {
-            durability: config.durability,
-            locks_max: config.locks_max,
-            sessions_max: config.sessions_max,
-            waiters_per_lock_max: config.waiters_per_lock_max,
-            values_bytes_max: config.values_bytes_max,
-            value_elements_max: config.value_elements_max,
-            leases_per_account_max: config.http_config.locks_per_user_max,
-            token_floor: config.token_floor,
-            boot: clock::boot_id(),
-            entropy: Entropy::system(),
-        };
         let started = clock.now();
-        let engine = Engine::start(backend, clock, engine_config).map_err(journal)?;
+        let engine = Engine::start(backend, clock, engine_config(config)).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
         let run_id = run_id();
         let info = ServerInfo { port, data, durability: config.durability_name(), run_id, started };
@@ -354,6 +342,21 @@ async fn complete(mut delivery: Delivery, server: &ServerState) {
 /// Completes when the sender is dropped.
 async fn dropped(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
+}
+
+fn engine_config(config: &Config) -> EngineConfig {
+    EngineConfig {
+        durability: config.durability,
+        locks_max: config.locks_max,
+        sessions_max: config.sessions_max,
+        waiters_per_lock_max: config.waiters_per_lock_max,
+        values_bytes_max: config.values_bytes_max,
+        value_elements_max: config.value_elements_max,
+        leases_per_account_max: config.http_config.locks_per_user_max,
+        token_floor: config.token_floor,
+        boot: clock::boot_id(),
+        entropy: Entropy::system(),
+    }
 }
 
 #[cfg(test)]

@@ -1,26 +1,28 @@
-//! `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE`, `PUBLISH`, `SPUBLISH` and their opposites, and the
-//! subscriptions of one connection.
+//! `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` and their opposites, and the subscriptions of one
+//! connection.
 //!
 //! Guarantees: the subscriptions of a connection are bounded in number and in bytes. A command that
-//! would exceed either limit changes nothing. Lock events contain the token, never the owner. Not
-//! here: the delivery of messages, sockets.
+//! would exceed either limit changes nothing. Not here: publishing, the delivery of messages,
+//! sockets.
 
 mod delivery;
 mod listing;
+mod publish;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
 use crate::command::{
-    Args, Caller, ClientInfo, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState,
+    Args, ClientInfo, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState,
 };
-use crate::engine::{AnyTxn, Interest};
+use crate::engine::Interest;
 use crate::reply::Reply;
 pub(in crate::command) use delivery::{Entry, MessageQueue, Notice, Via, next_prefix};
 pub use delivery::{PubSub, Publication};
 use delivery::{SUBSCRIPTION_BYTES, Topic};
+pub(in crate::command) use publish::Deferred;
 
 /// The subscriptions of one connection.
 #[derive(Default)]
@@ -324,8 +326,8 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     UNSUBSCRIBE,
     PUNSUBSCRIBE,
     SUNSUBSCRIBE,
-    PUBLISH,
-    SPUBLISH,
+    publish::PUBLISH,
+    publish::SPUBLISH,
     listing::PUBSUB,
 ];
 
@@ -384,133 +386,8 @@ const PUNSUBSCRIBE: Command =
         .summary("Unsubscribes from patterns, or from all patterns.")
         .example("PUNSUBSCRIBE __lock__:jobs:*");
 
-const PUBLISH: Command = Command::new("publish", 3, publish)
-    .group(Group::PubSub)
-    .flags(Flags::FAST | Flags::PUBSUB | Flags::MAY_REPLICATE)
-    .syntax("channel message")
-    .summary(
-        "Posts a message to a channel. Returns the number of subscribers that received it. \
-         Event channels are reserved.",
-    )
-    .example("PUBLISH news hello");
-
-const SPUBLISH: Command = Command::new("spublish", 3, spublish)
-    .group(Group::PubSub)
-    .flags(Flags::FAST | Flags::PUBSUB | Flags::MAY_REPLICATE)
-    .syntax("shardchannel message")
-    .summary("Posts a message to a shard channel. Returns the number of subscribers that received it.")
-    .example("SPUBLISH jobs hello");
-
-fn spublish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    post(context, Publication::shard_message(args.at(1), args.at(2)))
-}
-
-fn publish(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let channel = args.at(1);
-    if delivery::is_reserved(channel) {
-        return Err(CommandError::fixed(
-            "ERR channels __lock__: and __lock@n__: are reserved for lock events",
-        ));
-    }
-    post(context, Publication::message(channel, args.at(2)))
-}
-
-/// Sends a publication, or defers it to the end of the transaction or script.
-fn post(context: &mut Context<'_>, publication: Publication) -> Result<Reply, CommandError> {
-    match context.caller {
-        Caller::Connection => context.in_turns(Publish(publication)),
-        Caller::Queue { place } => {
-            // Replaced by the number of subscribers when it is sent.
-            context.client.deferred.push(Some(place), publication);
-            Ok(Reply::Integer(0))
-        }
-        Caller::Script { .. } => {
-            let bytes_max = context.server.client_limits.multi_bytes_max;
-            if context.client.deferred.bytes + publication.size() > bytes_max {
-                return Err(CommandError::new(format!(
-                    "ERR messages published by a script exceed {bytes_max} bytes (--multi-bytes-max)"
-                )));
-            }
-            let receivers = publication.count_receivers(&context.server.pubsub);
-            context.client.deferred.push(None, publication);
-            Ok(Reply::count(receivers))
-        }
-    }
-}
-
 /// Units of work on one channel or pattern.
 const TOPIC_WORK: usize = 10;
-
-struct Publish(Publication);
-
-impl Steps for Publish {
-    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
-        Ok(match context.publish(&mut self.0) {
-            Some(sent) => steps::Progress::Done(Reply::count(sent)),
-            None => steps::Progress::More,
-        })
-    }
-}
-
-/// The publications of a transaction or a script, sent after its exclusive transaction.
-#[derive(Default)]
-pub(in crate::command) struct Deferred {
-    /// Each with the position of its PUBLISH among the replies of EXEC.
-    publications: VecDeque<(Option<usize>, Publication)>,
-    bytes: usize,
-}
-
-impl Deferred {
-    fn push(&mut self, place: Option<usize>, publication: Publication) {
-        self.bytes += publication.size();
-        self.publications.push_back((place, publication));
-    }
-}
-
-/// The end of an EXEC or a script that published something.
-struct PublishAll {
-    reply: Reply,
-    publications: VecDeque<(Option<usize>, Publication)>,
-}
-
-impl Steps for PublishAll {
-    fn advance(&mut self, context: &mut Context<'_>) -> Result<steps::Progress, CommandError> {
-        while let Some((place, publication)) = self.publications.front_mut() {
-            let Some(sent) = context.publish(publication) else { return Ok(steps::Progress::More) };
-            if let (Some(place), Reply::Array(replies)) = (*place, &mut self.reply) {
-                replies[place] = Reply::count(sent);
-            }
-            self.publications.pop_front();
-        }
-        Ok(steps::Progress::Done(std::mem::replace(&mut self.reply, Reply::Null)))
-    }
-}
-
-impl Context<'_> {
-    /// Sends the deferred publications, then returns `reply`. Inside an exclusive transaction, they
-    /// stay deferred.
-    pub(in crate::command) fn publish_deferred(&mut self, reply: Reply) -> Result<Reply, CommandError> {
-        if let AnyTxn::Exclusive(_) = self.txn {
-            return Ok(reply);
-        }
-        let Deferred { publications, .. } = std::mem::take(&mut self.client.deferred);
-        if publications.is_empty() {
-            return Ok(reply);
-        }
-        self.in_turns(PublishAll { reply, publications })
-    }
-
-    /// Continues a publication until the turn is used up. Returns the number of subscribers once
-    /// all have received it.
-    fn publish(&mut self, publication: &mut Publication) -> Option<usize> {
-        // Every call makes progress.
-        let units = self.turn_left().max(TOPIC_WORK);
-        let mut work = Work::of_units(units);
-        let sent = publication.advance_by(&self.server.pubsub, &mut work);
-        self.spend(units - work.units());
-        sent
-    }
-}
 
 fn confirmation(verb: &'static str, topic: Option<&[u8]>, count: usize) -> Reply {
     let topic = topic.map_or(Reply::Null, Reply::bulk);

@@ -125,6 +125,11 @@ fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
             line.replace(word, &format!("${label}{}", n + 1))
         } else if word.starts_with("127.0.0.1:") {
             line.replace(word, "ADDR")
+        } else if let Some((start, rest)) = line.split_once(" 127.0.0.1:")
+            && let Some((_, end)) = rest.split_once(']')
+        {
+            // A line of MONITOR.
+            format!("{start} ADDR]{end}")
         } else {
             line.to_owned()
         };
