@@ -13,7 +13,6 @@ mod context;
 mod dispatch;
 mod docs;
 mod error;
-mod glob;
 mod hash;
 mod key;
 mod keys;

@@ -2,12 +2,12 @@
 //!
 //! Guarantees: a key that exists during the whole iteration is returned.
 
-use super::glob::Glob;
 use super::options::{self, OptionSpec, value};
 use super::steps::{TURN_WORK, work_of_changes};
 use super::{Args, CommandError, Context, Progress, Steps, key};
 use crate::domain::KEY_BYTES_MAX;
 use crate::engine::{KeyKind, Scan, Scanned};
+use crate::glob::Glob;
 use crate::reply::{Bulks, Reply};
 
 /// Keys visited by one call, regardless of COUNT.

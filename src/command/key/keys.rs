@@ -1,8 +1,8 @@
 //! `KEYS pattern` and `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 
-use crate::command::glob::Glob;
 use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
 use crate::engine::Scan;
+use crate::glob::Glob;
 use crate::reply::{Bulks, Reply};
 
 pub(super) const KEYS: Command = Command::new("keys", 2, keys)

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::command::ClientInfo;
-use crate::command::glob::{Glob, Progress, Work};
+use crate::command::steps::TURN_WORK;
 use crate::engine::Event;
+use crate::glob::{Glob, Progress, Work};
 
 /// Subscribers that are served before the work that is left is checked, under one lock.
 const SUBSCRIBERS_PER_STEP: usize = 128;
@@ -368,7 +369,7 @@ impl Publication {
     /// The number of times that it would be sent now. Patterns that exceed one turn of work do not
     /// count.
     pub(in crate::command) fn count_receivers(&self, pubsub: &PubSub) -> usize {
-        let mut work = Work::turn();
+        let mut work = Work::of_units(TURN_WORK);
         let mut receivers = pubsub.subscribers(&self.notice, &Via::Channel);
         let mut after = None;
         while !work.is_spent()
@@ -388,7 +389,7 @@ impl Publication {
     /// Does one turn of work. Returns the number of times that it was sent, or `None` if another
     /// turn is needed.
     pub fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
-        self.advance_by(pubsub, &mut Work::turn())
+        self.advance_by(pubsub, &mut Work::of_units(TURN_WORK))
     }
 
     pub(in crate::command) fn advance_by(&mut self, pubsub: &PubSub, work: &mut Work) -> Option<usize> {

@@ -10,10 +10,10 @@ mod delivery;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::command::glob::{Glob, Progress, Work};
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
 use crate::command::{Args, Caller, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState};
 use crate::engine::AnyTxn;
+use crate::glob::{Glob, Progress, Work};
 use crate::reply::Reply;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
 pub use delivery::{PubSub, Publication};
@@ -59,7 +59,7 @@ pub struct Turn(Work);
 
 impl Default for Turn {
     fn default() -> Turn {
-        Turn(Work::turn())
+        Turn(Work::of_units(TURN_WORK))
     }
 }
 
