@@ -4,6 +4,7 @@
 //! the command page of the documents come from it. Handlers are synchronous: they return a reply
 //! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
+mod acl;
 mod args;
 mod blocking;
 mod categories;
@@ -23,6 +24,7 @@ mod lock;
 mod number;
 mod options;
 mod pause;
+mod permissions;
 mod pubsub;
 mod registry;
 mod scan;
@@ -52,6 +54,7 @@ pub use keys::{KeyAccess, KeySpec, KeyVisitor};
 pub use keyspace_events::KeyspaceEvents;
 pub use live_settings::{IDLE_TIMEOUT_S_MAX, LiveSettings, SLOWLOG_LEN_MAX};
 pub use pause::{Pause, Pauses};
+pub use permissions::catalog;
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
 pub use script::{RunningScript, ScriptEngine, ScriptLimits};

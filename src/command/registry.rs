@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::Unblock;
+use crate::auth::DEFAULT_USER;
 use crate::domain::Timestamp;
 
 /// All connected clients.
@@ -38,6 +39,8 @@ pub struct ClientInfo {
 #[derive(Default, Clone)]
 pub(super) struct Details {
     pub(super) name: String,
+    /// The user; `None` before authentication.
+    pub(super) user: Option<Arc<str>>,
     pub(super) lib_name: String,
     pub(super) lib_version: String,
     pub(super) database: u8,
@@ -115,6 +118,15 @@ impl ClientInfo {
         change(&mut self.details());
     }
 
+    pub(super) fn set_user(&self, user: Option<Arc<str>>) {
+        self.update(|details| details.user = user);
+    }
+
+    /// The user, if the connection has authenticated or needs no password.
+    pub(super) fn user(&self) -> Option<Arc<str>> {
+        self.details().user.clone()
+    }
+
     pub(super) fn name(&self) -> String {
         self.details().name.clone()
     }
@@ -188,7 +200,7 @@ impl ClientInfo {
         }
         format!(
             "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub=0 multi={} watch={} \
-             cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+             cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.addr,
             self.local_addr,
@@ -201,6 +213,7 @@ impl ClientInfo {
             details.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX)),
             details.watched,
             details.last_command,
+            details.user.as_deref().unwrap_or(DEFAULT_USER),
             details.protocol,
             details.lib_name,
             details.lib_version,

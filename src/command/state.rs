@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::{Clients, LiveSettings, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog};
-use crate::auth::CurrentPassword;
+use crate::auth::{DenialLog, LoginFailures, Users};
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
@@ -18,8 +18,12 @@ pub struct ServerState {
     pub limits: Limits,
     /// The limits of a client's state.
     pub client_limits: ClientLimits,
-    /// The password; without one, every client is authenticated.
-    pub password: CurrentPassword,
+    /// The users.
+    pub users: Arc<Users>,
+    /// What users were refused.
+    pub denials: DenialLog,
+    /// The authentications that failed.
+    pub login_failures: LoginFailures,
     /// The connected clients.
     pub clients: Clients,
     /// What runs scripts.

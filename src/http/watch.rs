@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::users::Act;
 use super::{HttpState, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::engine::{Engine, Event, EventKind};
@@ -258,7 +259,7 @@ pub(super) async fn watch(
     let (parts, _) = request.into_parts();
     let name = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&state.limits, &name)?;
+    let name = user.lock(&state.limits, &name, Act::INSPECT)?;
     // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;
     let (held, seen) = state

@@ -22,6 +22,8 @@ pub struct ListenerLimits {
     pub connections_max: usize,
     /// A connection that takes less than 1 MiB of a pending reply in this time is closed.
     pub output_stall: Duration,
+    /// A connection that has not authenticated in this time is closed.
+    pub auth_timeout: Duration,
     /// The limits of requests.
     pub scan: ScanLimits,
 }
@@ -31,6 +33,7 @@ impl Default for ListenerLimits {
         ListenerLimits {
             connections_max: 10_000,
             output_stall: Duration::from_secs(30),
+            auth_timeout: Duration::from_secs(10),
             scan: ScanLimits::default(),
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use crate::auth::CurrentPassword;
+use crate::auth::{DenialLog, LoginFailures, Users};
 use crate::clock::{self, Clock};
 use crate::command::{
     self, Clients, LiveSettings, Pauses, PubSub, Publication, ScriptEngine, ServerInfo, ServerState,
@@ -161,11 +161,11 @@ impl Server {
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
-        if config.password.is_none() && !are_loopback(listeners.addresses()) {
+        if config.users.are_open() && !are_loopback(listeners.addresses()) {
             tracing::warn!("listening beyond loopback without a password for Redis clients");
         }
         let is_http_exposed = http.as_ref().is_some_and(|http| !are_loopback(http.addresses()));
-        if config.http_config.users.are_open() && is_http_exposed {
+        if config.users.are_open_to_http() && is_http_exposed {
             tracing::warn!("listening beyond loopback without a token for HTTP clients");
         }
         let engine_config = EngineConfig {
@@ -187,8 +187,13 @@ impl Server {
         let info = ServerInfo { port, data, durability: config.durability_name(), run_id, started };
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
+        if !config.users.tokens.is_empty() {
+            tracing::warn!("--http-tokens is deprecated: define these users in the file of --users");
+        }
+        let users = Arc::new(Users::new(command::catalog(), engine.secret(), &config.users));
         let http = http.map(|listeners| {
-            let state = HttpState::new(&engine, config.http_config.clone(), config.limits, &metrics, file);
+            let (config, limits) = (config.http_config.clone(), config.limits);
+            let state = HttpState::new(&engine, &users, config, limits, &metrics, file);
             HttpSide { state, listeners }
         });
         let connections_max = config.listener.connections_max.to_string();
@@ -204,7 +209,9 @@ impl Server {
             engine: Arc::clone(&engine),
             limits: config.limits,
             client_limits: config.client_limits,
-            password: CurrentPassword::new(config.password.clone()),
+            users,
+            denials: DenialLog::default(),
+            login_failures: LoginFailures::default(),
             clients: Clients::default(),
             pauses: Pauses::default(),
             allows_flush: config.allows_flush,
@@ -268,7 +275,7 @@ impl Server {
             try_it.push_str(&format!(" -h {}", address.ip()));
         }
         try_it.push_str(&format!(" -p {}", address.port()));
-        if !self.server.password.is_none() {
+        if !self.server.users.default_user().is_open() {
             try_it.push_str(" --askpass");
         }
         let redis = joined(self.listeners.addresses(), ", ");

@@ -45,7 +45,12 @@ impl Steps for Listing {
         let entries = scan::entries_per_look(Some(&self.pattern));
         loop {
             let mut keys = Bulks::default();
-            let scanned = context.txn.scan(&mut self.scan, entries, |found| keys.push(found.key()))?;
+            let user = &context.client.user;
+            let scanned = context.txn.scan(&mut self.scan, entries, |found| {
+                if scan::may_list(user, found.key()) {
+                    keys.push(found.key());
+                }
+            })?;
             if scanned.is_restarted {
                 self.found = Bulks::default();
             }

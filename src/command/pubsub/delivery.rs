@@ -172,6 +172,20 @@ pub(in crate::command) fn is_for_events(channel: &[u8]) -> bool {
     channel.starts_with(b"__lock__:") || channel.starts_with(b"__lock@")
 }
 
+/// The key that a message is about, if it is a lock event or a notification about a key.
+pub(in crate::command) fn key_of_message<'m>(channel: &'m [u8], payload: &'m [u8]) -> Option<&'m [u8]> {
+    let after_database = |prefix: &[u8]| {
+        let rest = channel.strip_prefix(prefix)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        rest[digits..].strip_prefix(b"__:")
+    };
+    channel
+        .strip_prefix(b"__lock__:")
+        .or_else(|| after_database(b"__lock@"))
+        .or_else(|| after_database(b"__keyspace@"))
+        .or_else(|| after_database(b"__keyevent@").map(|_| payload))
+}
+
 /// `__lock__:<key>`, or `__lock@<n>__:<key>` outside database 0.
 fn channel_of(event: &Event) -> Vec<u8> {
     let mut channel = match event.name.database() {

@@ -10,11 +10,13 @@ mod delivery;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::auth::User;
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
 use crate::command::{Args, Caller, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState};
 use crate::engine::AnyTxn;
 use crate::glob::{Glob, Progress, Work};
 use crate::reply::Reply;
+pub(in crate::command) use delivery::key_of_message;
 use delivery::{Notice, SUBSCRIPTION_BYTES, SubscriberQueue, Topic, Via};
 pub use delivery::{PubSub, Publication};
 
@@ -85,6 +87,11 @@ impl Matching {
     }
 }
 
+fn may_hear(user: &User, notice: &Notice) -> bool {
+    let key = || delivery::key_of_message(&notice.channel, &notice.payload);
+    user.allows_everything() || user.may_hear(&notice.channel, key())
+}
+
 fn message(notice: &Notice, pattern: Option<&Glob>) -> Incoming {
     let (channel, payload) = (Reply::bulk(&notice.channel), Reply::bulk(&notice.payload));
     Incoming::Message(Reply::Push(match pattern {
@@ -107,8 +114,8 @@ impl Subscriptions {
         self.queue.is_some()
     }
 
-    /// Removes the oldest message.
-    pub(in crate::command) fn next_message(&mut self, turn: &mut Turn) -> Incoming {
+    /// Removes the oldest message that `user` may hear.
+    pub(in crate::command) fn next_message(&mut self, turn: &mut Turn, user: &User) -> Incoming {
         let work = &mut turn.0;
         loop {
             if let Some(matching) = &mut self.matching {
@@ -122,6 +129,12 @@ impl Subscriptions {
                 return Incoming::Nothing;
             };
             work.spend(1);
+            if !may_hear(user, &entry.notice) {
+                if work.is_spent() {
+                    return Incoming::Unfinished;
+                }
+                continue;
+            }
             match entry.via {
                 Via::Channel => return message(&entry.notice, None),
                 Via::Pattern(glob) => return message(&entry.notice, Some(&glob)),

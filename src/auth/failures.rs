@@ -1,0 +1,144 @@
+//! What users were refused: the log of ACL LOG, and the counter behind the server's log.
+//!
+//! Guarantees: bounded; the same refusal again within a minute counts in its entry. Entries have no
+//! passwords. Not here: what is refused.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::domain::Timestamp;
+
+/// Entries kept.
+const ENTRIES_MAX: usize = 128;
+/// Longest object, in bytes.
+const OBJECT_BYTES_MAX: usize = 256;
+/// How long the same refusal counts in the same entry.
+const GROUP_MS: u64 = 60_000;
+
+/// What was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenialReason {
+    /// Authentication.
+    Auth,
+    /// A command.
+    Command,
+    /// A key.
+    Key,
+    /// A channel.
+    Channel,
+}
+
+impl DenialReason {
+    /// The name in Redis.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DenialReason::Auth => "auth",
+            DenialReason::Command => "command",
+            DenialReason::Key => "key",
+            DenialReason::Channel => "channel",
+        }
+    }
+}
+
+/// What sent the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenialContext {
+    /// A connection.
+    TopLevel,
+    /// EXEC.
+    Multi,
+    /// A script.
+    Lua,
+}
+
+impl DenialContext {
+    /// The name in Redis.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DenialContext::TopLevel => "toplevel",
+            DenialContext::Multi => "multi",
+            DenialContext::Lua => "lua",
+        }
+    }
+}
+
+/// An entry of the log.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// How often it happened.
+    pub count: u64,
+    /// What was refused.
+    pub reason: DenialReason,
+    /// What sent the request.
+    pub context: DenialContext,
+    /// The command, key or channel.
+    pub object: Vec<u8>,
+    /// The user.
+    pub user: Arc<str>,
+    /// When it happened last, on the engine's clock.
+    pub at: Timestamp,
+    /// The connection, as CLIENT LIST shows it.
+    pub client: String,
+}
+
+/// The newest refusals.
+#[derive(Debug, Default)]
+pub struct DenialLog {
+    entries: Mutex<VecDeque<Denial>>,
+}
+
+impl DenialLog {
+    /// Adds an entry, or counts it in one of the last minute.
+    pub fn add(&self, mut denial: Denial) {
+        denial.object.truncate(OBJECT_BYTES_MAX);
+        let mut entries = self.entries.lock();
+        let is_same = |other: &Denial| {
+            (other.reason, other.context, &other.object, &other.user)
+                == (denial.reason, denial.context, &denial.object, &denial.user)
+                && denial.at.millis_since(other.at) < GROUP_MS
+        };
+        if let Some(known) = entries.iter().position(is_same).and_then(|place| entries.remove(place)) {
+            denial.count += known.count;
+        } else if entries.len() == ENTRIES_MAX {
+            entries.pop_back();
+        }
+        entries.push_front(denial);
+    }
+
+    /// The newest `count` entries, newest first.
+    pub fn newest(&self, count: usize) -> Vec<Denial> {
+        self.entries.lock().iter().take(count).cloned().collect()
+    }
+
+    /// Removes all entries.
+    pub fn reset(&self) {
+        self.entries.lock().clear();
+    }
+}
+
+/// Counts failed authentications for the server's log, which has at most one line a second.
+#[derive(Debug, Default)]
+pub struct LoginFailures(Mutex<Unlogged>);
+
+#[derive(Debug, Default)]
+struct Unlogged {
+    logged_at: Option<Timestamp>,
+    failures: u64,
+}
+
+impl LoginFailures {
+    /// Counts a failure. Returns the number of failures since the last line of the log, if another
+    /// line is due.
+    pub fn record(&self, now: Timestamp) -> Option<u64> {
+        const LOG_INTERVAL_MS: u64 = 1000;
+        let mut unlogged = self.0.lock();
+        unlogged.failures += 1;
+        if unlogged.logged_at.is_some_and(|at| now.millis_since(at) < LOG_INTERVAL_MS) {
+            return None;
+        }
+        unlogged.logged_at = Some(now);
+        Some(std::mem::take(&mut unlogged.failures))
+    }
+}
