@@ -10,7 +10,7 @@ use super::pubsub::key_of_message;
 use super::registry::ClientInfo;
 use super::{
     Args, Caller, Categories, Command, CommandError, Context, Flags, KeyAccess, ServerState,
-    commands_and_subcommands,
+    commands_and_subcommands, options,
 };
 use crate::auth::{
     Access, Catalog, Changed, CommandId, Denial, DenialContext, DenialReason, Denied, User, Uses,
@@ -45,6 +45,10 @@ impl Command {
     fn uses<'a>(&self, args: Args<'a>) -> Result<Uses<'a>, CommandError> {
         let mut uses = Uses { every_key: self.is(Flags::EVERY_KEY), ..Uses::default() };
         self.visit_keys(args, &mut |key, access| uses.keys.push((key, access.needs())))?;
+        // The only command whose access depends on an option.
+        if self.name == "set" && args.from(3).any(|arg| options::is(arg, "get")) {
+            uses.keys.iter_mut().for_each(|(_, access)| *access = Access::BOTH);
+        }
         match self.name {
             "publish" => uses.channels.push((args.at(1), false)),
             "psubscribe" => uses.channels.extend(args.from(1).map(|pattern| (pattern, true))),
@@ -191,6 +195,29 @@ mod tests {
         let pubsub = commands().filter(|command| command.is(Flags::PUBSUB));
         let names: Vec<_> = pubsub.map(|command| command.name).collect();
         assert_eq!(names, ["subscribe", "psubscribe", "unsubscribe", "punsubscribe", "publish"]);
+    }
+
+    /// The commands of Redis 7.0 that change a key and return nothing of its value.
+    const WRITE_ONLY: &str = "append copy del expire expireat hdel hmset hset hsetnx linsert lpush lpushx \
+        lrem lset ltrim mset msetnx persist pexpire pexpireat psetex rpush rpushx sadd setex setnx setrange \
+        srem unlink zadd zrem zremrangebylex zremrangebyrank zremrangebyscore";
+
+    #[test]
+    fn commands_that_return_no_value_need_no_right_to_read() {
+        for command in commands().filter(|command| command.is(Flags::WRITE)) {
+            let args: Vec<&str> = command.example.split(' ').collect();
+            let mut accesses = Vec::new();
+            let args = OwnedArgs::of(args);
+            command.visit_keys(args.as_args(), &mut |_, access| accesses.push(access)).unwrap();
+            let own = ["set", "lock", "renew", "unlock", "forceunlock"].contains(&command.name);
+            let expected = own || WRITE_ONLY.split_whitespace().any(|name| name == command.name);
+            let is_write_only = accesses.first() == Some(&KeyAccess::Write) && command.name != "copy";
+            let stores = command.name.ends_with("store");
+            assert_eq!(is_write_only || command.name == "copy", expected || stores, "{}", command.name);
+        }
+        assert_eq!(check("+set %W~a", "SET a b NX"), Ok(()));
+        assert!(check("+set %W~a", "SET a b NX GET").is_err());
+        assert_eq!(check("+smove %RW~a %W~b", "SMOVE a b c"), Ok(()));
     }
 
     #[test]

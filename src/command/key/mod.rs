@@ -47,7 +47,7 @@ pub(in crate::command) use copy::database;
 const DEL: Command = Command::new("del", -2, del)
     .group(Group::Generic)
     .flags(Flags::WRITE)
-    .keys(KeySpec::all(KeyAccess::ReadWrite))
+    .keys(KeySpec::all(KeyAccess::Write))
     .syntax("key [key ...]")
     .summary(
         "Deletes one or more keys, regardless of their owners. Returns the number of keys \

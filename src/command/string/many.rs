@@ -20,7 +20,7 @@ pub(super) const MGET: Command = Command::new("mget", -2, mget)
 pub(super) const MSET: Command = Command::new("mset", -3, mset)
     .group(Group::String)
     .flags(Flags::WRITE | Flags::DENYOOM)
-    .keys(KeySpec::every(2, KeyAccess::ReadWrite))
+    .keys(KeySpec::every(2, KeyAccess::Write))
     .syntax("key value [key value ...]")
     .summary("Sets the string values of one or more keys.")
     .example("MSET jobs:import worker-1 jobs:export worker-2");

@@ -14,7 +14,7 @@ pub(super) const SUBSTR: Command = Command { name: "substr", ..GETRANGE }
     .summary("The old name of GETRANGE.")
     .example("SUBSTR jobs:import 0 5");
 
-pub(super) const SETRANGE: Command = command("setrange", 4, setrange, KeyAccess::ReadWrite)
+pub(super) const SETRANGE: Command = command("setrange", 4, setrange, KeyAccess::Write)
     .flags(Flags::WRITE | Flags::DENYOOM)
     .syntax("key offset value")
     .summary(
@@ -22,7 +22,7 @@ pub(super) const SETRANGE: Command = command("setrange", 4, setrange, KeyAccess:
     )
     .example("SETRANGE jobs:import 6 worker-2");
 
-pub(super) const APPEND: Command = command("append", 3, append, KeyAccess::ReadWrite)
+pub(super) const APPEND: Command = command("append", 3, append, KeyAccess::Write)
     .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
     .syntax("key value")
     .summary("Appends to a string value, creating the key if it does not exist. Returns its length.")
