@@ -72,7 +72,7 @@ fn parse_user(catalog: &Catalog, line: &str) -> Result<User, String> {
 }
 
 /// A rule as an error may show it: without a password.
-pub fn shown(rule: &[u8]) -> String {
+fn shown(rule: &[u8]) -> String {
     match rule {
         [sign @ (b'>' | b'<' | b'#' | b'!'), ..] => format!("{}(redacted)", char::from(*sign)),
         rule => rule.escape_ascii().to_string(),

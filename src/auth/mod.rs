@@ -15,7 +15,7 @@ mod users;
 
 pub use catalog::{Catalog, CommandId};
 pub use failures::{Denial, DenialContext, DenialLog, DenialReason, LoginFailures};
-pub use file::{check_private, parse_users, read_private, read_users, shown, without_mark};
+pub use file::{check_private, parse_users, read_private, read_users, without_mark};
 pub use rules::{Access, Denied, RuleError, Uses};
 pub use secret::{Digest, PasswordHash, Secret};
 pub use tokens::{UserConfig, UsersConfig};

@@ -1,6 +1,6 @@
 //! `ACL SETUSER | DELUSER | LOAD | SAVE`
 
-use crate::auth::{DEFAULT_USER, join_selectors, shown};
+use crate::auth::{DEFAULT_USER, join_selectors};
 use crate::command::{Args, CommandError, Context};
 use crate::reply::Reply;
 
@@ -14,7 +14,8 @@ pub(super) fn set_user(context: &mut Context<'_>, args: Args<'_>) -> Result<Repl
     let changed = changed.map_err(|refused| match refused {
         None => CommandError::fixed("ERR Usernames can't contain spaces or null characters"),
         Some((error, rule)) => {
-            CommandError::new(format!("ERR Error in ACL SETUSER modifier '{}': {error}", shown(rule)))
+            let rule = rule.escape_ascii();
+            CommandError::new(format!("ERR Error in ACL SETUSER modifier '{rule}': {error}"))
         }
     })?;
     context.close_affected(&changed);

@@ -1,6 +1,6 @@
 //! `ACL ...`: users and their rules.
 //!
-//! Guarantees: replies and errors are those of Redis 7.2; no reply has a password. Not here: the
+//! Guarantees: replies and errors are those of Redis 7.2; no reply has a password, except for a rule that is refused. Not here: the
 //! rules themselves, checking requests.
 
 mod edit;
