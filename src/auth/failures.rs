@@ -1,4 +1,4 @@
-//! What users were refused: the log of ACL LOG, and the counter behind the server's log.
+//! The log of what users were refused, ACL LOG.
 //!
 //! Guarantees: bounded; the same refusal again within a minute counts in its entry. Entries have no
 //! passwords. Not here: what is refused.
@@ -115,30 +115,5 @@ impl DenialLog {
     /// Removes all entries.
     pub fn reset(&self) {
         self.entries.lock().clear();
-    }
-}
-
-/// Counts failed authentications for the server's log, which has at most one line a second.
-#[derive(Debug, Default)]
-pub struct LoginFailures(Mutex<Unlogged>);
-
-#[derive(Debug, Default)]
-struct Unlogged {
-    logged_at: Option<Timestamp>,
-    failures: u64,
-}
-
-impl LoginFailures {
-    /// Counts a failure. Returns the number of failures since the last line of the log, if another
-    /// line is due.
-    pub fn record(&self, now: Timestamp) -> Option<u64> {
-        const LOG_INTERVAL_MS: u64 = 1000;
-        let mut unlogged = self.0.lock();
-        unlogged.failures += 1;
-        if unlogged.logged_at.is_some_and(|at| now.millis_since(at) < LOG_INTERVAL_MS) {
-            return None;
-        }
-        unlogged.logged_at = Some(now);
-        Some(std::mem::take(&mut unlogged.failures))
     }
 }

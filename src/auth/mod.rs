@@ -14,7 +14,7 @@ mod user;
 mod users;
 
 pub use catalog::{Catalog, CommandId};
-pub use failures::{Denial, DenialContext, DenialLog, DenialReason, LoginFailures};
+pub use failures::{Denial, DenialContext, DenialLog, DenialReason};
 pub use file::{check_private, parse_users, read_private, read_users, without_mark};
 pub use rules::{Access, Denied, RuleError, Uses};
 pub use secret::{Digest, PasswordHash, Secret};

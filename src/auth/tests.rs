@@ -277,11 +277,3 @@ fn the_log_of_refusals_is_bounded_and_groups_them() {
     log.reset();
     assert!(log.newest(1).is_empty());
 }
-
-#[test]
-fn failed_logins_are_logged_once_a_second() {
-    let failures = LoginFailures::default();
-    let at = |millis| Timestamp::default().after(crate::domain::Ttl::from_millis(millis).ok());
-    let logged = [1, 2, 1000, 1001, 1500, 3000].map(|millis| failures.record(at(millis)));
-    assert_eq!(logged, [Some(1), None, None, Some(3), None, Some(2)]);
-}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::{Clients, LiveSettings, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog};
-use crate::auth::{DenialLog, LoginFailures, Users};
+use crate::auth::{DenialLog, Users};
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
@@ -22,8 +22,6 @@ pub struct ServerState {
     pub users: Arc<Users>,
     /// What users were refused.
     pub denials: DenialLog,
-    /// The authentications that failed.
-    pub login_failures: LoginFailures,
     /// The connected clients.
     pub clients: Clients,
     /// What runs scripts.

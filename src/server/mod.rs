@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use crate::auth::{DenialLog, LoginFailures, Users};
+use crate::auth::{DenialLog, Users};
 use crate::clock::{self, Clock};
 use crate::command::{
     self, Clients, LiveSettings, Pauses, PubSub, Publication, ScriptEngine, ServerInfo, ServerState,
@@ -211,7 +211,6 @@ impl Server {
             client_limits: config.client_limits,
             users,
             denials: DenialLog::default(),
-            login_failures: LoginFailures::default(),
             clients: Clients::default(),
             pauses: Pauses::default(),
             allows_flush: config.allows_flush,

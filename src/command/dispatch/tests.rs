@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::auth::{DenialLog, LoginFailures, Users};
+use crate::auth::{DenialLog, Users};
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
@@ -37,7 +37,6 @@ fn server() -> Arc<ServerState> {
         client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
         users: Arc::new(Users::open(crate::command::catalog())),
         denials: DenialLog::default(),
-        login_failures: LoginFailures::default(),
         clients: Clients::default(),
         pauses: Pauses::default(),
         allows_flush: true,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use octostore::auth::{DenialLog, LoginFailures, Users};
+use octostore::auth::{DenialLog, Users};
 use octostore::clock::Clock;
 use octostore::command::{
     self, AfterReply, Client, ClientLimits, Clients, Execution, LiveSettings, Pauses, PubSub, ScriptEngine,
@@ -43,7 +43,6 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         client_limits: ClientLimits { multi_bytes_max, subscriptions_max: 8, ..ClientLimits::default() },
         users: Arc::new(Users::open(octostore::command::catalog())),
         denials: DenialLog::default(),
-        login_failures: LoginFailures::default(),
         clients: Clients::default(),
         pauses: Pauses::default(),
         allows_flush: true,
