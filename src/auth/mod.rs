@@ -16,7 +16,7 @@ mod users;
 pub use catalog::{Catalog, CommandId};
 pub use failures::{Denial, DenialContext, DenialLog, DenialReason};
 pub use file::{check_private, parse_users, read_private, read_users, without_mark};
-pub use rules::{Access, Denied, RuleError, Uses};
+pub use rules::{Denied, KeyRights, RuleError, Uses};
 pub use secret::{Digest, PasswordHash, Secret};
 pub use tokens::{UserConfig, UsersConfig};
 pub use user::{DEFAULT_USER, SelectorRules, User, join_selectors};

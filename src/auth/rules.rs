@@ -62,22 +62,22 @@ impl fmt::Display for RuleError {
 
 /// What a command does with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
+pub struct KeyRights {
     /// It may reveal the value.
     pub reads: bool,
     /// It may change the key.
     pub writes: bool,
 }
 
-impl Access {
+impl KeyRights {
     /// Reads.
-    pub const READ: Access = Access { reads: true, writes: false };
+    pub const READ: KeyRights = KeyRights { reads: true, writes: false };
     /// Writes, without revealing the value.
-    pub const WRITE: Access = Access { reads: false, writes: true };
+    pub const WRITE: KeyRights = KeyRights { reads: false, writes: true };
     /// Reads and writes.
-    pub const BOTH: Access = Access { reads: true, writes: true };
+    pub const BOTH: KeyRights = KeyRights { reads: true, writes: true };
 
-    fn covers(self, wanted: Access) -> bool {
+    fn covers(self, wanted: KeyRights) -> bool {
         self.reads >= wanted.reads && self.writes >= wanted.writes
     }
 }
@@ -86,7 +86,7 @@ impl Access {
 #[derive(Debug, Default)]
 pub struct Uses<'a> {
     /// The keys, each with the access to it.
-    pub keys: Vec<(&'a [u8], Access)>,
+    pub keys: Vec<(&'a [u8], KeyRights)>,
     /// Whether the request affects keys that it does not name.
     pub every_key: bool,
     /// The channels. `true`: the channel is a pattern, which must be permitted literally.
@@ -114,7 +114,7 @@ pub(super) struct Selector {
     /// The rules for commands after the last `+@all` or `-@all`, as given.
     command_rules: Vec<String>,
     allows_all_keys: bool,
-    keys: Vec<(Glob, Access)>,
+    keys: Vec<(Glob, KeyRights)>,
     allows_all_channels: bool,
     channels: Vec<Glob>,
 }
@@ -149,7 +149,7 @@ impl Selector {
             self.set_all_commands(catalog, false);
         } else {
             match rule {
-                [b'~', pattern @ ..] => return self.add_key(pattern, Access::BOTH),
+                [b'~', pattern @ ..] => return self.add_key(pattern, KeyRights::BOTH),
                 [b'%', rest @ ..] => {
                     let (access, pattern) = split_access(rest).ok_or(RuleError::Syntax)?;
                     return self.add_key(pattern, access);
@@ -162,14 +162,15 @@ impl Selector {
         Ok(())
     }
 
-    fn add_key(&mut self, pattern: &[u8], access: Access) -> Result<(), RuleError> {
+    fn add_key(&mut self, pattern: &[u8], access: KeyRights) -> Result<(), RuleError> {
         if self.allows_all_keys {
             return Err(RuleError::AfterAllKeys);
         }
         let glob = glob(pattern)?;
         match self.keys.iter_mut().find(|(known, _)| *known == glob) {
             Some((_, known)) => {
-                *known = Access { reads: known.reads | access.reads, writes: known.writes | access.writes };
+                *known =
+                    KeyRights { reads: known.reads | access.reads, writes: known.writes | access.writes };
             }
             None => self.keys.push((glob, access)),
         }
@@ -231,10 +232,10 @@ impl Selector {
         self.commands.contains(command)
     }
 
-    pub(super) fn allows_key(&self, key: &[u8], access: Access) -> bool {
+    pub(super) fn allows_key(&self, key: &[u8], access: KeyRights) -> bool {
         // Patterns with different rights may cover the key together.
         self.allows_all_keys || {
-            let mut granted = Access { reads: false, writes: false };
+            let mut granted = KeyRights { reads: false, writes: false };
             self.keys.iter().any(|(pattern, given)| {
                 if pattern.matches(key) {
                     granted.reads |= given.reads;
@@ -296,7 +297,7 @@ impl Selector {
         if self.allows_all_keys {
             return b"~*".to_vec();
         }
-        let pattern = |(glob, access): &(Glob, Access)| {
+        let pattern = |(glob, access): &(Glob, KeyRights)| {
             let prefix: &[u8] = match (access.reads, access.writes) {
                 (true, true) => b"~",
                 (true, false) => b"%R~",
@@ -337,9 +338,9 @@ impl Selector {
 }
 
 /// Splits what follows a `%`: the access, and the pattern behind the `~`.
-fn split_access(rest: &[u8]) -> Option<(Access, &[u8])> {
+fn split_access(rest: &[u8]) -> Option<(KeyRights, &[u8])> {
     let end = rest.iter().position(|byte| *byte == b'~')?;
-    let mut access = Access { reads: false, writes: false };
+    let mut access = KeyRights { reads: false, writes: false };
     for letter in &rest[..end] {
         match letter.to_ascii_uppercase() {
             b'R' if !access.reads => access.reads = true,

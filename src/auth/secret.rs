@@ -81,7 +81,7 @@ impl PasswordHash {
         Some(PasswordHash(hash))
     }
 
-    pub(super) fn to_hex(&self) -> String {
+    pub(super) fn to_hex(self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 

@@ -32,7 +32,7 @@ fn line(rules: &str) -> String {
 fn check(
     user: &User,
     command: &str,
-    keys: &[(&str, Access)],
+    keys: &[(&str, KeyRights)],
     channels: &[(&str, bool)],
 ) -> Result<(), Denied> {
     let uses = Uses {
@@ -135,12 +135,15 @@ fn an_unclosed_parenthesis_is_found() {
 #[test]
 fn a_selector_allows_its_commands_on_its_keys_and_channels() {
     let alice = user("+get +publish ~team:* %W~out:* &news.* (+set ~own:*)");
-    let key = |key| vec![(key, Access::READ)];
+    let key = |key| vec![(key, KeyRights::READ)];
     assert_eq!(check(&alice, "get", &key("team:a"), &[]), Ok(()));
     assert_eq!(check(&alice, "get", &key("out:a"), &[]), Err(Denied::Key(b"out:a".to_vec())));
     assert_eq!(check(&alice, "get", &key("own:a"), &[]), Err(Denied::Key(b"own:a".to_vec())));
-    assert_eq!(check(&alice, "set", &[("own:a", Access::BOTH)], &[]), Ok(()));
-    assert_eq!(check(&alice, "set", &[("team:a", Access::BOTH)], &[]), Err(Denied::Key(b"team:a".to_vec())));
+    assert_eq!(check(&alice, "set", &[("own:a", KeyRights::BOTH)], &[]), Ok(()));
+    assert_eq!(
+        check(&alice, "set", &[("team:a", KeyRights::BOTH)], &[]),
+        Err(Denied::Key(b"team:a".to_vec()))
+    );
     assert_eq!(check(&alice, "keys", &[], &[]), Err(Denied::Command));
     assert_eq!(check(&alice, "publish", &[], &[("news.a", false)]), Ok(()));
     assert_eq!(check(&alice, "publish", &[], &[("a", false)]), Err(Denied::Channel(b"a".to_vec())));
@@ -156,8 +159,8 @@ fn a_selector_allows_its_commands_on_its_keys_and_channels() {
 #[test]
 fn patterns_with_different_rights_add_up() {
     let alice = user("+get %R~a* %W~*b");
-    assert_eq!(check(&alice, "get", &[("ab", Access::BOTH)], &[]), Ok(()));
-    assert!(check(&alice, "get", &[("a", Access::BOTH)], &[]).is_err());
+    assert_eq!(check(&alice, "get", &[("ab", KeyRights::BOTH)], &[]), Ok(()));
+    assert!(check(&alice, "get", &[("a", KeyRights::BOTH)], &[]).is_err());
 }
 
 #[test]

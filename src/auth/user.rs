@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::catalog::{Catalog, CommandId};
-use super::rules::{Access, Denied, RuleError, Selector, Uses};
+use super::rules::{Denied, KeyRights, RuleError, Selector, Uses};
 use super::secret::PasswordHash;
 
 /// The user of connections that have not named another one.
@@ -212,7 +212,7 @@ impl User {
 
     /// Whether the user may read a key.
     pub fn may_read(&self, key: &[u8]) -> bool {
-        self.all_selectors().any(|selector| selector.allows_key(key, Access::READ))
+        self.all_selectors().any(|selector| selector.allows_key(key, KeyRights::READ))
     }
 
     /// Whether the user may read all keys.
@@ -229,7 +229,7 @@ impl User {
     pub fn may_hear(&self, channel: &[u8], key: Option<&[u8]>) -> bool {
         self.all_selectors().any(|selector| {
             selector.allows_channel(channel, false)
-                && key.is_none_or(|key| selector.allows_key(key, Access::READ))
+                && key.is_none_or(|key| selector.allows_key(key, KeyRights::READ))
         })
     }
 
@@ -246,7 +246,7 @@ impl User {
 
     /// The hashes of the passwords, as hexadecimal digits.
     pub fn hashes(&self) -> impl Iterator<Item = String> {
-        self.passwords.iter().map(PasswordHash::to_hex)
+        self.passwords.iter().map(|hash| hash.to_hex())
     }
 
     /// The rules of each selector, those outside parentheses first.

@@ -13,7 +13,7 @@ use super::{
     commands_and_subcommands, options,
 };
 use crate::auth::{
-    Access, Catalog, Changed, CommandId, Denial, DenialContext, DenialReason, Denied, User, Uses,
+    Catalog, Changed, CommandId, Denial, DenialContext, DenialReason, Denied, KeyRights, User, Uses,
 };
 
 /// All commands as the rules of users see them.
@@ -26,11 +26,11 @@ pub fn catalog() -> &'static Catalog {
 }
 
 impl KeyAccess {
-    fn needs(self) -> Access {
+    fn needs(self) -> KeyRights {
         match self {
-            KeyAccess::Read => Access::READ,
-            KeyAccess::Write => Access::WRITE,
-            KeyAccess::ReadWrite => Access::BOTH,
+            KeyAccess::Read => KeyRights::READ,
+            KeyAccess::Write => KeyRights::WRITE,
+            KeyAccess::ReadWrite => KeyRights::BOTH,
         }
     }
 }
@@ -47,7 +47,7 @@ impl Command {
         self.visit_keys(args, &mut |key, access| uses.keys.push((key, access.needs())))?;
         // The only command whose access depends on an option.
         if self.name == "set" && args.from(3).any(|arg| options::is(arg, "get")) {
-            uses.keys.iter_mut().for_each(|(_, access)| *access = Access::BOTH);
+            uses.keys.iter_mut().for_each(|(_, access)| *access = KeyRights::BOTH);
         }
         match self.name {
             "publish" => uses.channels.push((args.at(1), false)),
@@ -55,7 +55,7 @@ impl Command {
             "subscribe" => {
                 uses.channels.extend(args.from(1).map(|channel| (channel, false)));
                 let keys = args.from(1).filter_map(|channel| key_of_message(channel, b""));
-                uses.keys.extend(keys.map(|key| (key, Access::READ)));
+                uses.keys.extend(keys.map(|key| (key, KeyRights::READ)));
             }
             _ => {}
         }
@@ -69,7 +69,7 @@ impl Command {
         }
         let uses = self.uses(args).map_err(Err)?;
         let Some(id) = self.id() else { return Err(Ok(Denied::Command)) };
-        // As in Redis, nobody can be kept from authenticating.
+        // As in Redis, no rule keeps a client from authenticating.
         if self.is(Flags::NO_AUTH) { Ok(()) } else { user.check(id, &uses).map_err(Ok) }
     }
 }

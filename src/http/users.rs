@@ -16,7 +16,7 @@ use super::credentials::{self, Credentials};
 use super::error::ApiError;
 use super::pseudonyms::Ids;
 use super::{body, names};
-use crate::auth::{self, Access, DEFAULT_USER, Digest, Secret, Uses};
+use crate::auth::{self, DEFAULT_USER, Digest, KeyRights, Secret, Uses};
 use crate::domain::{Limits, LockName, Owner};
 use crate::metrics::Count;
 
@@ -42,13 +42,13 @@ pub struct AccessConfig {
 
 /// What a request does with a lock: the command that it acts as, and the access to the key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Act(&'static str, Access);
+pub(super) struct Act(&'static str, KeyRights);
 
 impl Act {
-    pub(super) const ACQUIRE: Act = Act("lock", Access::WRITE);
-    pub(super) const RENEW: Act = Act("renew", Access::WRITE);
-    pub(super) const RELEASE: Act = Act("unlock", Access::WRITE);
-    pub(super) const INSPECT: Act = Act("lockinfo", Access::READ);
+    pub(super) const ACQUIRE: Act = Act("lock", KeyRights::WRITE);
+    pub(super) const RENEW: Act = Act("renew", KeyRights::WRITE);
+    pub(super) const RELEASE: Act = Act("unlock", KeyRights::WRITE);
+    pub(super) const INSPECT: Act = Act("lockinfo", KeyRights::READ);
 }
 
 /// A user.
@@ -307,7 +307,7 @@ impl Users {
     pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
         self.anonymous().is_some()
             && !self.is_operator(headers)
-            && !self.named(headers).is_some_and(|named| named.is_ok())
+            && self.named(headers).is_none_or(|named| named.is_err())
     }
 
     fn counted<T>(&self, found: Result<T, ApiError>) -> Result<T, ApiError> {

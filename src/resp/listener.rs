@@ -1,6 +1,6 @@
 //! The RESP side of the listener: limits, refusals, and the end of connections.
 //!
-//! Not here: accepting, requests.
+//! Guarantees: a connection beyond a limit is refused with an error. Not here: accepting, requests.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -121,6 +121,20 @@ fn are_loopback(addresses: &[SocketAddr]) -> bool {
     addresses.iter().all(|address| address.ip().is_loopback())
 }
 
+/// Logs what is wrong with the users of a server that listens there.
+fn warn_of_users(config: &Config, redis: &Listeners, http: Option<&Listeners>) {
+    let users = &config.users;
+    if users.are_open() && !are_loopback(redis.addresses()) {
+        tracing::warn!("listening beyond loopback without a password for Redis clients");
+    }
+    if users.are_open_to_http() && http.is_some_and(|http| !are_loopback(http.addresses())) {
+        tracing::warn!("listening beyond loopback without a token for HTTP clients");
+    }
+    if !users.tokens.is_empty() {
+        tracing::warn!("--http-tokens is deprecated: define these users in the file of --users");
+    }
+}
+
 /// Joins the items of a list.
 fn joined(items: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(between)
@@ -161,13 +175,7 @@ impl Server {
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
-        if config.users.are_open() && !are_loopback(listeners.addresses()) {
-            tracing::warn!("listening beyond loopback without a password for Redis clients");
-        }
-        let is_http_exposed = http.as_ref().is_some_and(|http| !are_loopback(http.addresses()));
-        if config.users.are_open_to_http() && is_http_exposed {
-            tracing::warn!("listening beyond loopback without a token for HTTP clients");
-        }
+        warn_of_users(config, &listeners, http.as_ref());
         let engine_config = EngineConfig {
             durability: config.durability,
             locks_max: config.locks_max,
@@ -187,9 +195,6 @@ impl Server {
         let info = ServerInfo { port, data, durability: config.durability_name(), run_id, started };
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
-        if !config.users.tokens.is_empty() {
-            tracing::warn!("--http-tokens is deprecated: define these users in the file of --users");
-        }
         let users = Arc::new(Users::new(command::catalog(), engine.secret(), &config.users));
         let http = http.map(|listeners| {
             let (config, limits) = (config.http_config.clone(), config.limits);
