@@ -278,6 +278,21 @@ impl Users {
         self.counted(self.user_of(headers))
     }
 
+    /// Differs after each change of users.
+    pub(super) fn generation(&self) -> u64 {
+        self.shared.generation()
+    }
+
+    /// Whether the user of a request that began earlier may still inspect a lock.
+    pub(super) fn still_may_inspect(&self, user: &User, lock: &LockName) -> bool {
+        let Rights::Of(rights, _) = &user.rights else { return true };
+        self.shared.current(rights).is_some_and(|now| {
+            let Act(command, access) = Act::INSPECT;
+            let uses = Uses { keys: vec![(lock.key(), access)], ..Uses::default() };
+            self.seen(now).allows(command, &uses)
+        })
+    }
+
     /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
     /// Where there is such a key, requests without credentials are refused.
     pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -24,7 +24,11 @@ impl Reloader {
     /// users that still exist stay authenticated. Refuses to remove the last credentials of a server
     /// that other machines can reach.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
-        let users = &config.users;
+        let mut users = config.users.clone();
+        if users.file != self.config.users.file {
+            // Another file needs a restart.
+            (users.file, users.in_file) = (self.config.users.file.clone(), self.config.users.in_file.clone());
+        }
         let is_open =
             (self.is_redis_exposed && users.are_open()) || (self.is_http_exposed && users.are_open_to_http());
         if is_open && !self.config.allows_no_password {
@@ -37,14 +41,14 @@ impl Reloader {
             || config.http_config.access != before.http_config.access;
         // With a users file, commands may have changed the users without it.
         if has_new_password || has_new_users || self.server.users.file().is_some() {
-            let changed = self.server.users.reconfigure(users);
+            let changed = self.server.users.reconfigure(&users);
             self.server.close_affected(&changed, None);
         }
         if let Some(state) = &self.state {
             state.replace_access(&config.http_config.access);
         }
         self.config.http_config.access = config.http_config.access.clone();
-        self.config.users = users.clone();
+        self.config.users = users;
         let is_fixed =
             |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
         let before = &self.config.settings;

@@ -1,6 +1,7 @@
 //! Users over Redis and HTTP: what they reach, how they change, and what is not shown.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -236,6 +237,32 @@ fn http_has_the_users_of_redis_clients() {
     // Rules that change hold at once.
     assert_eq!(admin.line("ACL SETUSER alice off"), "+OK");
     assert_eq!(alice("GET", "/locks"), 401);
+}
+
+#[test]
+fn a_watch_ends_with_the_rights_of_its_user() {
+    let server = TestServer::manual(&["--requirepass", "swordfish"]);
+    let mut admin = server.connect();
+    assert_eq!(admin.line("AUTH swordfish"), "+OK");
+    assert_eq!(admin.line("ACL SETUSER alice on >pw ~team/* +@lock"), "+OK");
+    let mut stream = TcpStream::connect(server.http.expect("HTTP")).expect("a connection");
+    let request = "GET /locks/team%2Fa/watch HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer pw\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("a server that reads");
+    let mut reader = BufReader::new(stream);
+    let mut lines = Vec::new();
+    while !lines.iter().any(|line: &String| line.contains("released")) {
+        let mut line = String::new();
+        assert!(reader.read_line(&mut line).expect("a line") > 0, "{lines:?}");
+        lines.push(line);
+    }
+    assert_eq!(admin.line("ACL SETUSER alice resetkeys"), "+OK");
+    assert_eq!(admin.line("LOCK team/a me"), ":1");
+    let mut rest = String::new();
+    // The stream ends, while the connection may serve another request.
+    while !rest.ends_with("0\r\n\r\n") {
+        assert!(reader.read_line(&mut rest).expect("a line") > 0, "{rest}");
+    }
+    assert!(!rest.contains("acquired"), "{rest}");
 }
 
 #[test]
