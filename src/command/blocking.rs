@@ -189,7 +189,7 @@ fn execute(
             Ok((form.of)(&popped))
         }
         Popping::Blocked(blocked) => {
-            context.waiting = Some(Waiting::new(blocked, form.after_wait));
+            context.waiting = Some(Box::new(Waiting::new(blocked, form.after_wait)));
             Ok(Reply::Null)
         }
     }

@@ -22,7 +22,7 @@ pub struct Context<'a> {
     /// Access to locks and sessions. The reply waits for everything it has seen.
     pub(super) txn: AnyTxn<'a>,
     /// Set if the request waits and has no reply yet.
-    pub(super) waiting: Option<Waiting>,
+    pub(super) waiting: Option<Box<Waiting>>,
     /// Set if the request continues in further turns and has no reply yet.
     pub(super) steps: Option<Box<dyn Steps>>,
     /// Whether the connection closes after the reply.

@@ -4,6 +4,7 @@
 //! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
 //! connection.
 
+use super::parts::LONG_ARGS;
 use super::steps::SCRIPT_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
 use crate::domain::LockName;
@@ -60,7 +61,7 @@ impl Context<'_> {
     /// Finds the command and checks that the connection may send it now.
     fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
         let command = find(args).map_err(|mismatch| mismatch.error(args))?;
-        self.client.set_command(command.name);
+        self.client.set_command(command);
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
         }
@@ -84,6 +85,9 @@ impl Context<'_> {
     fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
         if !self.client.take_retried() {
             self.server.commands_run.add(1);
+        }
+        if args.len() > LONG_ARGS && self.caller == Caller::Connection {
+            return self.call_long(command, args);
         }
         match command.run {
             Run::Handler(handler) => handler(self, args),

@@ -2,6 +2,7 @@
 //!
 //! Fields are in insertion order while there are few, as in Redis.
 
+use super::parts::Join;
 use super::values::{self, Choice, Random, bulk_or_null, bulks};
 use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, number, options};
 use crate::reply::{Reply, double};
@@ -9,6 +10,7 @@ use crate::value::{Hash, HashEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("hset", -4, hset, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 2, Join::Sum)
         .syntax("key field value [field value ...]")
         .summary("Sets fields of a hash. Returns the number of fields that are new.")
         .example("HSET job:1 state running worker 7"),
@@ -17,6 +19,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Sets a field of a hash if it does not exist. Returns 1 if it was set.")
         .example("HSETNX job:1 state queued"),
     write("hmset", -4, hmset, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 2, Join::Last)
         .syntax("key field value [field value ...]")
         .summary("Sets fields of a hash.")
         .example("HMSET job:1 state running worker 7"),
@@ -25,6 +28,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns the value of a field, or Null.")
         .example("HGET job:1 state"),
     read("hmget", -3, hmget, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Append)
         .syntax("key field [field ...]")
         .summary("Returns the values of fields, each Null if the field does not exist.")
         .example("HMGET job:1 state worker"),
@@ -33,6 +37,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns all fields and values of a hash.")
         .example("HGETALL job:1"),
     write("hdel", -3, hdel, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Sum)
         .syntax("key field [field ...]")
         .summary("Removes fields from a hash. Returns the number of removed fields.")
         .example("HDEL job:1 worker"),
@@ -71,7 +76,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns random fields of a hash; for a negative count, the same may occur again.")
         .example("HRANDFIELD job:1 2 WITHVALUES"),
     read("hscan", -3, hscan, Flags::NONE)
-        .syntax("key cursor [MATCH pattern] [COUNT count]")
+        .syntax("key cursor [MATCH pattern] [COUNT count] [NOVALUES]")
         .summary("Iterates over the fields and values of a hash.")
         .example("HSCAN job:1 0 COUNT 100"),
 ];

@@ -1,6 +1,7 @@
 //! Lists: items in the order in which clients put them.
 
 use super::options::{self, OptionSpec, value};
+use super::parts::Join;
 use super::values::{self, bulk_or_null, bulks, positive_count};
 use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
 use crate::reply::Reply;
@@ -8,18 +9,22 @@ use crate::value::{End, List, ListEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("lpush", -3, lpush, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the front of a list, one after the other. Returns its length.")
         .example("LPUSH queue a b"),
     write("rpush", -3, rpush, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the back of a list. Returns its length.")
         .example("RPUSH queue a b"),
     write("lpushx", -3, lpushx, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the front of a list that exists. Returns its length, or 0.")
         .example("LPUSHX queue a"),
     write("rpushx", -3, rpushx, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Last)
         .syntax("key element [element ...]")
         .summary("Adds elements at the back of a list that exists. Returns its length, or 0.")
         .example("RPUSHX queue a"),

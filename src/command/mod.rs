@@ -23,6 +23,7 @@ mod live_settings;
 mod lock;
 mod number;
 mod options;
+mod parts;
 mod pause;
 mod permissions;
 mod pubsub;

@@ -2,6 +2,7 @@
 //!
 //! Members are in insertion order while there are few.
 
+use super::parts::Join;
 use super::values::{self, Choice, Random, bulk_or_null, bulks, positive_count};
 use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::reply::Reply;
@@ -9,10 +10,12 @@ use crate::value::{Set, SetEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("sadd", -3, sadd, Flags::DENYOOM | Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Sum)
         .syntax("key member [member ...]")
         .summary("Adds members to a set. Returns the number of members that are new.")
         .example("SADD workers 7 8"),
     write("srem", -3, srem, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Sum)
         .syntax("key member [member ...]")
         .summary("Removes members from a set. Returns the number of removed members.")
         .example("SREM workers 7"),
@@ -21,6 +24,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns 1 if a set has the member, else 0.")
         .example("SISMEMBER workers 7"),
     read("smismember", -3, smismember, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Append)
         .syntax("key member [member ...]")
         .summary("Returns for each member 1 if the set has it, else 0.")
         .example("SMISMEMBER workers 7 8"),

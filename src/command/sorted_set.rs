@@ -4,6 +4,7 @@ mod combine;
 mod range;
 
 use super::options::{self, OptionSpec, flag};
+use super::parts::Join;
 use super::values::{self, Choice, Random, positive_count};
 use super::{Args, Command, CommandError, Context, Flags, Group, Handler, KeyAccess, KeySpec};
 use crate::reply::{Reply, double};
@@ -11,6 +12,7 @@ use crate::value::{Score, SetScore, SortedSet, SortedSetEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("zadd", -4, zadd, Flags::DENYOOM | Flags::FAST)
+        .in_parts(first_score, 2, Join::Sum)
         .syntax("key [NX | XX] [GT | LT] [CH] [INCR] score member [score member ...]")
         .summary("Sets the scores of members. Returns the number of members that are new.")
         .example("ZADD queue 1 a 2 b"),
@@ -20,6 +22,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Adds to the score of a member, 0 if there is none. Returns the sum.")
         .example("ZINCRBY queue 5 a"),
     write("zrem", -3, zrem, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Sum)
         .syntax("key member [member ...]")
         .summary("Removes members. Returns the number of removed members.")
         .example("ZREM queue a"),
@@ -32,16 +35,17 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns the score of a member, or Null.")
         .example("ZSCORE queue a"),
     read("zmscore", -3, zmscore, Flags::FAST)
+        .in_parts(|_| 2, 1, Join::Append)
         .syntax("key member [member ...]")
         .summary("Returns the scores of members, each Null if the member does not exist.")
         .example("ZMSCORE queue a b"),
-    read("zrank", 3, zrank, Flags::FAST)
-        .syntax("key member")
-        .summary("Returns the number of members with a lower rank, or Null.")
+    read("zrank", -3, zrank, Flags::FAST)
+        .syntax("key member [WITHSCORE]")
+        .summary("Returns the number of members with a lower rank, or Null; with WITHSCORE, the score, too.")
         .example("ZRANK queue a"),
-    read("zrevrank", 3, zrevrank, Flags::FAST)
-        .syntax("key member")
-        .summary("Returns the number of members with a higher rank, or Null.")
+    read("zrevrank", -3, zrevrank, Flags::FAST)
+        .syntax("key member [WITHSCORE]")
+        .summary("Returns the number of members with a higher rank, or Null; with WITHSCORE, the score, too.")
         .example("ZREVRANK queue a"),
     write("zpopmin", -2, zpopmin, Flags::FAST)
         .keys(KeySpec::first(KeyAccess::ReadWrite))
@@ -152,6 +156,11 @@ impl Rules {
 const ZADD_OPTIONS: [OptionSpec; 6] =
     [flag("NX"), flag("XX"), flag("GT"), flag("LT"), flag("CH"), flag("INCR")];
 
+/// The position of the first score of a ZADD.
+fn first_score(args: Args<'_>) -> usize {
+    args.leading_options(2, &ZADD_OPTIONS).map_or(2, |(_, first)| first)
+}
+
 fn zadd(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (given, first) = args.leading_options(2, &ZADD_OPTIONS)?;
     let [only_new, only_existing, only_greater, only_less, counts_changed, increments] =
@@ -231,14 +240,32 @@ fn zmscore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn zrank(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    values::read(context, args.at(1), |sorted: &SortedSet| {
-        sorted.rank(args.at(2)).map_or(Reply::Null, Reply::count)
-    })
+    rank_from(End::Lowest, "zrank", context, args)
 }
 
 fn zrevrank(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    rank_from(End::Highest, "zrevrank", context, args)
+}
+
+fn rank_from(
+    end: End,
+    command: &str,
+    context: &mut Context<'_>,
+    args: Args<'_>,
+) -> Result<Reply, CommandError> {
+    if args.len() > 4 {
+        return Err(CommandError::arity(command));
+    }
+    let [with_score] = args.options(3, &[flag("WITHSCORE")])?;
     values::read(context, args.at(1), |sorted: &SortedSet| {
-        sorted.rank(args.at(2)).map_or(Reply::Null, |rank| Reply::count(sorted.len() - 1 - rank))
+        let Some((rank, score)) = sorted.rank(args.at(2)).zip(sorted.score(args.at(2))) else {
+            return if with_score.is_given() { Reply::NullArray } else { Reply::Null };
+        };
+        let rank = Reply::count(match end {
+            End::Lowest => rank,
+            End::Highest => sorted.len() - 1 - rank,
+        });
+        if with_score.is_given() { Reply::Array(vec![rank, score_reply(score)]) } else { rank }
     })
 }
 

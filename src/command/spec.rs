@@ -3,6 +3,7 @@
 //! Guarantees: a row is a constant, built by [`Command::new`] and the methods after it.
 //! Not here: the table itself, handlers.
 
+use super::parts::{Join, LongForm, Parts};
 use super::{Args, Categories, CommandError, Context, KeySpec};
 use crate::reply::Reply;
 
@@ -23,6 +24,8 @@ pub struct Command {
     pub(super) own_categories: Option<Categories>,
     /// The positions of the keys among the arguments.
     pub keys: KeySpec,
+    /// What it does with very many arguments.
+    pub(super) long_form: LongForm,
     /// The arguments in the notation of Redis' documentation: `[ ]` optional, `|` alternatives,
     /// `< >` around alternatives one of which is required, `...` repeated.
     pub syntax: &'static str,
@@ -170,6 +173,7 @@ impl Command {
             flags: Flags::NONE,
             own_categories: None,
             keys: KeySpec::None,
+            long_form: LongForm::Refused,
             syntax: "",
             summary: "",
             example: "",
@@ -191,6 +195,17 @@ impl Command {
 
     pub(super) const fn keys(self, keys: KeySpec) -> Command {
         Command { keys, ..self }
+    }
+
+    /// Executes very many arguments in parts, each of which begins with the first `common` ones and
+    /// goes on with groups of `group`.
+    pub(super) const fn in_parts(self, common: fn(Args<'_>) -> usize, group: usize, join: Join) -> Command {
+        Command { long_form: LongForm::InParts(Parts { common, group, join }), ..self }
+    }
+
+    /// Executes very many arguments at once, or in turns of its own.
+    pub(super) const fn takes_many(self) -> Command {
+        Command { long_form: LongForm::Whole, ..self }
     }
 
     pub(super) const fn syntax(self, syntax: &'static str) -> Command {

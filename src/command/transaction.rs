@@ -36,6 +36,9 @@ impl Transaction {
             names.extend(context.names_in(args.as_args()));
         }
         context.spend(KEY_WORK * names.len());
+        // Very many commands may name the same key.
+        names.sort_unstable();
+        names.dedup();
         names
     }
 
@@ -88,6 +91,7 @@ fn discard(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError
 }
 
 const WATCH: Command = Command::new("watch", -2, watch)
+    .takes_many()
     .group(Group::Transactions)
     .flags(Flags::NOT_QUEUED | Flags::FAST | Flags::NOSCRIPT)
     .keys(KeySpec::all(KeyAccess::Read))

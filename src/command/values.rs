@@ -3,7 +3,7 @@
 //! Guarantees: a key that does not exist reads as an empty value; one of another type is an error.
 //! Not here: the commands, the values themselves.
 
-use super::options::{self, Given, value};
+use super::options::{self, Given, flag, value};
 use super::{Args, CommandError, Context, name_or_none};
 use crate::glob::Glob;
 use crate::reply::Reply;
@@ -148,39 +148,51 @@ pub(super) fn scan<T: Typed>(
 ) -> Result<Reply, CommandError> {
     let cursor = std::str::from_utf8(args.at(2)).ok().and_then(|text| text.parse::<i128>().ok());
     let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
-    let options = scan_options(args);
-    let (next, rows, pattern) = read(context, args.at(1), |value: &T| {
+    let options = scan_options(args, T::KIND);
+    let (next, rows, options) = read(context, args.at(1), |value: &T| {
         let (next, rows) = match &options {
-            Ok((_, count)) => page(value, u64::try_from(cursor).unwrap_or(u64::MAX), *count),
+            Ok(options) => page(value, u64::try_from(cursor).unwrap_or(u64::MAX), options.count),
             Err(_) => page(value, 0, 1),
         };
         // Redis reads the options only if there is something to return.
         match options {
-            Err(_) if rows.is_empty() => Ok((0, rows, None)),
-            options => options.map(|(pattern, _)| (next, rows, pattern)),
+            Err(_) if rows.is_empty() => Ok((0, rows, ScanOptions::default())),
+            options => options.map(|options| (next, rows, options)),
         }
     })??;
     let mut found = Vec::with_capacity(2 * rows.len());
     for (name, value) in rows {
-        let matches = pattern.as_ref().is_none_or(|pattern| {
+        let matches = options.pattern.as_ref().is_none_or(|pattern| {
             context.spend(pattern.work(name.len()));
             pattern.matches(&name)
         });
         if matches {
             found.push(Reply::Bulk(name));
-            found.extend(value.map(Reply::Bulk));
+            found.extend(value.filter(|_| !options.is_without_values).map(Reply::Bulk));
         }
     }
     Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)]))
 }
 
-fn scan_options(args: Args<'_>) -> Result<(Option<Glob>, usize), CommandError> {
-    let [pattern, count] = args.options(3, &[value("MATCH"), value("COUNT").integer()])?;
+#[derive(Default)]
+struct ScanOptions {
+    pattern: Option<Glob>,
+    count: usize,
+    is_without_values: bool,
+}
+
+fn scan_options(args: Args<'_>, kind: Kind) -> Result<ScanOptions, CommandError> {
+    let specs = [value("MATCH"), value("COUNT").integer(), flag("NOVALUES")];
+    let [pattern, count, no_values] = args.options(3, &specs)?;
     let count = count.integer()?.unwrap_or(SCAN_COUNT_DEFAULT);
     if count < 1 {
         return Err(CommandError::SYNTAX);
     }
-    Ok((pattern.value().map(Glob::new).transpose()?, count.min(SCAN_COUNT_MAX) as usize))
+    if no_values.is_given() && kind != Kind::Hash {
+        return Err(CommandError::fixed("ERR NOVALUES option can only be used in HSCAN"));
+    }
+    let (pattern, count) = (pattern.value().map(Glob::new).transpose()?, count.min(SCAN_COUNT_MAX) as usize);
+    Ok(ScanOptions { pattern, count, is_without_values: no_values.is_given() })
 }
 
 /// Indexes from `start` to `stop`, both inclusive and counted from the end if negative, of `len`

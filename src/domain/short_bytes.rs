@@ -41,7 +41,11 @@ impl ShortBytes {
 
 impl PartialEq for ShortBytes {
     fn eq(&self, other: &ShortBytes) -> bool {
-        self.as_slice() == other.as_slice()
+        match (self, other) {
+            // Clones of a string of a megabyte are not compared byte by byte.
+            (ShortBytes::Shared(a), ShortBytes::Shared(b)) if a.as_ptr() == b.as_ptr() => a.len() == b.len(),
+            _ => self.as_slice() == other.as_slice(),
+        }
     }
 }
 

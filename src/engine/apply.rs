@@ -187,14 +187,28 @@ impl Engine {
     ) -> Result<Outcome, Unavailable> {
         let mut undelivered = VecDeque::new();
         let outcome = self.step(op, scope, guarded, &mut undelivered)?;
-        while let Some(op) = undelivered.pop_front() {
-            self.step(&op, scope, guarded, &mut undelivered)?;
+        if !undelivered.is_empty() {
+            self.revert(undelivered, scope, guarded)?;
         }
         Ok(outcome)
     }
 
+    #[cold]
+    fn revert(
+        &self,
+        mut undelivered: VecDeque<Op>,
+        scope: &Scope<'_>,
+        guarded: &mut Guarded<'_>,
+    ) -> Result<(), Unavailable> {
+        while let Some(op) = undelivered.pop_front() {
+            self.step(&op, scope, guarded, &mut undelivered)?;
+        }
+        Ok(())
+    }
+
     /// One transition and what follows from it. Appends to `undelivered` the operations that
     /// revert undelivered grants.
+    #[inline(always)]
     fn step(
         &self,
         op: &Op,

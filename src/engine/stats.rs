@@ -142,6 +142,7 @@ impl LockStats {
     }
 
     /// Counts a change of a key, given its deadline before and after it; `None`: it does not exist.
+    #[inline]
     pub(super) fn key_changed(&self, database: u8, before: Option<Timestamp>, after: Option<Timestamp>) {
         if before == after {
             return;

@@ -80,7 +80,7 @@ enum Then {
     Yield,
     /// Continue the request in turns.
     Steps {
-        request: LongRequest,
+        request: Box<LongRequest>,
         is_answered: bool,
         command: &'static str,
     },
@@ -91,7 +91,7 @@ enum Then {
         closes: bool,
     },
     Wait {
-        waiting: Waiting,
+        waiting: Box<Waiting>,
         is_answered: bool,
     },
     /// Wait until a pause ends.
@@ -320,7 +320,7 @@ impl Connection {
     /// Returns whether the connection must close.
     async fn take_turns(
         &mut self,
-        mut request: LongRequest,
+        mut request: Box<LongRequest>,
         is_answered: bool,
         command: &'static str,
     ) -> Result<bool, End> {
@@ -515,7 +515,7 @@ impl Connection {
     }
 
     /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
-    async fn wait(&mut self, mut waiting: Waiting, is_answered: bool) -> Result<(), End> {
+    async fn wait(&mut self, mut waiting: Box<Waiting>, is_answered: bool) -> Result<(), End> {
         let mut has_more = false;
         let outcome = loop {
             let is_full = self.is_input_full();

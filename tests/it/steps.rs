@@ -271,3 +271,67 @@ fn a_request_in_turns_is_answered_in_order_and_counted() {
     assert_eq!(client.reply(), "\"after\"");
     assert_eq!(client.reply(), "+PONG");
 }
+
+#[test]
+fn a_request_of_very_many_arguments_is_executed_in_parts() {
+    const MANY: usize = 40_000;
+    let server = server(1 << 20, 1 << 20);
+    let mut client = connect(&server);
+    let words: Vec<String> = (0..MANY).map(key).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let scored: Vec<&str> = words.iter().flat_map(|word| ["1.5", *word]).collect();
+    let all = Reply::Integer(MANY as i64);
+    let pairs = Reply::Integer(MANY as i64 / 2);
+    let cases: &[(&[&str], &[&str], &Reply)] = &[
+        (&["MSET"], &words, &Reply::OK),
+        (&["EXISTS"], &words, &pairs),
+        (&["TOUCH"], &words, &pairs),
+        (&["DEL"], &words, &pairs),
+        (&["UNLINK"], &words, &Reply::Integer(0)),
+        (&["HSET", "h"], &words, &pairs),
+        (&["HMSET", "h"], &words, &Reply::OK),
+        (&["HDEL", "h"], &words, &pairs),
+        (&["SADD", "s"], &words, &all),
+        (&["SREM", "s"], &words, &all),
+        (&["ZADD", "z"], &scored, &all),
+        (&["ZADD", "z", "XX", "CH"], &scored, &Reply::Integer(0)),
+        (&["ZREM", "z"], &words, &all),
+        (&["RPUSH", "l"], &words, &all),
+        (&["LPUSHX", "l"], &words, &Reply::Integer(2 * MANY as i64)),
+    ];
+    for (common, words, expected) in cases {
+        let request = [*common, *words].concat();
+        let (reply, turns) = run(&server, &mut client, &request, || {});
+        assert_eq!(&reply, *expected, "{common:?}");
+        assert!(turns > 20, "{common:?}: {turns} turns");
+    }
+    for common in [&["MGET"][..], &["HMGET", "h"], &["SMISMEMBER", "s"], &["ZMSCORE", "z"]] {
+        let (reply, turns) = run(&server, &mut client, &[common, &words].concat(), || {});
+        assert_eq!(count(&reply), MANY, "{common:?}");
+        assert!(turns > 20, "{common:?}: {turns} turns");
+    }
+    let (first, _) = run(&server, &mut client, &["LINDEX", "l", "0"], || {});
+    assert_eq!(first, Reply::bulk(key(MANY - 1)), "the parts are pushed in order");
+}
+
+#[test]
+fn very_many_arguments_are_refused_where_they_cannot_be_divided() {
+    let server = server(1 << 20, 1 << 20);
+    let mut client = connect(&server);
+    let words = vec!["word"; 20_001];
+    let tests: &[(&[&str], &str)] = &[
+        (&["MSETNX"], "ERR 'msetnx' takes at most 16384 arguments"),
+        (&["SUNIONSTORE"], "ERR 'sunionstore' takes at most 16384 arguments"),
+        (&["COMMAND", "DOCS"], "ERR 'command docs' takes at most 16384 arguments"),
+        // They are invalid, and no part is executed.
+        (&["MSET"], "ERR wrong number of arguments for 'mset' command"),
+        (&["HSET", "a"], "ERR wrong number of arguments for 'hset' command"),
+        (&["ZADD", "a"], "ERR syntax error"),
+    ];
+    for (common, expected) in tests {
+        let (reply, _) = run(&server, &mut client, &[*common, &words].concat(), || {});
+        assert_eq!(reply, Reply::Error((*expected).into()));
+    }
+    let (reply, _) = run(&server, &mut client, &["DBSIZE"], || {});
+    assert_eq!(reply, Reply::Integer(0));
+}

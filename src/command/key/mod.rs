@@ -8,6 +8,7 @@ mod object;
 mod random;
 mod rename;
 
+use crate::command::parts::Join;
 use crate::command::steps::KEY_WORK;
 use crate::command::{
     Args, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none,
@@ -45,6 +46,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
 pub(in crate::command) use copy::database;
 
 const DEL: Command = Command::new("del", -2, del)
+    .in_parts(|_| 1, 1, Join::Sum)
     .group(Group::Generic)
     .flags(Flags::WRITE)
     .keys(KeySpec::all(KeyAccess::Write))
@@ -114,6 +116,7 @@ fn is_released(outcome: Outcome) -> Result<bool, CommandError> {
 }
 
 const EXISTS: Command = Command::new("exists", -2, exists)
+    .in_parts(|_| 1, 1, Join::Sum)
     .group(Group::Generic)
     .flags(Flags::READONLY | Flags::FAST)
     .keys(KeySpec::all(KeyAccess::Read))

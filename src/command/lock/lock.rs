@@ -108,7 +108,7 @@ fn acquire(
     match acquired? {
         Acquired::Now(outcome) => reply(outcome),
         Acquired::Blocked(blocked) => {
-            context.waiting = Some(Waiting::new(blocked, reply_after_wait));
+            context.waiting = Some(Box::new(Waiting::new(blocked, reply_after_wait)));
             Ok(Reply::Null)
         }
     }

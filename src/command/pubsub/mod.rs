@@ -275,6 +275,7 @@ pub(in crate::command) const COMMANDS: &[Command] =
 
 const SUBSCRIBE: Command =
     Command::new("subscribe", -2, |context, args| subscribe(context, args, Kind::Channel))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("channel [channel ...]")
@@ -283,6 +284,7 @@ const SUBSCRIBE: Command =
 
 const PSUBSCRIBE: Command =
     Command::new("psubscribe", -2, |context, args| subscribe(context, args, Kind::Pattern))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("pattern [pattern ...]")
@@ -294,6 +296,7 @@ const PSUBSCRIBE: Command =
 
 const UNSUBSCRIBE: Command =
     Command::new("unsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Channel))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[channel [channel ...]]")
@@ -302,6 +305,7 @@ const UNSUBSCRIBE: Command =
 
 const PUNSUBSCRIBE: Command =
     Command::new("punsubscribe", -1, |context, args| unsubscribe(context, args, Kind::Pattern))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[pattern [pattern ...]]")

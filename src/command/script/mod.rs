@@ -18,6 +18,7 @@ use self::lua::{Host, Interpreter, Invocation};
 pub use self::running::RunningScript;
 use self::running::Stop;
 use self::shebang::Shebang;
+use super::parts::Join;
 use super::{
     Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs, ServerState, options,
 };
@@ -34,6 +35,7 @@ const SYNTAX: &str = "script numkeys [key [key ...]] [arg [arg ...]]";
 const SHA_SYNTAX: &str = "sha1 numkeys [key [key ...]] [arg [arg ...]]";
 
 const EVAL: Command = Command::new("eval", -3, |context, args| eval(context, args, true))
+    .takes_many()
     .group(Group::Scripting)
     .flags(Flags::NOSCRIPT | Flags::MAY_REPLICATE)
     .keys(KEYS)
@@ -42,6 +44,7 @@ const EVAL: Command = Command::new("eval", -3, |context, args| eval(context, arg
     .example("EVAL return(redis.call('GET',KEYS[1])) 1 jobs:import");
 
 const EVALSHA: Command = Command::new("evalsha", -3, |context, args| evalsha(context, args, true))
+    .takes_many()
     .group(Group::Scripting)
     .flags(Flags::NOSCRIPT | Flags::MAY_REPLICATE)
     .keys(KEYS)
@@ -50,6 +53,7 @@ const EVALSHA: Command = Command::new("evalsha", -3, |context, args| evalsha(con
     .example("EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0");
 
 const EVAL_RO: Command = Command::new("eval_ro", -3, |context, args| eval(context, args, false))
+    .takes_many()
     .group(Group::Scripting)
     .flags(Flags::NOSCRIPT | Flags::READONLY)
     .keys(READ_KEYS)
@@ -58,6 +62,7 @@ const EVAL_RO: Command = Command::new("eval_ro", -3, |context, args| eval(contex
     .example("EVAL_RO return(redis.call('GET',KEYS[1])) 1 jobs:import");
 
 const EVALSHA_RO: Command = Command::new("evalsha_ro", -3, |context, args| evalsha(context, args, false))
+    .takes_many()
     .group(Group::Scripting)
     .flags(Flags::NOSCRIPT | Flags::READONLY)
     .keys(READ_KEYS)
@@ -76,6 +81,7 @@ const SCRIPT: Command = Command::container(
             .summary("Stores a script and returns the SHA-1 hash of its text.")
             .example("SCRIPT LOAD return(1)"),
         Command::new("script|exists", -3, exists)
+            .in_parts(|_| 2, 1, Join::Append)
             .group(Group::Scripting)
             .flags(Flags::NOSCRIPT)
             .syntax("sha1 [sha1 ...]")

@@ -6,10 +6,12 @@ use super::{
     Args, Command, CommandError, Context, Expiry, Flags, Group, KeyAccess, KeySpec, Reply, SetCondition, put,
     reply_value,
 };
+use crate::command::parts::Join;
 use crate::command::steps::KEY_WORK;
 use crate::domain::{LockName, Owner};
 
 pub(super) const MGET: Command = Command::new("mget", -2, mget)
+    .in_parts(|_| 1, 1, Join::Append)
     .group(Group::String)
     .flags(Flags::READONLY | Flags::FAST)
     .keys(KeySpec::all(KeyAccess::Read))
@@ -18,6 +20,7 @@ pub(super) const MGET: Command = Command::new("mget", -2, mget)
     .example("MGET jobs:import jobs:export");
 
 pub(super) const MSET: Command = Command::new("mset", -3, mset)
+    .in_parts(|_| 1, 2, Join::Last)
     .group(Group::String)
     .flags(Flags::WRITE | Flags::DENYOOM)
     .keys(KeySpec::every(2, KeyAccess::Write))
@@ -25,10 +28,13 @@ pub(super) const MSET: Command = Command::new("mset", -3, mset)
     .summary("Sets the string values of one or more keys.")
     .example("MSET jobs:import worker-1 jobs:export worker-2");
 
-pub(super) const MSETNX: Command =
-    Command { name: "msetnx", run: super::super::Run::Handler(msetnx), ..MSET }
-        .summary("Sets the string values of one or more keys if none of the keys exists. Returns 1, or 0.")
-        .example("MSETNX jobs:import worker-1 jobs:export worker-2");
+pub(super) const MSETNX: Command = Command::new("msetnx", -3, msetnx)
+    .group(Group::String)
+    .flags(Flags::WRITE | Flags::DENYOOM)
+    .keys(KeySpec::every(2, KeyAccess::ReadWrite))
+    .syntax("key value [key value ...]")
+    .summary("Sets the string values of one or more keys if none of the keys exists. Returns 1, or 0.")
+    .example("MSETNX jobs:import worker-1 jobs:export worker-2");
 
 fn mget(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let read = |context: &mut Context<'_>| {

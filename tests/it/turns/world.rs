@@ -161,6 +161,9 @@ impl World {
             "$glob" => format!("*{}b", "a".repeat(500)),
             "$session" => self.session.clone(),
             "$many" => return (0..words).map(|n| format!("lock:{n:011}")).collect(),
+            // More than a command executes at once.
+            "$long" => return (0..100_000).map(|n| format!("long:{n}")).collect(),
+            "$long_scores" => return (0..100_000).map(|n| format!("{}", n / 2)).collect(),
             "$held" => {
                 self.control.each(words, |n| format!("LOCK held:{n} me"));
                 return (0..words).map(|n| format!("held:{n}")).collect();
