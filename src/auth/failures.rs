@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -87,11 +88,16 @@ pub struct Denial {
 #[derive(Debug, Default)]
 pub struct DenialLog {
     entries: Mutex<VecDeque<Denial>>,
+    /// How often commands, keys and channels were refused.
+    totals: [AtomicU64; 3],
 }
 
 impl DenialLog {
     /// Adds an entry, or counts it in one of the last minute.
     pub fn add(&self, mut denial: Denial) {
+        if let Some(total) = self.total_of(denial.reason) {
+            total.fetch_add(1, Ordering::Relaxed);
+        }
         denial.object.truncate(OBJECT_BYTES_MAX);
         let mut entries = self.entries.lock();
         let is_same = |other: &Denial| {
@@ -105,6 +111,22 @@ impl DenialLog {
             entries.pop_back();
         }
         entries.push_front(denial);
+    }
+
+    fn total_of(&self, reason: DenialReason) -> Option<&AtomicU64> {
+        let [commands, keys, channels] = &self.totals;
+        match reason {
+            // Counted with those of HTTP.
+            DenialReason::Auth => None,
+            DenialReason::Command => Some(commands),
+            DenialReason::Key => Some(keys),
+            DenialReason::Channel => Some(channels),
+        }
+    }
+
+    /// How often something was refused for this reason, other than authentication.
+    pub fn total(&self, reason: DenialReason) -> u64 {
+        self.total_of(reason).map_or(0, |total| total.load(Ordering::Relaxed))
     }
 
     /// The newest `count` entries, newest first.

@@ -259,6 +259,8 @@ impl Users {
             Credentials::Bearer(token) => self.shared.with_password(token.as_bytes()),
             Credentials::Basic { user, password } => self.shared.authenticate(&user, &password),
         };
+        // A name without a password proves nothing: any web page could send it.
+        let found = found.filter(|user| !user.needs_no_password());
         Some(found.map(|user| self.seen(user)).ok_or_else(ApiError::wrong_credentials))
     }
 

@@ -234,6 +234,9 @@ fn http_has_the_users_of_redis_clients() {
         assert_eq!(http(&server, wrong, "GET", "/locks").json()["code"], "authentication_failed");
     }
     assert_eq!(http(&server, "", "GET", "/locks").json()["code"], "authentication_required");
+    // A user without a password proves nothing over HTTP.
+    assert_eq!(admin.line("ACL SETUSER open on nopass +@all allkeys"), "+OK");
+    assert_eq!(http(&server, "Basic b3Blbjp4", "GET", "/locks").status, 401);
     // Rules that change hold at once.
     assert_eq!(admin.line("ACL SETUSER alice off"), "+OK");
     assert_eq!(alice("GET", "/locks"), 401);
@@ -270,6 +273,24 @@ fn metrics_are_open_if_the_operator_says_so() {
     let server = TestServer::manual(&["--requirepass", "swordfish", "--metrics-open"]);
     assert_eq!(http(&server, "", "GET", "/metrics").status, 200);
     assert_eq!(http(&server, "", "GET", "/admin/status").status, 401);
+}
+
+#[test]
+fn a_user_without_a_password_does_not_open_http_to_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens = private_file(folder.path(), "tokens", "alice:token\n");
+    let server = TestServer::manual(&["--http-tokens", &tokens]);
+    for (credentials, status) in
+        [("Bearer token", 200), ("Basic YWxpY2U6dG9rZW4=", 200), ("Basic ZGVmYXVsdDp4", 401), ("", 401)]
+    {
+        assert_eq!(http(&server, credentials, "GET", "/locks").status, status, "{credentials}");
+    }
+    // Nor does a name without a password replace the check of the host.
+    let open = TestServer::manual(&[]);
+    let request = "GET /locks HTTP/1.1\r\nhost: page.example\r\nconnection: close\r\n\
+                   authorization: Basic ZGVmYXVsdDp4\r\n\r\n";
+    let answer = exchange(open.http.expect("HTTP"), request.as_bytes()).expect("an answer");
+    assert_eq!(answer.status, 403);
 }
 
 #[test]
@@ -320,4 +341,6 @@ fn passwords_are_shown_nowhere() {
     }
     assert!(admin.line("ACL LOG").contains("(unknown)"));
     assert!(admin.line("CLIENT LIST").contains("user=alice"));
+    alice.line("GET other");
+    assert!(admin.line("INFO stats").contains("acl_access_denied_auth:2\\r\\nacl_access_denied_cmd:0"));
 }
