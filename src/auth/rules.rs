@@ -326,8 +326,8 @@ impl Selector {
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b' ')
     }
 
-    /// Whether all that `before` allows on channels, and with keys of events, is allowed here.
-    pub(super) fn still_hears(&self, before: &Selector) -> bool {
+    /// Whether all patterns of keys and channels of `before` are among those here.
+    pub(super) fn reaches_as_much_as(&self, before: &Selector) -> bool {
         let channels = self.allows_all_channels
             || (!before.allows_all_channels
                 && before.channels.iter().all(|known| self.channels.contains(known)));

@@ -223,9 +223,9 @@ fn a_change_names_the_users_whose_connections_it_affects() {
     assert_ne!(users.generation(), before);
     let alice = users.find(b"alice").unwrap();
     let added = users.set(b"alice", [&b"&more"[..], b"~b"]).unwrap();
-    assert!(added.gone.is_empty() && added.hear_less.is_empty());
+    assert!(added.gone.is_empty() && added.reduced.is_empty());
     assert!(!users.current(&alice).unwrap().may_hear(b"other", None));
-    assert_eq!(names(&users.set(b"alice", [&b"resetkeys"[..]]).unwrap().hear_less), ["alice"]);
+    assert_eq!(names(&users.set(b"alice", [&b"resetkeys"[..]]).unwrap().reduced), ["alice"]);
     let before = users.generation();
     assert_eq!(users.set(b"alice", [&b"off"[..], b"nosuch"]).unwrap_err().unwrap().0, RuleError::Syntax);
     assert!(users.generation() == before && users.current(&alice).is_some(), "nothing has changed");

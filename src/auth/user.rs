@@ -233,9 +233,9 @@ impl User {
         })
     }
 
-    /// Whether the user may hear all that it could hear as `before`.
-    pub fn still_hears(&self, before: &User) -> bool {
-        before.all_selectors().all(|old| self.all_selectors().any(|new| new.still_hears(old)))
+    /// Whether the user has all patterns of keys and channels that it had as `before`.
+    pub fn reaches_as_much_as(&self, before: &User) -> bool {
+        before.all_selectors().all(|old| self.all_selectors().any(|new| new.reaches_as_much_as(old)))
     }
 
     /// The flags that ACL GETUSER shows.

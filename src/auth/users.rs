@@ -46,8 +46,8 @@ struct Table {
 pub struct Changed {
     /// They are gone or off.
     pub gone: Vec<Arc<str>>,
-    /// They may hear fewer channels or events than before.
-    pub hear_less: Vec<Arc<str>>,
+    /// They may use fewer keys or channels than before.
+    pub reduced: Vec<Arc<str>>,
 }
 
 impl Users {
@@ -229,8 +229,8 @@ impl Users {
         for old in before.by_name.values() {
             match by_name.get(old.name()).filter(|new| new.id == old.id) {
                 Some(new) if new.is_on() || !old.is_on() => {
-                    if !new.still_hears(old) {
-                        changed.hear_less.push(Arc::clone(old.name()));
+                    if !new.reaches_as_much_as(old) {
+                        changed.reduced.push(Arc::clone(old.name()));
                     }
                 }
                 _ => changed.gone.push(Arc::clone(old.name())),

@@ -139,16 +139,15 @@ impl Context<'_> {
 }
 
 impl ServerState {
-    /// Closes the connections of users who are gone, and those with subscriptions of users who may
-    /// hear less. Returns whether the connection `own` is among them, which stays open for its reply.
+    /// Closes the connections of users who are gone, and those that wait or have subscriptions of users
+    /// who may use fewer keys or channels. Returns whether the connection `own` is among them, which stays open for its reply.
     pub fn close_affected(&self, changed: &Changed, own: Option<u64>) -> bool {
-        if changed.gone.is_empty() && changed.hear_less.is_empty() {
+        if changed.gone.is_empty() && changed.reduced.is_empty() {
             return false;
         }
         let is_affected = |info: &ClientInfo| {
             info.user().is_some_and(|user| {
-                changed.gone.contains(&user)
-                    || (changed.hear_less.contains(&user) && info.client_type() == "pubsub")
+                changed.gone.contains(&user) || (changed.reduced.contains(&user) && info.is_listening())
             })
         };
         let mut is_own_affected = false;

@@ -183,6 +183,12 @@ impl ClientInfo {
         self.attention.notified().await;
     }
 
+    /// Whether the connection waits for a key, or for messages.
+    pub(super) fn is_listening(&self) -> bool {
+        let details = self.details();
+        details.is_waiting || details.channels + details.patterns > 0
+    }
+
     pub(super) fn client_type(&self) -> &'static str {
         let details = self.details();
         if details.channels + details.patterns > 0 { "pubsub" } else { "normal" }

@@ -173,6 +173,15 @@ fn a_user_that_is_deleted_or_off_loses_its_connections() {
         }
         server.until_waiting(0);
     }
+    // With fewer keys, a request that waits for one must not get it.
+    assert_eq!(admin.line("ACL SETUSER alice on >pw ~k +@all"), "+OK");
+    let (mut idle, mut waiting) = (connect("alice"), connect("alice"));
+    waiting.send(&["LOCK", "k", "me", "WAIT", "100000"]);
+    server.until_waiting(1);
+    assert_eq!(admin.line("ACL SETUSER alice resetkeys ~other"), "+OK");
+    assert_eq!(waiting.reply(), "(closed)");
+    server.until_waiting(0);
+    assert_eq!(idle.line("GET k"), "-NOPERM No permissions to access a key");
 }
 
 #[test]
