@@ -31,7 +31,7 @@ pub(super) const MSET: Command = Command::new("mset", -3, mset)
 pub(super) const MSETNX: Command = Command::new("msetnx", -3, msetnx)
     .group(Group::String)
     .flags(Flags::WRITE | Flags::DENYOOM)
-    .keys(KeySpec::every(2, KeyAccess::ReadWrite))
+    .keys(KeySpec::every(2, KeyAccess::Write))
     .syntax("key value [key value ...]")
     .summary("Sets the string values of one or more keys if none of the keys exists. Returns 1, or 0.")
     .example("MSETNX jobs:import worker-1 jobs:export worker-2");
