@@ -77,11 +77,13 @@ impl Command {
 impl Context<'_> {
     /// Checks that the user of the connection may run this request.
     #[inline]
-    pub(super) fn permit(&self, command: &'static Command, args: Args<'_>) -> Result<(), CommandError> {
+    pub(super) fn permit(&mut self, command: &'static Command, args: Args<'_>) -> Result<(), CommandError> {
         if self.client.user.allows_everything() { Ok(()) } else { self.permit_restricted(command, args) }
     }
 
-    fn permit_restricted(&self, command: &'static Command, args: Args<'_>) -> Result<(), CommandError> {
+    fn permit_restricted(&mut self, command: &'static Command, args: Args<'_>) -> Result<(), CommandError> {
+        // Each argument may be a key, which is compared with patterns.
+        self.spend(args.len());
         let denied = match command.check(&self.client.user, args) {
             Ok(()) => return Ok(()),
             Err(Err(invalid)) => return Err(invalid),
