@@ -13,9 +13,10 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::command::ClientInfo;
-use crate::command::glob::{Glob, Progress, Work};
+use crate::command::steps::TURN_WORK;
 use crate::domain::{KeyspaceEvents, LockName};
 use crate::engine::LeaseEvent;
+use crate::glob::{Glob, Progress, Work};
 
 /// Subscribers that are served before the work that is left is checked, under one lock.
 const SUBSCRIBERS_PER_STEP: usize = 128;
@@ -200,6 +201,20 @@ impl Topic {
 /// Whether only the server publishes on this channel.
 pub(in crate::command) fn is_reserved(channel: &[u8]) -> bool {
     channel.starts_with(b"__lock__:") || channel.starts_with(b"__lock@")
+}
+
+/// The key that a message is about, if it is a lock event or a notification about a key.
+pub(in crate::command) fn key_of_message<'m>(channel: &'m [u8], payload: &'m [u8]) -> Option<&'m [u8]> {
+    let after_database = |prefix: &[u8]| {
+        let rest = channel.strip_prefix(prefix)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        rest[digits..].strip_prefix(b"__:")
+    };
+    channel
+        .strip_prefix(b"__lock__:")
+        .or_else(|| after_database(b"__lock@"))
+        .or_else(|| after_database(b"__keyspace@"))
+        .or_else(|| after_database(b"__keyevent@").map(|_| payload))
 }
 
 /// `__lock__:<key>`, or `__lock@<n>__:<key>` outside database 0.
@@ -450,7 +465,7 @@ impl Publication {
     /// The number of times that it would be sent now. Patterns that exceed one turn of work do not
     /// count.
     pub(in crate::command) fn count_receivers(&self, pubsub: &PubSub) -> usize {
-        let mut work = Work::turn();
+        let mut work = Work::of_units(TURN_WORK);
         if self.kind == Kind::ShardMessage {
             return pubsub.subscribers(&self.notice, &Via::ShardChannel);
         }
@@ -473,7 +488,7 @@ impl Publication {
     /// Does one turn of work. Returns the number of times that it was sent, or `None` if another
     /// turn is needed.
     pub(in crate::command) fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
-        self.advance_by(pubsub, &mut Work::turn())
+        self.advance_by(pubsub, &mut Work::of_units(TURN_WORK))
     }
 
     pub(in crate::command) fn advance_by(&mut self, pubsub: &PubSub, work: &mut Work) -> Option<usize> {
