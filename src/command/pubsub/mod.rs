@@ -8,6 +8,7 @@
 mod delivery;
 mod listing;
 mod publish;
+mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use crate::command::{
 use crate::engine::Interest;
 use crate::glob::{Glob, Progress, Work};
 use crate::reply::Reply;
-pub(in crate::command) use delivery::{Entry, MessageQueue, Notice, Via, key_of_message, next_prefix};
 pub use delivery::{PubSub, Publication};
 use delivery::{SUBSCRIPTION_BYTES, Topic};
+pub(in crate::command) use delivery::{key_of_message, next_prefix};
 pub(in crate::command) use publish::Deferred;
+pub(in crate::command) use queue::{Entry, MessageQueue, Notice, Via};
 
 /// The subscriptions of one connection.
 #[derive(Default)]
