@@ -76,6 +76,7 @@ fn a_dependency_is_named_in_one_place() {
     for (dependency, places) in [
         ("dashmap", vec!["engine/keyspace/table.rs"]),
         ("rusqlite", vec!["journal/sqlite/"]),
+        ("base64", vec!["journal/log/bytes.rs"]),
         ("redis_protocol", vec!["resp/codec.rs"]),
         ("clap", vec!["config/"]),
         ("toml", vec!["config/sources.rs"]),
