@@ -221,15 +221,13 @@ const OLD_PHRASES: &[&str] = &[
     "who waits",
     "who asks",
 ];
-/// Folders below `src` and files in which they remain. Remove a row with the last reason for it.
-const OLD_WORDS_REMAIN: &[&str] = &["journal/"];
 
 #[test]
 fn names_and_comments_use_standard_terms() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     for (name, text) in sources().into_iter().chain(rust_files(&root.join("tests"))) {
-        if name.ends_with("tidy.rs") || OLD_WORDS_REMAIN.iter().any(|place| name.starts_with(place)) {
+        if name.ends_with("tidy.rs") {
             continue;
         }
         let is_identifier = |c: char| c.is_alphanumeric() || c == '_';
