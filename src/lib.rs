@@ -14,6 +14,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod entropy;
+mod glob;
 pub mod http;
 pub mod journal;
 pub mod lock;

@@ -1,12 +1,26 @@
-//! Credentials of Redis and HTTP clients.
+//! Users: their credentials, and what they may do.
 //!
-//! Guarantees: one type for every secret; it is never printed, and comparing it takes the same time
-//! wherever the texts differ. Not here: protocols, files, and what a user may do.
+//! Guarantees: one table of users for Redis and HTTP clients. Secrets are never printed, and
+//! comparing them takes the same time wherever the texts differ. Not here: protocols, connections,
+//! and the commands themselves.
 
-mod password;
+mod catalog;
+mod failures;
+mod file;
+mod rules;
 mod secret;
+mod tokens;
+mod user;
 mod users;
 
-pub use password::CurrentPassword;
-pub use secret::{Digest, Secret};
-pub use users::{UserConfig, UsersConfig};
+pub use catalog::{Catalog, CommandId};
+pub use failures::{Denial, DenialContext, DenialLog, DenialReason};
+pub use file::{check_private, parse_users, read_private, read_users, without_mark};
+pub use rules::{Denied, KeyRights, RuleError, Uses};
+pub use secret::{Digest, PasswordHash, Secret};
+pub use tokens::{UserConfig, UsersConfig};
+pub use user::{DEFAULT_USER, SelectorRules, User, join_selectors};
+pub use users::{Changed, Users};
+
+#[cfg(test)]
+mod tests;

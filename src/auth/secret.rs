@@ -7,7 +7,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
 /// A password, a token or a key. Never empty.
@@ -29,6 +29,11 @@ impl Secret {
     pub fn digest(&self, key: &[u8; 32]) -> Digest {
         Digest::new(key, &self.0)
     }
+
+    /// The hash by which users are stored.
+    pub fn hash(&self) -> PasswordHash {
+        PasswordHash::of(&self.0)
+    }
 }
 
 impl PartialEq for Secret {
@@ -42,6 +47,62 @@ impl Eq for Secret {}
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
+    }
+}
+
+/// The SHA-256 hash of a password, as Redis keeps passwords.
+#[derive(Clone, Copy)]
+pub struct PasswordHash([u8; 32]);
+
+impl PasswordHash {
+    /// The hash of no password.
+    pub(super) const NONE: PasswordHash = PasswordHash([0; 32]);
+
+    /// The hash of `password`.
+    pub fn of(password: &[u8]) -> PasswordHash {
+        PasswordHash(Sha256::digest(password).into())
+    }
+
+    /// Parses 64 hexadecimal digits in lower case.
+    pub(super) fn parse(text: &[u8]) -> Option<PasswordHash> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let mut hash = [0; 32];
+        let (pairs, []) = text.as_chunks::<2>() else { return None };
+        if pairs.len() != hash.len() {
+            return None;
+        }
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(PasswordHash(hash))
+    }
+
+    pub(super) fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The digest under `key`.
+    pub(super) fn digest(&self, key: &[u8; 32]) -> Digest {
+        Digest::new(key, &self.0)
+    }
+}
+
+/// In constant time.
+impl PartialEq for PasswordHash {
+    fn eq(&self, other: &PasswordHash) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for PasswordHash {}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hash)")
     }
 }
 

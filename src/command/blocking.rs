@@ -30,14 +30,14 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
     Command::new("blmove", 6, blmove)
         .group(Group::List)
         .flags(Flags::WRITE | Flags::DENYOOM | Flags::NOSCRIPT | Flags::BLOCKING)
-        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
+        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Write))
         .syntax("source destination <LEFT | RIGHT> <LEFT | RIGHT> timeout")
         .summary("Moves an element from an end of one list to an end of another, or waits for one.")
         .example("BLMOVE queue running LEFT RIGHT 5"),
     Command::new("brpoplpush", 4, brpoplpush)
         .group(Group::List)
         .flags(Flags::WRITE | Flags::DENYOOM | Flags::NOSCRIPT | Flags::BLOCKING)
-        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
+        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Write))
         .syntax("source destination timeout")
         .summary("Moves the last element of one list to the front of another, or waits for one.")
         .example("BRPOPLPUSH queue running 5"),

@@ -79,6 +79,11 @@ impl Categories {
         Categories::ALL.iter().find(|(_, full)| matches(full)).map(|(category, _)| *category)
     }
 
+    /// The names of all categories, each with its `@`.
+    pub fn all_names() -> impl Iterator<Item = &'static str> {
+        Categories::ALL.iter().map(|(_, name)| *name)
+    }
+
     /// The names, each with its `@`.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let all = Categories::ALL.iter();

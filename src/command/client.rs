@@ -16,6 +16,7 @@ use super::steps::{LongRequest, Progress, REQUEST_WORK, TURN_WORK, work_of_bytes
 use super::tracking::ClientTracking;
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, KeySpec, ServerState, Waiting};
+use crate::auth::User;
 use crate::domain::{SessionId, Timestamp};
 use crate::engine::{AnyTxn, Watch};
 use crate::journal::Seq;
@@ -76,6 +77,9 @@ pub struct Client {
     database: u8,
     protocol: u8,
     pub(super) is_authenticated: bool,
+    /// The user, as of this generation of the users.
+    pub(super) user: Arc<User>,
+    users_generation: u64,
     pub(super) transaction: Option<Transaction>,
     pub(super) watch: Option<Watch>,
     pub(super) subscriptions: Subscriptions,
@@ -116,12 +120,18 @@ impl Client {
             server.engine.clock().now(),
             server.client_limits.subscriber_bytes_max,
         );
+        let users_generation = server.users.generation();
+        let user = server.users.default_user();
+        let is_authenticated = user.is_open();
+        info.set_user(is_authenticated.then(|| Arc::clone(user.name())));
         Client {
             server: Arc::clone(server),
             info,
             database: 0,
             protocol: 2,
-            is_authenticated: server.password.is_none(),
+            is_authenticated,
+            user,
+            users_generation,
             transaction: None,
             watch: None,
             subscriptions: Subscriptions::default(),
@@ -194,6 +204,11 @@ impl Client {
         self.counts_work = !matches!(command.keys, KeySpec::None);
     }
 
+    /// Whether this command is executed.
+    pub(super) fn is_running(&self, name: &str) -> bool {
+        self.command == name
+    }
+
     /// Whether the current request is the previous one again.
     pub(super) fn take_retried(&mut self) -> bool {
         std::mem::take(&mut self.is_retried)
@@ -210,7 +225,8 @@ impl Client {
 
     /// Removes the oldest queued message.
     pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
-        self.subscriptions.next_message(&self.info, self.protocol, turn)
+        self.follow_users();
+        self.subscriptions.next_message(&self.info, self.protocol, turn, &self.user)
     }
 
     pub(super) fn select(&mut self, database: u8) {
@@ -261,7 +277,41 @@ impl Client {
         self.set_name("");
         self.replies = Replies::On;
         self.opened_sessions = VecDeque::new();
-        self.is_authenticated = self.server.password.is_none();
+        self.forget_user();
+    }
+
+    /// Returns to the user of a new connection.
+    fn forget_user(&mut self) {
+        let default = self.server.users.default_user();
+        let is_authenticated = default.is_open();
+        self.set_user(default, is_authenticated);
+    }
+
+    /// Makes the client a user.
+    pub(super) fn set_user(&mut self, user: Arc<User>, is_authenticated: bool) {
+        self.info.set_user(is_authenticated.then(|| Arc::clone(user.name())));
+        (self.user, self.is_authenticated) = (user, is_authenticated);
+    }
+
+    /// Takes over changes of users.
+    fn follow_users(&mut self) {
+        let generation = self.server.users.generation();
+        if generation != self.users_generation {
+            self.refresh_user(generation);
+        }
+    }
+
+    /// Takes over a change of users. A client whose user is gone may do nothing more.
+    fn refresh_user(&mut self, generation: u64) {
+        self.users_generation = generation;
+        if !self.is_authenticated {
+            self.forget_user();
+        } else if let Some(user) = self.server.users.current(&self.user) {
+            self.user = user;
+        } else {
+            self.is_authenticated = false;
+            self.info.kill();
+        }
     }
 
     /// Removes as many subscriptions as one turn allows. Returns whether any are left.
@@ -276,6 +326,7 @@ impl Client {
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Paused, "");
             return Execution { reply, seq, next, command };
         }
+        self.follow_users();
         let replies = self.replies;
         self.skips_next = false;
         self.command = "";

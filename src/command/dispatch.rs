@@ -46,6 +46,7 @@ impl Context<'_> {
             }
             Caller::Queue { .. } => {
                 let command = find(args).map_err(|mismatch| mismatch.error(args))?;
+                self.permit(command, args)?;
                 if !command.is(Flags::WRITE) {
                     self.check_transaction_budget()?;
                 }
@@ -53,6 +54,7 @@ impl Context<'_> {
             }
             Caller::Script { may_write } => {
                 let command = find_for_script(args, may_write)?;
+                self.permit(command, args)?;
                 // The time limit of the script bounds its commands together; the budget bounds each
                 // of them.
                 self.begin_transaction();
@@ -68,6 +70,7 @@ impl Context<'_> {
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
         }
+        self.permit(command, args)?;
         if self.is_in_pubsub_mode() && !command.is(Flags::SUBSCRIBED) {
             return Err(CommandError::new(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
@@ -137,7 +140,7 @@ impl Context<'_> {
 }
 
 /// Why a request is not one of any command.
-enum Mismatch {
+pub(super) enum Mismatch {
     /// There is no such command.
     Command,
     /// This command has no such subcommand.
@@ -160,6 +163,16 @@ impl Mismatch {
         }
     }
 
+    /// The error of ACL DRYRUN.
+    pub(super) fn error_in_dry_run(self, args: Args<'_>) -> CommandError {
+        match self {
+            Mismatch::Arity(command) => CommandError::arity(command.name),
+            Mismatch::Command | Mismatch::Subcommand(_) => {
+                CommandError::new(format!("ERR Command '{}' not found", printable(args.at(0), 128)))
+            }
+        }
+    }
+
     /// The error that a script gets.
     fn error_in_script(self) -> CommandError {
         CommandError::fixed(match self {
@@ -170,7 +183,7 @@ impl Mismatch {
 }
 
 /// Finds the command or subcommand and checks its arity.
-fn find(args: Args<'_>) -> Result<&'static Command, Mismatch> {
+pub(super) fn find(args: Args<'_>) -> Result<&'static Command, Mismatch> {
     let command = Command::find(args.at(0)).ok_or(Mismatch::Command)?;
     if !command.accepts(args.len()) {
         return Err(Mismatch::Arity(command));

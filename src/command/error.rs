@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::Args;
 use crate::domain::Invalid;
 use crate::engine::Unavailable;
+use crate::glob::PatternTooLong;
 use crate::reply::Reply;
 
 /// A failure, as a text that starts with its code.
@@ -71,6 +72,12 @@ impl CommandError {
 impl From<CommandError> for Reply {
     fn from(error: CommandError) -> Reply {
         Reply::Error(error.text)
+    }
+}
+
+impl From<PatternTooLong> for CommandError {
+    fn from(error: PatternTooLong) -> CommandError {
+        CommandError::new(format!("ERR {error}"))
     }
 }
 

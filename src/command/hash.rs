@@ -64,10 +64,12 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns all values of a hash.")
         .example("HVALS job:1"),
     write("hincrby", 4, hincrby, Flags::DENYOOM | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key field increment")
         .summary("Adds an integer to the value of a field, 0 if there is none. Returns the sum.")
         .example("HINCRBY job:1 attempts 1"),
     write("hincrbyfloat", 4, hincrbyfloat, Flags::DENYOOM | Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key field increment")
         .summary("Adds a decimal number to the value of a field, 0 if there is none. Returns the sum.")
         .example("HINCRBYFLOAT job:1 cost 0.25"),
@@ -86,7 +88,7 @@ const fn write(name: &'static str, arity: i8, handler: super::Handler, flags: u1
         .group(Group::Hash)
         .flags(Flags::WRITE | flags)
         .event(name)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
 }
 
 const fn read(name: &'static str, arity: i8, handler: super::Handler, flags: u16) -> Command {

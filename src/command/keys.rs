@@ -11,7 +11,9 @@ use super::{Args, Command, CommandError};
 pub enum KeyAccess {
     /// Reads it.
     Read,
-    /// May change it.
+    /// May change it, and returns nothing of its value.
+    Write,
+    /// May change it, and returns something of its value.
     ReadWrite,
 }
 
@@ -20,7 +22,7 @@ impl KeyAccess {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             KeyAccess::Read => "RO",
-            KeyAccess::ReadWrite => "RW",
+            KeyAccess::Write | KeyAccess::ReadWrite => "RW",
         }
     }
 }

@@ -31,10 +31,12 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Adds elements at the back of a list that exists. Returns its length, or 0.")
         .example("RPUSHX queue a"),
     write("lpop", -2, lpop, Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key [count]")
         .summary("Removes elements from the front of a list and returns them.")
         .example("LPOP queue"),
     write("rpop", -2, rpop, Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key [count]")
         .summary("Removes elements from the back of a list and returns them.")
         .example("RPOP queue"),
@@ -71,12 +73,12 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Removes all elements but those between two indexes.")
         .example("LTRIM queue 0 99"),
     write("lmove", 5, lmove, Flags::DENYOOM)
-        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
+        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Write))
         .syntax("source destination <LEFT | RIGHT> <LEFT | RIGHT>")
         .summary("Moves an element from an end of one list to an end of another, and returns it.")
         .example("LMOVE queue running LEFT RIGHT"),
     write("rpoplpush", 3, rpoplpush, Flags::DENYOOM)
-        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
+        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Write))
         .syntax("source destination")
         .summary("Moves the last element of one list to the front of another, and returns it.")
         .example("RPOPLPUSH queue running"),
@@ -92,7 +94,7 @@ const fn write(name: &'static str, arity: i8, handler: super::Handler, flags: u1
         .group(Group::List)
         .flags(Flags::WRITE | flags)
         .event(name)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
 }
 
 const fn read(name: &'static str, arity: i8, handler: super::Handler, flags: u16) -> Command {

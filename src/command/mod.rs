@@ -4,6 +4,7 @@
 //! the command page of the documents come from it. Handlers are synchronous: they return a reply
 //! and never touch a socket. Not here: wire formats, sockets, storage, the rules of locks.
 
+mod acl;
 mod args;
 mod blocking;
 mod categories;
@@ -14,7 +15,6 @@ mod dispatch;
 mod docs;
 mod error;
 mod events;
-mod glob;
 mod hash;
 mod key;
 mod keys;
@@ -26,6 +26,7 @@ mod number;
 mod options;
 mod parts;
 mod pause;
+mod permissions;
 mod pubsub;
 mod registry;
 mod scan;
@@ -57,6 +58,7 @@ pub use keys::{KeyAccess, KeySpec, KeyVisitor};
 pub use live_settings::{IDLE_TIMEOUT_S_MAX, LiveSettings, SLOWLOG_LEN_MAX};
 pub use monitor::Monitors;
 pub use pause::{Pause, Pauses};
+pub use permissions::catalog;
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
 pub use script::{RunningScript, ScriptEngine, ScriptLimits};

@@ -17,7 +17,7 @@ use crate::reply::Reply;
 
 pub(super) const MONITOR: Command = Command::new("monitor", 1, monitor)
     .group(Group::Server)
-    .flags(Flags::ADMIN | Flags::NOSCRIPT)
+    .flags(Flags::ADMIN | Flags::NOSCRIPT | Flags::EVERY_KEY)
     .summary("Sends every command that the server runs to the connection.")
     .example("MONITOR");
 

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::Unblock;
 use super::pubsub::MessageQueue;
 use super::tracking::ClientTracking;
+use crate::auth::DEFAULT_USER;
 use crate::domain::Timestamp;
 
 /// All connected clients.
@@ -42,6 +43,8 @@ pub struct ClientInfo {
 #[derive(Default, Clone)]
 pub(super) struct Details {
     pub(super) name: String,
+    /// The user; `None` before authentication.
+    pub(super) user: Option<Arc<str>>,
     pub(super) lib_name: String,
     pub(super) lib_version: String,
     pub(super) database: u8,
@@ -133,6 +136,15 @@ impl ClientInfo {
         change(&mut self.details());
     }
 
+    pub(super) fn set_user(&self, user: Option<Arc<str>>) {
+        self.update(|details| details.user = user);
+    }
+
+    /// The user, if the connection has authenticated or needs no password.
+    pub(super) fn user(&self) -> Option<Arc<str>> {
+        self.details().user.clone()
+    }
+
     pub(super) fn name(&self) -> String {
         self.details().name.clone()
     }
@@ -194,6 +206,12 @@ impl ClientInfo {
         self.attention.notified().await;
     }
 
+    /// Whether the connection waits for a key, or for messages.
+    pub(super) fn is_listening(&self) -> bool {
+        let details = self.details();
+        details.is_waiting || details.channels + details.patterns > 0
+    }
+
     pub(super) fn client_type(&self) -> &'static str {
         let details = self.details();
         if details.channels + details.patterns + details.shard_channels > 0 { "pubsub" } else { "normal" }
@@ -214,7 +232,7 @@ impl ClientInfo {
         }
         format!(
             "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch={} \
-             cmd={} user=default redir={} resp={} lib-name={} lib-ver={}",
+             cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
             self.id,
             self.addr,
             self.local_addr,
@@ -228,6 +246,7 @@ impl ClientInfo {
             details.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX)),
             details.watched,
             details.last_command,
+            details.user.as_deref().unwrap_or(DEFAULT_USER),
             details.tracking.map_or(-1, |tracking| tracking.redirection()),
             details.protocol,
             details.lib_name,

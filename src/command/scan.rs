@@ -2,12 +2,13 @@
 //!
 //! Guarantees: a key that exists during the whole iteration is returned.
 
-use super::glob::Glob;
 use super::options::{self, OptionSpec, value};
 use super::steps::{TURN_WORK, work_of_changes};
 use super::{Args, CommandError, Context, Progress, Steps, key};
+use crate::auth::User;
 use crate::domain::KEY_BYTES_MAX;
 use crate::engine::{KeyKind, Scan, Scanned};
+use crate::glob::Glob;
 use crate::reply::{Bulks, Reply};
 
 /// Keys visited by one call, regardless of COUNT.
@@ -83,10 +84,10 @@ impl Steps for Scanning {
         loop {
             let mut keys = Bulks::default();
             let entries = (self.count - self.keys).min(entries_per_look(self.pattern.as_ref()));
-            let (listed, counted) = (&self.listed, &mut 0);
+            let (listed, counted, user) = (&self.listed, &mut 0, &context.client.user);
             let scanned = context.txn.scan(&mut self.scan, entries, |found| {
                 *counted += 1;
-                if listed.contains(found.kind()) {
+                if listed.contains(found.kind()) && may_list(user, found.key()) {
                     keys.push(found.key());
                 }
             })?;
@@ -116,6 +117,11 @@ pub(super) fn entries_per_look(pattern: Option<&Glob>) -> usize {
     const ENTRIES_MAX: usize = 256;
     let work = pattern.map_or(0, |pattern| pattern.work(KEY_BYTES_MAX));
     (TURN_WORK / (1 + work)).clamp(1, ENTRIES_MAX)
+}
+
+/// Whether a list of keys shows this one.
+pub(super) fn may_list(user: &User, key: &[u8]) -> bool {
+    user.allows_everything() || user.may_read(key)
 }
 
 /// Adds the cost of a table scan to the turn.

@@ -21,6 +21,9 @@ fn is_secret(args: Args<'_>, n: usize) -> bool {
     if is_command("auth") {
         return true;
     }
+    if is_command("acl") {
+        return n > 1;
+    }
     if is_command("session") {
         return n > 1 && !options::is(args.at(1), "open");
     }
@@ -43,6 +46,8 @@ mod tests {
             ("auth secret", "auth (redacted)"),
             ("AUTH default secret more", "AUTH (redacted) (redacted) (redacted)"),
             ("HELLO 3 AUTH default secret", "HELLO 3 AUTH (redacted) (redacted)"),
+            ("ACL SETUSER alice >secret", "ACL SETUSER (redacted) (redacted)"),
+            ("ACL GENPASS", "ACL GENPASS"),
             ("HELLO 3 SETNAME auth", "HELLO 3 SETNAME auth"),
             ("SESSION OPEN EX 10", "SESSION OPEN EX 10"),
             ("SESSION CLOSE 1234", "SESSION CLOSE (redacted)"),

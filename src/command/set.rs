@@ -37,6 +37,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns all members of a set.")
         .example("SMEMBERS workers"),
     write("spop", -2, spop, Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key [count]")
         .summary("Removes random members from a set and returns them.")
         .example("SPOP workers"),
@@ -45,7 +46,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns random members of a set; for a negative count, the same may occur again.")
         .example("SRANDMEMBER workers 2"),
     write("smove", 4, smove, Flags::FAST)
-        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
+        .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Write))
         .syntax("source destination member")
         .summary("Moves a member from one set to another. Returns 1 if it was moved.")
         .example("SMOVE workers idle 7"),
@@ -95,7 +96,7 @@ const fn write(name: &'static str, arity: i8, handler: super::Handler, flags: u1
         .group(Group::Set)
         .flags(Flags::WRITE | flags)
         .event(name)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
 }
 
 const fn read(name: &'static str, arity: i8, handler: super::Handler, flags: u16) -> Command {
@@ -107,7 +108,7 @@ const fn read(name: &'static str, arity: i8, handler: super::Handler, flags: u16
 
 /// The keys of a command that stores what it computes: `destination key [key ...]`.
 fn store_keys<'a>(args: Args<'a>, visit: super::KeyVisitor<'_, 'a>) -> Result<(), CommandError> {
-    visit(args.at(1), KeyAccess::ReadWrite);
+    visit(args.at(1), KeyAccess::Write);
     args.from(2).for_each(|key| visit(key, KeyAccess::Read));
     Ok(())
 }

@@ -18,6 +18,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .example("ZADD queue 1 a 2 b"),
     write("zincrby", 4, zincrby, Flags::DENYOOM | Flags::FAST)
         .event("zincr")
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key increment member")
         .summary("Adds to the score of a member, 0 if there is none. Returns the sum.")
         .example("ZINCRBY queue 5 a"),
@@ -48,10 +49,12 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .summary("Returns the number of members with a higher rank, or Null; with WITHSCORE, the score, too.")
         .example("ZREVRANK queue a"),
     write("zpopmin", -2, zpopmin, Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key [count]")
         .summary("Removes the members with the lowest scores and returns them.")
         .example("ZPOPMIN queue"),
     write("zpopmax", -2, zpopmax, Flags::FAST)
+        .keys(KeySpec::first(KeyAccess::ReadWrite))
         .syntax("key [count]")
         .summary("Removes the members with the highest scores and returns them.")
         .example("ZPOPMAX queue"),
@@ -94,7 +97,7 @@ const fn write(name: &'static str, arity: i8, handler: Handler, flags: u16) -> C
         .group(Group::SortedSet)
         .flags(Flags::WRITE | flags)
         .event(name)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
 }
 
 const fn read(name: &'static str, arity: i8, handler: Handler, flags: u16) -> Command {

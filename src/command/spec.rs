@@ -132,6 +132,10 @@ impl Flags {
     /// Changes no key, but has an effect that a read-only script must not have.
     pub const MAY_REPLICATE: u16 = 1 << 12;
 
+    /// Affects or shows keys that it does not name, and does not leave out those that the user may not
+    /// use.
+    pub const EVERY_KEY: u16 = 1 << 13;
+
     /// Redis' names of the flags that Redis knows.
     pub fn names(flags: u16) -> Vec<&'static str> {
         [

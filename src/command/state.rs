@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::{Clients, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog, Tracking};
-use crate::auth::CurrentPassword;
+use crate::auth::{DenialLog, Users};
 use crate::domain::{Limits, Timestamp};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
@@ -18,8 +18,10 @@ pub struct ServerState {
     pub limits: Limits,
     /// The limits of a client's state.
     pub client_limits: ClientLimits,
-    /// The password; without one, every client is authenticated.
-    pub password: CurrentPassword,
+    /// The users.
+    pub users: Arc<Users>,
+    /// What users were refused.
+    pub denials: DenialLog,
     /// The connected clients.
     pub clients: Clients,
     /// What runs scripts.

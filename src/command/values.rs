@@ -3,9 +3,9 @@
 //! Guarantees: a key that does not exist reads as an empty value; one of another type is an error.
 //! Not here: the commands, the values themselves.
 
-use super::glob::Glob;
 use super::options::{self, Given, flag, value};
 use super::{Args, CommandError, Context, name_or_none};
+use crate::glob::Glob;
 use crate::reply::Reply;
 use crate::value::{
     Edit, Hash, HashEdit, Kind, List, ListEdit, Set, SetEdit, SortedSet, SortedSetEdit, Value,

@@ -17,9 +17,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::secrets::{password, users};
+use self::secrets::{http_access, password, users};
 use self::sources::{Settings, refuse_unknown_variables};
-use crate::auth::Secret;
+use crate::auth::UsersConfig;
 use crate::command::{ClientLimits, IDLE_TIMEOUT_S_MAX, SLOWLOG_LEN_MAX, ScriptLimits};
 use crate::domain::{KEY_BYTES_MAX, KeyspaceEvents, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX};
 use crate::http::HttpConfig;
@@ -34,8 +34,8 @@ pub use self::options::{OPTIONS, Opt};
 pub struct Config {
     /// The addresses for Redis clients.
     pub listen: Vec<ListenAddress>,
-    /// The password of Redis clients.
-    pub password: Option<Secret>,
+    /// The users.
+    pub users: UsersConfig,
     /// Whether to allow listening beyond loopback without a password.
     pub allows_no_password: bool,
     /// The addresses for HTTP clients; empty if HTTP is off.
@@ -120,13 +120,13 @@ impl Config {
     }
 
     fn check(settings: &Settings) -> Result<Config, ConfigError> {
-        let password = password(settings)?;
+        let users = users(settings, password(settings)?)?;
         let allows_no_password = settings.switch("allow-no-password")?;
-        let listen = redis_addresses(settings, password.is_some() || allows_no_password)?;
-        let http = http_addresses(settings, allows_no_password)?;
+        let listen = redis_addresses(settings, !users.are_open() || allows_no_password)?;
+        let http = http_addresses(settings, !users.are_open_to_http() || allows_no_password)?;
         let listener = listener_limits(settings)?;
         let http_config = HttpConfig {
-            users: users(settings, password.as_ref())?,
+            access: http_access(settings, &users)?,
             origins: origins(settings)?,
             locks_per_user_max: settings.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
             connections_max: listener.connections_max,
@@ -135,7 +135,7 @@ impl Config {
         let token_floor = settings.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?;
         Ok(Config {
             listen,
-            password,
+            users,
             allows_no_password,
             http,
             http_config,
@@ -200,6 +200,7 @@ fn listener_limits(settings: &Settings) -> Result<ListenerLimits, ConfigError> {
     Ok(ListenerLimits {
         connections_max: settings.size("connections-max", 1, 1 << 20)?,
         output_stall: Duration::from_millis(settings.number("output-stall-ms", 10, 3_600_000)?),
+        auth_timeout: Duration::from_millis(settings.number("auth-timeout-ms", 10, 3_600_000)?),
         scan: scan_limits(settings)?,
     })
 }
@@ -254,7 +255,7 @@ fn redis_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<List
         Some(exposed) => Err(settings.fault(
             "listen",
             format!(
-                "{exposed} is not a loopback address and no password is set; set --requirepass-file, or \
+                "{exposed} is not a loopback address and no password is set; set --requirepass-file or --users, or \
                  --allow-no-password to give full access to all clients that can connect"
             ),
         )),
@@ -302,19 +303,16 @@ fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
 }
 
 /// The addresses for HTTP clients. Those beyond loopback need credentials.
-fn http_addresses(settings: &Settings, allows_no_password: bool) -> Result<Vec<ListenAddress>, ConfigError> {
+fn http_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<ListenAddress>, ConfigError> {
     if settings.text("http") == Some("off") {
         return Ok(Vec::new());
     }
     let addresses = addresses(settings, "http")?;
-    let is_protected = ["http-tokens", "http-token", "requirepass", "requirepass-file"]
-        .into_iter()
-        .any(|name| settings.text(name).is_some());
-    match exposed(&addresses).filter(|_| !is_protected && !allows_no_password) {
+    match exposed(&addresses).filter(|_| !may_be_exposed) {
         Some(exposed) => Err(settings.fault(
             "http",
             format!(
-                "{exposed} is not a loopback address and no HTTP user is configured; set --http-tokens, or \
+                "{exposed} is not a loopback address and requests need no credentials; set --users or --requirepass-file, or \
                  --allow-no-password to give full access to all clients that can connect"
             ),
         )),

@@ -51,6 +51,14 @@ pub static OPTIONS: &[Opt] = &[
         "Password that clients must present; prefer --requirepass-file",
     ),
     opt(SERVE, "requirepass-file", "FILE", "", "File whose first line is the password"),
+    opt(SERVE, "users", "FILE", "", "File of users and their permissions, in the format of Redis' ACL files"),
+    opt(
+        SERVE,
+        "auth-timeout-ms",
+        "MS",
+        "10000",
+        "Close Redis connections that have not authenticated after this time",
+    ),
     opt(SERVE, "allow-no-password", "", "", "Allow listening beyond loopback without a password"),
     opt(SERVE, "allow-flush", "", "", "Allow FLUSHDB and FLUSHALL, which release every lock"),
     opt(SERVE, "idle-timeout-s", "S", "0", "Close connections that are idle for this time (0 = never)"),
@@ -90,11 +98,12 @@ pub static OPTIONS: &[Opt] = &[
         "http-tokens",
         "FILE",
         "",
-        "File of HTTP users, one per line: user:token, optionally followed by a namespace that its lock names must start with",
+        "Deprecated, see --users: file of HTTP users, one per line: user:token, optionally followed by a namespace that its lock names must start with",
     ),
-    opt(HTTP, "http-token", "USER:TOKEN", "", "A single HTTP user; prefer a variable or --http-tokens"),
+    opt(HTTP, "http-token", "USER:TOKEN", "", "Deprecated, see --users: a single HTTP user"),
     opt(HTTP, "http-admin-key", "KEY", "", "Key that operators must present; prefer --http-admin-key-file"),
     opt(HTTP, "http-admin-key-file", "FILE", "", "File whose first line is the operators' key"),
+    opt(HTTP, "metrics-open", "", "", "Serve /metrics without credentials"),
     opt(
         HTTP,
         "http-allow-origin",
@@ -222,6 +231,7 @@ impl Opt {
 
     /// Whether a running server can apply a change: only credentials.
     pub fn is_reloadable(&self) -> bool {
-        self.is_secret() || ["requirepass-file", "http-tokens", "http-admin-key-file"].contains(&self.name)
+        self.is_secret()
+            || ["requirepass-file", "http-tokens", "http-admin-key-file", "metrics-open"].contains(&self.name)
     }
 }

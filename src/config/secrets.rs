@@ -3,12 +3,11 @@
 //! Guarantees: a file that other users may read or change is refused. No error repeats a secret.
 //! Not here: what they authenticate.
 
-use std::os::unix::fs::PermissionsExt;
-
 use super::ConfigError;
 use super::sources::Settings;
-use crate::auth::{Secret, UserConfig, UsersConfig};
-use crate::http;
+use crate::auth::{Secret, UserConfig, UsersConfig, read_private, read_users};
+use crate::command::catalog;
+use crate::http::{self, AccessConfig};
 
 /// A secret given directly in the setting `name`, or in the first line of the file `file` names.
 fn secret(
@@ -28,51 +27,40 @@ fn secret(
     }
 }
 
-/// Reads a file that holds secrets. Refuses one that other users may access.
-fn read_private(path: &str) -> Result<String, String> {
-    check_private(path)?;
-    std::fs::read_to_string(path).map(without_mark).map_err(|error| format!("cannot read {path}: {error}"))
-}
-
-/// Refuses a file with secrets that other users of the machine may read or change.
-pub(super) fn check_private(path: &str) -> Result<(), String> {
-    let metadata = std::fs::metadata(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    match metadata.permissions().mode() {
-        mode if mode & 0o077 != 0 => {
-            Err(format!("{path} is accessible to other users (mode {:o}); run chmod 600 on it", mode & 0o777))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes the byte order mark that some editors put in front of a text.
-pub(super) fn without_mark(text: String) -> String {
-    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
-}
-
 /// The password of Redis clients.
 pub(super) fn password(settings: &Settings) -> Result<Option<Secret>, ConfigError> {
     secret(settings, "requirepass", "requirepass-file")
 }
 
-/// The HTTP users. Without any, the user `local` authenticates with the password of Redis clients,
-/// if one is set.
-pub(super) fn users(settings: &Settings, password: Option<&Secret>) -> Result<UsersConfig, ConfigError> {
-    let mut users = Vec::new();
+/// All users.
+pub(super) fn users(settings: &Settings, password: Option<Secret>) -> Result<UsersConfig, ConfigError> {
+    let mut tokens = Vec::new();
     if let Some(line) = settings.text("http-token") {
         let user = parse_user(line);
-        users
+        tokens
             .push(user.map_err(|problem| settings.fault("http-token", format!("what was given {problem}")))?);
     }
     if let Some(path) = settings.text("http-tokens") {
-        users.extend(users_in(path).map_err(|problem| settings.fault("http-tokens", problem))?);
+        tokens.extend(users_in(path).map_err(|problem| settings.fault("http-tokens", problem))?);
     }
-    if let Some(problem) = ambiguity(&users) {
+    if let Some(problem) = ambiguity(&tokens) {
         return Err(settings.fault("http-tokens", problem));
     }
-    let local_token = password.filter(|_| users.is_empty()).cloned();
-    let admin_key = secret(settings, "http-admin-key", "http-admin-key-file")?;
-    Ok(UsersConfig { users, local_token, admin_key })
+    let file = settings.text("users").map(str::to_owned);
+    let in_file = match &file {
+        Some(path) => read_users(catalog(), path).map_err(|problem| settings.fault("users", problem))?,
+        None => Vec::new(),
+    };
+    Ok(UsersConfig { password, tokens, file, in_file })
+}
+
+/// What HTTP checks beside users.
+pub(super) fn http_access(settings: &Settings, users: &UsersConfig) -> Result<AccessConfig, ConfigError> {
+    Ok(AccessConfig {
+        admin_key: secret(settings, "http-admin-key", "http-admin-key-file")?,
+        needs_credentials: !users.tokens.is_empty(),
+        is_metrics_open: settings.switch("metrics-open")?,
+    })
 }
 
 /// The users in the file at `path`, one per line; empty lines and comments are skipped.

@@ -9,7 +9,8 @@ use std::fmt;
 
 use super::hints::{self, Form};
 use super::options::Opt;
-use super::{ConfigError, OPTIONS, secrets, wrong};
+use super::{ConfigError, OPTIONS, wrong};
+use crate::auth;
 
 /// The origin of a default value.
 const DEFAULT: &str = "its default";
@@ -185,7 +186,7 @@ fn is_of_kubernetes(rest: &str, value: &OsStr) -> bool {
 
 fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path)
-        .map(secrets::without_mark)
+        .map(auth::without_mark)
         .map_err(|error| wrong(format!("--config: cannot read {path}: {error}")))?;
     let table: toml::Table = text.parse().map_err(|error| not_toml(path, &text, &error))?;
     for (key, value) in table {
@@ -194,8 +195,7 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
             return Err(wrong(format!("--config: {path}: unknown setting {key:?}: {hint}")));
         };
         if option.is_secret() {
-            secrets::check_private(path)
-                .map_err(|problem| wrong(format!("--config: with {key}, {problem}")))?;
+            auth::check_private(path).map_err(|problem| wrong(format!("--config: with {key}, {problem}")))?;
         }
         let text = match value {
             toml::Value::String(text) => text,

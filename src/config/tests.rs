@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::auth::Secret;
 
 fn refusal(flags: &[&str]) -> String {
     Config::with(flags).expect_err("refused").to_string()
@@ -17,7 +18,7 @@ fn the_defaults_are_sound_and_the_table_makes_a_command_line() {
     assert!(config.listen.iter().chain(&config.http).all(|listen| !listen.is_required));
     assert_eq!(config.durability, Durability::Always);
     assert_eq!(config.data, PathBuf::from("./octostore.db"));
-    assert!(config.password.is_none());
+    assert!(config.users.password.is_none());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.client_limits, ClientLimits::default());
 }
@@ -173,7 +174,7 @@ fn options_of_redis_lead_to_those_of_octostore() {
     }
     // What is the value of another flag is no option.
     let config = Config::with(&["--requirepass", "--port"]).unwrap();
-    assert_eq!(config.password, Secret::new("--port"));
+    assert_eq!(config.users.password, Secret::new("--port"));
 }
 
 #[test]
@@ -234,9 +235,11 @@ fn a_byte_order_mark_is_ignored() {
         &tokens,
     ])
     .unwrap();
-    assert_eq!((config.locks_max, config.password), (5, Secret::new("swordfish")));
-    let users = config.http_config.users;
-    assert_eq!((users.users[0].name.as_str(), users.admin_key), ("alice", Secret::new("opensesame")));
+    assert_eq!((config.locks_max, config.users.password), (5, Secret::new("swordfish")));
+    assert_eq!(
+        (config.users.tokens[0].name.as_str(), config.http_config.access.admin_key),
+        ("alice", Secret::new("opensesame"))
+    );
     assert!(refusal(&["--requirepass-file", &file("empty", "\n")]).contains("is empty"));
 }
 

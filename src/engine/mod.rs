@@ -235,6 +235,15 @@ impl Engine {
         self.core.config.entropy.number()
     }
 
+    /// Fills `bytes` with random numbers that cannot be guessed.
+    ///
+    /// # Errors
+    ///
+    /// If the system has none.
+    pub fn fill_random(&self, bytes: &mut [u8]) -> std::io::Result<()> {
+        self.core.config.entropy.fill(bytes)
+    }
+
     fn journal(&self) -> &Journal {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }

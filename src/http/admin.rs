@@ -133,7 +133,7 @@ pub(super) async fn metrics(
     State(state): State<Arc<HttpState>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    state.users.authenticate_admin(&headers)?;
+    state.users.authenticate_metrics(&headers)?;
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if accepted.to_ascii_lowercase().contains("application/json") {
         return Ok(body::json(StatusCode::OK, &metrics::as_json(&state)));

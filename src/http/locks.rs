@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::body::Parsed;
 use super::error::ApiError;
 use super::fields::{Field, Fields};
-use super::users::User;
+use super::users::{Act, User};
 use super::{HttpState, body, names, sessions};
 use crate::domain::{FencingToken, Limits, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::engine::{Scan, Txn, Unavailable};
@@ -193,7 +193,7 @@ pub(super) async fn acquire(
 
 impl Acquire {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(&state.limits, name)?;
+        let name = user.lock(&state.limits, name, Act::ACQUIRE)?;
         let op = Op::Acquire { request: self.check(state, user)?, wait: None };
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
         let acquired = state.decide(|txn| state.acquire(txn, user, &name, &op, session)).await??;
@@ -419,7 +419,7 @@ pub(super) async fn renew(
 
 impl Renew {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(&state.limits, name)?;
+        let name = user.lock(&state.limits, name, Act::RENEW)?;
         let ttl = ttl(&state.limits, self.ttl_seconds)?;
         let renewed = state
             .decide(|txn| {
@@ -455,7 +455,7 @@ pub(super) async fn release(
 
 impl Release {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(&state.limits, name)?;
+        let name = user.lock(&state.limits, name, Act::RELEASE)?;
         state
             .decide(|txn| {
                 let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
@@ -479,7 +479,7 @@ pub(super) async fn status(
     let (parts, _) = request.into_parts();
     let text = names::segment(&parts)?;
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&state.limits, &text)?;
+    let name = user.lock(&state.limits, &text, Act::INSPECT)?;
     // Read under the same guard: a later grant of the lock has at least this token.
     let inspect = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
     let view = match state.decide(|txn| txn.read(&name, inspect)).await? {
@@ -501,7 +501,7 @@ pub(super) async fn list(
     let snapshot = |name: &LockName, lease: &Lease| (name.clone(), LeaseSnapshot::of(lease));
     let view = move |state: &HttpState, (name, lease): (LockName, LeaseSnapshot)| {
         let text = names::escape(name.key());
-        text.starts_with(&wanted).then(|| state.view(text, lease))
+        (text.starts_with(&wanted) && user.may_list(&name)).then(|| state.view(text, lease))
     };
     let answer = |mut locks: Vec<LockView>| {
         locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));

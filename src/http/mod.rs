@@ -12,6 +12,7 @@
 mod admin;
 mod body;
 mod budget;
+mod credentials;
 mod error;
 mod fields;
 mod head;
@@ -40,10 +41,11 @@ use self::metrics::HttpMetrics;
 pub use self::names::is_namespace;
 use self::pseudonyms::Ids;
 use self::timeseries::History;
+pub use self::users::AccessConfig;
 use self::users::Users;
 
 use self::watch::Watchers;
-use crate::auth::UsersConfig;
+use crate::auth;
 use crate::domain::{Limits, Timestamp};
 use crate::engine::{Engine, LeaseEvent, Txn, Unavailable};
 use crate::metrics::ServerMetrics;
@@ -56,8 +58,8 @@ pub mod parts {
 /// The configuration of HTTP.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// The users.
-    pub users: UsersConfig,
+    /// What is checked beside users.
+    pub access: AccessConfig,
     /// Origins of web pages whose scripts may read responses.
     pub origins: Vec<String>,
     /// Locks held by one user.
@@ -90,6 +92,7 @@ impl HttpState {
     /// Serves the locks of `engine` within `limits`. `data` is its database file, if there is one.
     pub fn new(
         engine: &Arc<Engine>,
+        users: &Arc<auth::Users>,
         config: HttpConfig,
         limits: Limits,
         server_metrics: &Arc<ServerMetrics>,
@@ -97,7 +100,7 @@ impl HttpState {
     ) -> Arc<HttpState> {
         let ids = Ids::new(engine.secret());
         Arc::new(HttpState {
-            users: Users::new(&config.users, &ids, engine.secret()),
+            users: Users::new(users, &config.access, engine.secret()),
             anonymous: body::budget(),
             watchers: Watchers::new(engine),
             metrics: HttpMetrics::default(),
@@ -112,9 +115,9 @@ impl HttpState {
         })
     }
 
-    /// Replaces the users. The locks, sessions and streams of those who are gone stay.
-    pub fn replace_users(&self, users: &UsersConfig) {
-        self.users.replace(users, &self.ids);
+    /// Replaces what is checked beside users.
+    pub fn replace_access(&self, access: &AccessConfig) {
+        self.users.replace(access);
     }
 
     /// Passes a lock event to the watchers of the lock.

@@ -80,6 +80,7 @@ pub(super) async fn create(
 
 impl Create {
     async fn submit(self, state: &HttpState, user: &User) -> Result<Response, ApiError> {
+        user.check("session|open")?;
         let seconds = self.ttl_seconds.unwrap_or(TTL_S_DEFAULT).clamp(TTL_S_MIN, TTL_S_MAX);
         let ttl = state.limits.ttl_at_most(u64::from(seconds) * 1000).map_err(|_| ApiError::internal())?;
         let name = format!("http {}", user.name);
@@ -99,13 +100,14 @@ impl Create {
     }
 }
 
-/// The session in the path, and the requesting user.
-fn named(state: &HttpState, parts: &Parts) -> Result<(SessionId, Arc<User>), ApiError> {
+/// The session in the path, and the requesting user, who may run `command`.
+fn named(state: &HttpState, parts: &Parts, command: &str) -> Result<(SessionId, Arc<User>), ApiError> {
     let id = names::segment(parts)?;
     let id = Uuid::parse_str(&id).map_err(|_| {
         ApiError::malformed(StatusCode::BAD_REQUEST, "segment 2 of the path is not the UUID of a session")
     })?;
     let user = state.users.authenticate(&parts.headers)?;
+    user.check(command)?;
     Ok((SessionId(id.as_u128()), user))
 }
 
@@ -114,7 +116,7 @@ pub(super) async fn keep_alive(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let (id, user) = named(&state, &parts)?;
+    let (id, user) = named(&state, &parts, "session|keepalive")?;
     let deadline = state
         .decide(|txn| match find(txn, &user, id) {
             Err(refusal) => Ok(Err(refusal)),
@@ -136,7 +138,7 @@ pub(super) async fn status(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let (id, user) = named(&state, &parts)?;
+    let (id, user) = named(&state, &parts, "session|info")?;
     let (record, lock_count, active) = state
         .decide(|txn| match find(txn, &user, id) {
             Ok((record, locks)) => Ok(Ok((record, locks, true))),
@@ -162,7 +164,7 @@ pub(super) async fn delete(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let (id, user) = named(&state, &parts)?;
+    let (id, user) = named(&state, &parts, "session|close")?;
     state
         .decide(|txn| match find(txn, &user, id) {
             Ok(_) => match txn.close_session(id, true) {

@@ -1,26 +1,55 @@
-//! Authentication of requests.
+//! Authentication of requests, and what their users may do.
 //!
-//! Guarantees: credentials are kept and compared as keyed hashes, in constant time, and never
-//! shown. Without any configured, one user `local` needs none, and then only requests whose
-//! host is this machine are served. Not here: what a user may do with a lock; checking the host.
+//! Guarantees: users are those of Redis clients. Without credentials, a request acts as the user
+//! `default` if that needs none, and then only requests whose host is this machine are served. Not
+//! here: passwords and rules, checking the host.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
-use parking_lot::RwLock;
+use axum::http::HeaderMap;
+use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::budget::Budget;
+use super::credentials::{self, Credentials};
 use super::error::ApiError;
 use super::pseudonyms::Ids;
 use super::{body, names};
-use crate::auth::{Digest, UsersConfig};
+use crate::auth::{self, DEFAULT_USER, Digest, KeyRights, Secret, Uses};
 use crate::domain::{Limits, LockName, Owner};
 use crate::metrics::Count;
 
 /// Names of locks that no user may use.
 const RESERVED: &str = "__election/";
+/// The user `default` has this name for HTTP clients.
+const LOCAL: &str = "local";
+/// The user of the operators' key.
+const ADMIN: &str = "(admin)";
+/// A user who may run this command, which is in the category `@admin`, is an operator.
+const OPERATOR_COMMAND: &str = "config|get";
+
+/// What is checked beside users.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessConfig {
+    /// The operators' key.
+    pub admin_key: Option<Secret>,
+    /// Whether requests need credentials although the user `default` needs no password.
+    pub needs_credentials: bool,
+    /// Whether metrics need no credentials.
+    pub is_metrics_open: bool,
+}
+
+/// What a request does with a lock: the command that it acts as, and the access to the key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Act(&'static str, KeyRights);
+
+impl Act {
+    pub(super) const ACQUIRE: Act = Act("lock", KeyRights::WRITE);
+    pub(super) const RENEW: Act = Act("renew", KeyRights::WRITE);
+    pub(super) const RELEASE: Act = Act("unlock", KeyRights::WRITE);
+    pub(super) const INSPECT: Act = Act("lockinfo", KeyRights::READ);
+}
 
 /// A user.
 #[derive(Debug)]
@@ -31,99 +60,271 @@ pub(super) struct User {
     pub(super) account: Box<str>,
     /// The owner of its locks that are not ephemeral.
     pub(super) owner: Owner,
-    namespace: Option<String>,
     /// Its budget for request bodies.
-    pub(super) bodies: Budget,
+    pub(super) bodies: Arc<Budget>,
+    rights: Rights,
+}
+
+#[derive(Debug, Clone)]
+enum Rights {
+    /// Those of the operators' key.
+    Operator,
+    /// Those of this user.
+    Of(Arc<auth::User>, &'static auth::Catalog),
 }
 
 impl User {
-    fn new(ids: &Ids, name: &str, namespace: Option<String>) -> User {
+    fn new(ids: &Ids, name: &str, bodies: Arc<Budget>, rights: Rights) -> User {
+        // Names of users fit into an owner; a longer one would be a user without locks of its own.
+        let owner = Owner::new(format!("http:{name}").as_bytes());
         User {
             id: ids.user(name),
             name: name.to_owned(),
             account: name.into(),
-            owner: Owner::new(format!("http:{name}").as_bytes())
-                .unwrap_or_else(|_| unreachable!("names of users are short")),
-            namespace,
-            bodies: body::budget(),
+            owner: owner.unwrap_or_else(|_| unreachable!("names of users are short")),
+            bodies,
+            rights,
         }
     }
 
-    /// The lock of a name that this user may use.
-    pub(super) fn lock(&self, limits: &Limits, name: &str) -> Result<LockName, ApiError> {
+    fn allows(&self, command: &str, uses: &Uses<'_>) -> bool {
+        match &self.rights {
+            Rights::Operator => true,
+            Rights::Of(user, _) if user.allows_everything() => true,
+            Rights::Of(user, catalog) => {
+                catalog.find(command).is_some_and(|command| user.check(command, uses).is_ok())
+            }
+        }
+    }
+
+    /// Refuses a user who may not run the command that a request acts as.
+    pub(super) fn check(&self, command: &str) -> Result<(), ApiError> {
+        match self.allows(command, &Uses::default()) {
+            true => Ok(()),
+            false => Err(ApiError::forbidden("the rules of this user do not allow this request")),
+        }
+    }
+
+    /// The lock of a name that this user may use for `act`.
+    pub(super) fn lock(
+        &self,
+        limits: &Limits,
+        name: &str,
+        Act(command, access): Act,
+    ) -> Result<LockName, ApiError> {
         let lock = names::parse(limits, name)?;
         if name.starts_with(RESERVED) {
             return Err(ApiError::forbidden("names that start with __election/ are reserved"));
         }
-        match &self.namespace {
-            Some(own) if !is_inside(own, name) => {
-                Err(ApiError::forbidden(&format!("the names of this user's locks start with {own}.")))
-            }
-            _ => Ok(lock),
+        let uses = Uses { keys: vec![(lock.key(), access)], ..Uses::default() };
+        if !self.allows(command, &uses) {
+            return Err(self.refusal());
+        }
+        Ok(lock)
+    }
+
+    fn refusal(&self) -> ApiError {
+        match self.namespace() {
+            Some(own) => ApiError::forbidden(&format!("the names of this user's locks start with {own}")),
+            None => ApiError::forbidden("the rules of this user do not allow this request for this lock"),
+        }
+    }
+
+    /// What the names of all locks of the user start with, if anything.
+    fn namespace(&self) -> Option<&str> {
+        match &self.rights {
+            Rights::Operator => None,
+            Rights::Of(user, _) => user.key_prefix().and_then(|prefix| std::str::from_utf8(prefix).ok()),
         }
     }
 
     /// The prefix of a list of locks.
     pub(super) fn prefix(&self, asked: Option<String>) -> Result<Option<String>, ApiError> {
-        match (&self.namespace, asked) {
+        self.check("locks")?;
+        match (self.namespace(), asked) {
             (None, asked) => Ok(asked),
-            (Some(own), None) => Ok(Some(format!("{own}."))),
-            (Some(own), Some(prefix)) if is_inside(own, &prefix) => Ok(Some(prefix)),
-            (Some(own), Some(_)) => {
-                Err(ApiError::forbidden(&format!("the names of this user's locks start with {own}.")))
-            }
+            (Some(own), None) => Ok(Some(own.to_owned())),
+            (Some(own), Some(prefix)) if prefix.starts_with(own) => Ok(Some(prefix)),
+            (Some(_), Some(_)) => Err(self.refusal()),
+        }
+    }
+
+    /// Whether a list of locks shows this one.
+    pub(super) fn may_list(&self, lock: &LockName) -> bool {
+        match &self.rights {
+            Rights::Operator => true,
+            Rights::Of(user, _) => user.allows_everything() || user.may_read(lock.key()),
         }
     }
 }
 
-fn is_inside(namespace: &str, name: &str) -> bool {
-    name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'))
-}
-
-/// The current users. Each request sees one version of them.
+/// The users, as HTTP sees them.
 pub(super) struct Users {
+    shared: Arc<auth::Users>,
+    ids: Ids,
     key: [u8; 32],
-    current: RwLock<Arc<Accounts>>,
-    /// Number of wrong tokens and keys.
+    access: RwLock<Arc<Operators>>,
+    /// What HTTP keeps of the users it has seen.
+    seen: Mutex<HashMap<Arc<str>, Arc<User>>>,
+    admin: Arc<User>,
+    /// Number of wrong tokens, passwords and keys.
     pub(super) failed_logins: Count,
 }
 
+/// One version of [`AccessConfig`].
+struct Operators {
+    admin_key: Option<Digest>,
+    needs_credentials: bool,
+    is_metrics_open: bool,
+}
+
+impl Operators {
+    fn new(config: &AccessConfig, key: &[u8; 32]) -> Arc<Operators> {
+        Arc::new(Operators {
+            admin_key: config.admin_key.as_ref().map(|admin_key| admin_key.digest(key)),
+            needs_credentials: config.needs_credentials,
+            is_metrics_open: config.is_metrics_open,
+        })
+    }
+}
+
 impl Users {
-    pub(super) fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Users {
-        let current = RwLock::new(Arc::new(Accounts::new(config, ids, secret)));
-        Users { key: *secret, current, failed_logins: Count::default() }
+    pub(super) fn new(shared: &Arc<auth::Users>, config: &AccessConfig, key: &[u8; 32]) -> Users {
+        let ids = Ids::new(key);
+        let admin = Arc::new(User::new(&ids, ADMIN, Arc::new(body::budget()), Rights::Operator));
+        Users {
+            shared: Arc::clone(shared),
+            ids,
+            key: *key,
+            access: RwLock::new(Operators::new(config, key)),
+            seen: Mutex::default(),
+            admin,
+            failed_logins: Count::default(),
+        }
     }
 
-    /// Replaces all users. Requests in progress keep theirs.
-    pub(super) fn replace(&self, config: &UsersConfig, ids: &Ids) {
-        let accounts = Arc::new(Accounts::new(config, ids, &self.key));
-        *self.current.write() = accounts;
+    /// Replaces what is checked beside users.
+    pub(super) fn replace(&self, config: &AccessConfig) {
+        *self.access.write() = Operators::new(config, &self.key);
     }
 
-    fn current(&self) -> Arc<Accounts> {
-        Arc::clone(&self.current.read())
+    fn access(&self) -> Arc<Operators> {
+        Arc::clone(&self.access.read())
     }
 
-    /// All users.
+    /// All users that are on and need credentials, or else the only one.
     pub(super) fn all(&self) -> Vec<Arc<User>> {
-        self.current().all()
+        let needs_credentials = self.access().needs_credentials;
+        let all = self.shared.all().into_iter();
+        let may_request = |user: &Arc<auth::User>| user.is_on() && !(needs_credentials && user.is_open());
+        all.filter(may_request).map(|user| self.seen(user)).collect()
+    }
+
+    /// The user as HTTP sees it. Its budget is kept while its rules change.
+    fn seen(&self, user: Arc<auth::User>) -> Arc<User> {
+        let mut seen = self.seen.lock();
+        let known = seen.get(user.name());
+        if let Some(known) = known
+            && matches!(&known.rights, Rights::Of(rights, _) if Arc::ptr_eq(rights, &user))
+        {
+            return Arc::clone(known);
+        }
+        let bodies = known.map_or_else(|| Arc::new(body::budget()), |known| Arc::clone(&known.bodies));
+        let name = match &**user.name() {
+            DEFAULT_USER => LOCAL.to_owned(),
+            // No user's name has a space.
+            taken @ (LOCAL | ADMIN) => format!("user {taken}"),
+            name => name.to_owned(),
+        };
+        let rights = Rights::Of(Arc::clone(&user), self.shared.catalog());
+        let made = Arc::new(User::new(&self.ids, &name, bodies, rights));
+        // A changed user is rare; what is kept of deleted ones goes then.
+        seen.retain(|name, _| self.shared.find(name.as_bytes()).is_some());
+        seen.insert(Arc::clone(user.name()), Arc::clone(&made));
+        made
+    }
+
+    /// The user of requests without credentials, if they are served.
+    fn anonymous(&self) -> Option<Arc<User>> {
+        if self.access().needs_credentials {
+            return None;
+        }
+        let default = self.shared.default_user();
+        default.is_open().then(|| self.seen(default))
+    }
+
+    /// The user that the credentials of a request name; `None` without credentials.
+    fn named(&self, headers: &HeaderMap) -> Option<Result<Arc<User>, ApiError>> {
+        let found = match Credentials::of(headers)? {
+            Credentials::Bearer(token) => self.shared.with_password(token.as_bytes()),
+            Credentials::Basic { user, password } => self.shared.authenticate(&user, &password),
+        };
+        // A name without a password proves nothing: any web page could send it.
+        let found = found.filter(|user| !user.needs_no_password());
+        Some(found.map(|user| self.seen(user)).ok_or_else(ApiError::wrong_credentials))
+    }
+
+    fn user_of(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
+        match (self.named(headers), self.anonymous()) {
+            (Some(Ok(user)), _) | (_, Some(user)) => Ok(user),
+            (Some(Err(wrong)), None) => Err(wrong),
+            (None, None) => Err(ApiError::no_credentials()),
+        }
     }
 
     /// The user of a request for locks and sessions.
     pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        self.counted(self.current().authenticate(headers))
+        if self.has_admin_key(headers) {
+            return Ok(Arc::clone(&self.admin));
+        }
+        self.counted(self.user_of(headers))
     }
 
-    /// Refuses callers that are not operators. If no credentials are configured, every caller is
-    /// one.
+    /// Differs after each change of users.
+    pub(super) fn generation(&self) -> u64 {
+        self.shared.generation()
+    }
+
+    /// Whether the user of a request that began earlier may still inspect a lock.
+    pub(super) fn still_may_inspect(&self, user: &User, lock: &LockName) -> bool {
+        let Rights::Of(rights, _) = &user.rights else { return true };
+        self.shared.current(rights).is_some_and(|now| {
+            let Act(command, access) = Act::INSPECT;
+            let uses = Uses { keys: vec![(lock.key(), access)], ..Uses::default() };
+            self.seen(now).allows(command, &uses)
+        })
+    }
+
+    /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
+    /// Where there is such a key, requests without credentials are refused.
     pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        self.counted(self.current().authenticate_admin(headers))
+        if self.is_operator(headers) {
+            return Ok(());
+        }
+        let anonymous = self.anonymous().filter(|_| self.access().admin_key.is_none());
+        let user = match (self.named(headers), anonymous) {
+            (Some(Ok(user)), _) | (_, Some(user)) => Ok(user),
+            (Some(Err(wrong)), None) => Err(wrong),
+            (None, None) => Err(ApiError::no_credentials()),
+        };
+        let may = self.counted(user)?.check(OPERATOR_COMMAND);
+        may.map_err(|_| {
+            ApiError::forbidden(
+                "this path needs a user with +@admin, or the key of --http-admin-key-file in x-admin-key",
+            )
+        })
+    }
+
+    /// [`Users::authenticate_admin`], unless metrics are open.
+    pub(super) fn authenticate_metrics(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.access().is_metrics_open { Ok(()) } else { self.authenticate_admin(headers) }
     }
 
     /// Whether the server must check the host of a request because it checks no credentials.
     pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
-        let accounts = self.current();
-        accounts.open.is_some() && !accounts.is_operator(headers)
+        self.anonymous().is_some()
+            && !self.is_operator(headers)
+            && self.named(headers).is_none_or(|named| named.is_err())
     }
 
     fn counted<T>(&self, found: Result<T, ApiError>) -> Result<T, ApiError> {
@@ -132,71 +333,6 @@ impl Users {
         }
         found
     }
-}
-
-/// One version of the users.
-struct Accounts {
-    key: [u8; 32],
-    by_token: HashMap<Digest, Arc<User>>,
-    admin: Option<Digest>,
-    admin_user: Arc<User>,
-    /// The user of requests without credentials, if they are served.
-    open: Option<Arc<User>>,
-}
-
-impl Accounts {
-    fn new(config: &UsersConfig, ids: &Ids, secret: &[u8; 32]) -> Accounts {
-        // No user's name has parentheses.
-        let admin_user = Arc::new(User::new(ids, "(admin)", None));
-        let admin = config.admin_key.as_ref().map(|key| key.digest(secret));
-        let mut users = Accounts { key: *secret, by_token: HashMap::new(), admin, admin_user, open: None };
-        for user in &config.users {
-            let made = Arc::new(User::new(ids, &user.name, user.namespace.clone()));
-            users.by_token.insert(user.token.digest(secret), made);
-        }
-        if config.users.is_empty() {
-            let local = Arc::new(User::new(ids, "local", None));
-            match &config.local_token {
-                Some(token) => drop(users.by_token.insert(token.digest(secret), local)),
-                None => users.open = Some(local),
-            }
-        }
-        users
-    }
-
-    fn all(&self) -> Vec<Arc<User>> {
-        let mut all: Vec<_> = self.by_token.values().chain(&self.open).cloned().collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        // One user may have several tokens.
-        all.dedup_by(|a, b| a.name == b.name);
-        all
-    }
-
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        if self.has_admin_key(headers) {
-            return Ok(Arc::clone(&self.admin_user));
-        }
-        if let Some(open) = &self.open {
-            return Ok(Arc::clone(open));
-        }
-        let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
-        self.user_of(given).ok_or_else(ApiError::wrong_credentials)
-    }
-
-    /// Refuses callers that are not operators. If no credentials are configured, every caller is
-    /// one.
-    fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.is_operator(headers) || (self.admin.is_none() && self.open.is_some()) {
-            return Ok(());
-        }
-        let given = bearer(headers).ok_or_else(ApiError::no_credentials)?;
-        match self.user_of(given) {
-            Some(_) => {
-                Err(ApiError::forbidden("this path needs the key of --http-admin-key-file in x-admin-key"))
-            }
-            None => Err(ApiError::wrong_credentials()),
-        }
-    }
 
     /// Whether the operators' key is given, in a header of its own or, as Prometheus does, as a
     /// bearer token.
@@ -204,11 +340,7 @@ impl Accounts {
         let is_key = |given: &str| {
             self.is_admin_key(given) || given.strip_prefix("admin:").is_some_and(|key| self.is_admin_key(key))
         };
-        self.has_admin_key(headers) || bearer(headers).is_some_and(is_key)
-    }
-
-    fn user_of(&self, token: &str) -> Option<Arc<User>> {
-        self.by_token.get(&Digest::new(&self.key, token.as_bytes())).cloned()
+        self.has_admin_key(headers) || credentials::bearer(headers).is_some_and(is_key)
     }
 
     fn has_admin_key(&self, headers: &HeaderMap) -> bool {
@@ -217,16 +349,6 @@ impl Accounts {
     }
 
     fn is_admin_key(&self, given: &str) -> bool {
-        self.admin.is_some_and(|admin| admin == Digest::new(&self.key, given.as_bytes()))
+        self.access().admin_key.is_some_and(|admin| admin == Digest::new(&self.key, given.as_bytes()))
     }
-}
-
-/// The token after `Bearer `. The contract demands this exact prefix.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .strip_prefix("Bearer ")
-        .filter(|token| !token.is_empty())
 }

@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::users::{Act, User};
 use super::{HttpState, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::engine::{Engine, EventKind, Interest, LeaseEvent};
@@ -231,13 +232,32 @@ struct Frames {
     snapshot: Option<String>,
     /// The snapshot includes the events up to this one.
     seen: u64,
-    _place: Place,
+    state: Arc<HttpState>,
+    user: Arc<User>,
+    /// The version of the users by which the user may watch.
+    users_generation: u64,
+    place: Place,
+}
+
+impl Frames {
+    /// Whether the user may still watch. Asked before each event and keep-alive.
+    fn is_allowed(&mut self) -> bool {
+        let generation = self.state.users.generation();
+        if generation == self.users_generation {
+            return true;
+        }
+        self.users_generation = generation;
+        self.state.users.still_may_inspect(&self.user, &self.place.name)
+    }
 }
 
 impl Stream for Frames {
     type Item = Result<sse::Event, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.is_allowed() {
+            return Poll::Ready(None);
+        }
         if let Some(snapshot) = self.snapshot.take() {
             return Poll::Ready(Some(Ok(sse::Event::default().data(snapshot))));
         }
@@ -257,8 +277,9 @@ pub(super) async fn watch(
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let name = names::segment(&parts)?;
+    let users_generation = state.users.generation();
     let user = state.users.authenticate(&parts.headers)?;
-    let name = user.lock(&state.limits, &name)?;
+    let name = user.lock(&state.limits, &name, Act::INSPECT)?;
     // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;
     let (held, seen) = state
@@ -271,7 +292,7 @@ pub(super) async fn watch(
         .await?;
     let kind = if held.is_some() { EventKind::Acquired } else { EventKind::Released };
     let snapshot = Some(event_json(&state.engine, &name, kind, held));
-    let frames = Frames { queue, snapshot, seen, _place: place };
+    let frames = Frames { queue, snapshot, seen, state, user, users_generation, place };
     Ok(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 

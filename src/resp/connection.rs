@@ -21,6 +21,7 @@ use tokio::task::yield_now;
 use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
 use super::scan::Scanner;
+use super::unauthenticated::{Place, Unauthenticated};
 use crate::command::{
     AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
 };
@@ -49,6 +50,7 @@ enum End {
     Failed(io::Error),
     Stalled,
     Idle,
+    Unauthenticated,
 }
 
 impl From<WriteError> for End {
@@ -105,7 +107,9 @@ pub(super) struct Connection {
     client: Client,
     scanner: Scanner,
     limits: ListenerLimits,
-    is_restricted: bool,
+    unauthenticated: Unauthenticated,
+    /// Until the client has authenticated.
+    place: Option<Place>,
     input: BytesMut,
     read_bytes: usize,
     output: BytesMut,
@@ -118,21 +122,26 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, server: Arc<ServerState>, limits: ListenerLimits) -> Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        server: Arc<ServerState>,
+        limits: ListenerLimits,
+        unauthenticated: Unauthenticated,
+    ) -> Connection {
         let stream = Stream::new(stream, limits.output_stall);
         let address = |address: io::Result<std::net::SocketAddr>| {
             address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
         };
         let client = Client::new(&server, address(stream.peer_addr()), address(stream.local_addr()));
-        let is_restricted = !client.is_authenticated();
-        let scan = if is_restricted { limits.scan.unauthenticated() } else { limits.scan.clone() };
-        Connection {
+        let scanner = Scanner::new(limits.scan.clone());
+        let mut connection = Connection {
             stream,
             server,
             client,
-            scanner: Scanner::new(scan),
+            scanner,
             limits,
-            is_restricted,
+            unauthenticated,
+            place: None,
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             output: BytesMut::new(),
@@ -140,7 +149,22 @@ impl Connection {
             highest: Seq::default(),
             ran: CommandCounts::default(),
             batch_began: Timestamp::default(),
+        };
+        connection.follow_authentication();
+        connection
+    }
+
+    /// Bounds what the connection may send and how long it may exist while it has not authenticated.
+    fn follow_authentication(&mut self) {
+        let is_authenticated = self.client.is_authenticated();
+        if is_authenticated != self.place.is_some() {
+            return;
         }
+        self.place = (!is_authenticated).then(|| self.unauthenticated.enter(self.limits.auth_timeout));
+        self.scanner.set_limits(match is_authenticated {
+            true => self.limits.scan.clone(),
+            false => self.limits.scan.unauthenticated(),
+        });
     }
 
     /// Serves the connection until the client or the server closes it.
@@ -155,6 +179,9 @@ impl Connection {
             Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
             Err(End::Stalled) => {
                 tracing::warn!(client = %addr, "connection closed: client does not read its replies (--output-stall-ms)");
+            }
+            Err(End::Unauthenticated) => {
+                tracing::debug!(client = %addr, "connection closed: not authenticated in time (--auth-timeout-ms)");
             }
             Err(End::Idle) => tracing::info!(client = %addr, "connection closed: idle (--idle-timeout-s)"),
         }
@@ -220,6 +247,7 @@ impl Connection {
         self.client.begin_batch(now);
         let mut done = 0;
         let then = loop {
+            self.follow_authentication();
             if self.output.len() >= FLUSH_BYTES {
                 break Then::Continue;
             }
@@ -259,10 +287,6 @@ impl Connection {
             };
             let is_error = matches!(reply, Some(Reply::Error(_)));
             self.ran.add(command, is_error);
-            if self.is_restricted && self.client.is_authenticated() {
-                self.is_restricted = false;
-                self.scanner.set_limits(self.limits.scan.clone());
-            }
             if let AfterReply::Wait(waiting) = next {
                 break Then::Wait { waiting, is_answered: reply.is_some() };
             }
@@ -413,6 +437,7 @@ impl Connection {
             let has_more = self.send_messages().await?;
             self.input.reserve(self.read_bytes);
             let idle = self.server.settings.idle_timeout().filter(|_| !self.client.has_subscribed());
+            let auth = self.place.as_ref().map(Place::time_left);
             let before = self.input.len();
             let read = {
                 let read = self.stream.read_buf(&mut self.input);
@@ -421,6 +446,7 @@ impl Connection {
                     () = self.client.info().woken() => None,
                     () = yield_now(), if has_more => None,
                     () = sleep(idle) => return Err(End::Idle),
+                    () = sleep(auth) => return Err(End::Unauthenticated),
                 }
             };
             match read {

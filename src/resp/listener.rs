@@ -1,10 +1,11 @@
 //! The RESP side of the listener: limits, refusals, and the end of connections.
 //!
-//! Not here: accepting, requests.
+//! Guarantees: a connection beyond a limit is refused with an error. Not here: accepting, requests.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::scan::ScanLimits;
+use super::unauthenticated::Unauthenticated;
 use crate::command::ServerState;
 use crate::net::{self, AcceptLimits, Listeners, Protocol};
 
@@ -22,6 +24,8 @@ pub struct ListenerLimits {
     pub connections_max: usize,
     /// A connection that takes less than 1 MiB of a pending reply in this time is closed.
     pub output_stall: Duration,
+    /// A connection that has not authenticated in this time is closed.
+    pub auth_timeout: Duration,
     /// The limits of requests.
     pub scan: ScanLimits,
 }
@@ -31,6 +35,7 @@ impl Default for ListenerLimits {
         ListenerLimits {
             connections_max: 10_000,
             output_stall: Duration::from_secs(30),
+            auth_timeout: Duration::from_secs(10),
             scan: ScanLimits::default(),
         }
     }
@@ -56,18 +61,28 @@ pub async fn listen(
         drain_max: DRAIN_MAX,
     };
     let metrics = Arc::clone(&server.metrics.redis);
-    net::serve(listeners, Resp { server, limits }, accept, metrics, shutdown).await;
+    let resp = Resp { server, limits, unauthenticated: Unauthenticated::default() };
+    net::serve(listeners, resp, accept, metrics, shutdown).await;
 }
 
 struct Resp {
     server: Arc<ServerState>,
     limits: ListenerLimits,
+    unauthenticated: Unauthenticated,
 }
 
 impl Protocol for Resp {
     fn serve(&self, stream: TcpStream, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let (server, limits) = (Arc::clone(&self.server), self.limits.clone());
-        async move { Connection::new(stream, server, limits).run().await }
+        let unauthenticated = self.unauthenticated.clone();
+        async move {
+            let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
+            if !server.users.default_user().is_open() && unauthenticated.are_full(connections_max) {
+                server.metrics.redis.refuse();
+                return send_refusal(stream).await;
+            }
+            Connection::new(stream, server, limits, unauthenticated).run().await;
+        }
     }
 
     fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {

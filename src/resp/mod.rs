@@ -8,6 +8,7 @@ mod codec;
 mod connection;
 mod listener;
 mod scan;
+mod unauthenticated;
 
 pub use listener::{ListenerLimits, listen};
 pub use scan::ScanLimits;

@@ -36,11 +36,13 @@ impl Default for ScanLimits {
 impl ScanLimits {
     /// The limits before authentication: enough for HELLO.
     pub fn unauthenticated(&self) -> ScanLimits {
+        const ARGS_MAX: usize = 16;
+        const BYTES_MAX: usize = 8 << 10;
         ScanLimits {
-            args_max: self.args_max.min(10),
-            arg_bytes_max: self.arg_bytes_max.min(16 << 10),
-            request_bytes_max: self.request_bytes_max.min(64 << 10),
-            inline_bytes_max: self.inline_bytes_max.min(16 << 10),
+            args_max: self.args_max.min(ARGS_MAX),
+            arg_bytes_max: self.arg_bytes_max.min(BYTES_MAX),
+            request_bytes_max: self.request_bytes_max.min(BYTES_MAX),
+            inline_bytes_max: self.inline_bytes_max.min(BYTES_MAX),
         }
     }
 }

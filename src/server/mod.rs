@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use crate::auth::CurrentPassword;
+use crate::auth::{DenialLog, Users};
 use crate::clock::{self, Clock};
 use crate::command::{
     self, Clients, Delivery, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerInfo, ServerState,
@@ -121,6 +121,20 @@ fn are_loopback(addresses: &[SocketAddr]) -> bool {
     addresses.iter().all(|address| address.ip().is_loopback())
 }
 
+/// Logs what is wrong with the users of a server that listens there.
+fn warn_of_users(config: &Config, redis: &Listeners, http: Option<&Listeners>) {
+    let users = &config.users;
+    if users.are_open() && !are_loopback(redis.addresses()) {
+        tracing::warn!("listening beyond loopback without a password for Redis clients");
+    }
+    if users.are_open_to_http() && http.is_some_and(|http| !are_loopback(http.addresses())) {
+        tracing::warn!("listening beyond loopback without a token for HTTP clients");
+    }
+    if !users.tokens.is_empty() {
+        tracing::warn!("--http-tokens is deprecated: define these users in the file of --users");
+    }
+}
+
 /// Joins the items of a list.
 fn joined(items: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(between)
@@ -161,13 +175,7 @@ impl Server {
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
-        if config.password.is_none() && !are_loopback(listeners.addresses()) {
-            tracing::warn!("listening beyond loopback without a password for Redis clients");
-        }
-        let is_http_exposed = http.as_ref().is_some_and(|http| !are_loopback(http.addresses()));
-        if config.http_config.users.are_open() && is_http_exposed {
-            tracing::warn!("listening beyond loopback without a token for HTTP clients");
-        }
+        warn_of_users(config, &listeners, http.as_ref());
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config(config)).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
@@ -175,8 +183,10 @@ impl Server {
         let info = ServerInfo { port, data, durability: config.durability_name(), run_id, started };
         let metrics = Arc::new(ServerMetrics::of(command::names()));
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
+        let users = Arc::new(Users::new(command::catalog(), engine.secret(), &config.users));
         let http = http.map(|listeners| {
-            let state = HttpState::new(&engine, config.http_config.clone(), config.limits, &metrics, file);
+            let (config, limits) = (config.http_config.clone(), config.limits);
+            let state = HttpState::new(&engine, &users, config, limits, &metrics, file);
             HttpSide { state, listeners }
         });
         let connections_max = config.listener.connections_max.to_string();
@@ -192,7 +202,8 @@ impl Server {
             engine: Arc::clone(&engine),
             limits: config.limits,
             client_limits: config.client_limits,
-            password: CurrentPassword::new(config.password.clone()),
+            users,
+            denials: DenialLog::default(),
             clients: Clients::default(),
             pauses: Pauses::default(),
             allows_flush: config.allows_flush,
@@ -259,7 +270,7 @@ impl Server {
             try_it.push_str(&format!(" -h {}", address.ip()));
         }
         try_it.push_str(&format!(" -p {}", address.port()));
-        if !self.server.password.is_none() {
+        if !self.server.users.default_user().is_open() {
             try_it.push_str(" --askpass");
         }
         let redis = joined(self.listeners.addresses(), ", ");

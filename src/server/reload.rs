@@ -9,7 +9,7 @@ use crate::command::ServerState;
 use crate::config::{Config, OPTIONS};
 use crate::http::HttpState;
 
-/// Changes the password and the users of a running server.
+/// Changes the users of a running server.
 pub struct Reloader {
     pub(super) server: Arc<ServerState>,
     pub(super) state: Option<Arc<HttpState>>,
@@ -20,24 +20,35 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Applies the credentials in `config`: the password of Redis clients, and the users and the
-    /// operators' key of HTTP. Authenticated connections stay authenticated. Refuses to remove the
-    /// last credentials of a server that other machines can reach.
+    /// Applies the credentials in `config`: the users, and the operators' key of HTTP. Connections of
+    /// users that still exist stay authenticated. Refuses to remove the last credentials of a server
+    /// that other machines can reach.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
-        let users = &config.http_config.users;
-        let is_open = (self.is_redis_exposed && config.password.is_none())
-            || (self.is_http_exposed && users.are_open());
+        let mut users = config.users.clone();
+        if users.file != self.config.users.file {
+            // Another file needs a restart.
+            (users.file, users.in_file) = (self.config.users.file.clone(), self.config.users.in_file.clone());
+        }
+        let is_open =
+            (self.is_redis_exposed && users.are_open()) || (self.is_http_exposed && users.are_open_to_http());
         if is_open && !self.config.allows_no_password {
             return Err("the server listens beyond loopback and would no longer require a password");
         }
-        let has_new_password = self.server.password.replace(config.password.clone());
-        // Without HTTP, its users are not in use.
-        let state = self.state.as_ref().filter(|_| *users != self.config.http_config.users);
-        if let Some(state) = state {
-            state.replace_users(users);
+        let before = &self.config;
+        let has_new_password = users.password != before.users.password;
+        let has_new_users = users.tokens != before.users.tokens
+            || users.lines() != before.users.lines()
+            || config.http_config.access != before.http_config.access;
+        // With a users file, commands may have changed the users without it.
+        if has_new_password || has_new_users || self.server.users.file().is_some() {
+            let changed = self.server.users.reconfigure(&users);
+            self.server.close_affected(&changed, None);
         }
-        let has_new_users = state.is_some();
-        self.config.http_config.users = users.clone();
+        if let Some(state) = &self.state {
+            state.replace_access(&config.http_config.access);
+        }
+        self.config.http_config.access = config.http_config.access.clone();
+        self.config.users = users;
         let is_fixed =
             |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
         let before = &self.config.settings;
@@ -51,9 +62,9 @@ impl Reloader {
 /// What a reload did.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Redis clients need another password.
+    /// The user `default` has another password.
     pub has_new_password: bool,
-    /// HTTP has other users, tokens or operators.
+    /// There are other users, tokens or operators.
     pub has_new_users: bool,
     /// Settings that differ from those of the start, and hold only after a restart.
     pub waiting: Vec<&'static str>,
@@ -62,9 +73,9 @@ pub struct Reloaded {
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.has_new_password, self.has_new_users) {
-            (true, true) => "the password and the users of HTTP were reloaded",
+            (true, true) => "the password and the users were reloaded",
             (true, false) => "the password was reloaded",
-            (false, true) => "the users of HTTP were reloaded",
+            (false, true) => "the users were reloaded",
             (false, false) => "password and users are unchanged",
         })?;
         match self.waiting.as_slice() {

@@ -117,7 +117,7 @@ fn is_long(field_len: usize, value_len: usize) -> bool {
     field_len.max(value_len) > COMPACT_ELEMENT_BYTES_MAX
 }
 
-/// Changes to a [`Hash`].
+/// Changes to a [`Hash`](struct@Hash).
 #[derive(Debug)]
 pub struct HashEdit<'a> {
     hash: &'a mut Hash,

@@ -6,6 +6,7 @@ use std::path::Path;
 mod http;
 mod recovery;
 pub(crate) mod requests;
+mod users;
 
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
@@ -35,4 +36,9 @@ fn http_requests_of_the_corpus_are_answered() {
 #[test]
 fn databases_of_the_corpus_are_recovered_or_refused() {
     replay("recovery", recovery::run);
+}
+
+#[test]
+fn users_files_of_the_corpus_are_read_or_refused() {
+    replay("users", users::run);
 }

@@ -22,4 +22,5 @@ mod subscribers;
 mod support;
 mod tidy;
 mod turns;
+mod users;
 mod waiting;

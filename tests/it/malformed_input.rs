@@ -172,7 +172,7 @@ fn requests_are_small_and_refused_before_authentication() {
     let mut client = server.connect();
     assert_eq!(client.line("LOCK k me"), "-NOAUTH Authentication required.");
     assert_eq!(client.line("AUTH wrong"), "-WRONGPASS invalid username-password pair or user is disabled.");
-    client.send_bytes(b"*11\r\n");
+    client.send_bytes(b"*17\r\n");
     assert_eq!(client.reply(), "-ERR Protocol error: invalid multibulk length");
     let mut client = server.connect();
     assert_eq!(client.line("AUTH swordfish"), "+OK");

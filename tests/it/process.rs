@@ -334,7 +334,42 @@ fn a_reload_without_http_does_not_claim_to_change_its_users() {
     let log = BufReader::new(server.stderr());
     signal(&server, "-HUP");
     let line = log.lines().map_while(Result::ok).find(|line| line.contains("SIGHUP")).expect("a line");
-    assert!(line.ends_with("SIGHUP: password and users are unchanged"), "{line}");
+    assert!(line.ends_with("SIGHUP: the users were reloaded"), "{line}");
+}
+
+#[test]
+fn sighup_reads_the_users_file_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users");
+    let write = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    write("user default off\nuser alice on >one +@all ~*\nuser bob on >two +@all\n");
+    let mut server = Process::start(&dir.path().join("db"), &["--users", path.to_str().unwrap()]);
+    let mut log = BufReader::new(server.stderr());
+    let (mut alice, mut bob) = (server.connect(), server.connect());
+    assert_eq!((&*alice.line("AUTH alice one"), &*bob.line("AUTH bob two")), ("+OK", "+OK"));
+    let mut until_line = |part: &str| loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "{part}");
+        if line.contains(part) {
+            return line;
+        }
+    };
+    write("user alice on >one +@all ~*\nuser bob on >two +nosuch\n");
+    signal(&server, "-HUP");
+    let refused = until_line("SIGHUP");
+    assert!(
+        refused.contains("nothing was reloaded") && refused.contains("line 2: rule '+nosuch'"),
+        "{refused}"
+    );
+    assert_eq!(bob.line("ACL WHOAMI"), "\"bob\"");
+    write("user default off\nuser alice on >one +@all ~team:*\n");
+    signal(&server, "-HUP");
+    assert!(until_line("SIGHUP").contains("the users were reloaded"));
+    assert_eq!(bob.reply(), "(closed)");
+    assert_eq!(alice.line("GET other"), "-NOPERM No permissions to access a key");
 }
 
 #[test]
@@ -384,7 +419,7 @@ fn sighup_reloads_passwords_and_users_and_never_stops_the_server() {
             return line;
         }
     };
-    assert!(until_line("SIGHUP").contains("INFO SIGHUP: the password and the users of HTTP were reloaded\n"));
+    assert!(until_line("SIGHUP").contains("INFO SIGHUP: the password and the users were reloaded\n"));
     let refusal = until_line("SIGHUP");
     assert!(refusal.contains("ERROR SIGHUP: nothing was reloaded: --http-tokens"), "{refusal}");
     assert_eq!((auth("two").as_str(), status("new")), ("+OK", 200));

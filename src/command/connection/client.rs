@@ -277,16 +277,21 @@ fn kill(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         match options::is(name, "skipme") {
             true if options::is(value, "yes") => skip_me = true,
             true if options::is(value, "no") => skip_me = false,
-            _ => wanted.extend(filter(name, value.to_vec(), now)?),
+            _ => wanted.push(filter(context, name, value.to_vec(), now)?),
         }
     }
     context.in_turns(Killing { all: all.into_iter(), wanted, skip_me, killed: 0 })
 }
 
-/// A filter of CLIENT KILL; `None` if all connections pass it.
-fn filter(name: &[u8], value: Vec<u8>, now: Timestamp) -> Result<Option<Filter>, CommandError> {
+/// A filter of CLIENT KILL.
+fn filter(
+    context: &Context<'_>,
+    name: &[u8],
+    value: Vec<u8>,
+    now: Timestamp,
+) -> Result<Filter, CommandError> {
     let is = |expected| options::is(name, expected);
-    Ok(Some(if is("id") {
+    Ok(if is("id") {
         let id = options::integer(&value).ok().filter(|id| *id > 0);
         let id = id.ok_or(CommandError::fixed("ERR client-id should be greater than 0"))?;
         Box::new(move |info| i64::try_from(info.id) == Ok(id))
@@ -300,13 +305,16 @@ fn filter(name: &[u8], value: Vec<u8>, now: Timestamp) -> Result<Option<Filter>,
     } else if is("maxage") {
         let age = u64::try_from(options::integer(&value)?).unwrap_or(0);
         Box::new(move |info| now.millis_since(info.opened) / 1000 >= age)
-    } else if is("user") && value == b"default" {
-        return Ok(None);
     } else if is("user") {
-        return Err(CommandError::new(format!("ERR No such user '{}'", value.escape_ascii())));
+        let user = context
+            .server
+            .users
+            .find(&value)
+            .ok_or_else(|| CommandError::new(format!("ERR No such user '{}'", value.escape_ascii())))?;
+        Box::new(move |info| info.user().is_some_and(|name| name == *user.name()))
     } else {
         return Err(CommandError::SYNTAX);
-    }))
+    })
 }
 
 /// A CLIENT KILL in progress.

@@ -3,6 +3,9 @@
 
 mod client;
 
+use std::sync::Arc;
+
+use crate::auth::{DEFAULT_USER, DenialReason};
 use crate::command::options::{self, value, values};
 use crate::command::steps::{Progress, Steps};
 use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, REDIS_VERSION};
@@ -23,7 +26,7 @@ const AUTH: Command = Command::new("auth", -2, auth)
     .group(Group::Connection)
     .flags(Flags::NO_AUTH | Flags::FAST | Flags::NOSCRIPT)
     .syntax("[username] password")
-    .summary("Authenticates the connection. The only user is named default.")
+    .summary("Authenticates the connection as a user, by default as the user default.")
     .example("AUTH default secret");
 
 const PING: Command = Command::new("ping", -1, ping)
@@ -85,23 +88,28 @@ fn quit(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-    let is_right = context.server.password.admits(password);
-    if user != b"default" || !is_right {
+    let Some(found) = context.server.users.authenticate(user, password) else {
         context.server.metrics.failed_logins.add(1);
+        // The log has at most one such line a second, and never the input.
         tracing::warn!(client = %context.client.info().addr, "wrong user or password");
+        // A name that no user has may be a password in the wrong place.
+        let known = context.server.users.find(user);
+        let name = known.map_or_else(|| "(unknown)".into(), |user| Arc::clone(user.name()));
+        let command: &[u8] = if context.client.is_running(HELLO.name) { b"HELLO" } else { b"AUTH" };
+        context.log_denial(DenialReason::Auth, command, name);
         return Err(CommandError::fixed("WRONGPASS invalid username-password pair or user is disabled."));
-    }
-    context.client.is_authenticated = true;
+    };
+    context.client.set_user(found, true);
     Ok(())
 }
 
 fn auth(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     match args.len() {
-        2 if context.server.password.is_none() => Err(CommandError::fixed(
+        2 if context.server.users.default_user().needs_no_password() => Err(CommandError::fixed(
             "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
              configuration is correct?",
         )),
-        2 => log_in(context, b"default", args.at(1)).map(|()| Reply::OK),
+        2 => log_in(context, DEFAULT_USER.as_bytes(), args.at(1)).map(|()| Reply::OK),
         3 => log_in(context, args.at(1), args.at(2)).map(|()| Reply::OK),
         _ => Err(CommandError::SYNTAX),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::auth::CurrentPassword;
+use crate::auth::{DenialLog, Users};
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
@@ -35,7 +35,8 @@ fn server() -> Arc<ServerState> {
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
         limits: Limits::default(),
         client_limits: ClientLimits { multi_bytes_max: 4096, ..ClientLimits::default() },
-        password: CurrentPassword::default(),
+        users: Arc::new(Users::open(crate::command::catalog())),
+        denials: DenialLog::default(),
         clients: Clients::default(),
         pauses: Pauses::default(),
         allows_flush: true,

@@ -5,12 +5,12 @@
 mod key_specs;
 mod syntax;
 
-use crate::command::glob::Glob;
 use crate::command::steps::{KEY_WORK, RemainingArgs};
 use crate::command::{
     Args, Categories, Command, CommandError, Context, Flags, Group, KeySpec, KeyVisitor, Progress, Steps,
     commands, commands_and_subcommands, options,
 };
+use crate::glob::Glob;
 use crate::reply::{Bulks, Reply};
 use key_specs::key_specs;
 use syntax::{Argument, arguments_of};

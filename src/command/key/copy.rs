@@ -9,7 +9,7 @@ use crate::reply::Reply;
 pub(super) const COPY: Command = Command::new("copy", -3, copy)
     .group(Group::Generic)
     .flags(Flags::WRITE | Flags::DENYOOM)
-    .keys(KeySpec::Two(KeyAccess::Read, KeyAccess::ReadWrite))
+    .keys(KeySpec::Two(KeyAccess::Read, KeyAccess::Write))
     .syntax("source destination [DB destination-db] [REPLACE]")
     .summary(
         "Copies a key. The copy takes a new fencing token and has the time to live of the source. \

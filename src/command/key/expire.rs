@@ -60,7 +60,7 @@ pub(super) const EXPIRE: Command =
     Command::new("expire", -3, |context, args| expire(context, args, AFTER_SECONDS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
         .syntax("key seconds [NX | XX | GT | LT]")
         .summary(
             "Sets the time to live of a key in seconds. Returns 1, or 0 if the key does not \
@@ -72,7 +72,7 @@ pub(super) const PEXPIRE: Command =
     Command::new("pexpire", -3, |context, args| expire(context, args, AFTER_MILLIS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
         .syntax("key milliseconds [NX | XX | GT | LT]")
         .summary(
             "Sets the time to live of a key in milliseconds. Returns 1, or 0 if the key does not \
@@ -84,7 +84,7 @@ pub(super) const EXPIREAT: Command =
     Command::new("expireat", -3, |context, args| expire(context, args, AT_SECONDS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
         .syntax("key unix-time-seconds [NX | XX | GT | LT]")
         .summary(
             "Sets the time at which a key expires, in seconds since 1970. Returns 1, or 0 if the key \
@@ -96,7 +96,7 @@ pub(super) const PEXPIREAT: Command =
     Command::new("pexpireat", -3, |context, args| expire(context, args, AT_MILLIS))
         .group(Group::Generic)
         .flags(Flags::WRITE | Flags::FAST)
-        .keys(KeySpec::first(KeyAccess::ReadWrite))
+        .keys(KeySpec::first(KeyAccess::Write))
         .syntax("key unix-time-milliseconds [NX | XX | GT | LT]")
         .summary(
             "Sets the time at which a key expires, in milliseconds since 1970. Returns 1, or 0 if the \
@@ -135,7 +135,7 @@ impl Form {
 pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
     .group(Group::Generic)
     .flags(Flags::WRITE | Flags::FAST)
-    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .keys(KeySpec::first(KeyAccess::Write))
     .syntax("key")
     .summary(
         "Removes the expiry of a key. Returns 1, or 0 if the key has no expiry or MAXHOLD \

@@ -1,8 +1,8 @@
 //! `KEYS pattern` and `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 
-use crate::command::glob::Glob;
 use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, Progress, Steps, scan};
 use crate::engine::Scan;
+use crate::glob::Glob;
 use crate::reply::{Bulks, Reply};
 
 pub(super) const KEYS: Command = Command::new("keys", 2, keys)
@@ -45,7 +45,12 @@ impl Steps for Listing {
         let entries = scan::entries_per_look(Some(&self.pattern));
         loop {
             let mut keys = Bulks::default();
-            let scanned = context.txn.scan(&mut self.scan, entries, |found| keys.push(found.key()))?;
+            let user = &context.client.user;
+            let scanned = context.txn.scan(&mut self.scan, entries, |found| {
+                if scan::may_list(user, found.key()) {
+                    keys.push(found.key());
+                }
+            })?;
             if scanned.is_restarted {
                 self.found = Bulks::default();
             }

@@ -49,7 +49,7 @@ const DEL: Command = Command::new("del", -2, del)
     .in_parts(|_| 1, 1, Join::Sum)
     .group(Group::Generic)
     .flags(Flags::WRITE)
-    .keys(KeySpec::all(KeyAccess::ReadWrite))
+    .keys(KeySpec::all(KeyAccess::Write))
     .syntax("key [key ...]")
     .summary(
         "Deletes one or more keys, regardless of their owners. Returns the number of keys \

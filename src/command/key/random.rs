@@ -33,8 +33,11 @@ impl Steps for Searching {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
         loop {
             let mut key = None;
+            let user = &context.client.user;
             let scanned = context.txn.scan(&mut self.scan, ENTRIES, |found| {
-                key.get_or_insert_with(|| Reply::bulk(found.key()));
+                if key.is_none() && scan::may_list(user, found.key()) {
+                    key = Some(Reply::bulk(found.key()));
+                }
             })?;
             scan::spend(context, &scanned);
             if let Some(key) = key {

@@ -7,7 +7,7 @@ use crate::reply::Reply;
 pub(super) const RENAME: Command = Command::new("rename", 3, rename)
     .group(Group::Generic)
     .flags(Flags::WRITE)
-    .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
+    .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Write))
     .syntax("key newkey")
     .summary(
         "Renames a key, replacing any key of the new name. The key takes a new fencing token and \
@@ -18,7 +18,7 @@ pub(super) const RENAME: Command = Command::new("rename", 3, rename)
 pub(super) const RENAMENX: Command = Command::new("renamenx", 3, renamenx)
     .group(Group::Generic)
     .flags(Flags::WRITE | Flags::FAST)
-    .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::ReadWrite))
+    .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Write))
     .syntax("key newkey")
     .summary("Renames a key if no key has the new name. Returns 1, or 0 if one does.")
     .example("RENAMENX jobs:import jobs:done");

@@ -9,7 +9,7 @@ use crate::reply::Reply;
 pub(super) const FORCEUNLOCK: Command = Command::new("forceunlock", 2, run)
     .group(Group::Lock)
     .flags(Flags::WRITE | Flags::ADMIN)
-    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .keys(KeySpec::first(KeyAccess::Write))
     .syntax("key")
     .summary(
         "Revokes all leases of a lock. Returns the number of holders removed. For operators; \

@@ -15,7 +15,7 @@ use crate::reply::Reply;
 pub(super) const LOCK: Command = Command::new("lock", -3, run)
     .group(Group::Lock)
     .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST | Flags::BLOCKING)
-    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .keys(KeySpec::first(KeyAccess::Write))
     .syntax(
         "key owner [EX seconds | PX milliseconds] [WAIT milliseconds] [SHARED | LIMIT n] \
          [MAXHOLD milliseconds] [DELAY milliseconds] [SESSION id | CONN] [META text]",

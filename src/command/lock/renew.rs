@@ -10,7 +10,7 @@ use crate::reply::Reply;
 pub(super) const RENEW: Command = Command::new("renew", -3, run)
     .group(Group::Lock)
     .flags(Flags::WRITE | Flags::FAST)
-    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .keys(KeySpec::first(KeyAccess::Write))
     .syntax("key owner [EX seconds | PX milliseconds] [TOKEN token]")
     .summary(
         "Extends a lease to TTL from now. Returns 1, or 0 if the owner does not hold the \

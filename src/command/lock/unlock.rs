@@ -10,7 +10,7 @@ use crate::reply::Reply;
 pub(super) const UNLOCK: Command = Command::new("unlock", -3, run)
     .group(Group::Lock)
     .flags(Flags::WRITE | Flags::FAST)
-    .keys(KeySpec::first(KeyAccess::ReadWrite))
+    .keys(KeySpec::first(KeyAccess::Write))
     .syntax("key owner [TOKEN token]")
     .summary("Releases a lock. Returns 1, or 0 if the owner does not hold it under the token.")
     .example("UNLOCK jobs:import worker-1");

@@ -3,19 +3,21 @@
 //! Guarantees: a subscriber receives the messages of one publisher, and the events of one lock, in
 //! order. No call does more than about half a millisecond of work, regardless of the subscriptions:
 //! a [`Publication`] takes turns. The task of each connection matches its patterns against events, so
-//! they cost other connections nothing. A subscriber whose queue reaches its limit in
-//! bytes is disconnected. Not here: commands, sockets.
+//! they cost other connections nothing. Not here: the queues of
+//! connections, commands, sockets.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::queue::{Entry, Notice, Via};
 use crate::command::ClientInfo;
-use crate::command::glob::{Glob, Progress, Work};
+use crate::command::steps::TURN_WORK;
 use crate::domain::{KeyspaceEvents, LockName};
 use crate::engine::LeaseEvent;
+use crate::glob::{Glob, Progress, Work};
 
 /// Subscribers that are served before the work that is left is checked, under one lock.
 const SUBSCRIBERS_PER_STEP: usize = 128;
@@ -23,8 +25,6 @@ const SUBSCRIBERS_PER_STEP: usize = 128;
 const WORK_PER_SUBSCRIBER: usize = 20;
 /// Units of work to find an entry of a map.
 const WORK_PER_LOOKUP: usize = 20;
-/// Capacity that an empty queue keeps, in messages.
-const SPARE_MESSAGES_MAX: usize = 1024;
 
 /// Size of a subscription without its text, in bytes: its entries in the tables of the server and
 /// of the connection.
@@ -50,126 +50,6 @@ struct Topics {
     prefixes: BTreeMap<Arc<[u8]>, Subscribers>,
     /// Connections with subscriptions to events.
     listeners: BTreeMap<u64, Arc<ClientInfo>>,
-}
-
-/// A message, shared by all subscribers.
-pub(in crate::command) struct Notice {
-    pub(in crate::command) channel: Arc<[u8]>,
-    pub(in crate::command) payload: Box<[u8]>,
-}
-
-/// The subscription through which a subscriber receives a notice.
-#[derive(Clone)]
-pub(in crate::command) enum Via {
-    /// The channel.
-    Channel,
-    /// The shard channel.
-    ShardChannel,
-    /// A pattern that matches.
-    Pattern(Glob),
-    /// Patterns with this common prefix. The subscriber matches them itself.
-    Prefix(Arc<[u8]>),
-    /// MONITOR. The payload is a line.
-    Monitor,
-    /// CLIENT TRACKING. The payload is a key; without a channel, all keys are out of date.
-    Tracking,
-    /// CLIENT TRACKING, for a client whose redirection ended. The payload is the id of its target.
-    BrokenRedirection,
-}
-
-#[derive(Clone)]
-pub(in crate::command) struct Entry {
-    pub(in crate::command) via: Via,
-    pub(in crate::command) notice: Arc<Notice>,
-}
-
-impl Entry {
-    /// Its size, as counted against the limit. What subscribers share counts for each of them.
-    fn size(&self) -> usize {
-        let via = match &self.via {
-            Via::Pattern(glob) => glob.text().len(),
-            _ => 0,
-        };
-        size_of::<Entry>() + size_of::<Notice>() + via + self.notice.channel.len() + self.notice.payload.len()
-    }
-}
-
-/// The messages that one connection has not sent yet.
-pub(in crate::command) struct MessageQueue {
-    queue: Mutex<Queue>,
-    bytes_max: usize,
-}
-
-#[derive(Default)]
-struct Queue {
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    is_closed: bool,
-}
-
-impl MessageQueue {
-    pub(in crate::command) fn new(bytes_max: usize) -> MessageQueue {
-        MessageQueue { queue: Mutex::default(), bytes_max }
-    }
-
-    /// Drops all messages.
-    pub(in crate::command) fn clear(&self) {
-        let mut queue = self.queue.lock();
-        (queue.entries, queue.bytes) = (VecDeque::new(), 0);
-    }
-
-    /// Removes the oldest message.
-    pub(in crate::command) fn take(&self) -> Option<Entry> {
-        let mut queue = self.queue.lock();
-        let entry = queue.entries.pop_front();
-        match &entry {
-            Some(entry) => queue.bytes -= entry.size(),
-            None if queue.entries.capacity() > SPARE_MESSAGES_MAX => queue.entries = VecDeque::new(),
-            None => {}
-        }
-        entry
-    }
-}
-
-impl ClientInfo {
-    /// Queues a message. Returns `false` if it exceeds the limit, which closes the connection.
-    #[must_use]
-    pub(in crate::command) fn queue_message(&self, entry: Entry) -> bool {
-        let mut queue = self.messages.queue.lock();
-        if queue.is_closed {
-            return true;
-        }
-        queue.bytes += entry.size();
-        if queue.bytes > self.messages.bytes_max {
-            drop(queue);
-            self.cut_off();
-            return false;
-        }
-        queue.entries.push_back(entry);
-        drop(queue);
-        self.wake();
-        true
-    }
-
-    /// [`ClientInfo::queue_message`], which logs the end of the connection.
-    pub(in crate::command) fn send_message(&self, entry: Entry) {
-        if !self.queue_message(entry) {
-            self.log_cut_off();
-        }
-    }
-
-    fn log_cut_off(&self) {
-        tracing::warn!(
-            client = %self.addr,
-            "subscriber too slow: closing connection (--subscriber-bytes-max)"
-        );
-    }
-
-    /// Closes the connection, which has missed a message.
-    fn cut_off(&self) {
-        *self.messages.queue.lock() = Queue { is_closed: true, ..Queue::default() };
-        self.kill();
-    }
 }
 
 /// A channel or a pattern.
@@ -200,6 +80,20 @@ impl Topic {
 /// Whether only the server publishes on this channel.
 pub(in crate::command) fn is_reserved(channel: &[u8]) -> bool {
     channel.starts_with(b"__lock__:") || channel.starts_with(b"__lock@")
+}
+
+/// The key that a message is about, if it is a lock event or a notification about a key.
+pub(in crate::command) fn key_of_message<'m>(channel: &'m [u8], payload: &'m [u8]) -> Option<&'m [u8]> {
+    let after_database = |prefix: &[u8]| {
+        let rest = channel.strip_prefix(prefix)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        rest[digits..].strip_prefix(b"__:")
+    };
+    channel
+        .strip_prefix(b"__lock__:")
+        .or_else(|| after_database(b"__lock@"))
+        .or_else(|| after_database(b"__keyspace@"))
+        .or_else(|| after_database(b"__keyevent@").map(|_| payload))
 }
 
 /// `__lock__:<key>`, or `__lock@<n>__:<key>` outside database 0.
@@ -450,7 +344,7 @@ impl Publication {
     /// The number of times that it would be sent now. Patterns that exceed one turn of work do not
     /// count.
     pub(in crate::command) fn count_receivers(&self, pubsub: &PubSub) -> usize {
-        let mut work = Work::turn();
+        let mut work = Work::of_units(TURN_WORK);
         if self.kind == Kind::ShardMessage {
             return pubsub.subscribers(&self.notice, &Via::ShardChannel);
         }
@@ -473,7 +367,7 @@ impl Publication {
     /// Does one turn of work. Returns the number of times that it was sent, or `None` if another
     /// turn is needed.
     pub(in crate::command) fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
-        self.advance_by(pubsub, &mut Work::turn())
+        self.advance_by(pubsub, &mut Work::of_units(TURN_WORK))
     }
 
     pub(in crate::command) fn advance_by(&mut self, pubsub: &PubSub, work: &mut Work) -> Option<usize> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::command::glob::Glob;
 use crate::command::steps::{KEY_WORK, Progress, RemainingArgs, Steps};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group};
+use crate::glob::Glob;
 use crate::reply::Reply;
 
 pub(super) const PUBSUB: Command = Command::container(

@@ -8,21 +8,24 @@
 mod delivery;
 mod listing;
 mod publish;
+mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::command::glob::{Glob, Progress, Work};
+use crate::auth::User;
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
 use crate::command::{
     Args, ClientInfo, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState,
 };
 use crate::engine::Interest;
+use crate::glob::{Glob, Progress, Work};
 use crate::reply::Reply;
-pub(in crate::command) use delivery::{Entry, MessageQueue, Notice, Via, next_prefix};
 pub use delivery::{PubSub, Publication};
 use delivery::{SUBSCRIPTION_BYTES, Topic};
+pub(in crate::command) use delivery::{key_of_message, next_prefix};
 pub(in crate::command) use publish::Deferred;
+pub(in crate::command) use queue::{Entry, MessageQueue, Notice, Via};
 
 /// The subscriptions of one connection.
 #[derive(Default)]
@@ -70,7 +73,7 @@ pub struct Turn(Work);
 
 impl Default for Turn {
     fn default() -> Turn {
-        Turn(Work::turn())
+        Turn(Work::of_units(TURN_WORK))
     }
 }
 
@@ -93,6 +96,22 @@ impl Matching {
                 None => return Ok(None),
             }
         }
+    }
+}
+
+/// Whether a user may see a message.
+fn may_hear(user: &User, via: &Via, notice: &Notice) -> bool {
+    if user.allows_everything() {
+        return true;
+    }
+    match via {
+        Via::Channel | Via::Pattern(_) | Via::Prefix(_) => {
+            user.may_hear(&notice.channel, key_of_message(&notice.channel, &notice.payload))
+        }
+        Via::ShardChannel => user.may_hear(&notice.channel, None),
+        // Without a channel, all keys are out of date.
+        Via::Tracking => notice.channel.is_empty() || user.may_read(&notice.payload),
+        Via::BrokenRedirection | Via::Monitor => true,
     }
 }
 
@@ -143,12 +162,13 @@ impl Subscriptions {
         self.have_begun
     }
 
-    /// Removes the oldest message.
+    /// Removes the oldest message that `user` may hear.
     pub(in crate::command) fn next_message(
         &mut self,
         info: &ClientInfo,
         protocol: u8,
         turn: &mut Turn,
+        user: &User,
     ) -> Incoming {
         let work = &mut turn.0;
         let is_subscribed = self.count() > 0;
@@ -165,6 +185,12 @@ impl Subscriptions {
             } else {
                 let Some(Entry { via, notice }) = info.messages.take() else { return Incoming::Nothing };
                 work.spend(1);
+                if !may_hear(user, &via, &notice) {
+                    if work.is_spent() {
+                        return Incoming::Unfinished;
+                    }
+                    continue;
+                }
                 if let Via::Prefix(_) = via {
                     self.matching = Some(Matching { notice, pattern: None, progress: None });
                     continue;

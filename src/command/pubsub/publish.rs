@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 
 use super::delivery;
 use super::{Publication, TOPIC_WORK};
-use crate::command::glob::Work;
 use crate::command::steps::{self, Steps};
 use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group};
 use crate::engine::AnyTxn;
+use crate::glob::Work;
 use crate::reply::Reply;
 
 pub(super) const PUBLISH: Command = Command::new("publish", 3, publish)

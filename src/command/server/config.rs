@@ -1,9 +1,9 @@
 //! `CONFIG GET pattern ...`, `CONFIG SET parameter value ...`, `CONFIG RESETSTAT`, `CONFIG REWRITE`
 
-use crate::command::glob::Glob;
 use crate::command::live_settings::Refused;
 use crate::command::steps::RemainingArgs;
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, Progress, Steps};
+use crate::glob::Glob;
 use crate::reply::Reply;
 
 const FLAGS: u16 = Flags::ADMIN | Flags::NOSCRIPT;

@@ -18,7 +18,7 @@ use crate::reply::Reply;
 pub(super) const FLUSHDB: Command = Command::new("flushdb", -1, flushdb)
     .group(Group::Server)
     .own_categories(Categories::KEYSPACE.and(Categories::DANGEROUS))
-    .flags(Flags::WRITE)
+    .flags(Flags::WRITE | Flags::EVERY_KEY)
     .syntax("[ASYNC | SYNC]")
     .summary(
         "Deletes all keys of the current database, in steps that other clients can see. Needs \
@@ -29,7 +29,7 @@ pub(super) const FLUSHDB: Command = Command::new("flushdb", -1, flushdb)
 pub(super) const FLUSHALL: Command = Command::new("flushall", -1, flushall)
     .group(Group::Server)
     .own_categories(Categories::KEYSPACE.and(Categories::DANGEROUS))
-    .flags(Flags::WRITE)
+    .flags(Flags::WRITE | Flags::EVERY_KEY)
     .syntax("[ASYNC | SYNC]")
     .summary(
         "Deletes all keys of all databases, in steps that other clients can see. Needs \

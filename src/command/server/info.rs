@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::persistence::last_save_seconds;
 use super::stats::STATS_WORK;
+use crate::auth::DenialReason;
 use crate::command::{Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options};
 use crate::domain::DATABASES;
 use crate::metrics::{cpu_seconds, machine_bytes, peak_resident_bytes, resident_bytes};
@@ -168,6 +169,9 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         ("instantaneous_ops_per_sec", server.stats.commands_per_second(server)),
         ("rejected_connections", totals.refused_connections),
         ("acl_access_denied_auth", totals.failed_logins),
+        ("acl_access_denied_cmd", server.denials.total(DenialReason::Command)),
+        ("acl_access_denied_key", server.denials.total(DenialReason::Key)),
+        ("acl_access_denied_channel", server.denials.total(DenialReason::Channel)),
         ("expired_keys", totals.expired_keys),
         ("evicted_keys", 0),
         ("evicted_clients", 0),

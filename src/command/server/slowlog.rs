@@ -22,7 +22,7 @@ pub(super) const SLOWLOG: Command = Command::container(
     -2,
     &[
         Command::new("slowlog|get", -2, get)
-            .flags(FLAGS)
+            .flags(FLAGS | Flags::EVERY_KEY)
             .syntax("[count]")
             .summary(
                 "Returns the newest entries, 10 unless told otherwise, -1 for all: number, time in \

@@ -60,7 +60,7 @@ fn store_keys<'a>(args: Args<'a>, visit: KeyVisitor<'_, 'a>) -> Result<(), Comma
     let count = options::integer(args.at(2))?;
     let count = usize::try_from(count).ok().filter(|count| *count <= args.len().saturating_sub(3));
     let count = count.ok_or(CommandError::KEY_COUNT)?;
-    visit(args.at(1), KeyAccess::ReadWrite);
+    visit(args.at(1), KeyAccess::Write);
     args.from(3).take(count).for_each(|key| visit(key, KeyAccess::Read));
     Ok(())
 }

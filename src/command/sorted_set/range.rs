@@ -40,7 +40,7 @@ pub(super) const ZREVRANGEBYLEX: Command = read("zrevrangebylex", -4, zrevrangeb
     .example("ZREVRANGEBYLEX names + [b");
 
 pub(super) const ZRANGESTORE: Command = write("zrangestore", -5, zrangestore, Flags::DENYOOM)
-    .keys(KeySpec::Two(KeyAccess::ReadWrite, KeyAccess::Read))
+    .keys(KeySpec::Two(KeyAccess::Write, KeyAccess::Read))
     .syntax("destination source start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count]")
     .summary("Stores the members in a range of a sorted set. Returns their number.")
     .example("ZRANGESTORE due queue -inf 100 BYSCORE");

@@ -14,7 +14,7 @@ pub(super) const SUBSTR: Command = Command { name: "substr", ..GETRANGE }
     .summary("The old name of GETRANGE.")
     .example("SUBSTR jobs:import 0 5");
 
-pub(super) const SETRANGE: Command = command("setrange", 4, setrange, KeyAccess::ReadWrite)
+pub(super) const SETRANGE: Command = command("setrange", 4, setrange, KeyAccess::Write)
     .event("setrange")
     .flags(Flags::WRITE | Flags::DENYOOM)
     .syntax("key offset value")
@@ -23,7 +23,7 @@ pub(super) const SETRANGE: Command = command("setrange", 4, setrange, KeyAccess:
     )
     .example("SETRANGE jobs:import 6 worker-2");
 
-pub(super) const APPEND: Command = command("append", 3, append, KeyAccess::ReadWrite)
+pub(super) const APPEND: Command = command("append", 3, append, KeyAccess::Write)
     .event("append")
     .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
     .syntax("key value")

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::command::options::{OptionSpec, flag};
 
-pub(super) const SET: Command = command("set", -3, set, KeyAccess::ReadWrite)
+pub(super) const SET: Command = command("set", -3, set, KeyAccess::Write)
     .flags(Flags::WRITE | Flags::DENYOOM)
     .syntax(
         "key value [NX | XX | IFEQ comparison-value | IFNE comparison-value | IFDEQ comparison-digest | \
@@ -27,25 +27,23 @@ pub(super) const SET: Command = command("set", -3, set, KeyAccess::ReadWrite)
     .summary("Sets the string value of a key, replacing what it held before, as Redis' lock idiom does.")
     .example("SET jobs:import worker-1 NX PX 30000");
 
-pub(super) const SETNX: Command = command("setnx", 3, setnx, KeyAccess::ReadWrite)
+pub(super) const SETNX: Command = command("setnx", 3, setnx, KeyAccess::Write)
     .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
     .syntax("key value")
     .summary("Sets the string value of a key, without expiry, if the key does not exist.")
     .example("SETNX jobs:import worker-1");
 
-pub(super) const SETEX: Command =
-    command("setex", 4, |c, a| set_for(c, a, 1000, "setex"), KeyAccess::ReadWrite)
-        .flags(Flags::WRITE | Flags::DENYOOM)
-        .syntax("key seconds value")
-        .summary("Sets the string value and the time to live of a key in seconds.")
-        .example("SETEX jobs:import 30 worker-1");
+pub(super) const SETEX: Command = command("setex", 4, |c, a| set_for(c, a, 1000, "setex"), KeyAccess::Write)
+    .flags(Flags::WRITE | Flags::DENYOOM)
+    .syntax("key seconds value")
+    .summary("Sets the string value and the time to live of a key in seconds.")
+    .example("SETEX jobs:import 30 worker-1");
 
-pub(super) const PSETEX: Command =
-    command("psetex", 4, |c, a| set_for(c, a, 1, "psetex"), KeyAccess::ReadWrite)
-        .flags(Flags::WRITE | Flags::DENYOOM)
-        .syntax("key milliseconds value")
-        .summary("Sets the string value and the time to live of a key in milliseconds.")
-        .example("PSETEX jobs:import 30000 worker-1");
+pub(super) const PSETEX: Command = command("psetex", 4, |c, a| set_for(c, a, 1, "psetex"), KeyAccess::Write)
+    .flags(Flags::WRITE | Flags::DENYOOM)
+    .syntax("key milliseconds value")
+    .summary("Sets the string value and the time to live of a key in milliseconds.")
+    .example("PSETEX jobs:import 30000 worker-1");
 
 pub(super) const GETSET: Command = command("getset", 3, getset, KeyAccess::ReadWrite)
     .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::command::ClientInfo;
-use crate::command::glob::Work;
 use crate::command::pubsub::{Entry, INVALIDATIONS, Notice, Via, next_prefix};
+use crate::command::steps::TURN_WORK;
+use crate::glob::Work;
 
 /// Bytes of the keys and prefixes that one client tracks.
 const CLIENT_BYTES_MAX: usize = 1 << 20;
@@ -283,7 +284,7 @@ impl Invalidation {
                 if some.is_some() { Stage::Readers } else { Stage::Prefixes(None) }
             }
             Stage::Prefixes(after) => {
-                match next_prefix(&table.prefixes, after.as_deref(), key, &mut Work::turn()) {
+                match next_prefix(&table.prefixes, after.as_deref(), key, &mut Work::of_units(TURN_WORK)) {
                     Some(prefix) => Stage::Prefix(Arc::clone(prefix), 0),
                     None => Stage::Done,
                 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Uri};
-use octostore::auth::UsersConfig;
+use octostore::auth::Users;
 use octostore::clock::Clock;
 use octostore::command;
 use octostore::domain::Limits;
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
-use octostore::http::{HttpConfig, HttpState, parts};
+use octostore::http::{AccessConfig, HttpConfig, HttpState, parts};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::ServerMetrics;
 use tower_service::Service;
@@ -36,14 +36,15 @@ fn state() -> Arc<HttpState> {
     let backend = Box::new(MemoryBackend::default());
     let engine = Engine::start(backend, Clock::manual(), config).expect("nothing to recover");
     let config = HttpConfig {
-        users: UsersConfig::default(),
+        access: AccessConfig::default(),
         origins: vec!["http://page.example".into()],
         locks_per_user_max: 4,
         connections_max: 4,
         output_stall: Duration::from_secs(1),
     };
     let metrics = Arc::new(ServerMetrics::of(command::names()));
-    HttpState::new(&engine, config, Limits::default(), &metrics, None)
+    let users = Arc::new(Users::open(command::catalog()));
+    HttpState::new(&engine, &users, config, Limits::default(), &metrics, None)
 }
 
 /// Lines of a method, a path, headers as `Name: value`, and the body after an empty line; requests

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use octostore::auth::CurrentPassword;
+use octostore::auth::{DenialLog, Users};
 use octostore::clock::Clock;
 use octostore::command::{
     self, AfterReply, Client, ClientLimits, Clients, Execution, LiveSettings, Pauses, PubSub, ScriptEngine,
@@ -41,7 +41,8 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         engine: Engine::start(backend, Clock::manual(), config).expect("nothing to recover"),
         limits: Limits::default(),
         client_limits: ClientLimits { multi_bytes_max, subscriptions_max: 8, ..ClientLimits::default() },
-        password: CurrentPassword::default(),
+        users: Arc::new(Users::open(octostore::command::catalog())),
+        denials: DenialLog::default(),
         clients: Clients::default(),
         pauses: Pauses::default(),
         allows_flush: true,

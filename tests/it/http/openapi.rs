@@ -249,7 +249,7 @@ fn the_document_says_who_needs_credentials() {
     let open = open.http.expect("HTTP");
     // Without users, no credentials are needed: an empty alternative.
     let common = DOCUMENT.split("\nsecurity:\n").nth(1).and_then(|rest| rest.split("\npaths:").next());
-    assert_eq!(common, Some("  - bearer: []\n  - adminKey: []\n  - {}"));
+    assert_eq!(common, Some("  - bearer: []\n  - basic: []\n  - adminKey: []\n  - {}"));
     for operation in operations() {
         let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
         let body = if operation.method == "POST" { LEASE } else { "" };

@@ -1,5 +1,5 @@
-//! Glob patterns as KEYS, SCAN and PSUBSCRIBE know them: `*`, `?`, `[a-z]`, `[^a]` and `\` before a
-//! literal.
+//! Glob patterns as KEYS, SCAN, PSUBSCRIBE and access rules know them: `*`, `?`, `[a-z]`, `[^a]` and
+//! `\` before a literal.
 //!
 //! Guarantees: a pattern takes little more memory than its text. The work of a match is bounded for
 //! every pattern (Redis' matcher is exponential in the number of stars). It is counted, and it can
@@ -12,12 +12,10 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 
 use memchr::memmem;
-
-use crate::command::CommandError;
-use crate::command::steps::TURN_WORK;
 
 /// Longest pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1024;
@@ -34,49 +32,54 @@ const WORK_PER_UNIT: usize = 12;
 /// The work that is left in a turn. A unit is about one operation on [`LANES`] bytes, which takes a
 /// few nanoseconds.
 #[derive(Debug)]
-pub(in crate::command) struct Work(u64);
+pub(crate) struct Work(u64);
 
 impl Work {
     /// `units` units of work.
-    pub(in crate::command) fn new(units: u64) -> Work {
+    pub(crate) fn new(units: u64) -> Work {
         Work(units)
     }
 
-    /// Work for one turn of a task: about half a millisecond.
-    pub(in crate::command) fn turn() -> Work {
-        Work::of_units(TURN_WORK)
-    }
-
     /// The work of `units` units of a request's turn, see `steps`.
-    pub(in crate::command) fn of_units(units: usize) -> Work {
+    pub(crate) fn of_units(units: usize) -> Work {
         Work((units * WORK_PER_UNIT) as u64)
     }
 
     /// The units of a request's turn that are left, rounded down.
-    pub(in crate::command) fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.0 as usize / WORK_PER_UNIT
     }
 
     /// Subtracts units, down to 0.
-    pub(in crate::command) fn spend(&mut self, units: usize) {
+    pub(crate) fn spend(&mut self, units: usize) {
         self.0 = self.0.saturating_sub(units as u64);
     }
 
     /// The units spent, of `units` at the start.
     #[cfg(test)]
-    pub(in crate::command) fn spent_of(&self, units: u64) -> u64 {
+    pub(crate) fn spent_of(&self, units: u64) -> u64 {
         units - self.0
     }
 
     /// Whether the turn is over.
-    pub(in crate::command) fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         self.0 == 0
+    }
+}
+
+/// Why a text is not a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PatternTooLong;
+
+impl fmt::Display for PatternTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a pattern has at most {PATTERN_BYTES_MAX} bytes")
     }
 }
 
 /// A pattern, ready to be matched.
 #[derive(Debug, Clone)]
-pub(in crate::command) struct Glob {
+pub(crate) struct Glob {
     pattern: Arc<[u8]>,
     /// Bytes of the shortest text that matches.
     text_bytes_min: u16,
@@ -94,7 +97,7 @@ struct Tail {
 
 /// The state of a match that is not complete.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::command) struct Progress {
+pub(crate) struct Progress {
     /// The position of the current segment in the pattern; 0 before the first step.
     pattern: usize,
     /// The first possible position of that segment in the text.
@@ -306,21 +309,18 @@ impl Borrow<[u8]> for Glob {
 
 impl Glob {
     /// Copies a pattern. Every text is a pattern, unless it is too long.
-    pub(in crate::command) fn new(pattern: &[u8]) -> Result<Glob, CommandError> {
+    pub(crate) fn new(pattern: &[u8]) -> Result<Glob, PatternTooLong> {
         Glob::check(pattern)?;
         Ok(Glob::of(pattern.into()))
     }
 
     /// Fails if a text is too long to be a pattern.
-    pub(in crate::command) fn check(pattern: &[u8]) -> Result<(), CommandError> {
-        if pattern.len() > PATTERN_BYTES_MAX {
-            return Err(CommandError::new(format!("ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")));
-        }
-        Ok(())
+    pub(crate) fn check(pattern: &[u8]) -> Result<(), PatternTooLong> {
+        if pattern.len() > PATTERN_BYTES_MAX { Err(PatternTooLong) } else { Ok(()) }
     }
 
     /// Shares the text of a pattern that has passed [`Glob::check`].
-    pub(in crate::command) fn of(pattern: Arc<[u8]>) -> Glob {
+    pub(crate) fn of(pattern: Arc<[u8]>) -> Glob {
         const { assert!(PATTERN_BYTES_MAX <= u16::MAX as usize) };
         let (mut text_bytes_min, mut tail) = (0, None);
         let mut elements = Elements(&pattern);
@@ -336,35 +336,30 @@ impl Glob {
     }
 
     /// The pattern.
-    pub(in crate::command) fn text(&self) -> &Arc<[u8]> {
+    pub(crate) fn text(&self) -> &Arc<[u8]> {
         &self.pattern
     }
 
     /// A prefix of every text that matches.
-    pub(in crate::command) fn prefix(&self) -> &[u8] {
+    pub(crate) fn prefix(&self) -> &[u8] {
         let is_special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
         let end = self.pattern.iter().position(is_special).unwrap_or(self.pattern.len());
         &self.pattern[..end]
     }
 
-    /// Maximum units of work to match a text of `bytes` bytes, see [`super::steps`].
-    pub(in crate::command) fn work(&self, bytes: usize) -> usize {
+    /// Maximum units of work to match a text of `bytes` bytes, see `command::steps`.
+    pub(crate) fn work(&self, bytes: usize) -> usize {
         (2 + self.pattern.len() * (bytes / LANES + 2)).div_ceil(WORK_PER_UNIT)
     }
 
     /// Whether `text` as a whole matches.
-    pub(in crate::command) fn matches(&self, text: &[u8]) -> bool {
+    pub(crate) fn matches(&self, text: &[u8]) -> bool {
         let mut work = Work::new(u64::MAX);
         self.advance(text, &mut Progress::default(), &mut work).unwrap_or(false)
     }
 
     /// Continues to match `text`. Returns `None` if the work is spent; call it again with more.
-    pub(in crate::command) fn advance(
-        &self,
-        text: &[u8],
-        progress: &mut Progress,
-        work: &mut Work,
-    ) -> Option<bool> {
+    pub(crate) fn advance(&self, text: &[u8], progress: &mut Progress, work: &mut Work) -> Option<bool> {
         if work.is_spent() {
             return None;
         }

@@ -1,0 +1,96 @@
+//! The users file, and files with secrets in general.
+//!
+//! Guarantees: a file that other users of the machine may read or change is refused. An error names
+//! the line and the reason, never a password. A saved file is complete or unchanged.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::catalog::Catalog;
+use super::user::{User, join_selectors};
+
+/// Reads a file that holds secrets. Refuses one that other users may access.
+pub fn read_private(path: &str) -> Result<String, String> {
+    check_private(path)?;
+    fs::read_to_string(path).map(without_mark).map_err(|error| format!("cannot read {path}: {error}"))
+}
+
+/// Refuses a file with secrets that other users of the machine may read or change.
+pub fn check_private(path: &str) -> Result<(), String> {
+    let metadata = fs::metadata(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    match metadata.permissions().mode() {
+        mode if mode & 0o077 != 0 => {
+            Err(format!("{path} is accessible to other users (mode {:o}); run chmod 600 on it", mode & 0o777))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the byte order mark that some editors put in front of a text.
+pub fn without_mark(text: String) -> String {
+    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
+}
+
+/// The users in the file at `path`.
+pub fn read_users(catalog: &Catalog, path: &str) -> Result<Vec<User>, String> {
+    parse_users(catalog, &read_private(path)?).map_err(|problem| format!("{path}: {problem}"))
+}
+
+/// The users in the text of a file: one `user <name> <rules…>` per line; empty lines and lines that
+/// start with `#` are skipped.
+pub fn parse_users(catalog: &Catalog, text: &str) -> Result<Vec<User>, String> {
+    let mut users: Vec<User> = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let user = parse_user(catalog, line).map_err(|problem| format!("line {}: {problem}", at + 1))?;
+        if users.iter().any(|other| other.name() == user.name()) {
+            return Err(format!("line {}: user '{}' is defined twice", at + 1, user.name()));
+        }
+        users.push(user);
+    }
+    Ok(users)
+}
+
+fn parse_user(catalog: &Catalog, line: &str) -> Result<User, String> {
+    let mut words = line.split_ascii_whitespace();
+    if words.next() != Some("user") {
+        return Err("should start with the word 'user'".to_owned());
+    }
+    let name = words.next().ok_or("the name of the user is missing")?;
+    let mut user = User::new(name.as_bytes()).ok_or("the name of the user is not valid")?;
+    let rules = join_selectors(words.map(str::as_bytes)).map_err(|word| {
+        format!("unmatched parenthesis in the selector that starts at '{}'", word.escape_ascii())
+    })?;
+    user.apply_all(catalog, rules.iter().map(Vec::as_slice))
+        .map_err(|(error, rule)| format!("rule '{}': {error}", shown(rule)))?;
+    Ok(user)
+}
+
+/// A rule as an error may show it: without a password.
+fn shown(rule: &[u8]) -> String {
+    match rule {
+        [sign @ (b'>' | b'<' | b'#' | b'!'), ..] => format!("{}(redacted)", char::from(*sign)),
+        rule => rule.escape_ascii().to_string(),
+    }
+}
+
+/// Replaces the file at `path` by one with these users.
+pub(super) fn write_users<'u>(path: &str, users: impl Iterator<Item = &'u User>) -> io::Result<()> {
+    let path = Path::new(path);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    for user in users {
+        file.write_all(&user.line())?;
+        file.write_all(b"\n")?;
+    }
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,136 @@
+//! The messages that a connection has not sent yet.
+//!
+//! Guarantees: bounded in bytes. A connection whose queue reaches its limit is closed, so that it
+//! never misses a message unnoticed. Not here: who gets which message.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::command::ClientInfo;
+use crate::glob::Glob;
+
+/// Capacity that an empty queue keeps, in messages.
+const SPARE_MESSAGES_MAX: usize = 1024;
+
+/// A message, shared by all subscribers.
+pub(in crate::command) struct Notice {
+    pub(in crate::command) channel: Arc<[u8]>,
+    pub(in crate::command) payload: Box<[u8]>,
+}
+
+/// The subscription through which a subscriber receives a notice.
+#[derive(Clone)]
+pub(in crate::command) enum Via {
+    /// The channel.
+    Channel,
+    /// The shard channel.
+    ShardChannel,
+    /// A pattern that matches.
+    Pattern(Glob),
+    /// Patterns with this common prefix. The subscriber matches them itself.
+    Prefix(Arc<[u8]>),
+    /// MONITOR. The payload is a line.
+    Monitor,
+    /// CLIENT TRACKING. The payload is a key; without a channel, all keys are out of date.
+    Tracking,
+    /// CLIENT TRACKING, for a client whose redirection ended. The payload is the id of its target.
+    BrokenRedirection,
+}
+
+/// A message and the subscription through which it comes.
+#[derive(Clone)]
+pub(in crate::command) struct Entry {
+    pub(in crate::command) via: Via,
+    pub(in crate::command) notice: Arc<Notice>,
+}
+
+impl Entry {
+    /// Its size, as counted against the limit. What subscribers share counts for each of them.
+    fn size(&self) -> usize {
+        let via = match &self.via {
+            Via::Pattern(glob) => glob.text().len(),
+            _ => 0,
+        };
+        size_of::<Entry>() + size_of::<Notice>() + via + self.notice.channel.len() + self.notice.payload.len()
+    }
+}
+
+/// The messages that one connection has not sent yet.
+pub(in crate::command) struct MessageQueue {
+    queue: Mutex<Queue>,
+    bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    is_closed: bool,
+}
+
+impl MessageQueue {
+    pub(in crate::command) fn new(bytes_max: usize) -> MessageQueue {
+        MessageQueue { queue: Mutex::default(), bytes_max }
+    }
+
+    /// Drops all messages.
+    pub(in crate::command) fn clear(&self) {
+        let mut queue = self.queue.lock();
+        (queue.entries, queue.bytes) = (VecDeque::new(), 0);
+    }
+
+    /// Removes the oldest message.
+    pub(in crate::command) fn take(&self) -> Option<Entry> {
+        let mut queue = self.queue.lock();
+        let entry = queue.entries.pop_front();
+        match &entry {
+            Some(entry) => queue.bytes -= entry.size(),
+            None if queue.entries.capacity() > SPARE_MESSAGES_MAX => queue.entries = VecDeque::new(),
+            None => {}
+        }
+        entry
+    }
+}
+
+impl ClientInfo {
+    /// Queues a message. Returns `false` if it exceeds the limit, which closes the connection.
+    #[must_use]
+    pub(in crate::command) fn queue_message(&self, entry: Entry) -> bool {
+        let mut queue = self.messages.queue.lock();
+        if queue.is_closed {
+            return true;
+        }
+        queue.bytes += entry.size();
+        if queue.bytes > self.messages.bytes_max {
+            drop(queue);
+            self.cut_off();
+            return false;
+        }
+        queue.entries.push_back(entry);
+        drop(queue);
+        self.wake();
+        true
+    }
+
+    /// [`ClientInfo::queue_message`], which logs the end of the connection.
+    pub(in crate::command) fn send_message(&self, entry: Entry) {
+        if !self.queue_message(entry) {
+            self.log_cut_off();
+        }
+    }
+
+    pub(super) fn log_cut_off(&self) {
+        tracing::warn!(
+            client = %self.addr,
+            "subscriber too slow: closing connection (--subscriber-bytes-max)"
+        );
+    }
+
+    /// Closes the connection, which has missed a message.
+    pub(super) fn cut_off(&self) {
+        *self.messages.queue.lock() = Queue { is_closed: true, ..Queue::default() };
+        self.kill();
+    }
+}
