@@ -23,6 +23,8 @@ pub struct Cause {
     pub(super) is_silent: bool,
     /// The key existed before, as a value of another kind.
     pub(super) replaces: bool,
+    /// The lease that replaces the value ends when that would have ended.
+    pub(super) keeps_ttl: bool,
 }
 
 impl Cause {
@@ -75,13 +77,18 @@ impl Events {
         if interests.are_none() {
             return;
         }
-        for (class, event) in notifications {
-            if interests.notifications().contains(class) {
-                self.push(seq, Event::Notification { name: name.clone(), event });
-            }
+        for notification in notifications {
+            self.notify(seq, name, notification);
         }
         if interests.include(Interest::Invalidations) {
             self.push(seq, Event::Invalidation { name: Some(name.clone()), client, number: 0 });
+        }
+    }
+
+    /// Makes a notification, if it is one of those that are selected.
+    pub(super) fn notify(&self, seq: Seq, name: &LockName, (class, event): Notification) {
+        if self.interests().notifications().contains(class) {
+            self.push(seq, Event::Notification { name: name.clone(), event });
         }
     }
 
@@ -124,7 +131,8 @@ fn notifications_of(transition: &Transition<'_>) -> Vec<Notification> {
     let set_name = cause.notification(KeyspaceEvents::STRING, "set");
     let (set, set_event) = match (op, outcome) {
         (Op::Set { request, keep_ttl, .. }, Outcome::Granted { token, already_held }) => {
-            let moves_deadline = set_name.1 == "set" && !keep_ttl && request.ttl.is_some();
+            let keeps_ttl = *keep_ttl || cause.keeps_ttl;
+            let moves_deadline = set_name.1 == "set" && !keeps_ttl && request.ttl.is_some();
             (Some((*token, *already_held)), (set_name, moves_deadline))
         }
         _ => (None, (SET, false)),

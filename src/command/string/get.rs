@@ -8,6 +8,7 @@ use super::{
 };
 use crate::command::options::flag;
 use crate::command::steps::KEY_WORK;
+use crate::domain::Timestamp;
 
 pub(super) const GET: Command = command("get", 2, get, KeyAccess::Read)
     .flags(Flags::READONLY | Flags::FAST)
@@ -66,7 +67,9 @@ fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     context.check_transaction_budget()?;
     context.atomically(slice::from_ref(&name), |context| {
         let value = read(context, &name)?;
-        if value.is_some() {
+        let deadline = || context.txn.read_key(&name, |content, _| content.deadline());
+        // Without an expiry, there is nothing to remove.
+        if value.is_some() && (expiry != Expiry::Never || deadline()? != Some(Timestamp::NEVER)) {
             context.txn.submit(&name, &op)?;
         }
         Ok(reply_of(context, value.as_ref()))
