@@ -64,7 +64,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .syntax("numkeys key [key ...] [LIMIT limit]")
         .summary("Returns the number of members that all sets have.")
         .example("SINTERCARD 2 workers idle LIMIT 10"),
-    write("sinterstore", -3, sinterstore, Flags::DENYOOM)
+    write("sinterstore", -3, sinterstore, Flags::DENYOOM | Flags::LOOKS_UP)
         .keys(KeySpec::Custom(store_keys))
         .syntax("destination key [key ...]")
         .summary("Stores the members that all sets have. Returns their number.")
@@ -74,7 +74,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .syntax("key [key ...]")
         .summary("Returns the members that any of the sets has.")
         .example("SUNION workers idle"),
-    write("sunionstore", -3, sunionstore, Flags::DENYOOM)
+    write("sunionstore", -3, sunionstore, Flags::DENYOOM | Flags::LOOKS_UP)
         .keys(KeySpec::Custom(store_keys))
         .syntax("destination key [key ...]")
         .summary("Stores the members that any of the sets has. Returns their number.")
@@ -84,7 +84,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .syntax("key [key ...]")
         .summary("Returns the members of the first set that no other set has.")
         .example("SDIFF workers idle"),
-    write("sdiffstore", -3, sdiffstore, Flags::DENYOOM)
+    write("sdiffstore", -3, sdiffstore, Flags::DENYOOM | Flags::LOOKS_UP)
         .keys(KeySpec::Custom(store_keys))
         .syntax("destination key [key ...]")
         .summary("Stores the members of the first set that no other set has. Returns their number.")
@@ -229,7 +229,7 @@ fn intersection(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, Comman
             smallest = Some((len, key));
         }
     }
-    let Some((_, smallest)) = smallest else { return Ok(Set::default()) };
+    let Some((1.., smallest)) = smallest else { return Ok(Set::default()) };
     let mut common = members(context, smallest)?;
     for key in keys.iter().filter(|key| **key != smallest) {
         context.spend_elements(common.len());

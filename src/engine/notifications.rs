@@ -6,12 +6,12 @@
 
 use super::apply::changes_value;
 use super::events::Events;
-use super::{Event, EventKind, Interest, LeaseEvent};
+use super::{Event, EventKind, Interest, LeaseEvent, Txn};
 use crate::domain::{KeyspaceEvents, LockName, Timestamp};
 use crate::journal::Seq;
 use crate::lock::{Effect, Effects, EndReason, Op, Outcome, Slot};
 
-/// What is behind the changes of a transaction.
+/// What is behind the changes and reads of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cause {
     /// The name of the keyspace notification for what changes; empty: the one for the kind of change,
@@ -19,6 +19,8 @@ pub struct Cause {
     pub event: &'static str,
     /// The client; 0: none.
     pub client: u64,
+    /// The keys that are looked up and not found are announced.
+    pub looks_up: bool,
     /// The change is a part of another one, which is announced.
     pub(super) is_silent: bool,
     /// The key existed before, as a value of another kind.
@@ -28,9 +30,9 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// The changes of a client's command.
-    pub fn of_client(client: u64, event: &'static str) -> Cause {
-        Cause { event, client, ..Cause::default() }
+    /// A client's command.
+    pub fn of_client(client: u64, event: &'static str, looks_up: bool) -> Cause {
+        Cause { event, client, looks_up, ..Cause::default() }
     }
 
     /// The notification of a change that is called `usual` unless the command says otherwise.
@@ -46,6 +48,7 @@ pub(super) const DELETED: Notification = (KeyspaceEvents::GENERIC, "del");
 pub(super) const EXPIRED: Notification = (KeyspaceEvents::EXPIRED, "expired");
 const SET: Notification = (KeyspaceEvents::STRING, "set");
 pub(super) const CREATED: Notification = (KeyspaceEvents::NEW, "new");
+const MISSED: Notification = (KeyspaceEvents::KEY_MISS, "keymiss");
 
 /// The change of a deadline.
 pub(super) fn renewed_until(deadline: Timestamp) -> Notification {
@@ -62,6 +65,15 @@ pub(super) struct Transition<'t> {
     /// The lock afterwards.
     pub(super) slot: &'t Slot,
     pub(super) cause: Cause,
+}
+
+impl Txn<'_> {
+    /// Makes the event of a key that was looked up and not found.
+    pub(super) fn announce_miss(&self, name: &LockName) {
+        if self.cause().looks_up {
+            self.engine().core.events.notify(self.seen().seq(), name, MISSED);
+        }
+    }
 }
 
 impl Events {

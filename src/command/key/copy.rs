@@ -8,7 +8,7 @@ use crate::reply::Reply;
 
 pub(super) const COPY: Command = Command::new("copy", -3, copy)
     .group(Group::Generic)
-    .flags(Flags::WRITE | Flags::DENYOOM)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::LOOKS_UP)
     .keys(KeySpec::Two(KeyAccess::Read, KeyAccess::Write))
     .syntax("source destination [DB destination-db] [REPLACE]")
     .summary(

@@ -19,11 +19,14 @@ pub(super) const ZUNION: Command = read("zunion", -3, zunion, Flags::NONE)
     .summary("Returns the members that any of the sorted sets has.")
     .example("ZUNION 2 urgent queue WITHSCORES");
 
-pub(super) const ZUNIONSTORE: Command = write("zunionstore", -4, zunionstore, Flags::DENYOOM)
-    .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
-    .summary("Stores the members that any of the sorted sets has. Returns their number.")
-    .example("ZUNIONSTORE all 2 urgent queue WEIGHTS 2 1");
+pub(super) const ZUNIONSTORE: Command =
+    write("zunionstore", -4, zunionstore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Custom(store_keys))
+        .syntax(
+            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+        )
+        .summary("Stores the members that any of the sorted sets has. Returns their number.")
+        .example("ZUNIONSTORE all 2 urgent queue WEIGHTS 2 1");
 
 pub(super) const ZINTER: Command = read("zinter", -3, zinter, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
@@ -37,11 +40,14 @@ pub(super) const ZINTERCARD: Command = read("zintercard", -3, zintercard, Flags:
     .summary("Returns the number of members that all sorted sets have.")
     .example("ZINTERCARD 2 urgent queue LIMIT 10");
 
-pub(super) const ZINTERSTORE: Command = write("zinterstore", -4, zinterstore, Flags::DENYOOM)
-    .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
-    .summary("Stores the members that all sorted sets have. Returns their number.")
-    .example("ZINTERSTORE both 2 urgent queue AGGREGATE MAX");
+pub(super) const ZINTERSTORE: Command =
+    write("zinterstore", -4, zinterstore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Custom(store_keys))
+        .syntax(
+            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+        )
+        .summary("Stores the members that all sorted sets have. Returns their number.")
+        .example("ZINTERSTORE both 2 urgent queue AGGREGATE MAX");
 
 pub(super) const ZDIFF: Command = read("zdiff", -3, zdiff, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
@@ -49,7 +55,7 @@ pub(super) const ZDIFF: Command = read("zdiff", -3, zdiff, Flags::NONE)
     .summary("Returns the members of the first sorted set that no other has.")
     .example("ZDIFF 2 queue urgent");
 
-pub(super) const ZDIFFSTORE: Command = write("zdiffstore", -4, zdiffstore, Flags::DENYOOM)
+pub(super) const ZDIFFSTORE: Command = write("zdiffstore", -4, zdiffstore, Flags::DENYOOM | Flags::LOOKS_UP)
     .keys(KeySpec::Custom(store_keys))
     .syntax("destination numkeys key [key ...]")
     .summary("Stores the members of the first sorted set that no other has. Returns their number.")
@@ -192,6 +198,9 @@ impl<'a> Request<'a> {
             order.push((read_scores(context, key, |source| source.len())?, *key, *weight));
         }
         order.sort_by_key(|(len, ..)| *len);
+        if order.first().is_some_and(|(len, ..)| *len == 0) {
+            return Ok(Scores::new());
+        }
         let mut common: Option<Scores> = None;
         for (_, key, weight) in order {
             let Some(common) = &mut common else {

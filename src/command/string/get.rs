@@ -20,13 +20,13 @@ pub(super) const GET: Command = command("get", 2, get, KeyAccess::Read)
     .example("GET jobs:import");
 
 pub(super) const GETDEL: Command = command("getdel", 2, getdel, KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::FAST)
+    .flags(Flags::WRITE | Flags::FAST | Flags::LOOKS_UP)
     .syntax("key")
     .summary("Returns the string value of a key and deletes the key.")
     .example("GETDEL jobs:import");
 
 pub(super) const GETEX: Command = command("getex", -2, getex, KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::FAST)
+    .flags(Flags::WRITE | Flags::FAST | Flags::LOOKS_UP)
     .syntax(
         "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
     )

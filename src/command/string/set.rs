@@ -18,7 +18,7 @@ use super::{
 use crate::command::options::{OptionSpec, flag};
 
 pub(super) const SET: Command = command("set", -3, set, KeyAccess::Write)
-    .flags(Flags::WRITE | Flags::DENYOOM)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::LOOKS_UP)
     .syntax(
         "key value [NX | XX | IFEQ comparison-value | IFNE comparison-value | IFDEQ comparison-digest | \
          IFDNE comparison-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
@@ -46,7 +46,7 @@ pub(super) const PSETEX: Command = command("psetex", 4, |c, a| set_for(c, a, 1, 
     .example("PSETEX jobs:import 30000 worker-1");
 
 pub(super) const GETSET: Command = command("getset", 3, getset, KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST | Flags::LOOKS_UP)
     .syntax("key value")
     .summary("Sets the string value of a key and returns the previous one, or Null.")
     .example("GETSET jobs:import worker-2");

@@ -45,7 +45,8 @@ impl ExclusiveTxn<'_> {
         if matches!(original, Original::None) {
             return Ok(false);
         }
-        let (exists, can_go) = self.read_key(to, |content, _| (content.exists(), is_replaceable(content)))?;
+        let (exists, can_go) =
+            self.work_on_key(to, |key| Ok((key.content().exists(), is_replaceable(key.content()))))?;
         if exists && !replaces {
             return Ok(false);
         }
