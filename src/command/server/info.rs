@@ -98,7 +98,8 @@ fn clients(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "cluster_connections:0\r\n")?;
     let connections_max = context.server.settings.connections_max();
     write!(out, "maxclients:{}\r\n", connections_max.load(std::sync::atomic::Ordering::Relaxed))?;
-    write!(out, "blocked_clients:{}\r\n", clients.waiting())
+    write!(out, "blocked_clients:{}\r\n", clients.waiting())?;
+    write!(out, "tracking_clients:{}\r\n", context.server.tracking.counts().clients)
 }
 
 fn memory(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
@@ -161,7 +162,8 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let server = context.server;
     let totals = server.stats.totals(server);
-    let (channels, patterns) = server.pubsub.counts();
+    let (channels, patterns, shard_channels) = server.pubsub.counts();
+    let tracking = server.tracking.counts();
     let errors: u64 = totals.by_command.values().map(|totals| totals.errors).sum();
     for (name, number) in [
         ("total_connections_received", totals.connections),
@@ -177,6 +179,9 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         ("evicted_clients", 0),
         ("pubsub_channels", channels as u64),
         ("pubsub_patterns", patterns as u64),
+        ("pubsubshard_channels", shard_channels as u64),
+        ("tracking_total_keys", tracking.keys as u64),
+        ("tracking_total_prefixes", tracking.prefixes as u64),
         ("total_error_replies", errors),
     ] {
         write!(out, "{name}:{number}\r\n")?;

@@ -59,6 +59,13 @@ struct Reads {
     latest: u64,
 }
 
+/// How much is tracked.
+pub(in crate::command) struct Counts {
+    pub(in crate::command) clients: usize,
+    pub(in crate::command) keys: usize,
+    pub(in crate::command) prefixes: usize,
+}
+
 /// What a client asks for.
 pub(super) struct Wish {
     pub(super) target: Option<Arc<ClientInfo>>,
@@ -176,6 +183,12 @@ impl Tracking {
             }
         }
         Some(is_new)
+    }
+
+    /// How many clients, keys and prefixes are tracked.
+    pub(in crate::command) fn counts(&self) -> Counts {
+        let table = self.table.lock();
+        Counts { clients: table.clients.len(), keys: table.keys.len(), prefixes: table.prefixes.len() }
     }
 
     /// The prefixes of a client.
@@ -328,7 +341,9 @@ impl Invalidation {
 
     fn send(&self, table: &Table, client: u64) {
         let Some(tracked) = table.clients.get(&client) else { return };
-        if !(tracked.is_noloop && client == self.client) {
+        // Clients hear of their own FLUSHALL, too.
+        let is_of_one_key = !self.entry.notice.channel.is_empty();
+        if !(is_of_one_key && tracked.is_noloop && client == self.client) {
             tracked.send(&self.entry);
         }
     }
