@@ -1,10 +1,22 @@
-//! Scripts to which octostore must reply as Redis 7 does, run by octostore and, if it is installed,
-//! by a real redis-server. `UPDATE_SCRIPTS=1 cargo test differential` records the replies of Redis.
+//! Comparisons with a real redis-server 7, if it is installed: scripts to which both must reply the
+//! same, and random commands. `UPDATE_SCRIPTS=1 cargo test differential` records the replies of
+//! Redis to the scripts.
 
+mod commands;
+pub(crate) mod intended;
+mod plan;
 mod redis;
+mod reply;
+mod run;
+mod words;
 
+use octostore::command::{Group, commands_and_subcommands};
+
+use self::commands::{CALLS, SUBSCRIPTIONS, UNCALLED};
 use self::redis::Redis;
+use self::run::{Pair, run_one, run_random};
 use crate::support::client::Client;
+use crate::support::random::setting;
 use crate::support::server::TestServer;
 use crate::support::transcript::check;
 use crate::support::transcript::resp::RespSession;
@@ -29,6 +41,47 @@ fn redis_itself_answers_as_written() {
     if !Redis::is_missing() {
         check(SCRIPTS, |flags| RespSession::new(Redis::start(flags)));
     }
+}
+
+/// A short run by default; `OCTOSTORE_TEST_STEPS` asks for a longer one, `OCTOSTORE_TEST_SEED` for a
+/// sequence that failed.
+#[test]
+fn random_commands_are_answered_as_redis_does() {
+    if Redis::is_missing() {
+        return;
+    }
+    let (octostore, redis) = (TestServer::real(&["--allow-flush"]), Redis::start(&[]));
+    let pair = Pair { ours: octostore.addr, theirs: redis.addr };
+    match setting("OCTOSTORE_TEST_SEED") {
+        Some(seed) => run_one(pair, seed),
+        None => run_random(pair, 1, setting("OCTOSTORE_TEST_STEPS").unwrap_or(2000)),
+    }
+}
+
+#[test]
+fn every_command_of_these_groups_is_called() {
+    let groups = [
+        Group::String,
+        Group::Generic,
+        Group::Hash,
+        Group::Set,
+        Group::SortedSet,
+        Group::List,
+        Group::Scripting,
+        Group::Transactions,
+        Group::PubSub,
+    ];
+    let called = CALLS.iter().chain(SUBSCRIPTIONS).map(|row| row.0);
+    let mut known: Vec<_> = called.chain(UNCALLED.iter().map(|(name, _)| *name)).collect();
+    known.sort_unstable();
+    let commands = commands_and_subcommands().filter(|command| command.subcommands().is_empty());
+    // Commands of the group Server for keys, in Redis, too.
+    let others = ["dbsize", "flushdb", "flushall"];
+    let commands =
+        commands.filter(|command| groups.contains(&command.group) || others.contains(&command.name));
+    let mut expected: Vec<_> = commands.map(|command| command.name).collect();
+    expected.sort_unstable();
+    assert_eq!(known, expected);
 }
 
 /// The fields of a line of CLIENT LIST in Redis 7.4, in order.
