@@ -83,7 +83,7 @@ pub(super) fn edit<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
-    let name = context.name(key)?;
+    let name = context.key(key)?;
     context.txn.value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
 }
 
@@ -103,7 +103,7 @@ pub(super) fn replace<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
-    let name = context.name(key)?;
+    let name = context.key(key)?;
     context.txn.replace_value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
 }
 

@@ -56,9 +56,13 @@ fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     let [ex, px, exat, pxat] = expiry::OPTIONS;
     let options = args.options(2, &[ex, px, exat, pxat, flag("PERSIST").group(expiry::GROUP)])?;
     let [ex, px, exat, pxat, persist] = options;
-    let none = if persist.is_given() { Expiry::Never } else { Expiry::Keep };
-    let expiry = Expiry::of_options(context, [ex, px, exat, pxat], "getex")?.unwrap_or(none);
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
+    let none = if persist.is_given() { Expiry::Never } else { Expiry::Keep };
+    // As in Redis, the time of a key that does not exist is not even parsed.
+    let expiry = match Expiry::of_options(context, [ex, px, exat, pxat], "getex") {
+        Ok(expiry) => expiry.unwrap_or(none),
+        Err(error) => return read(context, &name)?.map_or(Ok(Reply::Null), |_| Err(error)),
+    };
     let op = match expiry {
         Expiry::Keep => return reply_value(context, args.at(1)),
         Expiry::Past => Op::Delete { if_owner: None },
