@@ -11,6 +11,8 @@ use crate::support::transcript::resp::{Answers, RespSession};
 use crate::support::until;
 
 const SCRIPTS: &str = "tests/it/redis";
+/// What lock libraries send.
+const LIBRARIES: &str = "tests/it/redis/libraries";
 
 /// A real redis-server without persistence, killed when it is dropped.
 struct Redis {
@@ -115,6 +117,7 @@ fn octostore_answers_as_redis_does() {
     };
     if std::env::var_os("UPDATE_SCRIPTS").is_none() {
         assert!(check(SCRIPTS, start) >= 5, "the scripts are there");
+        assert!(check(LIBRARIES, start) >= 5, "the scripts are there");
     }
 }
 
@@ -122,7 +125,9 @@ fn octostore_answers_as_redis_does() {
 fn redis_itself_answers_as_written() {
     match Redis::version() {
         Some(version) if version.starts_with("7.") => {
-            check(SCRIPTS, |flags| RespSession::new(Redis::start(flags)));
+            for folder in [SCRIPTS, LIBRARIES] {
+                check(folder, |flags| RespSession::new(Redis::start(flags)));
+            }
         }
         found => {
             let is_demanded = std::env::var_os("PEERS_DEMANDED").is_some();
