@@ -71,4 +71,4 @@ pub use tracking::{Invalidation, Tracking};
 pub use waiting::{Unblock, Waiting};
 
 /// The version of Redis whose answers these are. Clients choose commands by it.
-pub(crate) const REDIS_VERSION: &str = "7.4.0";
+pub(crate) const REDIS_VERSION: &str = "7.2.4";
