@@ -137,6 +137,40 @@ fn redis_itself_answers_as_written() {
     }
 }
 
+/// Requests of every command that names keys.
+const REQUESTS_WITH_KEYS: &str = "append k v|blmove a b left right 0|blmpop 0 1 k left|blpop a b 0|brpop k 0
+    brpoplpush a b 0|bzmpop 0 1 k min|bzpopmax k 0|bzpopmin k 0|copy a b|decr k|decrby k 1|del a b
+    eval s 1 k|eval_ro s 1 k|evalsha s 1 k|exists a b|expire k 1|expireat k 1|expiretime k|get k|getdel k
+    getex k|getrange k 0 1|getset k v|hdel k f|hexists k f|hget k f|hgetall k|hincrby k f 1
+    hincrbyfloat k f 1|hkeys k|hlen k|hmget k f|hmset k f v|hrandfield k|hscan k 0|hset k f v|hsetnx k f v
+    hstrlen k f|hvals k|incr k|incrby k 1|incrbyfloat k 1|lindex k 0|linsert k before a b|llen k
+    lmove a b left right|lmpop 1 k left|lpop k|lpos k a|lpush k a|lpushx k a|lrange k 0 1|lrem k 0 a
+    lset k 0 a|ltrim k 0 1|memory usage k|mget a b|mset a 1 b 2|msetnx a 1 b 2|object encoding k
+    object idletime k|persist k|pexpire k 1|pexpireat k 1|pexpiretime k|psetex k 1 v|pttl k|rename a b
+    renamenx a b|rpop k|rpoplpush a b|rpush k a|rpushx k a|sadd k a|scard k|sdiff a b|sdiffstore d a b
+    set k v|set k v get|set k v ex 10 get|set get get|setex k 1 v|setnx k v|setrange k 0 v|sinter a b
+    sintercard 2 a b|sinterstore d a b|sismember k a|smembers k|smismember k a|smove a b m|spop k
+    srandmember k|srem k a|sscan k 0|strlen k|substr k 0 1|sunion a b|sunionstore d a b|touch k|ttl k|type k
+    unlink k|watch k|zadd k 1 a|zcard k|zcount k 0 1|zdiff 2 a b|zdiffstore d 2 a b|zincrby k 1 a
+    zinter 2 a b|zintercard 2 a b|zinterstore d 2 a b|zlexcount k - +|zmpop 1 k min|zmscore k a|zpopmax k
+    zpopmin k|zrandmember k|zrange k 0 1|zrangebylex k - +|zrangebyscore k 0 1|zrangestore d s 0 1|zrank k a
+    zrem k a|zremrangebylex k - +|zremrangebyrank k 0 1|zremrangebyscore k 0 1|zrevrange k 0 1
+    zrevrangebylex k + -|zrevrangebyscore k 1 0|zrevrank k a|zscan k 0|zscore k a|zunion 2 a b
+    zunionstore d 2 a b";
+
+#[test]
+fn keys_have_the_flags_of_redis() {
+    if !Redis::version().is_some_and(|version| version.starts_with("7.")) {
+        return;
+    }
+    let (redis, octostore) = (Redis::start(&[]), TestServer::manual(&[]));
+    let (mut redis, mut octostore) = (redis.control(), octostore.connect());
+    for request in REQUESTS_WITH_KEYS.split(['|', '\n']).map(str::trim) {
+        let request = format!("COMMAND GETKEYSANDFLAGS {request}");
+        assert_eq!(octostore.line(&request), redis.line(&request), "{request}");
+    }
+}
+
 /// The fields of a line of CLIENT LIST in Redis 7.4, in order.
 const CLIENT_FIELDS: &str = "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free argv-mem multi-mem rbs \
                              rbp obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";
