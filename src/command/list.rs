@@ -331,7 +331,7 @@ fn move_item(
             })?;
             return Ok(bulk_or_null(moved.flatten().as_deref()));
         }
-        let item = values::read(context, source, |list: &List| from.peek(list).map(<[u8]>::to_vec))?;
+        let item = values::inspect(context, source, |list: &List| from.peek(list).map(<[u8]>::to_vec))?;
         let Some(item) = item else { return Ok(Reply::Null) };
         // First what may be refused.
         values::edit::<List, _>(context, destination, |mut list| to.push(&mut list, &item))?;

@@ -64,7 +64,7 @@ pub use registry::{ClientInfo, Clients};
 pub use script::{RunningScript, ScriptEngine, ScriptLimits};
 pub use server::{ServerStats, SlowLog};
 pub use spec::{Command, Flags, Group, Handler, Run};
-pub use state::{ClientLimits, ServerInfo, ServerState};
+pub use state::{ClientLimits, Lookups, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
 pub use tracking::{Invalidation, Tracking};

@@ -171,6 +171,49 @@ fn keys_have_the_flags_of_redis() {
     }
 }
 
+/// Requests in order, by a client that has no keys before.
+const LOOKUPS: &str = "set s v|get s|get none|mget s none h s|strlen s|strlen none|getrange s 0 1|getdel none
+    set s v|getdel s|set s v|getset s w|incr n|append s x|exists s none s|touch s none|type s|type none|ttl s
+    pttl none|expiretime s|pexpire s 100000|persist s|rename s t|set s v get|set s v nx|getex s|getex none
+    object encoding s|object encoding none|hset h f v|hget h f|hget h none|hget none f|hgetall h|hmget h f g
+    hlen none|hexists h f|hincrby h n 1|hdel h n|hscan h 0|sadd a x y|sadd b y z|smembers a|sismember a x
+    sinter a b|sinter a none|sunion a b none|sdiff a b|sintercard 2 a b|sinterstore d a b|smove a b x
+    scard none|srandmember a|zadd z 1 x 2 y|zscore z x|zrank z x|zrange z 0 -1|zcard none|zunion 2 z a
+    zinter 2 z a|zdiff 2 z none|zcount z 0 1|zincrby z 1 x|zpopmin none|rpush l x y|lrange l 0 -1
+    lindex l 0|llen none|lpos l x|lpop l|lmove l m left right|blpop m 1|get h|hget s f|zscore s x|scan 0|keys *
+    dbsize|eval \"return redis.call('get','none')\" 0";
+
+#[test]
+fn lookups_are_counted_as_redis_does() {
+    if !Redis::version().is_some_and(|version| version.starts_with("7.")) {
+        return;
+    }
+    let (redis, octostore) = (Redis::start(&[]), TestServer::manual(&[]));
+    let (mut redis, mut octostore) = (redis.control(), octostore.connect());
+    let lookups = |client: &mut Client| {
+        let stats = client.line("INFO stats");
+        let field = |name: &str| {
+            let (_, rest) = stats.split_once(name).expect("a field");
+            rest.split('\\').next().expect("its value").parse::<i64>().expect("a number")
+        };
+        (field("keyspace_hits:"), field("keyspace_misses:"))
+    };
+    let mut differing = Vec::new();
+    for request in LOOKUPS.split(['|', '\n']).map(str::trim) {
+        let [expected, found] = [&mut redis, &mut octostore].map(|client| {
+            let (hits, misses) = lookups(client);
+            client.send_bytes(format!("{request}\r\n").as_bytes());
+            client.reply();
+            let (hits_after, misses_after) = lookups(client);
+            (hits_after - hits, misses_after - misses)
+        });
+        if found != expected {
+            differing.push(format!("{request}: expected {expected:?}, got {found:?}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
 /// The fields of a line of CLIENT LIST in Redis 7.4, in order.
 const CLIENT_FIELDS: &str = "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free argv-mem multi-mem rbs \
                              rbp obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";

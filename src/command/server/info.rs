@@ -175,6 +175,8 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         ("expired_keys", totals.expired_keys),
         ("evicted_keys", 0),
         ("evicted_clients", 0),
+        ("keyspace_hits", totals.lookup_hits),
+        ("keyspace_misses", totals.lookup_misses),
         ("pubsub_channels", channels as u64),
         ("pubsub_patterns", patterns as u64),
         ("total_error_replies", errors),

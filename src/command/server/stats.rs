@@ -42,6 +42,8 @@ pub(super) struct Totals {
     pub(super) commands: u64,
     pub(super) failed_logins: u64,
     pub(super) expired_keys: u64,
+    pub(super) lookup_hits: u64,
+    pub(super) lookup_misses: u64,
     pub(super) by_command: BTreeMap<&'static str, CommandTotals>,
 }
 
@@ -72,6 +74,8 @@ impl Totals {
             commands: server.commands_run.read(),
             failed_logins: metrics.failed_logins.read(),
             expired_keys: engine.lock_stats().expiries.read() + engine.value_stats().expiries.read(),
+            lookup_hits: server.lookups.hits.read(),
+            lookup_misses: server.lookups.misses.read(),
             by_command,
         }
     }
@@ -81,6 +85,8 @@ impl Totals {
         self.refused_connections -= earlier.refused_connections.min(self.refused_connections);
         self.commands -= earlier.commands.min(self.commands);
         self.failed_logins -= earlier.failed_logins.min(self.failed_logins);
+        self.lookup_hits -= earlier.lookup_hits.min(self.lookup_hits);
+        self.lookup_misses -= earlier.lookup_misses.min(self.lookup_misses);
         self.expired_keys -= earlier.expired_keys.min(self.expired_keys);
         for (name, totals) in &mut self.by_command {
             let earlier = earlier.by_command.get(name).copied().unwrap_or_default();
