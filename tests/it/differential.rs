@@ -214,6 +214,26 @@ fn lookups_are_counted_as_redis_does() {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
+#[test]
+fn info_counts_bytes_and_scripts() {
+    let server = TestServer::manual(&[]);
+    let mut client = server.connect();
+    let field = |client: &mut Client, name: &str| {
+        let info = client.line("INFO");
+        let (_, rest) = info.split_once(name).expect("a field");
+        rest.split('\\').next().expect("its value").parse::<u64>().expect("a number")
+    };
+    let bytes = ["total_net_input_bytes:", "total_net_output_bytes:"];
+    let [received, sent] = bytes.map(|name| field(&mut client, name));
+    let text = "x".repeat(10_000);
+    assert_eq!(client.call(&["ECHO", &text]).len(), text.len() + 2);
+    let [received_after, sent_after] = bytes.map(|name| field(&mut client, name));
+    assert!(received_after - received > 10_000 && sent_after - sent > 10_000);
+    client.call(&["SCRIPT", "LOAD", "return 1"]);
+    assert_eq!(field(&mut client, "number_of_cached_scripts:"), 1);
+    assert_eq!(field(&mut client, "used_memory_scripts:"), 8);
+}
+
 /// The fields of a line of CLIENT LIST in Redis 7.4, in order.
 const CLIENT_FIELDS: &str = "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free argv-mem multi-mem rbs \
                              rbp obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";

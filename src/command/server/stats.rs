@@ -39,6 +39,8 @@ const RATE_MS: u64 = 1000;
 pub(super) struct Totals {
     pub(super) connections: u64,
     pub(super) refused_connections: u64,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
     pub(super) commands: u64,
     pub(super) failed_logins: u64,
     pub(super) expired_keys: u64,
@@ -71,6 +73,8 @@ impl Totals {
         Totals {
             connections: metrics.redis.opened(),
             refused_connections: metrics.redis.refused(),
+            received_bytes: metrics.redis.received.read(),
+            sent_bytes: metrics.redis.sent.read(),
             commands: server.commands_run.read(),
             failed_logins: metrics.failed_logins.read(),
             expired_keys: engine.lock_stats().expiries.read() + engine.value_stats().expiries.read(),
@@ -83,6 +87,8 @@ impl Totals {
     fn since(mut self, earlier: &Totals) -> Totals {
         self.connections -= earlier.connections.min(self.connections);
         self.refused_connections -= earlier.refused_connections.min(self.refused_connections);
+        self.received_bytes -= earlier.received_bytes.min(self.received_bytes);
+        self.sent_bytes -= earlier.sent_bytes.min(self.sent_bytes);
         self.commands -= earlier.commands.min(self.commands);
         self.failed_logins -= earlier.failed_logins.min(self.failed_logins);
         self.lookup_hits -= earlier.lookup_hits.min(self.lookup_hits);

@@ -139,6 +139,12 @@ fn remove_from(map: &mut impl ClientsByText, text: &[u8], client: u64) {
 }
 
 impl Tracking {
+    /// The numbers of clients that cache keys, of their keys and of their prefixes.
+    pub(in crate::command) fn counts(&self) -> (usize, usize, usize) {
+        let table = self.table.lock();
+        (table.clients.len(), table.keys.len(), table.prefixes.len())
+    }
+
     /// Starts to track, or changes how. Returns `None` if the prefixes take too many bytes, else
     /// whether the client is new.
     pub(super) fn enable(&self, own: &Arc<ClientInfo>, wish: Wish) -> Option<bool> {
