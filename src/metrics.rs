@@ -235,6 +235,10 @@ pub struct ConnectionMetrics {
     opened: AtomicU64,
     closed: AtomicU64,
     refused: AtomicU64,
+    /// Bytes read from clients.
+    pub received: Count,
+    /// Bytes sent to clients.
+    pub sent: Count,
 }
 
 impl ConnectionMetrics {

@@ -195,7 +195,7 @@ fn smove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     let (source, destination, member) = (args.at(1), args.at(2), args.at(3));
     context.atomically_on_keys(args, |context| {
         let (exists, has_member) =
-            values::read(context, source, |set: &Set| (!set.is_empty(), set.contains(member)))?;
+            values::inspect(context, source, |set: &Set| (!set.is_empty(), set.contains(member)))?;
         if exists {
             values::check_type::<Set>(context, destination)?;
         }
@@ -230,10 +230,11 @@ fn intersection(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, Comman
         }
     }
     let Some((1.., smallest)) = smallest else { return Ok(Set::default()) };
-    let mut common = members(context, smallest)?;
+    let mut common = values::inspect(context, smallest, members_of)?;
+    context.spend_elements(common.len());
     for key in keys.iter().filter(|key| **key != smallest) {
         context.spend_elements(common.len());
-        values::read(context, key, |set: &Set| common.retain(|member| set.contains(member)))?;
+        values::inspect(context, key, |set: &Set| common.retain(|member| set.contains(member)))?;
     }
     Ok(set_of(&common))
 }
@@ -263,9 +264,13 @@ fn difference(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, CommandE
 }
 
 fn members(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>, CommandError> {
-    let members = values::read(context, key, |set: &Set| set.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())?;
+    let members = values::read(context, key, members_of)?;
     context.spend_elements(members.len());
     Ok(members)
+}
+
+fn members_of(set: &Set) -> Vec<Vec<u8>> {
+    set.iter().map(<[u8]>::to_vec).collect()
 }
 
 fn set_of(members: &[Vec<u8>]) -> Set {

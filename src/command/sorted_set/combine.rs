@@ -205,11 +205,13 @@ impl<'a> Request<'a> {
         for (_, key, weight) in order {
             let Some(common) = &mut common else {
                 let weighted = |(member, score)| (member, number_or_zero(score * weight));
-                common = Some(scores(context, key)?.into_iter().map(weighted).collect());
+                let scores = inspect_scores(context, key, |source| source.scores())?;
+                context.spend_elements(2 * scores.len());
+                common = Some(scores.into_iter().map(weighted).collect());
                 continue;
             };
             context.spend_elements(common.len());
-            read_scores(context, key, |source| {
+            inspect_scores(context, key, |source| {
                 common.retain(|member, sum| match source.score(member) {
                     Some(score) => {
                         *sum = self.aggregate.of(*sum, number_or_zero(score * weight));
@@ -270,8 +272,20 @@ impl Source<'_> {
     }
 }
 
-/// Reads a sorted set or a set. `read` runs under the guard of the key.
+/// Reads a sorted set or a set, which counts as a lookup. `read` runs under the guard of the key.
 fn read_scores<R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(&Source<'_>) -> R,
+) -> Result<R, CommandError> {
+    let (exists, result) =
+        inspect_scores(context, key, |source| (!matches!(source, Source::Missing), read(source)))?;
+    context.count_lookup(exists);
+    Ok(result)
+}
+
+/// [`read_scores()`] without counting, for a key that has been read already.
+fn inspect_scores<R>(
     context: &Context<'_>,
     key: &[u8],
     read: impl FnOnce(&Source<'_>) -> R,

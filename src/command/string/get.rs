@@ -47,9 +47,9 @@ fn getdel(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
     context.check_transaction_budget()?;
     context.spend(2 * KEY_WORK);
-    edit(context, &name, Expiry::Never, |before| {
-        Ok((Edited::Delete, before.map_or(Reply::Null, Reply::bulk)))
-    })
+    let value = edit(context, &name, Expiry::Never, |before| Ok((Edited::Delete, before.map(Reply::bulk))))?;
+    context.count_lookup(value.is_some());
+    Ok(value.unwrap_or(Reply::Null))
 }
 
 fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -4,6 +4,7 @@
 
 mod commands;
 pub(crate) mod intended;
+mod introspection;
 mod plan;
 mod redis;
 mod reply;
@@ -15,13 +16,14 @@ use octostore::command::{Group, commands_and_subcommands};
 use self::commands::{CALLS, SUBSCRIPTIONS, UNCALLED};
 use self::redis::Redis;
 use self::run::{Pair, run_one, run_random};
-use crate::support::client::Client;
 use crate::support::random::setting;
 use crate::support::server::TestServer;
 use crate::support::transcript::check;
 use crate::support::transcript::resp::RespSession;
 
 const SCRIPTS: &str = "tests/it/redis";
+/// What lock libraries send.
+const LIBRARIES: &str = "tests/it/redis/libraries";
 
 #[test]
 fn octostore_answers_as_redis_does() {
@@ -32,14 +34,18 @@ fn octostore_answers_as_redis_does() {
         RespSession::new(server)
     };
     if std::env::var_os("UPDATE_SCRIPTS").is_none() {
-        assert!(check(SCRIPTS, start) >= 5, "the scripts are there");
+        for folder in [SCRIPTS, LIBRARIES] {
+            assert!(check(folder, start) >= 5, "the scripts are there");
+        }
     }
 }
 
 #[test]
 fn redis_itself_answers_as_written() {
     if !Redis::is_missing() {
-        check(SCRIPTS, |flags| RespSession::new(Redis::start(flags)));
+        for folder in [SCRIPTS, LIBRARIES] {
+            check(folder, |flags| RespSession::new(Redis::start(flags)));
+        }
     }
 }
 
@@ -82,30 +88,4 @@ fn every_command_of_these_groups_is_called() {
     let mut expected: Vec<_> = commands.map(|command| command.name).collect();
     expected.sort_unstable();
     assert_eq!(known, expected);
-}
-
-/// The fields of a line of CLIENT LIST in Redis 7.4, in order.
-const CLIENT_FIELDS: &str = "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free argv-mem multi-mem rbs \
-                             rbp obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";
-
-fn check_client_lines(client: &mut Client) {
-    for (request, command) in [("CLIENT LIST", "client|list"), ("client info", "client|info")] {
-        let line = client.line(request);
-        let line = line.trim_matches('"').trim_end_matches("\\n");
-        let mut known = CLIENT_FIELDS.split_whitespace();
-        let mut fields = line.split(' ').map(|field| field.split_once('=').expect("a field"));
-        assert!(fields.clone().all(|(name, _)| known.any(|known| known == name)), "in another order: {line}");
-        assert_eq!(fields.find(|(name, _)| *name == "cmd"), Some(("cmd", command)), "{line}");
-    }
-    assert_eq!(client.line("MULTI"), "+OK");
-    assert_eq!(client.line("CLIENT INFO"), "+QUEUED");
-    assert!(client.line("EXEC").contains(" cmd=exec "));
-}
-
-#[test]
-fn client_list_has_the_fields_of_redis_in_order() {
-    check_client_lines(&mut TestServer::manual(&[]).connect());
-    if Redis::version().is_some_and(|version| version.starts_with("7.")) {
-        check_client_lines(&mut Redis::start(&[]).control());
-    }
 }
