@@ -6,6 +6,7 @@
 
 use std::slice;
 
+use crate::command::error::printable;
 use crate::command::options::{self, flag};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
 use crate::domain::{LockName, Timestamp, Ttl};
@@ -190,7 +191,7 @@ fn end(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply,
 fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply, CommandError> {
     let name = name_or_none(context, args.at(1))?;
     let unsupported =
-        |arg: &[u8]| CommandError::new(format!("ERR Unsupported option {}", arg.escape_ascii()));
+        |arg: &[u8]| CommandError::new(format!("ERR Unsupported option {}", printable(arg, 128)));
     let specs = [flag("NX"), flag("XX"), flag("GT"), flag("LT")];
     let [nx, xx, gt, lt] = args.options_or(3, &specs, unsupported)?.map(|option| option.is_given());
     if nx && (xx || gt || lt) {
