@@ -321,7 +321,7 @@ fn several(random: &mut Random, word: impl Fn(&mut Random) -> Vec<u8>) -> Words 
     (0..1 + random.below(4)).map(|_| word(random)).collect()
 }
 
-/// A request that adds so many elements to a value that Redis stores it in another way.
+/// A request that adds enough elements to a value to make Redis store it in another way.
 pub(super) fn filling(random: &mut Random, kind: char) -> Words {
     let count = random.of(&[100, 127, 128, 129, 511, 512, 513, 600]);
     let command = match kind {
