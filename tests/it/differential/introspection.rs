@@ -127,3 +127,16 @@ fn client_list_has_the_fields_of_redis_in_order() {
         check_client_lines(&mut Redis::start(&[]).control());
     }
 }
+
+#[test]
+fn the_end_of_a_key_is_the_one_that_was_set() {
+    let server = TestServer::real(&[]);
+    let mut client = server.connect();
+    // Each at another fraction of a millisecond.
+    for n in 0..100 {
+        let end = format!("{}", 4_102_444_800_000_u64 + n);
+        client.call(&["SET", "k", "v"]);
+        client.call(&["PEXPIREAT", "k", &end]);
+        assert_eq!(client.call(&["PEXPIRETIME", "k"]), format!(":{end}"));
+    }
+}
