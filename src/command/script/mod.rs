@@ -266,18 +266,18 @@ fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
 }
 
 fn flush(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    check_flush_mode(args, "SCRIPT FLUSH")?;
+    check_flush_mode(args, "SCRIPT FLUSH only support")?;
     context.txn.flush_scripts()?;
     Ok(Reply::OK)
 }
 
 /// Checks the mode of a FLUSH, which makes no difference.
-fn check_flush_mode(args: Args<'_>, command: &str) -> Result<(), CommandError> {
+fn check_flush_mode(args: Args<'_>, refusal: &str) -> Result<(), CommandError> {
     let is_mode = |arg| options::is(arg, "async") || options::is(arg, "sync");
     match args.len() {
         2 => Ok(()),
         3 if is_mode(args.at(2)) => Ok(()),
-        _ => Err(CommandError::new(format!("ERR {command} only support SYNC|ASYNC option"))),
+        _ => Err(CommandError::new(format!("ERR {refusal} SYNC|ASYNC option"))),
     }
 }
 
