@@ -31,7 +31,7 @@ mod watches;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -226,7 +226,7 @@ impl Engine {
         let cell = OnceLock::new();
         cell.get_or_init(|| journal);
         let engine = Arc::new(Engine { core, journal: Arc::new(cell) });
-        engine.close_orphans()?;
+        while engine.close_orphans()? {}
         Ok(engine)
     }
 
@@ -369,14 +369,14 @@ impl Engine {
     /// [`Timestamp::NEVER`]: when something is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
         // A journal that is down refuses; for every reader the leases have ended all the same.
-        let _ = self.close_orphans();
+        let has_orphans = self.close_orphans().unwrap_or(false);
         let next_pop = self.maintain_pops();
         self.cancel_waits();
         let guard = self.core.expiring.lock();
         self.expire(EXPIRIES_PER_STEP);
         drop(guard);
         let next = self.core.deadlines.next().min(self.core.sessions.next_sweep()).min(next_pop);
-        if self.core.cancellations.are_pending() { Timestamp::default() } else { next }
+        if has_orphans || self.core.cancellations.are_pending() { Timestamp::default() } else { next }
     }
 
     /// Frees a little of what has ended by now, unless another thread is doing that. For threads
@@ -454,25 +454,30 @@ impl Engine {
     /// is up.
     pub fn connection_is_gone(self: &Arc<Self>, id: SessionId) {
         self.core.sessions.connection(id, false);
-        if self.txn().close_session(id, false).is_err() {
-            self.core.sessions.has_orphans.store(true, Ordering::Release);
-        }
+        // If that fails, it is an orphan.
+        let _ = self.txn().close_session(id, false);
     }
 
-    /// Sessions without a TTL belong to connections: ends those whose connection is gone, be it
-    /// that it ended with the process before this one, or that a failed commit took their end back.
-    fn close_orphans(self: &Arc<Self>) -> Result<(), JournalError> {
-        let sessions = &self.core.sessions;
-        if self.journal_down().is_some() || !sessions.has_orphans.swap(false, Ordering::AcqRel) {
-            return Ok(());
+    /// Sessions without a TTL belong to connections: ends some of those whose connection is gone, be
+    /// it that it ended with the process before this one, or that a failed commit took their end
+    /// back. Returns whether there are more.
+    fn close_orphans(self: &Arc<Self>) -> Result<bool, JournalError> {
+        let orphans = self.core.sessions.orphans(EXPIRIES_PER_STEP);
+        if orphans.is_empty() || self.journal_down().is_some() {
+            return Ok(false);
         }
-        for id in sessions.orphans() {
-            if let Err(Unavailable::Journal(error)) = self.patient_txn().close_session(id, false) {
-                sessions.has_orphans.store(true, Ordering::Release);
+        let mut freed = 0;
+        for id in orphans {
+            if freed >= EXPIRIES_PER_STEP {
+                break;
+            }
+            let txn = self.patient_txn();
+            if let Err(Unavailable::Journal(error)) = txn.close_session(id, false) {
                 return Err(error);
             }
+            freed += txn.work();
         }
-        Ok(())
+        Ok(!self.core.sessions.orphans(1).is_empty())
     }
 }
 

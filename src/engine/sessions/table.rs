@@ -7,14 +7,22 @@
 //! at a lock. Not here: the locks themselves, the journal, clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::ended::Ended;
 use super::expired::Expired;
 use crate::domain::{LockName, SessionId, Timestamp};
 use crate::engine::Unavailable;
 use crate::journal::{Seq, SessionRecord};
+use crate::lock::Slot;
+
+/// Leases and waiters of a lock, or sessions whose deadline has come, that are checked one by one in
+/// each operation.
+const MEMBERS_CHECKED: usize = 64;
+/// Sessions that are found to be over at once.
+const FOUND_AT_ONCE: usize = 256;
 
 #[derive(Default)]
 pub(in crate::engine) struct Sessions {
@@ -24,8 +32,6 @@ pub(in crate::engine) struct Sessions {
     ending: AtomicUsize,
     /// When the first of the expired sessions is to be forgotten.
     forget_at: AtomicU64,
-    /// There may be sessions of connections that are gone.
-    pub(in crate::engine) has_orphans: AtomicBool,
 }
 
 #[derive(Default)]
@@ -34,8 +40,12 @@ struct SessionTable {
     connections: BTreeSet<SessionId>,
     sessions: BTreeMap<SessionId, Session>,
     deadlines: BTreeSet<(Timestamp, SessionId)>,
+    /// Those without a TTL whose connection is gone, or was one of the process before this one.
+    orphans: BTreeSet<SessionId>,
     /// Those that are over and still have leases or waiters.
     ending: BTreeMap<SessionId, Ending>,
+    /// The order in which these ended.
+    ended: Ended,
     expired: Expired,
 }
 
@@ -53,12 +63,27 @@ pub(in crate::engine) struct Session {
 /// A session that is over, and what is still to be freed.
 #[derive(Default)]
 struct Ending {
+    /// Its number in [`SessionTable::ended`].
+    number: u64,
     names: BTreeMap<LockName, MemberCounts>,
     is_clean: bool,
     leases: u32,
     released: u32,
     /// Its owner waits to be told how many leases it released.
     is_awaited: bool,
+}
+
+/// A lock that is checked for sessions that are over.
+pub(in crate::engine) struct Members<'a> {
+    pub(in crate::engine) name: &'a LockName,
+    pub(in crate::engine) slot: &'a Slot,
+}
+
+/// The sessions that [`Sessions::over`] has found.
+pub(in crate::engine) struct Over {
+    pub(in crate::engine) sessions: Vec<SessionId>,
+    /// The lock has nothing of any other session that is over.
+    pub(in crate::engine) are_all: bool,
 }
 
 /// What a session has in one lock.
@@ -89,8 +114,6 @@ impl Sessions {
             next_deadline: AtomicU64::new(u64::MAX),
             ending: AtomicUsize::new(0),
             forget_at: AtomicU64::new(u64::MAX),
-            // Connections ended with the process before this one.
-            has_orphans: AtomicBool::new(true),
         }
     }
 
@@ -131,30 +154,27 @@ impl Sessions {
         self.table().is_over(id, now)
     }
 
-    /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over.
-    /// `members` is how many leases and waiters there are, `in_lock` their sessions. Goes through
-    /// these or through all sessions that are over, whichever are fewer.
-    pub(in crate::engine) fn over(
-        &self,
-        now: Timestamp,
-        max: usize,
-        members: usize,
-        in_lock: impl Iterator<Item = SessionId>,
-        is_in_lock: impl Fn(SessionId) -> bool,
-    ) -> Vec<SessionId> {
-        let table = self.table();
-        let due = || table.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
-        if members <= max.max(table.ending.len() + due().take(members).count()) {
-            let mut found = BTreeSet::new();
-            for id in in_lock.filter(|id| table.is_over(*id, now)) {
-                found.insert(id);
-                if found.len() == max {
-                    break;
-                }
-            }
-            return found.into_iter().collect();
+    /// Finds sessions that are over and may have leases or waiters in a lock. Does little, however
+    /// many sessions are over: the rest is found by further calls, once those that were returned have
+    /// ended and have nothing more in the lock.
+    pub(in crate::engine) fn over(&self, now: Timestamp, lock: &Members<'_>) -> Over {
+        let table = &mut *self.table();
+        if lock.slot.session_members() <= MEMBERS_CHECKED {
+            let over: BTreeSet<SessionId> =
+                lock.slot.sessions().filter(|id| table.is_over(*id, now)).collect();
+            return Over { sessions: over.into_iter().collect(), are_all: true };
         }
-        table.ending.keys().copied().chain(due()).filter(|id| is_in_lock(*id)).take(max).collect()
+        let due = table.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
+        let mut due: Vec<SessionId> = due.take(FOUND_AT_ONCE).collect();
+        if due.len() > MEMBERS_CHECKED {
+            // They end whether or not they are in the lock, and are not checked again.
+            return Over { sessions: due, are_all: false };
+        }
+        let is_in_lock = |id| lock.slot.has_session(id);
+        due.retain(|id| is_in_lock(*id));
+        let (ended, are_all) = table.ended.in_lock(lock.name, FOUND_AT_ONCE, is_in_lock);
+        due.extend(ended);
+        Over { sessions: due, are_all }
     }
 
     /// Adds a session.
@@ -162,6 +182,9 @@ impl Sessions {
         let mut table = self.table();
         let (id, deadline) = (record.id, record.deadline);
         let (names, counted) = (BTreeMap::new(), BTreeSet::new());
+        if record.ttl.is_none() && !table.connections.contains(&id) {
+            table.orphans.insert(id);
+        }
         table.sessions.insert(id, Session { record, names, leases: 0, counted });
         if deadline != Timestamp::NEVER {
             table.deadlines.insert((deadline, id));
@@ -211,13 +234,15 @@ impl Sessions {
         let seq = journal()?;
         let Some(Session { record, names, leases, .. }) = table.sessions.remove(&id) else { return Ok(None) };
         table.deadlines.remove(&(deadline, id));
+        table.orphans.remove(&id);
         let is_expired = deadline <= now;
         if is_expired {
             table.expired.remember(record, now);
         }
         if !names.is_empty() {
             let is_clean = is_clean && !is_expired;
-            table.ending.insert(id, Ending { names, is_clean, leases, released: 0, is_awaited });
+            let number = table.ended.push(id);
+            table.ending.insert(id, Ending { number, names, is_clean, leases, released: 0, is_awaited });
         }
         self.publish(table);
         Ok(Some(seq))
@@ -251,7 +276,8 @@ impl Sessions {
     /// Forgets a session that is over, if nothing is left of it.
     fn drop_if_freed(&self, table: &mut SessionTable, id: SessionId) {
         if table.ending.get(&id).is_some_and(|ending| ending.names.is_empty() && !ending.is_awaited) {
-            table.ending.remove(&id);
+            let ending = table.ending.remove(&id);
+            ending.into_iter().for_each(|ending| table.ended.remove(ending.number));
             self.publish(table);
         }
     }
@@ -276,6 +302,9 @@ impl Sessions {
             Some(session) => (&mut session.names, &mut session.leases),
             None => {
                 let ending = table.ending.entry(id).or_default();
+                // The lock may have been checked for this session.
+                table.ended.remove(ending.number);
+                ending.number = table.ended.push(id);
                 (&mut ending.names, &mut ending.leases)
             }
         };
@@ -379,17 +408,15 @@ impl Sessions {
         let mut table = self.table();
         if is_there {
             table.connections.insert(id);
-        } else {
-            table.connections.remove(&id);
+            table.orphans.remove(&id);
+        } else if table.connections.remove(&id) && table.sessions.contains_key(&id) {
+            table.orphans.insert(id);
         }
     }
 
-    /// Sessions without a TTL whose connection is gone.
-    pub(in crate::engine) fn orphans(&self) -> Vec<SessionId> {
-        let table = self.table();
-        let ids = table.sessions.values().filter(|session| session.record.ttl.is_none());
-        let ids = ids.map(|session| session.record.id);
-        ids.filter(|id| !table.connections.contains(id)).collect()
+    /// Some sessions whose connection is gone, at most `max`.
+    pub(in crate::engine) fn orphans(&self, max: usize) -> Vec<SessionId> {
+        self.table().orphans.iter().take(max).copied().collect()
     }
 
     pub(in crate::engine) fn len(&self) -> usize {
