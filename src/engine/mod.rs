@@ -39,10 +39,10 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::domain::SessionId;
 use crate::entropy::Entropy;
-pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
 };
+pub use crate::journal::{CommitMetrics, leave_commits};
 pub use blocking::{
     Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
 };
@@ -303,6 +303,17 @@ impl Engine {
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.core.sessions.len()
+    }
+
+    /// Whether a transaction has kept all others out for longer than they wait for it. A request
+    /// that failed for this reason should be put off for a while.
+    pub fn is_held_up(&self) -> bool {
+        self.core.table.is_closed_for_long()
+    }
+
+    /// Blocks the thread as long as a transaction keeps all others out.
+    pub fn wait_while_held_up(&self) {
+        self.core.table.wait_until_open();
     }
 
     /// Why nothing can be changed at present; `None` when all is well.

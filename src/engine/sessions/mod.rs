@@ -5,6 +5,7 @@
 //! next operation on each of them or in steps by [`Txn::sweep_sessions`], and by recovery if the
 //! process ends before. Not here: the rules of locks.
 
+mod expired;
 mod table;
 
 use self::table::Session;
