@@ -193,9 +193,37 @@ fn connections(c: &mut Criterion) {
     group.finish();
 }
 
+/// One field of a hash, in hashes of several sizes: the cost does not depend on the size.
+fn hashes(c: &mut Criterion) {
+    let peer = Peer::octostore(&[]);
+    let mut connection = connect(&peer);
+    let mut group = c.benchmark_group("hash");
+    for fields in [10u64, 1_000, 100_000] {
+        let hash = format!("hash of {fields}");
+        for first in (0..fields).step_by(1_000) {
+            let mut fill = cmd("HSET");
+            fill.arg(&hash);
+            for field in first..fields.min(first + 1_000) {
+                fill.arg(key(field)).arg(field);
+            }
+            fill.exec(&mut connection).unwrap();
+        }
+        let mut value = 0u64;
+        group.bench_function(BenchmarkId::new("hset", fields), |b| {
+            b.iter(|| {
+                value += 1;
+                let field = key(value % fields);
+                let added: u64 = cmd("HSET").arg(&hash).arg(field).arg(value).query(&mut connection).unwrap();
+                assert_eq!(added, 0);
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3));
-    targets = single, pipelines, contention, expiry_storm, connections
+    targets = single, pipelines, hashes, contention, expiry_storm, connections
 }
 criterion_main!(benches);

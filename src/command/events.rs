@@ -23,16 +23,16 @@ impl Delivery {
                 let all = Publication::notifications(engine.notifications(), name, event);
                 all.map(Delivery::Publication).collect()
             }
-            Event::Invalidation { name, client } => {
+            Event::Invalidation { name, client, number } => {
                 let key = name.as_ref().map(|name| name.key());
-                vec![Delivery::Invalidation(Invalidation::new(key, *client))]
+                vec![Delivery::Invalidation(Invalidation::new(key, *client, *number))]
             }
         }
     }
 
     /// Events were lost: all that clients cache may be out of date.
     pub fn after_loss() -> Delivery {
-        Delivery::Invalidation(Invalidation::new(None, 0))
+        Delivery::Invalidation(Invalidation::new(None, 0, 0))
     }
 
     /// Does one step. Returns whether the delivery is complete.

@@ -64,6 +64,8 @@ pub enum Event {
         name: Option<LockName>,
         /// The client behind the change; 0: none.
         client: u64,
+        /// Larger than those of all earlier invalidations.
+        number: u64,
     },
 }
 
@@ -109,6 +111,7 @@ pub(super) struct Events {
     /// See [`Interests`].
     interests: AtomicU64,
     last: AtomicU64,
+    last_invalidation: AtomicU64,
     queue: Mutex<Queue>,
     arrived: Notify,
 }
@@ -213,8 +216,14 @@ impl Events {
 
     pub(super) fn push(&self, seq: Seq, mut event: Event) {
         let mut queue = self.queue();
-        if let Event::Lease(LeaseEvent { number, .. }) = &mut event {
-            *number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        match &mut event {
+            Event::Lease(LeaseEvent { number, .. }) => {
+                *number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+            }
+            Event::Invalidation { number, .. } => {
+                *number = self.last_invalidation.fetch_add(1, Ordering::AcqRel) + 1;
+            }
+            Event::Notification { .. } => {}
         }
         queue.push(seq, event);
         drop(queue);
@@ -251,6 +260,12 @@ impl Engine {
     /// includes all of its events up to this one.
     pub fn last_event(&self) -> u64 {
         self.core.events.last.load(Ordering::Acquire)
+    }
+
+    /// The number of the latest invalidation. A client that reads a key afterwards knows the changes
+    /// behind all invalidations up to this one.
+    pub fn last_invalidation(&self) -> u64 {
+        self.core.events.last_invalidation.load(Ordering::Acquire)
     }
 
     /// Waits for events and returns the oldest ones, at most `max`, once they are durable. For one

@@ -81,7 +81,7 @@ impl Events {
             }
         }
         if interests.include(Interest::Invalidations) {
-            self.push(seq, Event::Invalidation { name: Some(name.clone()), client });
+            self.push(seq, Event::Invalidation { name: Some(name.clone()), client, number: 0 });
         }
     }
 

@@ -3,9 +3,9 @@
 //! Guarantees: every token is larger than all before it, through crashes and restarts: a
 //! reservation is in the journal before any token under it is used. Not here: clocks.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::domain::{FencingToken, TOKEN_MAX};
 use crate::journal::{Journal, Record, Seq};
@@ -41,7 +41,7 @@ impl Tokens {
     pub(super) fn take(&self, journal: &Journal, epoch: u64) -> FencingToken {
         let token = self.last.fetch_add(1, Ordering::AcqRel) + 1;
         if token > self.reserved.load(Ordering::Acquire) {
-            let guard = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+            let guard = self.reserving.lock();
             if token > self.reserved.load(Ordering::Acquire) {
                 let upto = token + BLOCK - 1;
                 if let Ok(seq) = journal.append(epoch, [Record::TokensReserved(upto)]) {

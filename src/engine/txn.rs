@@ -308,8 +308,8 @@ impl<'a> Txn<'a> {
     pub fn invalidate_all(&self) {
         let events = &self.engine.core.events;
         if events.interests().include(Interest::Invalidations) {
-            let event = Event::Invalidation { name: None, client: self.cause.get().client };
-            events.push(self.seen.get().seq, event);
+            let client = self.cause.get().client;
+            events.push(self.seen.get().seq, Event::Invalidation { name: None, client, number: 0 });
         }
     }
 

@@ -37,8 +37,8 @@ impl OrderedElements {
 
     /// Keeps the number of empty slots below that of elements.
     fn drop_empty_slots(&mut self) {
-        const FEW: usize = 16;
-        if self.slots.len() <= 2 * self.places.len() + FEW {
+        const EMPTY_SLOTS_MIN: usize = 16;
+        if self.slots.len() <= 2 * self.places.len() + EMPTY_SLOTS_MIN {
             return;
         }
         self.slots.retain(Option::is_some);

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
-use super::scan::ScanLimits;
+use super::requests::ScanLimits;
 use super::unauthenticated::Unauthenticated;
 use crate::command::ServerState;
 use crate::net::{self, AcceptLimits, Listeners, Protocol};

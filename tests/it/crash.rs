@@ -4,6 +4,8 @@
 //! -- --nocapture` for more. A failure prints the seed; `OCTOSTORE_TEST_SEED` repeats its choices
 //! (when exactly the process dies is not repeatable).
 
+mod values;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -178,7 +178,14 @@ fn batch(random: &mut Random, live: &mut Live) -> Vec<Record> {
 /// Changes of one value, or a script.
 fn value_changes(random: &mut Random, live: &mut Live, name: LockName) -> Vec<Record> {
     let bytes = |random: &mut Random, max| vec![random.below(256) as u8; random.below(max) as usize].into();
-    let (ttl, deadline) = (None, Timestamp::NEVER);
+    // New, or renamed with another TTL.
+    let put = |random: &mut Random, id: FencingToken, token| {
+        let ttl = Ttl::from_millis(random.below(1_000_000)).ok();
+        let kinds = [Kind::Hash, Kind::Set, Kind::SortedSet, Kind::List];
+        let kind = kinds[id.get().unsigned_abs() as usize % kinds.len()];
+        let deadline = Timestamp::default().after(ttl);
+        vec![Record::ValuePut(Box::new(StoredValue { id, token, name, kind, ttl, deadline }))]
+    };
     match random.below(10) {
         0 => {
             let body = bytes(random, 3_000);
@@ -189,21 +196,24 @@ fn value_changes(random: &mut Random, live: &mut Live, name: LockName) -> Vec<Re
             let id = live.values.swap_remove(random.below(live.values.len() as u64) as usize);
             vec![Record::ValueGone(id)]
         }
-        3.. if !live.values.is_empty() => {
+        3 if !live.values.is_empty() => {
+            let id = random.of(&live.values);
+            put(random, id, live.take_token())
+        }
+        4.. if !live.values.is_empty() => {
             let id = random.of(&live.values);
             let field = |random: &mut Random| Box::new([random.below(20) as u8]);
-            let put = |random: &mut Random| Record::Element {
+            let change = |random: &mut Random| Record::Element {
                 id,
                 field: field(random),
                 value: random.permille(700).then(|| bytes(random, 6_000)),
             };
-            (0..1 + random.below(6)).map(|_| put(random)).collect()
+            (0..1 + random.below(6)).map(|_| change(random)).collect()
         }
         _ => {
             let id = live.take_token();
             live.values.push(id);
-            let stored = StoredValue { id, token: id, name, kind: Kind::Hash, ttl, deadline };
-            vec![Record::ValuePut(Box::new(stored))]
+            put(random, id, id)
         }
     }
 }

@@ -309,10 +309,10 @@ impl Context<'_> {
             tracking.invalidate_all_of(id);
             return;
         }
-        let mut keys = 0;
+        let (mut keys, last) = (0, self.server.engine.last_invalidation());
         // The handler refuses a request whose number of keys is wrong.
         let _ = command.visit_keys(args, &mut |key, _| {
-            tracking.remember(id, key);
+            tracking.remember(id, key, last);
             keys += 1;
         });
         self.spend(keys * KEY_WORK);

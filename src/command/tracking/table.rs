@@ -45,7 +45,8 @@ struct Tracked {
     target: Option<Arc<ClientInfo>>,
     /// Its own changes are not sent to it.
     is_noloop: bool,
-    keys: BTreeSet<Arc<[u8]>>,
+    /// The keys that it has read, each with the number of the last invalidation before that.
+    keys: BTreeMap<Arc<[u8]>, u64>,
     prefixes: BTreeSet<Arc<[u8]>>,
     bytes: usize,
 }
@@ -85,14 +86,14 @@ impl Tracked {
 impl Table {
     fn forget_key(&mut self, client: u64, key: &[u8]) {
         let Some(tracked) = self.clients.get_mut(&client) else { return };
-        if tracked.keys.remove(key) {
+        if tracked.keys.remove(key).is_some() {
             tracked.bytes -= cost(key);
             self.bytes -= cost(key);
         }
     }
 
     /// Removes a client from the readers of a key.
-    fn remove_reader(&mut self, client: u64, key: &Arc<[u8]>) {
+    fn remove_reader(&mut self, client: u64, key: &[u8]) {
         self.forget_key(client, key);
         remove_from(&mut self.keys, key, client);
     }
@@ -154,7 +155,7 @@ impl Tracking {
             own: Arc::clone(own),
             target: None,
             is_noloop: false,
-            keys: BTreeSet::new(),
+            keys: BTreeMap::new(),
             prefixes: BTreeSet::new(),
             bytes: 0,
         });
@@ -187,7 +188,7 @@ impl Tracking {
         let mut table = self.table.lock();
         for _ in 0..PER_STEP {
             let Some(tracked) = table.clients.get_mut(&client) else { return false };
-            if let Some(key) = tracked.keys.first().cloned() {
+            if let Some(key) = tracked.keys.keys().next().cloned() {
                 table.remove_reader(client, &key);
             } else if let Some(prefix) = tracked.prefixes.pop_first() {
                 tracked.bytes -= cost(&prefix);
@@ -201,18 +202,19 @@ impl Tracking {
         true
     }
 
-    /// Remembers that a client is about to read a key.
-    pub(super) fn remember(&self, client: u64, key: &[u8]) {
+    /// Remembers that a client is about to read a key, after invalidation number `last`.
+    pub(super) fn remember(&self, client: u64, key: &[u8], last: u64) {
         let mut table = self.table.lock();
-        let Some(tracked) = table.clients.get(&client) else { return };
-        if tracked.keys.contains(key) {
+        let Some(tracked) = table.clients.get_mut(&client) else { return };
+        if let Some(read) = tracked.keys.get_mut(key) {
+            *read = last;
             return;
         }
         let added = cost(key);
         while let Some(tracked) = table.clients.get(&client)
             && (tracked.bytes + added > CLIENT_BYTES_MAX || table.bytes + added > TOTAL_BYTES_MAX)
         {
-            let Some(evicted) = tracked.keys.first().cloned() else {
+            let Some(evicted) = tracked.keys.keys().next().cloned() else {
                 // No room at all: this key is out of date as soon as it is read.
                 tracked.send(&entry(Some(key)));
                 return;
@@ -224,7 +226,7 @@ impl Tracking {
         let Table { clients, keys, bytes, .. } = &mut *table;
         add_to(keys.entry(Arc::clone(&key)).or_default(), client);
         if let Some(tracked) = clients.get_mut(&client) {
-            tracked.keys.insert(key);
+            tracked.keys.insert(key, last);
             tracked.bytes += added;
             *bytes += added;
         }
@@ -243,12 +245,13 @@ pub struct Invalidation {
     entry: Entry,
     /// The client that changed the key.
     client: u64,
+    number: u64,
     stage: Stage,
 }
 
 enum Stage {
-    /// To those that have read the key.
-    Readers,
+    /// To those that have read the key, after a client.
+    Readers(u64),
     /// To those with a prefix after this one.
     Prefixes(Option<Arc<[u8]>>),
     /// To those with this prefix, after a client.
@@ -259,10 +262,10 @@ enum Stage {
 }
 
 impl Invalidation {
-    /// `client` has changed this key; `None`: all keys.
-    pub(in crate::command) fn new(key: Option<&[u8]>, client: u64) -> Invalidation {
-        let stage = if key.is_some() { Stage::Readers } else { Stage::All(0) };
-        Invalidation { entry: entry(key), client, stage }
+    /// `client` has changed this key, which is invalidation number `number`; `None`: all keys.
+    pub(in crate::command) fn new(key: Option<&[u8]>, client: u64, number: u64) -> Invalidation {
+        let stage = if key.is_some() { Stage::Readers(0) } else { Stage::All(0) };
+        Invalidation { entry: entry(key), client, number, stage }
     }
 
     /// Does one step. Returns whether all is delivered.
@@ -271,17 +274,20 @@ impl Invalidation {
         let notice = Arc::clone(&self.entry.notice);
         let key = &*notice.payload;
         self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Readers => {
-                let readers = table.keys.get_mut(key);
-                let some = readers.map(|readers| readers.split_off(readers.len().saturating_sub(PER_STEP)));
-                if table.keys.get(key).is_some_and(Vec::is_empty) {
-                    table.keys.remove(key);
-                }
-                for reader in some.iter().flatten() {
-                    table.forget_key(*reader, key);
+            Stage::Readers(after) => {
+                let readers = table.keys.get(key).map_or(&[][..], Vec::as_slice);
+                let rest = &readers[readers.partition_point(|reader| *reader <= after)..];
+                let some = rest[..rest.len().min(PER_STEP)].to_vec();
+                for reader in &some {
+                    // Who has read the key since knows the change, and waits for the next one.
+                    let read = table.clients.get(reader).and_then(|tracked| tracked.keys.get(key));
+                    if read.is_some_and(|read| *read >= self.number) {
+                        continue;
+                    }
+                    table.remove_reader(*reader, key);
                     self.send(&table, *reader);
                 }
-                if some.is_some() { Stage::Readers } else { Stage::Prefixes(None) }
+                some.last().map_or(Stage::Prefixes(None), |last| Stage::Readers(*last))
             }
             Stage::Prefixes(after) => {
                 match next_prefix(&table.prefixes, after.as_deref(), key, &mut Work::of_units(TURN_WORK)) {

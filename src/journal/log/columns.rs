@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes::Bytes;
 use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::journal::{JournalError, StoredLease, StoredValue};
 use crate::lock::{Lease, LeaseExtra, Mode, Origin};
@@ -254,10 +255,6 @@ impl ValueColumns {
         })
     }
 }
-
-/// A key, an owner, or a part of an element.
-#[derive(Debug)]
-pub(in crate::journal) struct Bytes(pub(in crate::journal) Vec<u8>);
 
 pub(in crate::journal) fn session_text(id: SessionId) -> String {
     format!("{:032x}", id.0)

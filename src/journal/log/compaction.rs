@@ -12,12 +12,14 @@
 //! soon after its grant, or is renewed again and again, costs no row there. Not here: SQL, and when
 //! compaction runs.
 
+mod batch;
 mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::batch::Lookahead;
 pub(in crate::journal) use self::sweep::{Budget, Compaction, Position, Tables};
 use self::sweep::{Opened, Sweep};
 use super::entry::ChangesText;
@@ -83,38 +85,6 @@ impl Row {
     }
 }
 
-/// What ends within a batch: it need not be stored.
-struct Endings {
-    leases: Vec<i64>,
-    values: Vec<i64>,
-    /// Leases that were granted within the batch as well.
-    never: BTreeSet<i64>,
-}
-
-impl Endings {
-    fn of(batch: &[Record]) -> Endings {
-        let (mut leases, mut values) = (Vec::new(), Vec::new());
-        for record in batch {
-            match record {
-                Record::Ended(token) => leases.push(token.get()),
-                Record::ValueGone(id) => values.push(id.get()),
-                _ => {}
-            }
-        }
-        leases.sort_unstable();
-        values.sort_unstable();
-        Endings { leases, values, never: BTreeSet::new() }
-    }
-
-    fn has_lease(&self, token: i64) -> bool {
-        self.leases.binary_search(&token).is_ok()
-    }
-
-    fn has_value(&self, id: i64) -> bool {
-        self.values.binary_search(&id).is_ok()
-    }
-}
-
 impl ChangeLog {
     /// A log without rows beside tables that have values with these ids.
     pub(in crate::journal) fn beside(values: FxHashSet<i64>, position: Position) -> ChangeLog {
@@ -127,8 +97,13 @@ impl ChangeLog {
     pub(in crate::journal) fn add(&mut self, batch: &[Record], text: &mut ChangesText) -> Option<i64> {
         let row = self.last_row + 1;
         self.rows.push_back(Row::new(row, 0, 0));
-        let mut endings = Endings::of(batch);
-        let changes = batch.iter().filter(|record| self.add_change(record, &mut endings, row, text)).count();
+        let mut lookahead = Lookahead::of(batch);
+        let mut changes = 0;
+        for index in 0..batch.len() {
+            if let Some(record) = lookahead.record_at(batch, index) {
+                changes += usize::from(self.add_change(record, &mut lookahead, row, text));
+            }
+        }
         if changes == 0 {
             self.rows.pop_back();
             return None;
@@ -144,22 +119,22 @@ impl ChangeLog {
     fn add_change(
         &mut self,
         record: &Record,
-        endings: &mut Endings,
+        lookahead: &mut Lookahead,
         row: i64,
         text: &mut ChangesText,
     ) -> bool {
         match record {
             Record::Granted(stored) => {
                 let token = stored.lease.token.get();
-                if endings.has_lease(token) {
-                    endings.never.insert(token);
+                if lookahead.has_ended(token) {
+                    lookahead.leave_out(token);
                     return false;
                 }
                 text.granted(stored);
                 self.granted(token, row);
             }
             Record::Renewed(renewal) => {
-                if endings.has_lease(renewal.token.get()) {
+                if lookahead.has_ended(renewal.token.get()) {
                     return false;
                 }
                 text.renewed(renewal);
@@ -167,7 +142,7 @@ impl ChangeLog {
             }
             Record::Ended(token) => {
                 let token = token.get();
-                if endings.never.contains(&token) {
+                if lookahead.is_left_out(token) {
                     return false;
                 }
                 text.ended(token);
@@ -176,7 +151,7 @@ impl ChangeLog {
             Record::ValuePut(_) | Record::Element { .. } | Record::ValueGone(_) => {
                 let Some(id) = record.value_id().map(FencingToken::get) else { return false };
                 let is_gone = matches!(record, Record::ValueGone(_));
-                if if is_gone { !self.values.is_known(id) } else { endings.has_value(id) } {
+                if if is_gone { !self.values.is_known(id) } else { lookahead.is_gone(id) } {
                     return false;
                 }
                 text.value_change(record);

@@ -12,7 +12,7 @@
 //! * `[6, id, field]`: an element is gone.
 //!
 //! The first element of an array is its tag. Keys, owners, fields and their values are strings, or
-//! arrays of bytes where they are not UTF-8 text.
+//! arrays where they are not text: see `bytes`.
 //!
 //! Guarantees: any SQLite tool can read a text; a text with an unknown tag or anything else that
 //! this file does not write is damage, not a panic. Not here: SQL.
@@ -21,9 +21,10 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::columns::{Bytes, LeaseColumns, Value, ValueColumns, stated_columns, ttl_from, value};
+use super::bytes::{self, Bytes};
+use super::columns::{LeaseColumns, Value, ValueColumns, stated_columns, ttl_from, value};
 use crate::domain::{FencingToken, Timestamp, Ttl};
 use crate::journal::{JournalError, Record, Renewal, StoredLease, StoredValue};
 
@@ -73,8 +74,8 @@ impl ChangesText {
             match value(stored, column) {
                 Value::Null => self.0.extend_from_slice(b"null"),
                 Value::Integer(number) => self.number(number),
-                Value::Text(text) => self.text(text.as_bytes()),
-                Value::Bytes(bytes) => self.text(bytes),
+                Value::Text(text) => bytes::write_listed(&mut self.0, text.as_bytes()),
+                Value::Bytes(bytes) => bytes::write_listed(&mut self.0, bytes),
                 Value::Json(text) => self.0.extend_from_slice(text.as_bytes()),
             }
         }
@@ -112,7 +113,7 @@ impl ChangesText {
                 self.begin(if value.is_some() { ELEMENT_PUT } else { ELEMENT_GONE }, *id);
                 for bytes in std::iter::once(field).chain(value) {
                     self.0.push(b',');
-                    self.text(bytes);
+                    bytes::write_compact(&mut self.0, bytes);
                 }
                 self.0.push(b']');
             }
@@ -127,9 +128,9 @@ impl ChangesText {
         self.0.push(b',');
         self.number(name.database());
         self.0.push(b',');
-        self.text(name.key());
+        bytes::write_compact(&mut self.0, name.key());
         self.0.push(b',');
-        self.text(kind.name().as_bytes());
+        bytes::write_compact(&mut self.0, kind.name().as_bytes());
         for number in [ttl.map(Ttl::to_stored), deadline.to_stored()] {
             self.0.push(b',');
             match number {
@@ -163,55 +164,10 @@ impl ChangesText {
         self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    fn text(&mut self, text: &[u8]) {
-        if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-            self.0.push(b'"');
-            self.0.extend_from_slice(text);
-            self.0.push(b'"');
-        } else {
-            self.serialize(&Text(text));
-        }
-    }
-
     /// The whole text, in UTF-8.
     pub(in crate::journal) fn into_bytes(mut self) -> Vec<u8> {
         self.0.push(b']');
         self.0
-    }
-}
-
-struct Text<'a>(&'a [u8]);
-
-impl Serialize for Text<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(self.0) {
-            // SQLite's JSON functions end a text at NUL.
-            Ok(text) if !self.0.contains(&0) => serializer.serialize_str(text),
-            _ => serializer.collect_seq(self.0),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        struct TextOrBytes;
-        impl<'de> Visitor<'de> for TextOrBytes {
-            type Value = Bytes;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of bytes")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
-                Ok(Bytes(text.as_bytes().to_vec()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Bytes, A::Error> {
-                let mut bytes = Vec::new();
-                while let Some(byte) = items.next_element()? {
-                    bytes.push(byte);
-                }
-                Ok(Bytes(bytes))
-            }
-        }
-        deserializer.deserialize_any(TextOrBytes)
     }
 }
 

@@ -8,8 +8,9 @@ use rusqlite::{CachedStatement, Connection, Row, params, params_from_iter};
 
 use super::fault::fault;
 use crate::domain::{LockName, SessionId, Timestamp, Ttl};
+use crate::journal::log::bytes::Bytes;
 use crate::journal::log::columns::{
-    Bytes, COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
+    COLUMNS, ExtraColumns, LeaseColumns, Value, session_id_from, session_text, ttl_from, value,
 };
 use crate::journal::log::compaction::{Position, ROW_MAX};
 use crate::journal::log::entry::Change;

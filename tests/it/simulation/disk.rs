@@ -13,6 +13,8 @@ pub(crate) enum Fate {
     Refused,
     /// The disk says that it is kept, and keeps it only until the power fails.
     Lied,
+    /// The disk says that it is kept, and keeps all but the elements of values.
+    Torn,
 }
 
 #[derive(Default)]
@@ -46,9 +48,13 @@ impl Disk {
     pub(crate) fn decide(&self, fate: Fate) {
         let mut state = self.state();
         let batch = state.batch.take().expect("a commit waits");
-        if fate == Fate::Kept {
-            state.kept.commit(&batch).expect("memory");
-        }
+        let is_kept = |record: &Record| match fate {
+            Fate::Kept => true,
+            Fate::Torn => !matches!(record, Record::Element { .. }),
+            Fate::Refused | Fate::Lied => false,
+        };
+        let kept: Vec<Record> = batch.into_iter().filter(is_kept).collect();
+        state.kept.commit(&kept).expect("memory");
         state.fate = Some(fate);
         drop(state);
         self.changed.notify_all();
@@ -137,7 +143,7 @@ impl Backend for Attached {
         let waits = |state: &mut State| state.fate.is_none() && state.server == server;
         let mut state = self.disk.changed.wait_while(state, waits).expect("no panic under it");
         match state.fate.take() {
-            Some(Fate::Kept | Fate::Lied) if state.server == server => Ok(()),
+            Some(Fate::Kept | Fate::Lied | Fate::Torn) if state.server == server => Ok(()),
             Some(Fate::Refused) if state.server == server => {
                 Err(JournalError::Io { what: "no space left on device".into() })
             }

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod network;
 mod oracle;
+mod values;
 mod world;
 
 use std::ops::Range;
@@ -57,10 +58,18 @@ fn no_seed_breaks_a_promise() {
 #[test]
 fn every_defect_is_found() {
     use Defect::{
-        DiskLies, GrantsToTheDead, LeasesByWallClock, ReleasesByName, RepliesBeforeCommit, TokensComeBack,
+        DiskLies, DiskLosesElements, GrantsToTheDead, LeasesByWallClock, ReleasesByName, RepliesBeforeCommit,
+        TokensComeBack,
     };
-    let defects =
-        [RepliesBeforeCommit, TokensComeBack, GrantsToTheDead, LeasesByWallClock, DiskLies, ReleasesByName];
+    let defects = [
+        RepliesBeforeCommit,
+        TokensComeBack,
+        GrantsToTheDead,
+        LeasesByWallClock,
+        DiskLies,
+        DiskLosesElements,
+        ReleasesByName,
+    ];
     for defect in defects {
         let found = (0..SEEDS).find(|seed| live(*seed, Some(defect), false).is_err());
         println!("{defect:?}: found by seed {found:?}");

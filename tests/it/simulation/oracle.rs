@@ -100,6 +100,7 @@ impl World {
         }
         self.beliefs.clear();
         self.ghosts.clear();
+        self.remove_values();
         drop(one_commit);
         for _ in 0..3 {
             self.now_ms += LONGEST_MS;

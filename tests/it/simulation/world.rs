@@ -16,6 +16,7 @@ use super::clients::Client;
 use super::disk::{Disk, Fate};
 use super::network::InFlight;
 use super::oracle::{Belief, ensure};
+use super::values::{Death, Values};
 use crate::linearizability::Call;
 use crate::support::random::Random;
 
@@ -52,6 +53,8 @@ pub(crate) enum Defect {
     LeasesByWallClock,
     /// The disk says that a commit is kept when it is not.
     DiskLies,
+    /// The disk loses elements of values.
+    DiskLosesElements,
     /// A release frees the lock of any holder.
     ReleasesByName,
 }
@@ -78,6 +81,7 @@ pub(crate) struct World {
     pub(super) lost: BTreeSet<(usize, usize)>,
     pub(super) ghosts: Vec<Blocked>,
     pub(super) calls: Vec<Vec<Call>>,
+    pub(super) values: Values,
     pub(super) trace: Option<Vec<String>>,
 }
 
@@ -107,6 +111,7 @@ impl World {
             lost: BTreeSet::new(),
             ghosts: Vec::new(),
             calls: vec![Vec::new(); KEYS.len()],
+            values: Values::default(),
             trace: is_traced.then(Vec::new),
         }
     }
@@ -134,6 +139,11 @@ impl World {
         // chance.
         let engine = Arc::clone(&self.engine);
         let one_commit = engine.one_commit();
+        // The other defects are about locks.
+        let has_values = self.defect.is_none_or(|defect| defect == Defect::DiskLosesElements);
+        if has_values && self.random.permille(300) {
+            self.change_value();
+        }
         match self.random.below(1000) {
             0..300 => self.ask(),
             300..550 => self.deliver_one(),
@@ -144,7 +154,7 @@ impl World {
             }
             850..930 => self.commit(),
             930..960 => self.cut_one(),
-            960..970 => self.look_at_beliefs()?,
+            960..970 => self.look_at_beliefs().and_then(|()| self.look_at_values())?,
             970..985 => self.step_wall_clock(),
             985..992 => self.refuse_commit()?,
             _ => self.crash()?,
@@ -153,6 +163,7 @@ impl World {
         drop(one_commit);
         self.freed = None;
         self.wait_for_journal();
+        self.receive_durability();
         self.check()
     }
 
@@ -176,9 +187,13 @@ impl World {
         if !self.disk.has_commit() {
             return;
         }
-        let lies = self.defect == Some(Defect::DiskLies) && self.random.permille(300);
-        self.say(|| if lies { "a commit is kept, says the disk" } else { "a commit is kept" }.into());
-        self.disk.decide(if lies { Fate::Lied } else { Fate::Kept });
+        let fate = match self.defect {
+            Some(Defect::DiskLies) if self.random.permille(300) => Fate::Lied,
+            Some(Defect::DiskLosesElements) => Fate::Torn,
+            _ => Fate::Kept,
+        };
+        self.say(|| format!("a commit ends: {fate:?}"));
+        self.disk.decide(fate);
     }
 
     /// A commit fails; then storage works again, and the server goes back to what it has kept.
@@ -200,7 +215,8 @@ impl World {
             }
             std::thread::yield_now();
         }
-        Ok(())
+        self.receive_durability();
+        self.look_at_values()
     }
 
     pub(super) fn let_time_pass(&mut self) {
@@ -239,6 +255,7 @@ impl World {
             self.close_call(request.ask.key(), request.call, None);
         }
         self.ghosts.clear();
+        let death = Death { died_ms: self.now_ms, has_rebooted: reboots };
         self.now_ms += down_ms;
         if reboots {
             self.boots += 1;
@@ -248,6 +265,7 @@ impl World {
             self.clock.advance_millis(down_ms);
         }
         self.engine = start(&self.disk, &self.clock, &self.entropy, self.boots)?;
+        self.look_at_recovered_values(&death)?;
         self.wait_for_journal();
         self.look_at_beliefs()
     }

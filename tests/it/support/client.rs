@@ -99,10 +99,12 @@ fn indented(text: &str, depth: usize) -> String {
 }
 
 /// A request as an array of bulk strings.
-pub(crate) fn encode(words: &[&str]) -> Vec<u8> {
+pub(crate) fn encode(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    for word in words.iter().map(AsRef::as_ref) {
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
     }
     bytes
 }

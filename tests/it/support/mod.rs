@@ -6,6 +6,7 @@ pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;
 pub(crate) mod transcript;
+pub(crate) mod values;
 
 /// Yields to other threads until `holds` is true; panics after a minute.
 #[allow(clippy::disallowed_methods)]

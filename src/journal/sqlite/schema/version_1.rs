@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::held;
 use crate::domain::{FencingToken, Timestamp};
-use crate::journal::log::columns::{Bytes, ExtraColumns, LeaseColumns, ttl_from};
+use crate::journal::log::bytes::Bytes;
+use crate::journal::log::columns::{ExtraColumns, LeaseColumns, ttl_from};
 use crate::journal::log::entry::{Change, RowContent, merge};
 use crate::journal::log::replay::Replay;
 use crate::journal::sqlite::fault::fault;

@@ -123,6 +123,22 @@ fn a_value_that_is_gone_before_it_has_moved_never_reaches_its_tables() {
 }
 
 #[test]
+fn elements_that_a_batch_overwrites_are_stored_once_in_their_order() {
+    let dir = in_memory();
+    let mut backend = open(&dir.path().join("db"));
+    backend.commit(&value(1, b"f")).unwrap();
+    let before = backend.log.changes();
+    let mut batch = vec![element(1, b"g", Some(b"0")), element(1, b"h", Some(b"0"))];
+    batch.extend((1..=100).map(|number| element(1, b"g", Some(&[number]))));
+    batch.extend([element(1, b"f", None), element(1, b"f", Some(b"1")), element(1, b"f", Some(b"2"))]);
+    backend.commit(&batch).unwrap();
+    assert_eq!(backend.log.changes() - before, 4, "g, h, the end of f, and the new f");
+    let elements: Vec<Record> = stored(&mut backend).split_off(1);
+    let last = [(&b"g"[..], &[100][..]), (b"h", b"0"), (b"f", b"2")];
+    assert_eq!(elements, last.map(|(field, value)| element(1, field, Some(value))));
+}
+
+#[test]
 fn a_large_value_is_removed_in_steps_and_never_found_again() {
     let dir = in_memory();
     let path = dir.path().join("db");

@@ -110,7 +110,7 @@ impl<S: Answers> Session for RespSession<S> {
     }
 }
 
-/// Replaces what differs from run to run: ports, session ids and their pseudonyms.
+/// Replaces what differs from run to run: ports, session ids and their pseudonyms, remaining times.
 fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
     let mut lines = Vec::new();
     for line in reply.lines() {
@@ -123,6 +123,8 @@ fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
                 secrets.len() - 1
             });
             line.replace(word, &format!("${label}{}", n + 1))
+        } else if is_nearly_30_s(word) {
+            line.replace(word, ":30000")
         } else if word.starts_with("127.0.0.1:") {
             line.replace(word, "ADDR")
         } else if let Some((start, rest)) = line.split_once(" 127.0.0.1:")
@@ -136,4 +138,10 @@ fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
         lines.push(line);
     }
     lines.join("\n")
+}
+
+/// Whether this is nearly all of the 30 seconds for which many libraries lease, in milliseconds.
+fn is_nearly_30_s(word: &str) -> bool {
+    let millis = word.strip_prefix(':').and_then(|number| number.parse::<u32>().ok());
+    millis.is_some_and(|millis| (29_900..30_000).contains(&millis))
 }
