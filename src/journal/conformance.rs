@@ -165,7 +165,8 @@ fn traits_are_constant_and_wrappers_pass_them_on() {
         backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
         assert_eq!(backend.traits(), traits);
     });
-    let remote = BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20) };
+    let remote =
+        BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20), reads_need_commit: true };
     let faults = std::sync::Arc::new(Faults::default());
     faults.set_traits(remote);
     let backend = FaultyBackend::new(MemoryBackend::default(), faults);

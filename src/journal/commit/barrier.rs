@@ -68,7 +68,7 @@ impl Waiting {
 
 impl Barriers {
     pub(super) fn new() -> Barriers {
-        let (decided, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (decided, has_failed) = (AtomicU64::new(Seq::LOADED.0), AtomicBool::new(false));
         Barriers { decided, has_failed, waiting: Mutex::new(Waiting::default()) }
     }
 

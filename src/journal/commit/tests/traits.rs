@@ -5,7 +5,7 @@ use super::*;
 /// A remote backend whose commits take up to three records without texts.
 fn remote() -> BackendTraits {
     let batch_bytes_max = Some(3 * session(0).size_bytes());
-    BackendTraits { commit_on_caller: false, batch_bytes_max }
+    BackendTraits { commit_on_caller: false, batch_bytes_max, reads_need_commit: false }
 }
 
 #[test]
