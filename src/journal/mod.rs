@@ -9,12 +9,15 @@ mod commit;
 mod conformance;
 mod elements;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod faulty;
 mod log;
 mod memory;
 mod metered;
 mod record;
 mod sqlite;
+mod store_address;
 
 pub use commit::{
     Barrier, CommitGroup, Durability, Journal, OutcomeUnknown, Recover, Seq, Stopwatch, commit_before_park,
@@ -25,6 +28,7 @@ pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
 pub use sqlite::{DamagedLog, SqliteBackend};
+pub use store_address::{StoreAddress, StoreTls};
 
 use crate::domain::Timestamp;
 
