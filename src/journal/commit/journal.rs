@@ -112,7 +112,8 @@ impl Journal {
     /// `seq` and all before it are durable, and after a commit that began after the call if the
     /// backend's reads need one. Nothing waits for [`Seq::default`].
     pub fn revealed(&self, seq: Seq) -> Barrier<'_> {
-        self.synced(if seq == Seq::default() { seq } else { self.committer.queue.revealing(seq) })
+        let awaited = if seq == Seq::default() { seq } else { self.committer.queue.revealing(seq) };
+        Barrier::of_both(&self.committer, seq, awaited)
     }
 
     /// Whether `seq` is durable: what [`Journal::synced`] would resolve to; `None`: it is not

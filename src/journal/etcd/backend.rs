@@ -60,6 +60,7 @@ pub struct EtcdBackend {
     log_bytes: usize,
     known: Known,
     fold: Option<Fold>,
+    fold_batches: usize,
     fold_batches_idle: usize,
     calls_until_look: u32,
     metrics: Arc<StoreMetrics>,
@@ -96,6 +97,7 @@ impl EtcdBackend {
             log_bytes: 0,
             known: Known::default(),
             fold: None,
+            fold_batches: FOLD_BATCHES,
             fold_batches_idle: FOLD_BATCHES_IDLE,
             calls_until_look: 0,
             metrics: Arc::default(),
@@ -109,10 +111,9 @@ impl EtcdBackend {
         Arc::clone(&self.metrics)
     }
 
-    /// Sets the number of batches from which on the log is folded while nothing is committed.
-    #[cfg(test)]
-    pub(super) fn fold_when_idle_at(&mut self, batches: usize) {
-        self.fold_batches_idle = batches;
+    /// Sets the number of batches from which on the log is folded.
+    pub fn fold_at(&mut self, batches: usize) {
+        (self.fold_batches, self.fold_batches_idle) = (batches, batches);
     }
 
     fn guard(&self) -> Compare {
@@ -339,7 +340,7 @@ impl Backend for EtcdBackend {
         }
         let text = codec::encode(batch);
         let entries = log::split(&text);
-        self.begin_fold(FOLD_BATCHES, FOLD_BYTES)?;
+        self.begin_fold(self.fold_batches, FOLD_BYTES)?;
         if self.log_bytes >= FOLD_BYTES_OVERDUE {
             self.maintain()?;
         }

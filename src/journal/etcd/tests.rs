@@ -12,10 +12,10 @@ type Check<'a> = &'a dyn Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>) -> 
 /// Runs a check of the conformance suite on the etcd in memory, with and without eager folding, and
 /// on a real one if there is one.
 pub(in crate::journal) fn every_store(check: Check<'_>) {
-    for fold_batches_idle in [1, usize::MAX] {
+    for fold_batches in [1, usize::MAX] {
         let etcd = SimulatedEtcd::default();
         let epoch = etcd.elect("/locks");
-        let open = || boxed(EtcdBackend::over(Box::new(etcd.clone()), "/locks", epoch), fold_batches_idle);
+        let open = || boxed(EtcdBackend::over(Box::new(etcd.clone()), "/locks", epoch), fold_batches);
         check(&mut open(), &|backend| {
             drop(backend);
             open()
@@ -31,9 +31,9 @@ pub(in crate::journal) fn every_store(check: Check<'_>) {
     });
 }
 
-fn boxed(backend: Result<EtcdBackend, JournalError>, fold_batches_idle: usize) -> Box<dyn Backend> {
+fn boxed(backend: Result<EtcdBackend, JournalError>, fold_batches: usize) -> Box<dyn Backend> {
     let mut backend = backend.unwrap();
-    backend.fold_when_idle_at(fold_batches_idle);
+    backend.fold_at(fold_batches);
     Box::new(backend)
 }
 
