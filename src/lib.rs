@@ -9,6 +9,8 @@
 
 pub mod auth;
 pub mod clock;
+#[cfg(feature = "etcd")]
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod domain;

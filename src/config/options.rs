@@ -32,6 +32,7 @@ const fn opt(
 const SERVE: &str = "Serving";
 const HTTP: &str = "HTTP";
 const KEEP: &str = "Keeping";
+const CLUSTER: &str = "Cluster";
 const LIMIT: &str = "Limits";
 
 /// All settings.
@@ -150,6 +151,28 @@ pub static OPTIONS: &[Opt] = &[
         "N",
         "0",
         "Issue fencing tokens above this value, for a database restored from a backup",
+    ),
+    opt(
+        CLUSTER,
+        "advertise",
+        "HOST:PORT",
+        "",
+        "Where clients and other servers of the cluster reach this one (default: the address of --listen)",
+    ),
+    opt(
+        CLUSTER,
+        "advertise-http",
+        "HOST:PORT",
+        "",
+        "The same for HTTP (default: the host of --advertise and the port of --http)",
+    ),
+    opt(CLUSTER, "cluster-name", "NAME", "octostore", "Name by which Sentinel clients ask for the leader"),
+    opt(
+        CLUSTER,
+        "leader-silent-ms",
+        "MS",
+        "1000",
+        "Replace a leader that does not answer the other servers for this time",
     ),
     opt(
         LIMIT,

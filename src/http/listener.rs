@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::response::Response;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -52,17 +53,21 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 /// Refusals at once. Each takes up to [`LINGER_TIME_MAX`].
 const REFUSALS_MAX: usize = 64;
 
-/// Serves connections until `shutdown`, then lets them finish the requests they have received.
-pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
-    let limits = AcceptLimits {
+/// How connections of this protocol are accepted.
+pub fn accept_limits(state: &HttpState) -> AcceptLimits {
+    AcceptLimits {
         protocol: "http",
         connections_max: Arc::new(AtomicUsize::new(state.config.connections_max)),
         refusals_max: REFUSALS_MAX,
         drain_max: DRAIN_MAX,
-    };
+    }
+}
+
+/// Serves connections until `shutdown`, then lets them finish the requests they have received.
+pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
+    let limits = accept_limits(&state);
     let metrics = Arc::clone(&state.server_metrics.http);
-    let router = TowerToHyperService::new(router(&state));
-    let http = Http { state: Arc::clone(&state), router, stop: watch::Sender::new(()) };
+    let http = Http::new(&state);
     tokio::select! {
         () = net::serve(listeners, http, limits, metrics, shutdown) => {}
         () = record_minutes(&state) => {}
@@ -70,7 +75,7 @@ pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl F
 }
 
 /// Adds to the history every minute.
-async fn record_minutes(state: &HttpState) {
+pub async fn record_minutes(state: &HttpState) {
     let mut minutes = tokio::time::interval_at(Instant::now() + MINUTE, MINUTE);
     loop {
         minutes.tick().await;
@@ -78,21 +83,47 @@ async fn record_minutes(state: &HttpState) {
     }
 }
 
-struct Http {
+/// The protocol, over the state of one server.
+pub struct Http {
     state: Arc<HttpState>,
     router: RouterService,
-    /// Dropped on shutdown.
+    /// Changed on shutdown.
     stop: watch::Sender<()>,
 }
 
-impl Protocol for Http {
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+impl Http {
+    /// Connections see this state.
+    pub fn new(state: &Arc<HttpState>) -> Http {
+        let router = TowerToHyperService::new(router(state));
+        Http { state: Arc::clone(state), router, stop: watch::Sender::new(()) }
+    }
+
+    /// Asks every connection to end after the request that it has received.
+    pub fn stop(&self) {
+        self.state.watchers.close();
+        self.stop.send_replace(());
+    }
+
+    /// Serves a connection from `peer`. `input` has been read from it already.
+    pub fn serve_with(
+        &self,
+        stream: TcpStream,
+        input: Bytes,
+        peer: SocketAddr,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (state, router, stopping) = (Arc::clone(&self.state), self.router.clone(), self.stop.subscribe());
         async move {
+            let stream = Guarded { input, ..Guarded::new(stream, state.config.output_stall) };
             if let Err(error) = run(stream, router, &state, stopping).await {
                 tracing::debug!(client = %peer, %error, "HTTP connection lost");
             }
         }
+    }
+}
+
+impl Protocol for Http {
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        self.serve_with(stream, Bytes::new(), peer)
     }
 
     fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
@@ -104,7 +135,7 @@ impl Protocol for Http {
     }
 
     fn drain(self) {
-        self.state.watchers.close();
+        self.stop();
     }
 }
 
@@ -129,12 +160,11 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 
 /// Serves a connection. Once the server stops, it ends after the current request.
 async fn run(
-    stream: TcpStream,
+    stream: Guarded,
     router: RouterService,
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let stream = Guarded::new(stream, state.config.output_stall);
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
@@ -199,12 +229,14 @@ async fn close_with(stream: &mut Guarded, state: &HttpState, error: ApiError) {
 /// between two flushes, is hyper's own; the listener responds in its place.
 struct Guarded {
     stream: Stream,
+    /// What has been read already, and comes first.
+    input: Bytes,
     is_flushed: bool,
 }
 
 impl Guarded {
     fn new(stream: TcpStream, stall: Duration) -> Guarded {
-        Guarded { stream: Stream::new(stream, stall), is_flushed: true }
+        Guarded { stream: Stream::new(stream, stall), input: Bytes::new(), is_flushed: true }
     }
 
     /// Whether to withhold output that begins with `bytes`.
@@ -228,6 +260,11 @@ impl AsyncRead for Guarded {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.input.is_empty() {
+            let taken = self.input.len().min(buffer.remaining());
+            buffer.put_slice(&self.input.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -6,6 +6,6 @@ mod listener;
 mod sockets;
 mod stream;
 
-pub use listener::{AcceptLimits, Protocol, serve};
+pub use listener::{AcceptLimits, Protocol, serve, set_options};
 pub use sockets::{ListenAddress, Listeners};
 pub use stream::{Stream, WriteError};

@@ -51,6 +51,11 @@ impl Stream {
         Stream { tcp, stall, pace: Pace::default(), stall_timer: None }
     }
 
+    /// The connection itself. Nothing of it is buffered here.
+    pub fn into_tcp(self) -> TcpStream {
+        self.tcp
+    }
+
     /// The peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.peer_addr()

@@ -7,38 +7,33 @@
 //! reverted. A connection yields to others after every turn of work: a request, a part of a long
 //! pipeline or of a large reply. Not here: what commands mean.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
-use super::listener::ListenerLimits;
+use super::listener::{Arrival, ListenerLimits};
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
+use super::waits::{READ_BYTES_MIN, observing_waits, receive, sleep};
 use crate::command::{
     AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
 };
 use crate::domain::Timestamp;
 use crate::journal::Seq;
-use crate::metrics::{CommandCounts, Count};
+use crate::metrics::CommandCounts;
 use crate::net::{Stream, WriteError};
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
 const FLUSH_BYTES: usize = 64 << 10;
-const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Input that is read from a client whose request waits. The rest stays in the socket.
 const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
-/// How often a waiter with a full input buffer is checked for a disconnect.
-const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
 /// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
@@ -51,6 +46,8 @@ enum End {
     Stalled,
     Idle,
     Unauthenticated,
+    /// The leader goes on with the connection.
+    LeftToLeader,
 }
 
 impl From<WriteError> for End {
@@ -64,7 +61,7 @@ impl From<WriteError> for End {
 
 impl From<io::Error> for End {
     fn from(error: io::Error) -> End {
-        End::Failed(error)
+        if error.kind() == io::ErrorKind::UnexpectedEof { End::Closed } else { End::Failed(error) }
     }
 }
 
@@ -100,6 +97,8 @@ enum Then {
     /// Wait until a pause ends.
     Pause,
     Close,
+    /// Leave the connection to the leader.
+    LeaveToLeader,
     /// The input is malformed; close after the error reply.
     HangUp,
 }
@@ -126,16 +125,20 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        arrival: Arrival,
         server: Arc<ServerState>,
         limits: ListenerLimits,
         unauthenticated: Unauthenticated,
     ) -> Connection {
-        let stream = Stream::new(stream, limits.output_stall);
+        let stream = Stream::new(arrival.stream, limits.output_stall);
         let address = |address: io::Result<std::net::SocketAddr>| {
             address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
         };
-        let client = Client::new(&server, address(stream.peer_addr()), address(stream.local_addr()));
+        let local_addr = address(stream.local_addr());
+        let client = match arrival.client {
+            Some(state) => Client::resume(&server, &state, local_addr),
+            None => Client::new(&server, address(stream.peer_addr()), local_addr),
+        };
         let scanner = Scanner::new(limits.scan.clone());
         let mut connection = Connection {
             stream,
@@ -145,7 +148,7 @@ impl Connection {
             limits,
             unauthenticated,
             place: None,
-            input: BytesMut::new(),
+            input: arrival.input,
             read_bytes: READ_BYTES_MIN,
             output: BytesMut::new(),
             replies: Vec::new(),
@@ -170,8 +173,9 @@ impl Connection {
         });
     }
 
-    /// Serves the connection until the client or the server closes it.
-    pub(super) async fn run(mut self) {
+    /// Serves the connection until the client or the server closes it, or the leader goes on with
+    /// it.
+    pub(super) async fn run(mut self) -> Option<Arrival> {
         let end = self.serve().await;
         while self.client.unsubscribe_some() {
             yield_now().await;
@@ -179,6 +183,10 @@ impl Connection {
         let addr = &self.client.info().addr;
         match end {
             Ok(()) | Err(End::Closed) => {}
+            Err(End::LeftToLeader) => {
+                let client = Some(self.client.state());
+                return Some(Arrival { stream: self.stream.into_tcp(), input: self.input, client });
+            }
             Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
             Err(End::Stalled) => {
                 tracing::warn!(client = %addr, "connection closed: client does not read its replies (--output-stall-ms)");
@@ -188,6 +196,7 @@ impl Connection {
             }
             Err(End::Idle) => tracing::info!(client = %addr, "connection closed: idle (--idle-timeout-s)"),
         }
+        None
     }
 
     async fn serve(&mut self) -> Result<(), End> {
@@ -231,6 +240,7 @@ impl Connection {
                 }
                 Then::Pause => self.await_end_of_pause().await?,
                 Then::Close => return Ok(()),
+                Then::LeaveToLeader => return Err(End::LeftToLeader),
                 Then::HangUp => {
                     self.stream.linger(HANG_UP_TIME, HANG_UP_BYTES).await;
                     return Ok(());
@@ -275,11 +285,11 @@ impl Connection {
                 continue;
             }
             let Execution { reply, seq, next, command } = self.client.execute(&self.server, args);
-            if matches!(next, AfterReply::Again) {
-                break Then::Yield;
-            }
-            if matches!(next, AfterReply::Paused) {
-                break Then::Pause;
+            match next {
+                AfterReply::Again => break Then::Yield,
+                AfterReply::Paused => break Then::Pause,
+                AfterReply::LeaveToLeader => break Then::LeaveToLeader,
+                _ => {}
             }
             done += length;
             let next = match next {
@@ -376,6 +386,10 @@ impl Connection {
     async fn flush(&mut self) -> Result<(), End> {
         self.await_durable().await;
         self.record_commands();
+        if self.server.engine.is_fenced() {
+            // Another server may have answered already.
+            return Err(End::Closed);
+        }
         self.send().await
     }
 
@@ -563,44 +577,6 @@ impl Connection {
             waiting.undo();
         }
         sent
-    }
-}
-
-/// Completes with a future's output, and with whether the future yielded before that.
-async fn observing_waits<F: Future>(future: F) -> (F::Output, bool) {
-    let mut future = pin!(future);
-    let mut has_waited = false;
-    let output = poll_fn(|context| {
-        let poll = future.as_mut().poll(context);
-        has_waited |= poll.is_pending();
-        poll
-    });
-    (output.await, has_waited)
-}
-
-async fn sleep(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Completes when input was read. Fails when the client has disconnected.
-async fn receive(stream: &Stream, input: &mut BytesMut, is_full: bool, received: &Count) -> Result<(), End> {
-    if is_full {
-        tokio::time::sleep(FULL_INPUT_CHECK).await;
-        return if stream.is_read_closed().await? { Err(End::Closed) } else { Ok(()) };
-    }
-    stream.readable().await?;
-    input.reserve(READ_BYTES_MIN);
-    match stream.try_read_buf(input) {
-        Ok(0) => Err(End::Closed),
-        Ok(bytes) => {
-            received.add(bytes as u64);
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

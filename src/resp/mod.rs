@@ -9,8 +9,9 @@ mod connection;
 mod listener;
 mod requests;
 mod unauthenticated;
+mod waits;
 
-pub use listener::{ListenerLimits, listen};
+pub use listener::{Arrival, ListenerLimits, Resp, accept_limits, listen, send_refusal};
 pub use requests::ScanLimits;
 
 /// The request scanner and the reply encoder, for benches and fuzzing.
