@@ -29,6 +29,9 @@ const ENDLESS: &[&str] = &[
     "return string.find(string.rep('a', 100000), string.rep('.-', 50) .. 'b')",
     "return string.rep('a', 1000000):gsub('.-b', '')",
     "return load(function() return ' ' end)",
+    "local t = {} for i = 1, 1e5 do t[i] = '' end while true do table.insert(t, 1, '') table.remove(t) end",
+    "local t = {} for i = 1, 1e5 do t[i] = '' end while true do table.concat(t) table.maxn(t) end",
+    "local s = ('x'):rep(1e6) while true do redis.sha1hex(s:upper()) end",
     "local x = {'x'} for i = 1, 60 do x = {x, x} end return x",
     "local x = {'x'} for i = 1, 60 do x = {x, x} end return cjson.encode(x)",
 ];
