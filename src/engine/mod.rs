@@ -35,6 +35,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::domain::SessionId;
@@ -170,6 +171,8 @@ struct Core {
     quotas: Quotas,
     late_owners: LateOwners,
     commits: Arc<CommitMetrics>,
+    /// Notified again and again while the journal is down.
+    suspended: Notify,
     secret: [u8; 32],
     pseudonyms: Pseudonyms,
 }
@@ -211,6 +214,7 @@ impl Engine {
             quotas: Quotas::default(),
             late_owners: LateOwners::default(),
             commits,
+            suspended: Notify::new(),
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
         });
@@ -248,13 +252,32 @@ impl Engine {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
 
-    /// Completes when a result with this Seq may be revealed. May block the thread for one commit:
+    /// Completes when a result with this Seq, computed before this call, may be revealed. May block the thread for one commit:
     /// hold no guard and no [`ExclusiveTxn`].
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
+        self.journal().revealed(self.awaited(seq)).await
+    }
+
+    /// Completes when everything up to this Seq is durable, which does not yet reveal what was read.
+    async fn durable(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         self.journal().synced(self.awaited(seq)).await
     }
 
-    /// What [`Engine::barrier`] would answer; `None`: it is not decided. Never blocks.
+    /// Completes once the journal is down for good, because another server has taken over or no
+    /// retry can help.
+    pub async fn fenced(&self) {
+        loop {
+            let mut suspended = std::pin::pin!(self.core.suspended.notified());
+            suspended.as_mut().enable();
+            if self.journal_down().is_some_and(|error| !error.is_retryable()) {
+                return;
+            }
+            suspended.await;
+        }
+    }
+
+    /// Whether everything up to this Seq is durable; `None`: it is not decided. Never blocks. Where
+    /// reads need a commit, only [`Engine::barrier`] says whether a result may be revealed.
     pub fn durability_of(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
         self.journal().durability_of(self.awaited(seq))
     }

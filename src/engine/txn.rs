@@ -184,7 +184,9 @@ impl SharedTxn<'_> {
     /// Ends the transaction. Returns the Seq that must be durable before anything seen in it may be revealed.
     #[must_use]
     pub fn finish(self) -> Seq {
-        self.0.seen.get().seq
+        let seq = self.0.seen.get().seq;
+        // Even what was never written has been read.
+        if self.0.has_entered.get() { seq.max(Seq::LOADED) } else { seq }
     }
 
     /// Runs `work`, which uses the keys `names`, in an exclusive transaction; what it sees counts as
