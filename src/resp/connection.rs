@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
+use super::end::End;
 use super::listener::ListenerLimits;
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
@@ -28,7 +29,7 @@ use crate::command::{
 use crate::domain::Timestamp;
 use crate::journal::Seq;
 use crate::metrics::{CommandCounts, Count};
-use crate::net::{Stream, WriteError};
+use crate::net::Stream;
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
@@ -43,30 +44,6 @@ const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 /// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_BYTES: usize = 4 << 20;
-
-/// Why a connection ends.
-enum End {
-    Closed,
-    Failed(io::Error),
-    Stalled,
-    Idle,
-    Unauthenticated,
-}
-
-impl From<WriteError> for End {
-    fn from(error: WriteError) -> End {
-        match error {
-            WriteError::Stalled => End::Stalled,
-            WriteError::Failed(error) => End::Failed(error),
-        }
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> End {
-        End::Failed(error)
-    }
-}
 
 /// A connection that has used up its turn goes on only below this size of the changes that wait for
 /// storage, in bytes.
