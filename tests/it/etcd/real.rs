@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, Ttl};
@@ -46,13 +45,13 @@ struct World {
     engine: Arc<Engine>,
     calls: Mutex<Vec<(usize, Call)>>,
     order: AtomicU64,
-    started: Instant,
+    clock: Clock,
     is_over: AtomicBool,
 }
 
 impl World {
     fn next(&self) -> (u64, u64) {
-        (self.order.fetch_add(1, Ordering::SeqCst), self.started.elapsed().as_millis() as u64)
+        (self.order.fetch_add(1, Ordering::SeqCst), self.clock.now().as_nanos() / 1_000_000)
     }
 
     fn answered(&self) -> u64 {
@@ -118,7 +117,7 @@ fn a_leader_survives_an_etcd_that_is_killed_stopped_and_cut_off() {
         engine,
         calls: Mutex::default(),
         order: AtomicU64::new(0),
-        started: Instant::now(),
+        clock: Clock::system(),
         is_over: AtomicBool::new(false),
     };
     std::thread::scope(|scope| {
