@@ -21,6 +21,7 @@ mod store_address;
 
 pub use commit::{
     Barrier, CommitGroup, Durability, Journal, OutcomeUnknown, Recover, Seq, Stopwatch, commit_before_park,
+    leave_commits,
 };
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
