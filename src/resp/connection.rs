@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
@@ -123,12 +122,11 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         server: Arc<ServerState>,
         limits: ListenerLimits,
         unauthenticated: Unauthenticated,
     ) -> Connection {
-        let stream = Stream::new(stream, limits.output_stall);
         let address = |address: io::Result<std::net::SocketAddr>| {
             address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
         };
@@ -502,7 +500,7 @@ impl Connection {
             tokio::select! {
                 _ = pause.changed() => {}
                 () = tokio::time::sleep(left) => {}
-                read = receive(&self.stream, &mut self.input, is_full) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -521,7 +519,7 @@ impl Connection {
             let is_full = self.is_input_full();
             tokio::select! {
                 outcome = waiting.reply() => break Some(outcome),
-                read = receive(&self.stream, &mut self.input, is_full) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -571,7 +569,7 @@ async fn sleep(time: Option<Duration>) {
 }
 
 /// Completes when input was read. Fails when the client has disconnected.
-async fn receive(stream: &Stream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
+async fn receive(stream: &mut Stream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
     if is_full {
         tokio::time::sleep(FULL_INPUT_CHECK).await;
         return if stream.is_read_closed().await? { Err(End::Closed) } else { Ok(()) };

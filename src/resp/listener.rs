@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::scan::ScanLimits;
 use super::unauthenticated::Unauthenticated;
 use crate::command::ServerState;
-use crate::net::{self, AcceptLimits, Listeners, Protocol};
+use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// The limits of connections.
 #[derive(Debug, Clone)]
@@ -72,10 +72,11 @@ struct Resp {
 }
 
 impl Protocol for Resp {
-    fn serve(&self, stream: TcpStream, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+    fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let (server, limits) = (Arc::clone(&self.server), self.limits.clone());
         let unauthenticated = self.unauthenticated.clone();
         async move {
+            let stream = Stream::new(socket, limits.output_stall);
             let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
             if !server.users.default_user().is_open() && unauthenticated.are_full(connections_max) {
                 server.metrics.redis.refuse();
@@ -94,7 +95,8 @@ impl Protocol for Resp {
     }
 }
 
-async fn send_refusal(mut stream: TcpStream) {
+async fn send_refusal(mut stream: impl AsyncWrite + Unpin) {
     // The connection ends whether or not the client gets the error.
     let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+    let _ = stream.flush().await;
 }

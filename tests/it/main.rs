@@ -21,6 +21,7 @@ mod storage;
 mod subscribers;
 mod support;
 mod tidy;
+mod tls;
 mod turns;
 mod users;
 mod waiting;
