@@ -24,7 +24,9 @@ pub use faulty::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
-pub use sqlite::{DamagedLog, SqliteBackend};
+pub use sqlite::{
+    Approve, Checked, DamagedLog, Restored, SqliteBackend, StoredState, back_up, check, restore,
+};
 
 use crate::domain::Timestamp;
 

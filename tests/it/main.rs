@@ -1,6 +1,7 @@
 //! The server as its users see it: over sockets, as a process, on files.
 
 mod backlog;
+mod backup;
 mod clients;
 mod corpus;
 mod crash;
