@@ -287,6 +287,14 @@ impl Client {
         self.set_user(default, is_authenticated);
     }
 
+    /// Makes the client the user of this name, which a certificate has proved, if there is one that
+    /// is on.
+    pub fn accept_certificate(&mut self, name: &str) {
+        if let Some(user) = self.server.users.find(name.as_bytes()).filter(|user| user.is_on()) {
+            self.set_user(user, true);
+        }
+    }
+
     /// Makes the client a user.
     pub(super) fn set_user(&mut self, user: Arc<User>, is_authenticated: bool) {
         self.info.set_user(is_authenticated.then(|| Arc::clone(user.name())));

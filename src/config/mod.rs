@@ -139,9 +139,11 @@ impl Config {
         if listen.is_empty() && tls.as_ref().is_none_or(|tls| tls.redis.is_empty()) {
             return Err(settings.fault("listen", "there is no address for Redis clients; set --tls-listen"));
         }
-        let listener = listener_limits(settings)?;
+        let mut listener = listener_limits(settings)?;
+        listener.users_from_certificates = tls::names_users(settings)?;
         let http_config = HttpConfig {
             access: http_access(settings, &users)?,
+            users_from_certificates: listener.users_from_certificates,
             origins: origins(settings)?,
             locks_per_user_max: settings.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
             connections_max: listener.connections_max,
@@ -214,6 +216,7 @@ fn threads(settings: &Settings) -> Result<usize, ConfigError> {
 fn listener_limits(settings: &Settings) -> Result<ListenerLimits, ConfigError> {
     settings.number("idle-timeout-s", 0, IDLE_TIMEOUT_S_MAX)?;
     Ok(ListenerLimits {
+        users_from_certificates: false,
         connections_max: settings.size("connections-max", 1, 1 << 20)?,
         output_stall: Duration::from_millis(settings.number("output-stall-ms", 10, 3_600_000)?),
         auth_timeout: Duration::from_millis(settings.number("auth-timeout-ms", 10, 3_600_000)?),

@@ -131,6 +131,13 @@ pub static OPTIONS: &[Opt] = &[
         "required",
         "With --tls-client-ca, whether clients must present a certificate: optional or required",
     ),
+    opt(
+        TLS,
+        "tls-user-from",
+        "cn",
+        "",
+        "cn: the common name in a client's certificate is its user, without a password",
+    ),
     opt(KEEP, "data", "FILE", "./octostore.db", "Database file"),
     opt(
         KEEP,

@@ -56,3 +56,14 @@ pub(super) fn config(settings: &Settings) -> Result<Option<TlsConfig>, ConfigErr
     let client_roots = roots.map(|path| (path.into(), auth));
     Ok(Some(TlsConfig { redis, http, files: TlsFiles { certificate, key, client_roots } }))
 }
+
+/// Whether certificates of clients name their users.
+pub(super) fn names_users(settings: &Settings) -> Result<bool, ConfigError> {
+    const NAME: &str = "tls-user-from";
+    match settings.text(NAME) {
+        None => Ok(false),
+        Some("cn") if settings.text("tls-client-ca").is_some() => Ok(true),
+        Some("cn") => Err(settings.fault(NAME, "has no effect without --tls-client-ca")),
+        Some(other) => Err(settings.fault(NAME, format!("{other:?} is not cn, the common name"))),
+    }
+}

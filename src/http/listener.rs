@@ -32,6 +32,7 @@ use super::head::{self, Fault};
 use super::metrics::Endpoint;
 use super::router::{refusal, router};
 use super::unread::Lingers;
+use super::users::CertificateName;
 use super::{HttpState, times};
 use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
@@ -114,6 +115,7 @@ type RouterService = TowerToHyperService<axum::Router>;
 struct Requests {
     router: RouterService,
     lingers: Lingers,
+    certificate: Option<CertificateName>,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
@@ -123,6 +125,9 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.lingers.clone());
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         self.router.call(request)
     }
 }
@@ -134,12 +139,14 @@ async fn run(
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
+    let name = socket.client_name().filter(|_| state.config.users_from_certificates);
+    let certificate = name.map(|name| CertificateName(name.into()));
     let stream = Guarded::new(socket, state.config.output_stall);
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
     builder.max_buf_size(head::HEAD_BYTES_MAX).max_headers(head::HEADERS_MAX);
-    let requests = Requests { router, lingers: lingers.clone() };
+    let requests = Requests { router, lingers: lingers.clone(), certificate };
     let mut connection = builder.serve_connection(TokioIo::new(stream), requests);
     let ended = tokio::select! {
         ended = &mut connection => ended,

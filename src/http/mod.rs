@@ -60,6 +60,8 @@ pub mod parts {
 pub struct HttpConfig {
     /// What is checked beside users.
     pub access: AccessConfig,
+    /// Whether the certificate of a client names its user.
+    pub users_from_certificates: bool,
     /// Origins of web pages whose scripts may read responses.
     pub origins: Vec<String>,
     /// Locks held by one user.

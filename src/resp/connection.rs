@@ -123,14 +123,11 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(
         stream: Stream,
+        client: Client,
         server: Arc<ServerState>,
         limits: ListenerLimits,
         unauthenticated: Unauthenticated,
     ) -> Connection {
-        let address = |address: io::Result<std::net::SocketAddr>| {
-            address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
-        };
-        let client = Client::new(&server, address(stream.peer_addr()), address(stream.local_addr()));
         let scanner = Scanner::new(limits.scan.clone());
         let mut connection = Connection {
             stream,

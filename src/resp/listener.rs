@@ -3,6 +3,7 @@
 //! Guarantees: a connection beyond a limit is refused with an error. Not here: accepting, requests.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use tokio::net::TcpStream;
 use super::connection::Connection;
 use super::scan::ScanLimits;
 use super::unauthenticated::Unauthenticated;
-use crate::command::ServerState;
+use crate::command::{Client, ServerState};
 use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// The limits of connections.
@@ -28,6 +29,8 @@ pub struct ListenerLimits {
     pub auth_timeout: Duration,
     /// The limits of requests.
     pub scan: ScanLimits,
+    /// Whether the certificate of a client names its user.
+    pub users_from_certificates: bool,
 }
 
 impl Default for ListenerLimits {
@@ -37,6 +40,7 @@ impl Default for ListenerLimits {
             output_stall: Duration::from_secs(30),
             auth_timeout: Duration::from_secs(10),
             scan: ScanLimits::default(),
+            users_from_certificates: false,
         }
     }
 }
@@ -77,12 +81,16 @@ impl Protocol for Resp {
         let unauthenticated = self.unauthenticated.clone();
         async move {
             let stream = Stream::new(socket, limits.output_stall);
+            let mut client = Client::new(&server, text(stream.peer_addr()), text(stream.local_addr()));
+            if let Some(name) = stream.client_name().filter(|_| limits.users_from_certificates) {
+                client.accept_certificate(&name);
+            }
             let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
-            if !server.users.default_user().is_open() && unauthenticated.are_full(connections_max) {
+            if !client.is_authenticated() && unauthenticated.are_full(connections_max) {
                 server.metrics.redis.refuse();
                 return send_refusal(stream).await;
             }
-            Connection::new(stream, server, limits, unauthenticated).run().await;
+            Connection::new(stream, client, server, limits, unauthenticated).run().await;
         }
     }
 
@@ -93,6 +101,10 @@ impl Protocol for Resp {
     fn drain(self) {
         self.server.clients.kill_all();
     }
+}
+
+fn text(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
 }
 
 async fn send_refusal(mut stream: impl AsyncWrite + Unpin) {

@@ -121,12 +121,13 @@ fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, St
     Listeners::bind(wanted).map_err(|(address, error)| StartError::Bind(setting, address, error))
 }
 
-/// Listens in plain text at `plain`, and with TLS where the configuration says so. `None`: nowhere.
+/// Listens for clients of a protocol, in plain text and with TLS; nowhere if the configuration has
+/// no address.
 fn bind_all(
     config: &Config,
     tls: Option<&Arc<Tls>>,
     protocol: TlsProtocol,
-) -> Result<Option<Listeners>, StartError> {
+) -> Result<Listeners, StartError> {
     let (name, plain, encrypted_name) = match protocol {
         TlsProtocol::Redis => ("listen", &config.listen, "tls-listen"),
         TlsProtocol::Http => ("http", &config.http, "https"),
@@ -140,7 +141,7 @@ fn bind_all(
         let encrypted = bind(encrypted_name, encrypted)?;
         listeners = listeners.and_encrypted(encrypted, Arc::clone(tls), protocol);
     }
-    Ok(Some(listeners).filter(|listeners| !listeners.addresses().is_empty()))
+    Ok(listeners)
 }
 
 /// Whether only this machine can reach all of them.
@@ -213,12 +214,9 @@ impl Server {
         open: impl FnOnce() -> Result<Box<dyn Backend>, JournalError>,
     ) -> Result<Server, StartError> {
         let tls = certificate::load(config).map_err(StartError::Tls)?;
-        // The configuration has an address for Redis clients.
-        let listeners = match bind_all(config, tls.as_ref(), TlsProtocol::Redis)? {
-            Some(listeners) => listeners,
-            None => bind("listen", &[])?,
-        };
+        let listeners = bind_all(config, tls.as_ref(), TlsProtocol::Redis)?;
         let http = bind_all(config, tls.as_ref(), TlsProtocol::Http)?;
+        let http = Some(http).filter(|http| !http.addresses().is_empty());
         let port = listeners.addresses()[0].port();
         let data = match config.durability {
             Durability::Memory => "memory".to_owned(),

@@ -60,8 +60,10 @@ fn the_redis_crate_works_over_tls() {
     // Replies and requests larger than a record and the buffers.
     let value = "x".repeat(900 << 10);
     let mut pipeline = redis::pipe();
-    (0..8).for_each(|n| drop(pipeline.cmd("HSET").arg(format!("h{n}")).arg("f").arg(&value).ignore()));
-    (0..8).for_each(|n| drop(pipeline.cmd("HGET").arg(format!("h{n}")).arg("f")));
+    for n in 0..8 {
+        pipeline.cmd("HSET").arg(format!("h{n}")).arg("f").arg(&value).ignore();
+        pipeline.cmd("HGET").arg(format!("h{n}")).arg("f");
+    }
     let found: Vec<String> = pipeline.query(&mut connection).expect("values");
     assert!(found.len() == 8 && found.iter().all(|found| *found == value));
     // The plain port has the same locks.
@@ -225,4 +227,42 @@ fn a_server_may_have_no_port_in_plain_text() {
     let info = ask(&mut client, &["INFO", "server"]).expect("a reply");
     assert!(info.contains(&format!("tcp_port:{}\r\n", server.addr.port())), "{info}");
     assert!(info.contains("tls_certificate_expiry_days:"), "{info}");
+}
+
+#[test]
+fn the_common_name_of_a_certificate_is_its_user() {
+    let certificates = Certificates::new();
+    ["worker-1", "stranger"].iter().for_each(|name| certificates.issue(name));
+    certificates.write(
+        "users",
+        "user default off\nuser worker-1 on >secret ~jobs:* +@lock +@connection\nuser other on >else ~* +@all\n",
+    );
+    let (ca, users) = (certificates.path("ca.pem"), certificates.path("users"));
+    let more =
+        ["--tls-client-ca", &ca, "--tls-client-auth", "optional", "--tls-user-from", "cn", "--users", &users];
+    let server = server(&certificates, &more);
+    let (tls, https) = (server.tls.expect("an address"), server.https.expect("an address"));
+    let ask = |own: Option<&str>, words: &[&str]| {
+        ask(&mut connect(&certificates.client(own), tls), words).expect("a reply")
+    };
+    assert_eq!(ask(Some("worker-1"), &["ACL", "WHOAMI"]), "$8\r\nworker-1\r\n");
+    assert!(ask(Some("worker-1"), &["LOCK", "jobs:1", "me"]).starts_with(':'));
+    assert!(ask(Some("worker-1"), &["LOCK", "other", "me"]).starts_with("-NOPERM"));
+    // The names of others are proved by their passwords, as without TLS.
+    assert!(ask(Some("stranger"), &["ACL", "WHOAMI"]).starts_with("-NOAUTH"));
+    assert!(ask(None, &["ACL", "WHOAMI"]).starts_with("-NOAUTH"));
+    assert_eq!(ask(Some("stranger"), &["AUTH", "other", "else"]), "+OK\r\n");
+    let get = |own: Option<&str>, credentials: &str| {
+        let mut client = connect(&certificates.client(own), https);
+        let head = format!("GET /locks/jobs:1 HTTP/1.1\r\nhost: localhost\r\n{credentials}\r\n");
+        client.write_all(head.as_bytes()).expect("a request");
+        let mut status = [0; 12];
+        client.read_exact(&mut status).expect("a response");
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    assert_eq!(get(Some("worker-1"), ""), "200");
+    assert_eq!(get(Some("stranger"), ""), "401");
+    assert_eq!(get(None, ""), "401");
+    assert_eq!(get(Some("stranger"), "authorization: Bearer else\r\n"), "200");
+    assert_eq!(get(Some("worker-1"), "authorization: Bearer wrong\r\n"), "401", "credentials come first");
 }
