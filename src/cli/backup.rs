@@ -45,19 +45,19 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     // A server beside it comes first. Without this, the copy is only less polite.
     let _ = rustix::process::nice(10);
     let (database, file) = (path(matches, "data"), path(matches, "file"));
+    let clock = Clock::system();
     let Some(every) = matches.get_one::<Duration>("every") else {
-        return match copy(&database, &file) {
+        return match copy(&database, &file, &clock) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, format!("no backup was made: {error}")),
         };
     };
     let keep = usize::from(matches.get_one::<u16>("keep").copied().unwrap_or(u16::MAX));
-    let clock = Clock::system();
     loop {
         let began = clock.now();
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".{}", stamp(&clock)));
-        match copy(&database, Path::new(&name)) {
+        match copy(&database, Path::new(&name), &clock) {
             Ok(()) => remove_oldest(&file, keep),
             Err(error) => {
                 fail(1, format!("no backup was made: {error}; the next one is due in {every:?}"));
@@ -68,9 +68,9 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-fn copy(database: &Path, file: &Path) -> Result<(), JournalError> {
+fn copy(database: &Path, file: &Path, clock: &Clock) -> Result<(), JournalError> {
     let mut examined = None;
-    back_up(database, file, &mut |state| approve(state, &mut examined))?;
+    back_up(database, file, clock, &mut |state| approve(state, &mut examined))?;
     if let Some(examined) = examined {
         print(format!("{}: {}", file.display(), summary(&examined)));
     }

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
@@ -21,6 +21,7 @@ use super::lock_file::LockFile;
 use super::open::{log_path, real};
 use super::schema::{prepare, refuse_foreign};
 use super::wal_check;
+use crate::clock::Clock;
 use crate::domain::TOKEN_MAX;
 use crate::journal::{JournalError, Loaded, Record};
 
@@ -53,12 +54,17 @@ pub type Approve<'a> = &'a mut dyn FnMut(StoredState) -> Result<(), String>;
 /// # Errors
 ///
 /// If there is no such database, `file` is something other than a copy, or the copy is not good.
-pub fn back_up(database: &Path, file: &Path, approve: Approve<'_>) -> Result<(), JournalError> {
+pub fn back_up(
+    database: &Path,
+    file: &Path,
+    clock: &Clock,
+    approve: Approve<'_>,
+) -> Result<(), JournalError> {
     let database = existing(database)?;
     refuse_target(&database, file)?;
     let source = open_source(&database)?;
     let copy = Partial::create(file, ".partial")?;
-    copy.fill(&source, PAUSE_FACTOR)?;
+    copy.fill(&source, Some(clock))?;
     let mut db = copy.open()?;
     approve(read_back(&mut db)?).map_err(JournalError::corrupt)?;
     copy.finish(db, file)
@@ -113,7 +119,7 @@ fn restore_locked(
 ) -> Result<Restored, JournalError> {
     let source = open_source(file)?;
     let copy = Partial::create(database, ".restoring")?;
-    copy.fill(&source, 0)?;
+    copy.fill(&source, None)?;
     drop(source);
     let mut db = copy.open()?;
     let state = read_back(&mut db)?;
@@ -269,8 +275,8 @@ impl Partial {
         Ok(db)
     }
 
-    /// Copies the state that `source` has now.
-    fn fill(&self, source: &Connection, pause_factor: u32) -> Result<(), JournalError> {
+    /// Copies the state that `source` has now, with pauses if there is a clock to measure them.
+    fn fill(&self, source: &Connection, clock: Option<&Clock>) -> Result<(), JournalError> {
         let check = |error| fault("copy the database", &error);
         let mut db = Connection::open(&self.path).map_err(check)?;
         // The file is synced here.
@@ -280,7 +286,7 @@ impl Partial {
         source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(check)?;
         let copying = Backup::new(source, &mut db).map_err(check)?;
         for step in 1.. {
-            let began = Instant::now();
+            let began = clock.map(Clock::now);
             match copying.step(PAGES_PER_STEP).map_err(check)? {
                 StepResult::Done => break,
                 // Locked for a moment.
@@ -290,7 +296,10 @@ impl Partial {
             if step % STEPS_PER_SYNC == 0 {
                 self.file.sync_data().map_err(|error| failed("write", &self.path, &error))?;
             }
-            std::thread::sleep(began.elapsed() * pause_factor);
+            if let (Some(clock), Some(began)) = (clock, began) {
+                let took = Duration::from_nanos(clock.now().nanos_since(began));
+                std::thread::sleep(took * PAUSE_FACTOR);
+            }
         }
         drop(copying);
         source.execute_batch("COMMIT").map_err(check)
