@@ -123,11 +123,7 @@ fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, St
 
 /// Listens for clients of a protocol, in plain text and with TLS; nowhere if the configuration has
 /// no address.
-fn bind_all(
-    config: &Config,
-    tls: Option<&Arc<Tls>>,
-    protocol: TlsProtocol,
-) -> Result<Listeners, StartError> {
+fn bind_all(config: &Config, tls: Option<&Arc<Tls>>, protocol: TlsProtocol) -> Result<Listeners, StartError> {
     let (name, plain, encrypted_name) = match protocol {
         TlsProtocol::Redis => ("listen", &config.listen, "tls-listen"),
         TlsProtocol::Http => ("http", &config.http, "https"),

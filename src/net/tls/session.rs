@@ -11,6 +11,9 @@ use tokio::net::TcpStream;
 
 use super::certificate;
 
+/// Reads from the socket for one read of plain text: enough for the largest record.
+const READS_MAX: usize = 16;
+
 /// The server's side of a TLS connection.
 pub(in crate::net) struct Session(ServerConnection);
 
@@ -87,9 +90,10 @@ impl Session {
     }
 
     /// Reads plain text. 0: the peer has closed, with or without saying so: a request that was cut
-    /// off is incomplete in its own protocol.
+    /// off is incomplete in its own protocol. `WouldBlock` does not mean that the socket has nothing
+    /// more: records without content must not keep the caller busy.
     pub(in crate::net) fn try_read(&mut self, tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
+        for _ in 0..READS_MAX {
             match self.0.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
@@ -97,6 +101,7 @@ impl Session {
             }
             self.receive(tcp)?;
         }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Whether [`Session::try_read`] has something to return that is not in the socket.
