@@ -235,7 +235,7 @@ fn the_common_name_of_a_certificate_is_its_user() {
     ["worker-1", "stranger"].iter().for_each(|name| certificates.issue(name));
     certificates.write(
         "users",
-        "user default off\nuser worker-1 on >secret ~jobs:* +@lock +@connection\nuser other on >else ~* +@all\n",
+        "user default off\nuser worker-1 on >secret ~jobs.* +@lock +@connection +acl|whoami\nuser other on >else ~* +@all\n",
     );
     let (ca, users) = (certificates.path("ca.pem"), certificates.path("users"));
     let more =
@@ -246,7 +246,7 @@ fn the_common_name_of_a_certificate_is_its_user() {
         ask(&mut connect(&certificates.client(own), tls), words).expect("a reply")
     };
     assert_eq!(ask(Some("worker-1"), &["ACL", "WHOAMI"]), "$8\r\nworker-1\r\n");
-    assert!(ask(Some("worker-1"), &["LOCK", "jobs:1", "me"]).starts_with(':'));
+    assert!(ask(Some("worker-1"), &["LOCK", "jobs.1", "me"]).starts_with(':'));
     assert!(ask(Some("worker-1"), &["LOCK", "other", "me"]).starts_with("-NOPERM"));
     // The names of others are proved by their passwords, as without TLS.
     assert!(ask(Some("stranger"), &["ACL", "WHOAMI"]).starts_with("-NOAUTH"));
@@ -254,7 +254,7 @@ fn the_common_name_of_a_certificate_is_its_user() {
     assert_eq!(ask(Some("stranger"), &["AUTH", "other", "else"]), "+OK\r\n");
     let get = |own: Option<&str>, credentials: &str| {
         let mut client = connect(&certificates.client(own), https);
-        let head = format!("GET /locks/jobs:1 HTTP/1.1\r\nhost: localhost\r\n{credentials}\r\n");
+        let head = format!("GET /locks/jobs.1 HTTP/1.1\r\nhost: localhost\r\n{credentials}\r\n");
         client.write_all(head.as_bytes()).expect("a request");
         let mut status = [0; 12];
         client.read_exact(&mut status).expect("a response");
