@@ -28,6 +28,11 @@ fn main() {
             compare_cycles(name, flags, *peer, *connections, *pipeline, *wanted);
         }
     }
+    for row in SAME_REQUESTS {
+        if is_wanted(row.name) {
+            compare_same_requests(row);
+        }
+    }
     let others: &[(&str, fn())] = &[
         ("HTTP acquire and release", http),
         ("contention on one key", contention),
@@ -72,6 +77,56 @@ const CYCLES: &[Comparison] = &[
     ("memory cycle, c=50 P=1, another build", MEMORY, Against::OtherBuild, 50, 1, 1.0),
     ("memory cycle, c=50 P=16, another build", MEMORY, Against::OtherBuild, 50, 16, 1.0),
 ];
+
+/// The same requests to both sides, from 50 connections.
+struct SameRequests {
+    name: &'static str,
+    flags: &'static [&'static str],
+    /// Redis with `appendfsync always`, or without persistence.
+    is_durable: bool,
+    pipeline: u64,
+    wanted: f64,
+    idiom: fn(&Peer) -> Idiom,
+}
+
+const SAME_REQUESTS: &[SameRequests] = &[
+    same("library cycle, c=50 P=1, Redis always", true, 1, 1.0, Idiom::of_redis),
+    same("library cycle, c=50 P=16, Redis always", true, 16, 1.2, Idiom::of_redis),
+    same("library cycle in memory, c=50 P=16, Redis no persistence", false, 16, 1.0, Idiom::of_redis),
+    same("EVALSHA in memory, c=50 P=16, Redis no persistence", false, 16, 1.0, Idiom::script),
+    same("SET and GET, c=50 P=16, Redis always", true, 16, 1.0, |_| Idiom::Pair("SET KEY VALUE", "GET KEY")),
+    same("HSET, c=50 P=16, Redis always", true, 16, 1.0, |_| {
+        Idiom::Pair("HSET KEY f VALUE", "HSET KEY f other")
+    }),
+    same("ZADD, c=50 P=16, Redis always", true, 16, 1.0, |_| {
+        Idiom::Pair("ZADD KEY 1 VALUE", "ZADD KEY 2 VALUE")
+    }),
+    same("LPUSH and RPOP, c=50 P=16, Redis always", true, 16, 1.0, |_| {
+        Idiom::Pair("LPUSH KEY VALUE", "RPOP KEY")
+    }),
+];
+
+const fn same(
+    name: &'static str,
+    is_durable: bool,
+    pipeline: u64,
+    wanted: f64,
+    idiom: fn(&Peer) -> Idiom,
+) -> SameRequests {
+    let flags = if is_durable { DURABLE } else { MEMORY };
+    SameRequests { name, flags, is_durable, pipeline, wanted, idiom }
+}
+
+fn compare_same_requests(row: &SameRequests) {
+    let name = row.name;
+    let Some(peer) = Peer::redis(row.is_durable) else {
+        return println!("{name:<58} skipped: redis-server is not installed");
+    };
+    let own = Peer::octostore(row.flags);
+    let load = Load { connections: 50, pipeline: row.pipeline, time: seconds(1.0) };
+    let turn = |peer: &Peer| cycles(peer.addr, &(row.idiom)(peer), load).cycles_per_s;
+    in_turns(name, row.wanted, || turn(&own), || turn(&peer));
+}
 
 fn rounds() -> usize {
     support::number("BENCH_ROUNDS").unwrap_or(5)
@@ -240,7 +295,7 @@ async fn contender(addr: std::net::SocketAddr, idiom: Idiom, n: u64, end: Instan
     let (key, owner) = (key(0), owner(n));
     let take = match idiom {
         Idiom::Native => encode(&["LOCK", &key, &owner, "PX", "30000", "WAIT", "60000"]),
-        Idiom::Redis(_) => idiom.take(&key, &owner),
+        _ => idiom.take(&key, &owner),
     };
     let give_back = idiom.give_back(&key, &owner);
     let mut waits = Vec::new();

@@ -1,7 +1,8 @@
 //! The only reader of system time.
 //!
 //! Guarantees: [`Clock::now`] never goes back and counts time in which the machine was suspended;
-//! setting the wall clock does not move it. Not here: any use of wall time except for display.
+//! setting the wall clock does not move it. Wall time is for display, and for times of day that
+//! clients give.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -287,12 +287,16 @@ pub fn encode(words: &[&str]) -> Vec<u8> {
 pub const COMPARE_AND_DELETE: &str =
     "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else return 0 end";
 
-/// How a lock is taken and given back.
+/// What clients send in turn: a lock that is taken and given back, or other pairs of requests.
 #[derive(Clone)]
 pub enum Idiom {
     Native,
     /// SET NX PX, and the script by its hash.
     Redis(String),
+    /// The script by its hash, on locks that are free.
+    Script(String),
+    /// Two requests. KEY and VALUE stand for those of each client.
+    Pair(&'static str, &'static str),
 }
 
 impl Idiom {
@@ -300,19 +304,39 @@ impl Idiom {
         Idiom::Redis(peer.connect().ask_text(&["SCRIPT", "LOAD", COMPARE_AND_DELETE]).trim_end().to_owned())
     }
 
+    /// The script that compares and deletes.
+    pub fn script(peer: &Peer) -> Idiom {
+        match Idiom::of_redis(peer) {
+            Idiom::Redis(hash) => Idiom::Script(hash),
+            other => other,
+        }
+    }
+
     pub fn take(&self, key: &str, owner: &str) -> Vec<u8> {
         match self {
             Idiom::Native => encode(&["LOCK", key, owner, "PX", "30000"]),
             Idiom::Redis(_) => encode(&["SET", key, owner, "NX", "PX", "30000"]),
+            Idiom::Script(hash) => encode(&["EVALSHA", hash, "1", key, owner]),
+            Idiom::Pair(first, _) => filled(first, key, owner),
         }
     }
 
     pub fn give_back(&self, key: &str, owner: &str) -> Vec<u8> {
         match self {
             Idiom::Native => encode(&["UNLOCK", key, owner]),
-            Idiom::Redis(hash) => encode(&["EVALSHA", hash, "1", key, owner]),
+            Idiom::Redis(hash) | Idiom::Script(hash) => encode(&["EVALSHA", hash, "1", key, owner]),
+            Idiom::Pair(_, second) => filled(second, key, owner),
         }
     }
+}
+
+fn filled(request: &str, key: &str, value: &str) -> Vec<u8> {
+    let words = request.split(' ').map(|word| match word {
+        "KEY" => key,
+        "VALUE" => value,
+        word => word,
+    });
+    encode(&words.collect::<Vec<_>>())
 }
 
 /// How much at once, and for how long.
@@ -385,12 +409,19 @@ async fn client(
             let sent = Instant::now();
             stream.write_all(request).await.unwrap();
             let mut missing = replies;
+            // The first byte of the line that is being read.
+            let mut begun = None;
             while missing > 0 {
                 let read = stream.read(&mut input).await.unwrap();
                 assert!(read > 0, "the server closed the connection");
                 for line in input[..read].split_inclusive(|byte| *byte == b'\n') {
-                    assert!(!matches!(line[0], b'-' | b'$'), "{}", line.escape_ascii());
-                    missing -= usize::from(line.ends_with(b"\n"));
+                    let first = *begun.get_or_insert(line[0]);
+                    if line.ends_with(b"\n") {
+                        assert!(first != b'-', "{}", line.escape_ascii());
+                        // After the length of a value comes the value.
+                        missing -= usize::from(first != b'$' || line.starts_with(b"$-"));
+                        begun = None;
+                    }
                 }
             }
             latencies_us.push(sent.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);

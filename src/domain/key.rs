@@ -1,4 +1,4 @@
-//! The name of a lock.
+//! The name of a key: its database and its bytes.
 
 use std::fmt;
 

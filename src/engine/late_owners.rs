@@ -1,8 +1,8 @@
 //! Owners that come back after their lease has ended without them, which is what fencing tokens are
 //! for.
 //!
-//! Guarantees: bounded; costs one atomic load while nothing has ended that way. Not here: any
-//! effect but a number: the latest ends are remembered, not all.
+//! Guarantees: bounded; costs one atomic load while nothing has ended that way. The
+//! latest ends are remembered, not all. Not here: any effect but counts and log lines.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

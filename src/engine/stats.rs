@@ -1,7 +1,7 @@
-//! How many there are, and how many there were since the start.
+//! Counts of leases, keys and waiters, and totals since the start.
 //!
-//! Guarantees: written under the guard of the lock they count, without a word between threads. Not
-//! here: names, owners.
+//! Guarantees: written under the guard of the lock they count, in memory that threads
+//! seldom share. Not here: names, owners.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

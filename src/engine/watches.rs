@@ -1,7 +1,7 @@
-//! WATCH: who wants to know that a lock has changed.
+//! WATCH: which connections want to know that a key has changed.
 //!
-//! Guarantees: a watch breaks when Redis' would: when a lock that it watches is granted, renewed,
-//! ended or set, even to the same value, and after a failed commit. Costs one atomic load an
+//! Guarantees: a watch breaks when Redis' would: when a key that it watches is set, even to the
+//! same value, changed, renewed or ended, and after a failed commit. Costs one atomic load an
 //! operation while there is no watch. Not here: what changed.
 
 use std::collections::{BTreeMap, BTreeSet};

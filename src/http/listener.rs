@@ -1,10 +1,10 @@
-//! Accepts connections.
+//! The HTTP side of the listener: limits, timeouts, and how connections end.
 //!
 //! Guarantees: at most `connections_max` at once; a request's head is bounded in bytes and time; a
 //! client that reads none of a response for too long is disconnected; a client that is still
 //! sending when its connection ends can read the last response; every refusal has the contract's
 //! shape, also where hyper cannot parse the head; on shutdown requests are completed and streams
-//! end. Not here: requests.
+//! end. Not here: accepting, requests.
 
 use std::convert::Infallible;
 use std::future::Future;

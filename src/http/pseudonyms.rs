@@ -1,4 +1,4 @@
-//! What HTTP clients see instead of tokens and owners.
+//! The ids that HTTP clients see for leases, owners, users and sessions.
 //!
 //! Guarantees: one-way, and stable across restarts: derived with a key that is stored with the
 //! data. A lease id is known to its holder only and cannot be derived from what other clients see.

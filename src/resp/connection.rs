@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
 use super::listener::ListenerLimits;
-use super::scan::Scanner;
+use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
 use crate::command::{
     AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
@@ -252,7 +252,7 @@ impl Connection {
             let length = match self.scanner.scan(&self.input[done..]) {
                 Ok(Some(length)) => length,
                 Ok(None) => break Then::Read,
-                Err(super::scan::ProtocolError::Http) => {
+                Err(super::requests::ProtocolError::Http) => {
                     tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the port for Redis clients; HTTP is served at --http");
                     break Then::Close;
                 }

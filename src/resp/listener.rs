@@ -13,7 +13,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
-use super::scan::ScanLimits;
+use super::requests::ScanLimits;
 use super::unauthenticated::Unauthenticated;
 use crate::command::{Client, ServerState};
 use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};

@@ -7,14 +7,14 @@
 mod codec;
 mod connection;
 mod listener;
-mod scan;
+mod requests;
 mod unauthenticated;
 
 pub use listener::{ListenerLimits, listen};
-pub use scan::ScanLimits;
+pub use requests::ScanLimits;
 
 /// The request scanner and the reply encoder, for benches and fuzzing.
 pub mod parts {
     pub use super::codec::encode;
-    pub use super::scan::{ProtocolError, ScanLimits, Scanner};
+    pub use super::requests::{ProtocolError, ScanLimits, Scanner};
 }

@@ -3,7 +3,7 @@
 //! Guarantees: every key that exists from the start to the end of the command is deleted, as DEL
 //! does it: sessions stay, a lock with a queue passes to the first waiter, and a lock-delay runs.
 //! Keys go in steps, and other clients are served in between. Fencing tokens go on.
-//! Not here: a state between all keys and none that other clients cannot see.
+//! Other clients can see states in which only some keys are gone.
 
 use crate::command::scan;
 use crate::command::steps::KEY_WORK;

@@ -1,4 +1,4 @@
-//! What is left to do after waiters for locks that are gone.
+//! Cancelled waits, and grants to be reverted, that could not be dealt with at once.
 //!
 //! Guarantees: a thread that serves requests does a bounded part of it; the expiry thread does the
 //! rest.

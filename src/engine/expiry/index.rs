@@ -1,8 +1,8 @@
 //! The expiry index: which locks have something that ends by itself, and when.
 //!
 //! Guarantees: one entry of 8 bytes a lock, removed when the lock no longer needs it, so released
-//! locks leave no garbage. It tells when to look, to [`TICK_NANOS`]; what is found to end that soon
-//! is noted exactly, and is ended when its time comes. Not here: clocks, threads, what happens at a
+//! locks leave no garbage. Deadlines are known to within [`TICK_NANOS`]; what is found to
+//! end that soon is noted exactly, and is ended when its time comes. Not here: clocks, threads, what happens at a
 //! deadline.
 
 use std::collections::BTreeSet;

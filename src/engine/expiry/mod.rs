@@ -1,6 +1,9 @@
-//! Deadlines, and the thread that acts on them.
+//! Deadlines: the index of what ends when, the sweep that frees it, and its thread.
+//!
+//! The rules are elsewhere: leases end in `lock/transition.rs`, values in `values/change.rs`.
 
 mod index;
+mod sweep;
 mod thread;
 
 pub(super) use self::index::*;

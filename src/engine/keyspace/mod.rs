@@ -1,7 +1,7 @@
 //! All keys that are not vacant, by a keyed hash of their names.
 //!
-//! Guarantees: guards stay inside this folder. Not here: the rules of locks and values, records,
-//! clocks.
+//! Guarantees: guards of keys stay inside this folder; only the gate in front of the table is also
+//! held outside, by transactions. Not here: the rules of locks and values, records, clocks.
 
 mod content;
 mod entry;

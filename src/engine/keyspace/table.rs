@@ -1,7 +1,7 @@
 //! The table of keys.
 //!
 //! Guarantees: a key that is vacant has no entry. Look-up is by a keyed hash of 32 bits; names
-//! whose hashes collide share a chain of entries and stay apart. Guards never leave this file, and
+//! whose hashes collide share a chain of entries and stay apart. Guards of keys never leave this file, and
 //! nothing here is async. The only file that names dashmap.
 //! Not here: rules, records, clocks.
 

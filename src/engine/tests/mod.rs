@@ -15,7 +15,7 @@ mod watches;
 use std::path::Path;
 
 use super::*;
-use crate::domain::{FencingToken, LockName, Owner, Ttl};
+use crate::domain::{FencingToken, LockName, Owner, Timestamp, Ttl};
 use crate::entropy::Entropy;
 use crate::journal::{Faults, FaultyBackend, MemoryBackend, Record, SqliteBackend, StoredLease};
 use crate::lock::{Lease, LeaseExtra, Mode, Op, Outcome, Request, SetCondition};

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use mlua::{Lua, LuaString, Table, Value};
 
-use super::budget::Budget;
+use super::expansion::Budget;
 use super::native::Fault;
 use super::number::truncate;
 use crate::command::{CommandError, OwnedArgs};

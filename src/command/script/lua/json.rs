@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mlua::{IntoLuaMulti, Lua, Table, Value};
 
 use super::Shared;
-use super::budget::Budget;
+use super::expansion::Budget;
 use super::native::{Call, Fault, Results, export, one};
 use decode::decode;
 use encode::encode;

@@ -5,8 +5,8 @@
 //! Not here: where scripts are kept, commands.
 
 mod bits;
-mod budget;
 mod convert;
+mod expansion;
 mod json;
 mod msgpack;
 mod native;
@@ -26,8 +26,8 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, V
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use self::budget::Budget;
 use self::convert::{ReplyBuilder, one_line};
+use self::expansion::Budget;
 use self::json::JsonSettings;
 use self::native::Fault;
 use self::random::Generator;

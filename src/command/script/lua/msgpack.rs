@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::Shared;
-use super::budget::Budget;
+use super::expansion::Budget;
 use super::native::{Call, Fault, Results, export, one};
 
 /// Levels of tables that are packed; deeper ones become nil.

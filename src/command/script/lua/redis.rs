@@ -1,4 +1,4 @@
-//! What the sandbox is built of that concerns the server, and `redis.call`.
+//! The table `redis` with `redis.call`, and the clock of `os`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

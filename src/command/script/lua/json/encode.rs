@@ -2,7 +2,7 @@
 
 use mlua::{Table, Value};
 
-use super::super::budget::Budget;
+use super::super::expansion::Budget;
 use super::super::native::Fault;
 use super::{DEPTH_MAX, InvalidNumbers, JsonSettings};
 use crate::reply::double;

@@ -1,7 +1,7 @@
 //! The bound of what a value expands to.
 //!
-//! Guarantees: a table that contains others many times becomes neither too large nor takes too
-//! long. Not here: depth.
+//! Guarantees: a table that contains others many times can neither grow too large nor take too
+//! long. Not here: depth; the limits of a script itself.
 
 use super::Shared;
 use super::native::Fault;
