@@ -8,7 +8,7 @@ use super::list::parse_end;
 use super::options;
 use super::values;
 use super::waiting::Waiting;
-use super::{Args, Command, CommandError, Context, Flags, Group, Handler, KeyAccess, KeySpec};
+use super::{Args, Command, CommandError, Context, Flags, Group, Handler, KeyAccess, KeySpec, name_or_none};
 use crate::domain::{LockName, Timestamp, Ttl};
 use crate::engine::{
     AnyTxn, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
@@ -117,6 +117,21 @@ fn move_one(context: &mut Context<'_>, args: Args<'_>, from: End, to: End) -> Re
     let (source, destination) = (context.key(args.at(1))?, context.key(args.at(2))?);
     let request = PopRequest::new(vec![source], PopAction::Move { from, destination, to });
     execute(context, request, until, Form::ELEMENT)
+}
+
+/// Executes `name source destination ...` without a timeout: moves an item if there is one.
+pub(super) fn move_without_wait(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    from: End,
+    to: End,
+) -> Result<Reply, CommandError> {
+    context.check_transaction_budget()?;
+    let Some(source) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
+    let request =
+        PopRequest::new(vec![source], PopAction::Move { from, destination: context.name(args.at(2))?, to });
+    // Inside an exclusive transaction, nothing waits.
+    context.atomically_on_keys(args, |context| execute(context, request, Timestamp::NEVER, Form::ELEMENT))
 }
 
 fn blmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -98,7 +98,8 @@ impl Context<'_> {
         if self.client.tracking.is_some() {
             self.track_keys(command, args);
         }
-        self.txn.set_cause(Cause::of_client(self.client.info().id, command.event));
+        let looks_up = command.is(Flags::READONLY | Flags::LOOKS_UP);
+        self.txn.set_cause(Cause::of_client(self.client.info().id, command.event, looks_up));
         if args.len() > LONG_ARGS && self.caller == Caller::Connection {
             return self.call_long(command, args);
         }

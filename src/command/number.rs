@@ -17,7 +17,8 @@ const PLACES: i64 = 17;
 
 /// The sum of two numbers.
 pub(super) fn sum(a: &[u8], b: &[u8]) -> Result<String, CommandError> {
-    let sum = decimal(a)? + decimal(b)?;
+    let (a, b) = (decimal(a)?, decimal(b)?);
+    let sum = a.ok_or(INFINITE)? + b.ok_or(INFINITE)?;
     let sum = sum.with_scale_round(PLACES, RoundingMode::HalfEven).normalized();
     if sum.to_string().len() > TEXT_BYTES_MAX || !is_finite(&sum.to_plain_string()) {
         return Err(INFINITE);
@@ -29,16 +30,17 @@ fn is_finite(text: &str) -> bool {
     text.parse().is_ok_and(f64::is_finite)
 }
 
-fn decimal(arg: &[u8]) -> Result<BigDecimal, CommandError> {
+/// Parses a number; `None` if it is infinite.
+fn decimal(arg: &[u8]) -> Result<Option<BigDecimal>, CommandError> {
     let text =
         std::str::from_utf8(arg).ok().filter(|text| text.len() <= TEXT_BYTES_MAX).ok_or(NOT_A_FLOAT)?;
     // The parser of the standard library decides what a number is; its range keeps exponents small.
     match text.parse::<f64>() {
         Ok(number) if number.is_nan() => Err(NOT_A_FLOAT),
-        Ok(number) if number.is_infinite() => Err(INFINITE),
+        Ok(number) if number.is_infinite() => Ok(None),
         // Too small to make a difference.
-        Ok(0.0) => Ok(BigDecimal::from(0)),
-        Ok(_) => text.parse().map_err(|_| NOT_A_FLOAT),
+        Ok(0.0) => Ok(Some(BigDecimal::from(0))),
+        Ok(_) => text.parse().map(Some).map_err(|_| NOT_A_FLOAT),
         Err(_) => Err(NOT_A_FLOAT),
     }
 }
@@ -64,6 +66,7 @@ mod tests {
         }
         for bad in ["", " 1", "1 ", "abc", "1_000", "nan", "0x1", "1e", "--1"] {
             assert_eq!(sum(bad.as_bytes(), b"1"), Err(NOT_A_FLOAT), "{bad:?}");
+            assert_eq!(sum(b"inf", bad.as_bytes()), Err(NOT_A_FLOAT), "{bad:?}");
         }
         for infinite in ["inf", "1e400", "-infinity"] {
             assert_eq!(sum(infinite.as_bytes(), b"1"), Err(INFINITE), "{infinite:?}");

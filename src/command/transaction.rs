@@ -155,6 +155,17 @@ const WATCHED_MAX: usize = 10_000;
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let reply = run_queue(context);
+    let is_executed_again = reply.as_ref().is_err_and(CommandError::is_unsettled);
+    // After the commands that it runs.
+    if !is_executed_again && !context.server.monitors.is_empty() {
+        context.show_to_monitors(args);
+    }
+    context.publish_deferred(reply?)
+}
+
+/// Runs the queued commands.
+fn run_queue(context: &mut Context<'_>) -> Result<Reply, CommandError> {
     let Some(transaction) = context.client.transaction.take() else {
         return Err(CommandError::fixed("ERR EXEC without MULTI"));
     };
@@ -169,12 +180,7 @@ fn exec(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
             (context.client.transaction, context.client.watch) = (Some(transaction), watch);
             Err(error)
         }
-        reply => {
-            if !context.server.monitors.is_empty() {
-                context.show_to_monitors(args);
-            }
-            context.publish_deferred(reply?)
-        }
+        reply => reply,
     }
 }
 

@@ -63,17 +63,48 @@ impl Typed for List {
     }
 }
 
-/// Reads the value of a key. `read` runs under the guard of the key.
+/// Reads the value of a key for a command that only reads, which counts as a lookup. `read` runs
+/// under the guard of the key.
 pub(super) fn read<T: Typed, R>(
     context: &Context<'_>,
     key: &[u8],
     read: impl FnOnce(&T) -> R,
 ) -> Result<R, CommandError> {
-    let Some(name) = name_or_none(context, key)? else { return Ok(read(&T::default())) };
-    Ok(context.txn.read_value(&name, T::KIND, |value| match value.and_then(T::of) {
+    let mut exists = false;
+    let result = inspect_or_none(context, key, |value: Option<&T>| {
+        exists = value.is_some();
+        match value {
+            Some(value) => read(value),
+            None => read(&T::default()),
+        }
+    });
+    match &result {
+        Ok(_) => context.count_lookup(exists),
+        Err(error) if *error == CommandError::WRONG_TYPE => context.count_lookup(true),
+        Err(_) => {}
+    }
+    result
+}
+
+/// [`read()`] without counting, for commands that change values or have read this one already.
+pub(super) fn inspect<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(&T) -> R,
+) -> Result<R, CommandError> {
+    inspect_or_none(context, key, |value: Option<&T>| match value {
         Some(value) => read(value),
         None => read(&T::default()),
-    })?)
+    })
+}
+
+fn inspect_or_none<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(Option<&T>) -> R,
+) -> Result<R, CommandError> {
+    let Some(name) = name_or_none(context, key)? else { return Ok(read(None)) };
+    Ok(context.txn.read_value(&name, T::KIND, |value| read(value.and_then(T::of)))?)
 }
 
 /// Changes the value of a key, which is created if it does not exist. `work` runs under the guard of
@@ -83,7 +114,7 @@ pub(super) fn edit<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
-    let name = context.name(key)?;
+    let name = context.key(key)?;
     context.txn.value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
 }
 
@@ -103,7 +134,7 @@ pub(super) fn replace<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
-    let name = context.name(key)?;
+    let name = context.key(key)?;
     context.txn.replace_value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
 }
 
@@ -113,7 +144,7 @@ fn edit_typed<T: Typed, R>(work: impl FnOnce(T::Edit<'_>) -> R) -> impl FnOnce(&
 
 /// Fails if a key exists and is of another type.
 pub(super) fn check_type<T: Typed>(context: &Context<'_>, key: &[u8]) -> Result<(), CommandError> {
-    read(context, key, |_: &T| ())
+    inspect(context, key, |_: &T| ())
 }
 
 impl Context<'_> {

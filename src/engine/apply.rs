@@ -229,10 +229,17 @@ impl Engine {
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
-        if changes_value(op, &outcome, &effects) {
+        let changes_value = changes_value(op, &outcome, &effects);
+        if changes_value {
             core.watches.changed(name);
         }
         if effects.is_empty() {
+            if changes_value {
+                // The value that it sets is there already.
+                let (slot, cause) = (&*guarded.slot, scope.cause);
+                let transition = Transition { name, op, outcome: &outcome, effects: &effects, slot, cause };
+                core.events.lock_changed(guarded.last_change(), &transition);
+            }
             return Ok(outcome);
         }
         // If this fails, the slot has changed and the journal has not. The change stays invisible:
@@ -337,7 +344,7 @@ impl KeyWork<'_, '_> {
     /// Runs an operation on a key that holds a value.
     fn run_on_value(&mut self, op: &Op) -> Result<Outcome, Retry> {
         let now = self.scope.now;
-        let (request, ttl) = match OnValue::of(op) {
+        let (request, keeps_ttl) = match OnValue::of(op) {
             OnValue::Refuse => return Err(Unavailable::WrongType.into()),
             OnValue::Keep(outcome) => return Ok(outcome),
             OnValue::Delete => {
@@ -345,10 +352,11 @@ impl KeyWork<'_, '_> {
                 return Ok(Outcome::Released(1));
             }
             OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: self.set_ttl(ttl)? }),
-            OnValue::Replace { request, keep_ttl: false } => (request, request.ttl),
-            OnValue::Replace { request, keep_ttl: true } => {
-                (request, self.key.content.deadline().and_then(|deadline| ttl_until(deadline, now)))
-            }
+            OnValue::Replace { request, keep_ttl } => (request, keep_ttl),
+        };
+        let ttl = match keeps_ttl {
+            true => self.key.content.deadline().and_then(|deadline| ttl_until(deadline, now)),
+            false => request.ttl,
         };
         let request = Request { ttl, ..request.clone() };
         let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
@@ -357,7 +365,7 @@ impl KeyWork<'_, '_> {
         let _one_commit = self.engine.one_commit();
         self.end_value(&[])?;
         let Some(mut guarded) = self.key.lock() else { unreachable!("vacant now") };
-        let scope = self.scope.with_cause(Cause { replaces: true, ..self.scope.cause });
+        let scope = self.scope.with_cause(Cause { replaces: true, keeps_ttl, ..self.scope.cause });
         let outcome = self.engine.step_and_return(&op, &scope, &mut guarded)?;
         self.engine.core.lock_stats.outcome(&outcome);
         Ok(outcome)

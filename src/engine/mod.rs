@@ -311,6 +311,11 @@ impl Engine {
         self.core.pops.len()
     }
 
+    /// The number of stored scripts, and that of the bytes of their texts.
+    pub fn scripts_size(&self) -> (usize, usize) {
+        self.core.scripts.size()
+    }
+
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.core.sessions.len()

@@ -282,7 +282,12 @@ impl<'a> Txn<'a> {
     /// Reads a lock as it is now, expired leases left out. `read` runs under the guard of the lock: it should
     /// copy what is needed and format nothing.
     pub fn read<R>(&self, name: &LockName, read: impl Fn(&Slot, Timestamp) -> R) -> Result<R, Unavailable> {
-        self.submit_and_inspect(name, &Op::Inspect, |_, slot, now| read(slot, now))
+        let inspect = |_, slot: &Slot, now| (slot.newest().is_some(), read(slot, now));
+        let (exists, result) = self.submit_and_inspect(name, &Op::Inspect, inspect)?;
+        if !exists {
+            self.announce_miss(name);
+        }
+        Ok(result)
     }
 
     /// Says what is behind the changes that follow.

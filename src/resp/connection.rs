@@ -26,7 +26,7 @@ use crate::command::{
 };
 use crate::domain::Timestamp;
 use crate::journal::Seq;
-use crate::metrics::CommandCounts;
+use crate::metrics::{CommandCounts, Count};
 use crate::net::{Stream, WriteError};
 use crate::reply::Reply;
 
@@ -405,6 +405,16 @@ impl Connection {
 
     /// Sends the output as part of the unit that has begun.
     async fn send_output(&mut self) -> Result<(), End> {
+        let bytes = self.output.len();
+        let result = self.send_all().await;
+        self.server.metrics.redis.sent.add((bytes - self.output.len()) as u64);
+        if result.is_ok() && self.output.capacity() > FLUSH_BYTES * 2 {
+            self.output = BytesMut::new();
+        }
+        result
+    }
+
+    async fn send_all(&mut self) -> Result<(), End> {
         while !self.stream.try_send(&mut self.output)? {
             tokio::select! {
                 ready = self.stream.writable() => ready?,
@@ -412,9 +422,6 @@ impl Connection {
                     return Err(End::Closed);
                 },
             }
-        }
-        if self.output.capacity() > FLUSH_BYTES * 2 {
-            self.output = BytesMut::new();
         }
         Ok(())
     }
@@ -447,7 +454,8 @@ impl Connection {
             match read {
                 None => {}
                 Some(Ok(0)) => return Err(End::Closed),
-                Some(Ok(_)) => {
+                Some(Ok(bytes)) => {
+                    self.server.metrics.redis.received.add(bytes as u64);
                     // A full read asks for a larger one.
                     if self.input.len() - before >= self.read_bytes {
                         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
@@ -497,7 +505,7 @@ impl Connection {
             tokio::select! {
                 _ = pause.changed() => {}
                 () = tokio::time::sleep(left) => {}
-                read = receive(&mut self.stream, &mut self.input, is_full) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -516,7 +524,7 @@ impl Connection {
             let is_full = self.is_input_full();
             tokio::select! {
                 outcome = waiting.reply() => break Some(outcome),
-                read = receive(&mut self.stream, &mut self.input, is_full) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -566,7 +574,12 @@ async fn sleep(time: Option<Duration>) {
 }
 
 /// Completes when input was read. Fails when the client has disconnected.
-async fn receive(stream: &mut Stream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
+async fn receive(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    is_full: bool,
+    received: &Count,
+) -> Result<(), End> {
     if is_full {
         tokio::time::sleep(FULL_INPUT_CHECK).await;
         return if stream.is_read_closed().await? { Err(End::Closed) } else { Ok(()) };
@@ -575,7 +588,10 @@ async fn receive(stream: &mut Stream, input: &mut BytesMut, is_full: bool) -> Re
     input.reserve(READ_BYTES_MIN);
     match stream.try_read_buf(input) {
         Ok(0) => Err(End::Closed),
-        Ok(_) => Ok(()),
+        Ok(bytes) => {
+            received.add(bytes as u64);
+            Ok(())
+        }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use crate::auth::{DEFAULT_USER, DenialReason};
 use crate::command::options::{self, value, values};
 use crate::command::steps::{Progress, Steps};
-use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, REDIS_VERSION};
-use crate::domain::DATABASES;
+use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, REDIS_VERSION, key};
 use crate::reply::Reply;
 
 pub(in crate::command) const COMMANDS: &[Command] =
@@ -170,16 +169,11 @@ fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
 }
 
 fn select(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let index = options::integer(args.at(1))?;
-    match u8::try_from(index) {
-        Ok(index) if index < DATABASES => {
-            context.database = index;
-            // The database of a script ends with the script.
-            if !matches!(context.caller, Caller::Script { .. }) {
-                context.client.select(index);
-            }
-            Ok(Reply::OK)
-        }
-        _ => Err(CommandError::fixed("ERR DB index is out of range")),
+    let index = key::database(args.at(1))?;
+    context.database = index;
+    // The database of a script ends with the script.
+    if !matches!(context.caller, Caller::Script { .. }) {
+        context.client.select(index);
     }
+    Ok(Reply::OK)
 }

@@ -7,8 +7,8 @@ use crate::auth::{DenialLog, Users};
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, ClientLimits, Clients, Group, Incoming, LiveSettings, OwnedArgs, Pauses, PubSub, ScriptEngine,
-    ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
+    Client, ClientLimits, Clients, Group, Incoming, LiveSettings, Lookups, OwnedArgs, Pauses, PubSub,
+    ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
 use crate::domain::{Limits, Timestamp};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
@@ -54,6 +54,7 @@ fn server() -> Arc<ServerState> {
         },
         metrics: Arc::new(ServerMetrics::of(names())),
         commands_run: Count::default(),
+        lookups: Lookups::default(),
         stats: ServerStats::default(),
         slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),

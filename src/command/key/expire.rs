@@ -162,9 +162,16 @@ fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Remain
     Ok(read?)
 }
 
+/// The remaining milliseconds of a key, for a command that only reads.
+fn millis_left(context: &mut Context<'_>, name: &LockName) -> Result<Option<Option<u64>>, CommandError> {
+    let remaining = expiry_of(context, name)?;
+    context.count_lookup(remaining.is_some());
+    Ok(remaining.map(|remaining| remaining.millis))
+}
+
 fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(-2)) };
-    Ok(match expiry_of(context, &name)?.map(|left| left.millis) {
+    Ok(match millis_left(context, &name)? {
         None => Reply::Integer(-2),
         Some(None) => Reply::Integer(-1),
         Some(Some(millis)) => Reply::unsigned((millis + unit_ms / 2) / unit_ms),
@@ -173,7 +180,7 @@ fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply
 
 fn end(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(-2)) };
-    Ok(match expiry_of(context, &name)?.map(|left| left.millis) {
+    Ok(match millis_left(context, &name)? {
         None => Reply::Integer(-2),
         Some(None) => Reply::Integer(-1),
         Some(Some(millis)) => Reply::unsigned(context.txn.wall_millis().saturating_add(millis) / unit_ms),

@@ -16,6 +16,7 @@ pub(super) const PUBSUB: Command = Command::container(
             .summary("Returns the channels that have subscribers.")
             .example("PUBSUB CHANNELS __lock__:*"),
         sub("pubsub|numsub", -2, |context, args| subscribers(context, args, false))
+            .takes_many()
             .syntax("[channel [channel ...]]")
             .summary("Returns the numbers of subscribers of channels, those of patterns left out.")
             .example("PUBSUB NUMSUB jobs"),
@@ -27,6 +28,7 @@ pub(super) const PUBSUB: Command = Command::container(
             .summary("Returns the shard channels that have subscribers.")
             .example("PUBSUB SHARDCHANNELS"),
         sub("pubsub|shardnumsub", -2, |context, args| subscribers(context, args, true))
+            .takes_many()
             .syntax("[shardchannel [shardchannel ...]]")
             .summary("Returns the numbers of subscribers of shard channels.")
             .example("PUBSUB SHARDNUMSUB jobs"),

@@ -31,6 +31,9 @@ fn list(_: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn flush(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    if args.len() > 3 {
+        return Err(CommandError::subcommand_arity(args));
+    }
     check_flush_mode(args, "FUNCTION FLUSH")?;
     Ok(Reply::OK)
 }

@@ -95,7 +95,7 @@ const SCRIPT: Command = Command::container(
             .example("SCRIPT FLUSH"),
         Command::new("script|kill", 2, kill)
             .group(Group::Scripting)
-            .flags(Flags::NOSCRIPT | Flags::NO_MULTI)
+            .flags(Flags::NOSCRIPT)
             .summary("Stops the running script, unless it has written something.")
             .example("SCRIPT KILL"),
         Command::new("script|debug", 3, debug)
@@ -215,6 +215,11 @@ fn run(
     context.run_script(&names, may_write, |context| {
         let text = find(context)?;
         let shebang = Shebang::parse(&text)?;
+        if !may_write && text.starts_with(b"#!") && !shebang.is_read_only {
+            return Err(CommandError::fixed(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
+        }
         if shebang.is_read_only {
             context.caller = super::Caller::Script { may_write: false };
         }

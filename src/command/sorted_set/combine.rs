@@ -19,11 +19,14 @@ pub(super) const ZUNION: Command = read("zunion", -3, zunion, Flags::NONE)
     .summary("Returns the members that any of the sorted sets has.")
     .example("ZUNION 2 urgent queue WITHSCORES");
 
-pub(super) const ZUNIONSTORE: Command = write("zunionstore", -4, zunionstore, Flags::DENYOOM)
-    .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
-    .summary("Stores the members that any of the sorted sets has. Returns their number.")
-    .example("ZUNIONSTORE all 2 urgent queue WEIGHTS 2 1");
+pub(super) const ZUNIONSTORE: Command =
+    write("zunionstore", -4, zunionstore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Custom(store_keys))
+        .syntax(
+            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+        )
+        .summary("Stores the members that any of the sorted sets has. Returns their number.")
+        .example("ZUNIONSTORE all 2 urgent queue WEIGHTS 2 1");
 
 pub(super) const ZINTER: Command = read("zinter", -3, zinter, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
@@ -37,11 +40,14 @@ pub(super) const ZINTERCARD: Command = read("zintercard", -3, zintercard, Flags:
     .summary("Returns the number of members that all sorted sets have.")
     .example("ZINTERCARD 2 urgent queue LIMIT 10");
 
-pub(super) const ZINTERSTORE: Command = write("zinterstore", -4, zinterstore, Flags::DENYOOM)
-    .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
-    .summary("Stores the members that all sorted sets have. Returns their number.")
-    .example("ZINTERSTORE both 2 urgent queue AGGREGATE MAX");
+pub(super) const ZINTERSTORE: Command =
+    write("zinterstore", -4, zinterstore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Custom(store_keys))
+        .syntax(
+            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+        )
+        .summary("Stores the members that all sorted sets have. Returns their number.")
+        .example("ZINTERSTORE both 2 urgent queue AGGREGATE MAX");
 
 pub(super) const ZDIFF: Command = read("zdiff", -3, zdiff, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
@@ -49,7 +55,7 @@ pub(super) const ZDIFF: Command = read("zdiff", -3, zdiff, Flags::NONE)
     .summary("Returns the members of the first sorted set that no other has.")
     .example("ZDIFF 2 queue urgent");
 
-pub(super) const ZDIFFSTORE: Command = write("zdiffstore", -4, zdiffstore, Flags::DENYOOM)
+pub(super) const ZDIFFSTORE: Command = write("zdiffstore", -4, zdiffstore, Flags::DENYOOM | Flags::LOOKS_UP)
     .keys(KeySpec::Custom(store_keys))
     .syntax("destination numkeys key [key ...]")
     .summary("Stores the members of the first sorted set that no other has. Returns their number.")
@@ -192,15 +198,20 @@ impl<'a> Request<'a> {
             order.push((read_scores(context, key, |source| source.len())?, *key, *weight));
         }
         order.sort_by_key(|(len, ..)| *len);
+        if order.first().is_some_and(|(len, ..)| *len == 0) {
+            return Ok(Scores::new());
+        }
         let mut common: Option<Scores> = None;
         for (_, key, weight) in order {
             let Some(common) = &mut common else {
                 let weighted = |(member, score)| (member, number_or_zero(score * weight));
-                common = Some(scores(context, key)?.into_iter().map(weighted).collect());
+                let scores = inspect_scores(context, key, |source| source.scores())?;
+                context.spend_elements(2 * scores.len());
+                common = Some(scores.into_iter().map(weighted).collect());
                 continue;
             };
             context.spend_elements(common.len());
-            read_scores(context, key, |source| {
+            inspect_scores(context, key, |source| {
                 common.retain(|member, sum| match source.score(member) {
                     Some(score) => {
                         *sum = self.aggregate.of(*sum, number_or_zero(score * weight));
@@ -261,8 +272,20 @@ impl Source<'_> {
     }
 }
 
-/// Reads a sorted set or a set. `read` runs under the guard of the key.
+/// Reads a sorted set or a set, which counts as a lookup. `read` runs under the guard of the key.
 fn read_scores<R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(&Source<'_>) -> R,
+) -> Result<R, CommandError> {
+    let (exists, result) =
+        inspect_scores(context, key, |source| (!matches!(source, Source::Missing), read(source)))?;
+    context.count_lookup(exists);
+    Ok(result)
+}
+
+/// [`read_scores()`] without counting, for a key that has been read already.
+fn inspect_scores<R>(
     context: &Context<'_>,
     key: &[u8],
     read: impl FnOnce(&Source<'_>) -> R,

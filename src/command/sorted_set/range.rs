@@ -39,11 +39,12 @@ pub(super) const ZREVRANGEBYLEX: Command = read("zrevrangebylex", -4, zrevrangeb
     .summary("Returns the members in a range of names, the last first.")
     .example("ZREVRANGEBYLEX names + [b");
 
-pub(super) const ZRANGESTORE: Command = write("zrangestore", -5, zrangestore, Flags::DENYOOM)
-    .keys(KeySpec::Two(KeyAccess::Write, KeyAccess::Read))
-    .syntax("destination source start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count]")
-    .summary("Stores the members in a range of a sorted set. Returns their number.")
-    .example("ZRANGESTORE due queue -inf 100 BYSCORE");
+pub(super) const ZRANGESTORE: Command =
+    write("zrangestore", -5, zrangestore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Two(KeyAccess::Write, KeyAccess::Read))
+        .syntax("destination source start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count]")
+        .summary("Stores the members in a range of a sorted set. Returns their number.")
+        .example("ZRANGESTORE due queue -inf 100 BYSCORE");
 
 pub(super) const ZCOUNT: Command = read("zcount", 4, zcount, Flags::FAST)
     .syntax("key min max")
