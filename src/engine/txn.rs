@@ -274,6 +274,13 @@ impl<'a> Txn<'a> {
             .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
     }
 
+    /// The milliseconds since 1970 at which `time` is, or was, by the wall clock; `None` for
+    /// [`Timestamp::NEVER`].
+    pub fn wall_millis_of(&self, time: Timestamp) -> Option<u64> {
+        let nanos = self.engine.core.clock.wall_nanos_of(time)?;
+        Some(u64::try_from(nanos).unwrap_or(0) / 1_000_000)
+    }
+
     /// Runs one operation.
     pub fn submit(&self, name: &LockName, op: &Op) -> Result<Outcome, Unavailable> {
         self.submit_and_inspect(name, op, |outcome, _, _| outcome)

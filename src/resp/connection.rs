@@ -71,6 +71,9 @@ impl From<io::Error> for End {
 /// storage, in bytes.
 const BACKLOG_BYTES: usize = 32 << 20;
 
+/// How often a request that a script holds up is tried again.
+const HELD_UP_CHECK: Duration = Duration::from_millis(1);
+
 /// What to do after the batch is sent.
 enum Then {
     Read,
@@ -302,12 +305,16 @@ impl Connection {
     }
 
     /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:
-    /// a small request can change a large value, so the size of the input does not bound it.
+    /// a small request can change a large value, so the size of the input does not bound it. Waits a
+    /// little while a script keeps all others out.
     async fn yield_turn(&mut self) {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        tokio::task::yield_now().await;
+        match self.server.engine.is_held_up() {
+            true => tokio::time::sleep(HELD_UP_CHECK).await,
+            false => yield_now().await,
+        }
         self.client.begin_turn();
     }
 
