@@ -18,6 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
+use super::input::{READ_BYTES_MIN, receive};
 use super::listener::ListenerLimits;
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
@@ -26,25 +27,22 @@ use crate::command::{
 };
 use crate::domain::Timestamp;
 use crate::journal::Seq;
-use crate::metrics::{CommandCounts, Count};
+use crate::metrics::CommandCounts;
 use crate::net::{Stream, WriteError};
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
 const FLUSH_BYTES: usize = 64 << 10;
-const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Input that is read from a client whose request waits. The rest stays in the socket.
 const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
-/// How often a waiter with a full input buffer is checked for a disconnect.
-const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
 /// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_BYTES: usize = 4 << 20;
 
 /// Why a connection ends.
-enum End {
+pub(super) enum End {
     Closed,
     Failed(io::Error),
     Stalled,
@@ -577,30 +575,6 @@ async fn sleep(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Completes when input was read. Fails when the client has disconnected.
-async fn receive(
-    stream: &mut Stream,
-    input: &mut BytesMut,
-    is_full: bool,
-    received: &Count,
-) -> Result<(), End> {
-    if is_full {
-        tokio::time::sleep(FULL_INPUT_CHECK).await;
-        return if stream.is_read_closed().await? { Err(End::Closed) } else { Ok(()) };
-    }
-    stream.readable().await?;
-    input.reserve(READ_BYTES_MIN);
-    match stream.try_read_buf(input) {
-        Ok(0) => Err(End::Closed),
-        Ok(bytes) => {
-            received.add(bytes as u64);
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 
