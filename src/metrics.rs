@@ -300,6 +300,7 @@ pub struct ConnectionMetrics {
     opened: AtomicU64,
     closed: AtomicU64,
     refused: AtomicU64,
+    failed_handshakes: AtomicU64,
     /// Bytes read from clients.
     pub received: Count,
     /// Bytes sent to clients.
@@ -334,6 +335,16 @@ impl ConnectionMetrics {
         self.opened().saturating_sub(closed)
     }
 
+    /// Counts a TLS handshake that was not completed.
+    pub fn fail_handshake(&self) {
+        self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// TLS handshakes that were not completed since the start.
+    pub fn failed_handshakes(&self) -> u64 {
+        self.failed_handshakes.load(Ordering::Relaxed)
+    }
+
     /// Connections refused since the start.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -351,14 +362,25 @@ pub struct ServerMetrics {
     pub http: Arc<ConnectionMetrics>,
     /// Failed authentications of Redis clients.
     pub failed_logins: Count,
+    /// When the server's certificate expires, in seconds since 1970; 0: there is none.
+    pub certificate_expires_at: AtomicU64,
 }
 
 impl ServerMetrics {
     /// Metrics of a server with these commands.
     pub fn of(commands: impl IntoIterator<Item = &'static str>) -> ServerMetrics {
         let (redis, http) = (Arc::default(), Arc::default());
-        let failed_logins = Count::default();
-        ServerMetrics { commands: CommandMetrics::of(commands), redis, http, failed_logins }
+        let (failed_logins, certificate_expires_at) = (Count::default(), AtomicU64::new(0));
+        let commands = CommandMetrics::of(commands);
+        ServerMetrics { commands, redis, http, failed_logins, certificate_expires_at }
+    }
+
+    /// Days until the server's certificate expires, at this time in milliseconds since 1970;
+    /// negative if it has expired. `None`: there is no certificate.
+    pub fn certificate_days(&self, wall_millis: u64) -> Option<i64> {
+        let expires_at = self.certificate_expires_at.load(Ordering::Relaxed);
+        let left = (expires_at.cast_signed()).saturating_sub((wall_millis / 1000).cast_signed());
+        (expires_at > 0).then(|| left.div_euclid(86_400))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Helpers that several modules of tests share.
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
