@@ -12,6 +12,7 @@
 mod apply;
 mod blocking;
 mod events;
+mod examination;
 mod expiry;
 mod keyspace;
 mod late_owners;
@@ -41,7 +42,7 @@ use crate::clock::Clock;
 use crate::domain::SessionId;
 use crate::entropy::Entropy;
 use crate::journal::{
-    Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
+    Backend, CommitGroup, Durability, Journal, JournalError, Loaded, MeteredBackend, OutcomeUnknown, Seq,
 };
 pub use crate::journal::{CommitMetrics, leave_commits};
 pub use blocking::{
@@ -50,6 +51,7 @@ pub use blocking::{
 use blocking::{Cancellations, PopQueues, Undelivered, Waiters};
 use events::Events;
 pub use events::{Event, EventKind, Heard, Interest, LeaseEvent};
+pub use examination::{Examination, examine};
 use expiry::Deadlines;
 pub use expiry::Expiry;
 pub use keyspace::{Content, FoundKey, KeyKind, KeyedValue, Scan, Scanned};
@@ -183,21 +185,10 @@ struct Core {
     pseudonyms: Pseudonyms,
 }
 
-impl Engine {
-    /// Loads what `backend` holds and starts the commit thread.
-    pub fn start(
-        mut backend: Box<dyn Backend>,
-        clock: Clock,
-        config: EngineConfig,
-    ) -> Result<Arc<Engine>, JournalError> {
-        let mut found = Vec::new();
-        let mut progress = Progress::new(&clock);
-        let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| {
-            found.push(record);
-            progress.record(found.len());
-        })?;
-        let (backend, commits) = MeteredBackend::new(backend, &clock);
-        let core = Arc::new(Core {
+impl Core {
+    /// Nothing is held yet; tokens start above those that were reserved.
+    fn new(clock: Clock, config: EngineConfig, loaded: &Loaded, commits: Arc<CommitMetrics>) -> Core {
+        Core {
             table: Gate::new(Table::new(0)),
             epoch: AtomicU64::new(0),
             hash: NameHash::new(&config.entropy),
@@ -223,8 +214,28 @@ impl Engine {
             suspended: Notify::new(),
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
-        });
-        core.restore(&mut core.table.close_in_time(core.clock.now()), found, loaded.tokens_reserved)?;
+        }
+    }
+}
+
+impl Engine {
+    /// Loads what `backend` holds and starts the commit thread.
+    pub fn start(
+        mut backend: Box<dyn Backend>,
+        clock: Clock,
+        config: EngineConfig,
+    ) -> Result<Arc<Engine>, JournalError> {
+        let mut found = Vec::new();
+        let mut progress = Progress::new(&clock);
+        let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| {
+            found.push(record);
+            progress.record(found.len());
+        })?;
+        let (backend, commits) = MeteredBackend::new(backend, &clock);
+        let core = Arc::new(Core::new(clock, config, &loaded, commits));
+        let mut table = core.table.close_in_time(core.clock.now());
+        core.restore(&mut table, found, loaded.tokens_reserved, &mut Err)?;
+        drop(table);
         let clock = core.clock.clone();
         let journal = Journal::start(
             Box::new(backend),

@@ -9,7 +9,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::domain::{DATABASES, Timestamp};
 use crate::lock::{Effect, EndReason, LeaveReason, Outcome};
-use crate::metrics::{Count, Histogram, STRIPES, stripe};
+use crate::metrics::{Count, Histogram, STRIPES, Stripe};
 
 /// Leases that the threads of one stripe may grant before they look at the limit again.
 const ROOM_MAX: u64 = 256;
@@ -113,9 +113,9 @@ impl LockStats {
 
     /// Whether there is room for one more, of `max`. Usually reads only the stripe of this thread.
     pub(super) fn has_room(&self, max: u64) -> bool {
-        let room = &self.room[stripe()];
-        let is_left = |left: u64| left.checked_sub(1);
-        if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok() {
+        let stripe = Stripe::of_thread();
+        let room = &self.room[stripe.index()];
+        if stripe.update(room, |left| left.checked_sub(1)) {
             return true;
         }
         let left = max.saturating_sub(self.kept());
