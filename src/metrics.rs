@@ -4,12 +4,13 @@
 //! never waits; a reader sees every earlier observation. Not here: labels, formats and
 //! clocks.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 /// Number of parts of a counter.
 pub const STRIPES: usize = 2 * OWN_STRIPES;
@@ -232,22 +233,37 @@ impl Observed {
 
 /// Times and errors of commands, by name.
 #[derive(Debug)]
-pub struct CommandMetrics(BTreeMap<&'static str, (Histogram, AtomicU64)>);
+pub struct CommandMetrics {
+    /// In the order of the names.
+    all: Vec<CommandMetric>,
+    /// The position of each name in `all`.
+    places: FxHashMap<&'static str, usize>,
+}
+
+#[derive(Debug)]
+struct CommandMetric {
+    name: &'static str,
+    times: Histogram,
+    errors: AtomicU64,
+}
 
 impl CommandMetrics {
     /// Metrics of the commands with these names.
     pub fn of(names: impl IntoIterator<Item = &'static str>) -> CommandMetrics {
-        let new = |name| (name, (Histogram::of_times(), AtomicU64::new(0)));
-        CommandMetrics(names.into_iter().map(new).collect())
+        let new = |name| CommandMetric { name, times: Histogram::of_times(), errors: AtomicU64::new(0) };
+        let names: BTreeSet<_> = names.into_iter().collect();
+        let all: Vec<_> = names.into_iter().map(new).collect();
+        let places = all.iter().enumerate().map(|(place, metric)| (metric.name, place)).collect();
+        CommandMetrics { all, places }
     }
 
     /// Records commands whose replies took `nanos` nanoseconds, and empties `counts`.
     pub fn observe(&self, counts: &mut CommandCounts, nanos: u64) {
         for CommandCount { name, runs, errors } in counts.0.drain(..) {
-            if let Some((histogram, failed)) = self.0.get(name) {
-                histogram.observe(nanos, runs);
+            if let Some(metric) = self.places.get(name).and_then(|place| self.all.get(*place)) {
+                metric.times.observe(nanos, runs);
                 if errors > 0 {
-                    failed.fetch_add(errors, Ordering::Relaxed);
+                    metric.errors.fetch_add(errors, Ordering::Relaxed);
                 }
             }
         }
@@ -255,12 +271,12 @@ impl CommandMetrics {
 
     /// Nanoseconds until the reply, for every command.
     pub fn times(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
-        self.0.iter().map(|(name, (times, _))| (*name, times))
+        self.all.iter().map(|metric| (metric.name, &metric.times))
     }
 
     /// Number of error replies, for every command.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.0.iter().map(|(name, (_, errors))| (*name, errors.load(Ordering::Relaxed)))
+        self.all.iter().map(|metric| (metric.name, metric.errors.load(Ordering::Relaxed)))
     }
 }
 

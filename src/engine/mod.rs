@@ -109,7 +109,7 @@ pub struct EngineConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
     /// The journal cannot be written; nothing changed.
-    Journal(JournalError),
+    Journal(Box<JournalError>),
     /// As many locks are held as may be.
     LocksMax,
     /// As many requests queue for this lock as may.
@@ -136,6 +136,12 @@ pub enum Unavailable {
     /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
     /// Nothing was done of what was asked.
     Busy,
+}
+
+impl From<JournalError> for Unavailable {
+    fn from(error: JournalError) -> Unavailable {
+        Unavailable::Journal(Box::new(error))
+    }
 }
 
 /// Changes that wait for storage, in bytes, from which on nothing is added.
@@ -420,8 +426,14 @@ impl Engine {
         if self.backlog_bytes() < BACKLOG_BYTES_MAX { Ok(()) } else { Err(Unavailable::BacklogMax) }
     }
 
+    #[inline]
     fn check_up(&self) -> Result<(), Unavailable> {
-        self.journal().down().map_or(Ok(()), |error| Err(Unavailable::Journal(error)))
+        if self.journal().is_down() { self.why_down() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn why_down(&self) -> Result<(), Unavailable> {
+        self.journal().down().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Ends the session of a connection that is gone. If the journal is down, that happens once it
@@ -447,7 +459,7 @@ impl Engine {
             }
             let txn = self.patient_txn();
             if let Err(Unavailable::Journal(error)) = txn.close_session(id, false) {
-                return Err(error);
+                return Err(*error);
             }
             freed += txn.work();
         }

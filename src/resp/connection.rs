@@ -127,11 +127,16 @@ impl Connection {
     }
 
     /// Bounds what the connection may send and how long it may exist while it has not authenticated.
+    #[inline]
     fn follow_authentication(&mut self) {
         let is_authenticated = self.client.is_authenticated();
-        if is_authenticated != self.place.is_some() {
-            return;
+        if is_authenticated == self.place.is_some() {
+            self.change_limits(is_authenticated);
         }
+    }
+
+    #[cold]
+    fn change_limits(&mut self, is_authenticated: bool) {
         self.place = (!is_authenticated).then(|| self.unauthenticated.enter(self.limits.auth_timeout));
         self.scanner.set_limits(match is_authenticated {
             true => self.limits.scan.clone(),
