@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::proxy_header::{FIXED_BYTES, Header, SIGNATURE};
 use crate::domain::HostPort;
-use crate::net::set_options;
+use crate::net::{Stream, set_options};
 
 /// How long a new connection is looked at for a header. Servers send it at once.
 const HEADER_TIME: Duration = Duration::from_secs(1);
@@ -24,14 +24,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 /// What a new connection is.
-#[derive(Debug)]
 pub enum Knock {
     /// That of a client.
-    Client(TcpStream),
+    Client(Stream),
     /// That of a client of another server, which passes it on, with its header.
-    Forwarded(TcpStream, Header),
+    Forwarded(Stream, Header),
     /// Another server wants to see that this one lives.
-    Pings(TcpStream),
+    Pings(Stream),
     /// That of a client that passes itself off as a server.
     Refused(&'static str),
 }
@@ -41,7 +40,7 @@ pub enum Knock {
 /// # Errors
 ///
 /// If the connection breaks.
-pub async fn receive(mut stream: TcpStream, key: &[u8; 32]) -> io::Result<Knock> {
+pub async fn receive(mut stream: Stream, key: &[u8; 32]) -> io::Result<Knock> {
     // A client may be silent for long before its first request.
     if !timeout(HEADER_TIME, begins_with_signature(&stream)).await.unwrap_or(Ok(false))? {
         return Ok(Knock::Client(stream));
@@ -61,10 +60,11 @@ pub async fn receive(mut stream: TcpStream, key: &[u8; 32]) -> io::Result<Knock>
     })
 }
 
-async fn begins_with_signature(stream: &TcpStream) -> io::Result<bool> {
+async fn begins_with_signature(stream: &Stream) -> io::Result<bool> {
     let mut seen = [0; SIGNATURE.len()];
     loop {
-        let length = stream.peek(&mut seen).await?;
+        // Servers connect in plain text.
+        let Some(length) = stream.peek(&mut seen).await.transpose()? else { return Ok(false) };
         if length == 0 || seen[..length] != SIGNATURE[..length] {
             return Ok(false);
         }
@@ -76,9 +76,10 @@ async fn begins_with_signature(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Answers each byte with the same byte, until the connection ends.
-pub async fn answer_pings(mut stream: TcpStream) {
+pub async fn answer_pings(mut stream: Stream) {
     let mut bytes = [0; 16];
     while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+        stream.begin_output();
         if stream.write_all(&bytes[..length]).await.is_err() {
             return;
         }
@@ -101,13 +102,13 @@ pub(super) async fn connect(to: &HostPort, header: &Header, key: &[u8; 32]) -> i
 ///
 /// Gives the connection back if the leader cannot be reached.
 pub async fn forward(
-    mut client: TcpStream,
+    mut client: Stream,
     input: &[u8],
     leader: &HostPort,
     header: &Header,
     key: &[u8; 32],
     until: impl Future<Output = ()>,
-) -> Result<(), TcpStream> {
+) -> Result<(), Stream> {
     let mut upstream = match connect(leader, header, key).await {
         Ok(upstream) => upstream,
         Err(error) => {

@@ -65,6 +65,8 @@ pub struct ClientState {
     pub addr: String,
     /// The user; `None`: not authenticated.
     pub user: Option<String>,
+    /// The name in the client's certificate, if it names the user.
+    pub certificate: Option<String>,
     /// The name of the connection.
     pub name: String,
     /// The name of the client library.
@@ -116,6 +118,8 @@ pub struct Client {
     connection_session: Option<SessionId>,
     /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
+    /// The name in the certificate of the client, if that names its user.
+    certificate_name: Option<Box<str>>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
     /// The current request was CLIENT REPLY SKIP.
@@ -127,6 +131,8 @@ pub struct Client {
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
+    /// Number of commands that are not in the server's count yet.
+    commands_run: u64,
     /// When the previous request of this batch was done that is not small, or when the batch began.
     ticked_at: Timestamp,
     /// Units of work done since the last turn ended.
@@ -164,6 +170,7 @@ impl Client {
             deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
+            certificate_name: None,
             origin: None,
             replies: Replies::On,
             skips_next: false,
@@ -171,6 +178,7 @@ impl Client {
             counts_work: false,
             last_command: "NULL",
             is_retried: false,
+            commands_run: 0,
             ticked_at: Timestamp::default(),
             work: 0,
             transaction_began_at: 0,
@@ -180,6 +188,9 @@ impl Client {
     /// Registers a connection that another state has served so far.
     pub fn resume(server: &Arc<ServerState>, state: &ClientState, local_addr: String) -> Client {
         let mut client = Client::new(server, state.addr.clone(), local_addr);
+        if let Some(name) = &state.certificate {
+            client.accept_certificate(name);
+        }
         // A user that does not exist here has to authenticate again.
         let user = state.user.as_deref().and_then(|user| server.users.find(user.as_bytes()));
         if let Some(user) = user {
@@ -201,6 +212,7 @@ impl Client {
         self.info.read(|details| ClientState {
             addr: self.info.addr.clone(),
             user,
+            certificate: self.certificate_name.as_deref().map(str::to_owned),
             name: details.name.clone(),
             lib_name: details.lib_name.clone(),
             lib_version: details.lib_version.clone(),
@@ -270,6 +282,16 @@ impl Client {
         std::mem::take(&mut self.is_retried)
     }
 
+    /// Counts a command.
+    pub(super) fn count_command(&mut self) {
+        self.commands_run += 1;
+    }
+
+    /// Adds the commands to the server's count, at the latest when the client sends no more.
+    pub(super) fn publish_commands_run(&mut self) {
+        self.server.commands_run.add(std::mem::take(&mut self.commands_run));
+    }
+
     pub(super) fn is_subscribed(&self) -> bool {
         self.subscriptions.count() > 0
     }
@@ -336,11 +358,23 @@ impl Client {
         self.forget_user();
     }
 
-    /// Returns to the user of a new connection.
+    /// Returns to the user of a new connection: that of its certificate, if any, or else `default`.
     fn forget_user(&mut self) {
-        let default = self.server.users.default_user();
+        let users = &self.server.users;
+        let proved = self.certificate_name.as_ref().and_then(|name| users.find(name.as_bytes()));
+        if let Some(user) = proved.filter(|user| user.is_on()) {
+            return self.set_user(user, true);
+        }
+        let default = users.default_user();
         let is_authenticated = default.is_open();
         self.set_user(default, is_authenticated);
+    }
+
+    /// Makes the client the user of this name, which a certificate has proved, whenever there is one
+    /// that is on and the client has not authenticated as another.
+    pub fn accept_certificate(&mut self, name: &str) {
+        self.certificate_name = Some(name.into());
+        self.forget_user();
     }
 
     /// Makes the client a user.
@@ -350,6 +384,7 @@ impl Client {
     }
 
     /// Takes over changes of users.
+    #[inline]
     fn follow_users(&mut self) {
         let generation = self.server.users.generation();
         if generation != self.users_generation {
@@ -484,6 +519,7 @@ impl Client {
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT
     /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
+        self.publish_commands_run();
         let now = self.server.engine.clock().now();
         let (channels, patterns, shard_channels) = self.subscriptions.counts();
         let (is_monitor, tracking) = (self.is_monitor, self.tracking);
@@ -510,6 +546,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.publish_commands_run();
         self.watch = None;
         self.stop_tracking();
         self.stop_monitor();

@@ -33,8 +33,9 @@ use super::head::{self, Fault};
 use super::metrics::Endpoint;
 use super::router::{refusal, router};
 use super::unread::Lingers;
+use super::users::CertificateName;
 use super::{HttpState, times};
-use crate::net::{self, AcceptLimits, Listeners, Protocol, Stream};
+use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// How long a connection may be idle, or take for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
@@ -98,38 +99,53 @@ impl Http {
         Http { state: Arc::clone(state), router, stop: watch::Sender::new(()) }
     }
 
+    /// A new connection.
+    pub fn arrival(&self, socket: Socket, peer: SocketAddr) -> HttpArrival {
+        let certificate = socket.client_name().filter(|_| self.state.config.users_from_certificates);
+        let stream = Stream::new(socket, self.state.config.output_stall);
+        HttpArrival { stream, input: Bytes::new(), peer, certificate }
+    }
+
     /// Asks every connection to end after the request that it has received.
     pub fn stop(&self) {
         self.state.watchers.close();
         self.stop.send_replace(());
     }
 
-    /// Serves a connection from `peer`. `input` has been read from it already.
-    pub fn serve_with(
-        &self,
-        stream: TcpStream,
-        input: Bytes,
-        peer: SocketAddr,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    /// Serves a connection until it ends.
+    pub fn serve_arrival(&self, arrival: HttpArrival) -> impl Future<Output = ()> + Send + use<> {
         let (state, router, stopping) = (Arc::clone(&self.state), self.router.clone(), self.stop.subscribe());
         async move {
-            let stream = Guarded { input, ..Guarded::new(stream, state.config.output_stall) };
-            if let Err(error) = run(stream, router, &state, stopping).await {
+            let peer = arrival.peer;
+            if let Err(error) = run(arrival, router, &state, stopping).await {
                 tracing::debug!(client = %peer, %error, "HTTP connection lost");
             }
         }
     }
 }
 
+/// A connection that is to be served.
+pub struct HttpArrival {
+    /// The connection.
+    pub stream: Stream,
+    /// What has been read from it already.
+    pub input: Bytes,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The name in the client's certificate, if it names the user.
+    pub certificate: Option<String>,
+}
+
 impl Protocol for Http {
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
-        self.serve_with(stream, Bytes::new(), peer)
+    fn serve(&self, socket: Socket, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        self.serve_arrival(self.arrival(socket, peer))
     }
 
     fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
         let state = Arc::clone(&self.state);
         async move {
-            let mut stream = Guarded::new(stream, LINGER_TIME_MAX);
+            let stream = Stream::new(stream, LINGER_TIME_MAX);
+            let mut stream = Guarded { stream, input: Bytes::new(), is_flushed: true };
             close_with(&mut stream, &state, ApiError::no_connection()).await;
         }
     }
@@ -145,6 +161,7 @@ type RouterService = TowerToHyperService<axum::Router>;
 struct Requests {
     router: RouterService,
     lingers: Lingers,
+    certificate: Option<CertificateName>,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
@@ -154,22 +171,27 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.lingers.clone());
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         self.router.call(request)
     }
 }
 
 /// Serves a connection. Once the server stops, it ends after the current request.
 async fn run(
-    stream: Guarded,
+    arrival: HttpArrival,
     router: RouterService,
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
+    let certificate = arrival.certificate.map(|name| CertificateName(name.into()));
+    let stream = Guarded { stream: arrival.stream, input: arrival.input, is_flushed: true };
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
     builder.max_buf_size(head::HEAD_BYTES_MAX).max_headers(head::HEADERS_MAX);
-    let requests = Requests { router, lingers: lingers.clone() };
+    let requests = Requests { router, lingers: lingers.clone(), certificate };
     let mut connection = builder.serve_connection(TokioIo::new(stream), requests);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -235,10 +257,6 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(stream: TcpStream, stall: Duration) -> Guarded {
-        Guarded { stream: Stream::new(stream, stall), input: Bytes::new(), is_flushed: true }
-    }
-
     /// Whether to withhold output that begins with `bytes`.
     fn withholds(&mut self, bytes: &[u8]) -> bool {
         std::mem::replace(&mut self.is_flushed, false)
@@ -293,7 +311,7 @@ impl AsyncWrite for Guarded {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use self::budget::Budget;
 use self::error::ApiError;
-pub use self::listener::{Http, accept_limits, record_minutes, serve};
+pub use self::listener::{Http, HttpArrival, accept_limits, record_minutes, serve};
 use self::metrics::HttpMetrics;
 pub use self::names::is_namespace;
 use self::pseudonyms::Ids;
@@ -64,6 +64,8 @@ const HELD_UP_CHECK: Duration = Duration::from_millis(1);
 pub struct HttpConfig {
     /// What is checked beside users.
     pub access: AccessConfig,
+    /// Whether the certificate of a client names its user.
+    pub users_from_certificates: bool,
     /// Origins of web pages whose scripts may read responses.
     pub origins: Vec<String>,
     /// Locks held by one user.

@@ -7,7 +7,8 @@
 //! reverted. A connection yields to others after every turn of work: a request, a part of a long
 //! pipeline or of a large reply. Not here: what commands mean.
 
-use std::io;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +17,18 @@ use tokio::io::AsyncReadExt;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
+use super::end::End;
+use super::input::{READ_BYTES_MIN, receive};
 use super::listener::{Arrival, ListenerLimits};
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
-use super::waits::{READ_BYTES_MIN, observing_waits, receive, sleep};
 use crate::command::{
     AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
 };
 use crate::domain::Timestamp;
 use crate::journal::Seq;
 use crate::metrics::CommandCounts;
-use crate::net::{Stream, WriteError};
+use crate::net::Stream;
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
@@ -38,32 +40,6 @@ const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
 /// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_BYTES: usize = 4 << 20;
-
-/// Why a connection ends.
-enum End {
-    Closed,
-    Failed(io::Error),
-    Stalled,
-    Idle,
-    Unauthenticated,
-    /// The leader goes on with the connection.
-    LeftToLeader,
-}
-
-impl From<WriteError> for End {
-    fn from(error: WriteError) -> End {
-        match error {
-            WriteError::Stalled => End::Stalled,
-            WriteError::Failed(error) => End::Failed(error),
-        }
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> End {
-        if error.kind() == io::ErrorKind::UnexpectedEof { End::Closed } else { End::Failed(error) }
-    }
-}
 
 /// A connection that has used up its turn goes on only below this size of the changes that wait for
 /// storage, in bytes.
@@ -125,20 +101,13 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        arrival: Arrival,
+        stream: Stream,
+        input: BytesMut,
+        client: Client,
         server: Arc<ServerState>,
         limits: ListenerLimits,
         unauthenticated: Unauthenticated,
     ) -> Connection {
-        let stream = Stream::new(arrival.stream, limits.output_stall);
-        let address = |address: io::Result<std::net::SocketAddr>| {
-            address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
-        };
-        let local_addr = address(stream.local_addr());
-        let client = match arrival.client {
-            Some(state) => Client::resume(&server, &state, local_addr),
-            None => Client::new(&server, address(stream.peer_addr()), local_addr),
-        };
         let scanner = Scanner::new(limits.scan.clone());
         let mut connection = Connection {
             stream,
@@ -148,7 +117,7 @@ impl Connection {
             limits,
             unauthenticated,
             place: None,
-            input: arrival.input,
+            input,
             read_bytes: READ_BYTES_MIN,
             output: BytesMut::new(),
             replies: Vec::new(),
@@ -161,11 +130,16 @@ impl Connection {
     }
 
     /// Bounds what the connection may send and how long it may exist while it has not authenticated.
+    #[inline]
     fn follow_authentication(&mut self) {
         let is_authenticated = self.client.is_authenticated();
-        if is_authenticated != self.place.is_some() {
-            return;
+        if is_authenticated == self.place.is_some() {
+            self.change_limits(is_authenticated);
         }
+    }
+
+    #[cold]
+    fn change_limits(&mut self, is_authenticated: bool) {
         self.place = (!is_authenticated).then(|| self.unauthenticated.enter(self.limits.auth_timeout));
         self.scanner.set_limits(match is_authenticated {
             true => self.limits.scan.clone(),
@@ -185,7 +159,7 @@ impl Connection {
             Ok(()) | Err(End::Closed) => {}
             Err(End::LeftToLeader) => {
                 let client = Some(self.client.state());
-                return Some(Arrival { stream: self.stream.into_tcp(), input: self.input, client });
+                return Some(Arrival { stream: self.stream, input: self.input, client });
             }
             Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
             Err(End::Stalled) => {
@@ -531,7 +505,7 @@ impl Connection {
             tokio::select! {
                 _ = pause.changed() => {}
                 () = tokio::time::sleep(left) => {}
-                read = receive(&self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -550,7 +524,7 @@ impl Connection {
             let is_full = self.is_input_full();
             tokio::select! {
                 outcome = waiting.reply() => break Some(outcome),
-                read = receive(&self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -577,6 +551,25 @@ impl Connection {
             waiting.undo();
         }
         sent
+    }
+}
+
+/// Completes with a future's output, and with whether the future yielded before that.
+async fn observing_waits<F: Future>(future: F) -> (F::Output, bool) {
+    let mut future = pin!(future);
+    let mut has_waited = false;
+    let output = poll_fn(|context| {
+        let poll = future.as_mut().poll(context);
+        has_waited |= poll.is_pending();
+        poll
+    });
+    (output.await, has_waited)
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,20 +3,21 @@
 //! Guarantees: a connection beyond a limit is refused with an error. Not here: accepting, requests.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::requests::ScanLimits;
 use super::unauthenticated::Unauthenticated;
-use crate::command::{ClientState, ServerState};
-use crate::net::{self, AcceptLimits, Listeners, Protocol};
+use crate::command::{Client, ClientState, ServerState};
+use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// The limits of connections.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct ListenerLimits {
     pub auth_timeout: Duration,
     /// The limits of requests.
     pub scan: ScanLimits,
+    /// Whether the certificate of a client names its user.
+    pub users_from_certificates: bool,
 }
 
 impl Default for ListenerLimits {
@@ -38,6 +41,7 @@ impl Default for ListenerLimits {
             output_stall: Duration::from_secs(30),
             auth_timeout: Duration::from_secs(10),
             scan: ScanLimits::default(),
+            users_from_certificates: false,
         }
     }
 }
@@ -71,20 +75,13 @@ pub async fn listen(
 }
 
 /// A connection that is to be served.
-#[derive(Debug)]
 pub struct Arrival {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// What has been read from it and not been executed.
     pub input: BytesMut,
     /// What the connection has done so far; `None`: it is new.
     pub client: Option<ClientState>,
-}
-
-impl From<TcpStream> for Arrival {
-    fn from(stream: TcpStream) -> Arrival {
-        Arrival { stream, input: BytesMut::new(), client: None }
-    }
 }
 
 /// The protocol, over the state of one server.
@@ -100,6 +97,15 @@ impl Resp {
         Resp { server, limits, unauthenticated: Unauthenticated::default() }
     }
 
+    /// A new connection.
+    pub fn arrival(&self, socket: Socket) -> Arrival {
+        Arrival {
+            stream: Stream::new(socket, self.limits.output_stall),
+            input: BytesMut::new(),
+            client: None,
+        }
+    }
+
     /// Asks every connection to end after the requests that it has received.
     pub fn stop(&self) {
         self.server.clients.kill_all();
@@ -111,20 +117,32 @@ impl Resp {
         let (server, limits) = (Arc::clone(&self.server), self.limits.clone());
         let unauthenticated = self.unauthenticated.clone();
         async move {
+            let Arrival { stream, input, client } = arrival;
+            let local_addr = text(stream.local_addr());
+            let client = match client {
+                Some(state) => Client::resume(&server, &state, local_addr),
+                None => {
+                    let mut client = Client::new(&server, text(stream.peer_addr()), local_addr);
+                    if let Some(name) = stream.client_name().filter(|_| limits.users_from_certificates) {
+                        client.accept_certificate(&name);
+                    }
+                    client
+                }
+            };
             let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
-            if !server.users.default_user().is_open() && unauthenticated.are_full(connections_max) {
+            if !client.is_authenticated() && unauthenticated.are_full(connections_max) {
                 server.metrics.redis.refuse();
-                send_refusal(arrival.stream).await;
+                send_refusal(stream).await;
                 return None;
             }
-            Connection::new(arrival, server, limits, unauthenticated).run().await
+            Connection::new(stream, input, client, server, limits, unauthenticated).run().await
         }
     }
 }
 
 impl Protocol for Resp {
-    fn serve(&self, stream: TcpStream, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
-        let served = self.serve_arrival(stream.into());
+    fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        let served = self.serve_arrival(self.arrival(socket));
         async move {
             // Without a cluster, there is no other leader.
             let _ = served.await;
@@ -140,8 +158,13 @@ impl Protocol for Resp {
     }
 }
 
+fn text(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
+}
+
 /// Tells a client beyond the limit of connections that it is not served.
-pub async fn send_refusal(mut stream: TcpStream) {
+pub async fn send_refusal(mut stream: impl AsyncWrite + Unpin) {
     // The connection ends whether or not the client gets the error.
     let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+    let _ = stream.flush().await;
 }

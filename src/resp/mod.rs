@@ -6,10 +6,11 @@
 
 mod codec;
 mod connection;
+mod end;
+mod input;
 mod listener;
 mod requests;
 mod unauthenticated;
-mod waits;
 
 pub use listener::{Arrival, ListenerLimits, Resp, accept_limits, listen, send_refusal};
 pub use requests::ScanLimits;

@@ -5,6 +5,7 @@
 //! finished and committed; a reload changes all that can be changed, or nothing. Not here:
 //! decisions that belong to a part.
 
+mod certificate;
 pub mod logging;
 mod process;
 mod reload;
@@ -30,6 +31,7 @@ use crate::domain::{DATABASES, Membership};
 use crate::engine::Engine;
 use crate::http;
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
+use crate::net::TlsError;
 use crate::resp;
 
 pub use process::{
@@ -44,6 +46,8 @@ pub use role::Member;
 pub enum StartError {
     /// The server cannot listen on this address of this setting.
     Bind(&'static str, SocketAddr, io::Error),
+    /// The certificate cannot be used.
+    Tls(TlsError),
     /// The data cannot be used.
     Journal(String, JournalError),
     /// The system refuses a thread.
@@ -77,6 +81,7 @@ impl fmt::Display for StartError {
             StartError::Bind(setting, addr, error) => {
                 write!(f, "cannot listen on {addr}: {error}; see --{setting}")
             }
+            StartError::Tls(error) => write!(f, "cannot use TLS: {error}"),
             StartError::Journal(data, error) => write!(f, "cannot use {data}: {error}"),
             StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -89,6 +94,7 @@ impl std::error::Error for StartError {}
 pub struct Server {
     service: Service,
     sockets: Sockets,
+    process: Process,
     config: Config,
 }
 
@@ -101,6 +107,10 @@ impl Server {
     /// [`Server::start`] with the caller's clock.
     pub async fn start_on(config: &Config, clock: Clock) -> Result<Server, StartError> {
         let open = || -> Result<Box<dyn Backend>, JournalError> {
+            if config.store.is_some() {
+                let what = "a server of a cluster is started as a member of it";
+                return Err(JournalError::Store { what: what.into() });
+            }
             Ok(match config.durability {
                 Durability::Memory => Box::new(MemoryBackend::default()),
                 _ => Box::new(SqliteBackend::open_with(&config.data, config.damaged_log)?),
@@ -123,8 +133,8 @@ impl Server {
         let process = Process::new(&sockets, data, clock);
         let membership = Membership::of_one(&config.cluster.name, &process.run_id);
         let service = Service::open(config, &process, membership, config.durability, open)?;
-        sockets.warn_of_users(config);
-        Ok(Server { service, sockets, config: config.clone() })
+        sockets.warn_of_exposure(config);
+        Ok(Server { service, sockets, process, config: config.clone() })
     }
 
     /// The first address at which Redis clients connect.
@@ -135,6 +145,16 @@ impl Server {
     /// The first address at which HTTP clients connect; `None`: nowhere.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.sockets.http_address()
+    }
+
+    /// The first address at which Redis clients connect with TLS; `None`: nowhere.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.sockets.redis.encrypted_addresses().first().copied()
+    }
+
+    /// The first address at which HTTP clients connect with TLS; `None`: nowhere.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.sockets.http.as_ref()?.encrypted_addresses().first().copied()
     }
 
     /// A handle that replaces the password and the users while the server runs.
@@ -165,6 +185,7 @@ impl Server {
     /// Serves until `shutdown`, then finishes what was received and closes the data.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.service.deliver_events();
+        let certificate = self.process.follow_certificate(&self.sockets);
         let (stop, stopped) = watch::channel(());
         let server = Arc::clone(&self.service.server);
         let limits = self.config.listener.clone();
@@ -181,7 +202,7 @@ impl Server {
             }
             drop(stop);
         });
-        drop(server);
+        drop((server, certificate));
         self.service.close().await;
         tracing::info!("stopped");
     }

@@ -7,15 +7,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::certificate;
 use super::service::Service;
 use super::sockets::Sockets;
 use crate::command::ServerState;
 use crate::config::{Config, OPTIONS};
 use crate::http::HttpState;
+use crate::net::Tls;
 
-/// What has users, and the configuration as the server runs now.
+/// What is reloaded, and the configuration as the server runs now.
 pub(super) struct Reloadable(Mutex<Inner>);
 
+/// Never empty.
 struct Inner {
     services: Vec<(Arc<ServerState>, Option<Arc<HttpState>>)>,
     config: Config,
@@ -49,6 +52,7 @@ impl Reloadable {
 /// Changes the users of a running server.
 pub struct Reloader {
     running: Arc<Reloadable>,
+    tls: Option<Arc<Tls>>,
     is_redis_exposed: bool,
     is_http_exposed: bool,
 }
@@ -56,13 +60,13 @@ pub struct Reloader {
 impl Reloader {
     pub(super) fn new(sockets: &Sockets, running: Arc<Reloadable>) -> Reloader {
         let (is_redis_exposed, is_http_exposed) = (sockets.is_redis_exposed(), sockets.is_http_exposed());
-        Reloader { running, is_redis_exposed, is_http_exposed }
+        Reloader { running, tls: sockets.tls.clone(), is_redis_exposed, is_http_exposed }
     }
 
-    /// Applies the credentials in `config`: the users, and the operators' key of HTTP. Connections of
-    /// users that still exist stay authenticated. Refuses to remove the last credentials of a server
-    /// that other machines can reach.
-    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
+    /// Applies the credentials in `config`: the users, and the operators' key of HTTP; and reads the
+    /// certificate again. Connections of users that still exist stay authenticated. Refuses to
+    /// remove the last credentials of a server that other machines can reach.
+    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, String> {
         let mut running = self.running.0.lock();
         let mut users = config.users.clone();
         if users.file != running.config.users.file {
@@ -73,7 +77,11 @@ impl Reloader {
         let is_open =
             (self.is_redis_exposed && users.are_open()) || (self.is_http_exposed && users.are_open_to_http());
         if is_open && !running.config.allows_no_password {
-            return Err("the server listens beyond loopback and would no longer require a password");
+            return Err("the server listens beyond loopback and would no longer require a password".into());
+        }
+        if let (Some(tls), Some((server, _))) = (&self.tls, running.services.first()) {
+            tls.reload().map_err(|error| error.to_string())?;
+            certificate::record(tls, &server.metrics, server.engine.clock());
         }
         let before = &running.config;
         let has_new_password = users.password != before.users.password;

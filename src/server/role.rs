@@ -126,7 +126,7 @@ impl Member {
         let membership = Membership { topology: Arc::clone(&topology), is_standby: true };
         let open = || -> Result<Box<dyn Backend>, JournalError> { Ok(Box::new(MemoryBackend::default())) };
         let standby = Service::open(config, &process, membership, Durability::Memory, open)?;
-        sockets.warn_of_users(config);
+        sockets.warn_of_exposure(config);
         let state = Arc::new(State {
             process,
             store: store.clone(),
@@ -157,6 +157,7 @@ impl Member {
     /// lead.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.standby.deliver_events();
+        let _certificate = self.state.process.follow_certificate(&self.sockets);
         let (stop, stopped) = watch::channel(());
         let standby = &self.standby;
         let redis = net::serve(

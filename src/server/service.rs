@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::StartError;
 use super::sockets::{Sockets, joined};
+use super::{StartError, certificate};
 use crate::auth::{DenialLog, Users};
 use crate::clock::{self, Clock};
 use crate::command::{
@@ -44,6 +44,10 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(sockets: &Sockets, data: String, clock: Clock) -> Process {
+        let metrics = Arc::new(ServerMetrics::of(command::names()));
+        if let Some(tls) = &sockets.tls {
+            certificate::record(tls, &metrics, &clock);
+        }
         Process {
             clock,
             run_id: run_id(),
@@ -51,8 +55,15 @@ impl Process {
             port: sockets.redis_address().port(),
             addresses: joined(sockets.redis.addresses().iter().map(SocketAddr::ip), " "),
             has_http: sockets.http.is_some(),
-            metrics: Arc::new(ServerMetrics::of(command::names())),
+            metrics,
         }
+    }
+
+    /// Loads the certificate again whenever it changes, as long as the returned value exists. Needs a
+    /// runtime.
+    pub(super) fn follow_certificate(&self, sockets: &Sockets) -> Option<Task> {
+        let (tls, metrics) = (sockets.tls.clone()?, Arc::clone(&self.metrics));
+        Some(Task(tokio::spawn(certificate::follow(tls, metrics, self.clock.clone()))))
     }
 
     /// The settings of CONFIG GET.
@@ -85,7 +96,7 @@ pub(super) struct Service {
     pub(super) http: Option<Arc<HttpState>>,
     expiry: Expiry,
     /// Delivers lock events.
-    events: Option<Events>,
+    events: Option<Task>,
 }
 
 impl Service {
@@ -147,7 +158,7 @@ impl Service {
     /// Delivers lock events from now on. Needs a runtime.
     pub(super) fn deliver_events(&mut self) {
         let (server, http) = (Arc::clone(&self.server), self.http.clone());
-        self.events = Some(Events(tokio::spawn(async move {
+        self.events = Some(Task(tokio::spawn(async move {
             loop {
                 let heard = server.engine.next_events(EVENTS_PER_TURN).await;
                 deliver(heard, &server, http.as_ref()).await;
@@ -166,10 +177,10 @@ impl Service {
     }
 }
 
-/// The task that delivers events; ends with the value.
-struct Events(JoinHandle<()>);
+/// A task that ends with this value.
+pub(super) struct Task(JoinHandle<()>);
 
-impl Drop for Events {
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -9,17 +9,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{State, Term};
 use crate::cluster::{Header, Knock, answer_pings, forward, receive};
-use crate::command::ClientState;
-use crate::domain::{HostPort, Leader};
-use crate::http::is_for_any_node;
-use crate::net::Protocol;
+use crate::domain::{HostPort, Leader, Node};
+use crate::http::{Http, HttpArrival, is_for_any_node};
+use crate::net::{Protocol, Socket, Stream};
 use crate::resp::{Arrival, send_refusal};
 
 /// How long an HTTP client may take for the first line of its first request.
@@ -36,18 +35,13 @@ pub(super) struct RedisDoor(pub(super) Arc<State>);
 pub(super) struct HttpDoor(pub(super) Arc<State>);
 
 impl Protocol for RedisDoor {
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+    fn serve(&self, socket: Socket, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let state = Arc::clone(&self.0);
         async move {
-            let (arrival, is_forwarded) = match state.receive(stream, peer).await {
-                Some((stream, None)) => (Arrival::from(stream), false),
-                Some((stream, Some(header))) => {
-                    let client = serde_json::from_slice::<ClientState>(&header.client).ok();
-                    (Arrival { client, ..Arrival::from(stream) }, true)
-                }
-                None => return,
-            };
-            state.serve_redis(arrival, is_forwarded).await;
+            let arrival = state.standby.resp.arrival(socket);
+            let Some((stream, header)) = state.receive(arrival.stream, peer).await else { return };
+            let client = header.as_ref().and_then(|header| serde_json::from_slice(&header.client).ok());
+            state.serve_redis(Arrival { stream, input: BytesMut::new(), client }, header.is_some()).await;
         }
     }
 
@@ -61,12 +55,22 @@ impl Protocol for RedisDoor {
 }
 
 impl Protocol for HttpDoor {
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+    fn serve(&self, socket: Socket, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let state = Arc::clone(&self.0);
         async move {
-            let Some((stream, header)) = state.receive(stream, peer).await else { return };
-            let client = header.as_ref().and_then(|header| header.addresses).map(|(client, _)| client);
-            state.serve_http(stream, client.unwrap_or(peer), header.is_some()).await;
+            let Some(http) = &state.standby.http else { return };
+            let arrival = http.arrival(socket, peer);
+            let Some((stream, header)) = state.receive(arrival.stream, peer).await else { return };
+            let arrival = match &header {
+                None => HttpArrival { stream, ..arrival },
+                Some(header) => {
+                    let peer = header.addresses.map_or(peer, |(client, _)| client);
+                    let name = String::from_utf8_lossy(&header.client).into_owned();
+                    let certificate = Some(name).filter(|name| !name.is_empty());
+                    HttpArrival { stream, peer, certificate, ..arrival }
+                }
+            };
+            state.serve_http(arrival, header.is_some()).await;
         }
     }
 
@@ -95,12 +99,12 @@ impl State {
         let term = self.term();
         for doors in term.iter().map(|term| &term.doors).chain([&self.standby]) {
             doors.resp.stop();
-            doors.http.iter().for_each(crate::http::Http::stop);
+            doors.http.iter().for_each(Http::stop);
         }
     }
 
     /// Finds out whether a new connection is that of a client, or one that another server passes on.
-    async fn receive(&self, stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, Option<Header>)> {
+    async fn receive(&self, stream: Stream, peer: SocketAddr) -> Option<(Stream, Option<Header>)> {
         let seen = self.election.seen().borrow().clone();
         let reason = match receive(stream, &seen.key).await {
             Ok(Knock::Client(stream)) => return Some((stream, None)),
@@ -124,7 +128,6 @@ impl State {
     }
 
     async fn serve_redis(&self, mut arrival: Arrival, is_forwarded: bool) {
-        let mut stop = self.stop.subscribe();
         loop {
             if let Some(term) = self.term() {
                 let (served, ended) = (term.doors.resp.serve_arrival(arrival), term.ended());
@@ -142,46 +145,43 @@ impl State {
             if self.term().is_some() {
                 continue;
             }
-            let leader = (!is_forwarded).then(|| self.leader_elsewhere(|node| node.redis.clone())).flatten();
-            let Some((leader, address)) = leader else {
+            let Arrival { stream, input, client } = arrival;
+            let leader = self.leader_elsewhere(|node| node.redis.clone()).filter(|_| !is_forwarded);
+            let unsent = match leader {
                 // Another server took this one for the leader, or there is none any more.
-                let _ = arrival.stream.write_all(NO_LEADER).await;
-                return;
-            };
-            let client = arrival.client.as_ref().and_then(|client| serde_json::to_vec(client).ok());
-            let header = self.header(&arrival.stream, client.unwrap_or_default());
-            let key = self.election.seen().borrow().key;
-            let until = async {
-                tokio::select! {
-                    () = self.changes_from(&leader) => {}
-                    _ = stop.wait_for(|stop| *stop) => {}
+                None => Some(stream),
+                Some((leader, address)) => {
+                    let client = client.and_then(|client| serde_json::to_vec(&client).ok());
+                    self.forward(stream, &input, &leader, &address, client.unwrap_or_default()).await
                 }
             };
-            if let Err(mut stream) =
-                forward(arrival.stream, &arrival.input, &address, &header, &key, until).await
-            {
+            if let Some(mut stream) = unsent {
                 // The connection ends in any case.
                 let _ = stream.write_all(NO_LEADER).await;
+                let _ = stream.flush().await;
             }
             return;
         }
     }
 
-    async fn serve_http(&self, mut stream: TcpStream, peer: SocketAddr, is_forwarded: bool) {
-        let mut stop = self.stop.subscribe();
+    async fn serve_http(&self, mut arrival: HttpArrival, is_forwarded: bool) {
         let mut input = BytesMut::new();
         if self.term().is_none() && !is_forwarded {
+            let mut stop = self.stop.subscribe();
             let read = tokio::select! {
-                read = timeout(LINE_TIME_MAX, read_line(&mut stream, &mut input)) => read,
+                read = timeout(LINE_TIME_MAX, read_line(&mut arrival.stream, &mut input)) => read,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             if !matches!(read, Ok(Ok(()))) {
                 return;
             }
         }
+        let leader = self.leader_elsewhere(|node| node.http.clone());
+        let leader = leader.filter(|_| !is_forwarded && !path_of(&input).is_some_and(is_for_any_node));
+        arrival.input = input.freeze();
         if let Some(term) = self.term() {
             let Some(http) = &term.doors.http else { return };
-            let (served, ended) = (http.serve_with(stream, input.freeze(), peer), term.ended());
+            let (served, ended) = (http.serve_arrival(arrival), term.ended());
             drop(term);
             tokio::select! {
                 () = served => {}
@@ -189,59 +189,59 @@ impl State {
             }
             return;
         }
-        let leader = self.leader_elsewhere(|node| node.http.clone());
-        let leader = leader.filter(|_| !is_forwarded && !path_of(&input).is_some_and(is_for_any_node));
-        let input = input.freeze();
         if let Some((leader, address)) = leader {
-            let header = self.header(&stream, Vec::new());
-            let key = self.election.seen().borrow().key;
-            let until = async {
-                tokio::select! {
-                    () = self.changes_from(&leader) => {}
-                    _ = stop.wait_for(|stop| *stop) => {}
-                }
-            };
-            match forward(stream, &input, &address, &header, &key, until).await {
-                Ok(()) => return,
-                Err(unsent) => stream = unsent,
+            let certificate = arrival.certificate.clone().unwrap_or_default().into_bytes();
+            let forwarded = self.forward(arrival.stream, &arrival.input, &leader, &address, certificate);
+            match forwarded.await {
+                None => return,
+                Some(unsent) => arrival.stream = unsent,
             }
         }
-        self.serve_http_as_standby(stream, input, peer).await;
+        if let Some(http) = &self.standby.http {
+            http.serve_arrival(arrival).await;
+        }
     }
 
-    async fn serve_http_as_standby(&self, stream: TcpStream, input: Bytes, peer: SocketAddr) {
-        if let Some(http) = &self.standby.http {
-            http.serve_with(stream, input, peer).await;
-        }
+    /// Passes a connection on until it ends, another server leads, or the process is to end. Returns the
+    /// connection if the leader cannot be reached.
+    async fn forward(
+        &self,
+        stream: Stream,
+        input: &[u8],
+        leader: &Leader,
+        address: &HostPort,
+        client: Vec<u8>,
+    ) -> Option<Stream> {
+        let unknown = |_: io::Error| SocketAddr::from(([0, 0, 0, 0], 0));
+        let source = stream.peer_addr().unwrap_or_else(unknown);
+        let destination = stream.local_addr().unwrap_or_else(unknown);
+        let node = self.process.run_id.clone();
+        let header = Header { node, addresses: Some((source, destination)), client };
+        let key = self.election.seen().borrow().key;
+        let (mut leaders, mut stop) = (self.leader.subscribe(), self.stop.subscribe());
+        // Both senders live as long as the process.
+        let until = async {
+            tokio::select! {
+                _ = leaders.wait_for(|now| now.as_ref() != Some(leader)) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        };
+        forward(stream, input, address, &header, &key, until).await.err()
     }
 
     /// The leader and its address, if it is another server.
     fn leader_elsewhere(
         &self,
-        address: impl FnOnce(&crate::domain::Node) -> Option<HostPort>,
+        address: impl FnOnce(&Node) -> Option<HostPort>,
     ) -> Option<(Leader, HostPort)> {
         let topology = self.topology.read();
         let leader = topology.leader.clone().filter(|leader| leader.id != topology.own)?;
         Some((leader, address(topology.leading_node()?)?))
     }
-
-    /// Completes when another server leads, or none.
-    async fn changes_from(&self, leader: &Leader) {
-        // The sender lives as long as the process.
-        let _ = self.leader.subscribe().wait_for(|now| now.as_ref() != Some(leader)).await;
-    }
-
-    /// The header of a client's connection.
-    fn header(&self, stream: &TcpStream, client: Vec<u8>) -> Header {
-        let unknown = |_: io::Error| SocketAddr::from(([0, 0, 0, 0], 0));
-        let source = stream.peer_addr().unwrap_or_else(unknown);
-        let destination = stream.local_addr().unwrap_or_else(unknown);
-        Header { node: self.process.run_id.clone(), addresses: Some((source, destination)), client }
-    }
 }
 
 /// Reads until there is a whole line, or more than is looked at.
-async fn read_line(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<()> {
+async fn read_line(stream: &mut Stream, input: &mut BytesMut) -> io::Result<()> {
     while !input.contains(&b'\n') && input.len() < LINE_BYTES_MAX {
         if stream.read_buf(input).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
