@@ -1,4 +1,7 @@
 //! The octostore server. Everything is in the library; this turns arguments into an exit code.
+//!
+//! Guarantees: the banner is printed once the server listens, and what the log has by then stands
+//! before it. Not here: what a server does.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -145,7 +145,7 @@ pub static OPTIONS: &[Opt] = &[
         "store",
         "URL",
         "",
-        "Store in etcd instead of a file: etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, or etcds://. Refused by this version, which has no election of leaders yet",
+        "Store in etcd instead of a file: etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, or etcds://. All servers with the same store are one cluster",
     ),
     opt(
         KEEP,
