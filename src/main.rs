@@ -78,8 +78,8 @@ fn warn_of_few_connections(config: &Config, fewer: Option<&str>) {
     }
 }
 
-/// Where stdout and stderr are one pipe, no line of the log interrupts the banner: those before it are
-/// written, and the banner is one write.
+/// Where stdout and stderr are one pipe, no line of the log interrupts the banner: those before it
+/// are written, and the banner is one write.
 fn print_banner(log: &logging::Log, banner: &str) {
     log.flush();
     // If stdout is closed, the server serves all the same.

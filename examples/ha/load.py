@@ -53,11 +53,13 @@ class Totals:
         with self.lock:
             self.grants += 1
             self.longest = max(self.longest, took)
-            # One counter for all locks: no token is seen twice, and those of a lock increase.
-            if token in self.tokens or token <= self.newest.get(key, 0):
+            # A client that asks again for the lock that it holds gets the token that it has. All others
+            # come from one counter: none is seen twice, and those of a lock increase.
+            newest = self.newest.get(key, 0)
+            if token < newest or (token in self.tokens and token != newest):
                 self.repeated += 1
             self.tokens.add(token)
-            self.newest[key] = max(token, self.newest.get(key, 0))
+            self.newest[key] = max(token, newest)
 
     def next_line(self):
         with self.lock:

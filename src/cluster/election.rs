@@ -4,11 +4,11 @@
 //! `nodes/<id>` has the addresses of a server. Both disappear with the lease of their server.
 //! `peers/secret` is the key by which servers prove to each other what they are.
 //!
-//! etcd does not delete and create a key in one transaction. So a leader is replaced in two steps: its
-//! key is deleted, if its epoch is still the same, and then any server may create it.
+//! etcd does not delete and create a key in one transaction. So a leader is replaced in two steps:
+//! its key is deleted, if its epoch is still the same, and then any server may create it.
 //!
-//! Guarantees: a key `leader` is created only where there is none, and deleted only with its epoch. Not
-//! here: what a leader does, when one is replaced.
+//! Guarantees: a key `leader` is created only where there is none, and deleted only with its epoch.
+//! Not here: what a leader does, when one is replaced.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -117,6 +117,17 @@ impl Election {
     /// Whether the lease of this server has not ended for certain.
     pub fn is_registered(&self) -> bool {
         self.lease.lock().is_some() && self.renewed.lock().elapsed().as_secs() < LEASE_TTL_S.unsigned_abs()
+    }
+
+    /// Whether a server is registered. One that has just started may be known in a moment.
+    pub async fn knows(&self, node: &str) -> bool {
+        let mut seen = self.seen();
+        let is_known = |seen: &Seen| seen.nodes.iter().any(|known| known.id == node);
+        if is_known(&seen.borrow()) {
+            return true;
+        }
+        self.refresh.notify_one();
+        matches!(timeout(REFRESH_INTERVAL, seen.wait_for(is_known)).await, Ok(Ok(_)))
     }
 
     fn leader_key(&self) -> String {

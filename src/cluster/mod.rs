@@ -1,4 +1,5 @@
-//! Servers that serve the same locks from one store: who leads, and how the others pass requests on.
+//! Servers that serve the same locks from one store: who leads, and how the others pass requests
+//! on.
 //!
 //! | file | idea |
 //! |---|---|

@@ -1,8 +1,8 @@
-//! Connections between servers: those of clients that are passed on to the leader, and those by which
-//! standbys see that the leader lives.
+//! Connections between servers: those of clients that are passed on to the leader, and those by
+//! which standbys see that the leader lives.
 //!
-//! Guarantees: a client's connection is passed on as a whole or not at all. A connection that claims to
-//! come from another server of the cluster has proved it. Not here: which server leads.
+//! Guarantees: a client's connection is passed on as a whole or not at all. A connection that
+//! claims to come from another server of the cluster has proved it. Not here: which server leads.
 
 use std::future::Future;
 use std::io;

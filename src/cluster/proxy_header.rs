@@ -1,7 +1,8 @@
-//! The header of a connection between two servers: PROXY protocol, version 2, with fields of our own.
+//! The header of a connection between two servers: PROXY protocol, version 2, with fields of our
+//! own.
 //!
-//! Guarantees: a header is accepted only from a server that knows the key of the cluster, and only as
-//! a whole. Not here: sockets.
+//! Guarantees: a header is accepted only from a server that knows the key of the cluster, and only
+//! as a whole. Not here: sockets.
 
 use std::net::{IpAddr, SocketAddr};
 

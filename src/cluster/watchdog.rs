@@ -1,11 +1,12 @@
 //! Replaces a leader that does not answer, before its lease ends.
 //!
 //! A standby holds a connection to the leader and sends a byte now and then. When the connection is
-//! broken, or the leader is silent for too long, the standby deletes the key of the leader. That is safe
-//! at any time, because a leader whose key is gone cannot commit; it only has to be rare.
+//! broken, or the leader is silent for too long, the standby deletes the key of the leader. That is
+//! safe at any time, because a leader whose key is gone cannot commit; it only has to be rare.
 //!
-//! Guarantees: a standby that does not reach etcd replaces no leader; one that never reaches the leader
-//! replaces it ever more rarely, because the fault may be on its side. Not here: who follows.
+//! Guarantees: a standby that does not reach etcd replaces no leader; one that never reaches the
+//! leader replaces it ever more rarely, because the fault may be on its side. Not here: who
+//! follows.
 
 use std::io;
 use std::time::Duration;

@@ -58,7 +58,8 @@ pub enum AfterReply {
     LeaveToLeader,
 }
 
-/// What a connection takes along when another server, or another state of this one, goes on with it.
+/// What a connection takes along when another server, or another state of this one, goes on with
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientState {
     /// The client's address.
@@ -370,8 +371,8 @@ impl Client {
         self.set_user(default, is_authenticated);
     }
 
-    /// Makes the client the user of this name, which a certificate has proved, whenever there is one
-    /// that is on and the client has not authenticated as another.
+    /// Makes the client the user of this name, which a certificate has proved, whenever there is
+    /// one that is on and the client has not authenticated as another.
     pub fn accept_certificate(&mut self, name: &str) {
         self.certificate_name = Some(name.into());
         self.forget_user();

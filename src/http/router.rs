@@ -116,7 +116,8 @@ async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next:
     let answered = answer(&state, request, next).await;
     let mut response = with_headers(answered, is_preflight);
     if state.membership.is_standby {
-        // The next request may be one for the leader, to which only whole connections are passed on.
+        // The next request may be one for the leader, to which only whole connections are passed
+        // on.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(origin) = origin.filter(|origin| state.config.origins.iter().any(|known| known == origin)) {

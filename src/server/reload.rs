@@ -63,8 +63,8 @@ impl Reloader {
         Reloader { running, tls: sockets.tls.clone(), is_redis_exposed, is_http_exposed }
     }
 
-    /// Applies the credentials in `config`: the users, and the operators' key of HTTP; and reads the
-    /// certificate again. Connections of users that still exist stay authenticated. Refuses to
+    /// Applies the credentials in `config`: the users, and the operators' key of HTTP; and reads
+    /// the certificate again. Connections of users that still exist stay authenticated. Refuses to
     /// remove the last credentials of a server that other machines can reach.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, String> {
         let mut running = self.running.0.lock();

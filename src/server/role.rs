@@ -1,11 +1,12 @@
 //! A server of a cluster: leader or standby.
 //!
-//! The sockets stay open all the time. A connection goes to the service of the leader, if that is in this
-//! process. Otherwise the standby's service has it: this answers what every server answers itself, and
-//! leaves the connection at the first request that is for the leader, to which it is passed on.
+//! The sockets stay open all the time. A connection goes to the service of the leader, if that is
+//! in this process. Otherwise the standby's service has it: this answers what every server answers
+//! itself, and leaves the connection at the first request that is for the leader, to which it is
+//! passed on.
 //!
-//! Guarantees: a leader that was replaced closes its clients' connections and goes on as a standby. No
-//! request waits for a leader. Not here: elections, what a service does.
+//! Guarantees: a leader that was replaced closes its clients' connections and goes on as a standby.
+//! No request waits for a leader. Not here: elections, what a service does.
 
 use std::future::{Future, pending};
 use std::net::SocketAddr;
@@ -108,7 +109,8 @@ impl Member {
     ///
     /// # Errors
     ///
-    /// If the store refuses this server or has data of another version, or a socket cannot be bound.
+    /// If the store refuses this server or has data of another version, or a socket cannot be
+    /// bound.
     pub async fn start(config: &Config, store: &StoreAddress) -> Result<Member, StartError> {
         let sockets = Sockets::bind(config)?;
         let process = Process::new(&sockets, store.to_string(), Clock::system());
@@ -153,8 +155,8 @@ impl Member {
         self.sockets.banner(&kept, !self.standby.server.users.default_user().is_open())
     }
 
-    /// Serves until `shutdown`, then finishes what was received, commits it, and lets another server
-    /// lead.
+    /// Serves until `shutdown`, then finishes what was received, commits it, and lets another
+    /// server lead.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.standby.deliver_events();
         let _certificate = self.state.process.follow_certificate(&self.sockets);
@@ -324,8 +326,8 @@ async fn load(state: &Arc<State>, config: Config, epoch: i64) -> Result<Service,
     loaded.await.map_err(|error| StartError::Thread(error.into()))?
 }
 
-/// Completes when the store names another leader, or none. Meanwhile, clients are shown the servers that
-/// come and go.
+/// Completes when the store names another leader, or none. Meanwhile, clients are shown the servers
+/// that come and go.
 async fn replaced(own: &Leader, state: &State, standby: &Service) {
     let mut seen = state.election.seen();
     loop {

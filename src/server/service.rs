@@ -59,8 +59,8 @@ impl Process {
         }
     }
 
-    /// Loads the certificate again whenever it changes, as long as the returned value exists. Needs a
-    /// runtime.
+    /// Loads the certificate again whenever it changes, as long as the returned value exists. Needs
+    /// a runtime.
     pub(super) fn follow_certificate(&self, sockets: &Sockets) -> Option<Task> {
         let (tls, metrics) = (sockets.tls.clone()?, Arc::clone(&self.metrics));
         Some(Task(tokio::spawn(certificate::follow(tls, metrics, self.clock.clone()))))

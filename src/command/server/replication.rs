@@ -1,5 +1,5 @@
-//! `ROLE`, `REPLICAOF`, `SLAVEOF`, `FAILOVER`, `WAIT`, `WAITAOF`. The leader of a cluster is a primary,
-//! whose replicas are the standbys; nothing is replicated between them.
+//! `ROLE`, `REPLICAOF`, `SLAVEOF`, `FAILOVER`, `WAIT`, `WAITAOF`. The leader of a cluster is a
+//! primary, whose replicas are the standbys; nothing is replicated between them.
 
 use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, options};
 use crate::domain::HostPort;

@@ -1,7 +1,7 @@
 //! Where new connections go: to the service of this process that can serve them, or to the leader.
 //!
-//! Guarantees: a connection that another server has passed on is not passed on again. Not here: what a
-//! service does, which server leads.
+//! Guarantees: a connection that another server has passed on is not passed on again. Not here:
+//! what a service does, which server leads.
 
 use std::future::Future;
 use std::io;
@@ -103,16 +103,18 @@ impl State {
         }
     }
 
-    /// Finds out whether a new connection is that of a client, or one that another server passes on.
+    /// Finds out whether a new connection is that of a client, or one that another server passes
+    /// on.
     async fn receive(&self, stream: Stream, peer: SocketAddr) -> Option<(Stream, Option<Header>)> {
-        let seen = self.election.seen().borrow().clone();
-        let reason = match receive(stream, &seen.key).await {
+        let key = self.election.seen().borrow().key;
+        let reason = match receive(stream, &key).await {
             Ok(Knock::Client(stream)) => return Some((stream, None)),
-            Ok(Knock::Forwarded(stream, header)) if seen.nodes.iter().any(|node| node.id == header.node) => {
+            Ok(Knock::Forwarded(stream, header)) if self.election.knows(&header.node).await => {
                 return Some((stream, Some(header)));
             }
             Ok(Knock::Pings(stream)) => {
-                // Lives as long as the process: while the server drains its connections, it is not dead.
+                // Lives as long as the process: while the server drains its connections, it is not
+                // dead.
                 tokio::spawn(answer_pings(stream));
                 return None;
             }
@@ -202,8 +204,8 @@ impl State {
         }
     }
 
-    /// Passes a connection on until it ends, another server leads, or the process is to end. Returns the
-    /// connection if the leader cannot be reached.
+    /// Passes a connection on until it ends, another server leads, or the process is to end.
+    /// Returns the connection if the leader cannot be reached.
     async fn forward(
         &self,
         stream: Stream,

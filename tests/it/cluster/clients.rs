@@ -1,5 +1,5 @@
-//! Clients that lock, release and read over all servers of a cluster, and the history of what they were
-//! answered.
+//! Clients that lock, release and read over all servers of a cluster, and the history of what they
+//! were answered.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;

@@ -39,6 +39,7 @@ impl Nodes {
         let running = (0..3).map(|_| Some(start_node(&store, &flags))).collect();
         let nodes = Nodes { _etcd: etcd, store, flags, running };
         nodes.leader();
+        until(|| nodes.addresses().into_iter().all(|addr| knows_servers(addr, nodes.running.len())));
         Some(nodes)
     }
 
@@ -96,6 +97,13 @@ impl Nodes {
     pub(super) fn connect(&self, number: usize) -> Client {
         self.node(number).connect()
     }
+}
+
+/// Whether a server knows this number of servers.
+fn knows_servers(addr: SocketAddr, number: usize) -> bool {
+    let expected = format!("+OK {number} usable Sentinels");
+    let call = |mut caller: Caller| caller.call(&["SENTINEL", "CKQUORUM", "octostore"]);
+    Caller::connect(addr).and_then(call).is_some_and(|reply| reply.starts_with(&expected))
 }
 
 /// The port of the leader, as a server names it.
