@@ -2,8 +2,9 @@
 //!
 //! Guarantees: a copy is one commit's state, whole or not there at all, and has been read back
 //! before it gets its name. A database that is put back issues higher tokens than any server has
-//! issued, whichever copy it is, if the clocks of the machines are right. Nothing is overwritten but a copy by a newer one. Not here: when to copy, and
-//! whether the records make sense.
+//! issued, whichever copy it is, if the clocks of the machines are right and no floor was set ahead
+//! of them. Nothing is overwritten but a copy by a newer one. Not here: when to copy, and whether
+//! the records make sense.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
