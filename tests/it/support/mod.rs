@@ -5,6 +5,7 @@ pub(crate) mod client;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 pub(crate) mod http;
+pub(crate) mod peers;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod random;
