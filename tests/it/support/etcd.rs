@@ -1,21 +1,20 @@
 //! A real etcd, started by the test.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::port::{answers_with, free_port};
+
+/// Asks for the names of the members.
+const MEMBERS: &str = "POST /v3/cluster/member/list HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}";
 
 /// An etcd server of one member with a directory of its own. Ends with the value.
 pub(crate) struct Etcd {
     process: Child,
     port: u16,
     dir: tempfile::TempDir,
-}
-
-/// A port that is free now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 impl Etcd {
@@ -63,12 +62,13 @@ impl Etcd {
 
     #[allow(clippy::disallowed_methods)]
     fn becomes_ready(&mut self) -> bool {
+        let name = name_in(self.dir.path());
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
             if self.process.try_wait().expect("a child").is_some() {
                 return false;
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if answers_with(self.port, MEMBERS, &name) {
                 return true;
             }
             std::thread::yield_now();
@@ -77,16 +77,22 @@ impl Etcd {
     }
 }
 
-fn spawn(port: u16, dir: &std::path::Path) -> io::Result<Child> {
+/// The name of the member whose data is in this directory. No other has it.
+fn name_in(dir: &Path) -> String {
+    dir.file_name().expect("a name").to_string_lossy().trim_start_matches('.').to_owned()
+}
+
+fn spawn(port: u16, dir: &Path) -> io::Result<Child> {
+    let name = name_in(dir);
     let client = format!("http://127.0.0.1:{port}");
     // The peers of a single member never connect, so that any free port is good.
     let peer = "http://127.0.0.1:0";
     Command::new("etcd")
-        .args(["--name", "test", "--data-dir"])
+        .args(["--name", &name, "--data-dir"])
         .arg(dir.join("etcd"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-        .args(["--initial-cluster", &format!("test={peer}"), "--log-level", "error"])
+        .args(["--initial-cluster", &format!("{name}={peer}"), "--log-level", "error"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
