@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::{Clients, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog, Tracking};
 use crate::auth::{DenialLog, Users};
-use crate::domain::{Limits, SharedTopology, Shards, Timestamp};
+use crate::domain::{Limits, Shards, SharedTopology, Timestamp};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
 

@@ -17,9 +17,9 @@ use super::budget::Budget;
 use super::credentials::{self, Credentials};
 use super::error::ApiError;
 use super::pseudonyms::Ids;
-use super::{body, names};
+use super::{HttpState, body, names};
 use crate::auth::{self, DEFAULT_USER, Digest, KeyRights, Secret, Uses};
-use crate::domain::{Limits, LockName, Owner};
+use crate::domain::{LockName, Owner};
 use crate::metrics::Count;
 
 /// Names of locks that no user may use.
@@ -131,11 +131,11 @@ impl User {
     /// The lock of a name that this user may use for `act`.
     pub(super) fn lock(
         &self,
-        limits: &Limits,
+        state: &HttpState,
         name: &str,
         Act(command, access): Act,
     ) -> Result<LockName, ApiError> {
-        let lock = names::parse(limits, name)?;
+        let lock = names::parse(&state.limits, name)?;
         if name.starts_with(RESERVED) {
             return Err(ApiError::forbidden("names that start with __election/ are reserved"));
         }
@@ -143,6 +143,7 @@ impl User {
         if !self.allows(command, &uses) {
             return Err(self.refusal());
         }
+        state.check_shard(&lock)?;
         Ok(lock)
     }
 

@@ -88,8 +88,11 @@ fn info(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     let shards = shards_of(context)?;
     let all = shards.all();
     let count_slots = |shard: &ShardId| shard.slots().len();
-    let served: usize =
-        all.iter().filter(|(_, seen)| seen.leading_node().is_some()).map(|(shard, _)| count_slots(shard)).sum();
+    let served: usize = all
+        .iter()
+        .filter(|(_, seen)| seen.leading_node().is_some())
+        .map(|(shard, _)| count_slots(shard))
+        .sum();
     let epoch = |seen: &Shard| seen.leader.as_ref().map_or(0, |leader| leader.epoch);
     let state = if served == usize::from(SLOTS) { "ok" } else { "fail" };
     let mut text = String::new();

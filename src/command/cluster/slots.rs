@@ -3,12 +3,11 @@
 //! Guarantees: no command touches a key of another shard, whoever calls it. Not here: the division
 //! of the slots.
 
-use crate::command::{Args, Caller, Command, CommandError, Context, options};
+use crate::command::{Args, Caller, Command, CommandError, Context};
 use crate::domain::{HostPort, ShardId, Shards, slot_of};
 
 /// The keys of one request are in several slots.
-const CROSS_SLOT: CommandError =
-    CommandError::fixed("CROSSSLOT Keys in request don't hash to the same slot");
+const CROSS_SLOT: CommandError = CommandError::fixed("CROSSSLOT Keys in request don't hash to the same slot");
 /// The shard of the keys has no leader. Cluster clients try again.
 const NOT_SERVED: CommandError = CommandError::fixed("CLUSTERDOWN Hash slot not served");
 
