@@ -215,9 +215,11 @@ impl<'a> Request<'a> {
             order.push((read_scores(context, key, |source| source.len())?, *key, *weight));
         }
         order.sort_by_key(|(len, ..)| *len);
-        if order.first().is_some_and(|(len, ..)| *len == 0) {
+        let smallest = order.first().map_or(0, |(len, ..)| *len);
+        if smallest == 0 {
             return Ok(Scores::new());
         }
+        values::leave_thread_for(smallest);
         let mut common: Option<Scores> = None;
         for (_, key, weight) in order {
             let Some(common) = &mut common else {
@@ -318,6 +320,7 @@ fn inspect_scores<R>(
 }
 
 fn scores(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<(Vec<u8>, f64)>, CommandError> {
+    values::leave_thread_for(inspect_scores(context, key, |source| source.len())?);
     let scores = read_scores(context, key, |source| source.scores())?;
     context.spend_elements(2 * scores.len());
     Ok(scores)

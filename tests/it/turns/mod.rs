@@ -307,6 +307,45 @@ fn retained_bytes(runner: &mut Runner) {
     });
 }
 
+/// Reads of very many elements run on a thread of their own.
+fn huge_values(runner: &mut Runner) {
+    const REQUESTS: usize = 400;
+    let many = |line: &str, element: fn(usize) -> String| {
+        let elements = |n: usize| (n * 1000..(n + 1) * 1000).map(element).collect::<Vec<_>>().join(" ");
+        let requests: Vec<String> = (0..REQUESTS).map(|n| format!("{line} {}", elements(n))).collect();
+        requests
+    };
+    for requests in [
+        many("HSET huge-hash", |n| format!("f{n} {n}")),
+        many("SADD huge-set", |n| format!("m{n}")),
+        many("ZADD huge-sorted", |n| format!("{n} m{n}")),
+        many("RPUSH huge-list", |n| format!("i{n}")),
+    ] {
+        runner.world.control.each(REQUESTS, |n| requests[n].clone());
+    }
+    for line in [
+        "HGETALL huge-hash",
+        "HKEYS huge-hash",
+        "HVALS huge-hash",
+        "HRANDFIELD huge-hash 1000000 WITHVALUES",
+        "SMEMBERS huge-set",
+        "SRANDMEMBER huge-set 1000000",
+        "ZRANGE huge-sorted 0 -1 WITHSCORES",
+        "ZREVRANGEBYSCORE huge-sorted +inf -inf",
+        "ZRANDMEMBER huge-sorted 1000000",
+        "LRANGE huge-list 0 -1",
+        "LPOS huge-list absent",
+    ] {
+        runner.serves(line, |world| {
+            let bytes =
+                [auth(), encode(&line.split(' ').collect::<Vec<_>>()), encode(&["ECHO", MARK])].concat();
+            let ends_with = format!("{MARK}\r\n").into_bytes();
+            let sender = Sender { addr: world.server.addr, bytes, ends_with, reads: true };
+            Abuse { senders: vec![sender], ..Abuse::default() }
+        });
+    }
+}
+
 /// Asks the system for as many open files as it allows.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -334,6 +373,11 @@ fn no_command_route_event_or_disconnect_delays_other_clients() {
 #[test]
 fn wrong_passwords_delay_no_other_client_while_stderr_is_not_read() {
     Runner::check(TINY, wrong_passwords);
+}
+
+#[test]
+fn reads_of_huge_values_delay_no_other_client() {
+    Runner::check(TINY, huge_values);
 }
 
 #[test]
