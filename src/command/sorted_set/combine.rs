@@ -320,8 +320,11 @@ fn inspect_scores<R>(
 }
 
 fn scores(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<(Vec<u8>, f64)>, CommandError> {
-    values::leave_thread_for(inspect_scores(context, key, |source| source.len())?);
-    let scores = read_scores(context, key, |source| source.scores())?;
+    // The transaction has the table alone, so that the guard of the key holds nobody up.
+    let scores = read_scores(context, key, |source| {
+        values::leave_thread_for(source.len());
+        source.scores()
+    })?;
     context.spend_elements(2 * scores.len());
     Ok(scores)
 }
