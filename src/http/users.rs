@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::extract::Request;
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -49,6 +51,27 @@ impl Act {
     pub(super) const RENEW: Act = Act("renew", KeyRights::WRITE);
     pub(super) const RELEASE: Act = Act("unlock", KeyRights::WRITE);
     pub(super) const INSPECT: Act = Act("lockinfo", KeyRights::READ);
+}
+
+/// The common name in the certificate of the client, if that names users.
+#[derive(Debug, Clone)]
+pub(super) struct CertificateName(pub(super) Arc<str>);
+
+/// What a request says about its user.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'r> {
+    headers: &'r HeaderMap,
+    certificate: Option<&'r CertificateName>,
+}
+
+impl<'r> Caller<'r> {
+    pub(super) fn of(parts: &'r Parts) -> Caller<'r> {
+        Caller { headers: &parts.headers, certificate: parts.extensions.get() }
+    }
+
+    pub(super) fn of_request(request: &'r Request) -> Caller<'r> {
+        Caller { headers: request.headers(), certificate: request.extensions().get() }
+    }
 }
 
 /// A user.
@@ -253,9 +276,14 @@ impl Users {
         default.is_open().then(|| self.seen(default))
     }
 
-    /// The user that the credentials of a request name; `None` without credentials.
-    fn named(&self, headers: &HeaderMap) -> Option<Result<Arc<User>, ApiError>> {
-        let found = match Credentials::of(headers)? {
+    /// The user that the credentials of a request name, or else the certificate of the client; `None`
+    /// without either.
+    fn named(&self, caller: Caller<'_>) -> Option<Result<Arc<User>, ApiError>> {
+        let Some(credentials) = Credentials::of(caller.headers) else {
+            let user = self.shared.with_certificate(&caller.certificate?.0)?;
+            return Some(Ok(self.seen(user)));
+        };
+        let found = match credentials {
             Credentials::Bearer(token) => self.shared.with_password(token.as_bytes()),
             Credentials::Basic { user, password } => self.shared.authenticate(&user, &password),
         };
@@ -264,8 +292,8 @@ impl Users {
         Some(found.map(|user| self.seen(user)).ok_or_else(ApiError::wrong_credentials))
     }
 
-    fn user_of(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        match (self.named(headers), self.anonymous()) {
+    fn user_of(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
+        match (self.named(caller), self.anonymous()) {
             (Some(Ok(user)), _) | (_, Some(user)) => Ok(user),
             (Some(Err(wrong)), None) => Err(wrong),
             (None, None) => Err(ApiError::no_credentials()),
@@ -273,11 +301,11 @@ impl Users {
     }
 
     /// The user of a request for locks and sessions.
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        if self.has_admin_key(headers) {
+    pub(super) fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
+        if self.has_admin_key(caller.headers) {
             return Ok(Arc::clone(&self.admin));
         }
-        self.counted(self.user_of(headers))
+        self.counted(self.user_of(caller))
     }
 
     /// Differs after each change of users.
@@ -297,12 +325,12 @@ impl Users {
 
     /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
     /// Where there is such a key, requests without credentials are refused.
-    pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.is_operator(headers) {
+    pub(super) fn authenticate_admin(&self, caller: Caller<'_>) -> Result<(), ApiError> {
+        if self.is_operator(caller.headers) {
             return Ok(());
         }
         let anonymous = self.anonymous().filter(|_| self.access().admin_key.is_none());
-        let user = match (self.named(headers), anonymous) {
+        let user = match (self.named(caller), anonymous) {
             (Some(Ok(user)), _) | (_, Some(user)) => Ok(user),
             (Some(Err(wrong)), None) => Err(wrong),
             (None, None) => Err(ApiError::no_credentials()),
@@ -316,15 +344,15 @@ impl Users {
     }
 
     /// [`Users::authenticate_admin`], unless metrics are open.
-    pub(super) fn authenticate_metrics(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.access().is_metrics_open { Ok(()) } else { self.authenticate_admin(headers) }
+    pub(super) fn authenticate_metrics(&self, caller: Caller<'_>) -> Result<(), ApiError> {
+        if self.access().is_metrics_open { Ok(()) } else { self.authenticate_admin(caller) }
     }
 
     /// Whether the server must check the host of a request because it checks no credentials.
-    pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn serve_this_machine_only(&self, caller: Caller<'_>) -> bool {
         self.anonymous().is_some()
-            && !self.is_operator(headers)
-            && self.named(headers).is_none_or(|named| named.is_err())
+            && !self.is_operator(caller.headers)
+            && self.named(caller).is_none_or(|named| named.is_err())
     }
 
     fn counted<T>(&self, found: Result<T, ApiError>) -> Result<T, ApiError> {
