@@ -320,7 +320,7 @@ fn inspect_scores<R>(
 }
 
 fn scores(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<(Vec<u8>, f64)>, CommandError> {
-    // The transaction has the table alone, so that the guard of the key holds nobody up.
+    // In an exclusive transaction, the guard of the key delays no other client.
     let scores = read_scores(context, key, |source| {
         values::leave_thread_for(source.len());
         source.scores()
