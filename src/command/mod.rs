@@ -43,6 +43,7 @@ mod state;
 mod steps;
 mod string;
 mod table;
+mod thread;
 mod tracking;
 mod transaction;
 mod values;
