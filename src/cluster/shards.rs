@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::election::{Election, Seen, bounded};
-use crate::config::ShardConfig;
 use crate::domain::{Node, Shard, ShardId, Shards};
 use crate::journal::etcd::connect;
 use crate::journal::{JournalError, StoreAddress};
@@ -64,21 +63,19 @@ pub async fn divide(store: &StoreAddress, count: u16) -> Result<(), JournalError
     Err(JournalError::Store { what: format!("{store} {has}") })
 }
 
-/// Keeps what `shards` has of the others up to date, until the future is dropped. `own` is this
-/// server.
-pub async fn follow_shards(shards: Arc<Shards>, config: ShardConfig, own: Node) {
-    let mut others = JoinSet::new();
-    for shard in ShardId::all(config.id.count()).filter(|shard| *shard != config.id) {
-        if let Some(store) = config.store_of(shard) {
-            others.spawn(follow_other(Arc::clone(&shards), shard, store, own.clone()));
-        }
+/// Keeps what `shards` has of some shards up to date, until the future is dropped. `own` is this
+/// server, which belongs to none of them.
+pub async fn follow_shards(shards: Arc<Shards>, others: Vec<(ShardId, StoreAddress)>, own: Node) {
+    let mut followed = JoinSet::new();
+    for (shard, store) in others {
+        followed.spawn(follow(Arc::clone(&shards), shard, store, own.clone()));
     }
     // The tasks end with this future.
     pending().await
 }
 
 /// Follows a shard whose store may not be reachable yet.
-async fn follow_other(shards: Arc<Shards>, shard: ShardId, store: StoreAddress, own: Node) {
+async fn follow(shards: Arc<Shards>, shard: ShardId, store: StoreAddress, own: Node) {
     let election = loop {
         match Election::connect(&store, own.clone()).await {
             Ok(election) => break election,

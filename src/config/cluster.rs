@@ -1,6 +1,6 @@
-//! The settings of a cluster: how clients and other servers reach this one.
+//! The settings of a cluster: how clients and other servers reach this one, and its shard.
 //!
-//! Not here: the store, which makes servers a cluster.
+//! Guarantees: the stores of a shard are as many as there are shards. Not here: the store, which makes servers a cluster.
 
 use std::time::Duration;
 
@@ -36,6 +36,12 @@ pub struct ShardConfig {
 }
 
 impl ShardConfig {
+    /// The other shards, and where their data is.
+    pub fn others(&self) -> Vec<(ShardId, StoreAddress)> {
+        let others = ShardId::all(self.id.count()).filter(|shard| *shard != self.id);
+        others.filter_map(|shard| Some((shard, self.store_of(shard)?))).collect()
+    }
+
     /// Where the data of a shard is.
     pub fn store_of(&self, shard: ShardId) -> Option<StoreAddress> {
         let store = self.stores.get(shard.index())?;

@@ -195,7 +195,7 @@ impl Member {
             let cluster = self.running.config().cluster;
             let shards = async {
                 if let (Some(shards), Some(config)) = (self.state.shards.clone(), cluster.shard) {
-                    follow_shards(shards, config, election.own().clone()).await;
+                    follow_shards(shards, config.others(), election.own().clone()).await;
                 }
             };
             let watched = watch_leader(election, &self.state.process.run_id, cluster.leader_silent);

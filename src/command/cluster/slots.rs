@@ -1,6 +1,6 @@
 //! Which requests a server of a shard executes.
 //!
-//! Guarantees: no command touches a key of another shard, whoever calls it. Not here: the division
+//! Guarantees: no command touches a key of another shard, whether a connection or a script calls it. Not here: the division
 //! of the slots.
 
 use crate::command::{Args, Caller, Command, CommandError, Context};
