@@ -51,7 +51,7 @@ use events::Events;
 pub use events::{Event, EventKind, Heard, Interest, LeaseEvent};
 use expiry::Deadlines;
 pub use expiry::Expiry;
-pub use keyspace::{Content, FoundKey, KeyKind, KeyedValue, Scan, Scanned};
+pub use keyspace::{Content, FoundKey, KeyKind, KeyOrder, KeyedValue, Scan, Scanned};
 use keyspace::{Gate, NameHash, Table};
 use late_owners::LateOwners;
 pub use notifications::Cause;
