@@ -129,7 +129,7 @@ pub(super) fn move_without_wait(
     context.check_transaction_budget()?;
     let Some(source) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
     let request =
-        PopRequest::new(vec![source], PopAction::Move { from, destination: context.name(args.at(2))?, to });
+        PopRequest::new(vec![source], PopAction::Move { from, destination: context.key(args.at(2))?, to });
     // Inside an exclusive transaction, nothing waits.
     context.atomically_on_keys(args, |context| execute(context, request, Timestamp::NEVER, Form::ELEMENT))
 }
@@ -174,7 +174,8 @@ fn keys(context: &Context<'_>, args: Args<'_>) -> Result<Vec<LockName>, CommandE
 
 /// When a wait ends: `timeout` is in seconds, 0 means never.
 fn deadline(context: &Context<'_>, timeout: &[u8]) -> Result<Timestamp, CommandError> {
-    let seconds = double::parse(timeout);
+    let too_large = || double::parse_rounded(timeout).filter(|seconds| seconds.is_infinite());
+    let seconds = double::parse(timeout).or_else(too_large);
     let seconds = seconds.ok_or(CommandError::fixed("ERR timeout is not a float or out of range"))?;
     let millis = (seconds * 1000.0).ceil();
     match millis {

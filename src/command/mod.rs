@@ -61,7 +61,7 @@ pub use pause::{Pause, Pauses};
 pub use permissions::catalog;
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
-pub use script::{RunningScript, ScriptEngine, ScriptLimits};
+pub use script::{ScriptEngine, ScriptLimits};
 pub use server::{ServerStats, SlowLog};
 pub use spec::{Command, Flags, Group, Handler, Run};
 pub use state::{ClientLimits, Lookups, ServerInfo, ServerState};

@@ -3,6 +3,7 @@
 //! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and
 //! the reply waits for it.
 
+use super::connection::selected_database;
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
     Args, Caller, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs,
@@ -28,13 +29,18 @@ impl Transaction {
         self.queued.len()
     }
 
-    /// The keys of its commands, and those that are watched. A SELECT among the commands is ignored:
-    /// this is only about what can be done before they run.
+    /// The keys of its commands, and those that are watched.
     fn names(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Vec<LockName> {
         let mut names: Vec<LockName> = watch.into_iter().flat_map(Watch::names).cloned().collect();
+        let database = context.database;
         for args in &self.queued {
-            names.extend(context.names_in(args.as_args()));
+            let args = args.as_args();
+            match selected_database(args) {
+                Some(selected) => context.database = selected,
+                None => names.extend(context.names_in(args)),
+            }
         }
+        context.database = database;
         context.spend(KEY_WORK * names.len());
         // Very many commands may name the same key.
         names.sort_unstable();

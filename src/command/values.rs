@@ -4,6 +4,7 @@
 //! Not here: the commands, the values themselves.
 
 use super::options::{self, Given, flag, value};
+use super::scan::cursor;
 use super::{Args, CommandError, Context, name_or_none};
 use crate::glob::Glob;
 use crate::reply::Reply;
@@ -177,12 +178,11 @@ pub(super) fn scan<T: Typed>(
     args: Args<'_>,
     page: impl FnOnce(&T, u64, usize) -> (u64, Vec<Row>),
 ) -> Result<Reply, CommandError> {
-    let cursor = std::str::from_utf8(args.at(2)).ok().and_then(|text| text.parse::<i128>().ok());
-    let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
+    let cursor = cursor(args.at(2))?;
     let options = scan_options(args, T::KIND);
     let (next, rows, options) = read(context, args.at(1), |value: &T| {
         let (next, rows) = match &options {
-            Ok(options) => page(value, u64::try_from(cursor).unwrap_or(u64::MAX), options.count),
+            Ok(options) => page(value, cursor, options.count),
             Err(_) => page(value, 0, 1),
         };
         // Redis reads the options only if there is something to return.

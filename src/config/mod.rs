@@ -9,6 +9,7 @@ mod hints;
 mod options;
 mod secrets;
 mod sources;
+mod store;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -23,7 +24,7 @@ use crate::auth::UsersConfig;
 use crate::command::{ClientLimits, IDLE_TIMEOUT_S_MAX, SLOWLOG_LEN_MAX, ScriptLimits};
 use crate::domain::{KEY_BYTES_MAX, KeyspaceEvents, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX};
 use crate::http::HttpConfig;
-use crate::journal::{DamagedLog, Durability};
+use crate::journal::{DamagedLog, Durability, StoreAddress};
 use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub http_config: HttpConfig,
     /// The database file.
     pub data: PathBuf,
+    /// The store of a cluster, in place of the database file.
+    pub store: Option<StoreAddress>,
     /// Whether to discard commits that log damage hides.
     pub damaged_log: DamagedLog,
     /// When replies are sent.
@@ -140,6 +143,7 @@ impl Config {
             http,
             http_config,
             data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),
+            store: store::store(settings)?,
             damaged_log: match settings.switch("accept-damaged-log")? {
                 true => DamagedLog::Discard,
                 false => DamagedLog::Refuse,
@@ -338,6 +342,9 @@ fn displayed_settings(settings: &Settings) -> Result<Vec<(&'static str, String)>
     let own = OPTIONS.iter().filter(|option| !option.is_secret());
     let mut all: Vec<(&str, String)> =
         own.map(|option| (option.name, settings.text(option.name).unwrap_or("").to_owned())).collect();
+    // It may contain a password.
+    let store = store::store(settings)?.map_or(String::new(), |address| address.to_string());
+    all.iter_mut().filter(|(name, _)| *name == "store").for_each(|(_, text)| text.clone_from(&store));
     let of = |name: &'static str| settings.text(name).unwrap_or("").to_owned();
     let is_kept = settings.text("durability") != Some("memory");
     all.extend([

@@ -11,14 +11,13 @@ use std::collections::VecDeque;
 use super::keyspace::{Guarded, OnValue, Table, ttl_until};
 use super::late_owners::{LateOwners, Lost};
 use super::notifications::{Cause, DELETED, Transition};
-use super::sessions::MemberKind;
+use super::sessions::{MemberKind, Members};
 use super::values::KeyWork;
 use super::{Engine, Unavailable, WaitOutcome, losses};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot,
-    Waiter,
+    self, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot, Waiter,
 };
 
 /// Why an operation was not run.
@@ -113,14 +112,11 @@ impl Engine {
     /// Ends what a lock has of sessions that are over.
     fn end_over_sessions(&self, scope: &Scope<'_>, guarded: &mut Guarded<'_>) -> Result<(), Retry> {
         let (sessions, slot, now) = (&self.core.sessions, &*guarded.slot, scope.now);
-        let members = slot.session_members();
-        if members == 0 {
+        if slot.session_members() == 0 {
             return Ok(());
         }
-        let over =
-            sessions.over(now, ENDS_PER_STEP, members, slot.sessions(), |session| slot.has_session(session));
-        let are_all = over.len() < ENDS_PER_STEP;
-        for session in over {
+        let over = sessions.over(now, &Members { name: scope.name, slot });
+        for session in over.sessions {
             // One that is due may not have been ended yet. Its end goes before those of its leases.
             self.end_session_in(scope.table, session, false, false, now)?;
             let op = Op::EndSession { session, clean: sessions.ended_cleanly(session) };
@@ -128,7 +124,7 @@ impl Engine {
                 return Err(Retry::Unsettled);
             }
         }
-        if are_all { Ok(()) } else { Err(Retry::Unsettled) }
+        if over.are_all { Ok(()) } else { Err(Retry::Unsettled) }
     }
 
     /// Refuses what would go beyond a limit, before anything changes. Returns the account for which

@@ -203,7 +203,6 @@ impl Core {
         drop(table);
         drop(stale);
         self.watches.all_changed();
-        self.sessions.has_orphans.store(true, Ordering::Release);
         Ok(())
     }
 }
@@ -227,6 +226,7 @@ impl Recover for Arc<Core> {
     fn suspend(&mut self) {
         self.pops.clear();
         self.waiters.notify_all(&WaitOutcome::Unavailable);
+        self.suspended.notify_waiters();
     }
 
     fn rebuild(&mut self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {

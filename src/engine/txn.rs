@@ -184,7 +184,9 @@ impl SharedTxn<'_> {
     /// Ends the transaction. Returns the Seq that must be durable before anything seen in it may be revealed.
     #[must_use]
     pub fn finish(self) -> Seq {
-        self.0.seen.get().seq
+        let seq = self.0.seen.get().seq;
+        // Even what was never written has been read.
+        if self.0.has_entered.get() { seq.max(Seq::LOADED) } else { seq }
     }
 
     /// Runs `work`, which uses the keys `names`, in an exclusive transaction; what it sees counts as
@@ -272,6 +274,13 @@ impl<'a> Txn<'a> {
         self.exclusive
             .as_ref()
             .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
+    }
+
+    /// The milliseconds since 1970 at which `time` is, or was, by the wall clock; `None` for
+    /// [`Timestamp::NEVER`].
+    pub fn wall_millis_of(&self, time: Timestamp) -> Option<u64> {
+        let nanos = self.engine.core.clock.wall_nanos_of(time)?;
+        Some(u64::try_from(nanos).unwrap_or(0) / 1_000_000)
     }
 
     /// Runs one operation.

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
+use super::end::End;
 use super::listener::ListenerLimits;
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
@@ -28,7 +29,7 @@ use crate::command::{
 use crate::domain::Timestamp;
 use crate::journal::Seq;
 use crate::metrics::{CommandCounts, Count};
-use crate::net::{Stream, WriteError};
+use crate::net::Stream;
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
@@ -44,33 +45,12 @@ const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_BYTES: usize = 4 << 20;
 
-/// Why a connection ends.
-enum End {
-    Closed,
-    Failed(io::Error),
-    Stalled,
-    Idle,
-    Unauthenticated,
-}
-
-impl From<WriteError> for End {
-    fn from(error: WriteError) -> End {
-        match error {
-            WriteError::Stalled => End::Stalled,
-            WriteError::Failed(error) => End::Failed(error),
-        }
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> End {
-        End::Failed(error)
-    }
-}
-
 /// A connection that has used up its turn goes on only below this size of the changes that wait for
 /// storage, in bytes.
 const BACKLOG_BYTES: usize = 32 << 20;
+
+/// How often a request that a script holds up is tried again.
+const HELD_UP_CHECK: Duration = Duration::from_millis(1);
 
 /// What to do after the batch is sent.
 enum Then {
@@ -307,12 +287,16 @@ impl Connection {
     }
 
     /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:
-    /// a small request can change a large value, so the size of the input does not bound it.
+    /// a small request can change a large value, so the size of the input does not bound it. Waits a
+    /// little while a script keeps all others out.
     async fn yield_turn(&mut self) {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        tokio::task::yield_now().await;
+        match self.server.engine.is_held_up() {
+            true => tokio::time::sleep(HELD_UP_CHECK).await,
+            false => yield_now().await,
+        }
         self.client.begin_turn();
     }
 

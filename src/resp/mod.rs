@@ -6,6 +6,7 @@
 
 mod codec;
 mod connection;
+mod end;
 mod listener;
 mod requests;
 mod unauthenticated;

@@ -124,7 +124,7 @@ fn a_group_is_committed_as_a_whole_and_delays_nothing_for_ever() {
 fn a_batch_that_is_cut_is_committed_to_its_end() {
     let batch_bytes_max = Some(record(0).size_bytes());
     for commit_on_caller in [true, false] {
-        let traits = BackendTraits { commit_on_caller, batch_bytes_max };
+        let traits = BackendTraits { commit_on_caller, batch_bytes_max, reads_need_commit: false };
         explore(2, move || {
             together(
                 Behaviour { traits, ..Behaviour::PLAIN },

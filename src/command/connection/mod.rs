@@ -168,6 +168,12 @@ fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     }
 }
 
+/// The database that a request selects, if it is a valid SELECT.
+pub(super) fn selected_database(args: Args<'_>) -> Option<u8> {
+    let is_select = args.len() == 2 && options::is(args.at(0), SELECT.name);
+    is_select.then(|| key::database(args.at(1)).ok())?
+}
+
 fn select(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let index = key::database(args.at(1))?;
     context.database = index;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::command::error::printable;
 use crate::command::steps::{KEY_WORK, Progress, RemainingArgs, Steps};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group};
 use crate::glob::Glob;
@@ -46,7 +47,7 @@ fn channels(context: &mut Context<'_>, args: Args<'_>, is_shard: bool) -> Result
         2 => None,
         3 => Some(Glob::new(args.at(2))?),
         _ => {
-            let name = args.at(1).escape_ascii();
+            let name = printable(args.at(1), 128);
             return Err(CommandError::new(format!(
                 "ERR unknown subcommand or wrong number of arguments for '{name}'. Try PUBSUB HELP."
             )));

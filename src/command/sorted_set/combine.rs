@@ -128,6 +128,23 @@ fn counted_keys<'a>(args: Args<'a>, at: usize, name: &str) -> Result<(Vec<&'a [u
     values::counted_keys(args, at, CommandError::SYNTAX)
 }
 
+/// Refuses a key of another type before a wrong option, as Redis does. The keys start after a count at
+/// argument `at`.
+fn type_first<R>(
+    context: &Context<'_>,
+    args: Args<'_>,
+    at: usize,
+    name: &str,
+    request: Result<R, CommandError>,
+) -> Result<R, CommandError> {
+    if request.is_err() {
+        for key in counted_keys(args, at, name)?.0 {
+            read_scores(context, key, |_| ())?;
+        }
+    }
+    request
+}
+
 impl<'a> Request<'a> {
     /// Parses a request whose keys start after a count at argument `at`.
     fn parse(
@@ -327,7 +344,7 @@ fn combine(
     operation: Operation,
     name: &str,
 ) -> Result<Reply, CommandError> {
-    let request = Request::parse(operation, args, 1, name)?;
+    let request = type_first(context, args, 1, name, Request::parse(operation, args, 1, name))?;
     let members = context.atomically_on_keys(args, |context| request.compute(context))?;
     let members = members.into_iter();
     Ok(match request.with_scores {
@@ -342,7 +359,7 @@ fn combine_and_store(
     operation: Operation,
     name: &str,
 ) -> Result<Reply, CommandError> {
-    let request = Request::parse(operation, args, 2, name)?;
+    let request = type_first(context, args, 2, name, Request::parse(operation, args, 2, name))?;
     context.check_transaction_budget()?;
     context.atomically_on_keys(args, |context| {
         let members = request.compute(context)?;
@@ -376,8 +393,9 @@ fn zdiffstore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
 
 fn zintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (keys, next) = counted_keys(args, 1, "zintercard")?;
-    let [limit] = args.options(next, &[value("LIMIT").check(values::check_limit)])?;
-    let limit = values::limit_of(limit)?;
+    let options = args.options(next, &[value("LIMIT").check(values::check_limit)]);
+    let limit = options.and_then(|[limit]| values::limit_of(limit));
+    let limit = type_first(context, args, 1, "zintercard", limit)?;
     let weights = vec![1.0; keys.len()];
     let (operation, aggregate) = (Operation::Intersection, Aggregate::Sum);
     let request = Request { operation, keys, weights, aggregate, with_scores: false };

@@ -108,6 +108,14 @@ impl Journal {
         Barrier::new(&self.committer, seq)
     }
 
+    /// Completes when what was read before this call, and depends on `seq`, may be revealed: once
+    /// `seq` and all before it are durable, and after a commit that began after the call if the
+    /// backend's reads need one. Nothing waits for [`Seq::default`].
+    pub fn revealed(&self, seq: Seq) -> Barrier<'_> {
+        let awaited = if seq == Seq::default() { seq } else { self.committer.queue.revealing(seq) };
+        Barrier::of_both(&self.committer, seq, awaited)
+    }
+
     /// Whether `seq` is durable: what [`Journal::synced`] would resolve to; `None`: it is not
     /// decided. Never blocks.
     pub fn durability_of(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {

@@ -2,7 +2,7 @@
 
 use super::commands::{CALLS, SUBSCRIPTIONS, WAITS};
 use super::reply::{Rule, Words, words};
-use super::words::{call, fill};
+use super::words::{call, fill, filling};
 use crate::support::random::Random;
 
 /// The connections of a sequence that send one request after the other: the first speaks RESP2,
@@ -62,7 +62,7 @@ pub(super) fn plan(random: &mut Random, steps: usize) -> Vec<Step> {
         if random.permille(150) {
             caller = random.below(CALLERS as u64) as usize;
         }
-        plan.push(match random.below(1000) {
+        let step = match random.below(1000) {
             0..12 => wait(random),
             12..40 => {
                 let row = &SUBSCRIPTIONS[random.below(SUBSCRIPTIONS.len() as u64) as usize];
@@ -79,8 +79,21 @@ pub(super) fn plan(random: &mut Random, steps: usize) -> Vec<Step> {
                 Rule::Exact,
             ),
             80..85 => Step::Call(caller, unknown(random), Rule::Exact),
+            85..90 => {
+                // Redis writes each reply in a transaction by the protocol of its moment.
+                plan.push(Step::Call(caller, words("DISCARD"), Rule::Exact));
+                // The reply has the version and the id.
+                Step::Call(caller, words(random.of(&["HELLO 2", "HELLO 3"])), Rule::Kind)
+            }
+            90..92 => Step::Call(caller, words("RESET"), Rule::Exact),
+            92..94 => Step::Subscribe(words(random.of(&["HELLO 2", "HELLO 3"]))),
+            94..102 => {
+                let kind = random.of(&kinds);
+                Step::Call(caller, filling(random, kind), Rule::Exact)
+            }
             _ => any_call(random, caller, &kinds),
-        });
+        };
+        plan.push(step);
     }
     plan
 }

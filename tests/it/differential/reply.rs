@@ -121,7 +121,8 @@ impl Rule {
                     let part = if self == Rule::Page { Rule::Unordered } else { Rule::Pairs };
                     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| part.accepts(a, b))
                 }
-                Rule::Exact | Rule::Near(_) | Rule::Kind => false,
+                Rule::Kind => true,
+                Rule::Exact | Rule::Near(_) => false,
             },
             _ => false,
         }

@@ -273,7 +273,8 @@ fn judge(
         return judgements.find(|judgement| !matches!(judgement, Judgement::Same)).unwrap_or(Judgement::Same);
     }
     // MULTI inside a transaction is an error, and the transaction goes on.
-    if name == b"EXEC" || name == b"DISCARD" || name == b"MULTI" && ours.error().is_none() {
+    if name == b"EXEC" || name == b"DISCARD" || name == b"RESET" || name == b"MULTI" && ours.error().is_none()
+    {
         queue.clear();
     }
     if rule.accepts(ours, theirs) {
@@ -315,11 +316,33 @@ fn wait<'s>(
 
 fn judge_all(words: &Words, ours: &[Reply], theirs: &[Reply]) -> Judgement {
     // Without arguments, a subscriber leaves all its channels, in no order.
-    if ours == theirs || words.len() == 1 && ours.len() == theirs.len() {
+    let (leaves_all, is_hello) = (words.len() == 1, words[0].eq_ignore_ascii_case(b"HELLO"));
+    let accepts = |(ours, theirs)| if is_hello { Rule::Kind.accepts(ours, theirs) } else { ours == theirs };
+    let same = if leaves_all {
+        without_names(ours) == without_names(theirs)
+    } else {
+        ours.len() == theirs.len() && ours.iter().zip(theirs).all(accepts)
+    };
+    if same {
         return Judgement::Same;
     }
     let text = |replies: &[Reply]| replies.iter().map(Reply::to_string).collect::<Vec<_>>().join("; ");
     Judgement::Different(Shown(words).to_string(), text(ours), text(theirs))
+}
+
+/// Replies to a subscriber that leaves channels: all but the names in order, and the names sorted.
+fn without_names(replies: &[Reply]) -> (Vec<Reply>, Vec<Reply>) {
+    let mut names = Vec::new();
+    let rest = replies.iter().map(|reply| match reply {
+        Reply::Many(kind, parts) if parts.len() == 3 => {
+            names.push(parts[1].clone());
+            Reply::Many(*kind, vec![parts[0].clone(), parts[2].clone()])
+        }
+        reply => reply.clone(),
+    });
+    let rest = rest.collect();
+    names.sort();
+    (rest, names)
 }
 
 /// Compares all keys of the databases that sequences use.

@@ -65,10 +65,43 @@ const FLOATS: &[&str] = &[
     "1e21",
     "1e-7",
 ];
-/// Decimals that 80 bits and exact arithmetic treat alike, and words that are none.
+/// Decimals, and words that are none.
 const DECIMALS: &[&str] = &[
-    "0", "1", "-1", "1.5", "0.25", "-0.5", "3e2", "1e3", "inf", "-inf", "nan", "-0", " 1", "1 ", "", "abc",
-    "1e", "5.", ".5", "+2",
+    "0.1",
+    "1.1",
+    "123456789.123456789",
+    "1e-17",
+    "7e-18",
+    "1e20",
+    "18446744073709551615",
+    "1e400",
+    "-1e4932",
+    "1e4933",
+    "1e-400",
+    "1e-4952",
+    "3.7e-4951",
+    "0e99999999999999999999",
+    "1e17",
+    "0",
+    "1",
+    "-1",
+    "1.5",
+    "0.25",
+    "-0.5",
+    "3e2",
+    "1e3",
+    "inf",
+    "-inf",
+    "nan",
+    "-0",
+    " 1",
+    "1 ",
+    "",
+    "abc",
+    "1e",
+    "5.",
+    ".5",
+    "+2",
 ];
 const VALUES: &[&str] = &[
     "",
@@ -91,6 +124,20 @@ const GLOBS: &[&str] = &[
     "[z-a]1", "n*", "[\\v]*",
 ];
 const CHANNELS: &[&str] = &["c1", "c2", "news", "c 3"];
+const CURSORS: &[&str] = &[
+    "0",
+    "",
+    "-1",
+    "+0",
+    "-",
+    "abc",
+    "1.5",
+    " 0",
+    "0 ",
+    "18446744073709551615",
+    "18446744073709551616",
+    "-18446744073709551615",
+];
 const TTLS: &[&str] =
     &["0", "-1", "abc", "1.5", "", "9223372036854775807", "-9223372036854775808", "9223372036854775808"];
 const COUNTS: &[&str] = &["1", "2", "3", "0", "-1", "-2", "100", "abc", "1.5", "", "9223372036854775808"];
@@ -243,7 +290,7 @@ fn hole_words(random: &mut Random, kind: char, hole: &str) -> Words {
         "combine" => return combine(random),
         "sha" => return vec![sha(random)],
         "v" if random.permille(30) => return vec![b"\0\xff\r\n".to_vec()],
-        "v" if random.permille(20) => return vec![vec![b'y'; 100]],
+        "v" if random.permille(20) => return vec![vec![b'y'; random.of(&[44, 45, 64, 65, 100, 5000])]],
         "ttl" | "millis" | "at" | "instant" if random.permille(800) => return vec![time(random, hole)],
         "integer" if random.permille(500) => return vec![random.below(20).to_string().into_bytes()],
         "score" if random.permille(500) => return vec![random.below(10).to_string().into_bytes()],
@@ -261,6 +308,7 @@ fn hole_words(random: &mut Random, kind: char, hole: &str) -> Words {
         "offset" => &["0", "1", "5", "-1", "abc", "", "9223372036854775807"],
         "bound" => BOUNDS,
         "lex" => LEXES,
+        "cursor" => CURSORS,
         "type" => &["string", "hash", "list", "set", "zset", "STRING", "stream", ""],
         "timeout" => &["0.001", "0.002", "-1", "abc", "nan", "-0.5", ""],
         "script" => SCRIPTS,
@@ -297,13 +345,35 @@ pub(super) fn keys() -> impl Iterator<Item = Vec<u8>> {
 fn member(random: &mut Random) -> Vec<u8> {
     match random.below(50) {
         0 => b"\0\xff".to_vec(),
-        1 => vec![b'm'; 100],
+        1 => vec![b'm'; random.of(&[63, 64, 65, 100])],
         _ => random.of(MEMBERS).as_bytes().to_vec(),
     }
 }
 
 fn several(random: &mut Random, word: impl Fn(&mut Random) -> Vec<u8>) -> Words {
     (0..1 + random.below(4)).map(|_| word(random)).collect()
+}
+
+/// A request that adds enough elements to a value to make Redis store it in another way.
+pub(super) fn filling(random: &mut Random, kind: char) -> Words {
+    let count = random.of(&[100, 127, 128, 129, 511, 512, 513, 600]);
+    let command = match kind {
+        'h' => "HSET",
+        's' => "SADD",
+        'z' => "ZADD",
+        _ => random.of(&["RPUSH", "LPUSH"]),
+    };
+    let prefix = random.of(&["", "m"]);
+    let mut words = vec![command.as_bytes().to_vec(), key(random, kind)];
+    for n in 0..count {
+        let element = format!("{prefix}{n}").into_bytes();
+        match kind {
+            'h' => words.extend([element, n.to_string().into_bytes()]),
+            'z' => words.extend([random.below(10).to_string().into_bytes(), element]),
+            _ => words.push(element),
+        }
+    }
+    words
 }
 
 /// A number of keys and the keys; seldom another number.

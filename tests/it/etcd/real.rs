@@ -1,0 +1,1 @@
+//! A leader on a real etcd.
