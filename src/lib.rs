@@ -8,6 +8,7 @@
 //! absent. `CONTRIBUTING.md` says how to change it.
 
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;

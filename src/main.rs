@@ -11,6 +11,9 @@ use octostore::server::{self, Server, StartError};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(code) = octostore::cli::run(std::env::args_os()) {
+        return code;
+    }
     let read = || Config::read(std::env::args_os());
     let mut config = match read() {
         Ok(config) => config,

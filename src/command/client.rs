@@ -92,6 +92,8 @@ pub struct Client {
     connection_session: Option<SessionId>,
     /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
+    /// The name in the certificate of the client, if that names its user.
+    certificate_name: Option<Box<str>>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
     /// The current request was CLIENT REPLY SKIP.
@@ -103,6 +105,8 @@ pub struct Client {
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
+    /// Number of commands that are not in the server's count yet.
+    commands_run: u64,
     /// When the previous request of this batch was done that is not small, or when the batch began.
     ticked_at: Timestamp,
     /// Units of work done since the last turn ended.
@@ -140,6 +144,7 @@ impl Client {
             deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
+            certificate_name: None,
             origin: None,
             replies: Replies::On,
             skips_next: false,
@@ -147,6 +152,7 @@ impl Client {
             counts_work: false,
             last_command: "NULL",
             is_retried: false,
+            commands_run: 0,
             ticked_at: Timestamp::default(),
             work: 0,
             transaction_began_at: 0,
@@ -212,6 +218,16 @@ impl Client {
     /// Whether the current request is the previous one again.
     pub(super) fn take_retried(&mut self) -> bool {
         std::mem::take(&mut self.is_retried)
+    }
+
+    /// Counts a command.
+    pub(super) fn count_command(&mut self) {
+        self.commands_run += 1;
+    }
+
+    /// Adds the commands to the server's count, at the latest when the client sends no more.
+    pub(super) fn publish_commands_run(&mut self) {
+        self.server.commands_run.add(std::mem::take(&mut self.commands_run));
     }
 
     pub(super) fn is_subscribed(&self) -> bool {
@@ -280,11 +296,23 @@ impl Client {
         self.forget_user();
     }
 
-    /// Returns to the user of a new connection.
+    /// Returns to the user of a new connection: that of its certificate, if any, or else `default`.
     fn forget_user(&mut self) {
-        let default = self.server.users.default_user();
+        let users = &self.server.users;
+        let proved = self.certificate_name.as_ref().and_then(|name| users.find(name.as_bytes()));
+        if let Some(user) = proved.filter(|user| user.is_on()) {
+            return self.set_user(user, true);
+        }
+        let default = users.default_user();
         let is_authenticated = default.is_open();
         self.set_user(default, is_authenticated);
+    }
+
+    /// Makes the client the user of this name, which a certificate has proved, whenever there is one
+    /// that is on and the client has not authenticated as another.
+    pub fn accept_certificate(&mut self, name: &str) {
+        self.certificate_name = Some(name.into());
+        self.forget_user();
     }
 
     /// Makes the client a user.
@@ -294,6 +322,7 @@ impl Client {
     }
 
     /// Takes over changes of users.
+    #[inline]
     fn follow_users(&mut self) {
         let generation = self.server.users.generation();
         if generation != self.users_generation {
@@ -424,6 +453,7 @@ impl Client {
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT
     /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
+        self.publish_commands_run();
         let now = self.server.engine.clock().now();
         let (channels, patterns, shard_channels) = self.subscriptions.counts();
         let (is_monitor, tracking) = (self.is_monitor, self.tracking);
@@ -450,6 +480,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.publish_commands_run();
         self.watch = None;
         self.stop_tracking();
         self.stop_monitor();

@@ -35,10 +35,12 @@ const REDIS: &[(&[&str], Instead)] = &[
     (&["databases"], Nothing("there are always 16 databases")),
     (&["daemonize", "supervised", "pidfile"], Nothing("it runs in the foreground; use a supervisor")),
     (&["logfile", "syslog-enabled"], Nothing("it logs to stderr")),
-    (
-        &["tls-port", "tls-cert-file", "tls-key-file", "tls-ca-cert-file", "tls-auth-clients"],
-        Nothing("TLS is not supported; use a TLS proxy"),
-    ),
+    (&["tls-port", "tls"], Setting("tls-listen")),
+    (&["tls-cert-file"], Setting("tls-cert")),
+    (&["tls-key-file"], Setting("tls-key")),
+    (&["tls-ca-cert-file", "tls-ca-cert-dir"], Setting("tls-client-ca")),
+    (&["tls-auth-clients"], Setting("tls-client-auth")),
+    (&["tls-protocols", "tls-ciphers", "tls-ciphersuites"], Nothing("TLS 1.2 and 1.3 are always on")),
     (
         &["cluster-enabled", "cluster-config-file", "replicaof", "slaveof", "sentinel"],
         Nothing("clustering and replication are not supported"),

@@ -10,6 +10,7 @@ mod options;
 mod secrets;
 mod sources;
 mod store;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -29,6 +30,7 @@ use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
 pub use self::options::{OPTIONS, Opt};
+pub use self::tls::TlsConfig;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub allows_no_password: bool,
     /// The addresses for HTTP clients; empty if HTTP is off.
     pub http: Vec<ListenAddress>,
+    /// Files and addresses of TLS; `None`: it is off.
+    pub tls: Option<TlsConfig>,
     /// The configuration of HTTP.
     pub http_config: HttpConfig,
     /// The database file.
@@ -125,11 +129,24 @@ impl Config {
     fn check(settings: &Settings) -> Result<Config, ConfigError> {
         let users = users(settings, password(settings)?)?;
         let allows_no_password = settings.switch("allow-no-password")?;
-        let listen = redis_addresses(settings, !users.are_open() || allows_no_password)?;
-        let http = http_addresses(settings, !users.are_open_to_http() || allows_no_password)?;
-        let listener = listener_limits(settings)?;
+        let tls = tls::config(settings)?;
+        let may_redis_be_exposed = !users.are_open() || allows_no_password;
+        let may_http_be_exposed = !users.are_open_to_http() || allows_no_password;
+        let listen = redis_addresses(settings, "listen", may_redis_be_exposed)?;
+        let http = http_addresses(settings, "http", may_http_be_exposed)?;
+        if let Some(tls) = &tls {
+            let is_protected = tls.requires_certificates();
+            redis_addresses(settings, "tls-listen", is_protected || may_redis_be_exposed)?;
+            http_addresses(settings, "https", is_protected || may_http_be_exposed)?;
+        }
+        if listen.is_empty() && tls.as_ref().is_none_or(|tls| tls.redis.is_empty()) {
+            return Err(settings.fault("listen", "there is no address for Redis clients; set --tls-listen"));
+        }
+        let mut listener = listener_limits(settings)?;
+        listener.users_from_certificates = tls::names_users(settings)?;
         let http_config = HttpConfig {
             access: http_access(settings, &users)?,
+            users_from_certificates: listener.users_from_certificates,
             origins: origins(settings)?,
             locks_per_user_max: settings.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
             connections_max: listener.connections_max,
@@ -141,6 +158,7 @@ impl Config {
             users,
             allows_no_password,
             http,
+            tls,
             http_config,
             data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),
             store: store::store(settings)?,
@@ -202,6 +220,7 @@ fn threads(settings: &Settings) -> Result<usize, ConfigError> {
 fn listener_limits(settings: &Settings) -> Result<ListenerLimits, ConfigError> {
     settings.number("idle-timeout-s", 0, IDLE_TIMEOUT_S_MAX)?;
     Ok(ListenerLimits {
+        users_from_certificates: false,
         connections_max: settings.size("connections-max", 1, 1 << 20)?,
         output_stall: Duration::from_millis(settings.number("output-stall-ms", 10, 3_600_000)?),
         auth_timeout: Duration::from_millis(settings.number("auth-timeout-ms", 10, 3_600_000)?),
@@ -253,11 +272,15 @@ fn client_limits(settings: &Settings) -> Result<ClientLimits, ConfigError> {
 }
 
 /// The addresses for Redis clients. Those beyond loopback need `may_be_exposed`.
-fn redis_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<ListenAddress>, ConfigError> {
-    let addresses = addresses(settings, "listen")?;
+fn redis_addresses(
+    settings: &Settings,
+    name: &'static str,
+    may_be_exposed: bool,
+) -> Result<Vec<ListenAddress>, ConfigError> {
+    let addresses = addresses(settings, name)?;
     match exposed(&addresses).filter(|_| !may_be_exposed) {
         Some(exposed) => Err(settings.fault(
-            "listen",
+            name,
             format!(
                 "{exposed} is not a loopback address and no password is set; set --requirepass-file or --users, or \
                  --allow-no-password to give full access to all clients that can connect"
@@ -279,10 +302,12 @@ fn not_resolved(text: &str, error: &io::Error) -> String {
     }
 }
 
-/// Comma-separated addresses. A host name stands for all of its addresses.
+/// Comma-separated addresses; none if it is `off` or not set. A host name stands for all of its
+/// addresses.
 fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddress>, ConfigError> {
     let mut found: Vec<ListenAddress> = Vec::new();
-    for text in settings.text(name).unwrap_or("").split(',').map(str::trim) {
+    let Some(all) = settings.text(name).filter(|text| *text != "off") else { return Ok(found) };
+    for text in all.split(',').map(str::trim) {
         let resolved =
             text.to_socket_addrs().map_err(|error| settings.fault(name, not_resolved(text, &error)))?;
         let before = found.len();
@@ -307,14 +332,15 @@ fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
 }
 
 /// The addresses for HTTP clients. Those beyond loopback need credentials.
-fn http_addresses(settings: &Settings, may_be_exposed: bool) -> Result<Vec<ListenAddress>, ConfigError> {
-    if settings.text("http") == Some("off") {
-        return Ok(Vec::new());
-    }
-    let addresses = addresses(settings, "http")?;
+fn http_addresses(
+    settings: &Settings,
+    name: &'static str,
+    may_be_exposed: bool,
+) -> Result<Vec<ListenAddress>, ConfigError> {
+    let addresses = addresses(settings, name)?;
     match exposed(&addresses).filter(|_| !may_be_exposed) {
         Some(exposed) => Err(settings.fault(
-            "http",
+            name,
             format!(
                 "{exposed} is not a loopback address and requests need no credentials; set --users or --requirepass-file, or \
                  --allow-no-password to give full access to all clients that can connect"

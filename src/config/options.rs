@@ -31,6 +31,7 @@ const fn opt(
 
 const SERVE: &str = "Serving";
 const HTTP: &str = "HTTP";
+const TLS: &str = "TLS";
 const KEEP: &str = "Keeping";
 const LIMIT: &str = "Limits";
 
@@ -41,7 +42,7 @@ pub static OPTIONS: &[Opt] = &[
         "listen",
         "ADDR:PORT",
         "127.0.0.1:7379,[::1]:7379",
-        "Addresses for Redis clients, comma-separated",
+        "Addresses for Redis clients, comma-separated, or off",
     ),
     opt(
         SERVE,
@@ -112,6 +113,31 @@ pub static OPTIONS: &[Opt] = &[
         "Origins of web pages whose scripts may read responses, comma-separated",
     ),
     opt(HTTP, "http-locks-per-user-max", "N", "100", "Maximum number of locks held by one HTTP user"),
+    opt(TLS, "tls-listen", "ADDR:PORT", "", "Addresses for Redis clients with TLS, comma-separated"),
+    opt(TLS, "https", "ADDR:PORT", "", "Addresses for HTTP clients with TLS, comma-separated"),
+    opt(
+        TLS,
+        "tls-cert",
+        "FILE",
+        "",
+        "The server's certificate in PEM format, followed by those between it and a root",
+    ),
+    opt(TLS, "tls-key", "FILE", "", "The private key of the certificate in PEM format"),
+    opt(TLS, "tls-client-ca", "FILE", "", "Root certificates of clients in PEM format"),
+    opt(
+        TLS,
+        "tls-client-auth",
+        "MODE",
+        "required",
+        "With --tls-client-ca, whether clients must present a certificate: optional or required",
+    ),
+    opt(
+        TLS,
+        "tls-user-from",
+        "cn",
+        "",
+        "cn: the common name in a client's certificate is its user, without a password",
+    ),
     opt(KEEP, "data", "FILE", "./octostore.db", "Database file"),
     opt(
         KEEP,
@@ -242,7 +268,7 @@ impl Opt {
     /// Whether it takes several values, with commas between them or as an array in the file. If the
     /// flag is given several times, the last one counts, as with every flag.
     pub(super) fn is_list(&self) -> bool {
-        ["listen", "http", "http-allow-origin"].contains(&self.name)
+        ["listen", "http", "tls-listen", "https", "http-allow-origin"].contains(&self.name)
     }
 
     /// Whether a running server can apply a change: only credentials.

@@ -119,7 +119,8 @@ pub(super) fn command() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A durable lock server that speaks the Redis protocol")
         .after_help(
-            "Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
+            "octostore backup, restore and check work on the database; see octostore backup --help.\n\
+             Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
              file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
         )
         .max_term_width(110)

@@ -12,6 +12,7 @@
 mod apply;
 mod blocking;
 mod events;
+mod examination;
 mod expiry;
 mod keyspace;
 mod late_owners;
@@ -41,7 +42,7 @@ use crate::clock::Clock;
 use crate::domain::SessionId;
 use crate::entropy::Entropy;
 use crate::journal::{
-    Backend, CommitGroup, Durability, Journal, JournalError, MeteredBackend, OutcomeUnknown, Seq,
+    Backend, CommitGroup, Durability, Journal, JournalError, Loaded, MeteredBackend, OutcomeUnknown, Seq,
 };
 pub use crate::journal::{CommitMetrics, leave_commits};
 pub use blocking::{
@@ -50,6 +51,7 @@ pub use blocking::{
 use blocking::{Cancellations, PopQueues, Undelivered, Waiters};
 use events::Events;
 pub use events::{Event, EventKind, Heard, Interest, LeaseEvent};
+pub use examination::{Examination, examine};
 use expiry::Deadlines;
 pub use expiry::Expiry;
 pub use keyspace::{Content, FoundKey, KeyKind, KeyOrder, KeyedValue, Scan, Scanned};
@@ -107,7 +109,7 @@ pub struct EngineConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
     /// The journal cannot be written; nothing changed.
-    Journal(JournalError),
+    Journal(Box<JournalError>),
     /// As many locks are held as may be.
     LocksMax,
     /// As many requests queue for this lock as may.
@@ -134,6 +136,12 @@ pub enum Unavailable {
     /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
     /// Nothing was done of what was asked.
     Busy,
+}
+
+impl From<JournalError> for Unavailable {
+    fn from(error: JournalError) -> Unavailable {
+        Unavailable::Journal(Box::new(error))
+    }
 }
 
 /// Changes that wait for storage, in bytes, from which on nothing is added.
@@ -177,21 +185,10 @@ struct Core {
     pseudonyms: Pseudonyms,
 }
 
-impl Engine {
-    /// Loads what `backend` holds and starts the commit thread.
-    pub fn start(
-        mut backend: Box<dyn Backend>,
-        clock: Clock,
-        config: EngineConfig,
-    ) -> Result<Arc<Engine>, JournalError> {
-        let mut found = Vec::new();
-        let mut progress = Progress::new(&clock);
-        let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| {
-            found.push(record);
-            progress.record(found.len());
-        })?;
-        let (backend, commits) = MeteredBackend::new(backend, &clock);
-        let core = Arc::new(Core {
+impl Core {
+    /// Nothing is held yet; tokens start above those that were reserved.
+    fn new(clock: Clock, config: EngineConfig, loaded: &Loaded, commits: Arc<CommitMetrics>) -> Core {
+        Core {
             table: Gate::new(Table::new(0)),
             epoch: AtomicU64::new(0),
             hash: NameHash::new(&config.entropy),
@@ -217,8 +214,28 @@ impl Engine {
             suspended: Notify::new(),
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
-        });
-        core.restore(&mut core.table.close_in_time(core.clock.now()), found, loaded.tokens_reserved)?;
+        }
+    }
+}
+
+impl Engine {
+    /// Loads what `backend` holds and starts the commit thread.
+    pub fn start(
+        mut backend: Box<dyn Backend>,
+        clock: Clock,
+        config: EngineConfig,
+    ) -> Result<Arc<Engine>, JournalError> {
+        let mut found = Vec::new();
+        let mut progress = Progress::new(&clock);
+        let loaded = backend.load(config.boot.as_deref(), clock.now(), &mut |record| {
+            found.push(record);
+            progress.record(found.len());
+        })?;
+        let (backend, commits) = MeteredBackend::new(backend, &clock);
+        let core = Arc::new(Core::new(clock, config, &loaded, commits));
+        let mut table = core.table.close_in_time(core.clock.now());
+        core.restore(&mut table, found, loaded.tokens_reserved, &mut Err)?;
+        drop(table);
         let clock = core.clock.clone();
         let journal = Journal::start(
             Box::new(backend),
@@ -409,8 +426,14 @@ impl Engine {
         if self.backlog_bytes() < BACKLOG_BYTES_MAX { Ok(()) } else { Err(Unavailable::BacklogMax) }
     }
 
+    #[inline]
     fn check_up(&self) -> Result<(), Unavailable> {
-        self.journal().down().map_or(Ok(()), |error| Err(Unavailable::Journal(error)))
+        if self.journal().is_down() { self.why_down() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn why_down(&self) -> Result<(), Unavailable> {
+        self.journal().down().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Ends the session of a connection that is gone. If the journal is down, that happens once it
@@ -436,7 +459,7 @@ impl Engine {
             }
             let txn = self.patient_txn();
             if let Err(Unavailable::Journal(error)) = txn.close_session(id, false) {
-                return Err(error);
+                return Err(*error);
             }
             freed += txn.work();
         }

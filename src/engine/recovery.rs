@@ -13,6 +13,7 @@ use super::{Core, WaitOutcome};
 use crate::clock::Clock;
 use crate::domain::{FencingToken, LockName, Timestamp, Ttl};
 use crate::journal::{Backend, JournalError, Record, Recover, StoredLease, StoredValue};
+use crate::lock::Delay;
 use crate::value::{Malformed, Value};
 
 /// Records read between two looks at the clock.
@@ -49,13 +50,14 @@ impl Progress<'_> {
 }
 
 impl Core {
-    /// Puts recovered records into an empty table. Refuses states that no server of ours could have
-    /// left.
+    /// Puts recovered records into an empty table. States that no server of ours could have left are
+    /// passed to `refuse` and left out, unless it returns the error.
     pub(super) fn restore(
         &self,
         table: &mut Table,
         records: Vec<Record>,
         tokens_reserved: i64,
+        refuse: &mut dyn FnMut(JournalError) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         self.sessions.clear();
         self.scripts.clear();
@@ -68,47 +70,61 @@ impl Core {
         let now = self.clock.now();
         let mut records = records.into_iter().peekable();
         while let Some(record) = records.next() {
-            match record {
+            let restored = match record {
                 Record::Session(mut session) => {
                     session.deadline = session.deadline.min(now.after(session.ttl));
                     self.sessions.put(session);
+                    Ok(())
                 }
-                Record::ScriptPut { sha, body } => self.scripts.restore(sha, body),
-                Record::DelayStarted(name, mut delay) => {
-                    delay.until = delay.until.min(now.after(Some(delay.length)));
-                    let fits = self.restore_into(table, &name, now, |content| match content {
-                        Content::Lock(slot) => {
-                            slot.restore_delay(delay);
-                            true
-                        }
-                        Content::Value(_) => false,
-                    });
-                    if !fits {
-                        return Err(corrupt(format!("{name:?}: a value and a delay")));
-                    }
-                    self.lock_stats.delay_restored();
+                Record::ScriptPut { sha, body } => {
+                    self.scripts.restore(sha, body);
+                    Ok(())
                 }
-                Record::Granted(stored) => {
-                    is_issued(stored.lease.token, tokens_reserved)?;
-                    self.restore_lease(table, *stored, now)?;
-                }
+                Record::DelayStarted(name, delay) => self.restore_delay(table, &name, delay, now),
+                Record::Granted(stored) => is_issued(stored.lease.token, tokens_reserved)
+                    .and_then(|()| self.restore_lease(table, *stored, now)),
                 Record::ValuePut(stored) => {
-                    is_issued(stored.token.max(stored.id), tokens_reserved)?;
-                    let elements = std::iter::from_fn(|| {
-                        let next = records.next_if(
-                            |record| matches!(record, Record::Element { id, .. } if *id == stored.id),
-                        )?;
-                        match next {
+                    let id = stored.id;
+                    let mut elements = std::iter::from_fn(|| {
+                        let is_own =
+                            |record: &Record| matches!(record, Record::Element { id: of, .. } if *of == id);
+                        match records.next_if(is_own)? {
                             Record::Element { field, value: Some(value), .. } => Some((field, value)),
                             _ => None,
                         }
                     });
-                    let value = Value::restore(stored.kind, elements);
-                    self.restore_value(table, *stored, value, now)?;
+                    let value = Value::restore(stored.kind, &mut elements);
+                    // Those that a value which cannot be restored has left.
+                    elements.for_each(drop);
+                    is_issued(stored.token.max(stored.id), tokens_reserved)
+                        .and_then(|()| self.restore_value(table, *stored, value, now))
                 }
-                other => return Err(JournalError::Corrupt { what: format!("not a state: {other:?}") }),
-            }
+                other => Err(JournalError::Corrupt { what: format!("not a state: {other:?}") }),
+            };
+            restored.or_else(&mut *refuse)?;
         }
+        Ok(())
+    }
+
+    fn restore_delay(
+        &self,
+        table: &Table,
+        name: &LockName,
+        mut delay: Delay,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        delay.until = delay.until.min(now.after(Some(delay.length)));
+        let fits = self.restore_into(table, name, now, |content| match content {
+            Content::Lock(slot) => {
+                slot.restore_delay(delay);
+                true
+            }
+            Content::Value(_) => false,
+        });
+        if !fits {
+            return Err(corrupt(format!("{name:?}: a value and a delay")));
+        }
+        self.lock_stats.delay_restored();
         Ok(())
     }
 
@@ -196,7 +212,7 @@ impl Core {
         backend.commit(&[Record::TokensReserved(self.tokens.reserved())])?;
         let mut table = self.table.close_in_time(self.clock.now());
         let mut fresh = Table::new(epoch);
-        self.restore(&mut fresh, found, loaded.tokens_reserved)?;
+        self.restore(&mut fresh, found, loaded.tokens_reserved, &mut Err)?;
         self.tokens.after_failure();
         let stale = std::mem::replace(&mut *table, fresh);
         self.epoch.store(epoch, Ordering::Release);

@@ -458,7 +458,7 @@ impl<'a> Txn<'a> {
                 self.restart(epoch);
                 Ok(())
             }
-            _ => Err(Unavailable::Journal(JournalError::rebuilt())),
+            _ => Err(JournalError::rebuilt().into()),
         }
     }
 
@@ -490,7 +490,7 @@ impl<'a> Txn<'a> {
                 self.observe(self.engine.last());
                 Ok(())
             }
-            false => Err(Unavailable::Journal(JournalError::rebuilt())),
+            false => Err(JournalError::rebuilt().into()),
         })?
     }
 }

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::timeseries::Totals;
+use super::users::Caller;
 use super::{HttpState, body, locks, metrics, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::lock::Lease;
@@ -131,10 +132,10 @@ pub(super) async fn status(State(state): State<Arc<HttpState>>) -> Response {
 
 pub(super) async fn metrics(
     State(state): State<Arc<HttpState>>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    state.users.authenticate_metrics(&headers)?;
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    state.users.authenticate_metrics(Caller::of_request(&request))?;
+    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if accepted.to_ascii_lowercase().contains("application/json") {
         return Ok(body::json(StatusCode::OK, &metrics::as_json(&state)));
     }
@@ -144,9 +145,10 @@ pub(super) async fn metrics(
 
 pub(super) async fn admin_status(
     State(state): State<Arc<HttpState>>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    state.users.authenticate_admin(&headers)?;
+    let (parts, _) = request.into_parts();
+    state.users.authenticate_admin(Caller::of(&parts))?;
     let snapshot = |name: &LockName, lease: &Lease| HeldSnapshot {
         name: name.clone(),
         holder: holder(lease),
@@ -202,7 +204,7 @@ pub(super) async fn timeseries(
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let window = names::query(&parts, "window")?;
-    state.users.authenticate_admin(&parts.headers)?;
+    state.users.authenticate_admin(Caller::of(&parts))?;
     let hours = match window.as_deref() {
         None | Some("1h") => 1,
         Some("12h") => 12,

@@ -19,7 +19,7 @@ use serde_json::error::Category;
 use super::budget::{Budget, Charge};
 use super::error::ApiError;
 use super::fields::{self, Fields, Keys};
-use super::users::User;
+use super::users::{Caller, User};
 use super::{HttpState, names};
 
 /// Longest body, in bytes.
@@ -78,7 +78,7 @@ pub(super) async fn read<T: Fields>(
         let reason = "header content-type must be application/json or application/<name>+json";
         return Err(ApiError::malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
     }
-    let user = state.users.authenticate(&parts.headers);
+    let user = state.users.authenticate(Caller::of(parts));
     let mut charge = user.as_ref().map_or(&state.anonymous, |user| &user.bodies).charge();
     let bytes =
         tokio::time::timeout(BODY_TIME_MAX, collect(body, &mut charge)).await.unwrap_or_else(|_| {

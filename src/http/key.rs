@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::fields::{Field, Fields};
 use super::keys::{Holder, HolderView, kind_name};
 use super::live::{self, Frame, View};
-use super::users::{Act, User};
+use super::users::{Act, Caller, User};
 use super::{HttpState, names, times};
 use crate::domain::{LockName, Timestamp, Ttl};
 use crate::engine::{Content, KeyKind, LeaseEvent, Unavailable};
@@ -266,10 +266,10 @@ pub(super) async fn status(
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let name = names::key(&parts)?;
-    let user = state.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(Caller::of(&parts))?;
     let view = Key { name, shown: None };
     view.check(&user)?;
-    live::answer(state, &parts.headers, user, view).await
+    live::answer(state, &parts, user, view).await
 }
 
 #[derive(Deserialize)]
@@ -293,17 +293,17 @@ pub(super) async fn force_unlock(
     let (parts, request) = request.into_parts();
     let name = names::key(&parts)?;
     let Parsed { body, ignored, .. } = body::read::<ForceUnlock>(&state, &parts, request).await?;
-    Ok(ignored.name_in(force(&state, &parts.headers, &name, body.fencing_token).await))
+    Ok(ignored.name_in(force(&state, Caller::of(&parts), &name, body.fencing_token).await))
 }
 
 /// Ends all leases of a lock whose newest one has this token.
 async fn force(
     state: &HttpState,
-    headers: &axum::http::HeaderMap,
+    caller: Caller<'_>,
     name: &LockName,
     token: i64,
 ) -> Result<Response, ApiError> {
-    let user = state.users.authenticate_operator(headers)?;
+    let user = state.users.authenticate_operator(caller)?;
     if !user.may(Act::FORCE, name) {
         return Err(user.refusal());
     }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::live::{self, Frame, View};
-use super::users::{Act, User};
+use super::users::{Act, Caller, User};
 use super::{HttpState, names};
 use crate::domain::{LockName, Owner, Timestamp, Ttl};
 use crate::engine::{Content, FoundKey, KeyKind, Scan, Unavailable};
@@ -441,7 +441,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let query = Query::of(&parts)?;
-    let user = state.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(Caller::of(&parts))?;
     Listed::by(&user)?;
-    live::answer(state, &parts.headers, user, Keys::new(query)).await
+    live::answer(state, &parts, user, Keys::new(query)).await
 }

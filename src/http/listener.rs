@@ -33,8 +33,9 @@ use super::metrics::Endpoint;
 use super::overview::SAMPLE_S;
 use super::router::{refusal, router};
 use super::unread::Lingers;
+use super::users::CertificateName;
 use super::{HttpState, times};
-use crate::net::{self, AcceptLimits, Listeners, Protocol, Stream};
+use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// How long a connection may be idle, or take for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
@@ -90,10 +91,10 @@ struct Http {
 }
 
 impl Protocol for Http {
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+    fn serve(&self, socket: Socket, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let (state, router, stopping) = (Arc::clone(&self.state), self.router.clone(), self.stop.subscribe());
         async move {
-            if let Err(error) = run(stream, router, &state, stopping).await {
+            if let Err(error) = run(socket, router, &state, stopping).await {
                 tracing::debug!(client = %peer, %error, "HTTP connection lost");
             }
         }
@@ -119,6 +120,7 @@ type RouterService = TowerToHyperService<axum::Router>;
 struct Requests {
     router: RouterService,
     lingers: Lingers,
+    certificate: Option<CertificateName>,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
@@ -128,23 +130,28 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.lingers.clone());
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         self.router.call(request)
     }
 }
 
 /// Serves a connection. Once the server stops, it ends after the current request.
 async fn run(
-    stream: TcpStream,
+    socket: Socket,
     router: RouterService,
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let stream = Guarded::new(stream, state.config.output_stall);
+    let name = socket.client_name().filter(|_| state.config.users_from_certificates);
+    let certificate = name.map(|name| CertificateName(name.into()));
+    let stream = Guarded::new(socket, state.config.output_stall);
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
     builder.max_buf_size(head::HEAD_BYTES_MAX).max_headers(head::HEADERS_MAX);
-    let requests = Requests { router, lingers: lingers.clone() };
+    let requests = Requests { router, lingers: lingers.clone(), certificate };
     let mut connection = builder.serve_connection(TokioIo::new(stream), requests);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -208,8 +215,8 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(stream: TcpStream, stall: Duration) -> Guarded {
-        Guarded { stream: Stream::new(stream, stall), is_flushed: true }
+    fn new(socket: impl Into<Socket>, stall: Duration) -> Guarded {
+        Guarded { stream: Stream::new(socket, stall), is_flushed: true }
     }
 
     /// Whether to withhold output that begins with `bytes`.
@@ -261,7 +268,7 @@ impl AsyncWrite for Guarded {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

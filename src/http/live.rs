@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use serde::Serialize;
@@ -19,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::error::ApiError;
-use super::users::User;
+use super::users::{Caller, KeptCaller, User};
 use super::{HttpState, body};
 use crate::engine::{Engine, Interest};
 
@@ -90,11 +91,11 @@ pub(super) trait View: Send + Sized + 'static {
 /// Answers a request for a view: with a stream if that is what it accepts.
 pub(super) async fn answer(
     state: Arc<HttpState>,
-    headers: &HeaderMap,
+    parts: &Parts,
     user: Arc<User>,
     view: impl View,
 ) -> Result<Response, ApiError> {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let accepted = parts.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !accepted.to_ascii_lowercase().contains("text/event-stream") {
         return view.once(&state, &user).await;
     }
@@ -103,19 +104,13 @@ pub(super) async fn answer(
         ApiError::no_capacity(&format!("at most {STREAMS_MAX} streams of keys are open at once"))
     })?;
     let (sender, receiver) = mpsc::channel(1);
-    // Of the request, only what authenticates it is kept.
-    let mut credentials = HeaderMap::new();
-    for name in ["authorization", "x-admin-key", "x-octostore-admin-key"] {
-        if let (Ok(name), Some(value)) = (header::HeaderName::try_from(name), headers.get(name)) {
-            credentials.insert(name, value.clone());
-        }
-    }
+    let caller = Caller::of(parts).keep();
     tokio::spawn(async move {
         let _place = place;
         let _listening = Listening::new(&state.engine);
         let mut stop = state.streams.stop.subscribe();
         tokio::select! {
-            () = follow(&state, &credentials, view, &sender) => {}
+            () = follow(&state, &caller, view, &sender) => {}
             () = sender.closed() => {}
             _ = stop.wait_for(|stops| *stops) => {}
         }
@@ -127,7 +122,7 @@ pub(super) async fn answer(
 /// Sends frames until the reader is gone or may not see more.
 async fn follow(
     state: &Arc<HttpState>,
-    credentials: &HeaderMap,
+    caller: &KeptCaller,
     mut view: impl View,
     sender: &mpsc::Sender<Bytes>,
 ) {
@@ -135,7 +130,7 @@ async fn follow(
     let (mut last, mut is_available) = (Instant::now(), true);
     loop {
         let Ok(room) = sender.reserve().await else { return };
-        let Ok(user) = state.users.authenticate(credentials) else { return };
+        let Ok(user) = state.users.authenticate(caller.caller()) else { return };
         let mut frame = Frame::default();
         server.advance(state, &user, &mut frame);
         match view.advance(state, &user, &mut frame).await {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::body::Parsed;
 use super::error::ApiError;
 use super::fields::{Field, Fields};
-use super::users::{Act, User};
+use super::users::{Act, Caller, User};
 use super::{HttpState, body, names, sessions};
 use crate::domain::{FencingToken, Limits, LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::engine::{Scan, Txn, Unavailable};
@@ -277,7 +277,10 @@ impl Attempt {
             Outcome::Granted { token, .. } => {
                 slot.lease(token).filter(|lease| lease.account() == Some(&*user.account))
             }
-            Outcome::Refused(Refusal::Delayed(delay)) => return Attempt::Delayed(delay),
+            Outcome::Refused(Refusal::Delayed) => match slot.delay() {
+                Some(delay) => return Attempt::Delayed(delay),
+                None => None,
+            },
             _ => None,
         };
         match granted {
@@ -478,7 +481,7 @@ pub(super) async fn status(
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let text = names::segment(&parts)?;
-    let user = state.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(Caller::of(&parts))?;
     let name = user.lock(&state.limits, &text, Act::INSPECT)?;
     // Read under the same guard: a later grant of the lock has at least this token.
     let inspect = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
@@ -495,7 +498,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let prefix = names::query(&parts, "prefix")?;
-    let user = state.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(Caller::of(&parts))?;
     let prefix = user.prefix(prefix)?;
     let wanted = prefix.clone().unwrap_or_default();
     let snapshot = |name: &LockName, lease: &Lease| (name.clone(), LeaseSnapshot::of(lease));

@@ -266,7 +266,20 @@ impl All {
         let opened = sides.into_iter().map(|(name, connections)| (name, connections.opened()));
         out.labelled_counters("connections_accepted", "Connections accepted", "protocol", opened)?;
         let refused = sides.into_iter().map(|(name, connections)| (name, connections.refused()));
-        out.labelled_counters("connections_refused", "Connections refused at the limit", "protocol", refused)
+        out.labelled_counters(
+            "connections_refused",
+            "Connections refused at the limit",
+            "protocol",
+            refused,
+        )?;
+        let failed = sides.into_iter().map(|(name, connections)| (name, connections.failed_handshakes()));
+        let help = "TLS handshakes that were not completed";
+        out.labelled_counters("tls_handshakes_failed", help, "protocol", failed)?;
+        let Some(days) = server.certificate_days(self.0.engine.clock().wall_millis()) else { return Ok(()) };
+        let help = "Days until the server's certificate expires";
+        let mut metric =
+            out.0.encode_descriptor("tls_certificate_expiry_days", help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&days)
     }
 
     fn journal(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -72,6 +72,8 @@ const HELD_UP_CHECK: Duration = Duration::from_millis(1);
 pub struct HttpConfig {
     /// What is checked beside users.
     pub access: AccessConfig,
+    /// Whether the certificate of a client names its user.
+    pub users_from_certificates: bool,
     /// Origins of web pages whose scripts may read responses.
     pub origins: Vec<String>,
     /// Locks held by one user.

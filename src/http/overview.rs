@@ -6,8 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -15,7 +14,7 @@ use serde::Serialize;
 use super::HttpState;
 use super::error::ApiError;
 use super::live::{self, Frame};
-use super::users::User;
+use super::users::{Caller, User};
 
 /// Seconds between two samples.
 pub(super) const SAMPLE_S: u64 = 5;
@@ -181,9 +180,9 @@ impl Overview {
 
 pub(super) async fn server(
     State(state): State<Arc<HttpState>>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    state.users.authenticate(&headers)?.check(COMMAND)?;
+    state.users.authenticate(Caller::of_request(&request))?.check(COMMAND)?;
     Ok(live::json(&ServerView {
         uptime_seconds: state.uptime_seconds(),
         numbers: state.numbers_now(),

@@ -18,6 +18,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::error::ApiError;
 use super::metrics::Endpoint;
 use super::unread::Unread;
+use super::users::Caller;
 use super::{HttpState, admin, body, host, key, keys, locks, overview, page, sessions, watch};
 
 /// A path, its method and its handler.
@@ -131,7 +132,9 @@ async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next:
 }
 
 async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
-    if let Err(refusal) = host::check(&request, state.users.serve_this_machine_only(request.headers())) {
+    if let Err(refusal) =
+        host::check(&request, state.users.serve_this_machine_only(Caller::of_request(&request)))
+    {
         refusal.into_response()
     } else if request.method() == Method::OPTIONS {
         preflight()

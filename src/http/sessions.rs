@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::body::Parsed;
 use super::error::ApiError;
 use super::fields::{Field, Fields, U32};
-use super::users::User;
+use super::users::{Caller, User};
 use super::{HttpState, body, names};
 use crate::domain::SessionId;
 use crate::engine::{Txn, Unavailable};
@@ -106,7 +106,7 @@ fn named(state: &HttpState, parts: &Parts, command: &str) -> Result<(SessionId, 
     let id = Uuid::parse_str(&id).map_err(|_| {
         ApiError::malformed(StatusCode::BAD_REQUEST, "segment 2 of the path is not the UUID of a session")
     })?;
-    let user = state.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(Caller::of(parts))?;
     user.check(command)?;
     Ok((SessionId(id.as_u128()), user))
 }

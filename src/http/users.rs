@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -28,6 +30,10 @@ const LOCAL: &str = "local";
 const ADMIN: &str = "(admin)";
 /// A user who may run this command, which is in the category `@admin`, is an operator.
 const OPERATOR_COMMAND: &str = "config|get";
+
+/// Headers of the operators' key.
+const ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
+const OLD_ADMIN_KEY: HeaderName = HeaderName::from_static("x-octostore-admin-key");
 
 /// What is checked beside users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +56,50 @@ impl Act {
     pub(super) const RELEASE: Act = Act("unlock", KeyRights::WRITE);
     pub(super) const INSPECT: Act = Act("lockinfo", KeyRights::READ);
     pub(super) const FORCE: Act = Act("forceunlock", KeyRights::WRITE);
+}
+
+/// The common name in the certificate of the client, if that names users.
+#[derive(Debug, Clone)]
+pub(super) struct CertificateName(pub(super) Arc<str>);
+
+/// What a request says about its user.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'r> {
+    headers: &'r HeaderMap,
+    certificate: Option<&'r CertificateName>,
+}
+
+impl<'r> Caller<'r> {
+    pub(super) fn of(parts: &'r Parts) -> Caller<'r> {
+        Caller { headers: &parts.headers, certificate: parts.extensions.get() }
+    }
+
+    pub(super) fn of_request(request: &'r Request) -> Caller<'r> {
+        Caller { headers: request.headers(), certificate: request.extensions().get() }
+    }
+
+    /// What is kept to authenticate the same caller again.
+    pub(super) fn keep(self) -> KeptCaller {
+        let mut headers = HeaderMap::new();
+        for name in [header::AUTHORIZATION, ADMIN_KEY, OLD_ADMIN_KEY] {
+            if let Some(value) = self.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        KeptCaller { headers, certificate: self.certificate.cloned() }
+    }
+}
+
+/// A [`Caller`] without the rest of its request.
+pub(super) struct KeptCaller {
+    headers: HeaderMap,
+    certificate: Option<CertificateName>,
+}
+
+impl KeptCaller {
+    pub(super) fn caller(&self) -> Caller<'_> {
+        Caller { headers: &self.headers, certificate: self.certificate.as_ref() }
+    }
 }
 
 /// A user.
@@ -263,9 +313,14 @@ impl Users {
         default.is_open().then(|| self.seen(default))
     }
 
-    /// The user that the credentials of a request name; `None` without credentials.
-    fn named(&self, headers: &HeaderMap) -> Option<Result<Arc<User>, ApiError>> {
-        let found = match Credentials::of(headers)? {
+    /// The user that the credentials of a request name, or else the certificate of the client; `None`
+    /// without either.
+    fn named(&self, caller: Caller<'_>) -> Option<Result<Arc<User>, ApiError>> {
+        let Some(credentials) = Credentials::of(caller.headers) else {
+            let user = self.shared.find(caller.certificate?.0.as_bytes()).filter(|user| user.is_on())?;
+            return Some(Ok(self.seen(user)));
+        };
+        let found = match credentials {
             Credentials::Bearer(token) => self.shared.with_password(token.as_bytes()),
             Credentials::Basic { user, password } => self.shared.authenticate(&user, &password),
         };
@@ -274,8 +329,8 @@ impl Users {
         Some(found.map(|user| self.seen(user)).ok_or_else(ApiError::wrong_credentials))
     }
 
-    fn user_of(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        match (self.named(headers), self.anonymous()) {
+    fn user_of(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
+        match (self.named(caller), self.anonymous()) {
             (Some(Ok(user)), _) | (_, Some(user)) => Ok(user),
             (Some(Err(wrong)), None) => Err(wrong),
             (None, None) => Err(ApiError::no_credentials()),
@@ -283,11 +338,11 @@ impl Users {
     }
 
     /// The user of a request for locks and sessions.
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        if self.has_admin_key(headers) {
+    pub(super) fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
+        if self.has_admin_key(caller.headers) {
             return Ok(Arc::clone(&self.admin));
         }
-        self.counted(self.user_of(headers))
+        self.counted(self.user_of(caller))
     }
 
     /// Differs after each change of users.
@@ -303,12 +358,12 @@ impl Users {
 
     /// The user of a request that only some users may make. Where there is an operators' key, requests
     /// without credentials are refused.
-    pub(super) fn authenticate_operator(&self, headers: &HeaderMap) -> Result<Arc<User>, ApiError> {
-        if self.is_operator(headers) {
+    pub(super) fn authenticate_operator(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
+        if self.is_operator(caller.headers) {
             return Ok(Arc::clone(&self.admin));
         }
         let anonymous = self.anonymous().filter(|_| self.access().admin_key.is_none());
-        let user = match (self.named(headers), anonymous) {
+        let user = match (self.named(caller), anonymous) {
             (Some(Ok(user)), _) | (_, Some(user)) => Ok(user),
             (Some(Err(wrong)), None) => Err(wrong),
             (None, None) => Err(ApiError::no_credentials()),
@@ -317,8 +372,8 @@ impl Users {
     }
 
     /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
-    pub(super) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let may = self.authenticate_operator(headers)?.check(OPERATOR_COMMAND);
+    pub(super) fn authenticate_admin(&self, caller: Caller<'_>) -> Result<(), ApiError> {
+        let may = self.authenticate_operator(caller)?.check(OPERATOR_COMMAND);
         may.map_err(|_| {
             ApiError::forbidden(
                 "this path needs a user with +@admin, or the key of --http-admin-key-file in x-admin-key",
@@ -327,15 +382,15 @@ impl Users {
     }
 
     /// [`Users::authenticate_admin`], unless metrics are open.
-    pub(super) fn authenticate_metrics(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.access().is_metrics_open { Ok(()) } else { self.authenticate_admin(headers) }
+    pub(super) fn authenticate_metrics(&self, caller: Caller<'_>) -> Result<(), ApiError> {
+        if self.access().is_metrics_open { Ok(()) } else { self.authenticate_admin(caller) }
     }
 
     /// Whether the server must check the host of a request because it checks no credentials.
-    pub(super) fn serve_this_machine_only(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn serve_this_machine_only(&self, caller: Caller<'_>) -> bool {
         self.anonymous().is_some()
-            && !self.is_operator(headers)
-            && self.named(headers).is_none_or(|named| named.is_err())
+            && !self.is_operator(caller.headers)
+            && self.named(caller).is_none_or(|named| named.is_err())
     }
 
     fn counted<T>(&self, found: Result<T, ApiError>) -> Result<T, ApiError> {
@@ -355,7 +410,7 @@ impl Users {
     }
 
     fn has_admin_key(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get("x-admin-key").or_else(|| headers.get("x-octostore-admin-key"));
+        let given = headers.get(&ADMIN_KEY).or_else(|| headers.get(&OLD_ADMIN_KEY));
         given.and_then(|value| value.to_str().ok()).is_some_and(|key| self.is_admin_key(key))
     }
 

@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::users::{Act, User};
+use super::users::{Act, Caller, User};
 use super::{HttpState, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::engine::{Engine, EventKind, Interest, LeaseEvent};
@@ -278,7 +278,7 @@ pub(super) async fn watch(
     let (parts, _) = request.into_parts();
     let name = names::segment(&parts)?;
     let users_generation = state.users.generation();
-    let user = state.users.authenticate(&parts.headers)?;
+    let user = state.users.authenticate(Caller::of(&parts))?;
     let name = user.lock(&state.limits, &name, Act::INSPECT)?;
     // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;

@@ -98,6 +98,14 @@ impl JournalError {
         }
     }
 
+    /// What was found, without what to do about it.
+    pub fn what(&self) -> String {
+        match self {
+            JournalError::Corrupt { what } => what.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// The request is about a state that a rebuild has replaced.
     pub fn rebuilt() -> JournalError {
         JournalError::Io { what: "the state was rebuilt meanwhile".into() }

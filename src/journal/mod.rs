@@ -28,7 +28,9 @@ pub use faulty::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
-pub use sqlite::{DamagedLog, SqliteBackend};
+pub use sqlite::{
+    Approve, Checked, DamagedLog, Restored, SqliteBackend, StoredState, back_up, check, restore,
+};
 pub use store_address::{StoreAddress, StoreTls};
 
 use crate::domain::Timestamp;

@@ -1,10 +1,12 @@
 //! Accepts connections and ends them.
 //!
 //! Guarantees: the number of connections is limited; one beyond the limit is refused by its
-//! protocol. On shutdown no connection is accepted any more, and those that exist get a limited
+//! protocol. TLS handshakes are limited in number and time, and delay nothing else. On shutdown no connection is accepted any more, and those that exist get a limited
 //! time to end. Not here: what connections do.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,17 +14,19 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-use super::Listeners;
+use super::sockets::{Accepted, Encryption};
+use super::{Listeners, Socket};
 use crate::metrics::ConnectionMetrics;
 
 /// What happens to the connections of a listener.
 pub trait Protocol {
     /// Serves a connection until it ends.
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static;
+    fn serve(&self, socket: Socket, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static;
 
-    /// Tells a client beyond the limit that it is not served.
+    /// Tells a client beyond the limit that it is not served. Not called for TLS, where that would
+    /// need a handshake first.
     fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static;
 
     /// Asks every connection to end. No other follows.
@@ -50,6 +54,9 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// connection does.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a client may take for a TLS handshake.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Serves connections until `shutdown`, then waits for those that exist to end.
 pub async fn serve<P: Protocol>(
     mut listeners: Listeners,
@@ -58,51 +65,145 @@ pub async fn serve<P: Protocol>(
     metrics: Arc<ConnectionMetrics>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut connections = JoinSet::new();
-    let mut refusals = JoinSet::new();
+    let mut accepting = Accepting {
+        protocol,
+        limits,
+        metrics,
+        connections: JoinSet::new(),
+        handshakes: JoinSet::new(),
+        oldest_handshakes: VecDeque::new(),
+        refusals: JoinSet::new(),
+    };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             accepted = listeners.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            Some(_) = refusals.join_next() => continue,
+            Some(_) = accepting.connections.join_next() => continue,
+            Some(done) = accepting.handshakes.join_next() => {
+                if let Ok(Some(Handshaken { socket, peer, open })) = done {
+                    accepting.serve(socket, peer, open);
+                }
+                continue;
+            }
+            Some(_) = accepting.refusals.join_next() => continue,
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, peer)) if connections.len() >= limits.connections_max.load(Ordering::Relaxed) => {
-                metrics.refuse();
-                tracing::warn!(
-                    protocol = limits.protocol, client = %peer,
-                    "connection refused: --connections-max reached"
-                );
-                if refusals.len() < limits.refusals_max {
-                    refusals.spawn(protocol.refuse(stream));
-                }
-            }
-            Ok((stream, peer)) => {
-                set_options(&stream);
-                let open = OpenConnection::new(&metrics);
-                let served = protocol.serve(stream, peer);
-                connections.spawn(async move {
-                    let _open = open;
-                    served.await;
-                });
-            }
+            Ok(accepted) => accepting.accept(accepted),
             Err(error) => {
-                tracing::warn!(protocol = limits.protocol, %error, "cannot accept a connection");
+                tracing::warn!(protocol = accepting.limits.protocol, %error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listeners);
-    protocol.drain();
-    let ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(limits.drain_max, ended).await.is_err() {
-        tracing::warn!(
-            protocol = limits.protocol,
-            connections = connections.len(),
-            "drain timeout: closing remaining connections"
-        );
+    accepting.drain().await;
+}
+
+/// The connections of a listener.
+struct Accepting<P> {
+    protocol: P,
+    limits: AcceptLimits,
+    metrics: Arc<ConnectionMetrics>,
+    connections: JoinSet<()>,
+    handshakes: JoinSet<Option<Handshaken>>,
+    /// Those under way, by age, and some that are done.
+    oldest_handshakes: VecDeque<AbortHandle>,
+    refusals: JoinSet<()>,
+}
+
+/// A connection after its TLS handshake.
+struct Handshaken {
+    socket: Socket,
+    peer: SocketAddr,
+    open: OpenConnection,
+}
+
+impl<P: Protocol> Accepting<P> {
+    fn accept(&mut self, Accepted { tcp, peer, encryption }: Accepted) {
+        let connections_max = self.limits.connections_max.load(Ordering::Relaxed);
+        if self.connections.len() + self.handshakes.len() >= connections_max {
+            self.metrics.refuse();
+            tracing::warn!(
+                protocol = self.limits.protocol, client = %peer,
+                "connection refused: --connections-max reached"
+            );
+            if encryption.is_none() && self.refusals.len() < self.limits.refusals_max {
+                self.refusals.spawn(self.protocol.refuse(tcp));
+            }
+            return;
+        }
+        set_options(&tcp);
+        let Some(encryption) = encryption else {
+            let open = OpenConnection::new(&self.metrics);
+            return self.serve(tcp.into(), peer, open);
+        };
+        self.limit_handshakes((connections_max / 2).max(1));
+        let open = OpenConnection::new(&self.metrics);
+        let handshake = self.handshakes.spawn(handshake(tcp, peer, encryption, open));
+        self.oldest_handshakes.push_back(handshake);
+    }
+
+    /// Makes room for one more handshake. The oldest gives way: honest clients take milliseconds,
+    /// and those that never complete one must not keep them out.
+    fn limit_handshakes(&mut self, max: usize) {
+        while self.oldest_handshakes.front().is_some_and(AbortHandle::is_finished) {
+            self.oldest_handshakes.pop_front();
+        }
+        if self.oldest_handshakes.len() < max {
+            return;
+        }
+        self.oldest_handshakes.retain(|handshake| !handshake.is_finished());
+        if self.oldest_handshakes.len() >= max
+            && let Some(oldest) = self.oldest_handshakes.pop_front()
+        {
+            oldest.abort();
+            self.metrics.refuse();
+            tracing::warn!(
+                protocol = self.limits.protocol,
+                "TLS handshake given up for a newer one: half of --connections-max are in handshakes"
+            );
+        }
+    }
+
+    fn serve(&mut self, socket: Socket, peer: SocketAddr, open: OpenConnection) {
+        let served = self.protocol.serve(socket, peer);
+        self.connections.spawn(async move {
+            let _open = open;
+            served.await;
+        });
+    }
+
+    /// Waits for all connections to end, for a limited time.
+    async fn drain(mut self) {
+        drop(self.handshakes);
+        self.protocol.drain();
+        let ended = async { while self.connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.limits.drain_max, ended).await.is_err() {
+            tracing::warn!(
+                protocol = self.limits.protocol,
+                connections = self.connections.len(),
+                "drain timeout: closing remaining connections"
+            );
+        }
+    }
+}
+
+/// Makes a handshake. `None`: it has failed, or took too long.
+async fn handshake(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    Encryption { tls, protocol }: Encryption,
+    open: OpenConnection,
+) -> Option<Handshaken> {
+    let made = tokio::time::timeout(HANDSHAKE_TIME_MAX, tls.accept(tcp, protocol)).await;
+    match made.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(socket) => Some(Handshaken { socket, peer, open }),
+        Err(error) => {
+            open.0.fail_handshake();
+            tracing::debug!(client = %peer, %error, "TLS handshake failed");
+            None
+        }
     }
 }
 
@@ -136,7 +237,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::{Notify, watch};
 
-    use super::super::ListenAddress;
+    use super::super::{ListenAddress, Stream};
     use super::*;
 
     /// Sends each client a letter: `s` if it is served, `r` if not. Connections end after `drain`,
@@ -147,7 +248,8 @@ mod tests {
     }
 
     impl Protocol for Letters {
-        fn serve(&self, mut stream: TcpStream, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+            let mut stream = Stream::new(socket, Duration::from_secs(60));
             let (mut stopped, is_stubborn) = (self.stop.subscribe(), self.is_stubborn);
             async move {
                 stream.write_all(b"s").await.unwrap();

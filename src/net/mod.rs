@@ -3,9 +3,13 @@
 //! Not here: protocols.
 
 mod listener;
+mod socket;
 mod sockets;
 mod stream;
+mod tls;
 
 pub use listener::{AcceptLimits, Protocol, serve};
+pub use socket::Socket;
 pub use sockets::{ListenAddress, Listeners};
 pub use stream::{Stream, WriteError};
+pub use tls::{ClientAuth, Tls, TlsError, TlsFiles, TlsProtocol};

@@ -6,11 +6,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Poll;
 
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::{Tls, TlsProtocol};
 
 /// Where to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +34,32 @@ const ACCEPT_BACKLOG: u32 = 65_535;
 pub struct Listeners {
     sockets: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    /// The number of those in plain text, which come first.
+    plain: usize,
+    encryption: Option<Encryption>,
     /// The one that is asked first.
     next: usize,
+}
+
+/// How connections to the other addresses are encrypted.
+#[derive(Clone)]
+pub(super) struct Encryption {
+    pub(super) tls: Arc<Tls>,
+    pub(super) protocol: TlsProtocol,
+}
+
+/// A connection that was accepted.
+pub(super) struct Accepted {
+    pub(super) tcp: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// `None`: plain text.
+    pub(super) encryption: Option<Encryption>,
 }
 
 impl Listeners {
     /// Listens at all of these addresses. Fails with the address that is not available.
     pub fn bind(wanted: &[ListenAddress]) -> Result<Listeners, (SocketAddr, io::Error)> {
-        let mut bound = Listeners { sockets: Vec::new(), addresses: Vec::new(), next: 0 };
+        let mut bound = Listeners::none();
         let has_v4 = wanted.iter().any(|wanted| wanted.address.is_ipv4());
         let mut missing = None;
         for ListenAddress { address, is_required } in wanted.iter().copied() {
@@ -60,8 +81,24 @@ impl Listeners {
         }
         match missing {
             Some(missing) if bound.sockets.is_empty() => Err(missing),
-            _ => Ok(bound),
+            _ => {
+                bound.plain = bound.sockets.len();
+                Ok(bound)
+            }
         }
+    }
+
+    fn none() -> Listeners {
+        Listeners { sockets: Vec::new(), addresses: Vec::new(), plain: 0, encryption: None, next: 0 }
+    }
+
+    /// Adds sockets whose connections are encrypted.
+    #[must_use]
+    pub fn and_encrypted(mut self, others: Listeners, tls: Arc<Tls>, protocol: TlsProtocol) -> Listeners {
+        self.sockets.extend(others.sockets);
+        self.addresses.extend(others.addresses);
+        self.encryption = Some(Encryption { tls, protocol });
+        self
     }
 
     /// Port 0 stands for the one port that all addresses get, if it is free everywhere.
@@ -72,25 +109,38 @@ impl Listeners {
         address
     }
 
-    /// Where they listen.
+    /// Where they listen; first those in plain text.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
+    /// Where they listen for connections in plain text.
+    pub fn plain_addresses(&self) -> &[SocketAddr] {
+        &self.addresses[..self.plain]
+    }
+
+    /// Where they listen for encrypted connections.
+    pub fn encrypted_addresses(&self) -> &[SocketAddr] {
+        &self.addresses[self.plain..]
+    }
+
     /// The next connection. Nothing is lost if the future is dropped.
-    pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(super) async fn accept(&mut self) -> io::Result<Accepted> {
         let (sockets, next) = (&self.sockets, &mut self.next);
-        poll_fn(|context| {
+        let (socket, accepted) = poll_fn(|context| {
             for turn in 0..sockets.len() {
                 let socket = (*next + turn) % sockets.len();
                 if let Poll::Ready(accepted) = sockets[socket].poll_accept(context) {
                     *next = socket + 1;
-                    return Poll::Ready(accepted);
+                    return Poll::Ready((socket, accepted));
                 }
             }
             Poll::Pending
         })
-        .await
+        .await;
+        let (tcp, peer) = accepted?;
+        let encryption = if socket < self.plain { None } else { self.encryption.clone() };
+        Ok(Accepted { tcp, peer, encryption })
     }
 }
 
@@ -138,8 +188,8 @@ mod tests {
         let _clients: Vec<_> = [0, 0, 0, 1].map(|n| connect(addresses[n])).into();
         let mut accepted = Vec::new();
         for _ in 0..4 {
-            let (stream, _) = listeners.accept().await.unwrap();
-            accepted.push(addresses.iter().position(|own| *own == stream.local_addr().unwrap()).unwrap());
+            let own = listeners.accept().await.unwrap().tcp.local_addr().unwrap();
+            accepted.push(addresses.iter().position(|address| *address == own).unwrap());
         }
         assert!(
             accepted[..2].contains(&1),
@@ -157,7 +207,7 @@ mod tests {
         assert_eq!(listeners.addresses()[1].port(), port);
         for ip in ["127.0.0.1", "::1"] {
             let _client = std::net::TcpStream::connect((ip, port)).unwrap();
-            assert_eq!(listeners.accept().await.unwrap().1.ip().to_string(), ip);
+            assert_eq!(listeners.accept().await.unwrap().peer.ip().to_string(), ip);
         }
     }
 

@@ -1,10 +1,11 @@
-//! A TCP connection: reading, writing at a minimum pace, and closing.
+//! A connection: reading, writing at a minimum pace, and closing.
 //!
 //! Guarantees: a peer that takes its output too slowly is disconnected, even if it takes a byte now
 //! and then. Whether the peer has closed is asked of the system, whose answer is newer than the
 //! runtime's.
 //! Not here: protocols, authentication.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,9 +14,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::socket::Socket;
 
 /// Why output was not sent.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl From<io::Error> for WriteError {
 /// Output is sent in units that [`Stream::begin_output`] or a flush separates; the pace is measured
 /// within one.
 pub struct Stream {
-    tcp: TcpStream,
+    socket: Socket,
     stall: Duration,
     pace: Pace,
     /// Runs while `poll_write` waits for the peer.
@@ -47,18 +49,23 @@ pub struct Stream {
 impl Stream {
     /// A peer that takes no output for `stall`, or on average less than a mebibyte in that time,
     /// is given up.
-    pub fn new(tcp: TcpStream, stall: Duration) -> Stream {
-        Stream { tcp, stall, pace: Pace::default(), stall_timer: None }
+    pub fn new(socket: impl Into<Socket>, stall: Duration) -> Stream {
+        Stream { socket: socket.into(), stall, pace: Pace::default(), stall_timer: None }
+    }
+
+    /// The common name in the certificate that the client has presented.
+    pub fn client_name(&self) -> Option<String> {
+        self.socket.client_name()
     }
 
     /// The peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.peer_addr()
+        self.socket.tcp().peer_addr()
     }
 
     /// The server's own address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        self.socket.tcp().local_addr()
     }
 
     /// Starts to measure the pace anew.
@@ -69,7 +76,7 @@ impl Stream {
     /// Sends from `output` what the socket takes without waiting. Returns whether that was all.
     pub fn try_send(&mut self, output: &mut BytesMut) -> io::Result<bool> {
         while !output.is_empty() {
-            match self.tcp.try_write(output) {
+            match self.socket.try_write(output) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => {
                     output.advance(sent);
@@ -79,30 +86,39 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
+        self.socket.try_flush()
     }
 
     /// Completes when the socket takes more output.
     pub async fn writable(&mut self) -> Result<(), WriteError> {
         let left = self.pace.left(Instant::now(), self.stall).ok_or(WriteError::Stalled)?;
-        timeout(left, self.tcp.writable()).await.map_err(|_| WriteError::Stalled)?.map_err(Into::into)
+        timeout(left, self.socket.tcp().writable())
+            .await
+            .map_err(|_| WriteError::Stalled)?
+            .map_err(Into::into)
     }
 
     /// Completes when there is input, or the peer has closed.
     pub async fn readable(&self) -> io::Result<()> {
-        self.tcp.readable().await
+        match self.socket.has_input() {
+            true => Ok(()),
+            false => self.socket.tcp().readable().await,
+        }
     }
 
     /// Appends the input that is there, without waiting. Returns the number of bytes; 0 means that
     /// the peer has closed. Fails with `WouldBlock` if there is none.
-    pub fn try_read_buf(&self, input: &mut BytesMut) -> io::Result<usize> {
-        self.tcp.try_read_buf(input)
+    pub fn try_read_buf(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+        self.socket.try_read_buf(input)
     }
 
     /// Waits until there is input or the peer has closed. Returns whether it has closed as far as
     /// the runtime knows, however much input there is to be read first.
     pub async fn is_read_closed(&self) -> io::Result<bool> {
-        Ok(self.tcp.ready(Interest::READABLE).await?.is_read_closed())
+        if self.socket.has_input() {
+            return Ok(self.peer_has_closed());
+        }
+        Ok(self.socket.tcp().ready(Interest::READABLE).await?.is_read_closed())
     }
 
     /// Whether the peer has closed the connection, as the system knows at this moment.
@@ -111,7 +127,7 @@ impl Stream {
         const CLOSED: PollFlags = PollFlags::RDHUP;
         #[cfg(not(target_os = "linux"))]
         const CLOSED: PollFlags = PollFlags::empty();
-        let mut polled = [PollFd::new(&self.tcp, CLOSED)];
+        let mut polled = [PollFd::new(self.socket.tcp(), CLOSED)];
         // If the system does not answer, the next write fails.
         poll(&mut polled, Some(&Timespec::default())).is_ok() && !polled[0].revents().is_empty()
     }
@@ -120,12 +136,15 @@ impl Stream {
     /// closing a socket with unread input resets it, and the peer could not read the last reply.
     pub async fn linger(&mut self, time_max: Duration, bytes_max: usize) {
         let discarded = async {
-            self.tcp.shutdown().await?;
+            poll_fn(|context| self.socket.poll_shutdown(context)).await?;
             let (mut bytes, mut buffer) = (0, [0; 4096]);
             while bytes < bytes_max {
-                match self.tcp.read(&mut buffer).await? {
-                    0 => break,
-                    read => bytes += read,
+                self.socket.tcp().readable().await?;
+                match self.socket.tcp().try_read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(read) => bytes += read,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
                 }
             }
             Ok::<_, io::Error>(())
@@ -162,7 +181,7 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        self.socket.poll_read(context, buffer)
     }
 }
 
@@ -173,7 +192,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        let written = self.socket.poll_write(context, bytes);
         self.poll_pace(context, written)
     }
 
@@ -182,21 +201,23 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, parts);
+        let written = self.socket.poll_write_vectored(context, parts);
         self.poll_pace(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.socket.poll_flush(context).map_ok(|()| 0);
+        ready!(self.poll_pace(context, flushed))?;
         self.begin_output();
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        self.socket.poll_shutdown(context)
     }
 }
 
@@ -225,7 +246,8 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use rustix::net::sockopt;
-    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
     use super::*;
 

@@ -8,18 +8,17 @@
 //! pipeline or of a large reply. Not here: what commands mean.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
 use super::end::End;
+use super::input::{READ_BYTES_MIN, receive};
 use super::listener::ListenerLimits;
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
@@ -28,18 +27,15 @@ use crate::command::{
 };
 use crate::domain::Timestamp;
 use crate::journal::Seq;
-use crate::metrics::{CommandCounts, Count};
+use crate::metrics::CommandCounts;
 use crate::net::Stream;
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
 const FLUSH_BYTES: usize = 64 << 10;
-const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Input that is read from a client whose request waits. The rest stays in the socket.
 const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
-/// How often a waiter with a full input buffer is checked for a disconnect.
-const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
 /// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
@@ -103,16 +99,12 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
+        client: Client,
         server: Arc<ServerState>,
         limits: ListenerLimits,
         unauthenticated: Unauthenticated,
     ) -> Connection {
-        let stream = Stream::new(stream, limits.output_stall);
-        let address = |address: io::Result<std::net::SocketAddr>| {
-            address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
-        };
-        let client = Client::new(&server, address(stream.peer_addr()), address(stream.local_addr()));
         let scanner = Scanner::new(limits.scan.clone());
         let mut connection = Connection {
             stream,
@@ -135,11 +127,16 @@ impl Connection {
     }
 
     /// Bounds what the connection may send and how long it may exist while it has not authenticated.
+    #[inline]
     fn follow_authentication(&mut self) {
         let is_authenticated = self.client.is_authenticated();
-        if is_authenticated != self.place.is_some() {
-            return;
+        if is_authenticated == self.place.is_some() {
+            self.change_limits(is_authenticated);
         }
+    }
+
+    #[cold]
+    fn change_limits(&mut self, is_authenticated: bool) {
         self.place = (!is_authenticated).then(|| self.unauthenticated.enter(self.limits.auth_timeout));
         self.scanner.set_limits(match is_authenticated {
             true => self.limits.scan.clone(),
@@ -494,7 +491,7 @@ impl Connection {
             tokio::select! {
                 _ = pause.changed() => {}
                 () = tokio::time::sleep(left) => {}
-                read = receive(&self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -513,7 +510,7 @@ impl Connection {
             let is_full = self.is_input_full();
             tokio::select! {
                 outcome = waiting.reply() => break Some(outcome),
-                read = receive(&self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -559,25 +556,6 @@ async fn sleep(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Completes when input was read. Fails when the client has disconnected.
-async fn receive(stream: &Stream, input: &mut BytesMut, is_full: bool, received: &Count) -> Result<(), End> {
-    if is_full {
-        tokio::time::sleep(FULL_INPUT_CHECK).await;
-        return if stream.is_read_closed().await? { Err(End::Closed) } else { Ok(()) };
-    }
-    stream.readable().await?;
-    input.reserve(READ_BYTES_MIN);
-    match stream.try_read_buf(input) {
-        Ok(0) => Err(End::Closed),
-        Ok(bytes) => {
-            received.add(bytes as u64);
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -3,19 +3,20 @@
 //! Guarantees: a connection beyond a limit is refused with an error. Not here: accepting, requests.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::requests::ScanLimits;
 use super::unauthenticated::Unauthenticated;
-use crate::command::ServerState;
-use crate::net::{self, AcceptLimits, Listeners, Protocol};
+use crate::command::{Client, ServerState};
+use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// The limits of connections.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct ListenerLimits {
     pub auth_timeout: Duration,
     /// The limits of requests.
     pub scan: ScanLimits,
+    /// Whether the certificate of a client names its user.
+    pub users_from_certificates: bool,
 }
 
 impl Default for ListenerLimits {
@@ -37,6 +40,7 @@ impl Default for ListenerLimits {
             output_stall: Duration::from_secs(30),
             auth_timeout: Duration::from_secs(10),
             scan: ScanLimits::default(),
+            users_from_certificates: false,
         }
     }
 }
@@ -72,16 +76,21 @@ struct Resp {
 }
 
 impl Protocol for Resp {
-    fn serve(&self, stream: TcpStream, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+    fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let (server, limits) = (Arc::clone(&self.server), self.limits.clone());
         let unauthenticated = self.unauthenticated.clone();
         async move {
+            let stream = Stream::new(socket, limits.output_stall);
+            let mut client = Client::new(&server, text(stream.peer_addr()), text(stream.local_addr()));
+            if let Some(name) = stream.client_name().filter(|_| limits.users_from_certificates) {
+                client.accept_certificate(&name);
+            }
             let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
-            if !server.users.default_user().is_open() && unauthenticated.are_full(connections_max) {
+            if !client.is_authenticated() && unauthenticated.are_full(connections_max) {
                 server.metrics.redis.refuse();
                 return send_refusal(stream).await;
             }
-            Connection::new(stream, server, limits, unauthenticated).run().await;
+            Connection::new(stream, client, server, limits, unauthenticated).run().await;
         }
     }
 
@@ -94,7 +103,12 @@ impl Protocol for Resp {
     }
 }
 
-async fn send_refusal(mut stream: TcpStream) {
+fn text(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
+}
+
+async fn send_refusal(mut stream: impl AsyncWrite + Unpin) {
     // The connection ends whether or not the client gets the error.
     let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+    let _ = stream.flush().await;
 }

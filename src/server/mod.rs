@@ -5,6 +5,7 @@
 //! finished and committed; a reload changes all that can be changed, or nothing. Not here:
 //! decisions that belong to a part.
 
+mod certificate;
 pub mod logging;
 mod process;
 mod reload;
@@ -23,14 +24,14 @@ use crate::command::{
     self, Clients, Delivery, LiveSettings, Lookups, Monitors, Pauses, PubSub, ScriptEngine, ServerInfo,
     ServerState, ServerStats, SlowLog, Tracking,
 };
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::domain::DATABASES;
 use crate::engine::{Engine, EngineConfig, Event, Expiry, Heard};
 use crate::entropy::Entropy;
 use crate::http::{self, HttpState};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, SqliteBackend};
 use crate::metrics::{Count, ServerMetrics};
-use crate::net::{ListenAddress, Listeners};
+use crate::net::{ListenAddress, Listeners, Tls, TlsError, TlsProtocol};
 use crate::resp::{self, ListenerLimits};
 
 pub use process::{
@@ -43,6 +44,8 @@ pub use reload::{Reloaded, Reloader};
 pub enum StartError {
     /// The server cannot listen on this address of this setting.
     Bind(&'static str, SocketAddr, io::Error),
+    /// The certificate cannot be used.
+    Tls(TlsError),
     /// The data cannot be used.
     Journal(String, JournalError),
     /// The system refuses a thread.
@@ -76,6 +79,7 @@ impl fmt::Display for StartError {
             StartError::Bind(setting, addr, error) => {
                 write!(f, "cannot listen on {addr}: {error}; see --{setting}")
             }
+            StartError::Tls(error) => write!(f, "cannot use TLS: {error}"),
             StartError::Journal(data, error) => write!(f, "cannot use {data}: {error}"),
             StartError::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -91,6 +95,7 @@ pub struct Server {
     listeners: Listeners,
     limits: ListenerLimits,
     http: Option<HttpSide>,
+    tls: Option<Arc<Tls>>,
     config: Config,
     _expiry: Expiry,
 }
@@ -116,19 +121,53 @@ fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, St
     Listeners::bind(wanted).map_err(|(address, error)| StartError::Bind(setting, address, error))
 }
 
+/// Listens for clients of a protocol, in plain text and with TLS; nowhere if the configuration has
+/// no address.
+fn bind_all(config: &Config, tls: Option<&Arc<Tls>>, protocol: TlsProtocol) -> Result<Listeners, StartError> {
+    let (name, plain, encrypted_name) = match protocol {
+        TlsProtocol::Redis => ("listen", &config.listen, "tls-listen"),
+        TlsProtocol::Http => ("http", &config.http, "https"),
+    };
+    let mut listeners = bind(name, plain)?;
+    if let (Some(tls), Some(config)) = (tls, &config.tls) {
+        let encrypted = match protocol {
+            TlsProtocol::Redis => &config.redis,
+            TlsProtocol::Http => &config.http,
+        };
+        let encrypted = bind(encrypted_name, encrypted)?;
+        listeners = listeners.and_encrypted(encrypted, Arc::clone(tls), protocol);
+    }
+    Ok(listeners)
+}
+
 /// Whether only this machine can reach all of them.
 fn are_loopback(addresses: &[SocketAddr]) -> bool {
     addresses.iter().all(|address| address.ip().is_loopback())
 }
 
+/// Whether other machines can connect without a certificate.
+fn is_exposed(listeners: &Listeners, config: &Config) -> bool {
+    let requires_certificates = config.tls.as_ref().is_some_and(TlsConfig::requires_certificates);
+    !are_loopback(match requires_certificates {
+        true => listeners.plain_addresses(),
+        false => listeners.addresses(),
+    })
+}
+
 /// Logs what is wrong with the users of a server that listens there.
-fn warn_of_users(config: &Config, redis: &Listeners, http: Option<&Listeners>) {
+fn warn_of_exposure(config: &Config, redis: &Listeners, http: Option<&Listeners>) {
     let users = &config.users;
-    if users.are_open() && !are_loopback(redis.addresses()) {
+    if users.are_open() && is_exposed(redis, config) {
         tracing::warn!("listening beyond loopback without a password for Redis clients");
     }
-    if users.are_open_to_http() && http.is_some_and(|http| !are_loopback(http.addresses())) {
+    if users.are_open_to_http() && http.is_some_and(|http| is_exposed(http, config)) {
         tracing::warn!("listening beyond loopback without a token for HTTP clients");
+    }
+    let plain = [Some(redis), http].into_iter().flatten().flat_map(Listeners::plain_addresses);
+    let readable: Vec<_> = plain.filter(|address| !address.ip().is_loopback()).collect();
+    if !readable.is_empty() {
+        let addresses = joined(readable, ", ");
+        tracing::warn!(%addresses, "no TLS beyond loopback: passwords and all traffic can be read on the network");
     }
     if !users.tokens.is_empty() {
         tracing::warn!("--http-tokens is deprecated: define these users in the file of --users");
@@ -140,6 +179,13 @@ fn joined(items: impl IntoIterator<Item = impl ToString>, between: &str) -> Stri
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(between)
 }
 
+/// The addresses of a protocol as the banner shows them.
+fn listed(listeners: &Listeners) -> String {
+    let encrypted = listeners.encrypted_addresses().iter().map(|address| format!("TLS {address}"));
+    let plain = listeners.plain_addresses().iter().map(ToString::to_string);
+    joined(plain.chain(encrypted), ", ")
+}
+
 impl Server {
     /// Opens the data, recovers and binds.
     pub async fn start(config: &Config) -> Result<Server, StartError> {
@@ -149,6 +195,10 @@ impl Server {
     /// [`Server::start`] with the caller's clock.
     pub async fn start_on(config: &Config, clock: Clock) -> Result<Server, StartError> {
         let open = || -> Result<Box<dyn Backend>, JournalError> {
+            if config.store.is_some() {
+                let what = "a server of a cluster needs an election, which this version does not have";
+                return Err(JournalError::Store { what: what.into() });
+            }
             Ok(match config.durability {
                 Durability::Memory => Box::new(MemoryBackend::default()),
                 _ => Box::new(SqliteBackend::open_with(&config.data, config.damaged_log)?),
@@ -163,11 +213,10 @@ impl Server {
         clock: Clock,
         open: impl FnOnce() -> Result<Box<dyn Backend>, JournalError>,
     ) -> Result<Server, StartError> {
-        let listeners = bind("listen", &config.listen)?;
-        let http = match config.http.as_slice() {
-            [] => None,
-            wanted => Some(bind("http", wanted)?),
-        };
+        let tls = certificate::load(config).map_err(StartError::Tls)?;
+        let listeners = bind_all(config, tls.as_ref(), TlsProtocol::Redis)?;
+        let http = bind_all(config, tls.as_ref(), TlsProtocol::Http)?;
+        let http = Some(http).filter(|http| !http.addresses().is_empty());
         let port = listeners.addresses()[0].port();
         let data = match config.durability {
             Durability::Memory => "memory".to_owned(),
@@ -175,13 +224,16 @@ impl Server {
         };
         let journal = |error| StartError::Journal(data.clone(), error);
         let backend = open().map_err(journal)?;
-        warn_of_users(config, &listeners, http.as_ref());
+        warn_of_exposure(config, &listeners, http.as_ref());
         let started = clock.now();
         let engine = Engine::start(backend, clock, engine_config(config)).map_err(journal)?;
         let expiry = Expiry::start(&engine).map_err(StartError::Thread)?;
         let run_id = run_id();
         let info = ServerInfo { port, data, durability: config.durability_name(), run_id, started };
         let metrics = Arc::new(ServerMetrics::of(command::names()));
+        if let Some(tls) = &tls {
+            certificate::record(tls, &metrics, engine.clock());
+        }
         let file = (config.durability != Durability::Memory).then(|| config.data.clone());
         let users = Arc::new(Users::new(command::catalog(), engine.secret(), &config.users));
         let http = http.map(|listeners| {
@@ -223,7 +275,7 @@ impl Server {
         engine.notify_of(server.settings.keyspace_events());
         let limits = config.listener.clone();
         let config = config.clone();
-        Ok(Server { engine, server, listeners, limits, http, config, _expiry: expiry })
+        Ok(Server { engine, server, listeners, limits, http, tls, config, _expiry: expiry })
     }
 
     /// The first address at which Redis clients connect.
@@ -236,14 +288,25 @@ impl Server {
         self.http.as_ref().map(|http| http.listeners.addresses()[0])
     }
 
+    /// The first address at which Redis clients connect with TLS; `None`: nowhere.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.listeners.encrypted_addresses().first().copied()
+    }
+
+    /// The first address at which HTTP clients connect with TLS; `None`: nowhere.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref()?.listeners.encrypted_addresses().first().copied()
+    }
+
     /// A handle that replaces the password and the users while the server runs.
     pub fn reloader(&self) -> Reloader {
         let http = self.http.as_ref();
         Reloader {
             server: Arc::clone(&self.server),
             state: http.map(|http| Arc::clone(&http.state)),
-            is_redis_exposed: !are_loopback(self.listeners.addresses()),
-            is_http_exposed: http.is_some_and(|http| !are_loopback(http.listeners.addresses())),
+            tls: self.tls.clone(),
+            is_redis_exposed: is_exposed(&self.listeners, &self.config),
+            is_http_exposed: http.is_some_and(|http| is_exposed(&http.listeners, &self.config)),
             config: self.config.clone(),
         }
     }
@@ -271,12 +334,14 @@ impl Server {
             try_it.push_str(&format!(" -h {}", address.ip()));
         }
         try_it.push_str(&format!(" -p {}", address.port()));
+        if self.listeners.plain_addresses().is_empty() {
+            try_it.push_str(" --tls");
+        }
         if !self.server.users.default_user().is_open() {
             try_it.push_str(" --askpass");
         }
-        let redis = joined(self.listeners.addresses(), ", ");
-        let http =
-            self.http.as_ref().map_or("off".to_owned(), |http| joined(http.listeners.addresses(), ", "));
+        let redis = listed(&self.listeners);
+        let http = self.http.as_ref().map_or("off".to_owned(), |http| listed(&http.listeners));
         format!(
             "octostore {}\n  redis  {redis}\n  http   {http}\n  data   {kept}\n  try    {try_it} LOCK demo me EX 30",
             env!("CARGO_PKG_VERSION"),
@@ -317,6 +382,10 @@ impl Server {
                 }
             })
         };
+        let certificates = self.tls.map(|tls| {
+            let metrics = Arc::clone(&self.server.metrics);
+            tokio::spawn(certificate::follow(tls, metrics, self.engine.clock().clone()))
+        });
         let (stop, stopped) = watch::channel(());
         let asked = Arc::clone(&self.server);
         let redis = resp::listen(self.listeners, self.server, self.limits, dropped(stopped.clone()));
@@ -333,6 +402,7 @@ impl Server {
             drop((stop, asked));
         });
         events.abort();
+        certificates.inspect(tokio::task::JoinHandle::abort);
         drop(self._expiry);
         let engine = self.engine;
         // Commits the rest.

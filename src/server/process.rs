@@ -47,7 +47,7 @@ impl Hangups {
         let Some(mut hangup) = self.0 else { return };
         while hangup.recv().await.is_some() {
             let reloaded = match tokio::task::spawn_blocking(read.clone()).await {
-                Ok(Ok(config)) => reloader.reload(&config).map_err(str::to_owned),
+                Ok(Ok(config)) => reloader.reload(&config),
                 Ok(Err(error)) => Err(error.to_string()),
                 // The log has the panic's own line, too.
                 Err(error) => Err(error.to_string()),
@@ -91,7 +91,7 @@ pub const FEW_CONNECTIONS: usize = 1000;
 /// Lowers `--connections-max` to what the system allows. Returns the log line if it did.
 pub fn fit_file_limit(config: &mut Config) -> Option<String> {
     let wanted = config.listener.connections_max;
-    let has_http = !config.http.is_empty();
+    let has_http = !config.http.is_empty() || config.tls.as_ref().is_some_and(|tls| !tls.http.is_empty());
     let allowed = raise_file_limit(wanted, has_http);
     (allowed < wanted).then(|| {
         config.listener.connections_max = allowed;

@@ -5,14 +5,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::certificate;
 use crate::command::ServerState;
 use crate::config::{Config, OPTIONS};
 use crate::http::HttpState;
+use crate::net::Tls;
 
 /// Changes the users of a running server.
 pub struct Reloader {
     pub(super) server: Arc<ServerState>,
     pub(super) state: Option<Arc<HttpState>>,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) is_redis_exposed: bool,
     pub(super) is_http_exposed: bool,
     /// As the server runs now.
@@ -20,10 +23,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Applies the credentials in `config`: the users, and the operators' key of HTTP. Connections of
+    /// Applies the credentials in `config`: the users, and the operators' key of HTTP; and reads the
+    /// certificate again. Connections of
     /// users that still exist stay authenticated. Refuses to remove the last credentials of a server
     /// that other machines can reach.
-    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, &'static str> {
+    pub fn reload(&mut self, config: &Config) -> Result<Reloaded, String> {
         let mut users = config.users.clone();
         if users.file != self.config.users.file {
             // Another file needs a restart.
@@ -32,7 +36,11 @@ impl Reloader {
         let is_open =
             (self.is_redis_exposed && users.are_open()) || (self.is_http_exposed && users.are_open_to_http());
         if is_open && !self.config.allows_no_password {
-            return Err("the server listens beyond loopback and would no longer require a password");
+            return Err("the server listens beyond loopback and would no longer require a password".into());
+        }
+        if let Some(tls) = &self.tls {
+            tls.reload().map_err(|error| error.to_string())?;
+            certificate::record(tls, &self.server.metrics, self.server.engine.clock());
         }
         let before = &self.config;
         let has_new_password = users.password != before.users.password;

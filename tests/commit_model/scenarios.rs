@@ -89,6 +89,22 @@ fn the_commit_thread_serves_all_when_callers_may_not_commit() {
 }
 
 #[test]
+fn what_was_read_is_revealed_after_a_commit_even_of_nothing() {
+    for fails_once in [false, true] {
+        let traits =
+            BackendTraits { commit_on_caller: false, reads_need_commit: true, ..BackendTraits::LOCAL };
+        let read = |journal: &Journal| journal.revealed(Seq::LOADED).wait();
+        explore(2, move || {
+            together(
+                Behaviour { traits, fails_once, ..Behaviour::PLAIN },
+                move |journal, _| assert!(read(journal).is_ok() || fails_once),
+                move |journal, _| assert!(read(journal).is_ok() || fails_once),
+            );
+        });
+    }
+}
+
+#[test]
 fn the_commit_thread_takes_over_after_a_slow_commit() {
     explore(2, || {
         together(

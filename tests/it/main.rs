@@ -1,6 +1,7 @@
 //! The server as its users see it: over sockets, as a process, on files.
 
 mod backlog;
+mod backup;
 mod clients;
 mod corpus;
 mod crash;
@@ -23,6 +24,7 @@ mod storage;
 mod subscribers;
 mod support;
 mod tidy;
+mod tls;
 mod turns;
 mod users;
 mod waiting;

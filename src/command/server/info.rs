@@ -87,6 +87,9 @@ fn server(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "process_id:{}\r\n", std::process::id())?;
     write!(out, "run_id:{}\r\n", info.run_id)?;
     write!(out, "tcp_port:{}\r\n", info.port)?;
+    if let Some(days) = context.server.metrics.certificate_days(context.txn.wall_millis()) {
+        write!(out, "tls_certificate_expiry_days:{days}\r\n")?;
+    }
     write!(out, "server_time_usec:{}\r\n", context.txn.wall_millis() * 1000)?;
     write!(out, "uptime_in_seconds:{uptime}\r\n")?;
     write!(out, "uptime_in_days:{}\r\n", uptime / 86_400)

@@ -78,6 +78,12 @@ impl Journal {
         self.committer.queue.backlog_bytes()
     }
 
+    /// Whether nothing can be changed at present.
+    #[inline]
+    pub fn is_down(&self) -> bool {
+        self.committer.queue.is_down()
+    }
+
     /// Why nothing can be changed at present.
     pub fn down(&self) -> Option<JournalError> {
         self.committer.queue.down()

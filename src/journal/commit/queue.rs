@@ -216,9 +216,14 @@ impl CommitQueue {
         self.backlog_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether records are refused.
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Acquire)
+    }
+
     /// Why records are refused.
     pub(super) fn down(&self) -> Option<JournalError> {
-        if !self.is_down.load(Ordering::Acquire) {
+        if !self.is_down() {
             return None;
         }
         self.lock().down.clone()

@@ -48,28 +48,44 @@ pub(super) fn load(
 ) -> Result<Found, JournalError> {
     let check = |error| fault("read the database", &error);
     let reading = db.transaction().map_err(check)?;
-    let (tokens_reserved, stored_boot, secret): (i64, Option<String>, [u8; 32]) = reading
-        .query_row("SELECT tokens_reserved, boot_id, secret FROM octostore", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .map_err(check)?;
-    let rebooted = boot.is_none() || stored_boot.as_deref() != boot;
-    let mut replay = read_log(&reading)?;
-    if rebooted {
-        move_all(&reading, replay, now, boot)?;
-        replay = read_log(&reading)?;
+    let (mut loaded, stored_boot) = read_head(&reading)?;
+    loaded.rebooted = boot.is_none() || stored_boot.as_deref() != boot;
+    if loaded.rebooted {
+        move_all(&reading, read_log(&reading)?, now, boot)?;
     }
-    read_sessions_and_delays(&reading, each)?;
-    read_held(&reading, &mut replay, &mut |stored| {
+    let (log, leftovers) = read_all(&reading, each)?;
+    reading.commit().map_err(check)?;
+    Ok(Found { loaded, log, leftovers })
+}
+
+/// Passes the whole state to `each`, with the deadlines that are stored. Writes nothing.
+pub(super) fn read(db: &mut Connection, each: &mut dyn FnMut(Record)) -> Result<Loaded, JournalError> {
+    let reading = db.transaction().map_err(|error| fault("read the database", &error))?;
+    let (loaded, _) = read_head(&reading)?;
+    read_all(&reading, each)?;
+    Ok(loaded)
+}
+
+/// What there is besides the records, and the stored boot.
+fn read_head(db: &Connection) -> Result<(Loaded, Option<String>), JournalError> {
+    db.query_row("SELECT tokens_reserved, boot_id, secret FROM octostore", [], |row| {
+        Ok((Loaded { tokens_reserved: row.get(0)?, rebooted: false, secret: row.get(2)? }, row.get(1)?))
+    })
+    .map_err(|error| fault("read the database", &error))
+}
+
+fn read_all(db: &Connection, each: &mut dyn FnMut(Record)) -> Result<(ChangeLog, Vec<i64>), JournalError> {
+    let mut replay = read_log(db)?;
+    read_sessions_and_delays(db, each)?;
+    read_held(db, &mut replay, &mut |stored| {
         each(Record::Granted(stored));
         Ok(())
     })?;
-    values::read_scripts(&reading, each)?;
-    values::read_values(&reading, &mut replay, each)?;
+    values::read_scripts(db, each)?;
+    values::read_values(db, &mut replay, each)?;
     let log = replay.into_log()?;
-    let leftovers = find_leftovers(&reading, &log)?;
-    reading.commit().map_err(check)?;
-    Ok(Found { loaded: Loaded { tokens_reserved, rebooted, secret }, log, leftovers })
+    let leftovers = find_leftovers(db, &log)?;
+    Ok((log, leftovers))
 }
 
 /// The ids of values that are gone and have elements left over.

@@ -8,6 +8,8 @@
 //! Guarantees: `commit` returns after the write-ahead log is synced. This folder alone names
 //! rusqlite. Not here: an index on names (the table in memory has it).
 
+mod backup;
+mod check;
 mod checkpoint;
 mod commit;
 mod compiled;
@@ -39,6 +41,9 @@ use self::transaction::Writing;
 use super::log::compaction::ChangeLog;
 use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::domain::Timestamp;
+
+pub use backup::{Approve, Restored, StoredState, back_up, restore};
+pub use check::{Checked, check};
 
 /// What to do if the write-ahead log is damaged and durable commits cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -190,7 +190,7 @@ fn has_tables(db: &Connection) -> Result<bool, JournalError> {
 }
 
 /// The schema version of a database that has tables.
-fn stored_version(db: &Connection) -> Result<i64, JournalError> {
+pub(super) fn stored_version(db: &Connection) -> Result<i64, JournalError> {
     let check = |error| fault("read the schema version", &error);
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(check)?;
     if version != 0 {
@@ -242,6 +242,13 @@ fn in_transaction(
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(check)?;
     work(&transaction)?;
     transaction.commit().map_err(check)
+}
+
+/// A new database in memory, to compare others with.
+pub(super) fn fresh() -> Result<Connection, JournalError> {
+    let mut db = Connection::open_in_memory().map_err(|error| fault("make a database", &error))?;
+    in_transaction(&mut db, "make the tables", create)?;
+    Ok(db)
 }
 
 fn create(db: &Transaction<'_>) -> Result<(), JournalError> {

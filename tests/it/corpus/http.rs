@@ -36,6 +36,7 @@ fn state() -> Arc<HttpState> {
     let backend = Box::new(MemoryBackend::default());
     let engine = Engine::start(backend, Clock::manual(), config).expect("nothing to recover");
     let config = HttpConfig {
+        users_from_certificates: false,
         access: AccessConfig::default(),
         origins: vec!["http://page.example".into()],
         locks_per_user_max: 4,

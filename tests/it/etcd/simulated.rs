@@ -227,11 +227,11 @@ impl World {
         }
         self.etcd.run_late();
         self.elect();
-        for key in 0..KEYS.len() {
+        for (key, text) in KEYS.into_iter().enumerate() {
             let newest = self.leaders.len() - 1;
             self.wait_for_recovery(newest);
             let engine = Arc::clone(&self.leaders[newest].engine);
-            let name = LockName::new(0, KEYS[key].as_bytes()).expect("a name");
+            let name = LockName::new(0, text.as_bytes()).expect("a name");
             let began = self.next();
             let txn = engine.txn();
             let token = txn.read(&name, |slot, _| slot.newest().map_or(0, |lease| lease.token.get()));

@@ -36,6 +36,12 @@ impl Client {
         self.reply()
     }
 
+    /// Sends a request and formats the reply; `None` if the connection has ended.
+    pub(crate) fn try_call(&mut self, words: &[&str]) -> Option<String> {
+        self.reader.get_mut().write_all(&encode(words)).ok()?;
+        self.format_reply(0).ok()
+    }
+
     /// Splits `line` at blanks, sends it and formats the reply.
     pub(crate) fn line(&mut self, line: &str) -> String {
         self.call(&line.split_whitespace().collect::<Vec<_>>())

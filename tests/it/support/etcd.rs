@@ -23,24 +23,19 @@ impl Etcd {
     /// that is a failure if `PEERS_DEMANDED` is set.
     pub(crate) fn start() -> Option<Etcd> {
         let dir = tempfile::tempdir().expect("a directory");
-        loop {
-            let port = free_port();
-            let process = match spawn(port, dir.path()) {
-                Ok(process) => process,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    assert!(std::env::var_os("PEERS_DEMANDED").is_none(), "etcd is demanded, and missing");
-                    println!("skipped: there is no etcd on this machine (Debian: etcd-server)");
-                    return None;
-                }
-                Err(error) => panic!("etcd: {error}"),
-            };
-            let mut etcd = Etcd { process, port, dir };
-            if etcd.becomes_ready() {
-                return Some(etcd);
+        let port = free_port();
+        let process = match spawn(port, dir.path()) {
+            Ok(process) => process,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                assert!(std::env::var_os("PEERS_DEMANDED").is_none(), "etcd is demanded, and missing");
+                println!("skipped: there is no etcd on this machine (Debian: etcd-server)");
+                return None;
             }
-            // Another program has taken the port.
-            return Etcd::start();
-        }
+            Err(error) => panic!("etcd: {error}"),
+        };
+        let mut etcd = Etcd { process, port, dir };
+        // Another program may have taken the port.
+        if etcd.becomes_ready() { Some(etcd) } else { Etcd::start() }
     }
 
     /// Kills the server and starts it again, on the same port and data.
@@ -66,6 +61,7 @@ impl Etcd {
         format!("etcd://127.0.0.1:{}/{prefix}", self.port)
     }
 
+    #[allow(clippy::disallowed_methods)]
     fn becomes_ready(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {

@@ -1,9 +1,14 @@
 //! Helpers that several modules of tests share.
 
+pub(crate) mod certificates;
 pub(crate) mod client;
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod random;
+#[cfg(feature = "etcd")]
+pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod transcript;
 pub(crate) mod values;

@@ -17,6 +17,8 @@ use super::until;
 pub(crate) struct TestServer {
     pub(crate) addr: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
+    pub(crate) tls: Option<SocketAddr>,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) clock: Clock,
     stop: Option<oneshot::Sender<()>>,
@@ -71,14 +73,19 @@ impl TestServer {
                 }
                 .expect("a server");
                 started
-                    .send((server.address(), server.http_address(), Arc::clone(server.engine())))
+                    .send((
+                        [Some(server.address()), server.http_address()],
+                        [server.tls_address(), server.https_address()],
+                        Arc::clone(server.engine()),
+                    ))
                     .expect("a test that waits");
                 // A dropped sender stops the server, too.
                 server.run(async { stopped.await.unwrap_or(()) }).await;
             });
         });
-        let (addr, http, engine) = wait.recv().expect("the server started");
-        TestServer { addr, http, engine, clock, stop: Some(stop), thread: Some(thread) }
+        let ([addr, http], [tls, https], engine) = wait.recv().expect("the server started");
+        let addr = addr.expect("an address");
+        TestServer { addr, http, tls, https, engine, clock, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(crate) fn connect(&self) -> Client {

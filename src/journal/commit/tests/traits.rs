@@ -130,6 +130,9 @@ fn nothing_is_revealed_while_storage_is_down_nor_what_failed_before() {
     assert_eq!(journal.revealed(durable).wait(), Err(OutcomeUnknown), "and no barrier waits");
     faults.fail_with(None);
     assert_eq!(recoveries.rebuilt(), (1, vec![0]));
+    while journal.down().is_some() {
+        std::thread::yield_now();
+    }
     assert_eq!(journal.revealed(durable).wait(), Ok(()));
     assert_eq!(journal.revealed(failed).wait(), Err(OutcomeUnknown), "a later commit says nothing about it");
 }

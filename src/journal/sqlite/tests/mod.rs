@@ -1,5 +1,6 @@
 //! Tests of the SQLite backend, and what they share.
 
+mod backup;
 mod compaction;
 mod damage;
 mod files;

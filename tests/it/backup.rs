@@ -1,0 +1,282 @@
+//! Backup, restore and check, as an operator runs them.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::support::client::Client;
+use crate::support::process::Process;
+use crate::support::until;
+
+/// How far tokens jump if the lock file is lost.
+const JUMP: i64 = 1 << 36;
+
+/// Runs a subcommand. Returns its exit code, and its output with its errors.
+fn run(arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
+    let output = command.env_clear().args(arguments).output().expect("the program");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().expect("a code"), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+fn back_up(data: &Path, file: &Path) -> String {
+    let (code, output) = run(&["backup", "--data", text(data), text(file)]);
+    assert_eq!(code, 0, "{output}");
+    output
+}
+
+fn restore(file: &Path, data: &Path) -> String {
+    let (code, output) = run(&["restore", text(file), "--data", text(data)]);
+    assert_eq!(code, 0, "{output}");
+    output
+}
+
+fn grant(client: &mut Client, key: &str) -> i64 {
+    let reply = client.call(&["LOCK", key, "me", "EX", "1000"]);
+    reply.strip_prefix(':').unwrap_or_else(|| panic!("{reply}")).parse().expect("a token")
+}
+
+/// Grants `count` locks, and asserts that none of their tokens was issued before.
+fn grant_new(server: &Process, issued: &mut HashSet<i64>, name: &str, count: usize) {
+    let mut client = server.connect();
+    for n in 0..count {
+        let token = grant(&mut client, &format!("{name}{n}"));
+        assert!(issued.insert(token), "{token} was issued before {name}{n}");
+    }
+}
+
+/// Loses the database, and its lock file if `with_lock_file`.
+fn lose(data: &Path, with_lock_file: bool) {
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        if suffix != ".lock" || with_lock_file {
+            let _ = std::fs::remove_file(format!("{}{suffix}", data.display()));
+        }
+    }
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (data, file) = (dir.path().join("octostore.db"), dir.path().join("copy"));
+    (dir, data, file)
+}
+
+/// Each client takes locks in order, so what it finds again must be a prefix of them.
+#[test]
+fn a_backup_under_load_restores_to_a_prefix_of_the_history() {
+    const CLIENTS: usize = 3;
+    let (dir, data, file) = folder();
+    let offline = dir.path().join("offline");
+    let server = Process::start(&data, &[]);
+    let granted = Arc::new(AtomicUsize::new(0));
+    let load = |client: usize| {
+        let (addr, granted) = (server.addr, Arc::clone(&granted));
+        std::thread::spawn(move || {
+            let (mut connection, mut tokens) = (Client::connect(addr), Vec::new());
+            loop {
+                let key = format!("c{client}n{}", tokens.len());
+                let Some(token) =
+                    connection.try_call(&["LOCK", &key, "me"]).and_then(|reply| reply[1..].parse().ok())
+                else {
+                    return tokens;
+                };
+                tokens.push(token);
+                granted.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(load).collect();
+    until(|| granted.load(Ordering::Relaxed) > 100);
+    let before = granted.load(Ordering::Relaxed);
+    back_up(&data, &file);
+    until(|| granted.load(Ordering::Relaxed) > before + 100);
+    server.kill();
+    let histories: Vec<Vec<i64>> =
+        clients.into_iter().map(|client| client.join().expect("a client")).collect();
+    // Of the database that the killed server has left, too.
+    back_up(&data, &offline);
+    let highest = histories.iter().flatten().max().copied().expect("a token");
+    let mut found = Vec::new();
+    for copy in [&file, &offline] {
+        lose(&data, false);
+        restore(copy, &data);
+        let server = Process::start(&data, &[]);
+        let mut client = server.connect();
+        let mut total = 0;
+        for (number, tokens) in histories.iter().enumerate() {
+            let fence = |n: usize, client: &mut Client| client.call(&["FENCE", &format!("c{number}n{n}")]);
+            let mut n = 0;
+            while n < tokens.len() && fence(n, &mut client) == format!(":{}", tokens[n]) {
+                n += 1;
+            }
+            total += n;
+            for later in n..tokens.len() {
+                assert_eq!(fence(later, &mut client), "(nil)", "client {number}: {later} without {n}");
+            }
+        }
+        found.push(total);
+        assert!(grant(&mut client, "new") > highest);
+        drop(client);
+        server.kill();
+    }
+    assert!(found[0] >= before, "what was acknowledged before the backup is in it: {found:?}, {before}");
+    assert_eq!(found[1], histories.iter().map(Vec::len).sum::<usize>(), "the last state has everything");
+}
+
+#[test]
+fn no_token_is_issued_twice_after_restores() {
+    let (_dir, data, file) = folder();
+    let mut issued = HashSet::new();
+    let server = Process::start(&data, &[]);
+    grant_new(&server, &mut issued, "kept", 10);
+    let output = back_up(&data, &file);
+    assert!(output.contains("keys 10, sessions 0, highest token "), "{output}");
+    grant_new(&server, &mut issued, "lost", 1000);
+    server.kill();
+    // With the lock file, without it, and from the same copy without it again.
+    for (round, loses_lock_file) in [false, true, true].into_iter().enumerate() {
+        lose(&data, loses_lock_file);
+        let highest = issued.iter().max().copied().expect("a token");
+        let output = restore(&file, &data);
+        assert_eq!(
+            output.contains("lock file of the lost database is not there"),
+            loses_lock_file,
+            "{output}"
+        );
+        let server = Process::start(&data, &[]);
+        let mut client = server.connect();
+        assert_eq!(client.call(&["EXISTS", "kept9", "lost0"]), ":1");
+        grant_new(&server, &mut issued, &format!("round{round}n"), 1000);
+        let reached = issued.iter().max().copied().expect("a token");
+        assert!(!loses_lock_file || reached - highest > JUMP / 2, "{highest} {reached}");
+        drop(client);
+        server.kill();
+    }
+    lose(&data, true);
+    let (code, output) =
+        run(&["restore", text(&file), "--data", text(&data), "--token-floor", "300000000000"]);
+    assert!(code == 0 && output.contains("tokens go on above 300000000000\n"), "{output}");
+}
+
+#[test]
+fn what_must_not_be_overwritten_is_not() {
+    let (dir, data, file) = folder();
+    let server = Process::start(&data, &[]);
+    server.connect().call(&["LOCK", "k", "me"]);
+    back_up(&data, &file);
+    let refused = |arguments: &[&str], expected: &str| {
+        let (code, output) = run(arguments);
+        assert!(code != 0 && output.contains(expected), "{arguments:?}: {code} {output}");
+    };
+    refused(&["restore", text(&file), "--data", text(&data)], "exists; move it away first");
+    refused(&["backup", "--data", text(&data), text(&data)], "is the database of a server");
+    refused(&["check", "--data", text(&data)], "another server");
+    let notes = dir.path().join("notes");
+    std::fs::write(&notes, "nothing that a database would say".repeat(100)).expect("a file");
+    refused(&["backup", "--data", text(&data), text(&notes)], "");
+    refused(&["restore", text(&notes), "--data", text(&dir.path().join("other"))], "");
+    assert!(!dir.path().join("other").exists() && !dir.path().join("other.lock").exists());
+    refused(&["restore", text(&dir.path().join("nowhere")), "--data", text(&data)], "there is no database");
+    refused(&["backup", "--data", text(&dir.path().join("nowhere")), text(&file)], "there is no database");
+    refused(&["backup", "--every", "often", text(&file)], "as in 1h");
+    // The files of a running server are gone, and it still runs.
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{suffix}", data.display())).expect("a file");
+    }
+    refused(&["restore", text(&file), "--data", text(&data)], "another server");
+    server.kill();
+    // A copy that was damaged.
+    let mut bytes = std::fs::read(&file).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 2000].fill(0x55);
+    bytes.truncate(bytes.len() - 4096);
+    std::fs::write(&file, bytes).expect("a file");
+    let _ = std::fs::remove_file(&data);
+    refused(&["restore", text(&file), "--data", text(&data)], "nothing was restored");
+    assert!(!data.exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_loop_of_backups_keeps_the_newest() {
+    let (dir, data, file) = folder();
+    let server = Process::start(&data, &[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
+    command.args(["backup", "--data", text(&data), text(&file), "--every", "1s", "--keep", "2"]);
+    let mut looping = command.stdout(std::process::Stdio::null()).spawn().expect("the program");
+    let seen = std::cell::RefCell::new(HashSet::new());
+    let copies = || {
+        let entries = std::fs::read_dir(dir.path()).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+        let copies: Vec<String> =
+            names.filter(|name| name.starts_with("copy.") && name.ends_with('Z')).collect();
+        seen.borrow_mut().extend(copies.iter().cloned());
+        copies.len()
+    };
+    until(|| copies() <= 2 && seen.borrow().len() > 3);
+    looping.kill().expect("a process to kill");
+    looping.wait().expect("its end");
+    server.kill();
+}
+
+#[test]
+fn check_prints_a_line_for_each_finding() {
+    let (_dir, data, _) = folder();
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    for line in ["LOCK a me EX 1000", "LOCK b me", "HSET h f v", "SESSION OPEN EX 100 NAME s"] {
+        assert!(!client.line(line).starts_with('-'), "{line}");
+    }
+    drop(client);
+    assert_eq!(server.terminate().0, Some(0));
+    let (code, output) = run(&["check", "--data", text(&data)]);
+    assert!(code == 0 && output.contains("keys 3, sessions 1, highest token "), "{code} {output}");
+    let change = |sql: &str| {
+        let db = rusqlite::Connection::open(&data).expect("a database");
+        db.execute_batch(sql).expect("a change");
+    };
+    let findings = || {
+        let (code, output) = run(&["check", "--data", text(&data)]);
+        assert_eq!(code, 1, "{output}");
+        output.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    change("UPDATE octostore SET tokens_reserved = 1");
+    let found = findings();
+    assert_eq!(found.len(), 2, "of b and h: {found:?}");
+    assert!(found.iter().all(|line| line.contains("none above 1 was issued")), "{found:?}");
+    change("UPDATE octostore SET tokens_reserved = 40000; ALTER TABLE delays ADD COLUMN extra TEXT");
+    assert_eq!(findings(), ["schema: column extra TEXT of table delays is not one of octostore's"]);
+    let (code, output) = run(&["check", "--data", "/nonexistent/octostore.db"]);
+    assert!(code == 2 && output.contains("cannot check"), "{code} {output}");
+}
+
+/// Commits go on while a large database is copied.
+#[test]
+fn commits_go_on_during_a_backup() {
+    let (_dir, data, file) = folder();
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    let value = "x".repeat(64 << 10);
+    for n in 0..200 {
+        assert!(client.call(&["HSET", &format!("h{n}"), "f", &value]).starts_with(':'));
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let backup = std::thread::spawn({
+        let (data, file, done) = (data.clone(), file.clone(), Arc::clone(&done));
+        move || {
+            back_up(&data, &file);
+            done.store(true, Ordering::Release);
+        }
+    });
+    let mut during = 0;
+    while !done.load(Ordering::Acquire) {
+        assert_eq!(client.call(&["SET", "k", "v"]), "+OK");
+        during += 1;
+    }
+    backup.join().expect("a backup");
+    assert!(during > 0, "{during}");
+}

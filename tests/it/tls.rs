@@ -1,0 +1,277 @@
+//! TLS on both ports, with the clients that users have.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use crate::support::certificates::Certificates;
+use crate::support::client::{Client, encode};
+use crate::support::process::{Process, signal};
+use crate::support::server::TestServer;
+use crate::support::until;
+
+fn server(certificates: &Certificates, more: &[&str]) -> TestServer {
+    let flags = certificates.flags(more);
+    TestServer::real(&flags.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn connect(config: &Arc<ClientConfig>, address: SocketAddr) -> Tls {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let session = ClientConnection::new(Arc::clone(config), name).expect("a session");
+    let tcp = TcpStream::connect(address).expect("a connection");
+    tcp.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a socket option");
+    StreamOwned::new(session, tcp)
+}
+
+/// Sends a request and returns the first bytes of the reply.
+fn ask(client: &mut Tls, words: &[&str]) -> std::io::Result<String> {
+    client.write_all(&encode(words))?;
+    let mut buffer = [0; 4096];
+    match client.read(&mut buffer)? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        read => Ok(String::from_utf8_lossy(&buffer[..read]).into_owned()),
+    }
+}
+
+fn redis_client(address: SocketAddr, certificates: &Certificates, own: Option<&str>) -> redis::Client {
+    let client_tls = own.map(|name| redis::ClientTlsConfig {
+        client_cert: certificates.read(&format!("{name}.pem")),
+        client_key: certificates.read(&format!("{name}.key")),
+    });
+    let root_cert = Some(certificates.read("ca.pem"));
+    let url = format!("rediss://127.0.0.1:{}", address.port());
+    redis::Client::build_with_tls(url, redis::TlsCertificates { client_tls, root_cert }).expect("a client")
+}
+
+#[test]
+fn the_redis_crate_works_over_tls() {
+    let certificates = Certificates::new();
+    let server = server(&certificates, &[]);
+    let client = redis_client(server.tls.expect("an address"), &certificates, None);
+    let mut connection = client.get_connection().expect("a connection");
+    let token: i64 = redis::cmd("LOCK").arg("k").arg("me").query(&mut connection).expect("a lock");
+    assert!(token > 0);
+    // Replies and requests larger than a record and the buffers.
+    let value = "x".repeat(900 << 10);
+    let mut pipeline = redis::pipe();
+    for n in 0..8 {
+        pipeline.cmd("HSET").arg(format!("h{n}")).arg("f").arg(&value).ignore();
+        pipeline.cmd("HGET").arg(format!("h{n}")).arg("f");
+    }
+    let found: Vec<String> = pipeline.query(&mut connection).expect("values");
+    assert!(found.len() == 8 && found.iter().all(|found| *found == value));
+    // The plain port has the same locks.
+    assert_eq!(server.connect().call(&["FENCE", "k"]), format!(":{token}"));
+}
+
+#[test]
+fn clients_without_the_required_certificate_are_refused() {
+    let certificates = Certificates::new();
+    certificates.issue("worker-1");
+    let server = server(&certificates, &["--tls-client-ca", &certificates.path("ca.pem")]);
+    let address = server.tls.expect("an address");
+    let ping =
+        |client: redis::Client| redis::cmd("PING").query::<String>(&mut client.get_connection().ok()?).ok();
+    assert_eq!(ping(redis_client(address, &certificates, Some("worker-1"))).as_deref(), Some("PONG"));
+    assert_eq!(ping(redis_client(address, &certificates, None)), None);
+    assert!(ask(&mut connect(&certificates.client(None), address), &["PING"]).is_err());
+    let mut known = connect(&certificates.client(Some("worker-1")), address);
+    assert_eq!(ask(&mut known, &["PING"]).expect("a reply"), "+PONG\r\n");
+}
+
+/// Runs a program if it is installed. Returns its output.
+fn run(words: &[&str]) -> Option<String> {
+    let output = Command::new(words[0]).args(&words[1..]).output().ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn curl_and_redis_cli_work_over_tls() {
+    let certificates = Certificates::new();
+    certificates.issue("worker-1");
+    let (ca, own, key) =
+        (certificates.path("ca.pem"), certificates.path("worker-1.pem"), certificates.path("worker-1.key"));
+    let server = server(&certificates, &["--tls-client-ca", &ca]);
+    let (tls, https) = (server.tls.expect("an address"), server.https.expect("an address"));
+    let url = format!("https://localhost:{}/health", https.port());
+    if let Some(answer) = run(&["curl", "-sS", "--cacert", &ca, "--cert", &own, "--key", &key, &url]) {
+        assert!(answer.contains("ok"), "{answer}");
+        let refused = run(&["curl", "-sS", "--cacert", &ca, &url]).expect("curl");
+        assert!(refused.contains("curl: ("), "{refused}");
+    }
+    let port = tls.port().to_string();
+    let base = ["redis-cli", "--tls", "--cacert", &ca, "--cert", &own, "--key", &key, "-p", &port];
+    if let Some(answer) = run(&[&base[..], &["LOCK", "k", "me"]].concat()) {
+        // Some builds have no TLS.
+        let is_without = answer.contains("Unrecognized option");
+        assert!(is_without || answer.trim().parse::<i64>().is_ok_and(|token| token > 0), "{answer}");
+    }
+}
+
+#[test]
+fn http_requests_larger_than_a_record_work_over_tls() {
+    let certificates = Certificates::new();
+    let server = server(&certificates, &[]);
+    let mut client = connect(&certificates.client(None), server.https.expect("an address"));
+    for _ in 0..3 {
+        client.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a request");
+        let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+        while !seen.ends_with(b"# EOF\n") && !seen.ends_with(b"# EOF\n\r\n0\r\n\r\n") {
+            match client.read(&mut buffer).expect("a response") {
+                0 => panic!("{}", String::from_utf8_lossy(&seen)),
+                read => seen.extend_from_slice(&buffer[..read]),
+            }
+        }
+        let text = String::from_utf8_lossy(&seen);
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("octostore_tls_certificate_expiry_days "));
+    }
+    client
+        .write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .expect("a request");
+    // Fails if the end is not marked.
+    client.read_to_end(&mut Vec::new()).expect("the end of the connection");
+    let mut broken = connect(&certificates.client(None), server.https.expect("an address"));
+    broken.write_all(b"no request\r\n\r\n").expect("a request");
+    let mut answer = Vec::new();
+    broken.read_to_end(&mut answer).expect("a refusal and the end");
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+}
+
+/// The TLS addresses that the banner shows.
+fn tls_address(server: &Process, side: &str) -> SocketAddr {
+    let line = server.banner.iter().find(|line| line.trim().starts_with(side)).expect("a line");
+    let (_, address) = line.split_once("TLS ").expect("an address");
+    address.split(',').next().expect("an address").trim().parse().expect("an address")
+}
+
+#[test]
+fn certificates_are_replaced_without_dropping_connections() {
+    let certificates = Certificates::new();
+    let dir = tempfile::tempdir().expect("a folder");
+    let flags = certificates.flags(&[]);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = Process::start(&dir.path().join("octostore.db"), &flags);
+    let (address, config) = (tls_address(&server, "redis"), certificates.client(None));
+    let shown = |client: &mut Tls| {
+        ask(client, &["PING"]).expect("a reply");
+        client.conn.peer_certificates().expect("a certificate")[0].to_vec()
+    };
+    let mut old = connect(&config, address);
+    let first = shown(&mut old);
+    let now = || shown(&mut connect(&config, address));
+    // On a signal, at once.
+    certificates.issue("server");
+    signal(&server, "-HUP");
+    until(|| now() != first);
+    let second = now();
+    // A broken pair changes nothing, and a good one is found without a signal.
+    certificates.write("server.key", "broken");
+    signal(&server, "-HUP");
+    assert_eq!(now(), second);
+    certificates.issue("server");
+    until(|| now() != second);
+    assert_eq!(
+        ask(&mut old, &["PING"]).expect("a reply"),
+        "+PONG\r\n",
+        "the first connection is still there"
+    );
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("certificate loaded"), "{log}");
+    assert!(!log.contains("PRIVATE"), "{log}");
+}
+
+#[test]
+fn clients_that_never_complete_a_handshake_keep_no_others_out() {
+    let certificates = Certificates::new();
+    let server = server(&certificates, &["--connections-max", "100"]);
+    let (address, config) = (server.tls.expect("an address"), certificates.client(None));
+    let mut early = connect(&config, address);
+    assert_eq!(ask(&mut early, &["PING"]).expect("a reply"), "+PONG\r\n");
+    let half_open: Vec<TcpStream> = (0..300)
+        .map(|n| {
+            let mut tcp = TcpStream::connect(address).expect("a connection");
+            // Some send a part of a handshake, and some send no TLS.
+            let part: &[u8] = [&b""[..], &[22, 3, 1, 2, 0, 1, 0], b"*1\r\n$4\r\nPING\r\n"][n % 3];
+            let _ = tcp.write_all(part);
+            tcp
+        })
+        .collect();
+    for _ in 0..3 {
+        assert_eq!(ask(&mut connect(&config, address), &["PING"]).expect("a reply"), "+PONG\r\n");
+        assert_eq!(ask(&mut early, &["PING"]).expect("a reply"), "+PONG\r\n");
+        assert_eq!(server.connect().call(&["PING"]), "+PONG");
+    }
+    drop(half_open);
+    let http = server.http.expect("an address");
+    until(|| {
+        let mut client = Client::connect(server.addr);
+        client.line("INFO clients").contains("connected_clients:2") && TcpStream::connect(http).is_ok()
+    });
+}
+
+#[test]
+fn a_server_may_have_no_port_in_plain_text() {
+    let certificates = Certificates::new();
+    let flags = certificates.flags(&["--listen", "off", "--http", "off"]);
+    let server = TestServer::real(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((server.http, server.tls), (server.https, Some(server.addr)));
+    let mut client = connect(&certificates.client(None), server.addr);
+    let info = ask(&mut client, &["INFO", "server"]).expect("a reply");
+    assert!(info.contains(&format!("tcp_port:{}\r\n", server.addr.port())), "{info}");
+    assert!(info.contains("tls_certificate_expiry_days:"), "{info}");
+}
+
+#[test]
+fn the_common_name_of_a_certificate_is_its_user() {
+    let certificates = Certificates::new();
+    ["worker-1", "stranger"].iter().for_each(|name| certificates.issue(name));
+    certificates.write(
+        "users",
+        "user default off\nuser worker-1 on >secret ~jobs.* +@lock +@connection +acl|whoami\nuser other on >else ~* +@all\n",
+    );
+    let (ca, users) = (certificates.path("ca.pem"), certificates.path("users"));
+    let more =
+        ["--tls-client-ca", &ca, "--tls-client-auth", "optional", "--tls-user-from", "cn", "--users", &users];
+    let server = server(&certificates, &more);
+    let (tls, https) = (server.tls.expect("an address"), server.https.expect("an address"));
+    let ask = |own: Option<&str>, words: &[&str]| {
+        ask(&mut connect(&certificates.client(own), tls), words).expect("a reply")
+    };
+    assert_eq!(ask(Some("worker-1"), &["ACL", "WHOAMI"]), "$8\r\nworker-1\r\n");
+    assert!(ask(Some("worker-1"), &["LOCK", "jobs.1", "me"]).starts_with(':'));
+    assert!(ask(Some("worker-1"), &["LOCK", "other", "me"]).starts_with("-NOPERM"));
+    let mut worker = connect(&certificates.client(Some("worker-1")), tls);
+    for (request, reply) in [
+        (&["AUTH", "other", "else"][..], "+OK\r\n"),
+        (&["ACL", "WHOAMI"], "$5\r\nother\r\n"),
+        (&["RESET"], "+RESET\r\n"),
+        (&["ACL", "WHOAMI"], "$8\r\nworker-1\r\n"),
+    ] {
+        assert_eq!(self::ask(&mut worker, request).expect("a reply"), reply, "{request:?}");
+    }
+    // The names of others are proved by their passwords, as without TLS.
+    assert!(ask(Some("stranger"), &["ACL", "WHOAMI"]).starts_with("-NOAUTH"));
+    assert!(ask(None, &["ACL", "WHOAMI"]).starts_with("-NOAUTH"));
+    assert_eq!(ask(Some("stranger"), &["AUTH", "other", "else"]), "+OK\r\n");
+    let get = |own: Option<&str>, credentials: &str| {
+        let mut client = connect(&certificates.client(own), https);
+        let head = format!("GET /locks/jobs.1 HTTP/1.1\r\nhost: localhost\r\n{credentials}\r\n");
+        client.write_all(head.as_bytes()).expect("a request");
+        let mut status = [0; 12];
+        client.read_exact(&mut status).expect("a response");
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    assert_eq!(get(Some("worker-1"), ""), "200");
+    assert_eq!(get(Some("stranger"), ""), "401");
+    assert_eq!(get(None, ""), "401");
+    assert_eq!(get(Some("stranger"), "authorization: Bearer else\r\n"), "200");
+    assert_eq!(get(Some("worker-1"), "authorization: Bearer wrong\r\n"), "401", "credentials come first");
+}
