@@ -142,6 +142,13 @@ impl Default for Seen {
     }
 }
 
+impl Seen {
+    /// Whether anything was observed.
+    fn is_used(&self) -> bool {
+        self.most.load(Ordering::Relaxed) > 0 || self.least.load(Ordering::Relaxed) < u64::MAX
+    }
+}
+
 /// The state of a [`Histogram`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
@@ -190,12 +197,13 @@ impl Histogram {
 
     /// All observations so far.
     pub fn read(&self) -> Observed {
-        let all = |of: fn(&Seen) -> &AtomicU64| {
-            self.stripes.iter().map(move |seen| of(seen).load(Ordering::Relaxed))
-        };
+        // Most threads never run most commands.
+        let used: Vec<&Seen> =
+            self.stripes.iter().map(|seen| &**seen).filter(|seen| seen.is_used()).collect();
+        let all = |of: fn(&Seen) -> &AtomicU64| used.iter().map(move |seen| of(seen).load(Ordering::Relaxed));
         let bound = |bucket: usize| if bucket == BUCKETS { u64::MAX } else { self.unit << bucket };
         let in_bucket = |bucket: usize| -> u64 {
-            self.stripes.iter().map(|seen| seen.buckets[bucket].load(Ordering::Relaxed)).sum()
+            used.iter().map(|seen| seen.buckets[bucket].load(Ordering::Relaxed)).sum()
         };
         let buckets: Vec<(u64, u64)> =
             (0..=BUCKETS).map(|bucket| (bound(bucket), in_bucket(bucket))).collect();

@@ -144,7 +144,7 @@ pub static OPTIONS: &[Opt] = &[
         "store",
         "URL",
         "",
-        "Store in etcd instead of a file: etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, or etcds://; needs a build with the feature etcd",
+        "Store in etcd instead of a file: etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, or etcds://. Refused by this version, which has no election of leaders yet",
     ),
     opt(
         KEEP,

@@ -29,7 +29,7 @@ pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
 pub use sqlite::{
-    Approve, Checked, DamagedLog, Restored, SqliteBackend, StoredState, back_up, check, restore,
+    Approve, Checked, DamagedLog, FloorOrigin, Restored, SqliteBackend, StoredState, back_up, check, restore,
 };
 pub use store_address::{StoreAddress, StoreTls};
 

@@ -1,9 +1,8 @@
 //! Copies of a database: made beside a running server, and put back.
 //!
 //! Guarantees: a copy is one commit's state, whole or not there at all, and has been read back
-//! before it gets its name. A database that is put back issues no token that any server has issued,
-//! as long as the lock file beside the lost database is there, or the copies are put back from the
-//! newest on. Nothing is overwritten but a copy by a newer one. Not here: when to copy, and
+//! before it gets its name. A database that is put back issues higher tokens than any server has
+//! issued, whichever copy it is, if the clocks of the machines are right. Nothing is overwritten but a copy by a newer one. Not here: when to copy, and
 //! whether the records make sense.
 
 use std::fs::File;
@@ -25,8 +24,13 @@ use crate::clock::Clock;
 use crate::domain::TOKEN_MAX;
 use crate::journal::{JournalError, Loaded, Record};
 
-/// How far the tokens of a restored database start above those of its copy if the number issued since
-/// is unknown: at a thousand tokens per second, two years' worth; and it can be done 100 000 times.
+/// The tokens of a restored database start above this many for each second since [`COUNTED_FROM`].
+/// No server issues as many, so a later restore leads to higher tokens than an earlier one has led
+/// to, without knowing of it. They last for 272 years.
+const TOKENS_PER_SECOND: u64 = 1 << 20;
+/// The beginning of 2025, in milliseconds of Unix time. There were no databases before.
+const COUNTED_FROM: u64 = 1_735_689_600_000;
+/// How far the tokens start above those of the copy if its own are beyond what the clock leads to.
 const TOKENS_JUMP: i64 = 1 << 36;
 
 /// Pages copied at once (256 KiB): few enough that a commit meanwhile is not delayed.
@@ -75,12 +79,23 @@ pub fn back_up(
 pub struct Restored {
     /// Tokens start above this one.
     pub tokens_above: i64,
-    /// Whether that is an estimate, because the lock file of the lost database is not there.
-    pub has_jumped: bool,
+    /// Where it comes from.
+    pub origin: FloorOrigin,
+}
+
+/// What the first token of a restored database is derived from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FloorOrigin {
+    /// The operator, who knows a token above all that were issued.
+    Operator,
+    /// The clock of this machine.
+    Clock,
+    /// The copy or the lock file, which have higher tokens than the clock leads to.
+    Copy,
 }
 
 /// Makes the copy in `file` the database at `database`. `token_floor` is a token above all that were
-/// issued, if the operator knows one. The next start gives every lease its full TTL.
+/// issued, if the operator knows one; the time of `clock` leads to another. The next start gives every lease its full TTL.
 ///
 /// # Errors
 ///
@@ -89,6 +104,7 @@ pub fn restore(
     file: &Path,
     database: &Path,
     token_floor: Option<i64>,
+    clock: &Clock,
     approve: Approve<'_>,
 ) -> Result<Restored, JournalError> {
     let (file, database) = (existing(file)?, real(database)?);
@@ -99,7 +115,7 @@ pub fn restore(
     }
     let is_new = !database.exists();
     let mut lock_file = LockFile::acquire(&database)?;
-    let restored = restore_locked(&file, &database, &mut lock_file, token_floor, approve);
+    let restored = restore_locked(&file, &database, &mut lock_file, token_floor, clock, approve);
     if restored.is_err() {
         if is_new {
             // Empty, and made to be locked.
@@ -115,6 +131,7 @@ fn restore_locked(
     database: &Path,
     lock_file: &mut LockFile,
     token_floor: Option<i64>,
+    clock: &Clock,
     approve: Approve<'_>,
 ) -> Result<Restored, JournalError> {
     let source = open_source(file)?;
@@ -125,17 +142,17 @@ fn restore_locked(
     let state = read_back(&mut db)?;
     let reserved = state.loaded.tokens_reserved;
     approve(state).map_err(JournalError::corrupt)?;
-    let known = lock_file.tokens_reserved();
-    // A lock file that knows of fewer tokens than the copy belongs to another database.
-    let (tokens_above, has_jumped) = match token_floor {
-        Some(floor) => (floor.max(reserved).max(known), false),
-        None if known > 0 && known >= reserved => (known, false),
-        None => (reserved.max(known) + TOKENS_JUMP, true),
+    let known = reserved.max(lock_file.tokens_reserved());
+    let by_clock = tokens_until(clock.wall_millis());
+    let (tokens_above, origin) = match token_floor {
+        Some(floor) if floor >= known.max(by_clock) => (floor, FloorOrigin::Operator),
+        _ if by_clock > known => (by_clock, FloorOrigin::Clock),
+        _ => (known.saturating_add(TOKENS_JUMP), FloorOrigin::Copy),
     };
     if tokens_above > TOKEN_MAX - TOKENS_JUMP {
         return Err(refused(format!("no tokens are left above {tokens_above}")));
     }
-    if has_jumped {
+    if origin == FloorOrigin::Copy {
         // The same copy may be put back again, and must then go on further above.
         record_in_copy(file, tokens_above)?;
     }
@@ -143,7 +160,13 @@ fn restore_locked(
         .map_err(|error| fault("write the tokens", &error))?;
     lock_file.reserve(tokens_above)?;
     copy.finish(db, database)?;
-    Ok(Restored { tokens_above, has_jumped })
+    Ok(Restored { tokens_above, origin })
+}
+
+/// More tokens than all servers together have issued by this Unix time.
+fn tokens_until(wall_millis: u64) -> i64 {
+    let millis = u128::from(wall_millis.saturating_sub(COUNTED_FROM));
+    i64::try_from(millis * u128::from(TOKENS_PER_SECOND) / 1000).unwrap_or(i64::MAX)
 }
 
 /// Stores durably in the copy that tokens up to this one may have been issued.

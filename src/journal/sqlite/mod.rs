@@ -42,7 +42,7 @@ use super::log::compaction::ChangeLog;
 use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::domain::Timestamp;
 
-pub use backup::{Approve, Restored, StoredState, back_up, restore};
+pub use backup::{Approve, FloorOrigin, Restored, StoredState, back_up, restore};
 pub use check::{Checked, check};
 
 /// What to do if the write-ahead log is damaged and durable commits cannot be read.

@@ -1,7 +1,8 @@
 //! A real etcd, started by the test.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,25 +69,42 @@ impl Etcd {
             if self.process.try_wait().expect("a child").is_some() {
                 return false;
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if self.answers().is_ok_and(|is_this_one| is_this_one) {
                 return true;
             }
             std::thread::yield_now();
         }
         panic!("etcd does not listen");
     }
+
+    /// Whether it is this server that answers on the port. It may also be another program, or the
+    /// connection itself, if it has been given the same port.
+    fn answers(&self) -> io::Result<bool> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"POST /v3/cluster/member/list HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.contains(&name_in(self.dir.path())))
+    }
 }
 
-fn spawn(port: u16, dir: &std::path::Path) -> io::Result<Child> {
+/// The name of the member whose data is in this directory. No other has it.
+fn name_in(dir: &Path) -> String {
+    dir.file_name().expect("a name").to_string_lossy().trim_start_matches('.').to_owned()
+}
+
+fn spawn(port: u16, dir: &Path) -> io::Result<Child> {
+    let name = name_in(dir);
     let client = format!("http://127.0.0.1:{port}");
     // The peers of a single member never connect, so that any free port is good.
     let peer = "http://127.0.0.1:0";
     Command::new("etcd")
-        .args(["--name", "test", "--data-dir"])
+        .args(["--name", &name, "--data-dir"])
         .arg(dir.join("etcd"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-        .args(["--initial-cluster", &format!("test={peer}"), "--log-level", "error"])
+        .args(["--initial-cluster", &format!("{name}={peer}"), "--log-level", "error"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
