@@ -7,6 +7,8 @@
 
 mod support;
 
+#[path = "../tests/it/support/port.rs"]
+mod port;
 #[path = "../tests/it/support/etcd.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the bench uses a part of it")]
 mod server;

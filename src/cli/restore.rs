@@ -19,7 +19,10 @@ pub(super) fn command() -> Command {
                 .long("token-floor")
                 .value_name("N")
                 .value_parser(clap::value_parser!(i64).range(1..=TOKEN_MAX / 2))
-                .help("A fencing token above all that were issued, if it is higher than the one that the time of this machine leads to"),
+                .help(
+                    "A fencing token above all that were issued; needed only if they are ahead of what the clock of \
+                     this machine leads to",
+                ),
         )
 }
 
@@ -37,13 +40,15 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
         print(format!("{}: {}", database.display(), summary(&examined)));
     }
     let reason = match restored.origin {
-        FloorOrigin::Operator => "",
-        FloorOrigin::Clock => ", more than were issued until now, if the clock of this machine is right",
-        FloorOrigin::Copy => {
-            ", far above those of the copy, which are higher than the clock of this machine leads to; if it is \
-             behind, correct it and restore again"
+        FloorOrigin::Clock => {
+            "more than were issued until now, if the clock of this machine is not behind that of an earlier \
+             restore, and fewer than a million tokens per second were issued since"
+        }
+        FloorOrigin::Operator => {
+            "ahead of what the clock of this machine leads to; until it has caught up, later restores need a \
+             --token-floor as well"
         }
     };
-    print(format!("tokens go on above {}{reason}", restored.tokens_above));
+    print(format!("tokens go on above {}, {reason}", restored.tokens_above));
     ExitCode::SUCCESS
 }

@@ -299,8 +299,8 @@ impl Client {
     /// Returns to the user of a new connection: that of its certificate, if any, or else `default`.
     fn forget_user(&mut self) {
         let users = &self.server.users;
-        let proved = self.certificate_name.as_ref().and_then(|name| users.find(name.as_bytes()));
-        if let Some(user) = proved.filter(|user| user.is_on()) {
+        let proved = self.certificate_name.as_ref().and_then(|name| users.with_certificate(name));
+        if let Some(user) = proved {
             return self.set_user(user, true);
         }
         let default = users.default_user();

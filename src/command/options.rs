@@ -160,6 +160,11 @@ impl<'a> Args<'a> {
     }
 }
 
+/// The part of an argument that C reads, where Redis leaves that to C: up to a NUL.
+pub(super) fn up_to_nul(arg: &[u8]) -> &[u8] {
+    arg.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 /// Compares ASCII case-insensitively.
 pub(super) fn is(arg: &[u8], name: &str) -> bool {
     arg.eq_ignore_ascii_case(name.as_bytes())

@@ -130,14 +130,23 @@ impl Config {
         let users = users(settings, password(settings)?)?;
         let allows_no_password = settings.switch("allow-no-password")?;
         let tls = tls::config(settings)?;
-        let may_redis_be_exposed = !users.are_open() || allows_no_password;
-        let may_http_be_exposed = !users.are_open_to_http() || allows_no_password;
-        let listen = redis_addresses(settings, "listen", may_redis_be_exposed)?;
-        let http = http_addresses(settings, "http", may_http_be_exposed)?;
-        if let Some(tls) = &tls {
-            let is_protected = tls.requires_certificates();
-            redis_addresses(settings, "tls-listen", is_protected || may_redis_be_exposed)?;
-            http_addresses(settings, "https", is_protected || may_http_be_exposed)?;
+        let is_redis_open = users.are_open() && !allows_no_password;
+        let is_http_open = users.are_open_to_http() && !allows_no_password;
+        let listen = addresses(settings, "listen")?;
+        if is_redis_open {
+            refuse_exposed(settings, "listen", &listen, NO_PASSWORD)?;
+        }
+        let http = addresses(settings, "http")?;
+        if is_http_open {
+            refuse_exposed(settings, "http", &http, NO_CREDENTIALS)?;
+        }
+        if let Some(tls) = tls.as_ref().filter(|tls| !tls.requires_certificates()) {
+            if is_redis_open {
+                refuse_exposed(settings, "tls-listen", &tls.redis, NO_PASSWORD)?;
+            }
+            if is_http_open {
+                refuse_exposed(settings, "https", &tls.http, NO_CREDENTIALS)?;
+            }
         }
         if listen.is_empty() && tls.as_ref().is_none_or(|tls| tls.redis.is_empty()) {
             return Err(settings.fault("listen", "there is no address for Redis clients; set --tls-listen"));
@@ -271,22 +280,27 @@ fn client_limits(settings: &Settings) -> Result<ClientLimits, ConfigError> {
     })
 }
 
-/// The addresses for Redis clients. Those beyond loopback need `may_be_exposed`.
-fn redis_addresses(
+/// Why addresses beyond loopback are refused for Redis clients, and for HTTP clients.
+const NO_PASSWORD: &str = "no password is set; set --requirepass-file or --users";
+const NO_CREDENTIALS: &str = "requests need no credentials; set --users or --requirepass-file";
+
+/// Refuses addresses beyond loopback.
+fn refuse_exposed(
     settings: &Settings,
     name: &'static str,
-    may_be_exposed: bool,
-) -> Result<Vec<ListenAddress>, ConfigError> {
-    let addresses = addresses(settings, name)?;
-    match exposed(&addresses).filter(|_| !may_be_exposed) {
+    addresses: &[ListenAddress],
+    problem: &str,
+) -> Result<(), ConfigError> {
+    let mut all = addresses.iter().map(|listen| listen.address);
+    match all.find(|address| !address.ip().is_loopback()) {
         Some(exposed) => Err(settings.fault(
             name,
             format!(
-                "{exposed} is not a loopback address and no password is set; set --requirepass-file or --users, or \
-                 --allow-no-password to give full access to all clients that can connect"
+                "{exposed} is not a loopback address and {problem}, or --allow-no-password to give full access to \
+                 all clients that can connect"
             ),
         )),
-        None => Ok(addresses),
+        None => Ok(()),
     }
 }
 
@@ -324,30 +338,6 @@ fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddres
         }
     }
     Ok(found)
-}
-
-/// An address that other machines can reach.
-fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
-    addresses.iter().map(|listen| listen.address).find(|address| !address.ip().is_loopback())
-}
-
-/// The addresses for HTTP clients. Those beyond loopback need credentials.
-fn http_addresses(
-    settings: &Settings,
-    name: &'static str,
-    may_be_exposed: bool,
-) -> Result<Vec<ListenAddress>, ConfigError> {
-    let addresses = addresses(settings, name)?;
-    match exposed(&addresses).filter(|_| !may_be_exposed) {
-        Some(exposed) => Err(settings.fault(
-            name,
-            format!(
-                "{exposed} is not a loopback address and requests need no credentials; set --users or --requirepass-file, or \
-                 --allow-no-password to give full access to all clients that can connect"
-            ),
-        )),
-        None => Ok(addresses),
-    }
 }
 
 fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {

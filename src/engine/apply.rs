@@ -245,7 +245,7 @@ impl Engine {
         // every reader checks first whether the journal is down, and it stays down until this
         // table is replaced.
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
-        let seq = self.journal().append(epoch, records).map_err(Unavailable::from)?;
+        let seq = self.journal().append(epoch, records)?;
         guarded.changed_by(seq);
         let (slot, cause) = (&*guarded.slot, scope.cause);
         let transition = Transition { name, op, outcome: &outcome, effects: &effects, slot, cause };

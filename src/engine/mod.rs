@@ -34,6 +34,7 @@ mod tests;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -79,6 +80,8 @@ const EXPIRIES_PER_TURN: usize = 32;
 
 /// Milliseconds after which a transaction that keeps all others out is no longer waited for.
 pub const BUSY_AFTER_MS: u64 = 200;
+/// How often a request is tried again that such a transaction holds up.
+const HELD_UP_CHECK: Duration = Duration::from_millis(1);
 
 /// How the manager is set up.
 #[derive(Debug, Clone)]
@@ -350,10 +353,13 @@ impl Engine {
         self.core.sessions.len()
     }
 
-    /// Whether a transaction has kept all others out for longer than they wait for it. A request
-    /// that failed for this reason should be put off for a while.
-    pub fn is_held_up(&self) -> bool {
-        self.core.table.is_closed_for_long()
+    /// Lets other tasks run before a request is tried again. Waits a little if a transaction has
+    /// kept all others out for longer than they wait for it.
+    pub async fn give_way(&self) {
+        match self.core.table.is_closed_for_long() {
+            true => tokio::time::sleep(HELD_UP_CHECK).await,
+            false => tokio::task::yield_now().await,
+        }
     }
 
     /// Blocks the thread as long as a transaction keeps all others out.

@@ -276,6 +276,11 @@ impl<'a> Txn<'a> {
             .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
     }
 
+    /// The milliseconds since 1970 at [`Txn::now`]. The wall clock itself can be a millisecond ahead.
+    pub fn wall_millis_of_now(&self) -> u64 {
+        self.wall_millis_of(self.now()).unwrap_or(0)
+    }
+
     /// The milliseconds since 1970 at which `time` is, or was, by the wall clock; `None` for
     /// [`Timestamp::NEVER`].
     pub fn wall_millis_of(&self, time: Timestamp) -> Option<u64> {

@@ -45,9 +45,6 @@ const HANG_UP_BYTES: usize = 4 << 20;
 /// storage, in bytes.
 const BACKLOG_BYTES: usize = 32 << 20;
 
-/// How often a request that a script holds up is tried again.
-const HELD_UP_CHECK: Duration = Duration::from_millis(1);
-
 /// What to do after the batch is sent.
 enum Then {
     Read,
@@ -290,10 +287,7 @@ impl Connection {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        match self.server.engine.is_held_up() {
-            true => tokio::time::sleep(HELD_UP_CHECK).await,
-            false => yield_now().await,
-        }
+        self.server.engine.give_way().await;
         self.client.begin_turn();
     }
 

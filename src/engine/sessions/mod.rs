@@ -109,7 +109,7 @@ impl Txn<'_> {
 
     /// Journals a change to a session.
     fn append(&self, table: &Table, record: Record) -> Result<(), Unavailable> {
-        let seq = self.engine().journal().append(table.epoch, [record]).map_err(Unavailable::from)?;
+        let seq = self.engine().journal().append(table.epoch, [record])?;
         self.observe(seq);
         Ok(())
     }

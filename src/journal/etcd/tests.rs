@@ -3,6 +3,8 @@
 use super::*;
 use crate::journal::{Backend, JournalError, StoreAddress};
 
+#[path = "../../../tests/it/support/port.rs"]
+mod port;
 #[path = "../../../tests/it/support/etcd.rs"]
 #[allow(dead_code, reason = "these tests use a part of it")]
 mod server;

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: a copy is one commit's state, whole or not there at all, and has been read back
 //! before it gets its name. A database that is put back issues higher tokens than any server has
-//! issued, whichever copy it is, if the clocks of the machines are right. Nothing is overwritten but a copy by a newer one. Not here: when to copy, and
-//! whether the records make sense.
+//! issued, whichever copy it is, if the clocks of the machines are right. Nothing is overwritten but
+//! a copy by a newer one; a restore changes no copy. Not here: when to copy, and whether the records
+//! make sense.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -19,19 +20,10 @@ use super::load;
 use super::lock_file::LockFile;
 use super::open::{log_path, real};
 use super::schema::{prepare, refuse_foreign};
+use super::token_floor::{self, FloorOrigin};
 use super::wal_check;
 use crate::clock::Clock;
-use crate::domain::TOKEN_MAX;
 use crate::journal::{JournalError, Loaded, Record};
-
-/// The tokens of a restored database start above this many for each second since [`COUNTED_FROM`].
-/// No server issues as many, so a later restore leads to higher tokens than an earlier one has led
-/// to, without knowing of it. They last for 272 years.
-const TOKENS_PER_SECOND: u64 = 1 << 20;
-/// The beginning of 2025, in milliseconds of Unix time. There were no databases before.
-const COUNTED_FROM: u64 = 1_735_689_600_000;
-/// How far the tokens start above those of the copy if its own are beyond what the clock leads to.
-const TOKENS_JUMP: i64 = 1 << 36;
 
 /// Pages copied at once (256 KiB): few enough that a commit meanwhile is not delayed.
 const PAGES_PER_STEP: i32 = 64;
@@ -83,23 +75,14 @@ pub struct Restored {
     pub origin: FloorOrigin,
 }
 
-/// What the first token of a restored database is derived from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FloorOrigin {
-    /// The operator, who knows a token above all that were issued.
-    Operator,
-    /// The clock of this machine.
-    Clock,
-    /// The copy or the lock file, which have higher tokens than the clock leads to.
-    Copy,
-}
-
 /// Makes the copy in `file` the database at `database`. `token_floor` is a token above all that were
-/// issued, if the operator knows one; the time of `clock` leads to another. The next start gives every lease its full TTL.
+/// issued, if the operator knows one; the time of `clock` leads to another. The next start gives
+/// every lease its full TTL.
 ///
 /// # Errors
 ///
-/// If there is a database already, a server uses it, or the copy is not good.
+/// If there is a database already, a server uses it, the copy is not good, or tokens could repeat.
+/// Then nothing has changed.
 pub fn restore(
     file: &Path,
     database: &Path,
@@ -143,44 +126,13 @@ fn restore_locked(
     let reserved = state.loaded.tokens_reserved;
     approve(state).map_err(JournalError::corrupt)?;
     let known = reserved.max(lock_file.tokens_reserved());
-    let by_clock = tokens_until(clock.wall_millis());
-    let (tokens_above, origin) = match token_floor {
-        Some(floor) if floor >= known.max(by_clock) => (floor, FloorOrigin::Operator),
-        _ if by_clock > known => (by_clock, FloorOrigin::Clock),
-        _ => (known.saturating_add(TOKENS_JUMP), FloorOrigin::Copy),
-    };
-    if tokens_above > TOKEN_MAX - TOKENS_JUMP {
-        return Err(refused(format!("no tokens are left above {tokens_above}")));
-    }
-    if origin == FloorOrigin::Copy {
-        // The same copy may be put back again, and must then go on further above.
-        record_in_copy(file, tokens_above)?;
-    }
+    let (tokens_above, origin) =
+        token_floor::choose(token_floor, known, clock.wall_millis()).map_err(refused)?;
     db.execute("UPDATE octostore SET tokens_reserved = ?1, boot_id = NULL", [tokens_above])
         .map_err(|error| fault("write the tokens", &error))?;
     lock_file.reserve(tokens_above)?;
     copy.finish(db, database)?;
     Ok(Restored { tokens_above, origin })
-}
-
-/// More tokens than all servers together have issued by this Unix time.
-fn tokens_until(wall_millis: u64) -> i64 {
-    let millis = u128::from(wall_millis.saturating_sub(COUNTED_FROM));
-    i64::try_from(millis * u128::from(TOKENS_PER_SECOND) / 1000).unwrap_or(i64::MAX)
-}
-
-/// Stores durably in the copy that tokens up to this one may have been issued.
-fn record_in_copy(file: &Path, tokens: i64) -> Result<(), JournalError> {
-    let written = Connection::open(file).and_then(|db| {
-        db.execute_batch("PRAGMA synchronous = FULL")?;
-        db.execute("UPDATE octostore SET tokens_reserved = ?1", [tokens])
-    });
-    let Err(error) = written else { return Ok(()) };
-    Err(refused(format!(
-        "the tokens that this restore may lead to cannot be recorded in {} ({error}), so that the next \
-         restore of it would repeat them; make it writable, or give --token-floor",
-        file.display()
-    )))
 }
 
 fn refused(what: String) -> JournalError {

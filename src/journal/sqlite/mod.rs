@@ -20,6 +20,7 @@ mod lock_file;
 mod open;
 mod rows;
 mod schema;
+mod token_floor;
 mod transaction;
 mod values;
 mod wal_check;
@@ -42,8 +43,9 @@ use super::log::compaction::ChangeLog;
 use super::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 use crate::domain::Timestamp;
 
-pub use backup::{Approve, FloorOrigin, Restored, StoredState, back_up, restore};
+pub use backup::{Approve, Restored, StoredState, back_up, restore};
 pub use check::{Checked, check};
+pub use token_floor::FloorOrigin;
 
 /// What to do if the write-ahead log is damaged and durable commits cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

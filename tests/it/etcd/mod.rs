@@ -4,22 +4,16 @@
 mod real;
 mod simulated;
 
-use octostore::engine::EngineConfig;
-use octostore::entropy::Entropy;
-use octostore::journal::Durability;
+use octostore::lock::Outcome;
 
-/// The settings of an engine on a machine that was booted under this name.
-fn config(boot: &str) -> EngineConfig {
-    EngineConfig {
-        durability: Durability::Always,
-        locks_max: 1000,
-        sessions_max: 1000,
-        waiters_per_lock_max: 1000,
-        values_bytes_max: 1 << 30,
-        value_elements_max: 1 << 24,
-        leases_per_account_max: 1000,
-        token_floor: 0,
-        boot: Some(boot.to_owned()),
-        entropy: Entropy::system(),
+use crate::linearizability::Answered;
+
+/// What a client learns from an outcome.
+fn answer(outcome: Outcome) -> Answered {
+    match outcome {
+        Outcome::Granted { token, .. } => Answered::Token(token.get()),
+        Outcome::Released(count) => Answered::Done(count > 0),
+        Outcome::NotHeld => Answered::Done(false),
+        _ => Answered::Refused,
     }
 }

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex};
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, Ttl};
 use octostore::engine::Engine;
+use octostore::entropy::Entropy;
 use octostore::journal::etcd::{EtcdBackend, EtcdTransport, Transport, Txn, Write};
 use octostore::journal::{JournalError, StoreAddress};
 use octostore::lock::{Op, Outcome, Request};
 
+use super::answer;
 use crate::linearizability::{self, Answered, Asked, Call};
+use crate::support::engine_config;
 use crate::support::etcd::Etcd;
 use crate::support::random::Random;
 use crate::support::relay::Relay;
@@ -37,7 +40,8 @@ fn elect(address: &StoreAddress) -> i64 {
 
 fn lead(address: &StoreAddress) -> Arc<Engine> {
     let backend = EtcdBackend::open(address, elect(address)).expect("a store");
-    Engine::start(Box::new(backend), Clock::system(), super::config("boot")).expect("a leader")
+    Engine::start(Box::new(backend), Clock::system(), engine_config("boot", Entropy::system()))
+        .expect("a leader")
 }
 
 /// What all clients share.
@@ -95,15 +99,6 @@ impl World {
             let call = Call { asked, began, ended, began_ms, ended_ms, answered };
             self.calls.lock().expect("no panic under it").push((key, call));
         }
-    }
-}
-
-fn answer(outcome: Outcome) -> Answered {
-    match outcome {
-        Outcome::Granted { token, .. } => Answered::Token(token.get()),
-        Outcome::Released(count) => Answered::Done(count > 0),
-        Outcome::NotHeld => Answered::Done(false),
-        _ => Answered::Refused,
     }
 }
 

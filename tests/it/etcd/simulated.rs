@@ -7,11 +7,14 @@ use std::sync::Arc;
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, Timestamp, Ttl};
 use octostore::engine::{Engine, Unavailable};
+use octostore::entropy::Entropy;
 use octostore::journal::etcd::{EtcdBackend, Fate, LeftOut, SimulatedEtcd};
 use octostore::journal::{Backend, BackendTraits, JournalError, Loaded, Record, Seq};
-use octostore::lock::{Op, Outcome, Request};
+use octostore::lock::{Op, Request};
 
+use super::answer;
 use crate::linearizability::{self, Answered, Asked, Call};
+use crate::support::engine_config;
 use crate::support::random::{Random, setting};
 
 const STEPS: usize = 80;
@@ -134,7 +137,9 @@ impl World {
                 Some(Defect::ReadsWithoutCommit) => Box::new(HastyReads(backend)),
                 _ => Box::new(backend),
             };
-            if let Ok(engine) = Engine::start(backend, clock.clone(), super::config("boot")) {
+            if let Ok(engine) =
+                Engine::start(backend, clock.clone(), engine_config("boot", Entropy::system()))
+            {
                 self.leaders.push(Leader { engine, clock });
                 return;
             }
@@ -172,11 +177,11 @@ impl World {
             0..4 => {
                 let request = Request::exclusive(holder, Ttl::from_millis(ttl).ok());
                 let ran = txn.submit(&name, &Op::Acquire { request, wait: None });
-                (Asked::Lock { owner, ttl }, ran.map(answered))
+                (Asked::Lock { owner, ttl }, ran.map(answer))
             }
             4..7 => {
                 let ran = txn.submit(&name, &Op::Release { owner: holder, token: None });
-                (Asked::Unlock { owner, token: None }, ran.map(answered))
+                (Asked::Unlock { owner, token: None }, ran.map(answer))
             }
             _ => {
                 let token = txn.read(&name, |slot, _| slot.newest().map_or(0, |lease| lease.token.get()));
@@ -250,15 +255,6 @@ impl World {
             linearizability::check(calls).map_err(|why| format!("{key}: {why}\nThe history:\n{history}"))
         };
         KEYS.into_iter().zip(&self.calls).try_for_each(explain)
-    }
-}
-
-fn answered(outcome: Outcome) -> Answered {
-    match outcome {
-        Outcome::Granted { token, .. } => Answered::Token(token.get()),
-        Outcome::Released(count) => Answered::Done(count > 0),
-        Outcome::NotHeld => Answered::Done(false),
-        _ => Answered::Refused,
     }
 }
 

@@ -1,22 +1,20 @@
 //! A real etcd, started by the test.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::port::{answers_with, free_port};
+
+/// Asks for the names of the members.
+const MEMBERS: &str = "POST /v3/cluster/member/list HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}";
 
 /// An etcd server of one member with a directory of its own. Ends with the value.
 pub(crate) struct Etcd {
     process: Child,
     port: u16,
     dir: tempfile::TempDir,
-}
-
-/// A port that is free now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 impl Etcd {
@@ -64,28 +62,18 @@ impl Etcd {
 
     #[allow(clippy::disallowed_methods)]
     fn becomes_ready(&mut self) -> bool {
+        let name = name_in(self.dir.path());
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
             if self.process.try_wait().expect("a child").is_some() {
                 return false;
             }
-            if self.answers().is_ok_and(|is_this_one| is_this_one) {
+            if answers_with(self.port, MEMBERS, &name) {
                 return true;
             }
             std::thread::yield_now();
         }
         panic!("etcd does not listen");
-    }
-
-    /// Whether it is this server that answers on the port. It may also be another program, or the
-    /// connection itself, if it has been given the same port.
-    fn answers(&self) -> io::Result<bool> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"POST /v3/cluster/member/list HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.contains(&name_in(self.dir.path())))
     }
 }
 

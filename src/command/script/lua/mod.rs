@@ -82,11 +82,11 @@ impl Shared {
     /// Whether the running script has to stop. Leaves the other tasks of this thread to another one
     /// if the script has become long.
     fn must_stop(&self) -> Option<Stop> {
-        let now = self.clock.now();
-        if self.running.have_become_long(now) {
+        let found = self.running.look(self.clock.now());
+        if found.has_become_long {
             leave_other_tasks();
         }
-        self.running.must_stop(now)
+        found.stop
     }
 }
 

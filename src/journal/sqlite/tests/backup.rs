@@ -95,13 +95,14 @@ fn tokens_of_a_later_restore_are_higher_whichever_copy_it_is_of() {
         SqliteBackend::open(&path).unwrap().commit(&[Record::TokensReserved(highest)]).unwrap();
         back_up(&path, &newer, &clock, &mut |_| Ok(())).unwrap();
     }
-    // With a clock that is behind, the copy shows that it was restored before.
+    // The clock is behind: the copy shows that, and an operator may know better.
     clock.step_wall_to(began - 1000);
-    for _ in 0..2 {
-        let (_, restored) = restore_elsewhere(&newer, None, &clock);
-        assert!(restored.tokens_above > highest && restored.origin == FloorOrigin::Copy, "{restored:?}");
-        highest = restored.tokens_above;
-    }
+    let disk = in_memory();
+    let refused = restore(&newer, &disk.path().join("db"), None, &clock, &mut |_| Ok(())).unwrap_err();
+    assert!(refused.to_string().contains("it may be behind"), "{refused}");
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0, "nothing is left behind");
+    let (_, restored) = restore_elsewhere(&newer, Some(highest + 5), &clock);
+    assert_eq!((restored.tokens_above, restored.origin), (highest + 5, FloorOrigin::Operator));
 }
 
 #[test]
@@ -113,11 +114,13 @@ fn the_first_token_is_above_those_of_the_copy_the_lock_file_and_the_operator() {
     back_up(&path, &copy, &clock, &mut |_| Ok(())).unwrap();
     let (_, restored) = restore_elsewhere(&copy, Some(500), &clock);
     assert_eq!((restored.tokens_above, restored.origin), (500, FloorOrigin::Operator));
-    let (_, restored) = restore_elsewhere(&copy, Some(50), &clock);
-    assert!(restored.tokens_above > 100 && restored.origin == FloorOrigin::Copy, "{restored:?}");
     let other = dir.path().join("other");
+    let refused = |floor| restore(&copy, &other, floor, &clock, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(refused(Some(99)).contains("tokens up to 100 may have been issued"), "of the copy");
+    assert!(refused(None).contains("it may be behind"), "a clock that is not set");
     LockFile::acquire(&other).unwrap().reserve(1 << 40).unwrap();
     std::fs::remove_file(&other).unwrap();
-    let restored = restore(&copy, &other, None, &clock, &mut |_| Ok(())).unwrap();
-    assert!(restored.tokens_above > 1 << 40, "{restored:?}");
+    assert!(refused(Some(500)).contains("tokens up to 1099511627776"), "of the lock file");
+    let restored = restore(&copy, &other, Some(1 << 41), &clock, &mut |_| Ok(())).unwrap();
+    assert_eq!(restored.tokens_above, 1 << 41);
 }
