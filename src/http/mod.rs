@@ -42,20 +42,21 @@ use std::time::Duration;
 
 use self::budget::Budget;
 use self::error::ApiError;
-pub use self::listener::serve;
+pub use self::listener::{Http, HttpArrival, accept_limits, record_history, serve};
 use self::live::Streams;
 use self::metrics::HttpMetrics;
 pub use self::names::is_namespace;
 use self::overview::Hour;
 use self::pseudonyms::Ids;
 use self::recent::Recent;
+pub use self::router::is_for_any_node;
 use self::timeseries::History;
 pub use self::users::AccessConfig;
 use self::users::Users;
 
 use self::watch::Watchers;
 use crate::auth;
-use crate::domain::{Limits, Timestamp};
+use crate::domain::{Limits, Membership, Timestamp};
 use crate::engine::{Engine, LeaseEvent, SharedTxn, Unavailable};
 use crate::metrics::ServerMetrics;
 
@@ -100,6 +101,7 @@ pub struct HttpState {
     /// The database file; `None`: memory.
     data: Option<PathBuf>,
     started: Timestamp,
+    membership: Membership,
 }
 
 impl HttpState {
@@ -111,6 +113,7 @@ impl HttpState {
         limits: Limits,
         server_metrics: &Arc<ServerMetrics>,
         data: Option<PathBuf>,
+        membership: Membership,
     ) -> Arc<HttpState> {
         let ids = Ids::new(engine.secret());
         Arc::new(HttpState {
@@ -129,6 +132,7 @@ impl HttpState {
             config,
             limits,
             ids,
+            membership,
         })
     }
 
