@@ -87,6 +87,8 @@ pub struct Client {
     pub(super) tracking: Option<ClientTracking>,
     /// Whether the client monitors the server.
     pub(super) is_monitor: bool,
+    /// Whether the client asked for the script debugger, and for no script since.
+    pub(super) wants_debugger: bool,
     /// What the running transaction or script publishes, sent after it.
     pub(super) deferred: Deferred,
     connection_session: Option<SessionId>,
@@ -141,6 +143,7 @@ impl Client {
             subscriptions: Subscriptions::default(),
             tracking: None,
             is_monitor: false,
+            wants_debugger: false,
             deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),

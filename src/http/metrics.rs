@@ -1,4 +1,4 @@
-//! The metrics, as text for Prometheus and as JSON.
+//! The metrics, in the text formats of Prometheus and as JSON.
 //!
 //! Guarantees: every label comes from a closed set, such as the names of commands and of endpoints.
 //! Not here: names of locks, owners and clients.
@@ -13,11 +13,34 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use super::HttpState;
+use super::{HttpState, text_format};
 use crate::metrics::{Histogram, Observed, resident_bytes};
 
-/// The media type of [`as_text`].
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A text format of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The format that Prometheus had before, which more tools read.
+    Plain,
+}
+
+impl TextFormat {
+    /// The format for a client that accepts these media types, in lower case.
+    pub(super) fn accepted(media_types: &str) -> TextFormat {
+        match media_types.contains("application/openmetrics-text") {
+            true => TextFormat::OpenMetrics,
+            false => TextFormat::Plain,
+        }
+    }
+
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            TextFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            TextFormat::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Routes that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,13 +115,16 @@ impl HttpMetrics {
     }
 }
 
-/// All metrics, in the text format that Prometheus scrapes.
-pub(super) fn as_text(state: &Arc<HttpState>) -> Result<String, fmt::Error> {
+/// All metrics, as Prometheus scrapes them.
+pub(super) fn as_text(state: &Arc<HttpState>, format: TextFormat) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("octostore");
     registry.register_collector(Box::new(All(Arc::clone(state))));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
-    Ok(out)
+    Ok(match format {
+        TextFormat::OpenMetrics => out,
+        TextFormat::Plain => text_format::plain(&out),
+    })
 }
 
 struct All(Arc<HttpState>);
@@ -185,6 +211,9 @@ impl Collector for All {
         self.locks(&mut out)?;
         self.requests(&mut out)?;
         self.journal(&mut out)?;
+        let mut metric =
+            out.0.encode_descriptor("build_info", "Version of the server", None, MetricType::Gauge)?;
+        metric.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1_i64)?;
         out.gauge("uptime_seconds", "Seconds since the start", self.0.uptime_seconds())?;
         out.gauge("resident_memory_bytes", "Resident memory", resident_bytes().unwrap_or(0))
     }
@@ -194,10 +223,14 @@ impl All {
     fn locks(&self, out: &mut Out<'_>) -> fmt::Result {
         let engine = &self.0.engine;
         let stats = engine.lock_stats();
+        let limits = engine.config();
         out.gauge("leases", "Leases held", stats.leases())?;
+        out.gauge("leases_max", "Limit of leases (--locks-max)", limits.locks_max)?;
         let values = engine.value_stats();
         out.gauge("values", "Hashes, sets, sorted sets and lists", values.values())?;
         out.gauge("values_bytes", "Memory of all values", values.bytes())?;
+        let help = "Limit of the memory of all values (--values-bytes-max)";
+        out.gauge("values_bytes_max", help, limits.values_bytes_max)?;
         out.counter("value_expiries", "Values that reached their deadline", values.expiries.read())?;
         out.gauge("queue_length", "Requests that wait for a lock", stats.waiting())?;
         out.gauge("sessions", "Sessions open", engine.sessions() as u64)?;

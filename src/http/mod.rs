@@ -24,6 +24,7 @@ mod names;
 mod pseudonyms;
 mod router;
 mod sessions;
+mod text_format;
 mod times;
 mod timeseries;
 mod unread;
