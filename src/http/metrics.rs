@@ -211,11 +211,7 @@ impl Collector for All {
         self.locks(&mut out)?;
         self.requests(&mut out)?;
         self.journal(&mut out)?;
-        let mut metric =
-            out.0.encode_descriptor("build_info", "Version of the server", None, MetricType::Gauge)?;
-        metric.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1_i64)?;
-        out.gauge("uptime_seconds", "Seconds since the start", self.0.uptime_seconds())?;
-        out.gauge("resident_memory_bytes", "Resident memory", resident_bytes().unwrap_or(0))
+        self.process(&mut out)
     }
 }
 
@@ -310,6 +306,16 @@ impl All {
         let mut metric =
             out.0.encode_descriptor("tls_certificate_expiry_days", help, None, MetricType::Gauge)?;
         metric.encode_gauge(&days)
+    }
+
+    fn process(&self, out: &mut Out<'_>) -> fmt::Result {
+        let help = "Version of the server";
+        let mut metric = out.0.encode_descriptor("build_info", help, None, MetricType::Gauge)?;
+        metric.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1_i64)?;
+        let is_leader = u64::from(!self.0.membership.is_standby);
+        out.gauge("leader", "1: this server serves locks. 0: it stands by for another one", is_leader)?;
+        out.gauge("uptime_seconds", "Seconds since the start", self.0.uptime_seconds())?;
+        out.gauge("resident_memory_bytes", "Resident memory", resident_bytes().unwrap_or(0))
     }
 
     fn journal(&self, out: &mut Out<'_>) -> fmt::Result {

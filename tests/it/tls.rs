@@ -140,7 +140,9 @@ fn http_requests_larger_than_a_record_work_over_tls() {
     let server = server(&certificates, &[]);
     let mut client = connect(&certificates.client(None), server.https.expect("an address"));
     for _ in 0..3 {
-        client.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a request");
+        let accept = "accept: application/openmetrics-text";
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\n{accept}\r\n\r\n");
+        client.write_all(request.as_bytes()).expect("a request");
         let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
         while !seen.ends_with(b"# EOF\n") && !seen.ends_with(b"# EOF\n\r\n0\r\n\r\n") {
             match client.read(&mut buffer).expect("a response") {

@@ -58,6 +58,7 @@ fn metrics_are_what_prometheus_reads_and_json_on_demand() {
     for line in [
         "octostore_leases 1",
         "octostore_leases_max 10000000",
+        "octostore_leader 1",
         "# TYPE octostore_grants_total counter",
         concat!("octostore_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "octostore_grants_total 3",
