@@ -301,11 +301,9 @@ impl All {
         let failed = sides.into_iter().map(|(name, connections)| (name, connections.failed_handshakes()));
         let help = "TLS handshakes that were not completed";
         out.labelled_counters("tls_handshakes_failed", help, "protocol", failed)?;
-        let Some(days) = server.certificate_days(self.0.engine.clock().wall_millis()) else { return Ok(()) };
-        let help = "Days until the server's certificate expires";
-        let mut metric =
-            out.0.encode_descriptor("tls_certificate_expiry_days", help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&days)
+        let Some(expiry) = server.certificate_expiry() else { return Ok(()) };
+        let help = "When the server's certificate expires, in seconds since 1970";
+        out.gauge("tls_certificate_expiry_timestamp_seconds", help, expiry)
     }
 
     fn process(&self, out: &mut Out<'_>) -> fmt::Result {

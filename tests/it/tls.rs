@@ -151,7 +151,10 @@ fn http_requests_larger_than_a_record_work_over_tls() {
             }
         }
         let text = String::from_utf8_lossy(&seen);
-        assert!(text.starts_with("HTTP/1.1 200") && text.contains("octostore_tls_certificate_expiry_days "));
+        assert!(
+            text.starts_with("HTTP/1.1 200")
+                && text.contains("octostore_tls_certificate_expiry_timestamp_seconds ")
+        );
     }
     client
         .write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
