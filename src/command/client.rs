@@ -354,6 +354,7 @@ impl Client {
         self.watch = None;
         self.stop_tracking();
         self.stop_monitor();
+        self.wants_debugger = false;
         self.select(0);
         self.set_protocol(2);
         self.set_name("");

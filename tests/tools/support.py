@@ -94,8 +94,8 @@ class Server:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="octostore-tools-"))
         fixed = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "error"]
         arguments = [octostore(), *fixed, "--data", self.folder / "data.db", *options]
-        self.log = open(self.folder / "log", "w+b")
-        self.process = subprocess.Popen(arguments, stdout=self.log, stderr=subprocess.STDOUT)
+        with open(self.folder / "log", "wb") as log:
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT)
         found = wait_until(self.started)
         self.http = found["http"]
         # In plain text, then with TLS.
@@ -104,8 +104,7 @@ class Server:
         self.port, self.tls_port = (addresses[at].rsplit(":", 1)[1] for at in (0, -1))
 
     def output(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        return (self.folder / "log").read_text(errors="replace")
 
     def started(self):
         if self.process.poll() is not None:
@@ -133,7 +132,6 @@ class Server:
 
     def stop(self):
         stop(self.process)
-        self.log.close()
         shutil.rmtree(self.folder)
 
     def __enter__(self):
