@@ -160,6 +160,10 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, label, label)
     }
 
+    pub(super) fn is_internal(&self) -> bool {
+        self.code == Code::InternalError
+    }
+
     pub(super) fn retry_after_s(&self) -> Option<u64> {
         self.retry_after_s
     }

@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::metrics::Endpoint;
 use super::unread::Unread;
 use super::users::Caller;
-use super::{HttpState, admin, body, host, locks, sessions, watch};
+use super::{HttpState, admin, body, host, key, keys, locks, overview, page, sessions, watch};
 
 /// A path, its method and its handler.
 pub(super) struct Route {
@@ -68,7 +68,13 @@ pub(super) static ROUTES: &[Route] = &[
     route!(get "/admin/metrics/timeseries" => Service, admin::timeseries),
     route!(get "/openapi.yaml" => Service, admin::openapi),
     route!(get "/docs" => Service, admin::docs),
-    route!(get "/" => Service, admin::docs),
+    route!(get "/keys" => Keys, keys::list),
+    route!(get "/keys/{name}" => Keys, key::status),
+    route!(post "/keys/{name}/force-unlock" => Keys, key::force_unlock),
+    route!(get "/server" => Service, overview::server),
+    route!(get "/" => Service, page::index),
+    route!(get "/page/style.css" => Service, page::style),
+    route!(get "/page/app.js" => Service, page::script),
 ];
 
 /// The router of all routes.

@@ -287,9 +287,9 @@ async fn lead(
     state.term.send_replace(Some(Arc::new(term)));
     tracing::info!(epoch, "leading");
     let own = Leader { id: state.process.run_id.clone(), epoch };
-    let minutes = async {
+    let history = async {
         match &http {
-            Some(http) => http::record_minutes(http).await,
+            Some(http) => http::record_history(http).await,
             None => pending().await,
         }
     };
@@ -297,7 +297,7 @@ async fn lead(
         () = engine.fenced() => TermEnd::Replaced,
         () = replaced(&own, state, standby) => TermEnd::Replaced,
         () = server.shutdown.notified() => TermEnd::Shutdown,
-        () = minutes => TermEnd::Replaced,
+        () = history => TermEnd::Replaced,
     };
     if let TermEnd::Replaced = end {
         drop((engine, server, http));
