@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::metrics::TextFormat;
 use super::timeseries::Totals;
 use super::users::Caller;
 use super::{HttpState, body, locks, metrics, names, times};
@@ -153,11 +154,13 @@ pub(super) async fn metrics(
 ) -> Result<Response, ApiError> {
     state.users.authenticate_metrics(Caller::of_request(&request))?;
     let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accepted.to_ascii_lowercase().contains("application/json") {
+    let accepted = accepted.to_ascii_lowercase();
+    if accepted.contains("application/json") {
         return Ok(body::json(StatusCode::OK, &metrics::as_json(&state)));
     }
-    let text = metrics::as_text(&state).map_err(|_| ApiError::internal())?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    let format = TextFormat::accepted(&accepted);
+    let text = metrics::as_text(&state, format).map_err(|_| ApiError::internal())?;
+    Ok(([(header::CONTENT_TYPE, format.media_type())], text).into_response())
 }
 
 pub(super) async fn admin_status(

@@ -140,7 +140,9 @@ fn http_requests_larger_than_a_record_work_over_tls() {
     let server = server(&certificates, &[]);
     let mut client = connect(&certificates.client(None), server.https.expect("an address"));
     for _ in 0..3 {
-        client.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a request");
+        let accept = "accept: application/openmetrics-text";
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\n{accept}\r\n\r\n");
+        client.write_all(request.as_bytes()).expect("a request");
         let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
         while !seen.ends_with(b"# EOF\n") && !seen.ends_with(b"# EOF\n\r\n0\r\n\r\n") {
             match client.read(&mut buffer).expect("a response") {
@@ -149,7 +151,10 @@ fn http_requests_larger_than_a_record_work_over_tls() {
             }
         }
         let text = String::from_utf8_lossy(&seen);
-        assert!(text.starts_with("HTTP/1.1 200") && text.contains("octostore_tls_certificate_expiry_days "));
+        assert!(
+            text.starts_with("HTTP/1.1 200")
+                && text.contains("octostore_tls_certificate_expiry_timestamp_seconds ")
+        );
     }
     client
         .write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
