@@ -52,6 +52,7 @@ fn main() -> ExitCode {
             log.flush();
             // If stdout is closed, the server serves all the same.
             let _ = std::io::stdout().write_all(format!("{}\n", server.banner()).as_bytes());
+            server::notify_ready();
             server.run(stop).await;
             Ok::<(), StartError>(())
         })

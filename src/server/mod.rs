@@ -9,6 +9,7 @@ mod certificate;
 pub mod logging;
 mod process;
 mod reload;
+mod supervisor;
 
 use std::fmt;
 use std::future::Future;
@@ -38,6 +39,7 @@ pub use process::{
     FEW_CONNECTIONS, Hangups, asked_to_stop, fit_file_limit, keep_files_private, raise_file_limit,
 };
 pub use reload::{Reloaded, Reloader};
+pub use supervisor::notify_ready;
 
 /// Why a server does not start.
 #[derive(Debug)]
@@ -399,6 +401,7 @@ impl Server {
                 () = shutdown => {}
                 () = asked.shutdown.notified() => tracing::info!("shutting down: draining connections"),
             }
+            supervisor::notify_stopping();
             drop((stop, asked));
         });
         events.abort();

@@ -22,6 +22,7 @@ mod simulation;
 mod steps;
 mod storage;
 mod subscribers;
+mod supervisor;
 mod support;
 mod tidy;
 mod tls;
