@@ -32,6 +32,7 @@ mod registry;
 mod scan;
 mod script;
 mod secrets;
+mod sentinel;
 mod server;
 mod session;
 mod set;
@@ -48,7 +49,7 @@ mod waiting;
 
 pub use args::{Args, OwnedArgs, Span};
 pub use categories::Categories;
-pub use client::{AfterReply, Client, Execution};
+pub use client::{AfterReply, Client, ClientState, Execution};
 pub use context::Context;
 use context::name_or_none;
 use dispatch::Caller;
