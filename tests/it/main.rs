@@ -12,6 +12,7 @@ mod docs;
 mod durable_replies;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod examples;
 mod faults;
 mod http;
 mod linearizability;
