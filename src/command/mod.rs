@@ -42,6 +42,7 @@ mod state;
 mod steps;
 mod string;
 mod table;
+mod thread;
 mod tracking;
 mod transaction;
 mod values;
