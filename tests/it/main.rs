@@ -14,6 +14,7 @@ mod durable_replies;
 mod etcd;
 mod examples;
 mod faults;
+mod health;
 mod http;
 mod linearizability;
 mod malformed_input;

@@ -4,7 +4,13 @@
 # stopped after their first line.
 
 background=()
-trap 'for process in "${background[@]}"; do kill "$process"; wait "$process"; done 2>/dev/null' EXIT
+stop() {
+    for process in "${background[@]}"; do
+        kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
+}
+trap stop EXIT
 
 # Starts a command in the background and prints its first line.
 first_line_of() {
