@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use octostore::config::OPTIONS;
+
 use crate::docs::{pages, read, root};
 use crate::support::certificates::Certificates;
 use crate::support::peers::skip;
@@ -21,6 +23,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("docs/install.md", "## Container", "tests/tools/image"),
     ("docs/install.md", "## Kubernetes", "tests/tools/packaging"),
     ("docs/high-availability.md", "## Start", "tests/it/cluster/nodes.rs"),
+    ("docs/high-availability.md", "## Shards", "tests/it/cluster/shards.rs"),
     ("docs/durability.md", "## Longer runs", ".ci/run"),
     ("CONTRIBUTING.md", "## Build and test", ".ci/run"),
     ("CONTRIBUTING.md", "## Rewrite transcripts and documents", ".ci/run"),
@@ -77,7 +80,10 @@ fn every_shell_command_of_the_documents_runs() {
         for block in blocks_of(&name, "sh") {
             let is_of = |(page, section, _): &(&str, &str, &str)| *page == name && *section == block.section;
             match ELSEWHERE.iter().position(is_of) {
-                Some(at) => listed[at] = true,
+                Some(at) => {
+                    check_flags(&name, &block.text);
+                    listed[at] = true;
+                }
                 None => {
                     surroundings.run(&name, &block);
                     run += 1;
@@ -90,6 +96,16 @@ fn every_shell_command_of_the_documents_runs() {
         assert!(root().join(check).exists(), "{check} exists");
     }
     assert!(run > 5, "{run}");
+}
+
+/// Checks the flags of servers that are not started here.
+fn check_flags(page: &str, commands: &str) {
+    let commands = commands.replace("\\\n", " ");
+    for command in commands.lines().filter(|line| line.trim_start().starts_with("octostore --")) {
+        for flag in command.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+            assert!(OPTIONS.iter().any(|option| option.name == flag), "{page} names --{flag}");
+        }
+    }
 }
 
 /// The folder in which the commands of a page run, with the files that they name.
