@@ -5,6 +5,7 @@
 
 mod backup;
 mod check;
+mod health;
 mod restore;
 
 use std::ffi::OsString;
@@ -26,10 +27,11 @@ type Run = fn(&ArgMatches) -> ExitCode;
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let wanted = arguments.get(1)?;
-    let subcommands: [(Command, Run); 3] = [
+    let subcommands: [(Command, Run); 4] = [
         (backup::command(), backup::run),
         (restore::command(), restore::run),
         (check::command(), check::run),
+        (health::command(), health::run),
     ];
     let (command, run) = subcommands.into_iter().find(|(command, _)| command.get_name() == wanted)?;
     // The help names it by its whole name.

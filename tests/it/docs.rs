@@ -15,16 +15,16 @@ use crate::support::certificates::Certificates;
 use crate::support::http::call;
 use crate::support::server::TestServer;
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The Markdown files at the top and in `docs`.
-fn pages() -> Vec<PathBuf> {
+pub(crate) fn pages() -> Vec<PathBuf> {
     let folders = [root().to_path_buf(), root().join("docs")];
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder"));
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -188,8 +188,8 @@ fn the_example_of_a_new_command_matches_its_source() {
 
 #[test]
 fn every_option_that_the_documents_name_exists() {
-    // Options of the program that are no settings, and of `tests/clients/run`.
-    let others = ["config", "help", "version", "server"];
+    // Options of the program that are no settings, of `cargo`, and of `tests/clients/run`.
+    let others = ["config", "help", "version", "features", "server"];
     for path in pages().iter().filter(|path| !path.ends_with("CHANGELOG.md")) {
         for span in code_spans(&read(path)) {
             let Some(flag) = span.strip_prefix("--") else { continue };
@@ -230,6 +230,41 @@ fn every_metric_that_the_documents_name_exists() {
         }
     }
     assert!(named > 50, "{named}");
+}
+
+#[test]
+fn every_option_and_version_in_packaging_exists() {
+    let has_option = |name: &str| name == "config" || OPTIONS.iter().any(|option| option.name == name);
+    let mut checked = 0;
+    let mut check = |file: &str, name: &str| {
+        assert!(has_option(name), "{file} names the option {name}");
+        checked += 1;
+    };
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
+    for file in ["kubernetes/single.yaml", "kubernetes/cluster.yaml", "systemd/octostore.service"] {
+        let text = read(&root().join("packaging").join(file));
+        let arguments = text.lines().filter(|line| {
+            let line = line.trim_start();
+            line.starts_with("- --") || line.starts_with("ExecStart=")
+        });
+        for flag in arguments.filter_map(|line| Some(line.split_once("--")?.1)) {
+            check(file, flag.split(|c| !is_name(c)).next().unwrap_or_default());
+        }
+        let images = text.lines().filter_map(|line| line.trim_start().strip_prefix("image: octostore:"));
+        images.for_each(|version| assert_eq!(version, env!("CARGO_PKG_VERSION"), "{file}"));
+    }
+    // Keys that are commented out, too.
+    for line in read(&root().join("packaging/octostore.toml")).lines() {
+        match line.trim_start_matches('#').split_once(" = ") {
+            Some((key, _)) if key.chars().all(is_name) => check("octostore.toml", key),
+            _ => {}
+        }
+    }
+    let image = read(&root().join("packaging/Dockerfile"));
+    for variable in image.split("OCTOSTORE_").skip(1).filter_map(|rest| rest.split('=').next()) {
+        check("Dockerfile", &variable.to_lowercase().replace('_', "-"));
+    }
+    assert!(checked > 12, "{checked}");
 }
 
 /// The commands of Redis that a compatibility section has a row for, in upper case.

@@ -12,7 +12,9 @@ mod docs;
 mod durable_replies;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod examples;
 mod faults;
+mod health;
 mod http;
 mod linearizability;
 mod malformed_input;
@@ -24,6 +26,7 @@ mod simulation;
 mod steps;
 mod storage;
 mod subscribers;
+mod supervisor;
 mod support;
 mod tidy;
 mod tls;

@@ -89,6 +89,7 @@ fn a_dependency_is_named_in_one_place() {
         ("x509_cert", vec!["net/tls/certificate.rs"]),
         ("toml", vec!["config/sources.rs"]),
         ("tracing_subscriber", vec!["server/logging.rs"]),
+        ("sd_notify", vec!["server/supervisor.rs"]),
         ("getrandom", vec!["entropy.rs"]),
         ("subtle", vec!["auth/secret.rs"]),
         ("axum", vec!["http/"]),
