@@ -5,7 +5,11 @@
 
 mod backup;
 mod check;
+mod client;
+mod duration;
+mod output;
 mod restore;
+mod run;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -19,21 +23,51 @@ use crate::engine::{Examination, examine};
 use crate::journal::StoredState;
 use crate::server::logging;
 
-/// What a subcommand does with its arguments.
-type Run = fn(&ArgMatches) -> ExitCode;
+/// The subcommand that runs the server, as the program without a subcommand does.
+const SERVE: &str = "serve";
 
-/// Runs a subcommand if the first argument names one.
+/// A subcommand.
+struct Subcommand {
+    command: fn() -> Command,
+    run: fn(&ArgMatches) -> ExitCode,
+    /// Whether it works on the files of a server.
+    has_files: bool,
+}
+
+const fn on_files(command: fn() -> Command, run: fn(&ArgMatches) -> ExitCode) -> Subcommand {
+    Subcommand { command, run, has_files: true }
+}
+
+const fn client(command: fn() -> Command, run: fn(&ArgMatches) -> ExitCode) -> Subcommand {
+    Subcommand { command, run, has_files: false }
+}
+
+/// All subcommands but `serve`, which takes the options of the server.
+const SUBCOMMANDS: [Subcommand; 4] = [
+    client(run::command, run::run),
+    on_files(backup::command, backup::run),
+    on_files(restore::command, restore::run),
+    on_files(check::command, check::run),
+];
+
+/// The arguments of the server: those without the subcommand that stands for it.
+pub fn server_arguments(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|first| first == SERVE) {
+        arguments.remove(1);
+    }
+    arguments
+}
+
+/// Runs a subcommand if the first argument names one other than `serve`.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let wanted = arguments.get(1)?;
-    let subcommands: [(Command, Run); 3] = [
-        (backup::command(), backup::run),
-        (restore::command(), restore::run),
-        (check::command(), check::run),
-    ];
-    let (command, run) = subcommands.into_iter().find(|(command, _)| command.get_name() == wanted)?;
+    let named = |subcommand: &&Subcommand| (subcommand.command)().get_name() == wanted;
+    let subcommand = SUBCOMMANDS.iter().find(named)?;
     // The help names it by its whole name.
-    let command = command.bin_name(format!("octostore {}", wanted.to_string_lossy())).max_term_width(110);
+    let name = format!("octostore {}", wanted.to_string_lossy());
+    let command = (subcommand.command)().bin_name(name).max_term_width(110);
     let matches = match command.try_get_matches_from(&arguments[1..]) {
         Ok(matches) => matches,
         Err(error) => {
@@ -42,12 +76,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
             return Some(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
         }
     };
+    if !subcommand.has_files {
+        return Some((subcommand.run)(&matches));
+    }
     // Files are as private as those of the server. Warnings go where its log goes.
     crate::server::keep_files_private();
     let log = logging::to_stderr(tracing::Level::WARN);
-    let code = run(&matches);
+    let code = (subcommand.run)(&matches);
     drop(log);
     Some(code)
+}
+
+/// Runs a subcommand that talks to a server.
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => fail(1, format!("cannot start: {error}")),
+    }
 }
 
 /// The argument for the database.

@@ -1,0 +1,352 @@
+//! The connection of a subcommand to a running server.
+//!
+//! Guarantees: a password never appears in a message; no wait is longer than its caller allows.
+//! Not here: retries, and what requests mean.
+
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches};
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisError, TlsCertificates, TlsMode,
+};
+use tokio::sync::Mutex;
+
+/// A reply of the server.
+pub(super) use redis::Value as Reply;
+
+/// The server of a subcommand without `--url`.
+const URL_DEFAULT: &str = "redis://127.0.0.1:7379";
+/// The port of a URL without one.
+const PORT_DEFAULT: u16 = 7379;
+const SENTINEL_PORT_DEFAULT: u16 = 26379;
+/// A peer that has vanished is noticed after about 20 seconds of silence.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Why a request has no reply.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No connection, or one that ended or timed out before the reply.
+    Unavailable(String),
+    /// An error reply.
+    Refused(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Unavailable(reason) | Failure::Refused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// The arguments that name the server.
+pub(super) fn arguments() -> [Arg; 4] {
+    let file = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("FILE").help_heading("Server").help(help)
+    };
+    [
+        url("url").env("OCTOSTORE_URL").hide_env_values(true).default_value(URL_DEFAULT).help(
+            "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, \
+             redis-sentinel://HOST[:PORT],…[/DB]#SERVICE, or rediss-sentinel://",
+        ),
+        file("cacert", "Root certificates in PEM format, in place of those of the system"),
+        file("cert", "The client's certificate in PEM format").requires("key-file"),
+        Arg::new("key-file")
+            .long("key")
+            .value_name("FILE")
+            .help_heading("Server")
+            .requires("cert")
+            .help("The private key of the client's certificate in PEM format"),
+    ]
+}
+
+/// An argument for the URL of a server.
+pub(super) fn url(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("URL").help_heading("Server")
+}
+
+/// A server, or the sentinels that know it.
+pub(super) struct Target {
+    source: Source,
+    /// What messages call it.
+    name: String,
+}
+
+enum Source {
+    Server(Client),
+    Sentinels(Mutex<SentinelClient>),
+}
+
+impl Target {
+    /// The server that the arguments name.
+    pub(super) fn from_arguments(matches: &ArgMatches) -> Result<Target, String> {
+        let url = matches.get_one::<String>("url").map_or(URL_DEFAULT, String::as_str);
+        Target::new(url, &certificates(matches)?)
+    }
+
+    /// Another server, with the same certificates.
+    pub(super) fn at(url: &str, matches: &ArgMatches) -> Result<Target, String> {
+        Target::new(url, &certificates(matches)?)
+    }
+
+    fn new(url: &str, certificates: &TlsCertificates) -> Result<Target, String> {
+        // The password is not repeated.
+        let unusable = |error: RedisError| format!("--url cannot be used: {}", describe(&error));
+        for (scheme, node_scheme) in [("redis-sentinel://", "redis://"), ("rediss-sentinel://", "rediss://")]
+        {
+            if let Some(rest) = url.strip_prefix(scheme) {
+                return Target::of_sentinels(rest, node_scheme, certificates);
+            }
+        }
+        let info = with_socket_options(with_port(url).into_connection_info().map_err(unusable)?);
+        let name = info.addr().to_string();
+        let client = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates.clone()),
+            _ => Client::open(info),
+        };
+        Ok(Target { source: Source::Server(client.map_err(unusable)?), name })
+    }
+
+    /// `rest` is what follows the scheme. The credentials are those of the server; the sentinels
+    /// have none.
+    fn of_sentinels(rest: &str, scheme: &str, certificates: &TlsCertificates) -> Result<Target, String> {
+        let wrong = || "--url must name a service: redis-sentinel://HOST[:PORT],…[/DB]#SERVICE".to_owned();
+        let (rest, service) = rest.split_once('#').ok_or_else(wrong)?;
+        let (credentials, rest) = rest.rsplit_once('@').map_or(("", rest), |(login, rest)| (login, rest));
+        let (hosts, db) = rest.split_once('/').unwrap_or((rest, ""));
+        let at = if credentials.is_empty() { "" } else { "@" };
+        let unusable = |error: RedisError| format!("--url cannot be used: {}", describe(&error));
+        let node = format!("{scheme}{credentials}{at}host/{db}").into_connection_info().map_err(unusable)?;
+        let address = |host: &str| {
+            let url = match has_port(host) {
+                true => format!("{scheme}{host}"),
+                false => format!("{scheme}{host}:{SENTINEL_PORT_DEFAULT}"),
+            };
+            url.into_connection_info().map(|info| info.addr().clone()).map_err(unusable)
+        };
+        let sentinels = hosts.split(',').map(address).collect::<Result<Vec<_>, _>>()?;
+        let login = node.redis_settings();
+        let mut builder = SentinelClientBuilder::new(sentinels, service, SentinelServerType::Master)
+            .map_err(unusable)?
+            .set_client_to_redis_db(login.db())
+            .set_client_to_redis_tcp_settings(socket_options())
+            .set_client_to_sentinel_tcp_settings(socket_options());
+        if let Some(username) = login.username() {
+            builder = builder.set_client_to_redis_username(username);
+        }
+        if let Some(password) = login.password() {
+            builder = builder.set_client_to_redis_password(password);
+        }
+        if scheme == "rediss://" {
+            builder = builder
+                .set_client_to_redis_tls_mode(TlsMode::Secure)
+                .set_client_to_redis_certificates(certificates.clone())
+                .set_client_to_sentinel_certificates(certificates.clone());
+        }
+        let client = Mutex::new(builder.build().map_err(unusable)?);
+        Ok(Target { source: Source::Sentinels(client), name: format!("{service} at {hosts}") })
+    }
+
+    /// What messages call the server.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Connects within this time.
+    pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, Failure> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
+        let connecting = async {
+            match &self.source {
+                Source::Server(client) => client.get_multiplexed_async_connection_with_config(&config).await,
+                Source::Sentinels(client) => {
+                    client.lock().await.get_async_connection_with_config(&config).await
+                }
+            }
+        };
+        match tokio::time::timeout(timeout, connecting).await {
+            Ok(Ok(connection)) => Ok(Connection(connection)),
+            // Errors of the handshake: the server is there, and wants another password.
+            Ok(Err(error)) => Err(Failure::Unavailable(format!("{}: {}", self.name, describe(&error)))),
+            Err(_) => Err(Failure::Unavailable(format!("{}: no answer within {timeout:?}", self.name))),
+        }
+    }
+}
+
+/// A connection. It closes once it is dropped.
+pub(super) struct Connection(MultiplexedConnection);
+
+impl Connection {
+    /// Sends a request and waits for its reply.
+    pub(super) async fn call(&mut self, request: &[&[u8]]) -> Result<Reply, Failure> {
+        let mut command = redis::Cmd::new();
+        request.iter().for_each(|argument| {
+            command.arg(*argument);
+        });
+        self.0.send_packed_command(&command).await.map_err(failure)
+    }
+
+    /// Sends requests in one write and waits for their replies.
+    pub(super) async fn call_all(
+        &mut self,
+        requests: &[Vec<Vec<u8>>],
+    ) -> Result<Vec<Result<Reply, Failure>>, Failure> {
+        let mut pipeline = redis::Pipeline::with_capacity(requests.len());
+        for request in requests {
+            let mut command = redis::Cmd::new();
+            command.arg(request);
+            pipeline.add_command(command);
+        }
+        let replies = self.0.send_packed_commands(&pipeline, 0, requests.len()).await.map_err(failure)?;
+        let each = |reply: Reply| reply.extract_error().map_err(failure);
+        Ok(replies.into_iter().map(each).collect())
+    }
+
+    /// Sends a request and waits for its reply, but not longer than `timeout`.
+    pub(super) async fn call_within(
+        &mut self,
+        timeout: Duration,
+        request: &[&[u8]],
+    ) -> Result<Reply, Failure> {
+        let reply = tokio::time::timeout(timeout, self.call(request)).await;
+        reply.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+    }
+}
+
+/// The value of a field in a map, which RESP2 shows as an array.
+pub(super) fn field<'r>(map: &'r Reply, name: &str) -> Option<&'r Reply> {
+    let mut pairs = map.as_map_iter()?;
+    pairs.find(|(key, _)| text(key) == name).map(|(_, value)| value)
+}
+
+/// The items of an array; none if it is something else.
+pub(super) fn items(reply: Option<&Reply>) -> &[Reply] {
+    reply.and_then(Reply::as_sequence).unwrap_or_default()
+}
+
+/// A number; `None` for Null and everything else.
+pub(super) fn integer(reply: Option<&Reply>) -> Option<i64> {
+    match reply? {
+        Reply::Int(number) => Some(*number),
+        _ => None,
+    }
+}
+
+/// The bytes of a string.
+pub(super) fn bytes(reply: &Reply) -> &[u8] {
+    match reply {
+        Reply::BulkString(bytes) => bytes,
+        Reply::SimpleString(text) => text.as_bytes(),
+        _ => &[],
+    }
+}
+
+/// A string as text; empty for everything else.
+pub(super) fn text(reply: &Reply) -> String {
+    String::from_utf8_lossy(bytes(reply)).into_owned()
+}
+
+fn failure(error: RedisError) -> Failure {
+    match error.code() {
+        Some(_) => Failure::Refused(describe(&error)),
+        None => Failure::Unavailable(describe(&error)),
+    }
+}
+
+/// The error as the server has sent it, or what happened to the connection.
+fn describe(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), None) => code.to_owned(),
+        // A URL may have a password; these errors do not repeat it, but their details may.
+        (None, _) if error.kind() == ErrorKind::InvalidClientConfig => error.category().to_owned(),
+        (None, _) => error.to_string(),
+    }
+}
+
+fn certificates(matches: &ArgMatches) -> Result<TlsCertificates, String> {
+    let read = |name: &str| {
+        let path = matches.get_one::<String>(name);
+        path.map(|path| std::fs::read(path).map_err(|error| format!("cannot read {path}: {error}")))
+            .transpose()
+    };
+    let client_tls = match (read("cert")?, read("key-file")?) {
+        (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
+        _ => None,
+    };
+    Ok(TlsCertificates { client_tls, root_cert: read("cacert")? })
+}
+
+fn socket_options() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_IDLE)
+        .with_retries(KEEPALIVE_PROBES);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
+}
+
+fn with_socket_options(info: ConnectionInfo) -> ConnectionInfo {
+    info.set_tcp_settings(socket_options())
+}
+
+/// The same URL with a port: the client library would take that of Redis.
+fn with_port(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    if !matches!(scheme, "redis" | "rediss" | "valkey" | "valkeys") {
+        return url.to_owned();
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match has_port(host) {
+        true => url.to_owned(),
+        false => format!("{scheme}://{authority}:{PORT_DEFAULT}{path}"),
+    }
+}
+
+fn has_port(host: &str) -> bool {
+    // Colons inside brackets are those of an IPv6 address.
+    host.rsplit(']').next().is_some_and(|behind| behind.contains(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_port_means_the_default_port() {
+        for (given, expected) in [
+            ("redis://host", "redis://host:7379"),
+            ("redis://host:1/2", "redis://host:1/2"),
+            ("rediss://u:p%40@host/2", "rediss://u:p%40@host:7379/2"),
+            ("redis://[::1]", "redis://[::1]:7379"),
+            ("redis://:secret@[::1]:6379", "redis://:secret@[::1]:6379"),
+            ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ] {
+            assert_eq!(with_port(given), expected);
+        }
+    }
+
+    #[test]
+    fn no_message_has_the_password() {
+        let none = TlsCertificates { client_tls: None, root_cert: None };
+        for url in [
+            "redis://u:s3cret@",
+            "redis://u:s3cret@host:port",
+            "http://u:s3cret@host",
+            "s3cret",
+            "redis-sentinel://u:s3cret@a,b/0",
+            "redis-sentinel://u:s3cret@a,b:x/0#main",
+        ] {
+            let message = Target::new(url, &none).err().unwrap_or_default();
+            assert!(!message.contains("s3cret"), "{url}: {message}");
+        }
+        let target = Target::new("redis-sentinel://u:s3cret@a,b:1/2#main", &none).expect("a target");
+        assert_eq!(target.name(), "main at a,b:1");
+    }
+}

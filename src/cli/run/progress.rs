@@ -1,0 +1,83 @@
+//! What a person at a terminal sees during a wait: the place in the queue, and who holds the lock.
+//!
+//! Guarantees: nothing is written unless stderr is a terminal. The line is gone when the wait is
+//! over, and has no control characters of others.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::acquire::ANSWER_MAX;
+use crate::cli::client::{Failure, Reply, Target, bytes, field, integer, items, text};
+use crate::cli::{duration, output};
+
+/// Between two looks at the queue.
+const REFRESH: Duration = Duration::from_secs(1);
+const ERASE_LINE: &str = "\r\x1b[K";
+
+/// A line that is kept up to date until this is dropped.
+pub(super) struct Progress(Option<JoinHandle<()>>);
+
+impl Progress {
+    /// Shows how the wait of `owner` for `key` goes.
+    pub(super) fn start(target: &Arc<Target>, key: &[u8], owner: &[u8]) -> Progress {
+        if !stderr().is_terminal() {
+            return Progress(None);
+        }
+        let (target, key, owner) = (Arc::clone(target), key.to_vec(), owner.to_vec());
+        Progress(Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REFRESH).await;
+                // Without a connection, the request itself reports the error.
+                let _ = follow(&target, &key, &owner).await;
+            }
+        })))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+            write(ERASE_LINE);
+        }
+    }
+}
+
+async fn follow(target: &Target, key: &[u8], owner: &[u8]) -> Result<(), Failure> {
+    let mut connection = target.connect(ANSWER_MAX).await?;
+    loop {
+        let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key]).await?;
+        write(&format!("{ERASE_LINE}{}", describe(key, owner, &info)));
+        tokio::time::sleep(REFRESH).await;
+    }
+}
+
+fn describe(key: &[u8], owner: &[u8], info: &Reply) -> String {
+    let waiters = items(field(info, "waiters"));
+    let is_own = |waiter: &Reply| field(waiter, "owner").is_some_and(|other| bytes(other) == owner);
+    let total = integer(field(info, "waiters_total")).unwrap_or(0);
+    let place = match waiters.iter().position(is_own) {
+        Some(at) => format!("place {} of {total}", at + 1),
+        None => format!("{total} waiting"),
+    };
+    let holders = match items(field(info, "holders")) {
+        [] => "free".to_owned(),
+        [first, others @ ..] => {
+            let owner = output::printable(&field(first, "owner").map(text).unwrap_or_default());
+            let millis = |name| field(first, name).and_then(|value| integer(Some(value)));
+            let held = duration::format(u64::try_from(millis("held_ms").unwrap_or(0)).unwrap_or(0));
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            format!("held by {owner}{more} for {held}")
+        }
+    };
+    format!("waiting for {}: {place}, {holders}", output::printable(&String::from_utf8_lossy(key)))
+}
+
+fn write(text: &str) {
+    let mut stderr = stderr();
+    // If stderr is closed, nothing is shown.
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
