@@ -38,6 +38,7 @@ fn main() {
         ("contention on one key", contention),
         ("contention on one key, another build", contention_of_builds),
         ("memory per held lock", memory_per_lock),
+        ("memory per element", memory_per_element),
         ("recovery of 1 million leases", recovery),
         ("expiry of 1 million leases within a second", expiry_storm),
     ];
@@ -325,7 +326,7 @@ async fn contender(addr: std::net::SocketAddr, idiom: Idiom, n: u64, end: Instan
 
 const MANY: u64 = 1_000_000;
 
-fn per_lock(peer: &Peer, fill: impl FnOnce(&Peer)) -> f64 {
+fn resident_per_item(peer: &Peer, fill: impl FnOnce(&Peer)) -> f64 {
     let before = peer.resident();
     fill(peer);
     (peer.settled_resident() - before) as f64 / MANY as f64
@@ -334,12 +335,12 @@ fn per_lock(peer: &Peer, fill: impl FnOnce(&Peer)) -> f64 {
 /// Resident bytes of a held lock: 16-byte key, 30-byte owner, a TTL.
 fn memory_per_lock() {
     let own = Peer::octostore(DURABLE);
-    let ours = per_lock(&own, |peer| peer.connect().take_locks(0, MANY, |_| 3_600_000));
+    let ours = resident_per_item(&own, |peer| peer.connect().take_locks(0, MANY, |_| 3_600_000));
     let name = "resident bytes per held lock";
     let Some(peer) = Peer::redis(false) else {
         return println!("{name:<58} {ours:>12.0} skipped: redis-server is not installed");
     };
-    let theirs = per_lock(&peer, |peer| {
+    let theirs = resident_per_item(&peer, |peer| {
         let mut line = peer.connect();
         for first in (0..MANY).step_by(1000) {
             let mut bytes = Vec::new();
@@ -351,6 +352,47 @@ fn memory_per_lock() {
         }
     });
     report(name, ours, theirs, ours / theirs, 1.0);
+}
+
+/// Resident bytes per element, keys included, in small and in large values of each kind.
+fn memory_per_element() {
+    for (kind, command) in [("hash", "HSET"), ("set", "SADD"), ("sorted set", "ZADD"), ("list", "RPUSH")] {
+        for elements in [10, 10_000] {
+            let name = format!("resident bytes per element, {kind} of {elements}");
+            let ours =
+                resident_per_item(&Peer::octostore(DURABLE), |peer| fill_values(peer, command, elements));
+            let Some(peer) = Peer::redis(false) else {
+                println!("{name:<58} {ours:>12.0} skipped: redis-server is not installed");
+                continue;
+            };
+            let theirs = resident_per_item(&peer, |peer| fill_values(peer, command, elements));
+            report(&name, ours, theirs, ours / theirs, 2.0);
+        }
+    }
+}
+
+/// Creates values that have [`MANY`] elements together.
+fn fill_values(peer: &Peer, command: &str, elements: u64) {
+    /// Elements added before the replies are read.
+    const ADDED: u64 = 1000;
+    let mut line = peer.connect();
+    for batch in (0..MANY).step_by(ADDED as usize) {
+        let mut bytes = Vec::new();
+        let per_request = elements.min(ADDED);
+        for first in (batch..batch + ADDED).step_by(per_request as usize) {
+            let mut words = vec![command.to_owned(), key(first / elements)];
+            for n in first..first + per_request {
+                match command {
+                    "HSET" => words.extend([key(n), owner(n)]),
+                    "ZADD" => words.extend([n.to_string(), key(n)]),
+                    _ => words.push(key(n)),
+                }
+            }
+            bytes.extend(encode(&words.iter().map(String::as_str).collect::<Vec<_>>()));
+        }
+        line.send(&bytes);
+        line.replies((ADDED / per_request) as usize);
+    }
 }
 
 /// From the start of the process until it listens, after `kill -9` with a million leases.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use redis::{Connection, RedisError, cmd, pipe};
-use support::{Idiom, Peer, encode, key, owner};
+use support::{COMPARE_AND_DELETE, Idiom, Peer, encode, key, owner};
 
 fn connect(peer: &Peer) -> Connection {
     redis::Client::open(format!("redis://{}/", peer.addr)).unwrap().get_connection().unwrap()
@@ -221,9 +221,28 @@ fn hashes(c: &mut Criterion) {
     group.finish();
 }
 
+/// Scripts by their hash: one that does nothing, and the one that compares and deletes.
+fn scripts(c: &mut Criterion) {
+    let peer = Peer::octostore(&[]);
+    let mut connection = connect(&peer);
+    let (key, owner) = (key(0), owner(0));
+    let mut group = c.benchmark_group("evalsha");
+    for (name, script) in [("constant", "return 1"), ("compare_and_delete", COMPARE_AND_DELETE)] {
+        let hash: String = cmd("SCRIPT").arg("LOAD").arg(script).query(&mut connection).unwrap();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut call = cmd("EVALSHA");
+                let reply: i64 = call.arg(&hash).arg(1).arg(&key).arg(&owner).query(&mut connection).unwrap();
+                reply
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3));
-    targets = single, pipelines, hashes, contention, expiry_storm, connections
+    targets = single, pipelines, hashes, scripts, contention, expiry_storm, connections
 }
 criterion_main!(benches);

@@ -236,6 +236,10 @@ pub struct ConnectionMetrics {
     closed: AtomicU64,
     refused: AtomicU64,
     failed_handshakes: AtomicU64,
+    /// Bytes read from clients.
+    pub received: Count,
+    /// Bytes sent to clients.
+    pub sent: Count,
 }
 
 impl ConnectionMetrics {

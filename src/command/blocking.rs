@@ -8,7 +8,7 @@ use super::list::parse_end;
 use super::options;
 use super::values;
 use super::waiting::Waiting;
-use super::{Args, Command, CommandError, Context, Flags, Group, Handler, KeyAccess, KeySpec};
+use super::{Args, Command, CommandError, Context, Flags, Group, Handler, KeyAccess, KeySpec, name_or_none};
 use crate::domain::{LockName, Timestamp, Ttl};
 use crate::engine::{
     AnyTxn, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
@@ -119,6 +119,21 @@ fn move_one(context: &mut Context<'_>, args: Args<'_>, from: End, to: End) -> Re
     execute(context, request, until, Form::ELEMENT)
 }
 
+/// Executes `name source destination ...` without a timeout: moves an item if there is one.
+pub(super) fn move_without_wait(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    from: End,
+    to: End,
+) -> Result<Reply, CommandError> {
+    context.check_transaction_budget()?;
+    let Some(source) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
+    let request =
+        PopRequest::new(vec![source], PopAction::Move { from, destination: context.key(args.at(2))?, to });
+    // Inside an exclusive transaction, nothing waits.
+    context.atomically_on_keys(args, |context| execute(context, request, Timestamp::NEVER, Form::ELEMENT))
+}
+
 fn blmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     pop_many(context, args, parse_end, |from, count| PopAction::Items { from, count })
 }
@@ -159,7 +174,8 @@ fn keys(context: &Context<'_>, args: Args<'_>) -> Result<Vec<LockName>, CommandE
 
 /// When a wait ends: `timeout` is in seconds, 0 means never.
 fn deadline(context: &Context<'_>, timeout: &[u8]) -> Result<Timestamp, CommandError> {
-    let seconds = double::parse(timeout);
+    let too_large = || double::parse_rounded(timeout).filter(|seconds| seconds.is_infinite());
+    let seconds = double::parse(timeout).or_else(too_large);
     let seconds = seconds.ok_or(CommandError::fixed("ERR timeout is not a float or out of range"))?;
     let millis = (seconds * 1000.0).ceil();
     match millis {

@@ -92,6 +92,8 @@ pub struct Client {
     connection_session: Option<SessionId>,
     /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
+    /// The name in the certificate of the client, if that names its user.
+    certificate_name: Option<Box<str>>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
     /// The current request was CLIENT REPLY SKIP.
@@ -140,6 +142,7 @@ impl Client {
             deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
+            certificate_name: None,
             origin: None,
             replies: Replies::On,
             skips_next: false,
@@ -280,19 +283,23 @@ impl Client {
         self.forget_user();
     }
 
-    /// Returns to the user of a new connection.
+    /// Returns to the user of a new connection: that of its certificate, if any, or else `default`.
     fn forget_user(&mut self) {
-        let default = self.server.users.default_user();
+        let users = &self.server.users;
+        let proved = self.certificate_name.as_ref().and_then(|name| users.find(name.as_bytes()));
+        if let Some(user) = proved.filter(|user| user.is_on()) {
+            return self.set_user(user, true);
+        }
+        let default = users.default_user();
         let is_authenticated = default.is_open();
         self.set_user(default, is_authenticated);
     }
 
-    /// Makes the client the user of this name, which a certificate has proved, if there is one that
-    /// is on.
+    /// Makes the client the user of this name, which a certificate has proved, whenever there is one
+    /// that is on and the client has not authenticated as another.
     pub fn accept_certificate(&mut self, name: &str) {
-        if let Some(user) = self.server.users.find(name.as_bytes()).filter(|user| user.is_on()) {
-            self.set_user(user, true);
-        }
+        self.certificate_name = Some(name.into());
+        self.forget_user();
     }
 
     /// Makes the client a user.

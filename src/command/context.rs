@@ -90,6 +90,12 @@ impl Context<'_> {
         if is_much { self.in_turns(EndingAll { name: name.clone(), reply: Some(reply) }) } else { Ok(reply) }
     }
 
+    /// Counts a lookup of a key by a command that reads it.
+    pub(super) fn count_lookup(&self, exists: bool) {
+        let lookups = &self.server.lookups;
+        if exists { lookups.hits.add(1) } else { lookups.misses.add(1) }
+    }
+
     /// Parses a key of the current database, for a command that may create it.
     pub(super) fn key(&self, key: &[u8]) -> Result<LockName, CommandError> {
         Ok(self.server.limits.key(self.database, key)?)

@@ -4,6 +4,7 @@
 //! takes it from its queue, or a script calls it. Not here: what commands do, the state of a
 //! connection.
 
+use super::error::printable;
 use super::parts::LONG_ARGS;
 use super::steps::SCRIPT_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
@@ -98,7 +99,8 @@ impl Context<'_> {
         if self.client.tracking.is_some() {
             self.track_keys(command, args);
         }
-        self.txn.set_cause(Cause::of_client(self.client.info().id, command.event));
+        let looks_up = command.is(Flags::READONLY | Flags::LOOKS_UP);
+        self.txn.set_cause(Cause::of_client(self.client.info().id, command.event, looks_up));
         if args.len() > LONG_ARGS && self.caller == Caller::Connection {
             return self.call_long(command, args);
         }
@@ -210,12 +212,6 @@ fn find_for_script(args: Args<'_>, may_write: bool) -> Result<&'static Command, 
         return Err(CommandError::fixed("ERR Write commands are not allowed from read-only scripts."));
     }
     Ok(command)
-}
-
-/// Input for an error message: truncated, control characters replaced.
-fn printable(arg: &[u8], bytes_max: usize) -> String {
-    let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
-    arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn unknown(args: Args<'_>) -> CommandError {

@@ -46,7 +46,7 @@ impl CommandError {
 
     /// A subcommand that takes another number of arguments, as some subcommands of Redis say it.
     pub(super) fn subcommand_arity(args: Args<'_>) -> CommandError {
-        let arg = |n| args.at(n).escape_ascii().to_string();
+        let arg = |n| printable(args.at(n), 128);
         let name = arg(0).to_ascii_uppercase();
         CommandError::new(format!(
             "ERR unknown subcommand or wrong number of arguments for '{}'. Try {name} HELP.",
@@ -120,6 +120,13 @@ impl From<Unavailable> for CommandError {
             Unavailable::TokensExhausted => CommandError::fixed("ERR fencing tokens exhausted (2^53)"),
         }
     }
+}
+
+/// Input for an error message: truncated, up to a NUL as in C, control characters replaced.
+pub(super) fn printable(arg: &[u8], bytes_max: usize) -> String {
+    let arg = arg.split(|byte| *byte == 0).next().unwrap_or_default();
+    let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
+    arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The reply to a request whose commit failed.

@@ -2,10 +2,11 @@
 //!
 //! Fields are in insertion order while there are few, as in Redis.
 
+use super::number::Number;
 use super::parts::Join;
 use super::values::{self, Choice, Random, bulk_or_null, bulks};
-use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, number, options};
-use crate::reply::{Reply, double};
+use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
+use crate::reply::Reply;
 use crate::value::{Hash, HashEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
@@ -202,19 +203,13 @@ const DIGITS_PER_UNIT: usize = 4;
 fn hincrbyfloat(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     context.check_transaction_budget()?;
     let increment = args.at(3);
-    match double::parse(increment) {
-        None => return Err(CommandError::fixed("ERR value is not a valid float")),
-        Some(number) if number.is_infinite() => {
-            return Err(CommandError::fixed("ERR value is NaN or Infinity"));
-        }
-        Some(_) => {}
+    let number = Number::parse(increment).ok_or(CommandError::fixed("ERR value is not a valid float"))?;
+    if number.is_infinite() {
+        return Err(CommandError::fixed("ERR value is NaN or Infinity"));
     }
-    let add = |hash: &mut HashEdit<'_>| {
-        let before = hash.get(args.at(2)).unwrap_or(b"0");
-        if double::parse(before).is_none() {
-            return Err(CommandError::fixed("ERR hash value is not a float"));
-        }
-        let sum = number::sum(before, increment)?;
+    let add = |hash: &mut HashEdit<'_>| -> Result<String, CommandError> {
+        let before = Number::parse(hash.get(args.at(2)).unwrap_or(b"0"));
+        let sum = before.ok_or(CommandError::fixed("ERR hash value is not a float"))?.sum(&number)?;
         hash.insert(args.at(2), sum.as_bytes());
         Ok(sum)
     };

@@ -17,16 +17,6 @@ pub enum KeyAccess {
     ReadWrite,
 }
 
-impl KeyAccess {
-    /// The flag in a key specification of Redis.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            KeyAccess::Read => "RO",
-            KeyAccess::Write | KeyAccess::ReadWrite => "RW",
-        }
-    }
-}
-
 /// Receives a key and its access.
 pub type KeyVisitor<'v, 'a> = &'v mut dyn FnMut(&'a [u8], KeyAccess);
 
@@ -143,7 +133,7 @@ mod tests {
         let mut found = Vec::new();
         let command = Command::new("", 0, |_, _| Ok(Reply::Null)).keys(spec);
         command.visit_keys(args.as_args(), &mut |key, access| {
-            found.push(format!("{}:{}", access.as_str(), String::from_utf8_lossy(key)));
+            found.push(format!("{access:?}:{}", String::from_utf8_lossy(key)));
         })?;
         Ok(found.join(" "))
     }
@@ -155,16 +145,16 @@ mod tests {
         let counted = KeySpec::Counted { count: 2, access: WRITE };
         for (spec, request, expected) in [
             (KeySpec::None, "PING a", ""),
-            (KeySpec::first(READ), "GET a", "RO:a"),
-            (KeySpec::first(WRITE), "SET a b", "RW:a"),
-            (KeySpec::all(WRITE), "DEL a b c", "RW:a RW:b RW:c"),
-            (every_second, "MSET a 1 b 2", "RW:a RW:b"),
-            (all_but_last, "BLPOP a b 0", "RO:a RO:b"),
+            (KeySpec::first(READ), "GET a", "Read:a"),
+            (KeySpec::first(WRITE), "SET a b", "ReadWrite:a"),
+            (KeySpec::all(WRITE), "DEL a b c", "ReadWrite:a ReadWrite:b ReadWrite:c"),
+            (every_second, "MSET a 1 b 2", "ReadWrite:a ReadWrite:b"),
+            (all_but_last, "BLPOP a b 0", "Read:a Read:b"),
             (all_but_last, "BLPOP", ""),
             (counted, "EVAL script 0 x", ""),
-            (counted, "EVAL script 2 a b x", "RW:a RW:b"),
-            (KeySpec::Two(READ, WRITE), "COPY a b", "RO:a RW:b"),
-            (KeySpec::Custom(store_keys), "ZUNIONSTORE a 2 b c", "RW:a RO:b RO:c"),
+            (counted, "EVAL script 2 a b x", "ReadWrite:a ReadWrite:b"),
+            (KeySpec::Two(READ, WRITE), "COPY a b", "Read:a ReadWrite:b"),
+            (KeySpec::Custom(store_keys), "ZUNIONSTORE a 2 b c", "ReadWrite:a Read:b Read:c"),
         ] {
             assert_eq!(keys(spec, request).as_deref(), Ok(expected), "{request}");
         }

@@ -1,5 +1,6 @@
 //! Lists: items in the order in which clients put them.
 
+use super::blocking;
 use super::options::{self, OptionSpec, value};
 use super::parts::Join;
 use super::values::{self, bulk_or_null, bulks, positive_count};
@@ -313,41 +314,13 @@ fn ltrim(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     Ok(Reply::OK)
 }
 
-/// Moves an item between lists, or within one.
-fn move_item(
-    context: &mut Context<'_>,
-    args: Args<'_>,
-    (source, from): (&[u8], End),
-    (destination, to): (&[u8], End),
-) -> Result<Reply, CommandError> {
-    context.check_transaction_budget()?;
-    context.atomically_on_keys(args, |context| {
-        context.txn.set_event(to.push_event());
-        if source == destination {
-            let moved = values::edit_existing::<List, _>(context, source, |mut list| {
-                let item = from.pop(&mut list)?;
-                to.push(&mut list, &item);
-                Some(item)
-            })?;
-            return Ok(bulk_or_null(moved.flatten().as_deref()));
-        }
-        let item = values::read(context, source, |list: &List| from.peek(list).map(<[u8]>::to_vec))?;
-        let Some(item) = item else { return Ok(Reply::Null) };
-        // First what may be refused.
-        values::edit::<List, _>(context, destination, |mut list| to.push(&mut list, &item))?;
-        context.txn.set_event(from.pop_event());
-        values::edit_existing::<List, _>(context, source, |mut list| from.pop(&mut list))?;
-        Ok(Reply::Bulk(item))
-    })
-}
-
 fn lmove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (from, to) = (parse_end(args.at(3))?, parse_end(args.at(4))?);
-    move_item(context, args, (args.at(1), from), (args.at(2), to))
+    blocking::move_without_wait(context, args, from, to)
 }
 
 fn rpoplpush(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    move_item(context, args, (args.at(1), End::Back), (args.at(2), End::Front))
+    blocking::move_without_wait(context, args, End::Back, End::Front)
 }
 
 fn lmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

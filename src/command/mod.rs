@@ -61,14 +61,14 @@ pub use pause::{Pause, Pauses};
 pub use permissions::catalog;
 pub use pubsub::{Incoming, PubSub, Publication, Turn};
 pub use registry::{ClientInfo, Clients};
-pub use script::{RunningScript, ScriptEngine, ScriptLimits};
+pub use script::{ScriptEngine, ScriptLimits};
 pub use server::{ServerStats, SlowLog};
 pub use spec::{Command, Flags, Group, Handler, Run};
-pub use state::{ClientLimits, ServerInfo, ServerState};
+pub use state::{ClientLimits, Lookups, ServerInfo, ServerState};
 pub use steps::{LongRequest, Progress, Steps};
 pub use table::{FAMILIES, commands, commands_and_subcommands, names};
 pub use tracking::{Invalidation, Tracking};
 pub use waiting::{Unblock, Waiting};
 
 /// The version of Redis whose answers these are. Clients choose commands by it.
-pub(crate) const REDIS_VERSION: &str = "7.4.0";
+pub(crate) const REDIS_VERSION: &str = "7.2.4";

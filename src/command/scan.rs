@@ -24,6 +24,25 @@ fn is_positive(count: &[u8]) -> Result<(), CommandError> {
     if options::integer(count)? < 1 { Err(CommandError::SYNTAX) } else { Ok(()) }
 }
 
+/// Reads a cursor as Redis does with C's `strtoul`: up to a NUL, an empty one as 0, a negative one
+/// wrapped around.
+pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
+    let arg = arg.split(|byte| *byte == 0).next().unwrap_or_default();
+    let (is_negative, digits) = match arg {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if arg.is_empty() {
+        return Ok(0);
+    }
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    let number =
+        std::str::from_utf8(digits).ok().filter(|_| is_number).and_then(|text| text.parse::<u64>().ok());
+    let number = number.ok_or(CommandError::fixed("ERR invalid cursor"))?;
+    Ok(if is_negative { number.wrapping_neg() } else { number })
+}
+
 /// The keys that a call returns.
 pub(super) enum Listed {
     All,
@@ -48,10 +67,8 @@ pub(super) fn run(
     mut listed: Listed,
 ) -> Result<Reply, CommandError> {
     let has_type = matches!(listed, Listed::All);
-    let cursor = std::str::from_utf8(args.at(1)).ok().and_then(|text| text.parse::<i128>().ok());
-    let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
-    // SCAN never returns a larger or negative cursor, so none has keys behind it.
-    let cursor = u64::try_from(cursor).unwrap_or(u64::MAX).min((1 << 48) - 1);
+    // SCAN never returns a larger cursor, so none has keys behind it.
+    let cursor = cursor(args.at(1))?.min((1 << 48) - 1);
     let [pattern, count, type_name] = args.options(2, &OPTIONS)?;
     if type_name.is_given() && !has_type {
         return Err(CommandError::SYNTAX);

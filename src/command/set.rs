@@ -64,7 +64,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .syntax("numkeys key [key ...] [LIMIT limit]")
         .summary("Returns the number of members that all sets have.")
         .example("SINTERCARD 2 workers idle LIMIT 10"),
-    write("sinterstore", -3, sinterstore, Flags::DENYOOM)
+    write("sinterstore", -3, sinterstore, Flags::DENYOOM | Flags::LOOKS_UP)
         .keys(KeySpec::Custom(store_keys))
         .syntax("destination key [key ...]")
         .summary("Stores the members that all sets have. Returns their number.")
@@ -74,7 +74,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .syntax("key [key ...]")
         .summary("Returns the members that any of the sets has.")
         .example("SUNION workers idle"),
-    write("sunionstore", -3, sunionstore, Flags::DENYOOM)
+    write("sunionstore", -3, sunionstore, Flags::DENYOOM | Flags::LOOKS_UP)
         .keys(KeySpec::Custom(store_keys))
         .syntax("destination key [key ...]")
         .summary("Stores the members that any of the sets has. Returns their number.")
@@ -84,7 +84,7 @@ pub(in crate::command) const COMMANDS: &[Command] = &[
         .syntax("key [key ...]")
         .summary("Returns the members of the first set that no other set has.")
         .example("SDIFF workers idle"),
-    write("sdiffstore", -3, sdiffstore, Flags::DENYOOM)
+    write("sdiffstore", -3, sdiffstore, Flags::DENYOOM | Flags::LOOKS_UP)
         .keys(KeySpec::Custom(store_keys))
         .syntax("destination key [key ...]")
         .summary("Stores the members of the first set that no other set has. Returns their number.")
@@ -195,7 +195,7 @@ fn smove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     let (source, destination, member) = (args.at(1), args.at(2), args.at(3));
     context.atomically_on_keys(args, |context| {
         let (exists, has_member) =
-            values::read(context, source, |set: &Set| (!set.is_empty(), set.contains(member)))?;
+            values::inspect(context, source, |set: &Set| (!set.is_empty(), set.contains(member)))?;
         if exists {
             values::check_type::<Set>(context, destination)?;
         }
@@ -229,11 +229,12 @@ fn intersection(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, Comman
             smallest = Some((len, key));
         }
     }
-    let Some((_, smallest)) = smallest else { return Ok(Set::default()) };
-    let mut common = members(context, smallest)?;
+    let Some((1.., smallest)) = smallest else { return Ok(Set::default()) };
+    let mut common = values::inspect(context, smallest, members_of)?;
+    context.spend_elements(common.len());
     for key in keys.iter().filter(|key| **key != smallest) {
         context.spend_elements(common.len());
-        values::read(context, key, |set: &Set| common.retain(|member| set.contains(member)))?;
+        values::inspect(context, key, |set: &Set| common.retain(|member| set.contains(member)))?;
     }
     Ok(set_of(&common))
 }
@@ -263,9 +264,13 @@ fn difference(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, CommandE
 }
 
 fn members(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>, CommandError> {
-    let members = values::read(context, key, |set: &Set| set.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())?;
+    let members = values::read(context, key, members_of)?;
     context.spend_elements(members.len());
     Ok(members)
+}
+
+fn members_of(set: &Set) -> Vec<Vec<u8>> {
+    set.iter().map(<[u8]>::to_vec).collect()
 }
 
 fn set_of(members: &[Vec<u8>]) -> Set {

@@ -210,6 +210,10 @@ fn zadd(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
 }
 
 fn zincrby(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    // To Redis, this is ZADD, whose options come before the score.
+    if args.leading_options(2, &ZADD_OPTIONS)?.1 > 2 {
+        return Err(CommandError::SYNTAX);
+    }
     let increment = parse_score(args.at(2))?;
     let rules = Rules { increments: true, ..Rules::default() };
     let done = values::edit::<SortedSet, _>(context, args.at(1), |mut sorted| {

@@ -136,6 +136,9 @@ impl Flags {
     /// use.
     pub const EVERY_KEY: u16 = 1 << 13;
 
+    /// Announces the keys that it looks up and does not find, as commands that only read do.
+    pub const LOOKS_UP: u16 = 1 << 14;
+
     /// Redis' names of the flags that Redis knows.
     pub fn names(flags: u16) -> Vec<&'static str> {
         [

@@ -44,12 +44,23 @@ pub struct ServerState {
     pub metrics: Arc<ServerMetrics>,
     /// Number of commands executed since the start.
     pub commands_run: Count,
+    /// Number of keys that commands have looked up to read them.
+    pub lookups: Lookups,
     /// The totals of INFO.
     pub stats: ServerStats,
     /// The commands that took long.
     pub slow_log: SlowLog,
     /// Notified when a client asks the server to stop.
     pub shutdown: Notify,
+}
+
+/// Numbers of keys that were looked up since the start.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    /// Those that existed.
+    pub hits: Count,
+    /// Those that did not.
+    pub misses: Count,
 }
 
 /// Information about the server.

@@ -3,6 +3,7 @@
 //! Guarantees: no other command runs between those of an EXEC, all changes are in one commit, and
 //! the reply waits for it.
 
+use super::connection::selected_database;
 use super::steps::{KEY_WORK, RemainingArgs, work_of_bytes};
 use super::{
     Args, Caller, Client, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs,
@@ -28,13 +29,18 @@ impl Transaction {
         self.queued.len()
     }
 
-    /// The keys of its commands, and those that are watched. A SELECT among the commands is ignored:
-    /// this is only about what can be done before they run.
+    /// The keys of its commands, and those that are watched.
     fn names(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Vec<LockName> {
         let mut names: Vec<LockName> = watch.into_iter().flat_map(Watch::names).cloned().collect();
+        let database = context.database;
         for args in &self.queued {
-            names.extend(context.names_in(args.as_args()));
+            let args = args.as_args();
+            match selected_database(args) {
+                Some(selected) => context.database = selected,
+                None => names.extend(context.names_in(args)),
+            }
         }
+        context.database = database;
         context.spend(KEY_WORK * names.len());
         // Very many commands may name the same key.
         names.sort_unstable();
@@ -155,6 +161,17 @@ const WATCHED_MAX: usize = 10_000;
 const WATCHED_BYTES_MAX: usize = 1 << 20;
 
 fn exec(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let reply = run_queue(context);
+    let is_executed_again = reply.as_ref().is_err_and(CommandError::is_unsettled);
+    // After the commands that it runs.
+    if !is_executed_again && !context.server.monitors.is_empty() {
+        context.show_to_monitors(args);
+    }
+    context.publish_deferred(reply?)
+}
+
+/// Runs the queued commands.
+fn run_queue(context: &mut Context<'_>) -> Result<Reply, CommandError> {
     let Some(transaction) = context.client.transaction.take() else {
         return Err(CommandError::fixed("ERR EXEC without MULTI"));
     };
@@ -169,12 +186,7 @@ fn exec(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
             (context.client.transaction, context.client.watch) = (Some(transaction), watch);
             Err(error)
         }
-        reply => {
-            if !context.server.monitors.is_empty() {
-                context.show_to_monitors(args);
-            }
-            context.publish_deferred(reply?)
-        }
+        reply => reply,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Not here: the commands, the values themselves.
 
 use super::options::{self, Given, flag, value};
+use super::scan::cursor;
 use super::{Args, CommandError, Context, name_or_none};
 use crate::glob::Glob;
 use crate::reply::Reply;
@@ -63,17 +64,48 @@ impl Typed for List {
     }
 }
 
-/// Reads the value of a key. `read` runs under the guard of the key.
+/// Reads the value of a key for a command that only reads, which counts as a lookup. `read` runs
+/// under the guard of the key.
 pub(super) fn read<T: Typed, R>(
     context: &Context<'_>,
     key: &[u8],
     read: impl FnOnce(&T) -> R,
 ) -> Result<R, CommandError> {
-    let Some(name) = name_or_none(context, key)? else { return Ok(read(&T::default())) };
-    Ok(context.txn.read_value(&name, T::KIND, |value| match value.and_then(T::of) {
+    let mut exists = false;
+    let result = inspect_or_none(context, key, |value: Option<&T>| {
+        exists = value.is_some();
+        match value {
+            Some(value) => read(value),
+            None => read(&T::default()),
+        }
+    });
+    match &result {
+        Ok(_) => context.count_lookup(exists),
+        Err(error) if *error == CommandError::WRONG_TYPE => context.count_lookup(true),
+        Err(_) => {}
+    }
+    result
+}
+
+/// [`read()`] without counting, for commands that change values or have read this one already.
+pub(super) fn inspect<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(&T) -> R,
+) -> Result<R, CommandError> {
+    inspect_or_none(context, key, |value: Option<&T>| match value {
         Some(value) => read(value),
         None => read(&T::default()),
-    })?)
+    })
+}
+
+fn inspect_or_none<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(Option<&T>) -> R,
+) -> Result<R, CommandError> {
+    let Some(name) = name_or_none(context, key)? else { return Ok(read(None)) };
+    Ok(context.txn.read_value(&name, T::KIND, |value| read(value.and_then(T::of)))?)
 }
 
 /// Changes the value of a key, which is created if it does not exist. `work` runs under the guard of
@@ -83,7 +115,7 @@ pub(super) fn edit<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
-    let name = context.name(key)?;
+    let name = context.key(key)?;
     context.txn.value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
 }
 
@@ -103,7 +135,7 @@ pub(super) fn replace<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
-    let name = context.name(key)?;
+    let name = context.key(key)?;
     context.txn.replace_value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
 }
 
@@ -113,7 +145,7 @@ fn edit_typed<T: Typed, R>(work: impl FnOnce(T::Edit<'_>) -> R) -> impl FnOnce(&
 
 /// Fails if a key exists and is of another type.
 pub(super) fn check_type<T: Typed>(context: &Context<'_>, key: &[u8]) -> Result<(), CommandError> {
-    read(context, key, |_: &T| ())
+    inspect(context, key, |_: &T| ())
 }
 
 impl Context<'_> {
@@ -146,12 +178,11 @@ pub(super) fn scan<T: Typed>(
     args: Args<'_>,
     page: impl FnOnce(&T, u64, usize) -> (u64, Vec<Row>),
 ) -> Result<Reply, CommandError> {
-    let cursor = std::str::from_utf8(args.at(2)).ok().and_then(|text| text.parse::<i128>().ok());
-    let cursor = cursor.ok_or(CommandError::fixed("ERR invalid cursor"))?;
+    let cursor = cursor(args.at(2))?;
     let options = scan_options(args, T::KIND);
     let (next, rows, options) = read(context, args.at(1), |value: &T| {
         let (next, rows) = match &options {
-            Ok(options) => page(value, u64::try_from(cursor).unwrap_or(u64::MAX), options.count),
+            Ok(options) => page(value, cursor, options.count),
             Err(_) => page(value, 0, 1),
         };
         // Redis reads the options only if there is something to return.

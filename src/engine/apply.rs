@@ -11,14 +11,13 @@ use std::collections::VecDeque;
 use super::keyspace::{Guarded, OnValue, Table, ttl_until};
 use super::late_owners::{LateOwners, Lost};
 use super::notifications::{Cause, DELETED, Transition};
-use super::sessions::MemberKind;
+use super::sessions::{MemberKind, Members};
 use super::values::KeyWork;
 use super::{Engine, Unavailable, WaitOutcome, losses};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, ENDS_PER_STEP, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot,
-    Waiter,
+    self, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot, Waiter,
 };
 
 /// Why an operation was not run.
@@ -113,14 +112,11 @@ impl Engine {
     /// Ends what a lock has of sessions that are over.
     fn end_over_sessions(&self, scope: &Scope<'_>, guarded: &mut Guarded<'_>) -> Result<(), Retry> {
         let (sessions, slot, now) = (&self.core.sessions, &*guarded.slot, scope.now);
-        let members = slot.session_members();
-        if members == 0 {
+        if slot.session_members() == 0 {
             return Ok(());
         }
-        let over =
-            sessions.over(now, ENDS_PER_STEP, members, slot.sessions(), |session| slot.has_session(session));
-        let are_all = over.len() < ENDS_PER_STEP;
-        for session in over {
+        let over = sessions.over(now, &Members { name: scope.name, slot });
+        for session in over.sessions {
             // One that is due may not have been ended yet. Its end goes before those of its leases.
             self.end_session_in(scope.table, session, false, false, now)?;
             let op = Op::EndSession { session, clean: sessions.ended_cleanly(session) };
@@ -128,7 +124,7 @@ impl Engine {
                 return Err(Retry::Unsettled);
             }
         }
-        if are_all { Ok(()) } else { Err(Retry::Unsettled) }
+        if over.are_all { Ok(()) } else { Err(Retry::Unsettled) }
     }
 
     /// Refuses what would go beyond a limit, before anything changes. Returns the account for which
@@ -229,10 +225,17 @@ impl Engine {
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
-        if changes_value(op, &outcome, &effects) {
+        let changes_value = changes_value(op, &outcome, &effects);
+        if changes_value {
             core.watches.changed(name);
         }
         if effects.is_empty() {
+            if changes_value {
+                // The value that it sets is there already.
+                let (slot, cause) = (&*guarded.slot, scope.cause);
+                let transition = Transition { name, op, outcome: &outcome, effects: &effects, slot, cause };
+                core.events.lock_changed(guarded.last_change(), &transition);
+            }
             return Ok(outcome);
         }
         // If this fails, the slot has changed and the journal has not. The change stays invisible:
@@ -337,7 +340,7 @@ impl KeyWork<'_, '_> {
     /// Runs an operation on a key that holds a value.
     fn run_on_value(&mut self, op: &Op) -> Result<Outcome, Retry> {
         let now = self.scope.now;
-        let (request, ttl) = match OnValue::of(op) {
+        let (request, keeps_ttl) = match OnValue::of(op) {
             OnValue::Refuse => return Err(Unavailable::WrongType.into()),
             OnValue::Keep(outcome) => return Ok(outcome),
             OnValue::Delete => {
@@ -345,10 +348,11 @@ impl KeyWork<'_, '_> {
                 return Ok(Outcome::Released(1));
             }
             OnValue::SetTtl(ttl) => return Ok(Outcome::Renewed { deadline: self.set_ttl(ttl)? }),
-            OnValue::Replace { request, keep_ttl: false } => (request, request.ttl),
-            OnValue::Replace { request, keep_ttl: true } => {
-                (request, self.key.content.deadline().and_then(|deadline| ttl_until(deadline, now)))
-            }
+            OnValue::Replace { request, keep_ttl } => (request, keep_ttl),
+        };
+        let ttl = match keeps_ttl {
+            true => self.key.content.deadline().and_then(|deadline| ttl_until(deadline, now)),
+            false => request.ttl,
         };
         let request = Request { ttl, ..request.clone() };
         let op = Op::Set { request, condition: SetCondition::Always, keep_ttl: false };
@@ -357,7 +361,7 @@ impl KeyWork<'_, '_> {
         let _one_commit = self.engine.one_commit();
         self.end_value(&[])?;
         let Some(mut guarded) = self.key.lock() else { unreachable!("vacant now") };
-        let scope = self.scope.with_cause(Cause { replaces: true, ..self.scope.cause });
+        let scope = self.scope.with_cause(Cause { replaces: true, keeps_ttl, ..self.scope.cause });
         let outcome = self.engine.step_and_return(&op, &scope, &mut guarded)?;
         self.engine.core.lock_stats.outcome(&outcome);
         Ok(outcome)

@@ -32,7 +32,7 @@ mod watches;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -40,10 +40,10 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::domain::SessionId;
 use crate::entropy::Entropy;
-pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, Loaded, MeteredBackend, OutcomeUnknown, Seq,
 };
+pub use crate::journal::{CommitMetrics, leave_commits};
 pub use blocking::{
     Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
 };
@@ -237,7 +237,7 @@ impl Engine {
         let cell = OnceLock::new();
         cell.get_or_init(|| journal);
         let engine = Arc::new(Engine { core, journal: Arc::new(cell) });
-        engine.close_orphans()?;
+        while engine.close_orphans()? {}
         Ok(engine)
     }
 
@@ -311,9 +311,25 @@ impl Engine {
         self.core.pops.len()
     }
 
+    /// The number of stored scripts, and that of the bytes of their texts.
+    pub fn scripts_size(&self) -> (usize, usize) {
+        self.core.scripts.size()
+    }
+
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.core.sessions.len()
+    }
+
+    /// Whether a transaction has kept all others out for longer than they wait for it. A request
+    /// that failed for this reason should be put off for a while.
+    pub fn is_held_up(&self) -> bool {
+        self.core.table.is_closed_for_long()
+    }
+
+    /// Blocks the thread as long as a transaction keeps all others out.
+    pub fn wait_while_held_up(&self) {
+        self.core.table.wait_until_open();
     }
 
     /// Why nothing can be changed at present; `None` when all is well.
@@ -389,25 +405,30 @@ impl Engine {
     /// is up.
     pub fn connection_is_gone(self: &Arc<Self>, id: SessionId) {
         self.core.sessions.connection(id, false);
-        if self.txn().close_session(id, false).is_err() {
-            self.core.sessions.has_orphans.store(true, Ordering::Release);
-        }
+        // If that fails, it is an orphan.
+        let _ = self.txn().close_session(id, false);
     }
 
-    /// Sessions without a TTL belong to connections: ends those whose connection is gone, be it
-    /// that it ended with the process before this one, or that a failed commit took their end back.
-    fn close_orphans(self: &Arc<Self>) -> Result<(), JournalError> {
-        let sessions = &self.core.sessions;
-        if self.journal_down().is_some() || !sessions.has_orphans.swap(false, Ordering::AcqRel) {
-            return Ok(());
+    /// Sessions without a TTL belong to connections: ends some of those whose connection is gone, be
+    /// it that it ended with the process before this one, or that a failed commit took their end
+    /// back. Returns whether there are more.
+    fn close_orphans(self: &Arc<Self>) -> Result<bool, JournalError> {
+        let orphans = self.core.sessions.orphans(EXPIRIES_PER_STEP);
+        if orphans.is_empty() || self.journal_down().is_some() {
+            return Ok(false);
         }
-        for id in sessions.orphans() {
-            if let Err(Unavailable::Journal(error)) = self.patient_txn().close_session(id, false) {
-                sessions.has_orphans.store(true, Ordering::Release);
+        let mut freed = 0;
+        for id in orphans {
+            if freed >= EXPIRIES_PER_STEP {
+                break;
+            }
+            let txn = self.patient_txn();
+            if let Err(Unavailable::Journal(error)) = txn.close_session(id, false) {
                 return Err(error);
             }
+            freed += txn.work();
         }
-        Ok(())
+        Ok(!self.core.sessions.orphans(1).is_empty())
     }
 }
 

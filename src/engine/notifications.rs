@@ -6,12 +6,12 @@
 
 use super::apply::changes_value;
 use super::events::Events;
-use super::{Event, EventKind, Interest, LeaseEvent};
+use super::{Event, EventKind, Interest, LeaseEvent, Txn};
 use crate::domain::{KeyspaceEvents, LockName, Timestamp};
 use crate::journal::Seq;
 use crate::lock::{Effect, Effects, EndReason, Op, Outcome, Slot};
 
-/// What is behind the changes of a transaction.
+/// What is behind the changes and reads of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cause {
     /// The name of the keyspace notification for what changes; empty: the one for the kind of change,
@@ -19,16 +19,20 @@ pub struct Cause {
     pub event: &'static str,
     /// The client; 0: none.
     pub client: u64,
+    /// The keys that are looked up and not found are announced.
+    pub looks_up: bool,
     /// The change is a part of another one, which is announced.
     pub(super) is_silent: bool,
     /// The key existed before, as a value of another kind.
     pub(super) replaces: bool,
+    /// The lease that replaces the value ends when that would have ended.
+    pub(super) keeps_ttl: bool,
 }
 
 impl Cause {
-    /// The changes of a client's command.
-    pub fn of_client(client: u64, event: &'static str) -> Cause {
-        Cause { event, client, ..Cause::default() }
+    /// A client's command.
+    pub fn of_client(client: u64, event: &'static str, looks_up: bool) -> Cause {
+        Cause { event, client, looks_up, ..Cause::default() }
     }
 
     /// The notification of a change that is called `usual` unless the command says otherwise.
@@ -44,6 +48,7 @@ pub(super) const DELETED: Notification = (KeyspaceEvents::GENERIC, "del");
 pub(super) const EXPIRED: Notification = (KeyspaceEvents::EXPIRED, "expired");
 const SET: Notification = (KeyspaceEvents::STRING, "set");
 pub(super) const CREATED: Notification = (KeyspaceEvents::NEW, "new");
+const MISSED: Notification = (KeyspaceEvents::KEY_MISS, "keymiss");
 
 /// The change of a deadline.
 pub(super) fn renewed_until(deadline: Timestamp) -> Notification {
@@ -62,6 +67,15 @@ pub(super) struct Transition<'t> {
     pub(super) cause: Cause,
 }
 
+impl Txn<'_> {
+    /// Makes the event of a key that was looked up and not found.
+    pub(super) fn announce_miss(&self, name: &LockName) {
+        if self.cause().looks_up {
+            self.engine().core.events.notify(self.seen().seq(), name, MISSED);
+        }
+    }
+}
+
 impl Events {
     /// Makes the events of a change to a key, which are the notifications `notifications`.
     pub(super) fn key_changed(
@@ -75,13 +89,18 @@ impl Events {
         if interests.are_none() {
             return;
         }
-        for (class, event) in notifications {
-            if interests.notifications().contains(class) {
-                self.push(seq, Event::Notification { name: name.clone(), event });
-            }
+        for notification in notifications {
+            self.notify(seq, name, notification);
         }
         if interests.include(Interest::Invalidations) {
             self.push(seq, Event::Invalidation { name: Some(name.clone()), client, number: 0 });
+        }
+    }
+
+    /// Makes a notification, if it is one of those that are selected.
+    pub(super) fn notify(&self, seq: Seq, name: &LockName, (class, event): Notification) {
+        if self.interests().notifications().contains(class) {
+            self.push(seq, Event::Notification { name: name.clone(), event });
         }
     }
 
@@ -124,7 +143,8 @@ fn notifications_of(transition: &Transition<'_>) -> Vec<Notification> {
     let set_name = cause.notification(KeyspaceEvents::STRING, "set");
     let (set, set_event) = match (op, outcome) {
         (Op::Set { request, keep_ttl, .. }, Outcome::Granted { token, already_held }) => {
-            let moves_deadline = set_name.1 == "set" && !keep_ttl && request.ttl.is_some();
+            let keeps_ttl = *keep_ttl || cause.keeps_ttl;
+            let moves_deadline = set_name.1 == "set" && !keeps_ttl && request.ttl.is_some();
             (Some((*token, *already_held)), (set_name, moves_deadline))
         }
         _ => (None, (SET, false)),

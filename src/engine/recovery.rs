@@ -219,7 +219,6 @@ impl Core {
         drop(table);
         drop(stale);
         self.watches.all_changed();
-        self.sessions.has_orphans.store(true, Ordering::Release);
         Ok(())
     }
 }

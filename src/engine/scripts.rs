@@ -129,6 +129,12 @@ impl Scripts {
         *self.0.lock() = ScriptTable::default();
     }
 
+    /// The number of scripts, and that of the bytes of their texts.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let table = self.0.lock();
+        (table.scripts.len(), table.bytes)
+    }
+
     /// Adds a recovered script.
     pub(super) fn restore(&self, hash: ScriptHash, text: Box<[u8]>) {
         self.0.lock().insert(ScriptId(hash), text.into(), Seq::default());

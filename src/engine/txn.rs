@@ -274,6 +274,13 @@ impl<'a> Txn<'a> {
             .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
     }
 
+    /// The milliseconds since 1970 at which `time` is, or was, by the wall clock; `None` for
+    /// [`Timestamp::NEVER`].
+    pub fn wall_millis_of(&self, time: Timestamp) -> Option<u64> {
+        let nanos = self.engine.core.clock.wall_nanos_of(time)?;
+        Some(u64::try_from(nanos).unwrap_or(0) / 1_000_000)
+    }
+
     /// Runs one operation.
     pub fn submit(&self, name: &LockName, op: &Op) -> Result<Outcome, Unavailable> {
         self.submit_and_inspect(name, op, |outcome, _, _| outcome)
@@ -282,7 +289,12 @@ impl<'a> Txn<'a> {
     /// Reads a lock as it is now, expired leases left out. `read` runs under the guard of the lock: it should
     /// copy what is needed and format nothing.
     pub fn read<R>(&self, name: &LockName, read: impl Fn(&Slot, Timestamp) -> R) -> Result<R, Unavailable> {
-        self.submit_and_inspect(name, &Op::Inspect, |_, slot, now| read(slot, now))
+        let inspect = |_, slot: &Slot, now| (slot.newest().is_some(), read(slot, now));
+        let (exists, result) = self.submit_and_inspect(name, &Op::Inspect, inspect)?;
+        if !exists {
+            self.announce_miss(name);
+        }
+        Ok(result)
     }
 
     /// Says what is behind the changes that follow.

@@ -535,7 +535,10 @@ pub(super) async fn collect<S, R: Send + 'static>(
                     (snapshot(name, lease), name.key().len() + lease.meta().map_or(0, str::len))
                 }));
             }) {
-                Err(Unavailable::Unsettled | Unavailable::Busy) => continue,
+                Err(Unavailable::Unsettled | Unavailable::Busy) => {
+                    shared.engine.wait_while_held_up();
+                    continue;
+                }
                 scanned => scanned?,
             };
             if scanned.is_restarted {

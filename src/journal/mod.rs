@@ -18,6 +18,7 @@ mod sqlite;
 
 pub use commit::{
     Barrier, CommitGroup, Durability, Journal, OutcomeUnknown, Recover, Seq, Stopwatch, commit_before_park,
+    leave_commits,
 };
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};

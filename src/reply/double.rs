@@ -32,16 +32,22 @@ fn without_zeros(number: &str) -> &str {
     if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
 }
 
+/// Reads a double like [`parse`], but a number that is too large is infinite and one that is too small
+/// is 0, as in the ends of ranges.
+pub fn parse_rounded(text: &[u8]) -> Option<f64> {
+    let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (!number.is_nan()).then_some(number)
+}
+
 /// Reads a double as `strtod` of C does, which Redis uses. `None` for spaces, for NaN, and for a
 /// number that is too large or too small. Unlike Redis, hexadecimal numbers are refused.
 pub fn parse(text: &[u8]) -> Option<f64> {
-    let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    let number = parse_rounded(text)?;
     let digits = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
     let is_word = digits.first().is_some_and(u8::is_ascii_alphabetic);
     let significand = digits.split(|byte| byte.eq_ignore_ascii_case(&b'e')).next().unwrap_or(digits);
     let is_zero = significand.iter().all(|byte| matches!(byte, b'0' | b'.'));
     let is_exact = match number {
-        number if number.is_nan() => false,
         number if number.is_infinite() => is_word,
         number => number != 0.0 || is_zero,
     };

@@ -18,6 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
+use super::input::{READ_BYTES_MIN, receive};
 use super::listener::ListenerLimits;
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
@@ -32,19 +33,16 @@ use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
 const FLUSH_BYTES: usize = 64 << 10;
-const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Input that is read from a client whose request waits. The rest stays in the socket.
 const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
-/// How often a waiter with a full input buffer is checked for a disconnect.
-const FULL_INPUT_CHECK: Duration = Duration::from_millis(50);
 
 /// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_BYTES: usize = 4 << 20;
 
 /// Why a connection ends.
-enum End {
+pub(super) enum End {
     Closed,
     Failed(io::Error),
     Stalled,
@@ -70,6 +68,9 @@ impl From<io::Error> for End {
 /// A connection that has used up its turn goes on only below this size of the changes that wait for
 /// storage, in bytes.
 const BACKLOG_BYTES: usize = 32 << 20;
+
+/// How often a request that a script holds up is tried again.
+const HELD_UP_CHECK: Duration = Duration::from_millis(1);
 
 /// What to do after the batch is sent.
 enum Then {
@@ -302,12 +303,16 @@ impl Connection {
     }
 
     /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:
-    /// a small request can change a large value, so the size of the input does not bound it.
+    /// a small request can change a large value, so the size of the input does not bound it. Waits a
+    /// little while a script keeps all others out.
     async fn yield_turn(&mut self) {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        tokio::task::yield_now().await;
+        match self.server.engine.is_held_up() {
+            true => tokio::time::sleep(HELD_UP_CHECK).await,
+            false => yield_now().await,
+        }
         self.client.begin_turn();
     }
 
@@ -405,6 +410,16 @@ impl Connection {
 
     /// Sends the output as part of the unit that has begun.
     async fn send_output(&mut self) -> Result<(), End> {
+        let bytes = self.output.len();
+        let result = self.send_all().await;
+        self.server.metrics.redis.sent.add((bytes - self.output.len()) as u64);
+        if result.is_ok() && self.output.capacity() > FLUSH_BYTES * 2 {
+            self.output = BytesMut::new();
+        }
+        result
+    }
+
+    async fn send_all(&mut self) -> Result<(), End> {
         while !self.stream.try_send(&mut self.output)? {
             tokio::select! {
                 ready = self.stream.writable() => ready?,
@@ -412,9 +427,6 @@ impl Connection {
                     return Err(End::Closed);
                 },
             }
-        }
-        if self.output.capacity() > FLUSH_BYTES * 2 {
-            self.output = BytesMut::new();
         }
         Ok(())
     }
@@ -447,7 +459,8 @@ impl Connection {
             match read {
                 None => {}
                 Some(Ok(0)) => return Err(End::Closed),
-                Some(Ok(_)) => {
+                Some(Ok(bytes)) => {
+                    self.server.metrics.redis.received.add(bytes as u64);
                     // A full read asks for a larger one.
                     if self.input.len() - before >= self.read_bytes {
                         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
@@ -497,7 +510,7 @@ impl Connection {
             tokio::select! {
                 _ = pause.changed() => {}
                 () = tokio::time::sleep(left) => {}
-                read = receive(&mut self.stream, &mut self.input, is_full) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -516,7 +529,7 @@ impl Connection {
             let is_full = self.is_input_full();
             tokio::select! {
                 outcome = waiting.reply() => break Some(outcome),
-                read = receive(&mut self.stream, &mut self.input, is_full) => read?,
+                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
                 () = self.client.info().woken() => {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
@@ -562,22 +575,6 @@ async fn sleep(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Completes when input was read. Fails when the client has disconnected.
-async fn receive(stream: &mut Stream, input: &mut BytesMut, is_full: bool) -> Result<(), End> {
-    if is_full {
-        tokio::time::sleep(FULL_INPUT_CHECK).await;
-        return if stream.is_read_closed().await? { Err(End::Closed) } else { Ok(()) };
-    }
-    stream.readable().await?;
-    input.reserve(READ_BYTES_MIN);
-    match stream.try_read_buf(input) {
-        Ok(0) => Err(End::Closed),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,6 +20,8 @@ pub struct ScanLimits {
     pub request_bytes_max: usize,
     /// Length of an inline request, in bytes.
     pub inline_bytes_max: usize,
+    /// Whether these are the limits before authentication.
+    pub is_unauthenticated: bool,
 }
 
 impl Default for ScanLimits {
@@ -29,6 +31,7 @@ impl Default for ScanLimits {
             arg_bytes_max: 1 << 20,
             request_bytes_max: 32 << 20,
             inline_bytes_max: 64 << 10,
+            is_unauthenticated: false,
         }
     }
 }
@@ -43,6 +46,30 @@ impl ScanLimits {
             arg_bytes_max: self.arg_bytes_max.min(BYTES_MAX),
             request_bytes_max: self.request_bytes_max.min(BYTES_MAX),
             inline_bytes_max: self.inline_bytes_max.min(BYTES_MAX),
+            is_unauthenticated: true,
+        }
+    }
+
+    /// A limit as an error names it.
+    fn named(&self, max: usize, flag: &'static str) -> NamedLimit {
+        NamedLimit { max, flag: (!self.is_unauthenticated).then_some(flag) }
+    }
+}
+
+/// A limit that a request exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedLimit {
+    /// The limit.
+    pub max: usize,
+    /// The option that sets it; `None` before authentication.
+    pub flag: Option<&'static str>,
+}
+
+impl fmt::Display for NamedLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.flag {
+            Some(flag) => write!(f, "at most {} ({flag})", self.max),
+            None => write!(f, "at most {} before authentication", self.max),
         }
     }
 }
@@ -50,10 +77,14 @@ impl ScanLimits {
 /// Why the stream cannot be parsed. The connection closes after this error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// `*` without a valid count, or too many arguments.
+    /// `*` without a valid count.
     InvalidCount,
-    /// `$` without a valid length, or an argument that is too long.
+    /// Too many arguments.
+    TooManyArgs(NamedLimit),
+    /// `$` without a valid length.
     InvalidLength,
+    /// An argument is too long.
+    ArgTooLong(NamedLimit),
     /// Another byte where an argument must begin with `$`.
     ExpectedBulk(u8),
     /// A count whose line does not end.
@@ -63,7 +94,7 @@ pub enum ProtocolError {
     /// An argument that does not end after its length.
     ExpectedLineEnd,
     /// The arguments together are too long.
-    RequestTooLong,
+    RequestTooLong(NamedLimit),
     /// An inline command is too long.
     InlineTooLong,
     /// Quotes in an inline command do not match.
@@ -77,7 +108,9 @@ impl fmt::Display for ProtocolError {
         f.write_str("Protocol error: ")?;
         match self {
             ProtocolError::InvalidCount => f.write_str("invalid multibulk length"),
+            ProtocolError::TooManyArgs(limit) => write!(f, "invalid multibulk length: {limit}"),
             ProtocolError::InvalidLength => f.write_str("invalid bulk length"),
+            ProtocolError::ArgTooLong(limit) => write!(f, "invalid bulk length: {limit}"),
             ProtocolError::ExpectedBulk(found) => {
                 let found = if found.is_ascii_graphic() { char::from(*found) } else { '?' };
                 write!(f, "expected '$', got '{found}'")
@@ -85,7 +118,7 @@ impl fmt::Display for ProtocolError {
             ProtocolError::CountTooLong => f.write_str("too big mbulk count string"),
             ProtocolError::LengthTooLong => f.write_str("too big bulk count string"),
             ProtocolError::ExpectedLineEnd => f.write_str("expected CRLF after a bulk string"),
-            ProtocolError::RequestTooLong => f.write_str("too big request"),
+            ProtocolError::RequestTooLong(limit) => write!(f, "too big request: {limit}"),
             ProtocolError::InlineTooLong => f.write_str("too big inline request"),
             ProtocolError::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
             ProtocolError::Http => f.write_str("this is not an HTTP port"),
@@ -166,7 +199,8 @@ impl Scanner {
                     }
                     let args_left = usize::try_from(count).map_err(|_| ProtocolError::InvalidCount)?;
                     if args_left > self.limits.args_max {
-                        return Err(ProtocolError::InvalidCount);
+                        let limit = self.limits.named(self.limits.args_max, "--args-max");
+                        return Err(ProtocolError::TooManyArgs(limit));
                     }
                     self.state = State::Length { args_left };
                 }
@@ -180,12 +214,7 @@ impl Scanner {
                     let Some(line) = self.line(input, ProtocolError::LengthTooLong)? else { return Ok(None) };
                     let length = number(line.get(1..).unwrap_or(b"")).ok_or(ProtocolError::InvalidLength)?;
                     let length = usize::try_from(length).map_err(|_| ProtocolError::InvalidLength)?;
-                    if length > self.limits.arg_bytes_max {
-                        return Err(ProtocolError::InvalidLength);
-                    }
-                    if self.position + length > self.limits.request_bytes_max {
-                        return Err(ProtocolError::RequestTooLong);
-                    }
+                    self.check_length(length)?;
                     self.state = State::Arg { args_left, length };
                 }
                 State::Arg { args_left, length } => {
@@ -202,6 +231,19 @@ impl Scanner {
                 }
             }
         }
+    }
+
+    /// Whether the next argument may be this long.
+    fn check_length(&self, length: usize) -> Result<(), ProtocolError> {
+        let ScanLimits { arg_bytes_max, request_bytes_max, .. } = self.limits;
+        if length > arg_bytes_max {
+            return Err(ProtocolError::ArgTooLong(self.limits.named(arg_bytes_max, "--arg-bytes-max")));
+        }
+        if self.position + length > request_bytes_max {
+            let limit = self.limits.named(request_bytes_max, "--request-bytes-max");
+            return Err(ProtocolError::RequestTooLong(limit));
+        }
+        Ok(())
     }
 
     /// The arguments of the request that [`Scanner::scan`] found in `input`; none for an empty one.
@@ -437,12 +479,12 @@ mod tests {
             ("*\r\n", "invalid multibulk length"),
             ("*1\n", "invalid multibulk length"),
             ("*01\r\n", "invalid multibulk length"),
-            ("*1048577\r\n", "invalid multibulk length"),
+            ("*1048577\r\n", "invalid multibulk length: at most 1048576 (--args-max)"),
             ("*9223372036854775808\r\n", "invalid multibulk length"),
             ("*1\r\n:1\r\n", "expected '$', got ':'"),
             ("*1\r\n*1\r\n", "expected '$', got '*'"),
             ("*1\r\n$-1\r\n", "invalid bulk length"),
-            ("*1\r\n$1048577\r\n", "invalid bulk length"),
+            ("*1\r\n$1048577\r\n", "invalid bulk length: at most 1048576 (--arg-bytes-max)"),
             ("*1\r\n$1\r\nab\r\n", "expected CRLF after a bulk string"),
             ("*1111111111111111111111111111111111", "too big mbulk count string"),
             ("*1\r\n$1111111111111111111111111111111111", "too big bulk count string"),
@@ -456,15 +498,22 @@ mod tests {
 
     #[test]
     fn limits_hold_at_the_boundary_and_one_past_it() {
-        let limits = ScanLimits { args_max: 2, arg_bytes_max: 3, request_bytes_max: 22, inline_bytes_max: 4 };
+        let limits = ScanLimits {
+            args_max: 2,
+            arg_bytes_max: 3,
+            request_bytes_max: 22,
+            inline_bytes_max: 4,
+            is_unauthenticated: false,
+        };
+        let named = |max, flag| NamedLimit { max, flag: Some(flag) };
         let scan = |bytes: &str| Scanner::new(limits.clone()).scan(bytes.as_bytes());
         assert_eq!(scan("*2\r\n$3\r\nabc\r\n$3\r\nabc\r\n"), Ok(Some(22)));
-        assert_eq!(scan("*3\r\n"), Err(ProtocolError::InvalidCount));
-        assert_eq!(scan("*1\r\n$4\r\n"), Err(ProtocolError::InvalidLength));
+        assert_eq!(scan("*3\r\n"), Err(ProtocolError::TooManyArgs(named(2, "--args-max"))));
+        assert_eq!(scan("*1\r\n$4\r\n"), Err(ProtocolError::ArgTooLong(named(3, "--arg-bytes-max"))));
         let tight = ScanLimits { request_bytes_max: 19, ..limits.clone() };
         assert_eq!(
             Scanner::new(tight).scan(b"*2\r\n$3\r\nabc\r\n$3\r\n"),
-            Err(ProtocolError::RequestTooLong)
+            Err(ProtocolError::RequestTooLong(named(19, "--request-bytes-max")))
         );
         assert_eq!(scan("abcd\n"), Ok(Some(5)));
         assert_eq!(scan("abcde\n"), Err(ProtocolError::InlineTooLong));

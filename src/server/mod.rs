@@ -21,8 +21,8 @@ use tokio::sync::{Notify, watch};
 use crate::auth::{DenialLog, Users};
 use crate::clock::{self, Clock};
 use crate::command::{
-    self, Clients, Delivery, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerInfo, ServerState,
-    ServerStats, SlowLog, Tracking,
+    self, Clients, Delivery, LiveSettings, Lookups, Monitors, Pauses, PubSub, ScriptEngine, ServerInfo,
+    ServerState, ServerStats, SlowLog, Tracking,
 };
 use crate::config::{Config, TlsConfig};
 use crate::domain::DATABASES;
@@ -263,6 +263,7 @@ impl Server {
             info,
             metrics,
             commands_run: Count::default(),
+            lookups: Lookups::default(),
             stats: ServerStats::default(),
             slow_log: SlowLog::default(),
             shutdown: Notify::new(),

@@ -24,15 +24,23 @@ pub struct Element {
 
 /// The changed elements of an edit.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Vec<Element>);
+pub(super) struct Changes {
+    elements: Vec<Element>,
+    is_touched: bool,
+}
 
 impl Changes {
     pub(super) fn put(&mut self, field: impl Into<Box<[u8]>>, value: impl Into<Box<[u8]>>) {
-        self.0.push(Element { field: field.into(), value: Some(value.into()) });
+        self.elements.push(Element { field: field.into(), value: Some(value.into()) });
     }
 
     pub(super) fn gone(&mut self, field: impl Into<Box<[u8]>>) {
-        self.0.push(Element { field: field.into(), value: None });
+        self.elements.push(Element { field: field.into(), value: None });
+    }
+
+    /// Makes the edit a change even if all elements stay as they are.
+    pub(super) fn touch(&mut self) {
+        self.is_touched = true;
     }
 }
 
@@ -87,8 +95,9 @@ impl<'a> Edit<'a> {
     }
 
     /// Ends the edit. Returns the changed elements in the order of the changes; one that changed
-    /// twice is in it twice. Empty if nothing changed.
-    pub fn into_changes(self) -> Vec<Element> {
-        self.changes.0
+    /// twice is in it twice. `None` if the edit is no change.
+    pub fn into_changes(self) -> Option<Vec<Element>> {
+        let Changes { elements, is_touched } = self.changes;
+        (is_touched || !elements.is_empty()).then_some(elements)
     }
 }

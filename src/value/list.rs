@@ -232,8 +232,10 @@ impl<'a> ListEdit<'a> {
         removed.len()
     }
 
-    /// Removes all items but those at these indexes.
+    /// Removes all items but those at these indexes. As in Redis, that is a change even if all
+    /// items stay.
     pub fn keep(&mut self, indexes: Range<usize>) {
+        self.changes.touch();
         let behind = self.len().saturating_sub(indexes.end.max(indexes.start));
         let before = indexes.start.min(self.len());
         (0..behind).for_each(|_| drop(self.pop_back()));

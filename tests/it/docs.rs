@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use octostore::command::{Command, Flags, Group, commands, commands_and_subcommands};
 use octostore::config::OPTIONS;
 
+use crate::differential::intended::{INTENDED, Intended};
 use crate::support::server::TestServer;
 
 fn root() -> &'static Path {
@@ -105,6 +106,17 @@ fn command_rows(command: &Command) -> String {
     let summary = command.summary.replace('|', "\\|").replace('<', "\\<");
     let flags = Flags::names(command.flags).join(", ");
     format!("| `{call}` | {summary} | `{}` | {flags} |\n", command.example)
+}
+
+#[test]
+fn the_compatibility_page_lists_the_differences_that_are_intended() {
+    let mut page = String::from("| commands | difference |\n|---|---|\n");
+    for Intended { commands, reason, .. } in INTENDED {
+        let names = commands.iter().map(|name| format!("`{}`", name.to_ascii_uppercase()));
+        let names = if commands.is_empty() { "all".to_owned() } else { names.collect::<Vec<_>>().join(", ") };
+        let _ = writeln!(page, "| {names} | {reason} |");
+    }
+    check_generated("docs/redis-compatibility.md", &page);
 }
 
 #[test]

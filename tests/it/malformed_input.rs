@@ -17,8 +17,14 @@ fn a_malformed_request_gets_an_error_and_a_closed_connection() {
     for (bytes, expected) in [
         (&b"*x\r\n"[..], "-ERR Protocol error: invalid multibulk length\r\n"),
         (b"*2\r\n$3\r\nGET\r\n:1\r\n", "-ERR Protocol error: expected '$', got ':'\r\n"),
-        (b"*1\r\n$99999999999\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
-        (b"*1000000000\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),
+        (
+            b"*1\r\n$99999999999\r\n",
+            "-ERR Protocol error: invalid bulk length: at most 1048576 (--arg-bytes-max)\r\n",
+        ),
+        (
+            b"*1000000000\r\n",
+            "-ERR Protocol error: invalid multibulk length: at most 1048576 (--args-max)\r\n",
+        ),
         (b"\"unbalanced\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
         (b"PING\r\n*x\r\n", "+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "-ERR wrong number of arguments for 'get' command\r\n"),
@@ -173,7 +179,10 @@ fn requests_are_small_and_refused_before_authentication() {
     assert_eq!(client.line("LOCK k me"), "-NOAUTH Authentication required.");
     assert_eq!(client.line("AUTH wrong"), "-WRONGPASS invalid username-password pair or user is disabled.");
     client.send_bytes(b"*17\r\n");
-    assert_eq!(client.reply(), "-ERR Protocol error: invalid multibulk length");
+    assert_eq!(
+        client.reply(),
+        "-ERR Protocol error: invalid multibulk length: at most 16 before authentication"
+    );
     let mut client = server.connect();
     assert_eq!(client.line("AUTH swordfish"), "+OK");
     assert_eq!(client.line("LOCK k me"), ":1");

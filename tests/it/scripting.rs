@@ -3,8 +3,12 @@
 //! Guarantees: no script takes the server with it, outlives its limits or leaves anything for the
 //! next one.
 //! Not here: what scripts compute, which transcripts and the comparison with Redis show.
+#![allow(clippy::disallowed_methods)]
+
+use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
+use crate::support::process::Process;
 use crate::support::server::TestServer;
 
 fn eval(client: &mut Client, script: &str) -> String {
@@ -111,6 +115,43 @@ fn a_script_that_has_written_nothing_can_be_killed() {
     while client.line("SCRIPT KILL") != "+OK" {}
     assert_eq!(victim.reply(), "-ERR Script killed by user with SCRIPT KILL.");
     assert_eq!(eval(&mut victim, "return 1"), ":1");
+}
+
+#[test]
+fn a_long_script_leaves_the_only_thread_to_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = ["--threads", "1", "--script-ms-max", "60000", "--durability", "always"];
+    let server = Process::start(&folder.path().join("db"), &flags);
+    let mut victim = server.connect();
+    let mut others: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    for round in 0..3 {
+        victim.send(&["EVAL", "while true do end", "0"]);
+        let began = Instant::now();
+        while !others[0].line("GET k").starts_with("-BUSY") {}
+        for other in &mut others {
+            other.send(&["SET", "k", "v"]);
+        }
+        let mut client = server.connect();
+        assert_eq!(client.line("PING"), "+PONG");
+        assert!(client.line("SCRIPT LOAD return(1)").starts_with("-BUSY"));
+        assert!(client.line("INFO server").contains("octostore"));
+        assert_eq!(client.line("SCRIPT KILL"), "+OK");
+        let took = began.elapsed();
+        // Otherwise the script would have kept its thread for a minute.
+        assert!(took < Duration::from_secs(20), "round {round}: {took:?}");
+        assert_eq!(victim.reply(), "-ERR Script killed by user with SCRIPT KILL.");
+        for other in &mut others {
+            let reply = other.reply();
+            assert!(reply.starts_with("-BUSY") || reply == "+OK", "{reply}");
+        }
+    }
+    // What is written at the end of a long script is committed, too, as is what others write.
+    let slow = "local n = 0 while n < 3e6 do n = n + 1 end return redis.call('SET', 'slow', n)";
+    for _ in 0..3 {
+        victim.send(&["EVAL", slow, "0"]);
+        assert_eq!(others[1].line("LPUSH list i").replace(|c: char| c.is_ascii_digit(), ""), ":");
+        assert_eq!(victim.reply(), "+OK");
+    }
 }
 
 #[test]

@@ -310,6 +310,16 @@ fn a_request_of_very_many_arguments_is_executed_in_parts() {
         assert_eq!(count(&reply), MANY, "{common:?}");
         assert!(turns > 20, "{common:?}: {turns} turns");
     }
+    for common in [["PUBSUB", "NUMSUB"], ["PUBSUB", "SHARDNUMSUB"]] {
+        let (reply, turns) = run(&server, &mut client, &[&common[..], &words].concat(), || {});
+        assert_eq!(count(&reply), 2 * MANY, "{common:?}");
+        assert!(turns > 20, "{common:?}: {turns} turns");
+    }
+    for name in ["UNSUBSCRIBE", "SUNSUBSCRIBE", "PUNSUBSCRIBE"] {
+        let (reply, turns) = run(&server, &mut client, &[&[name][..], &words].concat(), || {});
+        assert!(matches!(&reply, Reply::Sequence(all) if all.len() == MANY), "{name}");
+        assert!(turns > 20, "{name}: {turns} turns");
+    }
     let (first, _) = run(&server, &mut client, &["LINDEX", "l", "0"], || {});
     assert_eq!(first, Reply::bulk(key(MANY - 1)), "the parts are pushed in order");
 }

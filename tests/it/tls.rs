@@ -248,6 +248,15 @@ fn the_common_name_of_a_certificate_is_its_user() {
     assert_eq!(ask(Some("worker-1"), &["ACL", "WHOAMI"]), "$8\r\nworker-1\r\n");
     assert!(ask(Some("worker-1"), &["LOCK", "jobs.1", "me"]).starts_with(':'));
     assert!(ask(Some("worker-1"), &["LOCK", "other", "me"]).starts_with("-NOPERM"));
+    let mut worker = connect(&certificates.client(Some("worker-1")), tls);
+    for (request, reply) in [
+        (&["AUTH", "other", "else"][..], "+OK\r\n"),
+        (&["ACL", "WHOAMI"], "$5\r\nother\r\n"),
+        (&["RESET"], "+RESET\r\n"),
+        (&["ACL", "WHOAMI"], "$8\r\nworker-1\r\n"),
+    ] {
+        assert_eq!(self::ask(&mut worker, request).expect("a reply"), reply, "{request:?}");
+    }
     // The names of others are proved by their passwords, as without TLS.
     assert!(ask(Some("stranger"), &["ACL", "WHOAMI"]).starts_with("-NOAUTH"));
     assert!(ask(None, &["ACL", "WHOAMI"]).starts_with("-NOAUTH"));

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use crate::auth::{DEFAULT_USER, DenialReason};
 use crate::command::options::{self, value, values};
 use crate::command::steps::{Progress, Steps};
-use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, REDIS_VERSION};
-use crate::domain::DATABASES;
+use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, REDIS_VERSION, key};
 use crate::reply::Reply;
 
 pub(in crate::command) const COMMANDS: &[Command] =
@@ -169,17 +168,18 @@ fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     }
 }
 
+/// The database that a request selects, if it is a valid SELECT.
+pub(super) fn selected_database(args: Args<'_>) -> Option<u8> {
+    let is_select = args.len() == 2 && options::is(args.at(0), SELECT.name);
+    is_select.then(|| key::database(args.at(1)).ok())?
+}
+
 fn select(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let index = options::integer(args.at(1))?;
-    match u8::try_from(index) {
-        Ok(index) if index < DATABASES => {
-            context.database = index;
-            // The database of a script ends with the script.
-            if !matches!(context.caller, Caller::Script { .. }) {
-                context.client.select(index);
-            }
-            Ok(Reply::OK)
-        }
-        _ => Err(CommandError::fixed("ERR DB index is out of range")),
+    let index = key::database(args.at(1))?;
+    context.database = index;
+    // The database of a script ends with the script.
+    if !matches!(context.caller, Caller::Script { .. }) {
+        context.client.select(index);
     }
+    Ok(Reply::OK)
 }

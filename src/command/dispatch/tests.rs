@@ -7,8 +7,8 @@ use crate::auth::{DenialLog, Users};
 use crate::clock::Clock;
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::{
-    Client, ClientLimits, Clients, Group, Incoming, LiveSettings, OwnedArgs, Pauses, PubSub, ScriptEngine,
-    ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
+    AfterReply, Client, ClientLimits, Clients, Group, Incoming, LiveSettings, Lookups, OwnedArgs, Pauses,
+    PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
 use crate::domain::{Limits, Timestamp};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
@@ -20,7 +20,7 @@ use crate::metrics::{Count, ServerMetrics};
 fn server() -> Arc<ServerState> {
     let config = EngineConfig {
         durability: Durability::Memory,
-        locks_max: 100,
+        locks_max: 5000,
         sessions_max: 4,
         waiters_per_lock_max: 4,
         values_bytes_max: 1 << 20,
@@ -54,6 +54,7 @@ fn server() -> Arc<ServerState> {
         },
         metrics: Arc::new(ServerMetrics::of(names())),
         commands_run: Count::default(),
+        lookups: Lookups::default(),
         stats: ServerStats::default(),
         slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),
@@ -195,6 +196,33 @@ fn a_script_inside_exec_publishes_after_exec() {
     for _ in 0..2 {
         assert!(matches!(next(), Incoming::Message(_)));
     }
+}
+
+#[test]
+fn what_has_ended_of_the_keys_of_a_transaction_is_freed_in_turns_before_it() {
+    let server = server();
+    let mut client = connect(&server);
+    send(&server, &mut client, "SELECT 3");
+    for n in 0..3000 {
+        send(&server, &mut client, &format!("LOCK k o{n} SHARED PX 1000"));
+    }
+    send(&server, &mut client, "SELECT 0");
+    server.engine.clock().advance_millis(1000);
+    for queued in ["MULTI", "SELECT 16", "SELECT 3", "EXISTS k"] {
+        send(&server, &mut client, queued);
+    }
+    let exec = OwnedArgs::of(["EXEC"]);
+    let mut turns = 1;
+    let replies = loop {
+        let execution = client.execute(&server, exec.as_args());
+        match execution.next {
+            AfterReply::Again => turns += 1,
+            _ => break execution.reply,
+        }
+    };
+    assert!((4..10).contains(&turns), "{turns}");
+    let expected = vec![error("ERR DB index is out of range"), Reply::OK, Reply::Integer(0)];
+    assert_eq!(replies, Some(Reply::Array(expected)));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The key specifications in `COMMAND INFO`, in the notation of Redis 7.
 
 use super::bulk;
-use crate::command::{KeyAccess, KeySpec};
+use super::key_flags::{KeyFlags, spec_flags};
+use crate::command::{Command, KeyAccess, KeySpec};
 use crate::reply::Reply;
 
 /// The specifications of a command. Two keys with different access have one each.
-pub(super) fn key_specs(keys: KeySpec) -> Vec<Reply> {
-    match keys {
+pub(super) fn key_specs(command: &Command) -> Vec<Reply> {
+    let spec = |access, begin_search, find_keys| spec(spec_flags(command, access), begin_search, find_keys);
+    match command.keys {
         KeySpec::None => vec![],
         KeySpec::Range { first, last, step, access } => {
             // Relative to the first key.
@@ -26,12 +28,16 @@ pub(super) fn key_specs(keys: KeySpec) -> Vec<Reply> {
     }
 }
 
-fn spec(access: KeyAccess, begin_search: Reply, find_keys: Reply) -> Reply {
+fn spec(flags: KeyFlags, begin_search: Reply, find_keys: Reply) -> Reply {
     Reply::Map(vec![
-        (bulk("flags"), Reply::Set(vec![Reply::Simple(access.as_str())])),
+        (bulk("flags"), flag_set(flags)),
         (bulk("begin_search"), begin_search),
         (bulk("find_keys"), find_keys),
     ])
+}
+
+pub(super) fn flag_set(flags: KeyFlags) -> Reply {
+    Reply::Set(flags.iter().map(|flag| Reply::Simple(flag)).collect())
 }
 
 /// The search begins at argument `position`.
@@ -70,14 +76,18 @@ mod tests {
         let every_second = KeySpec::Range { first: 2, last: 6, step: 2, access: write };
         for (keys, expected) in [
             (KeySpec::None, &[][..]),
-            (KeySpec::first(write), &["RW index 1 range 0 1 0"]),
-            (KeySpec::all(read), &["RO index 1 range -1 1 0"]),
-            (every_second, &["RW index 2 range 4 2 0"]),
-            (KeySpec::Two(read, write), &["RO index 1 range 0 1 0", "RW index 2 range 0 1 0"]),
-            (KeySpec::Counted { count: 2, access: read }, &["RO index 2 keynum 0 1 1"]),
-            (KeySpec::Custom(|_, _| Ok(())), &["RW unknown  unknown "]),
+            (KeySpec::first(write), &["RW access update index 1 range 0 1 0"]),
+            (KeySpec::all(read), &["RO access index 1 range -1 1 0"]),
+            (every_second, &["RW access update index 2 range 4 2 0"]),
+            (
+                KeySpec::Two(read, write),
+                &["RO access index 1 range 0 1 0", "RW access update index 2 range 0 1 0"],
+            ),
+            (KeySpec::Counted { count: 2, access: read }, &["RO access index 2 keynum 0 1 1"]),
+            (KeySpec::Custom(|_, _| Ok(())), &["RW access update unknown  unknown "]),
         ] {
-            let found: Vec<String> = key_specs(keys).iter().map(values).collect();
+            let command = Command::new("", 1, |_, _| Ok(Reply::Null)).keys(keys);
+            let found: Vec<String> = key_specs(&command).iter().map(values).collect();
             assert_eq!(found, expected, "{keys:?}");
         }
     }

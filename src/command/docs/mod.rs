@@ -2,17 +2,19 @@
 //!
 //! Guarantees: everything comes from the command table.
 
+mod key_flags;
 mod key_specs;
 mod syntax;
 
 use crate::command::steps::{KEY_WORK, RemainingArgs};
 use crate::command::{
-    Args, Categories, Command, CommandError, Context, Flags, Group, KeySpec, KeyVisitor, Progress, Steps,
-    commands, commands_and_subcommands, options,
+    Args, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, KeyVisitor, Progress,
+    Steps, commands, commands_and_subcommands, options,
 };
 use crate::glob::Glob;
 use crate::reply::{Bulks, Reply};
-use key_specs::key_specs;
+use key_flags::key_flags_of;
+use key_specs::{flag_set, key_specs};
 use syntax::{Argument, arguments_of};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[COMMAND];
@@ -54,7 +56,7 @@ const COMMAND: Command = Command::container(
             .group(Group::Server)
             .own_categories(Categories::CONNECTION)
             .syntax("command-name [arg [arg ...]]")
-            .summary("Returns the keys of a request, each with RO if the command reads it or RW if it may change it.")
+            .summary("Returns the keys of a request, each with what the command does with it, such as RO and access.")
             .example("COMMAND GETKEYSANDFLAGS DEL jobs:import jobs:export"),
     ],
 )
@@ -134,7 +136,7 @@ fn describe(command: &Command) -> Reply {
         Reply::Integer(i64::from(step)),
         Reply::Set(command.categories().names().map(Reply::Simple).collect()),
         Reply::Array(vec![]),
-        Reply::Array(key_specs(command.keys)),
+        Reply::Array(key_specs(command)),
         Reply::Array(command.subcommands().iter().map(describe).collect()),
     ])
 }
@@ -215,22 +217,31 @@ const NAME_BYTES: usize = 16;
 fn get_keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     context.spend(KEY_WORK * args.len());
     let mut keys = Bulks::default();
-    visit_keys(args.skip(2), &mut |key, _| keys.push(key))?;
+    let request = args.skip(2);
+    visit_keys(command_with_keys(request)?, request, &mut |key, _| keys.push(key))?;
     Ok(Reply::Bulks(keys))
 }
 
 fn get_keys_and_flags(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     context.spend(KEY_WORK * args.len());
     let mut keys = Vec::new();
-    visit_keys(args.skip(2), &mut |key, access| {
-        let flags = Reply::Set(vec![Reply::Simple(access.as_str())]);
-        keys.push(Reply::Array(vec![Reply::bulk(key), flags]));
+    let request = args.skip(2);
+    let command = command_with_keys(request)?;
+    let [read, write, read_write] = [KeyAccess::Read, KeyAccess::Write, KeyAccess::ReadWrite]
+        .map(|access| key_flags_of(command, request, access));
+    visit_keys(command, request, &mut |key, access| {
+        let flags = match access {
+            KeyAccess::Read => read,
+            KeyAccess::Write => write,
+            KeyAccess::ReadWrite => read_write,
+        };
+        keys.push(Reply::Array(vec![Reply::bulk(key), flag_set(flags)]));
     })?;
     Ok(Reply::Array(keys))
 }
 
-/// Passes the keys of a request to `visit`. Fails with Redis' errors if it has none.
-fn visit_keys<'a>(request: Args<'a>, visit: KeyVisitor<'_, 'a>) -> Result<(), CommandError> {
+/// The command of a request that has keys, or Redis' errors.
+fn command_with_keys(request: Args<'_>) -> Result<&'static Command, CommandError> {
     let command = Command::of_request(request).ok_or(CommandError::fixed("ERR Invalid command specified"))?;
     if matches!(command.keys, KeySpec::None) {
         return Err(CommandError::fixed("ERR The command has no key arguments"));
@@ -238,6 +249,14 @@ fn visit_keys<'a>(request: Args<'a>, visit: KeyVisitor<'_, 'a>) -> Result<(), Co
     if !command.accepts(request.len()) {
         return Err(CommandError::fixed("ERR Invalid number of arguments specified for command"));
     }
+    Ok(command)
+}
+
+fn visit_keys<'a>(
+    command: &Command,
+    request: Args<'a>,
+    visit: KeyVisitor<'_, 'a>,
+) -> Result<(), CommandError> {
     let invalid = |_| CommandError::fixed("ERR Invalid arguments specified for command");
     command.visit_keys(request, visit).map_err(invalid)
 }

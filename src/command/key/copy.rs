@@ -8,7 +8,7 @@ use crate::reply::Reply;
 
 pub(super) const COPY: Command = Command::new("copy", -3, copy)
     .group(Group::Generic)
-    .flags(Flags::WRITE | Flags::DENYOOM)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::LOOKS_UP)
     .keys(KeySpec::Two(KeyAccess::Read, KeyAccess::Write))
     .syntax("source destination [DB destination-db] [REPLACE]")
     .summary(
@@ -21,7 +21,10 @@ const OPTIONS: [OptionSpec; 2] = [value("DB").check(|index| database(index).map(
 
 /// Parses the number of a database.
 pub(in crate::command) fn database(arg: &[u8]) -> Result<u8, CommandError> {
-    let index = u8::try_from(options::integer(arg)?).ok().filter(|index| *index < DATABASES);
+    let index = i32::try_from(options::integer(arg)?).map_err(|_| {
+        CommandError::fixed("ERR value is out of range, value must between -2147483648 and 2147483647")
+    })?;
+    let index = u8::try_from(index).ok().filter(|index| *index < DATABASES);
     index.ok_or(CommandError::fixed("ERR DB index is out of range"))
 }
 

@@ -6,6 +6,7 @@
 
 use std::slice;
 
+use crate::command::error::printable;
 use crate::command::options::{self, flag};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, name_or_none};
 use crate::domain::{LockName, Timestamp, Ttl};
@@ -122,7 +123,9 @@ impl Form {
     /// Milliseconds from now until the time that `amount` states.
     fn millis_left(self, context: &Context<'_>, amount: &[u8]) -> Result<i64, CommandError> {
         let millis = options::integer(amount)?.checked_mul(self.unit_ms);
-        let now = i64::try_from(context.txn.wall_millis()).unwrap_or(i64::MAX);
+        // Not the wall clock itself, which can be a millisecond ahead: PEXPIRETIME returns this time.
+        let now = context.txn.wall_millis_of(context.txn.now()).unwrap_or(0);
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
         let left = match self.is_absolute {
             true => millis.map(|at| at.saturating_sub(now)),
             // Redis adds the time of day and checks that the sum fits.
@@ -145,6 +148,8 @@ pub(super) const PERSIST: Command = Command::new("persist", 2, persist)
 
 /// The remaining lifetime of a lease.
 struct Remaining {
+    /// Its end.
+    deadline: Timestamp,
     /// In milliseconds; `None` without expiry.
     millis: Option<u64>,
     /// The maximum that MAXHOLD allows, in milliseconds.
@@ -155,16 +160,22 @@ struct Remaining {
 fn expiry_of(context: &mut Context<'_>, name: &LockName) -> Result<Option<Remaining>, CommandError> {
     let read = context.txn.read_key(name, |content, now| {
         let hold_until = content.lease().map_or(Timestamp::NEVER, Lease::hold_until);
-        content
-            .deadline()
-            .map(|deadline| Remaining { millis: deadline.millis_left(now), max: hold_until.millis_left(now) })
+        let max = hold_until.millis_left(now);
+        content.deadline().map(|deadline| Remaining { deadline, millis: deadline.millis_left(now), max })
     });
     Ok(read?)
 }
 
+/// [`expiry_of`] for a command that only reads.
+fn look_up(context: &mut Context<'_>, name: &LockName) -> Result<Option<Remaining>, CommandError> {
+    let remaining = expiry_of(context, name)?;
+    context.count_lookup(remaining.is_some());
+    Ok(remaining)
+}
+
 fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(-2)) };
-    Ok(match expiry_of(context, &name)?.map(|left| left.millis) {
+    Ok(match look_up(context, &name)?.map(|remaining| remaining.millis) {
         None => Reply::Integer(-2),
         Some(None) => Reply::Integer(-1),
         Some(Some(millis)) => Reply::unsigned((millis + unit_ms / 2) / unit_ms),
@@ -173,17 +184,18 @@ fn left(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply
 
 fn end(context: &mut Context<'_>, args: Args<'_>, unit_ms: u64) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(-2)) };
-    Ok(match expiry_of(context, &name)?.map(|left| left.millis) {
+    let deadline = look_up(context, &name)?.map(|remaining| remaining.deadline);
+    Ok(match deadline.map(|deadline| context.txn.wall_millis_of(deadline)) {
         None => Reply::Integer(-2),
         Some(None) => Reply::Integer(-1),
-        Some(Some(millis)) => Reply::unsigned(context.txn.wall_millis().saturating_add(millis) / unit_ms),
+        Some(Some(millis)) => Reply::unsigned(millis / unit_ms),
     })
 }
 
 fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply, CommandError> {
     let name = name_or_none(context, args.at(1))?;
     let unsupported =
-        |arg: &[u8]| CommandError::new(format!("ERR Unsupported option {}", arg.escape_ascii()));
+        |arg: &[u8]| CommandError::new(format!("ERR Unsupported option {}", printable(arg, 128)));
     let specs = [flag("NX"), flag("XX"), flag("GT"), flag("LT")];
     let [nx, xx, gt, lt] = args.options_or(3, &specs, unsupported)?.map(|option| option.is_given());
     if nx && (xx || gt || lt) {
@@ -194,17 +206,23 @@ fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply
     if gt && lt {
         return Err(CommandError::fixed("ERR GT and LT options at the same time are not compatible"));
     }
-    let millis = form.millis_left(context, args.at(2))?;
-    let Some(name) = name else { return Ok(Reply::Integer(0)) };
-    // A time that has passed deletes the key.
-    let op = match u64::try_from(millis).map(Ttl::from_millis) {
+    let op = |millis: i64| match u64::try_from(millis).map(Ttl::from_millis) {
         Ok(Ok(ttl)) => Op::SetTtl { ttl: Some(ttl) },
+        // A time that has passed deletes the key.
         Ok(Err(_)) | Err(_) => Op::Delete { if_owner: None },
     };
-    if !(nx || xx || gt || lt) {
-        return apply(context, &name, &op);
+    let is_conditional = nx || xx || gt || lt;
+    let millis = form.millis_left(context, args.at(2))?;
+    let Some(name) = name else { return Ok(Reply::Integer(0)) };
+    if !is_conditional && !form.is_absolute {
+        return apply(context, &name, &op(millis));
     }
+    // The time until an absolute one is computed at the instant from which it counts.
     context.atomically(slice::from_ref(&name), |context| {
+        let millis = form.millis_left(context, args.at(2))?;
+        if !is_conditional {
+            return apply(context, &name, &op(millis));
+        }
         let Some(left) = expiry_of(context, &name)? else { return Ok(Reply::Integer(0)) };
         // A key without expiry counts as one with an infinite TTL.
         let far = |millis: Option<u64>| millis.map_or(i128::MAX, i128::from);
@@ -213,7 +231,7 @@ fn expire(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply
             && (!xx || left.millis.is_some())
             && (!gt || will_be > is)
             && (!lt || will_be < is);
-        if holds { apply(context, &name, &op) } else { Ok(Reply::Integer(0)) }
+        if holds { apply(context, &name, &op(millis)) } else { Ok(Reply::Integer(0)) }
     })
 }
 
@@ -228,7 +246,9 @@ fn apply(context: &mut Context<'_>, name: &LockName, op: &Op) -> Result<Reply, C
 fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Integer(0)) };
     context.atomically(slice::from_ref(&name), |context| match expiry_of(context, &name)? {
-        Some(Remaining { millis: Some(_), max: None }) => apply(context, &name, &Op::SetTtl { ttl: None }),
+        Some(Remaining { millis: Some(_), max: None, .. }) => {
+            apply(context, &name, &Op::SetTtl { ttl: None })
+        }
         _ => Ok(Reply::Integer(0)),
     })
 }

@@ -161,7 +161,9 @@ pub(in crate::command) fn type_name(kind: KeyKind) -> &'static str {
 
 fn kind_of(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Simple("none")) };
-    Ok(Reply::Simple(context.txn.kind_of(&name)?.map_or("none", type_name)))
+    let kind = context.txn.kind_of(&name)?;
+    context.count_lookup(kind.is_some());
+    Ok(Reply::Simple(kind.map_or("none", type_name)))
 }
 
 fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -169,7 +171,9 @@ fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     let count = |context: &mut Context<'_>| {
         let mut existing = 0;
         for name in &names {
-            existing += usize::from(context.txn.exists(name)?);
+            let exists = context.txn.exists(name)?;
+            context.count_lookup(exists);
+            existing += usize::from(exists);
         }
         Ok(Reply::count(existing))
     };

@@ -54,6 +54,7 @@ const EMBEDDED_BYTES_MAX: usize = 44;
 fn encoding(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let Some(name) = name_or_none(context, args.at(2))? else { return Ok(Reply::Null) };
     let encoding = context.txn.read_key(&name, |content, _| encoding_of(content))?;
+    context.count_lookup(encoding.is_some());
     Ok(encoding.map_or(Reply::Null, Reply::bulk))
 }
 
@@ -77,10 +78,10 @@ fn if_exists(
     key: &[u8],
     answer: Result<Reply, CommandError>,
 ) -> Result<Reply, CommandError> {
-    match name_or_none(context, key)? {
-        Some(name) if context.txn.exists(&name)? => answer,
-        _ => Ok(Reply::Null),
-    }
+    let Some(name) = name_or_none(context, key)? else { return Ok(Reply::Null) };
+    let exists = context.txn.exists(&name)?;
+    context.count_lookup(exists);
+    if exists { answer } else { Ok(Reply::Null) }
 }
 
 fn freq(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -223,10 +223,10 @@ impl PubSub {
         channels.get(channel).map_or(0, Vec::len)
     }
 
-    /// The numbers of channels and of patterns with subscribers.
-    pub(in crate::command) fn counts(&self) -> (usize, usize) {
+    /// The numbers of channels, of patterns and of shard channels with subscribers.
+    pub(in crate::command) fn counts(&self) -> (usize, usize, usize) {
         let topics = self.topics();
-        (topics.channels.len(), topics.patterns.len())
+        (topics.channels.len(), topics.patterns.len(), topics.shard_channels.len())
     }
 
     /// The number of subscribers that receive a notice in this way.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::command::error::printable;
 use crate::command::steps::{KEY_WORK, Progress, RemainingArgs, Steps};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group};
 use crate::glob::Glob;
@@ -16,6 +17,7 @@ pub(super) const PUBSUB: Command = Command::container(
             .summary("Returns the channels that have subscribers.")
             .example("PUBSUB CHANNELS __lock__:*"),
         sub("pubsub|numsub", -2, |context, args| subscribers(context, args, false))
+            .takes_many()
             .syntax("[channel [channel ...]]")
             .summary("Returns the numbers of subscribers of channels, those of patterns left out.")
             .example("PUBSUB NUMSUB jobs"),
@@ -27,6 +29,7 @@ pub(super) const PUBSUB: Command = Command::container(
             .summary("Returns the shard channels that have subscribers.")
             .example("PUBSUB SHARDCHANNELS"),
         sub("pubsub|shardnumsub", -2, |context, args| subscribers(context, args, true))
+            .takes_many()
             .syntax("[shardchannel [shardchannel ...]]")
             .summary("Returns the numbers of subscribers of shard channels.")
             .example("PUBSUB SHARDNUMSUB jobs"),
@@ -44,7 +47,7 @@ fn channels(context: &mut Context<'_>, args: Args<'_>, is_shard: bool) -> Result
         2 => None,
         3 => Some(Glob::new(args.at(2))?),
         _ => {
-            let name = args.at(1).escape_ascii();
+            let name = printable(args.at(1), 128);
             return Err(CommandError::new(format!(
                 "ERR unknown subcommand or wrong number of arguments for '{name}'. Try PUBSUB HELP."
             )));

@@ -380,6 +380,7 @@ const PSUBSCRIBE: Command =
 
 const SSUBSCRIBE: Command =
     Command::new("ssubscribe", -2, |context, args| subscribe(context, args, Kind::ShardChannel))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("shardchannel [shardchannel ...]")
@@ -388,6 +389,7 @@ const SSUBSCRIBE: Command =
 
 const SUNSUBSCRIBE: Command =
     Command::new("sunsubscribe", -1, |context, args| unsubscribe(context, args, Kind::ShardChannel))
+        .takes_many()
         .group(Group::PubSub)
         .flags(Flags::SUBSCRIBED | Flags::NO_MULTI | Flags::PUBSUB | Flags::NOSCRIPT)
         .syntax("[shardchannel [shardchannel ...]]")

@@ -1,6 +1,8 @@
 //! `FUNCTION LIST`, `FUNCTION FLUSH`, …: a library of functions that is always empty.
 
 use super::check_flush_mode;
+use crate::command::error::printable;
+use crate::command::options;
 use crate::command::{Args, Command, CommandError, Context, Flags, Group};
 use crate::reply::Reply;
 
@@ -26,11 +28,22 @@ pub(super) const FUNCTION: Command = Command::container(
 .flags(Flags::NOSCRIPT)
 .summary("A container for commands about functions, of which there are none.");
 
-fn list(_: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+fn list(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let options = [options::value("LIBRARYNAME"), options::flag("WITHCODE")];
+    let is_repeated = args.from(2).filter(|arg| options::is(arg, "libraryname")).count() > 1;
+    args.options_or(2, &options::once(options), |arg| {
+        if options::is(arg, "libraryname") && !is_repeated {
+            return CommandError::fixed("ERR library name argument was not given");
+        }
+        CommandError::new(format!("ERR Unknown argument {}", printable(arg, 128)))
+    })?;
     Ok(Reply::Array(Vec::new()))
 }
 
 fn flush(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    check_flush_mode(args, "FUNCTION FLUSH")?;
+    if args.len() > 3 {
+        return Err(CommandError::subcommand_arity(args));
+    }
+    check_flush_mode(args, "FUNCTION FLUSH only supports")?;
     Ok(Reply::OK)
 }

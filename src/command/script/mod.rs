@@ -9,14 +9,14 @@ mod function;
 mod lua;
 mod running;
 mod shebang;
+mod thread;
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use self::lua::{Host, Interpreter, Invocation};
-pub use self::running::RunningScript;
-use self::running::Stop;
+use self::running::{RunningScript, Stop};
 use self::shebang::Shebang;
 use super::parts::Join;
 use super::{
@@ -95,7 +95,7 @@ const SCRIPT: Command = Command::container(
             .example("SCRIPT FLUSH"),
         Command::new("script|kill", 2, kill)
             .group(Group::Scripting)
-            .flags(Flags::NOSCRIPT | Flags::NO_MULTI)
+            .flags(Flags::NOSCRIPT)
             .summary("Stops the running script, unless it has written something.")
             .example("SCRIPT KILL"),
         Command::new("script|debug", 3, debug)
@@ -109,6 +109,10 @@ const SCRIPT: Command = Command::container(
 .group(Group::Scripting)
 .flags(Flags::NOSCRIPT)
 .summary("A container for commands about scripts.");
+
+/// Milliseconds after which the transaction of a script no longer occupies a thread that serves
+/// others.
+const LONG_MS: u64 = 2;
 
 /// The limits of a script.
 #[derive(Debug, Clone)]
@@ -139,12 +143,8 @@ impl ScriptEngine {
         ScriptEngine { limits, running: Arc::default(), interpreter: Mutex::new(None) }
     }
 
-    /// The script that runs at present.
-    pub fn running(&self) -> &RunningScript {
-        &self.running
-    }
-
-    /// Runs `work` with the interpreter.
+    /// Runs `work` with the interpreter. For transactions that keep all others out, so that no thread
+    /// waits for the interpreter.
     fn with_interpreter<R>(
         &self,
         server: &ServerState,
@@ -215,6 +215,11 @@ fn run(
     context.run_script(&names, may_write, |context| {
         let text = find(context)?;
         let shebang = Shebang::parse(&text)?;
+        if !may_write && text.starts_with(b"#!") && !shebang.is_read_only {
+            return Err(CommandError::fixed(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
+        }
         if shebang.is_read_only {
             context.caller = super::Caller::Script { may_write: false };
         }
@@ -224,7 +229,8 @@ fn run(
         scripts.with_interpreter(server, |interpreter| {
             // Of all scripts of an EXEC together: the instant at which it began.
             let began = context.txn.now();
-            scripts.running.begin(began, began.after(Ttl::from_millis(scripts.limits.ms_max).ok()));
+            let after = |millis| began.after(Ttl::from_millis(millis).ok());
+            scripts.running.begin(after(LONG_MS), after(scripts.limits.ms_max));
             interpreter.run(&script, &mut Commands(context))
         })
     })
@@ -242,9 +248,11 @@ fn load(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     let text = args.at(2);
     let id = ScriptId::of(text);
     let shebang = Shebang::parse(text)?;
-    let server = context.server;
-    server.scripts.with_interpreter(server, |interpreter| interpreter.compile(&id, shebang.text))?;
-    context.txn.put_script(&id, text)?;
+    context.atomically(&[], |context| {
+        let server = context.server;
+        server.scripts.with_interpreter(server, |interpreter| interpreter.compile(&id, shebang.text))?;
+        Ok(context.txn.put_script(&id, text)?)
+    })?;
     Ok(Reply::bulk(id.to_string()))
 }
 
@@ -261,18 +269,18 @@ fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
 }
 
 fn flush(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    check_flush_mode(args, "SCRIPT FLUSH")?;
+    check_flush_mode(args, "SCRIPT FLUSH only support")?;
     context.txn.flush_scripts()?;
     Ok(Reply::OK)
 }
 
 /// Checks the mode of a FLUSH, which makes no difference.
-fn check_flush_mode(args: Args<'_>, command: &str) -> Result<(), CommandError> {
+fn check_flush_mode(args: Args<'_>, refusal: &str) -> Result<(), CommandError> {
     let is_mode = |arg| options::is(arg, "async") || options::is(arg, "sync");
     match args.len() {
         2 => Ok(()),
         3 if is_mode(args.at(2)) => Ok(()),
-        _ => Err(CommandError::new(format!("ERR {command} only support SYNC|ASYNC option"))),
+        _ => Err(CommandError::new(format!("ERR {refusal} SYNC|ASYNC option"))),
     }
 }
 

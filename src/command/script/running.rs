@@ -10,11 +10,18 @@ use crate::domain::Timestamp;
 
 /// The script that runs at present, if any.
 #[derive(Debug, Default)]
-pub struct RunningScript(Mutex<Option<State>>);
+pub(super) struct RunningScript(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    script: Option<Script>,
+    /// The last time at which scripts became long.
+    long_since: Option<Timestamp>,
+}
 
 #[derive(Debug)]
-struct State {
-    began: Timestamp,
+struct Script {
+    is_long_at: Timestamp,
     ends: Timestamp,
     has_written: bool,
     stop: Option<Stop>,
@@ -30,40 +37,43 @@ pub(super) enum Stop {
 }
 
 impl RunningScript {
-    /// Notes that a script begins, which must stop at `ends`.
-    pub(super) fn begin(&self, began: Timestamp, ends: Timestamp) {
-        *self.0.lock() = Some(State { began, ends, has_written: false, stop: None });
+    /// Notes that a script begins, which is long at `is_long_at` and must stop at `ends`. Both are
+    /// the same for all scripts of a transaction.
+    pub(super) fn begin(&self, is_long_at: Timestamp, ends: Timestamp) {
+        self.0.lock().script = Some(Script { is_long_at, ends, has_written: false, stop: None });
     }
 
     /// Notes that the script has ended.
     pub(super) fn end(&self) {
-        *self.0.lock() = None;
+        self.0.lock().script = None;
     }
 
-    /// When the script that runs at present began.
-    pub fn began(&self) -> Option<Timestamp> {
-        self.0.lock().as_ref().map(|state| state.began)
+    /// Whether the scripts of a transaction have become long. Returns `true` once for all of them.
+    pub(super) fn have_become_long(&self, now: Timestamp) -> bool {
+        let state = &mut *self.0.lock();
+        let long = state.script.as_ref().map(|script| script.is_long_at).filter(|at| now >= *at);
+        long.is_some() && std::mem::replace(&mut state.long_since, long) != long
     }
 
     /// Whether the running script has to stop.
     pub(super) fn must_stop(&self, now: Timestamp) -> Option<Stop> {
-        let mut running = self.0.lock();
-        let state = running.as_mut()?;
-        if state.stop.is_none() && now >= state.ends {
-            state.stop = Some(Stop::TimedOut);
+        let mut state = self.0.lock();
+        let script = state.script.as_mut()?;
+        if script.stop.is_none() && now >= script.ends {
+            script.stop = Some(Stop::TimedOut);
         }
-        state.stop
+        script.stop
     }
 
     /// Notes that the script is about to run a command that writes. Fails if the script has to
     /// stop.
     pub(super) fn write(&self) -> Result<(), Stop> {
-        let mut running = self.0.lock();
-        let Some(state) = running.as_mut() else { return Ok(()) };
-        match state.stop {
+        let mut state = self.0.lock();
+        let Some(script) = state.script.as_mut() else { return Ok(()) };
+        match script.stop {
             Some(stop) => Err(stop),
             None => {
-                state.has_written = true;
+                script.has_written = true;
                 Ok(())
             }
         }
@@ -71,14 +81,14 @@ impl RunningScript {
 
     /// Asks the script to stop, for SCRIPT KILL.
     pub(super) fn kill(&self) -> Result<(), CommandError> {
-        match self.0.lock().as_mut() {
+        match self.0.lock().script.as_mut() {
             None => Err(CommandError::fixed("NOTBUSY No scripts in execution right now.")),
-            Some(state) if state.has_written => Err(CommandError::fixed(
+            Some(script) if script.has_written => Err(CommandError::fixed(
                 "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait \
                  the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
             )),
-            Some(state) => {
-                state.stop.get_or_insert(Stop::Killed);
+            Some(script) => {
+                script.stop.get_or_insert(Stop::Killed);
                 Ok(())
             }
         }
@@ -90,18 +100,33 @@ mod tests {
     use super::*;
 
     const BEGAN: Timestamp = Timestamp::from_nanos(100);
+    const LONG: Timestamp = Timestamp::from_nanos(150);
     const ENDS: Timestamp = Timestamp::from_nanos(200);
 
     #[test]
     fn a_script_stops_at_its_end() {
         let running = RunningScript::default();
         assert_eq!(running.must_stop(ENDS), None);
-        running.begin(BEGAN, ENDS);
-        assert_eq!((running.began(), running.must_stop(BEGAN)), (Some(BEGAN), None));
+        running.begin(LONG, ENDS);
+        assert_eq!(running.must_stop(BEGAN), None);
         assert_eq!(running.must_stop(ENDS), Some(Stop::TimedOut));
         assert_eq!(running.write(), Err(Stop::TimedOut));
         running.end();
-        assert_eq!((running.began(), running.must_stop(ENDS)), (None, None));
+        assert_eq!(running.must_stop(ENDS), None);
+    }
+
+    #[test]
+    fn the_scripts_of_a_transaction_become_long_once() {
+        let running = RunningScript::default();
+        assert!(!running.have_become_long(ENDS));
+        running.begin(LONG, ENDS);
+        assert!(!running.have_become_long(BEGAN));
+        assert!(running.have_become_long(LONG) && !running.have_become_long(ENDS));
+        running.end();
+        running.begin(LONG, ENDS);
+        assert!(!running.have_become_long(ENDS));
+        running.begin(ENDS, Timestamp::NEVER);
+        assert!(!running.have_become_long(LONG) && running.have_become_long(ENDS));
     }
 
     #[test]
@@ -111,11 +136,11 @@ mod tests {
             result.map_err(|error| error.text().split(' ').next().unwrap_or_default().to_owned())
         };
         assert_eq!(code(running.kill()), Err("NOTBUSY".to_owned()));
-        running.begin(BEGAN, ENDS);
+        running.begin(LONG, ENDS);
         assert_eq!(running.write(), Ok(()));
         assert_eq!(code(running.kill()), Err("UNKILLABLE".to_owned()));
         assert_eq!(running.must_stop(BEGAN), None);
-        running.begin(BEGAN, ENDS);
+        running.begin(LONG, ENDS);
         assert_eq!(code(running.kill()), Ok(()));
         assert_eq!((running.must_stop(BEGAN), running.write()), (Some(Stop::Killed), Err(Stop::Killed)));
     }

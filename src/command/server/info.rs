@@ -101,10 +101,11 @@ fn clients(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "cluster_connections:0\r\n")?;
     let connections_max = context.server.settings.connections_max();
     write!(out, "maxclients:{}\r\n", connections_max.load(std::sync::atomic::Ordering::Relaxed))?;
-    write!(out, "blocked_clients:{}\r\n", clients.waiting())
+    write!(out, "blocked_clients:{}\r\n", clients.waiting())?;
+    write!(out, "tracking_clients:{}\r\n", context.server.tracking.counts().clients)
 }
 
-fn memory(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
+fn memory(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let resident = resident_bytes().unwrap_or(0);
     for (name, bytes) in [
         ("used_memory", resident),
@@ -116,6 +117,10 @@ fn memory(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
         write!(out, "{name}:{bytes}\r\n{name}_human:{}\r\n", human(bytes))?;
     }
     write!(out, "maxmemory_policy:noeviction\r\n")?;
+    let (scripts, script_bytes) = context.txn.engine().scripts_size();
+    write!(out, "number_of_cached_scripts:{scripts}\r\n")?;
+    write!(out, "used_memory_scripts:{script_bytes}\r\n")?;
+    write!(out, "active_defrag_running:0\r\n")?;
     write!(out, "mem_fragmentation_ratio:1.00\r\n")?;
     write!(out, "mem_allocator:mimalloc\r\n")
 }
@@ -144,8 +149,14 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "rdb_bgsave_in_progress:0\r\n")?;
     write!(out, "rdb_last_save_time:{}\r\n", last_save_seconds(context))?;
     write!(out, "rdb_last_bgsave_status:{status}\r\n")?;
+    write!(out, "rdb_last_bgsave_time_sec:-1\r\n")?;
+    write!(out, "rdb_current_bgsave_time_sec:-1\r\n")?;
     write!(out, "aof_enabled:{}\r\n", u8::from(info.durability != "memory"))?;
     write!(out, "aof_rewrite_in_progress:0\r\n")?;
+    write!(out, "aof_rewrite_scheduled:0\r\n")?;
+    write!(out, "aof_last_rewrite_time_sec:-1\r\n")?;
+    write!(out, "aof_current_rewrite_time_sec:-1\r\n")?;
+    write!(out, "aof_last_bgrewrite_status:ok\r\n")?;
     write!(out, "aof_last_write_status:{status}\r\n")?;
     write!(out, "durability:{}\r\n", info.durability)?;
     write!(out, "data:{}\r\n", info.data)?;
@@ -164,12 +175,15 @@ fn persistence(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let server = context.server;
     let totals = server.stats.totals(server);
-    let (channels, patterns) = server.pubsub.counts();
+    let (channels, patterns, shard_channels) = server.pubsub.counts();
+    let tracking = server.tracking.counts();
     let errors: u64 = totals.by_command.values().map(|totals| totals.errors).sum();
     for (name, number) in [
         ("total_connections_received", totals.connections),
         ("total_commands_processed", totals.commands),
         ("instantaneous_ops_per_sec", server.stats.commands_per_second(server)),
+        ("total_net_input_bytes", totals.received_bytes),
+        ("total_net_output_bytes", totals.sent_bytes),
         ("rejected_connections", totals.refused_connections),
         ("acl_access_denied_auth", totals.failed_logins),
         ("acl_access_denied_cmd", server.denials.total(DenialReason::Command)),
@@ -178,8 +192,19 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
         ("expired_keys", totals.expired_keys),
         ("evicted_keys", 0),
         ("evicted_clients", 0),
+        ("keyspace_hits", totals.lookup_hits),
+        ("keyspace_misses", totals.lookup_misses),
         ("pubsub_channels", channels as u64),
         ("pubsub_patterns", patterns as u64),
+        ("pubsubshard_channels", shard_channels as u64),
+        ("tracking_total_keys", tracking.keys as u64),
+        ("tracking_total_prefixes", tracking.prefixes as u64),
+        // There are no forks, migrations and replicas.
+        ("latest_fork_usec", 0),
+        ("migrate_cached_sockets", 0),
+        ("sync_full", 0),
+        ("sync_partial_ok", 0),
+        ("sync_partial_err", 0),
         ("total_error_replies", errors),
     ] {
         write!(out, "{name}:{number}\r\n")?;
@@ -192,13 +217,18 @@ fn replication(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "connected_slaves:0\r\n")?;
     write!(out, "master_failover_state:no-failover\r\n")?;
     write!(out, "master_replid:{}\r\n", context.server.info.run_id)?;
-    write!(out, "master_repl_offset:0\r\n")
+    write!(out, "master_repl_offset:0\r\n")?;
+    write!(out, "second_repl_offset:-1\r\n")?;
+    write!(out, "repl_backlog_active:0\r\n")
 }
 
 fn cpu(_: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let (user, system) = cpu_seconds().unwrap_or_default();
     write!(out, "used_cpu_sys:{system:.6}\r\n")?;
-    write!(out, "used_cpu_user:{user:.6}\r\n")
+    write!(out, "used_cpu_user:{user:.6}\r\n")?;
+    // There are no child processes.
+    write!(out, "used_cpu_sys_children:0.000000\r\n")?;
+    write!(out, "used_cpu_user_children:0.000000\r\n")
 }
 
 fn command_stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {

@@ -39,9 +39,13 @@ const RATE_MS: u64 = 1000;
 pub(super) struct Totals {
     pub(super) connections: u64,
     pub(super) refused_connections: u64,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
     pub(super) commands: u64,
     pub(super) failed_logins: u64,
     pub(super) expired_keys: u64,
+    pub(super) lookup_hits: u64,
+    pub(super) lookup_misses: u64,
     pub(super) by_command: BTreeMap<&'static str, CommandTotals>,
 }
 
@@ -69,9 +73,13 @@ impl Totals {
         Totals {
             connections: metrics.redis.opened(),
             refused_connections: metrics.redis.refused(),
+            received_bytes: metrics.redis.received.read(),
+            sent_bytes: metrics.redis.sent.read(),
             commands: server.commands_run.read(),
             failed_logins: metrics.failed_logins.read(),
             expired_keys: engine.lock_stats().expiries.read() + engine.value_stats().expiries.read(),
+            lookup_hits: server.lookups.hits.read(),
+            lookup_misses: server.lookups.misses.read(),
             by_command,
         }
     }
@@ -79,8 +87,12 @@ impl Totals {
     fn since(mut self, earlier: &Totals) -> Totals {
         self.connections -= earlier.connections.min(self.connections);
         self.refused_connections -= earlier.refused_connections.min(self.refused_connections);
+        self.received_bytes -= earlier.received_bytes.min(self.received_bytes);
+        self.sent_bytes -= earlier.sent_bytes.min(self.sent_bytes);
         self.commands -= earlier.commands.min(self.commands);
         self.failed_logins -= earlier.failed_logins.min(self.failed_logins);
+        self.lookup_hits -= earlier.lookup_hits.min(self.lookup_hits);
+        self.lookup_misses -= earlier.lookup_misses.min(self.lookup_misses);
         self.expired_keys -= earlier.expired_keys.min(self.expired_keys);
         for (name, totals) in &mut self.by_command {
             let earlier = earlier.by_command.get(name).copied().unwrap_or_default();

@@ -19,11 +19,14 @@ pub(super) const ZUNION: Command = read("zunion", -3, zunion, Flags::NONE)
     .summary("Returns the members that any of the sorted sets has.")
     .example("ZUNION 2 urgent queue WITHSCORES");
 
-pub(super) const ZUNIONSTORE: Command = write("zunionstore", -4, zunionstore, Flags::DENYOOM)
-    .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
-    .summary("Stores the members that any of the sorted sets has. Returns their number.")
-    .example("ZUNIONSTORE all 2 urgent queue WEIGHTS 2 1");
+pub(super) const ZUNIONSTORE: Command =
+    write("zunionstore", -4, zunionstore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Custom(store_keys))
+        .syntax(
+            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+        )
+        .summary("Stores the members that any of the sorted sets has. Returns their number.")
+        .example("ZUNIONSTORE all 2 urgent queue WEIGHTS 2 1");
 
 pub(super) const ZINTER: Command = read("zinter", -3, zinter, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
@@ -37,11 +40,14 @@ pub(super) const ZINTERCARD: Command = read("zintercard", -3, zintercard, Flags:
     .summary("Returns the number of members that all sorted sets have.")
     .example("ZINTERCARD 2 urgent queue LIMIT 10");
 
-pub(super) const ZINTERSTORE: Command = write("zinterstore", -4, zinterstore, Flags::DENYOOM)
-    .keys(KeySpec::Custom(store_keys))
-    .syntax("destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]")
-    .summary("Stores the members that all sorted sets have. Returns their number.")
-    .example("ZINTERSTORE both 2 urgent queue AGGREGATE MAX");
+pub(super) const ZINTERSTORE: Command =
+    write("zinterstore", -4, zinterstore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Custom(store_keys))
+        .syntax(
+            "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
+        )
+        .summary("Stores the members that all sorted sets have. Returns their number.")
+        .example("ZINTERSTORE both 2 urgent queue AGGREGATE MAX");
 
 pub(super) const ZDIFF: Command = read("zdiff", -3, zdiff, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
@@ -49,7 +55,7 @@ pub(super) const ZDIFF: Command = read("zdiff", -3, zdiff, Flags::NONE)
     .summary("Returns the members of the first sorted set that no other has.")
     .example("ZDIFF 2 queue urgent");
 
-pub(super) const ZDIFFSTORE: Command = write("zdiffstore", -4, zdiffstore, Flags::DENYOOM)
+pub(super) const ZDIFFSTORE: Command = write("zdiffstore", -4, zdiffstore, Flags::DENYOOM | Flags::LOOKS_UP)
     .keys(KeySpec::Custom(store_keys))
     .syntax("destination numkeys key [key ...]")
     .summary("Stores the members of the first sorted set that no other has. Returns their number.")
@@ -122,6 +128,23 @@ fn counted_keys<'a>(args: Args<'a>, at: usize, name: &str) -> Result<(Vec<&'a [u
     values::counted_keys(args, at, CommandError::SYNTAX)
 }
 
+/// Refuses a key of another type before a wrong option, as Redis does. The keys start after a count at
+/// argument `at`.
+fn type_first<R>(
+    context: &Context<'_>,
+    args: Args<'_>,
+    at: usize,
+    name: &str,
+    request: Result<R, CommandError>,
+) -> Result<R, CommandError> {
+    if request.is_err() {
+        for key in counted_keys(args, at, name)?.0 {
+            read_scores(context, key, |_| ())?;
+        }
+    }
+    request
+}
+
 impl<'a> Request<'a> {
     /// Parses a request whose keys start after a count at argument `at`.
     fn parse(
@@ -192,15 +215,20 @@ impl<'a> Request<'a> {
             order.push((read_scores(context, key, |source| source.len())?, *key, *weight));
         }
         order.sort_by_key(|(len, ..)| *len);
+        if order.first().is_some_and(|(len, ..)| *len == 0) {
+            return Ok(Scores::new());
+        }
         let mut common: Option<Scores> = None;
         for (_, key, weight) in order {
             let Some(common) = &mut common else {
                 let weighted = |(member, score)| (member, number_or_zero(score * weight));
-                common = Some(scores(context, key)?.into_iter().map(weighted).collect());
+                let scores = inspect_scores(context, key, |source| source.scores())?;
+                context.spend_elements(2 * scores.len());
+                common = Some(scores.into_iter().map(weighted).collect());
                 continue;
             };
             context.spend_elements(common.len());
-            read_scores(context, key, |source| {
+            inspect_scores(context, key, |source| {
                 common.retain(|member, sum| match source.score(member) {
                     Some(score) => {
                         *sum = self.aggregate.of(*sum, number_or_zero(score * weight));
@@ -261,8 +289,20 @@ impl Source<'_> {
     }
 }
 
-/// Reads a sorted set or a set. `read` runs under the guard of the key.
+/// Reads a sorted set or a set, which counts as a lookup. `read` runs under the guard of the key.
 fn read_scores<R>(
+    context: &Context<'_>,
+    key: &[u8],
+    read: impl FnOnce(&Source<'_>) -> R,
+) -> Result<R, CommandError> {
+    let (exists, result) =
+        inspect_scores(context, key, |source| (!matches!(source, Source::Missing), read(source)))?;
+    context.count_lookup(exists);
+    Ok(result)
+}
+
+/// [`read_scores()`] without counting, for a key that has been read already.
+fn inspect_scores<R>(
     context: &Context<'_>,
     key: &[u8],
     read: impl FnOnce(&Source<'_>) -> R,
@@ -304,7 +344,7 @@ fn combine(
     operation: Operation,
     name: &str,
 ) -> Result<Reply, CommandError> {
-    let request = Request::parse(operation, args, 1, name)?;
+    let request = type_first(context, args, 1, name, Request::parse(operation, args, 1, name))?;
     let members = context.atomically_on_keys(args, |context| request.compute(context))?;
     let members = members.into_iter();
     Ok(match request.with_scores {
@@ -319,7 +359,7 @@ fn combine_and_store(
     operation: Operation,
     name: &str,
 ) -> Result<Reply, CommandError> {
-    let request = Request::parse(operation, args, 2, name)?;
+    let request = type_first(context, args, 2, name, Request::parse(operation, args, 2, name))?;
     context.check_transaction_budget()?;
     context.atomically_on_keys(args, |context| {
         let members = request.compute(context)?;
@@ -353,8 +393,9 @@ fn zdiffstore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
 
 fn zintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (keys, next) = counted_keys(args, 1, "zintercard")?;
-    let [limit] = args.options(next, &[value("LIMIT").check(values::check_limit)])?;
-    let limit = values::limit_of(limit)?;
+    let options = args.options(next, &[value("LIMIT").check(values::check_limit)]);
+    let limit = options.and_then(|[limit]| values::limit_of(limit));
+    let limit = type_first(context, args, 1, "zintercard", limit)?;
     let weights = vec![1.0; keys.len()];
     let (operation, aggregate) = (Operation::Intersection, Aggregate::Sum);
     let request = Request { operation, keys, weights, aggregate, with_scores: false };

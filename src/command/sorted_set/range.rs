@@ -39,11 +39,12 @@ pub(super) const ZREVRANGEBYLEX: Command = read("zrevrangebylex", -4, zrevrangeb
     .summary("Returns the members in a range of names, the last first.")
     .example("ZREVRANGEBYLEX names + [b");
 
-pub(super) const ZRANGESTORE: Command = write("zrangestore", -5, zrangestore, Flags::DENYOOM)
-    .keys(KeySpec::Two(KeyAccess::Write, KeyAccess::Read))
-    .syntax("destination source start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count]")
-    .summary("Stores the members in a range of a sorted set. Returns their number.")
-    .example("ZRANGESTORE due queue -inf 100 BYSCORE");
+pub(super) const ZRANGESTORE: Command =
+    write("zrangestore", -5, zrangestore, Flags::DENYOOM | Flags::LOOKS_UP)
+        .keys(KeySpec::Two(KeyAccess::Write, KeyAccess::Read))
+        .syntax("destination source start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count]")
+        .summary("Stores the members in a range of a sorted set. Returns their number.")
+        .example("ZRANGESTORE due queue -inf 100 BYSCORE");
 
 pub(super) const ZCOUNT: Command = read("zcount", 4, zcount, Flags::FAST)
     .syntax("key min max")
@@ -110,8 +111,11 @@ impl<'a> Selection<'a> {
 }
 
 fn score_bound(arg: &[u8]) -> Result<Bound<Score>, CommandError> {
+    // C's `strtod` reads up to a NUL, and nothing as 0.
     let score = |text: &[u8]| {
-        let score = double::parse(text.trim_ascii_start()).and_then(Score::new);
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        let number = if text.is_empty() { Some(0.0) } else { double::parse_rounded(text.trim_ascii_start()) };
+        let score = number.and_then(Score::new);
         score.ok_or(CommandError::fixed("ERR min or max is not a float"))
     };
     match arg.strip_prefix(b"(") {
@@ -185,7 +189,9 @@ fn parse(args: Args<'_>, first: usize, form: Form) -> Result<Request<'_>, Comman
         Form::Free { .. } if by_lex.is_given() => (By::Lex, rev.is_given()),
         Form::Free { .. } => (By::Rank, rev.is_given()),
     };
-    if limit.is_given() && by == By::Rank {
+    // Redis does not notice a limit of -1, which is none.
+    let is_limited = limit.values().is_some_and(|limit| limit.at(1) != b"-1");
+    if is_limited && by == By::Rank {
         return Err(CommandError::fixed(
             "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
         ));
@@ -197,6 +203,7 @@ fn parse(args: Args<'_>, first: usize, form: Form) -> Result<Request<'_>, Comman
     }
     let limit = match limit.values() {
         None => (0, usize::MAX),
+        Some(_) if by == By::Rank => (0, usize::MAX),
         // A negative offset is beyond every member; a negative count is no limit.
         Some(limit) => (
             usize::try_from(options::integer(limit.at(0))?).unwrap_or(usize::MAX),

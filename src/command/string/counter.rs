@@ -6,7 +6,7 @@ use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Owner, Reply, command, edit,
     options,
 };
-use crate::command::number;
+use crate::command::number::Number;
 
 pub(super) const INCR: Command = integer("incr", 2, |context, args| add(context, args, 1))
     .syntax("key")
@@ -64,7 +64,8 @@ fn incrbyfloat(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comma
     let name = context.key(args.at(1))?;
     context.check_transaction_budget()?;
     let after = edit(context, &name, Expiry::Keep, |before| {
-        let after = number::sum(before.unwrap_or(b"0"), args.at(2))?;
+        let number = |text| Number::parse(text).ok_or(CommandError::fixed("ERR value is not a valid float"));
+        let after = number(before.unwrap_or(b"0"))?.sum(&number(args.at(2))?)?;
         Ok((Edited::Set(Owner::new(after.as_bytes())?), after))
     })?;
     context.spend(WORK_PER_DIGIT * after.len());

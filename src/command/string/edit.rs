@@ -5,7 +5,7 @@
 
 use std::slice;
 
-use super::{CommandError, Context, Expiry, Op, Outcome, Owner, SetCondition, put, read};
+use super::{CommandError, Context, Expiry, Op, Outcome, Owner, SetCondition, inspect, put};
 use crate::command::steps::work_of_bytes;
 use crate::domain::LockName;
 use crate::engine::AnyTxn;
@@ -33,7 +33,7 @@ pub(super) fn edit<R>(
 ) -> Result<R, CommandError> {
     let attempts = if matches!(context.txn, AnyTxn::Exclusive(_)) { 0 } else { ATTEMPTS };
     for _ in 0..attempts {
-        let before = read(context, name)?;
+        let before = inspect(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
         context.spend(work_of(&edited));
         if replace(context, name, before, edited, expiry)? {
@@ -41,7 +41,7 @@ pub(super) fn edit<R>(
         }
     }
     context.atomically(slice::from_ref(name), |context| {
-        let before = read(context, name)?;
+        let before = inspect(context, name)?;
         let (edited, result) = edit(before.as_ref().map(Owner::as_bytes))?;
         context.spend(work_of(&edited));
         match edited {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::command::options::flag;
 use crate::command::steps::KEY_WORK;
+use crate::domain::Timestamp;
 
 pub(super) const GET: Command = command("get", 2, get, KeyAccess::Read)
     .flags(Flags::READONLY | Flags::FAST)
@@ -19,13 +20,13 @@ pub(super) const GET: Command = command("get", 2, get, KeyAccess::Read)
     .example("GET jobs:import");
 
 pub(super) const GETDEL: Command = command("getdel", 2, getdel, KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::FAST)
+    .flags(Flags::WRITE | Flags::FAST | Flags::LOOKS_UP)
     .syntax("key")
     .summary("Returns the string value of a key and deletes the key.")
     .example("GETDEL jobs:import");
 
 pub(super) const GETEX: Command = command("getex", -2, getex, KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::FAST)
+    .flags(Flags::WRITE | Flags::FAST | Flags::LOOKS_UP)
     .syntax(
         "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
     )
@@ -46,18 +47,22 @@ fn getdel(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
     context.check_transaction_budget()?;
     context.spend(2 * KEY_WORK);
-    edit(context, &name, Expiry::Never, |before| {
-        Ok((Edited::Delete, before.map_or(Reply::Null, Reply::bulk)))
-    })
+    let value = edit(context, &name, Expiry::Never, |before| Ok((Edited::Delete, before.map(Reply::bulk))))?;
+    context.count_lookup(value.is_some());
+    Ok(value.unwrap_or(Reply::Null))
 }
 
 fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let [ex, px, exat, pxat] = expiry::OPTIONS;
     let options = args.options(2, &[ex, px, exat, pxat, flag("PERSIST").group(expiry::GROUP)])?;
     let [ex, px, exat, pxat, persist] = options;
-    let none = if persist.is_given() { Expiry::Never } else { Expiry::Keep };
-    let expiry = Expiry::of_options(context, [ex, px, exat, pxat], "getex")?.unwrap_or(none);
     let Some(name) = name_or_none(context, args.at(1))? else { return Ok(Reply::Null) };
+    let none = if persist.is_given() { Expiry::Never } else { Expiry::Keep };
+    // As in Redis, the time of a key that does not exist is not even parsed.
+    let expiry = match Expiry::of_options(context, [ex, px, exat, pxat], "getex") {
+        Ok(expiry) => expiry.unwrap_or(none),
+        Err(error) => return read(context, &name)?.map_or(Ok(Reply::Null), |_| Err(error)),
+    };
     let op = match expiry {
         Expiry::Keep => return reply_value(context, args.at(1)),
         Expiry::Past => Op::Delete { if_owner: None },
@@ -66,7 +71,9 @@ fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     context.check_transaction_budget()?;
     context.atomically(slice::from_ref(&name), |context| {
         let value = read(context, &name)?;
-        if value.is_some() {
+        let deadline = || context.txn.read_key(&name, |content, _| content.deadline());
+        // Without an expiry, there is nothing to remove.
+        if value.is_some() && (expiry != Expiry::Never || deadline()? != Some(Timestamp::NEVER)) {
             context.txn.submit(&name, &op)?;
         }
         Ok(reply_of(context, value.as_ref()))

@@ -61,8 +61,20 @@ const fn command(name: &'static str, arity: i8, run: super::Handler, access: Key
     Command::new(name, arity, run).group(Group::String).flags(flags).keys(KeySpec::first(access))
 }
 
-/// The value of a string; `None` if the key does not exist.
+/// The value of a string, for a command that returns something of it, which counts as a lookup;
+/// `None` if the key does not exist.
 fn read(context: &Context<'_>, name: &LockName) -> Result<Option<Owner>, CommandError> {
+    let value = inspect(context, name);
+    match &value {
+        Ok(value) => context.count_lookup(value.is_some()),
+        Err(error) if *error == CommandError::WRONG_TYPE => context.count_lookup(true),
+        Err(_) => {}
+    }
+    value
+}
+
+/// [`read()`] without counting, for commands that change the value.
+fn inspect(context: &Context<'_>, name: &LockName) -> Result<Option<Owner>, CommandError> {
     let read = context.txn.read(name, |slot, _| match slot.newest() {
         None => Ok(None),
         Some(lease) if lease.mode == Mode::Exclusive => Ok(Some(lease.owner.clone())),

@@ -13,12 +13,12 @@ use std::slice;
 use super::compare::Condition;
 use super::{
     Args, Command, CommandError, Context, Edited, Expiry, Flags, KeyAccess, Op, Owner, Reply, SetCondition,
-    command, compare, edit, expiry, put, read, reply_of,
+    command, compare, edit, expiry, inspect, put, read, reply_of,
 };
 use crate::command::options::{OptionSpec, flag};
 
 pub(super) const SET: Command = command("set", -3, set, KeyAccess::Write)
-    .flags(Flags::WRITE | Flags::DENYOOM)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::LOOKS_UP)
     .syntax(
         "key value [NX | XX | IFEQ comparison-value | IFNE comparison-value | IFDEQ comparison-digest | \
          IFDNE comparison-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
@@ -46,7 +46,7 @@ pub(super) const PSETEX: Command = command("psetex", 4, |c, a| set_for(c, a, 1, 
     .example("PSETEX jobs:import 30000 worker-1");
 
 pub(super) const GETSET: Command = command("getset", 3, getset, KeyAccess::ReadWrite)
-    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST)
+    .flags(Flags::WRITE | Flags::DENYOOM | Flags::FAST | Flags::LOOKS_UP)
     .syntax("key value")
     .summary("Sets the string value of a key and returns the previous one, or Null.")
     .example("GETSET jobs:import worker-2");
@@ -113,7 +113,11 @@ fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
         let edited = if is_set { Edited::Set(value.clone()) } else { Edited::Keep };
         Ok((edited, (is_set, before.map(Reply::bulk).filter(|_| get))))
     })?;
-    Ok(if get { before.unwrap_or(Reply::Null) } else { reply_set(is_set) })
+    if !get {
+        return Ok(reply_set(is_set));
+    }
+    context.count_lookup(before.is_some());
+    Ok(before.unwrap_or(Reply::Null))
 }
 
 /// SET where compare-and-set is not sufficient: NX must not end a lock-delay, and an expiry in the
@@ -130,8 +134,9 @@ fn set_exclusively(
     context.atomically(slice::from_ref(&name), |context| {
         // Without GET or a comparison, SET replaces keys that are not strings.
         let before = match condition.of_lock() {
-            Some(_) if !get => None,
-            _ => read(context, &name)?,
+            _ if get => read(context, &name)?,
+            Some(_) => None,
+            None => inspect(context, &name)?,
         };
         let put_if = match condition.of_lock() {
             Some(condition) => condition,
@@ -172,7 +177,9 @@ fn set_for(
 fn getset(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.key(args.at(1))?;
     let value = context.value(args.at(2))?;
-    edit(context, &name, Expiry::Never, |before| {
-        Ok((Edited::Set(value.clone()), before.map_or(Reply::Null, Reply::bulk)))
-    })
+    let before = edit(context, &name, Expiry::Never, |before| {
+        Ok((Edited::Set(value.clone()), before.map(Reply::bulk)))
+    })?;
+    context.count_lookup(before.is_some());
+    Ok(before.unwrap_or(Reply::Null))
 }

@@ -45,10 +45,25 @@ struct Tracked {
     target: Option<Arc<ClientInfo>>,
     /// Its own changes are not sent to it.
     is_noloop: bool,
-    /// The keys that it has read, each with the number of the last invalidation before that.
-    keys: BTreeMap<Arc<[u8]>, u64>,
+    /// The keys that it has read.
+    keys: BTreeMap<Arc<[u8]>, Reads>,
     prefixes: BTreeSet<Arc<[u8]>>,
     bytes: usize,
+}
+
+/// When a client has read a key: the number of the last invalidation before its first read and
+/// before its latest one. The first read is the first after the last invalidation that it was sent.
+#[derive(Debug, Clone, Copy)]
+struct Reads {
+    first: u64,
+    latest: u64,
+}
+
+/// How much is tracked.
+pub(in crate::command) struct Counts {
+    pub(in crate::command) clients: usize,
+    pub(in crate::command) keys: usize,
+    pub(in crate::command) prefixes: usize,
 }
 
 /// What a client asks for.
@@ -170,6 +185,12 @@ impl Tracking {
         Some(is_new)
     }
 
+    /// How many clients, keys and prefixes are tracked.
+    pub(in crate::command) fn counts(&self) -> Counts {
+        let table = self.table.lock();
+        Counts { clients: table.clients.len(), keys: table.keys.len(), prefixes: table.prefixes.len() }
+    }
+
     /// The prefixes of a client.
     pub(super) fn prefixes(&self, client: u64) -> Vec<Arc<[u8]>> {
         let table = self.table.lock();
@@ -206,8 +227,8 @@ impl Tracking {
     pub(super) fn remember(&self, client: u64, key: &[u8], last: u64) {
         let mut table = self.table.lock();
         let Some(tracked) = table.clients.get_mut(&client) else { return };
-        if let Some(read) = tracked.keys.get_mut(key) {
-            *read = last;
+        if let Some(reads) = tracked.keys.get_mut(key) {
+            reads.latest = last;
             return;
         }
         let added = cost(key);
@@ -226,7 +247,7 @@ impl Tracking {
         let Table { clients, keys, bytes, .. } = &mut *table;
         add_to(keys.entry(Arc::clone(&key)).or_default(), client);
         if let Some(tracked) = clients.get_mut(&client) {
-            tracked.keys.insert(key, last);
+            tracked.keys.insert(key, Reads { first: last, latest: last });
             tracked.bytes += added;
             *bytes += added;
         }
@@ -279,12 +300,14 @@ impl Invalidation {
                 let rest = &readers[readers.partition_point(|reader| *reader <= after)..];
                 let some = rest[..rest.len().min(PER_STEP)].to_vec();
                 for reader in &some {
-                    // Who has read the key since knows the change, and waits for the next one.
-                    let read = table.clients.get(reader).and_then(|tracked| tracked.keys.get(key));
-                    if read.is_some_and(|read| *read >= self.number) {
-                        continue;
+                    let tracked = table.clients.get_mut(reader);
+                    match tracked.and_then(|tracked| tracked.keys.get_mut(key)) {
+                        // All that it has read includes the change.
+                        Some(reads) if reads.first >= self.number => continue,
+                        // What it has read first does not. It waits for the next change.
+                        Some(reads) if reads.latest >= self.number => reads.first = reads.latest,
+                        _ => table.remove_reader(*reader, key),
                     }
-                    table.remove_reader(*reader, key);
                     self.send(&table, *reader);
                 }
                 some.last().map_or(Stage::Prefixes(None), |last| Stage::Readers(*last))
@@ -318,8 +341,13 @@ impl Invalidation {
 
     fn send(&self, table: &Table, client: u64) {
         let Some(tracked) = table.clients.get(&client) else { return };
-        if !(tracked.is_noloop && client == self.client) {
+        // Clients hear of their own FLUSHALL, too.
+        let is_of_one_key = !self.entry.notice.channel.is_empty();
+        if !(is_of_one_key && tracked.is_noloop && client == self.client) {
             tracked.send(&self.entry);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -301,7 +301,8 @@ impl KeyWork<'_, '_> {
             PopAction::Move { to, .. } => {
                 self.scope.cause.event = to.push_event();
                 let elements = self.edit(Kind::List, |edit| take(edit, &request.action))?;
-                self.announce(self.appended, &[(KeyspaceEvents::LIST, event)]);
+                let notification = (KeyspaceEvents::LIST, event);
+                self.engine.core.events.notify(self.appended, self.scope.name, notification);
                 elements
             }
             _ => {

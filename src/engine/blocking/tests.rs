@@ -343,7 +343,14 @@ async fn push_many(engine: Arc<Engine>, pusher: u64, random: Entropy, account: A
         let key = ["a", "b", "c"][random.number() as usize % 3];
         let items: Vec<String> = (0..1 + random.number() % 3).map(|m| format!("{pusher}-{n}-{m}")).collect();
         let items: Vec<&str> = items.iter().map(String::as_str).collect();
-        let (pushed, seq) = push_once(&engine, key, &items, random.number().is_multiple_of(4));
+        let alone = random.number().is_multiple_of(4);
+        let (pushed, seq) = loop {
+            match push_once(&engine, key, &items, alone) {
+                // Refused while the gate is closed. Its thread may not run at present.
+                (Err(Unavailable::Unsettled | Unavailable::Busy), _) => tokio::task::yield_now().await,
+                pushed => break pushed,
+            }
+        };
         if engine.barrier(seq).await.is_ok() && pushed.is_ok() {
             account.lock().kept.extend(items.iter().map(|item| (*item).to_owned()));
         }

@@ -14,14 +14,14 @@ impl Engine {
     /// [`Timestamp::NEVER`]: when something is granted.
     pub fn expire_due(self: &Arc<Self>) -> Timestamp {
         // A journal that is down refuses; for every reader the leases have ended all the same.
-        let _ = self.close_orphans();
+        let has_orphans = self.close_orphans().unwrap_or(false);
         let next_pop = self.maintain_pops();
         self.cancel_waits();
         let guard = self.core.expiring.lock();
         self.expire(EXPIRIES_PER_STEP);
         drop(guard);
         let next = self.core.deadlines.next().min(self.core.sessions.next_sweep()).min(next_pop);
-        if self.core.cancellations.are_pending() { Timestamp::default() } else { next }
+        if has_orphans || self.core.cancellations.are_pending() { Timestamp::default() } else { next }
     }
 
     /// Frees a little of what has ended by now, unless another thread is doing that. For threads

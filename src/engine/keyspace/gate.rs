@@ -1,16 +1,17 @@
 //! The gate in front of the table: many operations at a time, or one transaction alone.
 //!
 //! Guarantees: a thread that finds the gate closed waits for [`GRACE`] at most and then learns
-//! since when it is closed, so a long script does not hold up the threads that serve everything
-//! else. An open gate costs one attempt at a read lock, which threads of different processors do
-//! not share. The only file that names crossbeam's lock. Not here: what is behind the gate.
+//! since when it is closed. Once one has waited in vain, the others do not wait at all, so a long
+//! script does not hold up the threads that serve everything else. An open gate costs one attempt
+//! at a read lock, which threads of different processors do not share. The only file that names
+//! crossbeam's lock. Not here: what is behind the gate.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::domain::Timestamp;
 
@@ -20,9 +21,16 @@ const GRACE: Duration = Duration::from_millis(1);
 /// A gate and what is behind it.
 pub(in crate::engine) struct Gate<T> {
     inside: ShardedLock<T>,
-    /// Since when the gate is closed, or about to be.
-    closed: Mutex<Option<Timestamp>>,
+    closed: Mutex<Option<Closing>>,
     opened: Condvar,
+}
+
+/// A gate that is closed, or about to be.
+#[derive(Debug, Clone, Copy)]
+struct Closing {
+    since: Timestamp,
+    /// A thread has waited for [`GRACE`] in vain.
+    is_long: bool,
 }
 
 /// The gate is closed, since this time.
@@ -54,7 +62,7 @@ impl<T> Gate<T> {
     #[cold]
     fn enter_soon(&self) -> Result<ShardedLockReadGuard<'_, T>, ClosedSince> {
         loop {
-            self.wait_for_opening()?;
+            self.wait_for_opening(&mut self.closed.lock())?;
             match self.inside.try_read() {
                 Ok(inside) => return Ok(inside),
                 Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
@@ -67,8 +75,9 @@ impl<T> Gate<T> {
     /// Enters beside others, however long that takes.
     pub(in crate::engine) fn enter_in_time(&self) -> ShardedLockReadGuard<'_, T> {
         loop {
-            if let Ok(inside) = self.enter() {
-                return inside;
+            match self.enter() {
+                Ok(inside) => return inside,
+                Err(_) => self.wait_until_open(),
             }
         }
     }
@@ -77,12 +86,10 @@ impl<T> Gate<T> {
     /// transaction keeps it closed for [`GRACE`].
     pub(in crate::engine) fn close(&self, now: Timestamp) -> Result<Alone<'_, T>, ClosedSince> {
         let mut closed = self.closed.lock();
-        while let Some(since) = *closed {
-            if self.opened.wait_for(&mut closed, GRACE).timed_out() && closed.is_some() {
-                return Err(ClosedSince(since));
-            }
+        while closed.is_some() {
+            self.wait_for_opening(&mut closed)?;
         }
-        *closed = Some(now);
+        *closed = Some(Closing { since: now, is_long: false });
         drop(closed);
         let inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Alone { gate: self, inside: Some(inside) })
@@ -91,17 +98,44 @@ impl<T> Gate<T> {
     /// [`Gate::close`], however long that takes.
     pub(in crate::engine) fn close_in_time(&self, now: Timestamp) -> Alone<'_, T> {
         loop {
-            if let Ok(alone) = self.close(now) {
-                return alone;
+            match self.close(now) {
+                Ok(alone) => return alone,
+                Err(_) => self.wait_until_open(),
             }
         }
     }
 
-    fn wait_for_opening(&self) -> Result<(), ClosedSince> {
+    /// Whether the gate has been closed for longer than a thread waits for it.
+    pub(in crate::engine) fn is_closed_for_long(&self) -> bool {
+        self.closed.lock().is_some_and(|closing| closing.is_long)
+    }
+
+    /// Waits as long as the gate is closed.
+    pub(in crate::engine) fn wait_until_open(&self) {
         let mut closed = self.closed.lock();
-        let Some(since) = *closed else { return Ok(()) };
-        let is_over = self.opened.wait_for(&mut closed, GRACE).timed_out();
-        if is_over && closed.is_some() { Err(ClosedSince(since)) } else { Ok(()) }
+        while closed.is_some() {
+            self.opened.wait(&mut closed);
+        }
+    }
+
+    /// Waits for [`GRACE`], or not at all if another thread has done so since the gate was closed.
+    fn wait_for_opening(&self, closed: &mut MutexGuard<'_, Option<Closing>>) -> Result<(), ClosedSince> {
+        let Some(Closing { since, is_long }) = **closed else { return Ok(()) };
+        if is_long {
+            return Err(ClosedSince(since));
+        }
+        if !self.opened.wait_for(closed, GRACE).timed_out() {
+            return Ok(());
+        }
+        match &mut **closed {
+            // It may have been closed anew.
+            Some(closing) if closing.since == since => {
+                closing.is_long = true;
+                Err(ClosedSince(since))
+            }
+            Some(closing) => Err(ClosedSince(closing.since)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -147,7 +181,9 @@ mod tests {
     fn a_closed_gate_tells_since_when_and_opens_for_all_who_wait() {
         let gate = Arc::new(Gate::new(0));
         let mut alone = gate.close(at(5)).ok().unwrap();
+        assert!(!gate.is_closed_for_long());
         assert_eq!(gate.enter().err(), Some(ClosedSince(at(5))));
+        assert!(gate.is_closed_for_long());
         assert_eq!(gate.close(at(9)).err(), Some(ClosedSince(at(5))));
         let waiting: Vec<_> = (0..4)
             .map(|n| {
@@ -162,6 +198,7 @@ mod tests {
         drop(alone);
         assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == 1));
         assert_eq!(*gate.enter().ok().unwrap(), 1);
+        assert!(!gate.is_closed_for_long());
     }
 
     #[test]

@@ -164,7 +164,11 @@ impl Txn<'_> {
     /// first.
     pub fn exists(&self, name: &LockName) -> Result<bool, Unavailable> {
         match self.peek(name, |entry| entry.is_some_and(Entry::exists))? {
-            Some(exists) => Ok(exists),
+            Some(false) => {
+                self.announce_miss(name);
+                Ok(false)
+            }
+            Some(true) => Ok(true),
             None => self.read_key(name, |content, _| content.exists()),
         }
     }

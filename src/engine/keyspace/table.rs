@@ -117,6 +117,11 @@ impl GuardedKey<'_> {
 }
 
 impl Guarded<'_> {
+    /// The last change to this key, or to one that shares its stripe.
+    pub(in crate::engine) fn last_change(&self) -> Seq {
+        self.last_change.get()
+    }
+
     /// Remembers a change.
     pub(in crate::engine) fn changed_by(&self, seq: Seq) {
         self.last_change.advance(seq);

@@ -5,10 +5,12 @@
 //! next operation on each of them or in steps by [`Txn::sweep_sessions`], and by recovery if the
 //! process ends before. Not here: the rules of locks.
 
+mod ended;
+mod expired;
 mod table;
 
 use self::table::Session;
-pub(super) use self::table::{MemberKind, Sessions};
+pub(super) use self::table::{MemberKind, Members, Sessions};
 use super::keyspace::Table;
 use super::{Engine, Txn, Unavailable};
 use crate::domain::{LockName, SessionId, Timestamp, Ttl};

@@ -6,21 +6,23 @@
 //! [`Sessions::may_be_over`] is two atomic loads, so that every operation can ask before it looks
 //! at a lock. Not here: the locks themselves, the journal, clocks.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::ended::Ended;
+use super::expired::Expired;
 use crate::domain::{LockName, SessionId, Timestamp};
 use crate::engine::Unavailable;
 use crate::journal::{Seq, SessionRecord};
+use crate::lock::Slot;
 
-/// How long it is remembered that a session has expired.
-const REMEMBERED_NS: u64 = 5_000_000_000;
-/// Expired sessions remembered, and locks that all of them together had.
-const REMEMBERED: usize = 10_000;
-/// Entries forgotten at once, which bounds how long the table is locked.
-const FORGOTTEN_AT_ONCE: usize = 256;
+/// Leases and waiters of a lock, or sessions whose deadline has come, that are checked one by one in
+/// each operation.
+const MEMBERS_CHECKED: usize = 64;
+/// Sessions that are found to be over at once.
+const FOUND_AT_ONCE: usize = 256;
 
 #[derive(Default)]
 pub(in crate::engine) struct Sessions {
@@ -30,8 +32,6 @@ pub(in crate::engine) struct Sessions {
     ending: AtomicUsize,
     /// When the first of the expired sessions is to be forgotten.
     forget_at: AtomicU64,
-    /// There may be sessions of connections that are gone.
-    pub(in crate::engine) has_orphans: AtomicBool,
 }
 
 #[derive(Default)]
@@ -40,8 +40,12 @@ struct SessionTable {
     connections: BTreeSet<SessionId>,
     sessions: BTreeMap<SessionId, Session>,
     deadlines: BTreeSet<(Timestamp, SessionId)>,
+    /// Those without a TTL whose connection is gone, or was one of the process before this one.
+    orphans: BTreeSet<SessionId>,
     /// Those that are over and still have leases or waiters.
     ending: BTreeMap<SessionId, Ending>,
+    /// The order in which these ended.
+    ended: Ended,
     expired: Expired,
 }
 
@@ -59,12 +63,27 @@ pub(in crate::engine) struct Session {
 /// A session that is over, and what is still to be freed.
 #[derive(Default)]
 struct Ending {
+    /// Its number in [`SessionTable::ended`].
+    number: u64,
     names: BTreeMap<LockName, MemberCounts>,
     is_clean: bool,
     leases: u32,
     released: u32,
     /// Its owner waits to be told how many leases it released.
     is_awaited: bool,
+}
+
+/// A lock that is checked for sessions that are over.
+pub(in crate::engine) struct Members<'a> {
+    pub(in crate::engine) name: &'a LockName,
+    pub(in crate::engine) slot: &'a Slot,
+}
+
+/// The sessions that [`Sessions::over`] has found.
+pub(in crate::engine) struct Over {
+    pub(in crate::engine) sessions: Vec<SessionId>,
+    /// The lock has nothing of any other session that is over.
+    pub(in crate::engine) are_all: bool,
 }
 
 /// What a session has in one lock.
@@ -88,112 +107,6 @@ pub(in crate::engine) struct Freed {
     pub(in crate::engine) left: u32,
 }
 
-/// Sessions of accounts that expired lately, and the locks that were freed of them since. Bounded
-/// in number and time. Each call does little, however much is remembered.
-#[derive(Default)]
-struct Expired {
-    sessions: BTreeMap<SessionId, ExpiredSession>,
-    /// The latest last. What was forgotten early may be here still.
-    order: VecDeque<SessionId>,
-    locks: BTreeSet<ExpiredLock>,
-    /// The latest last.
-    locks_order: VecDeque<ExpiredLock>,
-}
-
-struct ExpiredSession {
-    record: SessionRecord,
-    at: Timestamp,
-}
-
-/// A lock of which a lease ended with a session, and the account of that.
-type ExpiredLock = (LockName, Box<str>, SessionId);
-
-impl ExpiredSession {
-    fn is_remembered(&self, now: Timestamp) -> bool {
-        now.nanos_since(self.at) <= REMEMBERED_NS
-    }
-}
-
-impl Expired {
-    fn remember(&mut self, record: SessionRecord, now: Timestamp) {
-        // Only users of HTTP ask for it, and each has an account.
-        if record.account.is_none() {
-            return;
-        }
-        self.forget_old(now);
-        if self.order.len() >= REMEMBERED {
-            self.forget_first();
-        }
-        self.order.push_back(record.id);
-        self.sessions.insert(record.id, ExpiredSession { record, at: now });
-    }
-
-    /// Remembers a lock that was freed of a session that is over.
-    fn freed(&mut self, id: SessionId, name: &LockName) {
-        let session = self.sessions.get(&id);
-        let Some(account) = session.and_then(|session| session.record.account.clone()) else { return };
-        if self.locks_order.len() >= REMEMBERED {
-            self.forget_first_lock();
-        }
-        let lock = (name.clone(), account, id);
-        if self.locks.insert(lock.clone()) {
-            self.locks_order.push_back(lock);
-        }
-    }
-
-    fn get(&self, id: SessionId, now: Timestamp) -> Option<&SessionRecord> {
-        let session = self.sessions.get(&id).filter(|session| session.is_remembered(now))?;
-        Some(&session.record)
-    }
-
-    /// Whether a session of `account` had this lock.
-    fn had(&self, account: &str, name: &LockName, now: Timestamp) -> bool {
-        let lock = |id| (name.clone(), account.into(), SessionId(id));
-        self.locks.range(lock(u128::MIN)..=lock(u128::MAX)).any(|(.., id)| self.get(*id, now).is_some())
-    }
-
-    fn forget(&mut self, id: SessionId) {
-        self.sessions.remove(&id);
-    }
-
-    fn forget_first(&mut self) {
-        if let Some(id) = self.order.pop_front() {
-            self.forget(id);
-        }
-    }
-
-    fn forget_first_lock(&mut self) {
-        if let Some(lock) = self.locks_order.pop_front() {
-            self.locks.remove(&lock);
-        }
-    }
-
-    /// Forgets a part of what expired too long ago.
-    fn forget_old(&mut self, now: Timestamp) {
-        for _ in 0..FORGOTTEN_AT_ONCE {
-            let Some(first) = self.order.front() else { break };
-            if self.get(*first, now).is_some() {
-                break;
-            }
-            self.forget_first();
-        }
-        for _ in 0..FORGOTTEN_AT_ONCE {
-            let Some((.., id)) = self.locks_order.front() else { break };
-            if self.get(*id, now).is_some() {
-                break;
-            }
-            self.forget_first_lock();
-        }
-    }
-
-    /// When there is something to forget.
-    fn forget_at(&self) -> u64 {
-        let first = self.order.front().into_iter().chain(self.locks_order.front().map(|(.., id)| id));
-        let at = |id: &SessionId| self.sessions.get(id).map_or(0, |s| s.at.as_nanos() + REMEMBERED_NS + 1);
-        first.map(at).min().unwrap_or(u64::MAX)
-    }
-}
-
 impl Sessions {
     pub(in crate::engine) fn new() -> Sessions {
         Sessions {
@@ -201,8 +114,6 @@ impl Sessions {
             next_deadline: AtomicU64::new(u64::MAX),
             ending: AtomicUsize::new(0),
             forget_at: AtomicU64::new(u64::MAX),
-            // Connections ended with the process before this one.
-            has_orphans: AtomicBool::new(true),
         }
     }
 
@@ -243,30 +154,27 @@ impl Sessions {
         self.table().is_over(id, now)
     }
 
-    /// Of the sessions that leases and waiters of a lock end with, at most `max` that are over.
-    /// `members` is how many leases and waiters there are, `in_lock` their sessions. Goes through
-    /// these or through all sessions that are over, whichever are fewer.
-    pub(in crate::engine) fn over(
-        &self,
-        now: Timestamp,
-        max: usize,
-        members: usize,
-        in_lock: impl Iterator<Item = SessionId>,
-        is_in_lock: impl Fn(SessionId) -> bool,
-    ) -> Vec<SessionId> {
-        let table = self.table();
-        let due = || table.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
-        if members <= max.max(table.ending.len() + due().take(members).count()) {
-            let mut found = BTreeSet::new();
-            for id in in_lock.filter(|id| table.is_over(*id, now)) {
-                found.insert(id);
-                if found.len() == max {
-                    break;
-                }
-            }
-            return found.into_iter().collect();
+    /// Finds sessions that are over and may have leases or waiters in a lock. Does little, however
+    /// many sessions are over: the rest is found by further calls, once those that were returned have
+    /// ended and have nothing more in the lock.
+    pub(in crate::engine) fn over(&self, now: Timestamp, lock: &Members<'_>) -> Over {
+        let table = &mut *self.table();
+        if lock.slot.session_members() <= MEMBERS_CHECKED {
+            let over: BTreeSet<SessionId> =
+                lock.slot.sessions().filter(|id| table.is_over(*id, now)).collect();
+            return Over { sessions: over.into_iter().collect(), are_all: true };
         }
-        table.ending.keys().copied().chain(due()).filter(|id| is_in_lock(*id)).take(max).collect()
+        let due = table.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| *id);
+        let mut due: Vec<SessionId> = due.take(FOUND_AT_ONCE).collect();
+        if due.len() > MEMBERS_CHECKED {
+            // They end whether or not they are in the lock, and are not checked again.
+            return Over { sessions: due, are_all: false };
+        }
+        let is_in_lock = |id| lock.slot.has_session(id);
+        due.retain(|id| is_in_lock(*id));
+        let (ended, are_all) = table.ended.in_lock(lock.name, FOUND_AT_ONCE, is_in_lock);
+        due.extend(ended);
+        Over { sessions: due, are_all }
     }
 
     /// Adds a session.
@@ -274,6 +182,9 @@ impl Sessions {
         let mut table = self.table();
         let (id, deadline) = (record.id, record.deadline);
         let (names, counted) = (BTreeMap::new(), BTreeSet::new());
+        if record.ttl.is_none() && !table.connections.contains(&id) {
+            table.orphans.insert(id);
+        }
         table.sessions.insert(id, Session { record, names, leases: 0, counted });
         if deadline != Timestamp::NEVER {
             table.deadlines.insert((deadline, id));
@@ -323,13 +234,15 @@ impl Sessions {
         let seq = journal()?;
         let Some(Session { record, names, leases, .. }) = table.sessions.remove(&id) else { return Ok(None) };
         table.deadlines.remove(&(deadline, id));
+        table.orphans.remove(&id);
         let is_expired = deadline <= now;
         if is_expired {
             table.expired.remember(record, now);
         }
         if !names.is_empty() {
             let is_clean = is_clean && !is_expired;
-            table.ending.insert(id, Ending { names, is_clean, leases, released: 0, is_awaited });
+            let number = table.ended.push(id);
+            table.ending.insert(id, Ending { number, names, is_clean, leases, released: 0, is_awaited });
         }
         self.publish(table);
         Ok(Some(seq))
@@ -363,7 +276,8 @@ impl Sessions {
     /// Forgets a session that is over, if nothing is left of it.
     fn drop_if_freed(&self, table: &mut SessionTable, id: SessionId) {
         if table.ending.get(&id).is_some_and(|ending| ending.names.is_empty() && !ending.is_awaited) {
-            table.ending.remove(&id);
+            let ending = table.ending.remove(&id);
+            ending.into_iter().for_each(|ending| table.ended.remove(ending.number));
             self.publish(table);
         }
     }
@@ -388,6 +302,9 @@ impl Sessions {
             Some(session) => (&mut session.names, &mut session.leases),
             None => {
                 let ending = table.ending.entry(id).or_default();
+                // The lock may have been checked for this session.
+                table.ended.remove(ending.number);
+                ending.number = table.ended.push(id);
                 (&mut ending.names, &mut ending.leases)
             }
         };
@@ -491,17 +408,15 @@ impl Sessions {
         let mut table = self.table();
         if is_there {
             table.connections.insert(id);
-        } else {
-            table.connections.remove(&id);
+            table.orphans.remove(&id);
+        } else if table.connections.remove(&id) && table.sessions.contains_key(&id) {
+            table.orphans.insert(id);
         }
     }
 
-    /// Sessions without a TTL whose connection is gone.
-    pub(in crate::engine) fn orphans(&self) -> Vec<SessionId> {
-        let table = self.table();
-        let ids = table.sessions.values().filter(|session| session.record.ttl.is_none());
-        let ids = ids.map(|session| session.record.id);
-        ids.filter(|id| !table.connections.contains(id)).collect()
+    /// Some sessions whose connection is gone, at most `max`.
+    pub(in crate::engine) fn orphans(&self, max: usize) -> Vec<SessionId> {
+        self.table().orphans.iter().take(max).copied().collect()
     }
 
     pub(in crate::engine) fn len(&self) -> usize {
@@ -531,6 +446,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expired::{FORGOTTEN_AT_ONCE, REMEMBERED_NS};
     use super::*;
     use crate::domain::Ttl;
 

@@ -209,6 +209,65 @@ async fn sessions_that_share_a_lock_end_in_time_linear_in_their_number() {
     }
 }
 
+#[test]
+fn a_shared_lock_is_checked_in_turns_for_sessions_that_ended() {
+    const SESSIONS: usize = 5000;
+    let clock = Clock::manual();
+    let limits = EngineConfig { sessions_max: 3 * SESSIONS, ..config() };
+    let engine = Engine::start(Box::new(MemoryBackend::default()), clock.clone(), limits).unwrap();
+    let shared = |n: usize, id| Request { mode: Mode::Shared, ..in_session(&format!("o{n}"), id) };
+    let open = |ttl| engine.txn().open_session("s", None, Ttl::from_millis(ttl).ok()).unwrap();
+    let held = |key: &str| engine.txn().read(&name(key), |slot, _| slot.holder_count());
+    for n in 0..SESSIONS {
+        take(&engine, "crowded", shared(n, open(5000))).unwrap();
+        take(&engine, &format!("k{n}"), shared(n, open(500))).unwrap();
+    }
+    let last = open(500);
+    take(&engine, "crowded", shared(SESSIONS, last)).unwrap();
+    clock.advance_millis(500);
+    // First the sessions end, some in each turn, then the lock is checked for them.
+    let (found, attempts) = in_turns(&engine, || held("crowded"));
+    assert_eq!(found, Ok(SESSIONS));
+    assert!((4..50).contains(&attempts), "{attempts}");
+    assert!(engine.lock_stats().leases() > SESSIONS as u64 + SESSIONS as u64 / 2, "the others are not freed");
+    // Now there is nothing to check.
+    assert_eq!(held("crowded"), Ok(SESSIONS));
+    while engine.expire_due() <= clock.now() {}
+    assert_eq!(engine.lock_stats().leases(), SESSIONS as u64);
+}
+
+#[tokio::test]
+async fn sessions_of_many_connections_that_are_gone_end_in_steps() {
+    const CONNECTIONS: usize = 1000;
+    let faults = Arc::new(Faults::default());
+    let backend = FaultyBackend::new(MemoryBackend::default(), Arc::clone(&faults));
+    let limits = EngineConfig { sessions_max: 2 * CONNECTIONS, ..config() };
+    let engine = Engine::start(Box::new(backend), Clock::manual(), limits).unwrap();
+    let ids: Vec<SessionId> =
+        (0..CONNECTIONS).map(|_| engine.txn().open_session("", None, None).unwrap()).collect();
+    let kept = engine.txn().open_session("", None, None).unwrap();
+    engine.barrier(engine.last()).await.unwrap();
+    faults.fail_with(Some(JournalError::Full));
+    let lost = Op::Acquire { request: request("a"), wait: None };
+    engine.txn().submit(&name("lost"), &lost).unwrap();
+    assert_eq!(engine.barrier(engine.last()).await, Err(OutcomeUnknown));
+    ids.into_iter().for_each(|id| engine.connection_is_gone(id));
+    faults.fail_with(None);
+    while engine.check_up().is_err() {
+        std::thread::yield_now();
+    }
+    let mut steps = 0;
+    while engine.sessions() > 1 {
+        let before = engine.sessions();
+        let next = engine.expire_due();
+        assert!((1..=256).contains(&(before - engine.sessions())));
+        assert!(next == Timestamp::default() || engine.sessions() == 1);
+        steps += 1;
+    }
+    assert_eq!(steps, CONNECTIONS.div_ceil(256));
+    assert!(engine.txn().has_session(kept));
+}
+
 #[tokio::test]
 async fn leases_that_expire_together_are_freed_in_turns() {
     let clock = Clock::manual();

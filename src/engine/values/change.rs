@@ -43,10 +43,18 @@ impl Txn<'_> {
 }
 
 impl ExclusiveTxn<'_> {
-    /// Makes the event of the last change to a key.
+    /// Makes the events of the last change to a key.
     pub(super) fn announce(&self, name: &LockName, event: Notification) -> Result<(), Unavailable> {
         self.work_on_key(name, |key| {
             key.announce(key.key.last_change(), &[event]);
+            Ok(())
+        })
+    }
+
+    /// [`ExclusiveTxn::announce`] of a key that has come into being, before the event that says how.
+    pub(super) fn announce_new(&self, name: &LockName) -> Result<(), Unavailable> {
+        self.work_on_key(name, |key| {
+            key.engine.core.events.notify(key.key.last_change(), name, CREATED);
             Ok(())
         })
     }
@@ -96,9 +104,7 @@ impl KeyWork<'_, '_> {
         };
         let (id, before) = (keyed.id, keyed.bytes());
         let (result, elements) = edited(&mut keyed.value, edit);
-        if elements.is_empty() {
-            return Ok(result);
-        }
+        let Some(elements) = elements else { return Ok(result) };
         self.engine.core.value_stats.resized(before, keyed.bytes());
         if keyed.value.is_empty() {
             self.end_value(&[event, DELETED])?;
@@ -129,7 +135,8 @@ impl KeyWork<'_, '_> {
         let name = self.scope.name.clone();
         let keyed = KeyedValue { name, id: token, token, ttl: None, deadline: Timestamp::NEVER, value };
         self.engine.core.value_stats.added(keyed.bytes());
-        let records = [put_record(&keyed)].into_iter().chain(element_records(token, elements));
+        let elements = element_records(token, elements.unwrap_or_default());
+        let records = [put_record(&keyed)].into_iter().chain(elements);
         *self.key.content = Content::Value(Box::new(keyed));
         let events = [new, &[event]].concat();
         self.append(records, &events).map(|_| result)
@@ -251,7 +258,7 @@ impl KeyWork<'_, '_> {
     }
 }
 
-fn edited<R>(value: &mut Value, edit: impl FnOnce(&mut Edit<'_>) -> R) -> (R, Vec<Element>) {
+fn edited<R>(value: &mut Value, edit: impl FnOnce(&mut Edit<'_>) -> R) -> (R, Option<Vec<Element>>) {
     let mut edits = Edit::new(value);
     let result = edit(&mut edits);
     (result, edits.into_changes())

@@ -5,7 +5,7 @@
 
 use crate::domain::{KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::keyspace::{Content, is_replaceable, ttl_until};
-use crate::engine::notifications::{CREATED, Notification};
+use crate::engine::notifications::Notification;
 use crate::engine::{ExclusiveTxn, Unavailable};
 use crate::lock::{Op, Request, SetCondition};
 use crate::value::{Edit, Value};
@@ -45,7 +45,8 @@ impl ExclusiveTxn<'_> {
         if matches!(original, Original::None) {
             return Ok(false);
         }
-        let (exists, can_go) = self.read_key(to, |content, _| (content.exists(), is_replaceable(content)))?;
+        let (exists, can_go) =
+            self.work_on_key(to, |key| Ok((key.content().exists(), is_replaceable(key.content()))))?;
         if exists && !replaces {
             return Ok(false);
         }
@@ -66,7 +67,7 @@ impl ExclusiveTxn<'_> {
                 self.submit(to, &Op::Set { request, condition, keep_ttl: false }).map(drop)
             }
         })?;
-        self.announce(to, CREATED)?;
+        self.announce_new(to)?;
         self.announce(to, COPIED_TO)?;
         Ok(true)
     }

@@ -100,7 +100,7 @@ impl Txn<'_> {
         kind: Kind,
         read: impl FnOnce(Option<&Value>) -> R,
     ) -> Result<R, Unavailable> {
-        let mut read = Some(read);
+        let (mut read, mut is_missing) = (Some(read), false);
         let mut read_once = |value: Option<&Value>| match value {
             Some(value) if value.kind() != kind => Err(Unavailable::WrongType),
             value => Ok(read.take().map(|read| read(value))),
@@ -108,8 +108,14 @@ impl Txn<'_> {
         let peeked = self.peek(name, |entry| match entry.map(|entry| (entry, entry.value())) {
             Some((_, Some(keyed))) => read_once(Some(&keyed.value)),
             Some((entry, None)) if entry.exists() => Err(Unavailable::WrongType),
-            _ => read_once(None),
+            _ => {
+                is_missing = true;
+                read_once(None)
+            }
         })?;
+        if is_missing {
+            self.announce_miss(name);
+        }
         let result = match peeked {
             Some(result) => result,
             None => self.read_key(name, |content, _| match content.kind() {
@@ -127,7 +133,14 @@ impl Txn<'_> {
         name: &LockName,
         read: impl FnOnce(&Content, Timestamp) -> R,
     ) -> Result<R, Unavailable> {
-        self.work_on_key(name, |key| Ok(read(key.content(), key.scope.now)))
+        let (exists, result) = self.work_on_key(name, |key| {
+            let content = key.content();
+            Ok((content.exists(), read(content, key.scope.now)))
+        })?;
+        if !exists {
+            self.announce_miss(name);
+        }
+        Ok(result)
     }
 
     /// The type of a key; `None` if it does not exist.

@@ -5,7 +5,7 @@
 
 use crate::domain::{KeyspaceEvents, LockName};
 use crate::engine::keyspace::{Content, is_replaceable, ttl_until};
-use crate::engine::notifications::{CREATED, Notification};
+use crate::engine::notifications::Notification;
 use crate::engine::{ExclusiveTxn, Unavailable};
 use crate::lock::{Op, Request, SetCondition};
 
@@ -67,7 +67,7 @@ impl ExclusiveTxn<'_> {
                 self.submit(to, &Op::Set { request, condition, keep_ttl: false }).map(drop)
             }
         })?;
-        self.announce(to, CREATED)?;
+        self.announce_new(to)?;
         self.announce(from, RENAMED_FROM)?;
         self.announce(to, RENAMED_TO)?;
         Ok(Renamed::Done)

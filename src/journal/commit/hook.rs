@@ -1,7 +1,7 @@
 //! Commits on the threads of the runtime, each when it has no ready task left.
 //!
 //! Guarantees: a commit that was scheduled is made when its thread parks, by this thread or by the
-//! one that is asked or already commits; threads that never call the hook leave theirs to the
+//! one that is asked or already commits; threads that do not call the hook leave theirs to the
 //! commit thread. Not here: the commit itself.
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +23,15 @@ pub fn commit_before_park() {
     IS_HOOKED.with(|is_hooked| is_hooked.set(true));
     if let Some(committer) = SCHEDULED.with(RefCell::take) {
         committer.commit_on_caller();
+    }
+}
+
+/// Leaves the commits that are scheduled on this thread, and those to come until the next
+/// [`commit_before_park`], to the commit thread. For a thread that will not park for long.
+pub fn leave_commits() {
+    IS_HOOKED.with(|is_hooked| is_hooked.set(false));
+    if let Some(committer) = SCHEDULED.with(RefCell::take) {
+        committer.queue.request_commit();
     }
 }
 

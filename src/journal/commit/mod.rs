@@ -51,6 +51,6 @@ mod thread;
 
 pub use barrier::{Barrier, OutcomeUnknown};
 pub use committer::{Recover, Stopwatch};
-pub use hook::commit_before_park;
+pub use hook::{commit_before_park, leave_commits};
 pub use journal::{Durability, Journal};
 pub use queue::{CommitGroup, Seq};

@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use octostore::auth::{DenialLog, Users};
 use octostore::clock::Clock;
 use octostore::command::{
-    self, AfterReply, Client, ClientLimits, Clients, Execution, LiveSettings, Pauses, PubSub, ScriptEngine,
-    ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog,
+    self, AfterReply, Client, ClientLimits, Clients, Execution, LiveSettings, Lookups, Pauses, PubSub,
+    ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog,
 };
 use octostore::domain::{Limits, Timestamp};
 use octostore::engine::{Engine, EngineConfig};
@@ -60,6 +60,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         },
         metrics: Arc::new(ServerMetrics::of(command::names())),
         commands_run: Count::default(),
+        lookups: Lookups::default(),
         stats: ServerStats::default(),
         slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),

@@ -32,6 +32,7 @@ use self::json::JsonSettings;
 use self::native::Fault;
 use self::random::Generator;
 use super::running::{RunningScript, Stop};
+use super::thread::leave_other_tasks;
 use crate::clock::Clock;
 use crate::command::{Args, CommandError, OwnedArgs};
 use crate::engine::ScriptId;
@@ -77,8 +78,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Whether the running script has to stop. Leaves the other tasks of this thread to another one
+    /// if the script has become long.
     fn must_stop(&self) -> Option<Stop> {
-        self.running.must_stop(self.clock.now())
+        let now = self.clock.now();
+        if self.running.have_become_long(now) {
+            leave_other_tasks();
+        }
+        self.running.must_stop(now)
     }
 }
 

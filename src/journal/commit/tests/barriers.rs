@@ -46,6 +46,26 @@ fn all_tasks_of_a_thread_share_its_commit() {
 }
 
 #[test]
+fn the_commits_of_a_thread_that_leaves_them_do_not_wait_for_it() {
+    let (journal, faults, _) = start(Durability::Always);
+    commit_before_park();
+    let is_durable = |seq| journal.durability_of(seq) == Some(Ok(()));
+    for n in 1..=2 {
+        let seq = journal.append(0, [session(n)]).unwrap();
+        let mut barrier = journal.barrier(seq);
+        // It asks for a commit, unless the commit thread was faster.
+        let _ = is_pending(&mut barrier);
+        if n == 1 {
+            leave_commits();
+        }
+        while !is_durable(seq) {
+            std::thread::yield_now();
+        }
+    }
+    assert!(!faults.committed_by().contains(&std::thread::current().id()));
+}
+
+#[test]
 fn a_record_that_misses_a_commit_is_in_the_next() {
     let (journal, faults, _) = start(Durability::Always);
     faults.hold_commits();

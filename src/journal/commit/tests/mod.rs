@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::{Barrier, Durability, Journal, OutcomeUnknown, Recover, Seq, commit_before_park};
+use super::{Barrier, Durability, Journal, OutcomeUnknown, Recover, Seq, commit_before_park, leave_commits};
 use crate::domain::{SessionId, Timestamp};
 use crate::journal::{
     Backend, BackendTraits, Faults, FaultyBackend, JournalError, MemoryBackend, Record, SessionRecord,

@@ -3,9 +3,15 @@
 //! `> WORDS` is sent by the first client, `b> WORDS` by client b. `b>> WORDS` sends and waits until
 //! the request waits; `b<` reads its reply later. `b>- WORDS` sends what is not
 //! answered. `b closes` closes a connection. `$secret1` stands for the first session id that a
-//! reply had.
+//! reply had. `b~> WORDS` rounds what is left of a TTL up to ten seconds.
+//!
+//! `script NAME` begins a script, and `| LUA` is a line of it. In requests, `@NAME` stands for its
+//! text and `@NAME.sha1` for its digest.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sha1::{Digest, Sha1};
 
 use super::{Performed, Session};
 use crate::support::client::Client;
@@ -38,13 +44,15 @@ pub(crate) struct RespSession<S> {
     server: S,
     clients: BTreeMap<String, Client>,
     secrets: Vec<String>,
+    /// Names and texts.
+    scripts: Vec<(String, String)>,
     /// Requests that waited after the last line.
     waiting: u64,
 }
 
 impl<S: Answers> RespSession<S> {
     pub(crate) fn new(server: S) -> RespSession<S> {
-        RespSession { server, clients: BTreeMap::new(), secrets: Vec::new(), waiting: 0 }
+        RespSession { server, clients: BTreeMap::new(), secrets: Vec::new(), scripts: Vec::new(), waiting: 0 }
     }
 
     fn client(&mut self, name: &str) -> &mut Client {
@@ -61,12 +69,38 @@ impl<S: Answers> RespSession<S> {
         Performed::Answered(hide(&reply, &mut self.secrets))
     }
 
-    /// Puts session ids in the place of their labels.
+    /// Puts session ids and scripts in the place of their labels.
     fn reveal(&self, words: &str) -> String {
-        self.secrets
-            .iter()
-            .enumerate()
-            .fold(words.to_owned(), |words, (n, secret)| words.replace(&format!("$secret{}", n + 1), secret))
+        let words =
+            self.secrets.iter().enumerate().fold(words.to_owned(), |words, (n, secret)| {
+                words.replace(&format!("$secret{}", n + 1), secret)
+            });
+        words
+            .split(' ')
+            .map(|word| self.script(word).unwrap_or_else(|| word.to_owned()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// The text or the digest of a script, if `word` is the label of one.
+    fn script(&self, word: &str) -> Option<String> {
+        let label = word.strip_prefix('@')?;
+        let name = label.strip_suffix(".sha1").unwrap_or(label);
+        let (_, text) = self.scripts.iter().find(|(known, _)| known == name)?;
+        Some(if name == label { quoted(text) } else { hex_sha1(text) })
+    }
+
+    /// Whether the line is a part of a script.
+    fn reads_script(&mut self, line: &str) -> bool {
+        if let Some(name) = line.strip_prefix("script ") {
+            self.scripts.push((name.to_owned(), String::new()));
+            return true;
+        }
+        let Some(code) = line.strip_prefix("| ") else { return false };
+        let (_, text) = self.scripts.last_mut().expect("a script begins with its name");
+        text.push_str(code);
+        text.push('\n');
+        true
     }
 }
 
@@ -77,6 +111,9 @@ impl<S: Answers> Session for RespSession<S> {
     }
 
     fn perform(&mut self, line: &str) -> Performed {
+        if self.reads_script(line) {
+            return Performed::Silent;
+        }
         if let Some((name, words)) = line.split_once(">- ") {
             self.send(name, words);
             return Performed::Silent;
@@ -92,11 +129,12 @@ impl<S: Answers> Session for RespSession<S> {
             self.waiting = self.server.waiting();
             return Performed::Silent;
         }
-        let is_name = |name: &str| name.trim_end_matches('>').chars().all(char::is_alphanumeric);
+        let is_name = |name: &str| name.trim_end_matches(['>', '~']).chars().all(char::is_alphanumeric);
         let Some((name, words)) = line.split_once("> ").filter(|(name, _)| is_name(name)) else {
             return Performed::NotARequest;
         };
         let (name, queues) = (name.trim_end_matches('>'), name.ends_with('>'));
+        let (name, is_rounded) = (name.trim_end_matches('~'), name.ends_with('~'));
         let words = self.reveal(words);
         self.send(name, &words);
         if queues {
@@ -106,11 +144,41 @@ impl<S: Answers> Session for RespSession<S> {
         }
         let reply = self.reply(name);
         self.waiting = self.server.waiting();
-        reply
+        match reply {
+            Performed::Answered(reply) if is_rounded => Performed::Answered(rounded(&reply)),
+            reply => reply,
+        }
     }
 }
 
-/// Replaces what differs from run to run: ports, session ids and their pseudonyms, remaining times.
+/// An argument of an inline request.
+fn quoted(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{escaped}\"")
+}
+
+fn hex_sha1(text: &str) -> String {
+    Sha1::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("room");
+        hex
+    })
+}
+
+/// The reply with all numbers beyond a thousand rounded up to ten thousands.
+fn rounded(reply: &str) -> String {
+    let round = |line: &str| {
+        let number = line.trim_start().strip_prefix(':').and_then(|number| number.parse::<u64>().ok());
+        match number.filter(|number| *number > 1000) {
+            Some(number) => {
+                line.replace(&number.to_string(), &(number.div_ceil(10_000) * 10_000).to_string())
+            }
+            None => line.to_owned(),
+        }
+    };
+    reply.lines().map(round).collect::<Vec<_>>().join("\n")
+}
+
+/// Replaces what differs from run to run: ports, session ids and their pseudonyms.
 fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
     let mut lines = Vec::new();
     for line in reply.lines() {
@@ -123,8 +191,6 @@ fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
                 secrets.len() - 1
             });
             line.replace(word, &format!("${label}{}", n + 1))
-        } else if is_nearly_30_s(word) {
-            line.replace(word, ":30000")
         } else if word.starts_with("127.0.0.1:") {
             line.replace(word, "ADDR")
         } else if let Some((start, rest)) = line.split_once(" 127.0.0.1:")
@@ -138,10 +204,4 @@ fn hide(reply: &str, secrets: &mut Vec<String>) -> String {
         lines.push(line);
     }
     lines.join("\n")
-}
-
-/// Whether this is nearly all of the 30 seconds for which many libraries lease, in milliseconds.
-fn is_nearly_30_s(word: &str) -> bool {
-    let millis = word.strip_prefix(':').and_then(|number| number.parse::<u32>().ok());
-    millis.is_some_and(|millis| (29_900..30_000).contains(&millis))
 }
