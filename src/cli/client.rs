@@ -11,7 +11,7 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, RedisError, TlsCertificates, TlsMode,
+    IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates, TlsMode,
 };
 use tokio::sync::Mutex;
 
@@ -89,11 +89,6 @@ impl Target {
         Target::new(url, &certificates(matches)?)
     }
 
-    /// Another server, with the same certificates.
-    pub(super) fn at(url: &str, matches: &ArgMatches) -> Result<Target, String> {
-        Target::new(url, &certificates(matches)?)
-    }
-
     fn new(url: &str, certificates: &TlsCertificates) -> Result<Target, String> {
         // The password is not repeated.
         let unusable = |error: RedisError| format!("--url cannot be used: {}", describe(&error));
@@ -103,7 +98,7 @@ impl Target {
                 return Target::of_sentinels(rest, node_scheme, certificates);
             }
         }
-        let info = with_socket_options(with_port(url).into_connection_info().map_err(unusable)?);
+        let info = prepared(with_port(url).into_connection_info().map_err(unusable)?);
         let name = info.addr().to_string();
         let client = match info.addr() {
             ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates.clone()),
@@ -134,6 +129,7 @@ impl Target {
         let mut builder = SentinelClientBuilder::new(sentinels, service, SentinelServerType::Master)
             .map_err(unusable)?
             .set_client_to_redis_db(login.db())
+            .set_client_to_redis_protocol(ProtocolVersion::RESP3)
             .set_client_to_redis_tcp_settings(socket_options())
             .set_client_to_sentinel_tcp_settings(socket_options());
         if let Some(username) = login.username() {
@@ -150,11 +146,6 @@ impl Target {
         }
         let client = Mutex::new(builder.build().map_err(unusable)?);
         Ok(Target { source: Source::Sentinels(client), name: format!("{service} at {hosts}") })
-    }
-
-    /// What messages call the server.
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     /// Connects within this time.
@@ -188,7 +179,8 @@ impl Connection {
         request.iter().for_each(|argument| {
             command.arg(*argument);
         });
-        self.0.send_packed_command(&command).await.map_err(failure)
+        let reply = self.0.send_packed_command(&command).await;
+        reply.and_then(Reply::extract_error).map_err(failure)
     }
 
     /// Sends requests in one write and waits for their replies.
@@ -196,6 +188,9 @@ impl Connection {
         &mut self,
         requests: &[Vec<Vec<u8>>],
     ) -> Result<Vec<Result<Reply, Failure>>, Failure> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut pipeline = redis::Pipeline::with_capacity(requests.len());
         for request in requests {
             let mut command = redis::Cmd::new();
@@ -218,7 +213,7 @@ impl Connection {
     }
 }
 
-/// The value of a field in a map, which RESP2 shows as an array.
+/// The value of a field in a map.
 pub(super) fn field<'r>(map: &'r Reply, name: &str) -> Option<&'r Reply> {
     let mut pairs = map.as_map_iter()?;
     pairs.find(|(key, _)| text(key) == name).map(|(_, value)| value)
@@ -290,8 +285,10 @@ fn socket_options() -> TcpSettings {
     TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
 }
 
-fn with_socket_options(info: ConnectionInfo) -> ConnectionInfo {
-    info.set_tcp_settings(socket_options())
+/// With socket options, and the protocol that has maps.
+fn prepared(info: ConnectionInfo) -> ConnectionInfo {
+    let login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    info.set_tcp_settings(socket_options()).set_redis_settings(login)
 }
 
 /// The same URL with a port: the client library would take that of Redis.
@@ -347,6 +344,6 @@ mod tests {
             assert!(!message.contains("s3cret"), "{url}: {message}");
         }
         let target = Target::new("redis-sentinel://u:s3cret@a,b:1/2#main", &none).expect("a target");
-        assert_eq!(target.name(), "main at a,b:1");
+        assert_eq!(target.name, "main at a,b:1");
     }
 }

@@ -1,15 +1,18 @@
 //! Subcommands: what the program does besides serving.
 //!
 //! Guarantees: every run ends with an exit code; 0 is success, 1 a failure or finding, 2 a command
-//! line that cannot be understood or a database that cannot be checked. Not here: the work itself.
+//! line that cannot be understood or a database that cannot be checked, 69 a server that cannot be
+//! reached. Not here: the work itself.
 
 mod backup;
 mod check;
 mod client;
 mod duration;
+mod locks;
 mod output;
 mod restore;
 mod run;
+mod shell;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -25,6 +28,9 @@ use crate::server::logging;
 
 /// The subcommand that runs the server, as the program without a subcommand does.
 const SERVE: &str = "serve";
+
+/// The exit code of a client whose server cannot be reached: EX_UNAVAILABLE of sysexits.h.
+const NO_SERVER: u8 = 69;
 
 /// A subcommand.
 struct Subcommand {
@@ -43,11 +49,16 @@ const fn client(command: fn() -> Command, run: fn(&ArgMatches) -> ExitCode) -> S
 }
 
 /// All subcommands but `serve`, which takes the options of the server.
-const SUBCOMMANDS: [Subcommand; 4] = [
+const SUBCOMMANDS: [Subcommand; 9] = [
     client(run::command, run::run),
+    client(locks::locks_command, locks::locks),
+    client(locks::info_command, locks::info),
+    client(locks::force_unlock_command, locks::force_unlock),
     on_files(backup::command, backup::run),
     on_files(restore::command, restore::run),
     on_files(check::command, check::run),
+    client(shell::completions_command, shell::completions),
+    client(shell::man_command, shell::man),
 ];
 
 /// The arguments of the server: those without the subcommand that stands for it.
@@ -57,6 +68,13 @@ pub fn server_arguments(arguments: impl IntoIterator<Item = OsString>) -> Vec<Os
         arguments.remove(1);
     }
     arguments
+}
+
+/// The flags of all subcommands, without dashes.
+pub fn flags() -> Vec<String> {
+    let commands = SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)());
+    let flags = commands.flat_map(|command| command.get_arguments().cloned().collect::<Vec<_>>());
+    flags.filter_map(|flag| flag.get_long().map(str::to_owned)).collect()
 }
 
 /// Runs a subcommand if the first argument names one other than `serve`.

@@ -29,6 +29,7 @@ use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
 pub use self::options::{OPTIONS, Opt};
+pub(crate) use self::sources::command;
 pub use self::tls::TlsConfig;
 
 /// The validated configuration.

@@ -88,7 +88,7 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Sett
 }
 
 /// The command line.
-pub(super) fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     let arg = |option: &'static Opt| {
         let mut help = option.help.to_owned();
         if !option.default.is_empty() {
@@ -119,7 +119,8 @@ pub(super) fn command() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A durable lock server that speaks the Redis protocol")
         .after_help(
-            "octostore backup, restore and check work on the database; see octostore backup --help.\n\
+            "Subcommands: run, locks, info, force-unlock, backup, restore, check, completions, man; see octostore run \
+             --help.\n\
              Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
              file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
         )

@@ -148,7 +148,8 @@ impl Acquisition<'_> {
         self.lease.is_some_and(|lease| lease.is_fresh(self.clock.now()))
     }
 
-    /// Takes one more lock. If one of those that are held is lost meanwhile, none is held afterwards.
+    /// Takes one more lock. If one of those that are held is lost meanwhile, none is held
+    /// afterwards.
     async fn take(&mut self, key: &[u8]) -> Result<(), NotAcquired> {
         let _progress = Progress::start(self.target, key, &self.options.owner);
         let mut request = self.request(key);

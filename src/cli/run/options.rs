@@ -1,4 +1,6 @@
 //! The arguments of `octostore run`.
+//!
+//! Guarantees: each key is taken once. Without `--owner`, no other run has the same owner.
 
 use std::ffi::OsString;
 use std::io;

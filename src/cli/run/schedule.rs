@@ -53,11 +53,6 @@ impl Timing {
     pub(super) fn attempt(self) -> Duration {
         Duration::from_nanos((self.ttl / 9).min(5_000_000_000))
     }
-
-    /// The time between SIGTERM and SIGKILL.
-    pub(super) fn grace(self) -> Duration {
-        Duration::from_nanos(self.grace)
-    }
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -166,7 +161,7 @@ pub(super) struct Schedule {
     on_lost: OnLost,
     phase: Phase,
     /// The lease could not be renewed in time, or the server has ended it.
-    is_lost: bool,
+    has_lost_lease: bool,
     /// The first process of the group has ended.
     has_ended: bool,
 }
@@ -174,7 +169,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// A command that is about to start.
     pub(super) fn new(lease: Lease, on_lost: OnLost) -> Schedule {
-        Schedule { lease, on_lost, phase: Phase::Running, is_lost: false, has_ended: false }
+        Schedule { lease, on_lost, phase: Phase::Running, has_lost_lease: false, has_ended: false }
     }
 
     /// The lease.
@@ -183,8 +178,8 @@ impl Schedule {
     }
 
     /// Whether the lease is lost, or had to be given up.
-    pub(super) fn is_lost(&self) -> bool {
-        self.is_lost
+    pub(super) fn has_lost_lease(&self) -> bool {
+        self.has_lost_lease
     }
 
     /// What to do now. Each step is returned once.
@@ -193,7 +188,7 @@ impl Schedule {
         let kill_at = minus(self.lease.end, timing.kill_reserve());
         let terminate_at = minus(kill_at, timing.grace);
         let must_kill_in_time = self.on_lost == OnLost::Kill;
-        self.is_lost |= now >= terminate_at;
+        self.has_lost_lease |= now >= terminate_at;
         if must_kill_in_time && self.phase != Phase::Killed && now >= kill_at {
             return self.kill();
         }
@@ -202,18 +197,18 @@ impl Schedule {
                 self.phase = Phase::Terminating(plus(now, timing.grace));
                 return Step::Terminate;
             }
-            Phase::Running if self.is_lost && self.on_lost != OnLost::Ignore => {
+            Phase::Running if self.has_lost_lease && self.on_lost != OnLost::Ignore => {
                 self.phase = Phase::Terminating(Timestamp::NEVER);
                 return Step::Terminate;
             }
             Phase::Terminating(kill) if now >= kill => return self.kill(),
             _ => {}
         }
-        if !self.is_lost && now >= self.lease.renew_at() {
+        if !self.has_lost_lease && now >= self.lease.renew_at() {
             self.lease.renewing();
             return Step::Renew;
         }
-        let mut until = if self.is_lost { Timestamp::NEVER } else { terminate_at.min(self.lease.renew_at()) };
+        let mut until = if self.has_lost_lease { Timestamp::NEVER } else { terminate_at.min(self.lease.renew_at()) };
         if let Phase::Terminating(kill) = self.phase {
             until = until.min(kill);
         }
@@ -230,7 +225,7 @@ impl Schedule {
 
     /// See [`Lease::renewed`]. A lease that was given up stays so.
     pub(super) fn renewed(&mut self, sent: Timestamp) {
-        if !self.is_lost {
+        if !self.has_lost_lease {
             self.lease.renewed(sent);
         }
     }
@@ -243,7 +238,7 @@ impl Schedule {
     /// The server has ended the lease. Another client may hold the lock, so nothing is left to wait
     /// for.
     pub(super) fn lost(&mut self) {
-        self.is_lost = true;
+        self.has_lost_lease = true;
         self.lease.end = Timestamp::from_nanos(0);
     }
 

@@ -1,4 +1,6 @@
 //! The command from its start to the end of its process group: carries out the schedule.
+//!
+//! Guarantees: returns when no process of the group is left. Not here: when what is due.
 
 use std::process::Command;
 use std::time::Duration;
@@ -62,7 +64,7 @@ pub(super) async fn supervise(
         // The lease may end while this process is stopped, too.
         let was_stopped = group.take_stop() && terminal.stop_with_command();
         let now = clock.now();
-        if schedule.is_lost() && now >= schedule.lease().end() && !has_outlived {
+        if schedule.has_lost_lease() && now >= schedule.lease().end() && !has_outlived {
             has_outlived = true;
             say("the lease has ended and the command still runs");
         }
@@ -74,7 +76,7 @@ pub(super) async fn supervise(
         match step {
             Step::Renew => renewer.begin(locks, now),
             Step::Terminate => {
-                if schedule.is_lost() {
+                if schedule.has_lost_lease() {
                     say(lost_message(&schedule, now, &reason));
                     is_ending = true;
                 }
@@ -112,7 +114,7 @@ pub(super) async fn supervise(
         }
     }
     let code = group.code().unwrap_or_default();
-    if schedule.is_lost() { Outcome::Lost { code } } else { Outcome::Ended(code) }
+    if schedule.has_lost_lease() { Outcome::Lost { code } } else { Outcome::Ended(code) }
 }
 
 fn lost_message(schedule: &Schedule, now: Timestamp, reason: &str) -> String {

@@ -47,7 +47,8 @@ impl Terminal {
     }
 
     /// After Ctrl-Z: stops this process, too, so that the shell goes on. Returns when the shell has
-    /// continued it. Nothing renews the lease meanwhile. Returns at once if the terminal is not lent.
+    /// continued it. Nothing renews the lease meanwhile. Returns at once if the terminal is not
+    /// lent.
     pub(super) fn stop_with_command(&mut self) -> bool {
         let is_lent = self.is_lent;
         if is_lent {
