@@ -1,8 +1,8 @@
 //! The only reader of system time.
 //!
 //! Guarantees: [`Clock::now`] never goes back and counts time in which the machine was suspended;
-//! setting the wall clock does not move it. Wall time is for display, and for times of day that
-//! clients give.
+//! setting the wall clock does not move it. Wall time is for display, for times of day that clients
+//! give, and for the first token of a restored database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -54,8 +54,8 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since 1970 by the wall clock: for display, and for times that a client gave as
-    /// such.
+    /// Milliseconds since 1970 by the wall clock: for display, for times that a client gave as such,
+    /// and for the first token of a restored database.
     pub fn wall_millis(&self) -> u64 {
         match &self.0 {
             Source::System => wall_nanos() / NANOS_PER_MS,
@@ -116,7 +116,7 @@ fn boot_nanos() -> u64 {
 
 #[allow(clippy::disallowed_methods)]
 fn wall_nanos() -> u64 {
-    // Wall time is only displayed, so a time before 1970 may count as 1970.
+    // A time before 1970 counts as 1970: displayed as such, and too early for a restore.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }

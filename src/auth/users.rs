@@ -127,6 +127,11 @@ impl Users {
         found.filter(|user| user.is_on())
     }
 
+    /// The user of this name, which a certificate has proved, if there is one that is on.
+    pub fn with_certificate(&self, name: &str) -> Option<Arc<User>> {
+        self.find(name.as_bytes()).filter(|user| user.is_on())
+    }
+
     /// Creates or changes a user. `Err(None)`: the name is not valid.
     pub fn set<'r>(
         &self,

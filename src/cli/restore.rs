@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 
 use super::{approve, data, fail, path, print, summary};
+use crate::clock::Clock;
 use crate::domain::TOKEN_MAX;
-use crate::journal::restore;
+use crate::journal::{FloorOrigin, restore};
 
 pub(super) fn command() -> Command {
     Command::new("restore")
@@ -18,7 +19,10 @@ pub(super) fn command() -> Command {
                 .long("token-floor")
                 .value_name("N")
                 .value_parser(clap::value_parser!(i64).range(1..=TOKEN_MAX / 2))
-                .help("A fencing token above all that were issued; without it, the server goes on far above"),
+                .help(
+                    "A fencing token above all that were issued; needed only if they are ahead of what the clock of \
+                     this machine leads to",
+                ),
         )
 }
 
@@ -26,17 +30,25 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
     let (file, database) = (path(matches, "file"), path(matches, "data"));
     let floor = matches.get_one::<i64>("token-floor").copied();
     let mut examined = None;
-    let restored = match restore(&file, &database, floor, &mut |state| approve(state, &mut examined)) {
+    let clock = Clock::system();
+    let restored = match restore(&file, &database, floor, &clock, &mut |state| approve(state, &mut examined))
+    {
         Ok(restored) => restored,
         Err(error) => return fail(1, format!("nothing was restored: {error}")),
     };
     if let Some(examined) = examined {
         print(format!("{}: {}", database.display(), summary(&examined)));
     }
-    let reason = match restored.has_jumped {
-        true => ", far above those of the copy: the lock file of the lost database is not there",
-        false => "",
+    let reason = match restored.origin {
+        FloorOrigin::Clock => {
+            "more than were issued until now, if the clock of this machine is not behind that of an earlier \
+             restore, and fewer than a million tokens per second were issued since"
+        }
+        FloorOrigin::Operator => {
+            "ahead of what the clock of this machine leads to; until it has caught up, later restores need a \
+             --token-floor as well"
+        }
     };
-    print(format!("tokens go on above {}{reason}", restored.tokens_above));
+    print(format!("tokens go on above {}, {reason}", restored.tokens_above));
     ExitCode::SUCCESS
 }

@@ -105,6 +105,8 @@ pub struct Client {
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
+    /// Number of commands that are not in the server's count yet.
+    commands_run: u64,
     /// When the previous request of this batch was done that is not small, or when the batch began.
     ticked_at: Timestamp,
     /// Units of work done since the last turn ended.
@@ -150,6 +152,7 @@ impl Client {
             counts_work: false,
             last_command: "NULL",
             is_retried: false,
+            commands_run: 0,
             ticked_at: Timestamp::default(),
             work: 0,
             transaction_began_at: 0,
@@ -215,6 +218,16 @@ impl Client {
     /// Whether the current request is the previous one again.
     pub(super) fn take_retried(&mut self) -> bool {
         std::mem::take(&mut self.is_retried)
+    }
+
+    /// Counts a command.
+    pub(super) fn count_command(&mut self) {
+        self.commands_run += 1;
+    }
+
+    /// Adds the commands to the server's count, at the latest when the client sends no more.
+    pub(super) fn publish_commands_run(&mut self) {
+        self.server.commands_run.add(std::mem::take(&mut self.commands_run));
     }
 
     pub(super) fn is_subscribed(&self) -> bool {
@@ -286,8 +299,8 @@ impl Client {
     /// Returns to the user of a new connection: that of its certificate, if any, or else `default`.
     fn forget_user(&mut self) {
         let users = &self.server.users;
-        let proved = self.certificate_name.as_ref().and_then(|name| users.find(name.as_bytes()));
-        if let Some(user) = proved.filter(|user| user.is_on()) {
+        let proved = self.certificate_name.as_ref().and_then(|name| users.with_certificate(name));
+        if let Some(user) = proved {
             return self.set_user(user, true);
         }
         let default = users.default_user();
@@ -309,6 +322,7 @@ impl Client {
     }
 
     /// Takes over changes of users.
+    #[inline]
     fn follow_users(&mut self) {
         let generation = self.server.users.generation();
         if generation != self.users_generation {
@@ -439,6 +453,7 @@ impl Client {
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT
     /// LIST or INFO.
     pub fn update_registry(&mut self, is_waiting: bool) {
+        self.publish_commands_run();
         let now = self.server.engine.clock().now();
         let (channels, patterns, shard_channels) = self.subscriptions.counts();
         let (is_monitor, tracking) = (self.is_monitor, self.tracking);
@@ -465,6 +480,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.publish_commands_run();
         self.watch = None;
         self.stop_tracking();
         self.stop_monitor();

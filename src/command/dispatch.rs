@@ -7,7 +7,7 @@
 use super::error::printable;
 use super::parts::LONG_ARGS;
 use super::steps::SCRIPT_WORK;
-use super::{Args, Command, CommandError, Context, Flags, Run, docs, options};
+use super::{Args, Command, CommandError, Context, Flags, Group, Run, docs, options};
 use crate::domain::LockName;
 use crate::engine::Cause;
 use crate::reply::Reply;
@@ -90,7 +90,11 @@ impl Context<'_> {
 
     fn call(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
         if !self.client.take_retried() {
-            self.server.commands_run.add(1);
+            self.client.count_command();
+            if command.group == Group::Server {
+                // It may show the count.
+                self.client.publish_commands_run();
+            }
             // EXEC shows itself after the commands that it runs.
             if !self.server.monitors.is_empty() && !command.is(Flags::ADMIN) && command.name != "exec" {
                 self.show_to_monitors(args);
@@ -185,12 +189,23 @@ impl Mismatch {
 }
 
 /// Finds the command or subcommand and checks its arity.
+#[inline]
 pub(super) fn find(args: Args<'_>) -> Result<&'static Command, Mismatch> {
     let command = Command::find(args.at(0)).ok_or(Mismatch::Command)?;
     if !command.accepts(args.len()) {
         return Err(Mismatch::Arity(command));
     }
-    let Run::Subcommands(subcommands) = command.run else { return Ok(command) };
+    match command.run {
+        Run::Handler(_) => Ok(command),
+        Run::Subcommands(subcommands) => find_subcommand(command, subcommands, args),
+    }
+}
+
+fn find_subcommand(
+    command: &'static Command,
+    subcommands: &'static [Command],
+    args: Args<'_>,
+) -> Result<&'static Command, Mismatch> {
     if args.len() == 1 {
         // COMMAND without a subcommand is COMMAND INFO.
         return subcommands.first().ok_or(Mismatch::Subcommand(command));

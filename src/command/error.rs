@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::Args;
+use super::{Args, options};
 use crate::domain::Invalid;
 use crate::engine::Unavailable;
 use crate::glob::PatternTooLong;
@@ -124,7 +124,7 @@ impl From<Unavailable> for CommandError {
 
 /// Input for an error message: truncated, up to a NUL as in C, control characters replaced.
 pub(super) fn printable(arg: &[u8], bytes_max: usize) -> String {
-    let arg = arg.split(|byte| *byte == 0).next().unwrap_or_default();
+    let arg = options::up_to_nul(arg);
     let arg = String::from_utf8_lossy(&arg[..arg.len().min(bytes_max)]);
     arg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -113,10 +113,9 @@ impl<'a> Args<'a> {
         specs: &[OptionSpec; N],
         error: impl Fn(&[u8]) -> CommandError,
     ) -> Result<[Given<'a>; N], CommandError> {
-        match self.read_options(first, specs, &error)? {
-            (given, end) if end == self.len() => Ok(given),
-            (_, end) => Err(error(self.at(end))),
-        }
+        let mut given = [Given::default(); N];
+        let end = self.read_options(first, specs, &mut given, &error)?;
+        if end == self.len() { Ok(given) } else { Err(error(self.at(end))) }
     }
 
     /// Reads arguments from number `first` on as options, up to the first that is none. Also
@@ -126,16 +125,19 @@ impl<'a> Args<'a> {
         first: usize,
         specs: &[OptionSpec; N],
     ) -> Result<([Given<'a>; N], usize), CommandError> {
-        self.read_options(first, specs, &|_| CommandError::SYNTAX)
+        let mut given = [Given::default(); N];
+        let end = self.read_options(first, specs, &mut given, &|_| CommandError::SYNTAX)?;
+        Ok((given, end))
     }
 
+    /// Reads options into `given`, up to the first argument that is none. Returns its number.
     fn read_options<const N: usize>(
         &self,
         first: usize,
         specs: &[OptionSpec; N],
+        given: &mut [Given<'a>; N],
         error: &impl Fn(&[u8]) -> CommandError,
-    ) -> Result<([Given<'a>; N], usize), CommandError> {
-        let mut given = [Given::default(); N];
+    ) -> Result<usize, CommandError> {
         let mut next = first;
         while next < self.len() {
             let arg = self.at(next);
@@ -154,8 +156,13 @@ impl<'a> Args<'a> {
             given[n] = Given { values: Some(values) };
             next = end;
         }
-        Ok((given, next))
+        Ok(next)
     }
+}
+
+/// The part of an argument that C reads, where Redis leaves that to C: up to a NUL.
+pub(super) fn up_to_nul(arg: &[u8]) -> &[u8] {
+    arg.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Compares ASCII case-insensitively.

@@ -27,7 +27,7 @@ fn is_positive(count: &[u8]) -> Result<(), CommandError> {
 /// Reads a cursor as Redis does with C's `strtoul`: up to a NUL, an empty one as 0, a negative one
 /// wrapped around.
 pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
-    let arg = arg.split(|byte| *byte == 0).next().unwrap_or_default();
+    let arg = options::up_to_nul(arg);
     let (is_negative, digits) = match arg {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),

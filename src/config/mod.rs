@@ -9,6 +9,7 @@ mod hints;
 mod options;
 mod secrets;
 mod sources;
+mod store;
 mod tls;
 
 use std::ffi::OsString;
@@ -24,7 +25,7 @@ use crate::auth::UsersConfig;
 use crate::command::{ClientLimits, IDLE_TIMEOUT_S_MAX, SLOWLOG_LEN_MAX, ScriptLimits};
 use crate::domain::{KEY_BYTES_MAX, KeyspaceEvents, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX};
 use crate::http::HttpConfig;
-use crate::journal::{DamagedLog, Durability};
+use crate::journal::{DamagedLog, Durability, StoreAddress};
 use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub http_config: HttpConfig,
     /// The database file.
     pub data: PathBuf,
+    /// The store of a cluster, in place of the database file.
+    pub store: Option<StoreAddress>,
     /// Whether to discard commits that log damage hides.
     pub damaged_log: DamagedLog,
     /// When replies are sent.
@@ -128,14 +131,23 @@ impl Config {
         let users = users(settings, password(settings)?)?;
         let allows_no_password = settings.switch("allow-no-password")?;
         let tls = tls::config(settings)?;
-        let may_redis_be_exposed = !users.are_open() || allows_no_password;
-        let may_http_be_exposed = !users.are_open_to_http() || allows_no_password;
-        let listen = redis_addresses(settings, "listen", may_redis_be_exposed)?;
-        let http = http_addresses(settings, "http", may_http_be_exposed)?;
-        if let Some(tls) = &tls {
-            let is_protected = tls.requires_certificates();
-            redis_addresses(settings, "tls-listen", is_protected || may_redis_be_exposed)?;
-            http_addresses(settings, "https", is_protected || may_http_be_exposed)?;
+        let is_redis_open = users.are_open() && !allows_no_password;
+        let is_http_open = users.are_open_to_http() && !allows_no_password;
+        let listen = addresses(settings, "listen")?;
+        if is_redis_open {
+            refuse_exposed(settings, "listen", &listen, NO_PASSWORD)?;
+        }
+        let http = addresses(settings, "http")?;
+        if is_http_open {
+            refuse_exposed(settings, "http", &http, NO_CREDENTIALS)?;
+        }
+        if let Some(tls) = tls.as_ref().filter(|tls| !tls.requires_certificates()) {
+            if is_redis_open {
+                refuse_exposed(settings, "tls-listen", &tls.redis, NO_PASSWORD)?;
+            }
+            if is_http_open {
+                refuse_exposed(settings, "https", &tls.http, NO_CREDENTIALS)?;
+            }
         }
         if listen.is_empty() && tls.as_ref().is_none_or(|tls| tls.redis.is_empty()) {
             return Err(settings.fault("listen", "there is no address for Redis clients; set --tls-listen"));
@@ -159,6 +171,7 @@ impl Config {
             tls,
             http_config,
             data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),
+            store: store::store(settings)?,
             damaged_log: match settings.switch("accept-damaged-log")? {
                 true => DamagedLog::Discard,
                 false => DamagedLog::Refuse,
@@ -268,22 +281,27 @@ fn client_limits(settings: &Settings) -> Result<ClientLimits, ConfigError> {
     })
 }
 
-/// The addresses for Redis clients. Those beyond loopback need `may_be_exposed`.
-fn redis_addresses(
+/// Why addresses beyond loopback are refused for Redis clients, and for HTTP clients.
+const NO_PASSWORD: &str = "no password is set; set --requirepass-file or --users";
+const NO_CREDENTIALS: &str = "requests need no credentials; set --users or --requirepass-file";
+
+/// Refuses addresses beyond loopback.
+fn refuse_exposed(
     settings: &Settings,
     name: &'static str,
-    may_be_exposed: bool,
-) -> Result<Vec<ListenAddress>, ConfigError> {
-    let addresses = addresses(settings, name)?;
-    match exposed(&addresses).filter(|_| !may_be_exposed) {
+    addresses: &[ListenAddress],
+    problem: &str,
+) -> Result<(), ConfigError> {
+    let mut all = addresses.iter().map(|listen| listen.address);
+    match all.find(|address| !address.ip().is_loopback()) {
         Some(exposed) => Err(settings.fault(
             name,
             format!(
-                "{exposed} is not a loopback address and no password is set; set --requirepass-file or --users, or \
-                 --allow-no-password to give full access to all clients that can connect"
+                "{exposed} is not a loopback address and {problem}, or --allow-no-password to give full access to \
+                 all clients that can connect"
             ),
         )),
-        None => Ok(addresses),
+        None => Ok(()),
     }
 }
 
@@ -323,30 +341,6 @@ fn addresses(settings: &Settings, name: &'static str) -> Result<Vec<ListenAddres
     Ok(found)
 }
 
-/// An address that other machines can reach.
-fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
-    addresses.iter().map(|listen| listen.address).find(|address| !address.ip().is_loopback())
-}
-
-/// The addresses for HTTP clients. Those beyond loopback need credentials.
-fn http_addresses(
-    settings: &Settings,
-    name: &'static str,
-    may_be_exposed: bool,
-) -> Result<Vec<ListenAddress>, ConfigError> {
-    let addresses = addresses(settings, name)?;
-    match exposed(&addresses).filter(|_| !may_be_exposed) {
-        Some(exposed) => Err(settings.fault(
-            name,
-            format!(
-                "{exposed} is not a loopback address and requests need no credentials; set --users or --requirepass-file, or \
-                 --allow-no-password to give full access to all clients that can connect"
-            ),
-        )),
-        None => Ok(addresses),
-    }
-}
-
 fn origins(settings: &Settings) -> Result<Vec<String>, ConfigError> {
     let text = settings.text("http-allow-origin").unwrap_or("");
     let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
@@ -365,6 +359,9 @@ fn displayed_settings(settings: &Settings) -> Result<Vec<(&'static str, String)>
     let own = OPTIONS.iter().filter(|option| !option.is_secret());
     let mut all: Vec<(&str, String)> =
         own.map(|option| (option.name, settings.text(option.name).unwrap_or("").to_owned())).collect();
+    // It may contain a password.
+    let store = store::store(settings)?.map_or(String::new(), |address| address.to_string());
+    all.iter_mut().filter(|(name, _)| *name == "store").for_each(|(_, text)| text.clone_from(&store));
     let of = |name: &'static str| settings.text(name).unwrap_or("").to_owned();
     let is_kept = settings.text("durability") != Some("memory");
     all.extend([

@@ -141,6 +141,22 @@ pub static OPTIONS: &[Opt] = &[
     opt(KEEP, "data", "FILE", "./octostore.db", "Database file"),
     opt(
         KEEP,
+        "store",
+        "URL",
+        "",
+        "Store in etcd instead of a file: etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, or etcds://. Refused by this version, which has no election of leaders yet",
+    ),
+    opt(
+        KEEP,
+        "store-ca",
+        "FILE",
+        "",
+        "Authorities that the certificates of --store are checked against (default: those of the system)",
+    ),
+    opt(KEEP, "store-cert", "FILE", "", "Certificate that this server presents to --store"),
+    opt(KEEP, "store-key", "FILE", "", "Key of --store-cert"),
+    opt(
+        KEEP,
         "accept-damaged-log",
         "",
         "",

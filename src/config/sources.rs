@@ -203,7 +203,8 @@ fn read_file(path: &str, settings: &mut BTreeMap<&'static str, Setting>) -> Resu
             let hint = hints::hint(&key, &Form::Key);
             return Err(wrong(format!("--config: {path}: unknown setting {key:?}: {hint}")));
         };
-        if option.is_secret() {
+        let has_credentials = key == "store" && value.as_str().is_some_and(|url| url.contains('@'));
+        if option.is_secret() || has_credentials {
             auth::check_private(path).map_err(|problem| wrong(format!("--config: with {key}, {problem}")))?;
         }
         let text = match value {

@@ -20,6 +20,7 @@ const _: () = assert!(size_of::<ShortBytes>() == 48);
 
 impl ShortBytes {
     /// Concatenates `first` and `rest`.
+    #[inline]
     pub(super) fn of(first: &[u8], rest: &[u8]) -> ShortBytes {
         let length = first.len() + rest.len();
         if length > IN_PLACE_MAX {

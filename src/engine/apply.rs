@@ -6,7 +6,6 @@
 //! rest to the next. Not here: which table and which instant (in `txn`), the rules of locks.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 
 use super::keyspace::{Guarded, OnValue, Table, ttl_until};
 use super::late_owners::{LateOwners, Lost};
@@ -132,9 +131,11 @@ impl Engine {
     fn admit<'o>(&self, op: &'o Op, slot: &Slot, now: Timestamp) -> Result<Option<&'o str>, Retry> {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
         self.check_backlog()?;
-        for id in [request.session(), request.counted_by()].into_iter().flatten() {
-            if self.core.sessions.is_over(id, now) {
-                return Err(Unavailable::NoSession.into());
+        if let Some(extra) = &request.extra {
+            for id in [extra.session, extra.counted_by].into_iter().flatten() {
+                if self.core.sessions.is_over(id, now) {
+                    return Err(Unavailable::NoSession.into());
+                }
             }
         }
         if slot.lease_of(&request.owner).is_none() {
@@ -190,7 +191,7 @@ impl Engine {
         scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
     ) -> Result<Outcome, Unavailable> {
-        let mut undelivered = VecDeque::new();
+        let mut undelivered = Vec::new();
         let outcome = self.step(op, scope, guarded, &mut undelivered)?;
         if !undelivered.is_empty() {
             self.revert(undelivered, scope, guarded)?;
@@ -201,12 +202,14 @@ impl Engine {
     #[cold]
     fn revert(
         &self,
-        mut undelivered: VecDeque<Op>,
+        mut undelivered: Vec<Op>,
         scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
     ) -> Result<(), Unavailable> {
-        while let Some(op) = undelivered.pop_front() {
-            self.step(&op, scope, guarded, &mut undelivered)?;
+        while !undelivered.is_empty() {
+            for op in std::mem::take(&mut undelivered) {
+                self.step(&op, scope, guarded, &mut undelivered)?;
+            }
         }
         Ok(())
     }
@@ -219,7 +222,7 @@ impl Engine {
         op: &Op,
         scope: &Scope<'_>,
         guarded: &mut Guarded<'_>,
-        undelivered: &mut VecDeque<Op>,
+        undelivered: &mut Vec<Op>,
     ) -> Result<Outcome, Unavailable> {
         let (core, name, now, epoch) = (&*self.core, scope.name, scope.now, scope.table.epoch);
         let mut effects = Effects::default();
@@ -242,7 +245,7 @@ impl Engine {
         // every reader checks first whether the journal is down, and it stays down until this
         // table is replaced.
         let records = effects.iter().filter_map(|effect| record_of(name, effect, &effects, guarded.slot));
-        let seq = self.journal().append(epoch, records).map_err(Unavailable::Journal)?;
+        let seq = self.journal().append(epoch, records)?;
         guarded.changed_by(seq);
         let (slot, cause) = (&*guarded.slot, scope.cause);
         let transition = Transition { name, op, outcome: &outcome, effects: &effects, slot, cause };
@@ -261,7 +264,7 @@ impl Engine {
                 && let Some(token) = granted
                 && let Some(lease) = guarded.slot.lease(token)
             {
-                undelivered.push_back(Op::RevertGrant { owner: lease.owner.clone(), token });
+                undelivered.push(Op::RevertGrant { owner: lease.owner.clone(), token });
             }
         }
         Ok(outcome)

@@ -284,11 +284,11 @@ impl Engine {
                 events.arrived.notified().await;
                 continue;
             };
-            let is_durable = self.barrier(highest).await.is_ok() && !self.has_ever_failed();
+            let is_durable = self.durable(highest).await.is_ok() && !self.has_ever_failed();
             let mut durable = Vec::with_capacity(taken.len());
             for (seq, event) in taken {
                 // What a failed commit took back did not happen.
-                if is_durable || self.barrier(seq).await.is_ok() {
+                if is_durable || self.durable(seq).await.is_ok() {
                     durable.push(event);
                 }
             }

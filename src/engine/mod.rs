@@ -34,8 +34,10 @@ mod tests;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::domain::SessionId;
@@ -78,6 +80,8 @@ const EXPIRIES_PER_TURN: usize = 32;
 
 /// Milliseconds after which a transaction that keeps all others out is no longer waited for.
 pub const BUSY_AFTER_MS: u64 = 200;
+/// How often a request is tried again that such a transaction holds up.
+const HELD_UP_CHECK: Duration = Duration::from_millis(1);
 
 /// How the manager is set up.
 #[derive(Debug, Clone)]
@@ -108,7 +112,7 @@ pub struct EngineConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
     /// The journal cannot be written; nothing changed.
-    Journal(JournalError),
+    Journal(Box<JournalError>),
     /// As many locks are held as may be.
     LocksMax,
     /// As many requests queue for this lock as may.
@@ -135,6 +139,12 @@ pub enum Unavailable {
     /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
     /// Nothing was done of what was asked.
     Busy,
+}
+
+impl From<JournalError> for Unavailable {
+    fn from(error: JournalError) -> Unavailable {
+        Unavailable::Journal(Box::new(error))
+    }
 }
 
 /// Changes that wait for storage, in bytes, from which on nothing is added.
@@ -172,6 +182,8 @@ struct Core {
     quotas: Quotas,
     late_owners: LateOwners,
     commits: Arc<CommitMetrics>,
+    /// Notified again and again while the journal is down.
+    suspended: Notify,
     secret: [u8; 32],
     pseudonyms: Pseudonyms,
 }
@@ -202,6 +214,7 @@ impl Core {
             quotas: Quotas::default(),
             late_owners: LateOwners::default(),
             commits,
+            suspended: Notify::new(),
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
         }
@@ -259,13 +272,32 @@ impl Engine {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
 
-    /// Completes when a result with this Seq may be revealed. May block the thread for one commit:
+    /// Completes when a result with this Seq, computed before this call, may be revealed. May block the thread for one commit:
     /// hold no guard and no [`ExclusiveTxn`].
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
+        self.journal().revealed(self.awaited(seq)).await
+    }
+
+    /// Completes when everything up to this Seq is durable, which does not yet reveal what was read.
+    async fn durable(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         self.journal().synced(self.awaited(seq)).await
     }
 
-    /// What [`Engine::barrier`] would answer; `None`: it is not decided. Never blocks.
+    /// Completes once the journal is down for good, because another server has taken over or no
+    /// retry can help.
+    pub async fn fenced(&self) {
+        loop {
+            let mut suspended = std::pin::pin!(self.core.suspended.notified());
+            suspended.as_mut().enable();
+            if self.journal_down().is_some_and(|error| !error.is_retryable()) {
+                return;
+            }
+            suspended.await;
+        }
+    }
+
+    /// Whether everything up to this Seq is durable; `None`: it is not decided. Never blocks. Where
+    /// reads need a commit, only [`Engine::barrier`] says whether a result may be revealed.
     pub fn durability_of(&self, seq: Seq) -> Option<Result<(), OutcomeUnknown>> {
         self.journal().durability_of(self.awaited(seq))
     }
@@ -321,10 +353,13 @@ impl Engine {
         self.core.sessions.len()
     }
 
-    /// Whether a transaction has kept all others out for longer than they wait for it. A request
-    /// that failed for this reason should be put off for a while.
-    pub fn is_held_up(&self) -> bool {
-        self.core.table.is_closed_for_long()
+    /// Lets other tasks run before a request is tried again. Waits a little if a transaction has
+    /// kept all others out for longer than they wait for it.
+    pub async fn give_way(&self) {
+        match self.core.table.is_closed_for_long() {
+            true => tokio::time::sleep(HELD_UP_CHECK).await,
+            false => tokio::task::yield_now().await,
+        }
     }
 
     /// Blocks the thread as long as a transaction keeps all others out.
@@ -397,8 +432,14 @@ impl Engine {
         if self.backlog_bytes() < BACKLOG_BYTES_MAX { Ok(()) } else { Err(Unavailable::BacklogMax) }
     }
 
+    #[inline]
     fn check_up(&self) -> Result<(), Unavailable> {
-        self.journal().down().map_or(Ok(()), |error| Err(Unavailable::Journal(error)))
+        if self.journal().is_down() { self.why_down() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn why_down(&self) -> Result<(), Unavailable> {
+        self.journal().down().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Ends the session of a connection that is gone. If the journal is down, that happens once it
@@ -424,7 +465,7 @@ impl Engine {
             }
             let txn = self.patient_txn();
             if let Err(Unavailable::Journal(error)) = txn.close_session(id, false) {
-                return Err(error);
+                return Err(*error);
             }
             freed += txn.work();
         }

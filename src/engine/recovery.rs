@@ -242,6 +242,7 @@ impl Recover for Arc<Core> {
     fn suspend(&mut self) {
         self.pops.clear();
         self.waiters.notify_all(&WaitOutcome::Unavailable);
+        self.suspended.notify_waiters();
     }
 
     fn rebuild(&mut self, backend: &mut dyn Backend, epoch: u64) -> Result<(), JournalError> {

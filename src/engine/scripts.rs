@@ -209,7 +209,7 @@ impl Txn<'_> {
         text: &Arc<[u8]>,
     ) -> Result<(), Unavailable> {
         let put = Record::ScriptPut { sha: id.0, body: text[..].into() };
-        let seq = self.engine().journal().append(epoch, [put]).map_err(Unavailable::Journal)?;
+        let seq = self.engine().journal().append(epoch, [put])?;
         self.observe(seq);
         scripts.insert(*id, Arc::clone(text), seq);
         Ok(())
@@ -225,7 +225,7 @@ impl Txn<'_> {
             return Ok(());
         }
         let gone = ids.iter().map(|id| Record::ScriptGone { sha: id.0 });
-        scripts.removed = self.engine().journal().append(epoch, gone).map_err(Unavailable::Journal)?;
+        scripts.removed = self.engine().journal().append(epoch, gone)?;
         ids.iter().for_each(|id| scripts.remove(id));
         Ok(())
     }

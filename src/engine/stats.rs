@@ -9,7 +9,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::domain::{DATABASES, Timestamp};
 use crate::lock::{Effect, EndReason, LeaveReason, Outcome};
-use crate::metrics::{Count, Histogram, STRIPES, stripe};
+use crate::metrics::{Count, Histogram, STRIPES, Stripe};
 
 /// Leases that the threads of one stripe may grant before they look at the limit again.
 const ROOM_MAX: u64 = 256;
@@ -17,13 +17,14 @@ const ROOM_MAX: u64 = 256;
 /// by a 64th, and the last few hundred below it are counted one by one.
 const ROOM_PART: u64 = 64 * STRIPES as u64;
 
-/// The counts of the keys of a database.
+/// The counts of the keys of a database. A common lock, which has a deadline, is counted in two of
+/// them.
 #[derive(Debug, Default)]
 struct KeyCounts {
     keys: Count,
-    /// Keys that end by themselves.
-    expiring: Count,
-    /// The sum of their deadlines, in milliseconds of the clock.
+    /// Keys that do not end by themselves.
+    lasting: Count,
+    /// The sum of the deadlines of the others, in milliseconds of the clock.
     deadlines: Count,
 }
 
@@ -112,9 +113,9 @@ impl LockStats {
 
     /// Whether there is room for one more, of `max`. Usually reads only the stripe of this thread.
     pub(super) fn has_room(&self, max: u64) -> bool {
-        let room = &self.room[stripe()];
-        let is_left = |left: u64| left.checked_sub(1);
-        if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok() {
+        let stripe = Stripe::of_thread();
+        let room = &self.room[stripe.index()];
+        if stripe.update(room, |left| left.checked_sub(1)) {
             return true;
         }
         let left = max.saturating_sub(self.kept());
@@ -131,8 +132,8 @@ impl LockStats {
     /// average.
     pub fn expiring(&self, database: u8, now: Timestamp) -> (u64, u64) {
         let Some(counts) = self.keys.get(usize::from(database)) else { return (0, 0) };
-        let (keys, deadlines) = (counts.expiring.read(), counts.deadlines.read());
-        let average = deadlines.checked_div(keys).unwrap_or(0);
+        let keys = counts.keys.read().saturating_sub(counts.lasting.read());
+        let average = counts.deadlines.read().checked_div(keys).unwrap_or(0);
         (keys, average.saturating_sub(millis_of(now)))
     }
 
@@ -153,21 +154,15 @@ impl LockStats {
             (Some(_), None) => counts.keys.subtract(1),
             _ => {}
         }
-        let ends = |deadline: Option<Timestamp>| deadline.filter(|deadline| *deadline != Timestamp::NEVER);
-        match (ends(before), ends(after)) {
-            (None, Some(after)) => {
-                counts.expiring.add(1);
-                counts.deadlines.add(millis_of(after));
-            }
-            (Some(before), None) => {
-                counts.expiring.subtract(1);
-                counts.deadlines.subtract(millis_of(before));
-            }
-            (Some(before), Some(after)) => {
-                counts.deadlines.add(millis_of(after).wrapping_sub(millis_of(before)));
-            }
-            (None, None) => {}
+        match (before == Some(Timestamp::NEVER), after == Some(Timestamp::NEVER)) {
+            (false, true) => counts.lasting.add(1),
+            (true, false) => counts.lasting.subtract(1),
+            _ => {}
         }
+        let millis = |deadline: Option<Timestamp>| {
+            deadline.filter(|deadline| *deadline != Timestamp::NEVER).map_or(0, millis_of)
+        };
+        counts.deadlines.add(millis(after).wrapping_sub(millis(before)));
     }
 
     pub(super) fn lease_restored(&self) {
@@ -233,7 +228,7 @@ impl LockStats {
 
     /// No lock is held and the queues are empty; totals stay.
     pub(super) fn clear(&self) {
-        let of_keys = self.keys.iter().flat_map(|counts| [&counts.keys, &counts.expiring, &counts.deadlines]);
+        let of_keys = self.keys.iter().flat_map(|counts| [&counts.keys, &counts.lasting, &counts.deadlines]);
         of_keys.chain([&self.leases, &self.delays, &self.waiting]).for_each(Count::clear);
         self.room.iter().for_each(|room| room.store(0, Ordering::Relaxed));
     }

@@ -184,7 +184,9 @@ impl SharedTxn<'_> {
     /// Ends the transaction. Returns the Seq that must be durable before anything seen in it may be revealed.
     #[must_use]
     pub fn finish(self) -> Seq {
-        self.0.seen.get().seq
+        let seq = self.0.seen.get().seq;
+        // Even what was never written has been read.
+        if self.0.has_entered.get() { seq.max(Seq::LOADED) } else { seq }
     }
 
     /// Runs `work`, which uses the keys `names`, in an exclusive transaction; what it sees counts as
@@ -272,6 +274,11 @@ impl<'a> Txn<'a> {
         self.exclusive
             .as_ref()
             .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
+    }
+
+    /// The milliseconds since 1970 at [`Txn::now`]. The wall clock itself can be a millisecond ahead.
+    pub fn wall_millis_of_now(&self) -> u64 {
+        self.wall_millis_of(self.now()).unwrap_or(0)
     }
 
     /// The milliseconds since 1970 at which `time` is, or was, by the wall clock; `None` for
@@ -456,7 +463,7 @@ impl<'a> Txn<'a> {
                 self.restart(epoch);
                 Ok(())
             }
-            _ => Err(Unavailable::Journal(JournalError::rebuilt())),
+            _ => Err(JournalError::rebuilt().into()),
         }
     }
 
@@ -488,7 +495,7 @@ impl<'a> Txn<'a> {
                 self.observe(self.engine.last());
                 Ok(())
             }
-            false => Err(Unavailable::Journal(JournalError::rebuilt())),
+            false => Err(JournalError::rebuilt().into()),
         })?
     }
 }

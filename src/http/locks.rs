@@ -277,7 +277,10 @@ impl Attempt {
             Outcome::Granted { token, .. } => {
                 slot.lease(token).filter(|lease| lease.account() == Some(&*user.account))
             }
-            Outcome::Refused(Refusal::Delayed(delay)) => return Attempt::Delayed(delay),
+            Outcome::Refused(Refusal::Delayed) => match slot.delay() {
+                Some(delay) => return Attempt::Delayed(delay),
+                None => None,
+            },
             _ => None,
         };
         match granted {

@@ -55,9 +55,6 @@ pub mod parts {
     pub use super::router::router;
 }
 
-/// How often a request that a script holds up is tried again.
-const HELD_UP_CHECK: Duration = Duration::from_millis(1);
-
 /// The configuration of HTTP.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
@@ -148,10 +145,7 @@ impl HttpState {
                     done => break (done, txn.finish()),
                 }
             }
-            match self.engine.is_held_up() {
-                true => tokio::time::sleep(HELD_UP_CHECK).await,
-                false => tokio::task::yield_now().await,
-            }
+            self.engine.give_way().await;
         };
         self.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
         Ok(done?)

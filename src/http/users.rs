@@ -280,7 +280,7 @@ impl Users {
     /// without either.
     fn named(&self, caller: Caller<'_>) -> Option<Result<Arc<User>, ApiError>> {
         let Some(credentials) = Credentials::of(caller.headers) else {
-            let user = self.shared.find(caller.certificate?.0.as_bytes()).filter(|user| user.is_on())?;
+            let user = self.shared.with_certificate(&caller.certificate?.0)?;
             return Some(Ok(self.seen(user)));
         };
         let found = match credentials {

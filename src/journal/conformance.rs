@@ -115,6 +115,8 @@ fn every_backend(check: impl Fn(&mut Box<dyn Backend>, &dyn Fn(Box<dyn Backend>)
         drop(backend);
         open()
     });
+    #[cfg(feature = "etcd")]
+    etcd::tests::every_store(&check);
 }
 
 #[test]
@@ -146,6 +148,7 @@ fn load_returns_every_field_of_committed_records() {
 #[test]
 fn an_empty_commit_succeeds_and_changes_nothing() {
     every_backend(|backend, _| {
+        state(backend.as_mut(), BOOT, ms(0));
         backend.commit(&[Record::Granted(lease("k", 1)), Record::TokensReserved(5)]).unwrap();
         let before = state(backend.as_mut(), BOOT, ms(0));
         backend.commit(&[]).unwrap();
@@ -160,12 +163,12 @@ fn an_empty_commit_succeeds_and_changes_nothing() {
 fn traits_are_constant_and_wrappers_pass_them_on() {
     every_backend(|backend, _| {
         let traits = backend.traits();
-        assert_eq!(traits, BackendTraits::LOCAL);
         state(backend.as_mut(), BOOT, ms(0));
         backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
         assert_eq!(backend.traits(), traits);
     });
-    let remote = BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20) };
+    let remote =
+        BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20), reads_need_commit: true };
     let faults = std::sync::Arc::new(Faults::default());
     faults.set_traits(remote);
     let backend = FaultyBackend::new(MemoryBackend::default(), faults);

@@ -52,6 +52,16 @@ pub enum JournalError {
         /// Why.
         what: String,
     },
+    /// The store of a cluster did not answer, or not in time.
+    Unreachable {
+        /// Which one, and why.
+        what: String,
+    },
+    /// The store of a cluster cannot be used as it is configured.
+    Store {
+        /// Why, and what to do.
+        what: String,
+    },
     /// Any other error of the system.
     Io {
         /// What failed, and the error of the system.
@@ -76,13 +86,15 @@ impl JournalError {
             | JournalError::Locked
             | JournalError::InUse { .. }
             | JournalError::Replaced { .. }
+            | JournalError::Unreachable { .. }
             | JournalError::Io { .. } => true,
             JournalError::Fenced
             | JournalError::Corrupt { .. }
             | JournalError::DamagedLog { .. }
             | JournalError::Foreign
             | JournalError::Newer { .. }
-            | JournalError::Path { .. } => false,
+            | JournalError::Path { .. }
+            | JournalError::Store { .. } => false,
         }
     }
 
@@ -153,7 +165,10 @@ impl fmt::Display for JournalError {
                 f,
                 "the database has schema version {found}, this server knows {known}; use a newer octostore"
             ),
-            JournalError::Path { what } => write!(f, "{what}"),
+            JournalError::Path { what } | JournalError::Store { what } => write!(f, "{what}"),
+            JournalError::Unreachable { what } => {
+                write!(f, "{what}; check the etcd servers, and the network to them")
+            }
             JournalError::Io { what } => {
                 write!(f, "{what}; check the disk, and the permissions of the file and its directory")
             }
@@ -184,6 +199,8 @@ mod tests {
             (JournalError::Foreign, false),
             (JournalError::Newer { found: 4, known: 3 }, false),
             (JournalError::Path { what: what() }, false),
+            (JournalError::Unreachable { what: what() }, true),
+            (JournalError::Store { what: what() }, false),
         ] {
             assert_eq!(error.is_retryable(), expected, "{error}");
         }

@@ -26,33 +26,31 @@ pub struct MemoryBackend {
     secret: Option<[u8; 32]>,
 }
 
-impl Backend for MemoryBackend {
-    fn traits(&self) -> BackendTraits {
-        BackendTraits::LOCAL
+impl MemoryBackend {
+    /// Moves all deadlines to their full TTL from `now`.
+    pub(super) fn restart(&mut self, now: Timestamp) {
+        for stored in self.leases.values_mut() {
+            stored.lease.restart(now);
+        }
+        for delay in self.delays.values_mut() {
+            delay.until = now.after(Some(delay.length));
+        }
+        for session in self.sessions.values_mut() {
+            session.deadline = now.after(session.ttl);
+        }
+        for (stored, _) in self.values.values_mut() {
+            stored.deadline = now.after(stored.ttl);
+        }
     }
 
-    fn load(
-        &mut self,
-        boot: Option<&str>,
-        now: Timestamp,
-        each: &mut dyn FnMut(Record),
-    ) -> Result<Loaded, JournalError> {
-        let rebooted = boot.is_none() || self.boot.as_deref() != boot;
-        if rebooted {
-            for stored in self.leases.values_mut() {
-                stored.lease.restart(now);
-            }
-            for delay in self.delays.values_mut() {
-                delay.until = now.after(Some(delay.length));
-            }
-            for session in self.sessions.values_mut() {
-                session.deadline = now.after(session.ttl);
-            }
-            for (stored, _) in self.values.values_mut() {
-                stored.deadline = now.after(stored.ttl);
-            }
-            self.boot = boot.map(str::to_owned);
-        }
+    /// No token above this one has been issued.
+    #[cfg(feature = "etcd")]
+    pub(super) fn tokens_reserved(&self) -> i64 {
+        self.tokens_reserved
+    }
+
+    /// Passes the whole state to `each`, as [`Backend::load`] does.
+    pub(super) fn pass_all(&self, each: &mut dyn FnMut(Record)) {
         self.sessions.values().for_each(|session| each(Record::Session(session.clone())));
         self.delays.iter().for_each(|(name, delay)| each(Record::DelayStarted(name.clone(), *delay)));
         self.leases.values().for_each(|stored| each(Record::Granted(stored.clone())));
@@ -65,20 +63,10 @@ impl Backend for MemoryBackend {
                 each(Record::Element { id: *id, field: field.into(), value: Some(value.into()) });
             }
         }
-        let secret = match self.secret {
-            Some(secret) => secret,
-            None => {
-                let mut secret = [0; 32];
-                Entropy::system()
-                    .fill(&mut secret)
-                    .map_err(|error| JournalError::Io { what: error.to_string() })?;
-                *self.secret.insert(secret)
-            }
-        };
-        Ok(Loaded { tokens_reserved: self.tokens_reserved, rebooted, secret })
     }
 
-    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+    /// Applies records.
+    pub(super) fn apply(&mut self, batch: &[Record]) {
         for record in batch {
             match record {
                 Record::Granted(stored) => drop(self.leases.insert(stored.lease.token, stored.clone())),
@@ -110,6 +98,41 @@ impl Backend for MemoryBackend {
                 Record::TokensReserved(upto) => self.tokens_reserved = self.tokens_reserved.max(*upto),
             }
         }
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn traits(&self) -> BackendTraits {
+        BackendTraits::LOCAL
+    }
+
+    fn load(
+        &mut self,
+        boot: Option<&str>,
+        now: Timestamp,
+        each: &mut dyn FnMut(Record),
+    ) -> Result<Loaded, JournalError> {
+        let rebooted = boot.is_none() || self.boot.as_deref() != boot;
+        if rebooted {
+            self.restart(now);
+            self.boot = boot.map(str::to_owned);
+        }
+        self.pass_all(each);
+        let secret = match self.secret {
+            Some(secret) => secret,
+            None => {
+                let mut secret = [0; 32];
+                Entropy::system()
+                    .fill(&mut secret)
+                    .map_err(|error| JournalError::Io { what: error.to_string() })?;
+                *self.secret.insert(secret)
+            }
+        };
+        Ok(Loaded { tokens_reserved: self.tokens_reserved, rebooted, secret })
+    }
+
+    fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+        self.apply(batch);
         Ok(())
     }
 

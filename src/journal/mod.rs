@@ -9,12 +9,15 @@ mod commit;
 mod conformance;
 mod elements;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod faulty;
 mod log;
 mod memory;
 mod metered;
 mod record;
 mod sqlite;
+mod store_address;
 
 pub use commit::{
     Barrier, CommitGroup, Durability, Journal, OutcomeUnknown, Recover, Seq, Stopwatch, commit_before_park,
@@ -26,8 +29,9 @@ pub use memory::MemoryBackend;
 pub use metered::{CommitMetrics, MeteredBackend};
 pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
 pub use sqlite::{
-    Approve, Checked, DamagedLog, Restored, SqliteBackend, StoredState, back_up, check, restore,
+    Approve, Checked, DamagedLog, FloorOrigin, Restored, SqliteBackend, StoredState, back_up, check, restore,
 };
+pub use store_address::{StoreAddress, StoreTls};
 
 use crate::domain::Timestamp;
 
@@ -63,11 +67,15 @@ pub struct BackendTraits {
     /// The largest batch that one commit takes, in bytes; `None`: any batch. A commit group, and the
     /// records of one append, are never split: one that is larger is a batch of its own.
     pub batch_bytes_max: Option<usize>,
+    /// Another server can take over without notice, and only a commit shows that none has: whatever
+    /// is revealed, what changed nothing included, waits for a commit that began after it was read.
+    pub reads_need_commit: bool,
 }
 
 impl BackendTraits {
     /// The traits of storage on this machine that no other server can write.
-    pub const LOCAL: BackendTraits = BackendTraits { commit_on_caller: true, batch_bytes_max: None };
+    pub const LOCAL: BackendTraits =
+        BackendTraits { commit_on_caller: true, batch_bytes_max: None, reads_need_commit: false };
 }
 
 /// Storage for records. Owned by one thread; every call blocks.
@@ -91,8 +99,9 @@ pub trait Backend: Send {
         each: &mut dyn FnMut(Record),
     ) -> Result<Loaded, JournalError>;
 
-    /// Makes a batch durable as a whole, and returns only then. After an error, nothing of the
-    /// batch is stored.
+    /// Makes a batch durable as a whole, and returns only then. After an error, what
+    /// [`Backend::load`] finds decides whether the batch is stored. An empty batch checks that this
+    /// server may still commit, if the backend's reads need that.
     fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError>;
 
     /// Like [`Backend::commit`], for a thread that must not wait for other processes. After

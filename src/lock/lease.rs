@@ -41,6 +41,7 @@ impl Request {
     }
 
     /// The same request for a lease with this `extra`.
+    #[inline]
     pub fn with(self, extra: LeaseExtra) -> Request {
         Request { extra: (extra != LeaseExtra::default()).then(|| Box::new(extra)), ..self }
     }

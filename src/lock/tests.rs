@@ -113,7 +113,7 @@ fn step(slot: &mut Slot, world: &mut World, ask: &str) -> String {
         Outcome::Granted { token, already_held: true } => format!("still {}", token.get()),
         Outcome::Queued => "queued".into(),
         Outcome::Refused(Refusal::Held) => "held".into(),
-        Outcome::Refused(Refusal::Delayed(_)) => "delayed".into(),
+        Outcome::Refused(Refusal::Delayed) => "delayed".into(),
         Outcome::Refused(Refusal::OtherMode(_)) => "other-mode".into(),
         Outcome::Refused(Refusal::OtherSession) => "other-session".into(),
         Outcome::Refused(Refusal::Condition) => "condition".into(),

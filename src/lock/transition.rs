@@ -151,7 +151,7 @@ pub enum Refusal {
     /// with a session.
     OtherSession,
     /// The lock rests after an unclean end.
-    Delayed(Delay),
+    Delayed,
     /// Held by others, or others wait for it.
     Held,
     /// The condition of a SET does not hold.
@@ -286,7 +286,7 @@ impl<E: Env> Step<'_, E> {
         }
         let Some((id, deadline)) = wait.filter(|(_, deadline)| *deadline > self.now) else {
             return Outcome::Refused(match self.slot.delay() {
-                Some(delay) => Refusal::Delayed(delay),
+                Some(_) => Refusal::Delayed,
                 None => Refusal::Held,
             });
         };
@@ -350,8 +350,8 @@ impl<E: Env> Step<'_, E> {
         if !met {
             return Outcome::Refused(Refusal::Condition);
         }
-        if let (SetCondition::IfFree, Some(delay)) = (condition, self.slot.delay()) {
-            return Outcome::Refused(Refusal::Delayed(delay));
+        if *condition == SetCondition::IfFree && self.slot.delay().is_some() {
+            return Outcome::Refused(Refusal::Delayed);
         }
         let kept = match self.slot.newest() {
             Some(lease) if keep_ttl => Some((lease.ttl, lease.effective_ttl, lease.deadline)),
@@ -477,8 +477,13 @@ impl<E: Env> Step<'_, E> {
 
     /// Frees the leases that [`Step::revoke_all`] has left, at most `room` of them. `false`: there
     /// are more.
+    #[inline]
     fn free_revoked(&mut self, room: &mut usize) -> bool {
-        let Some(Revocation { how, at }) = self.slot.revocation() else { return true };
+        self.slot.revocation().is_none_or(|revocation| self.go_on_revoking(revocation, room))
+    }
+
+    #[cold]
+    fn go_on_revoking(&mut self, Revocation { how, at }: Revocation, room: &mut usize) -> bool {
         while let Some(token) = self.slot.newest().map(|lease| lease.token) {
             if *room == 0 {
                 return false;
@@ -499,7 +504,14 @@ impl<E: Env> Step<'_, E> {
 
     /// Grants the lock to the head of the queue for as long as there is room, to at most
     /// [`PROMOTIONS_PER_STEP`] in one step.
+    #[inline]
     fn promote(&mut self) {
+        if self.slot.contention.is_some() {
+            self.promote_waiters();
+        }
+    }
+
+    fn promote_waiters(&mut self) {
         let mut room = PROMOTIONS_PER_STEP;
         loop {
             let Some(contention) = self.slot.contention.as_mut() else { return };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use super::sockets::{Accepted, Encryption};
 use super::{Listeners, Socket};
@@ -80,9 +80,7 @@ pub async fn serve<P: Protocol>(
             accepted = listeners.accept() => accepted,
             Some(_) = accepting.connections.join_next() => continue,
             Some(done) = accepting.handshakes.join_next() => {
-                if let Ok(Some(Handshaken { socket, peer, open })) = done {
-                    accepting.serve(socket, peer, open);
-                }
+                accepting.end_handshake(done);
                 continue;
             }
             Some(_) = accepting.refusals.join_next() => continue,
@@ -122,7 +120,8 @@ struct Handshaken {
 impl<P: Protocol> Accepting<P> {
     fn accept(&mut self, Accepted { tcp, peer, encryption }: Accepted) {
         let connections_max = self.limits.connections_max.load(Ordering::Relaxed);
-        if self.connections.len() + self.handshakes.len() >= connections_max {
+        if self.connections.len() + self.handshakes.len() >= connections_max && self.open() >= connections_max
+        {
             self.metrics.refuse();
             tracing::warn!(
                 protocol = self.limits.protocol, client = %peer,
@@ -142,6 +141,23 @@ impl<P: Protocol> Accepting<P> {
         let open = OpenConnection::new(&self.metrics);
         let handshake = self.handshakes.spawn(handshake(tcp, peer, encryption, open));
         self.oldest_handshakes.push_back(handshake);
+    }
+
+    /// Counts connections and handshakes without those that have ended or were given up.
+    fn open(&mut self) -> usize {
+        while self.connections.try_join_next().is_some() {}
+        while let Some(done) = self.handshakes.try_join_next() {
+            self.end_handshake(done);
+        }
+        self.oldest_handshakes.retain(|handshake| !handshake.is_finished());
+        self.connections.len() + self.oldest_handshakes.len()
+    }
+
+    /// Serves the client if its handshake has succeeded.
+    fn end_handshake(&mut self, done: Result<Option<Handshaken>, JoinError>) {
+        if let Ok(Some(Handshaken { socket, peer, open })) = done {
+            self.serve(socket, peer, open);
+        }
     }
 
     /// Makes room for one more handshake. The oldest gives way: honest clients take milliseconds,

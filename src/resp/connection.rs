@@ -8,7 +8,6 @@
 //! pipeline or of a large reply. Not here: what commands mean.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
+use super::end::End;
 use super::input::{READ_BYTES_MIN, receive};
 use super::listener::ListenerLimits;
 use super::requests::Scanner;
@@ -28,7 +28,7 @@ use crate::command::{
 use crate::domain::Timestamp;
 use crate::journal::Seq;
 use crate::metrics::CommandCounts;
-use crate::net::{Stream, WriteError};
+use crate::net::Stream;
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
@@ -41,36 +41,9 @@ const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
 const HANG_UP_BYTES: usize = 4 << 20;
 
-/// Why a connection ends.
-pub(super) enum End {
-    Closed,
-    Failed(io::Error),
-    Stalled,
-    Idle,
-    Unauthenticated,
-}
-
-impl From<WriteError> for End {
-    fn from(error: WriteError) -> End {
-        match error {
-            WriteError::Stalled => End::Stalled,
-            WriteError::Failed(error) => End::Failed(error),
-        }
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> End {
-        End::Failed(error)
-    }
-}
-
 /// A connection that has used up its turn goes on only below this size of the changes that wait for
 /// storage, in bytes.
 const BACKLOG_BYTES: usize = 32 << 20;
-
-/// How often a request that a script holds up is tried again.
-const HELD_UP_CHECK: Duration = Duration::from_millis(1);
 
 /// What to do after the batch is sent.
 enum Then {
@@ -151,11 +124,16 @@ impl Connection {
     }
 
     /// Bounds what the connection may send and how long it may exist while it has not authenticated.
+    #[inline]
     fn follow_authentication(&mut self) {
         let is_authenticated = self.client.is_authenticated();
-        if is_authenticated != self.place.is_some() {
-            return;
+        if is_authenticated == self.place.is_some() {
+            self.change_limits(is_authenticated);
         }
+    }
+
+    #[cold]
+    fn change_limits(&mut self, is_authenticated: bool) {
         self.place = (!is_authenticated).then(|| self.unauthenticated.enter(self.limits.auth_timeout));
         self.scanner.set_limits(match is_authenticated {
             true => self.limits.scan.clone(),
@@ -309,10 +287,7 @@ impl Connection {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        match self.server.engine.is_held_up() {
-            true => tokio::time::sleep(HELD_UP_CHECK).await,
-            false => yield_now().await,
-        }
+        self.server.engine.give_way().await;
         self.client.begin_turn();
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::connection::End;
+use super::end::End;
 use crate::metrics::Count;
 use crate::net::Stream;
 

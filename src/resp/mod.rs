@@ -6,6 +6,7 @@
 
 mod codec;
 mod connection;
+mod end;
 mod input;
 mod listener;
 mod requests;

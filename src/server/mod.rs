@@ -195,6 +195,10 @@ impl Server {
     /// [`Server::start`] with the caller's clock.
     pub async fn start_on(config: &Config, clock: Clock) -> Result<Server, StartError> {
         let open = || -> Result<Box<dyn Backend>, JournalError> {
+            if config.store.is_some() {
+                let what = "a server of a cluster needs an election, which this version does not have";
+                return Err(JournalError::Store { what: what.into() });
+            }
             Ok(match config.durability {
                 Durability::Memory => Box::new(MemoryBackend::default()),
                 _ => Box::new(SqliteBackend::open_with(&config.data, config.damaged_log)?),

@@ -89,6 +89,22 @@ fn the_commit_thread_serves_all_when_callers_may_not_commit() {
 }
 
 #[test]
+fn what_was_read_is_revealed_after_a_commit_even_of_nothing() {
+    for fails_once in [false, true] {
+        let traits =
+            BackendTraits { commit_on_caller: false, reads_need_commit: true, ..BackendTraits::LOCAL };
+        let read = |journal: &Journal| journal.revealed(Seq::LOADED).wait();
+        explore(2, move || {
+            together(
+                Behaviour { traits, fails_once, ..Behaviour::PLAIN },
+                move |journal, _| assert!(read(journal).is_ok() || fails_once),
+                move |journal, _| assert!(read(journal).is_ok() || fails_once),
+            );
+        });
+    }
+}
+
+#[test]
 fn the_commit_thread_takes_over_after_a_slow_commit() {
     explore(2, || {
         together(
@@ -124,7 +140,7 @@ fn a_group_is_committed_as_a_whole_and_delays_nothing_for_ever() {
 fn a_batch_that_is_cut_is_committed_to_its_end() {
     let batch_bytes_max = Some(record(0).size_bytes());
     for commit_on_caller in [true, false] {
-        let traits = BackendTraits { commit_on_caller, batch_bytes_max };
+        let traits = BackendTraits { commit_on_caller, batch_bytes_max, reads_need_commit: false };
         explore(2, move || {
             together(
                 Behaviour { traits, ..Behaviour::PLAIN },

@@ -10,9 +10,6 @@ use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::until;
 
-/// How far tokens jump if the lock file is lost.
-const JUMP: i64 = 1 << 36;
-
 /// Runs a subcommand. Returns its exit code, and its output with its errors.
 fn run(arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
@@ -31,9 +28,17 @@ fn back_up(data: &Path, file: &Path) -> String {
     output
 }
 
+/// A server that was restored a few milliseconds ago may have reserved tokens that the clock has yet
+/// to reach.
 fn restore(file: &Path, data: &Path) -> String {
-    let (code, output) = run(&["restore", text(file), "--data", text(data)]);
-    assert_eq!(code, 0, "{output}");
+    let mut output = String::new();
+    let result = std::cell::RefCell::new(&mut output);
+    until(|| {
+        let (code, output) = run(&["restore", text(file), "--data", text(data)]);
+        assert!(code == 0 || output.contains("may be behind"), "{output}");
+        **result.borrow_mut() = output;
+        code == 0
+    });
     output
 }
 
@@ -94,7 +99,7 @@ fn a_backup_under_load_restores_to_a_prefix_of_the_history() {
     until(|| granted.load(Ordering::Relaxed) > 100);
     let before = granted.load(Ordering::Relaxed);
     back_up(&data, &file);
-    until(|| granted.load(Ordering::Relaxed) > before + 100);
+    until(|| granted.load(Ordering::Relaxed) > before + 1000);
     server.kill();
     let histories: Vec<Vec<i64>> =
         clients.into_iter().map(|client| client.join().expect("a client")).collect();
@@ -138,29 +143,65 @@ fn no_token_is_issued_twice_after_restores() {
     assert!(output.contains("keys 10, sessions 0, highest token "), "{output}");
     grant_new(&server, &mut issued, "lost", 1000);
     server.kill();
+    let same = file.with_extension("same");
+    std::fs::copy(&file, &same).expect("a copy of the copy");
     // With the lock file, without it, and from the same copy without it again.
-    for (round, loses_lock_file) in [false, true, true].into_iter().enumerate() {
+    for (round, (file, loses_lock_file)) in
+        [(&file, false), (&file, true), (&file, true), (&same, true)].into_iter().enumerate()
+    {
         lose(&data, loses_lock_file);
         let highest = issued.iter().max().copied().expect("a token");
-        let output = restore(&file, &data);
-        assert_eq!(
-            output.contains("lock file of the lost database is not there"),
-            loses_lock_file,
-            "{output}"
-        );
+        let output = restore(file, &data);
+        assert!(output.contains("more than were issued until now"), "{output}");
         let server = Process::start(&data, &[]);
         let mut client = server.connect();
         assert_eq!(client.call(&["EXISTS", "kept9", "lost0"]), ":1");
+        assert!(grant(&mut client, &format!("first{round}")) > highest);
         grant_new(&server, &mut issued, &format!("round{round}n"), 1000);
-        let reached = issued.iter().max().copied().expect("a token");
-        assert!(!loses_lock_file || reached - highest > JUMP / 2, "{highest} {reached}");
         drop(client);
         server.kill();
     }
     lose(&data, true);
     let (code, output) =
-        run(&["restore", text(&file), "--data", text(&data), "--token-floor", "300000000000"]);
-    assert!(code == 0 && output.contains("tokens go on above 300000000000\n"), "{output}");
+        run(&["restore", text(&file), "--data", text(&data), "--token-floor", "1125899906842624"]);
+    assert!(code == 0 && output.contains("tokens go on above 1125899906842624, ahead"), "{output}");
+}
+
+/// Copies of one history, each restored on a disk of its own.
+#[test]
+fn copies_restored_in_any_order_on_any_disk_repeat_no_token() {
+    let (dir, data, older) = folder();
+    let [newer, same, latest] = ["newer", "same", "latest"].map(|name| dir.path().join(name));
+    let mut issued = HashSet::new();
+    let server = Process::start(&data, &[]);
+    grant_new(&server, &mut issued, "older", 10);
+    back_up(&data, &older);
+    grant_new(&server, &mut issued, "newer", 10);
+    back_up(&data, &newer);
+    grant_new(&server, &mut issued, "lost", 10);
+    server.kill();
+    std::fs::copy(&older, &same).expect("a copy of the copy");
+    for (disk, file) in [&newer, &older, &same, &older, &latest, &latest, &newer].into_iter().enumerate() {
+        let before = std::fs::read(file).expect("a file");
+        let folder = dir.path().join(format!("disk{disk}"));
+        std::fs::create_dir(&folder).expect("a folder");
+        let data = folder.join("octostore.db");
+        restore(file, &data);
+        assert!(std::fs::read(file).expect("a file") == before, "a restore changes no copy");
+        let highest = issued.iter().max().copied().expect("a token");
+        let server = Process::start(&data, &[]);
+        assert!(grant(&mut server.connect(), &format!("first{disk}")) > highest);
+        grant_new(&server, &mut issued, &format!("disk{disk}n"), 10);
+        // A copy of what was restored.
+        if disk < 4 {
+            back_up(&data, &latest);
+        }
+        server.kill();
+    }
+    let data = dir.path().join("refused");
+    let (code, output) = run(&["restore", text(&latest), "--data", text(&data), "--token-floor", "5"]);
+    assert!(code == 1 && output.contains("--token-floor 5 is too low"), "{code} {output}");
+    assert!(!data.exists() && !dir.path().join("refused.lock").exists(), "nothing is left behind");
 }
 
 #[test]

@@ -40,7 +40,7 @@ struct Knowledge {
 /// Takes and releases locks, several requests at once, until the server dies.
 fn load(
     addr: SocketAddr,
-    client: u64,
+    client: usize,
     seed: u64,
     mut known: Knowledge,
     acknowledged: &AtomicU64,
@@ -126,6 +126,28 @@ fn check(server: &Process, known: &mut Knowledge, told: &HashSet<i64>) {
     }
 }
 
+/// Kills the server while each client loads it. Returns what the clients know then, and how many
+/// operations were acknowledged.
+fn kill_under_load<K: Send + 'static>(
+    server: Process,
+    known: Vec<K>,
+    random: &mut Random,
+    operations_max: u64,
+    load: fn(SocketAddr, usize, u64, K, &AtomicU64) -> K,
+) -> (Vec<K>, u64) {
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let start = |(client, known): (usize, K)| {
+        let (addr, seed, acknowledged) = (server.addr, random.next(), Arc::clone(&acknowledged));
+        std::thread::spawn(move || load(addr, client, seed, known, &acknowledged))
+    };
+    let clients: Vec<_> = known.into_iter().enumerate().map(start).collect();
+    let enough = random.below(operations_max);
+    crate::support::until(|| acknowledged.load(Ordering::Relaxed) >= enough);
+    server.kill();
+    let known = clients.into_iter().map(|client| client.join().expect("nothing is lost")).collect();
+    (known, acknowledged.load(Ordering::Relaxed))
+}
+
 #[test]
 fn kill_9_under_load_loses_nothing_acknowledged() {
     let cycles = setting("OCTOSTORE_TEST_CRASHES").unwrap_or(50);
@@ -139,20 +161,9 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
     for _ in 0..cycles {
         let server = Process::start(&data, &[]);
         knowledge.iter_mut().for_each(|known| check(&server, known, &told));
-        let acknowledged = Arc::new(AtomicU64::new(0));
-        let clients: Vec<_> = knowledge
-            .drain(..)
-            .enumerate()
-            .map(|(client, known)| {
-                let (addr, seed, acknowledged) = (server.addr, random.next(), Arc::clone(&acknowledged));
-                std::thread::spawn(move || load(addr, client as u64, seed, known, &acknowledged))
-            })
-            .collect();
-        let enough = random.below(400);
-        crate::support::until(|| acknowledged.load(Ordering::Relaxed) >= enough);
-        server.kill();
-        knowledge = clients.into_iter().map(|client| client.join().expect("no lost lock")).collect();
-        operations += acknowledged.load(Ordering::Relaxed);
+        let acknowledged;
+        (knowledge, acknowledged) = kill_under_load(server, knowledge, &mut random, 400, load);
+        operations += acknowledged;
         let mut tokens: Vec<i64> = knowledge.iter_mut().flat_map(|known| known.tokens.drain(..)).collect();
         tokens.sort_unstable();
         assert!(tokens.windows(2).all(|pair| pair[0] < pair[1]), "a token was issued twice");

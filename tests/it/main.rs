@@ -9,6 +9,8 @@ mod crash;
 mod differential;
 mod docs;
 mod durable_replies;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod faults;
 mod http;
 mod linearizability;

@@ -29,6 +29,9 @@ const ENDLESS: &[&str] = &[
     "return string.find(string.rep('a', 100000), string.rep('.-', 50) .. 'b')",
     "return string.rep('a', 1000000):gsub('.-b', '')",
     "return load(function() return ' ' end)",
+    "local t = {} for i = 1, 1e5 do t[i] = '' end while true do table.insert(t, 1, '') table.remove(t) end",
+    "local t = {} for i = 1, 1e5 do t[i] = '' end while true do table.concat(t) table.maxn(t) end",
+    "local s = ('x'):rep(1e6) while true do redis.sha1hex(s:upper()) end",
     "local x = {'x'} for i = 1, 60 do x = {x, x} end return x",
     "local x = {'x'} for i = 1, 60 do x = {x, x} end return cjson.encode(x)",
 ];
@@ -73,26 +76,36 @@ const LOOK: &str = "local n = 0 for _ in pairs(_G) do n = n + 1 end \
     cjson.encode({{1}}), tostring(pcall(cjson.encode, 1 / 0)), #KEYS, #ARGV, ('x'):rep(2), \
     tostring(redis.call('GET', 'nosuch')), type(redis.call)}";
 
+/// Runs [`LOOK`], again if this process did not run for longer than the time limit.
+fn look(client: &mut Client) -> String {
+    loop {
+        let reply = eval(client, LOOK);
+        if !reply.starts_with("-ERR script time limit") {
+            return reply;
+        }
+    }
+}
+
 #[test]
 fn a_hostile_script_is_stopped_and_the_next_one_sees_nothing_of_it() {
     let server = TestServer::real(&["--script-ms-max", "30", "--script-bytes-max", "8388608"]);
     let mut client = server.connect();
-    let before = eval(&mut client, LOOK);
+    let before = look(&mut client);
     assert!(before.contains("\"xx\""), "{before}");
     for script in ENDLESS {
         let reply = eval(&mut client, script);
         let is_stopped = ["-ERR script time limit", "-ERR script memory limit"];
         assert!(is_stopped.iter().any(|text| reply.starts_with(text)), "{script}: {reply}");
-        assert_eq!(eval(&mut client, LOOK), before, "after {script}");
+        assert_eq!(look(&mut client), before, "after {script}");
     }
     for script in GREEDY {
         let reply = eval(&mut client, script);
         assert!(reply.starts_with('-'), "{script}: {reply}");
-        assert_eq!(eval(&mut client, LOOK), before, "after {script}");
+        assert_eq!(look(&mut client), before, "after {script}");
     }
     for script in LITTERING {
         eval(&mut client, script);
-        assert_eq!(eval(&mut client, LOOK), before, "after {script}");
+        assert_eq!(look(&mut client), before, "after {script}");
     }
     assert_eq!(client.line("PING"), "+PONG");
 }

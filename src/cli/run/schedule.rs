@@ -208,7 +208,8 @@ impl Schedule {
             self.lease.renewing();
             return Step::Renew;
         }
-        let mut until = if self.has_lost_lease { Timestamp::NEVER } else { terminate_at.min(self.lease.renew_at()) };
+        let mut until =
+            if self.has_lost_lease { Timestamp::NEVER } else { terminate_at.min(self.lease.renew_at()) };
         if let Phase::Terminating(kill) = self.phase {
             until = until.min(kill);
         }

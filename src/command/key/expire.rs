@@ -123,9 +123,8 @@ impl Form {
     /// Milliseconds from now until the time that `amount` states.
     fn millis_left(self, context: &Context<'_>, amount: &[u8]) -> Result<i64, CommandError> {
         let millis = options::integer(amount)?.checked_mul(self.unit_ms);
-        // Not the wall clock itself, which can be a millisecond ahead: PEXPIRETIME returns this time.
-        let now = context.txn.wall_millis_of(context.txn.now()).unwrap_or(0);
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        // PEXPIRETIME returns this time.
+        let now = i64::try_from(context.txn.wall_millis_of_now()).unwrap_or(i64::MAX);
         let left = match self.is_absolute {
             true => millis.map(|at| at.saturating_sub(now)),
             // Redis adds the time of day and checks that the sum fits.

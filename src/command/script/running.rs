@@ -36,6 +36,15 @@ pub(super) enum Stop {
     TimedOut,
 }
 
+/// What [`RunningScript::look`] finds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// The script has to stop.
+    pub(super) stop: Option<Stop>,
+    /// The scripts of the transaction have become long; `true` once for all of them.
+    pub(super) has_become_long: bool,
+}
+
 impl RunningScript {
     /// Notes that a script begins, which is long at `is_long_at` and must stop at `ends`. Both are
     /// the same for all scripts of a transaction.
@@ -48,21 +57,16 @@ impl RunningScript {
         self.0.lock().script = None;
     }
 
-    /// Whether the scripts of a transaction have become long. Returns `true` once for all of them.
-    pub(super) fn have_become_long(&self, now: Timestamp) -> bool {
-        let state = &mut *self.0.lock();
-        let long = state.script.as_ref().map(|script| script.is_long_at).filter(|at| now >= *at);
-        long.is_some() && std::mem::replace(&mut state.long_since, long) != long
-    }
-
-    /// Whether the running script has to stop.
-    pub(super) fn must_stop(&self, now: Timestamp) -> Option<Stop> {
-        let mut state = self.0.lock();
-        let script = state.script.as_mut()?;
+    /// Looks at the clock for the running script.
+    pub(super) fn look(&self, now: Timestamp) -> Look {
+        let State { script, long_since } = &mut *self.0.lock();
+        let Some(script) = script else { return Look::default() };
         if script.stop.is_none() && now >= script.ends {
             script.stop = Some(Stop::TimedOut);
         }
-        script.stop
+        let long = Some(script.is_long_at).filter(|at| now >= *at);
+        let has_become_long = long.is_some() && std::mem::replace(long_since, long) != long;
+        Look { stop: script.stop, has_become_long }
     }
 
     /// Notes that the script is about to run a command that writes. Fails if the script has to
@@ -106,27 +110,27 @@ mod tests {
     #[test]
     fn a_script_stops_at_its_end() {
         let running = RunningScript::default();
-        assert_eq!(running.must_stop(ENDS), None);
+        assert_eq!(running.look(ENDS).stop, None);
         running.begin(LONG, ENDS);
-        assert_eq!(running.must_stop(BEGAN), None);
-        assert_eq!(running.must_stop(ENDS), Some(Stop::TimedOut));
+        assert_eq!(running.look(BEGAN).stop, None);
+        assert_eq!(running.look(ENDS).stop, Some(Stop::TimedOut));
         assert_eq!(running.write(), Err(Stop::TimedOut));
         running.end();
-        assert_eq!(running.must_stop(ENDS), None);
+        assert_eq!(running.look(ENDS).stop, None);
     }
 
     #[test]
     fn the_scripts_of_a_transaction_become_long_once() {
         let running = RunningScript::default();
-        assert!(!running.have_become_long(ENDS));
+        assert!(!running.look(ENDS).has_become_long);
         running.begin(LONG, ENDS);
-        assert!(!running.have_become_long(BEGAN));
-        assert!(running.have_become_long(LONG) && !running.have_become_long(ENDS));
+        assert!(!running.look(BEGAN).has_become_long);
+        assert!(running.look(LONG).has_become_long && !running.look(ENDS).has_become_long);
         running.end();
         running.begin(LONG, ENDS);
-        assert!(!running.have_become_long(ENDS));
+        assert!(!running.look(ENDS).has_become_long);
         running.begin(ENDS, Timestamp::NEVER);
-        assert!(!running.have_become_long(LONG) && running.have_become_long(ENDS));
+        assert!(!running.look(LONG).has_become_long && running.look(ENDS).has_become_long);
     }
 
     #[test]
@@ -139,9 +143,9 @@ mod tests {
         running.begin(LONG, ENDS);
         assert_eq!(running.write(), Ok(()));
         assert_eq!(code(running.kill()), Err("UNKILLABLE".to_owned()));
-        assert_eq!(running.must_stop(BEGAN), None);
+        assert_eq!(running.look(BEGAN).stop, None);
         running.begin(LONG, ENDS);
         assert_eq!(code(running.kill()), Ok(()));
-        assert_eq!((running.must_stop(BEGAN), running.write()), (Some(Stop::Killed), Err(Stop::Killed)));
+        assert_eq!((running.look(BEGAN).stop, running.write()), (Some(Stop::Killed), Err(Stop::Killed)));
     }
 }

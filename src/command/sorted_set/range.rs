@@ -113,7 +113,7 @@ impl<'a> Selection<'a> {
 fn score_bound(arg: &[u8]) -> Result<Bound<Score>, CommandError> {
     // C's `strtod` reads up to a NUL, and nothing as 0.
     let score = |text: &[u8]| {
-        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = options::up_to_nul(text);
         let number = if text.is_empty() { Some(0.0) } else { double::parse_rounded(text.trim_ascii_start()) };
         let score = number.and_then(Score::new);
         score.ok_or(CommandError::fixed("ERR min or max is not a float"))

@@ -75,7 +75,7 @@ impl Expiry {
     fn at(context: &Context<'_>, amount: &[u8], unit_ms: i64, command: &str) -> Result<Expiry, CommandError> {
         let at = positive(options::integer(amount)?, unit_ms);
         let at = at.ok_or_else(|| CommandError::expire_time(command))?.unsigned_abs();
-        let left = at.saturating_sub(context.txn.wall_millis_of(context.txn.now()).unwrap_or(0));
+        let left = at.saturating_sub(context.txn.wall_millis_of_now());
         Ok(Ttl::from_millis(left).map_or(Expiry::Past, Expiry::After))
     }
 }

@@ -276,7 +276,7 @@ impl Engine {
         let joined = match core.pops.join(id, request, until, core.config.waiters_per_lock_max) {
             false => Err(Unavailable::WaitersMax),
             // If the journal went down meanwhile, this request may have missed the notice.
-            true => self.journal().append(epoch, []).map(drop).map_err(Unavailable::Journal),
+            true => self.journal().append(epoch, []).map(drop).map_err(Unavailable::from),
         };
         if let Err(why) = joined {
             core.waiters.forget(id);

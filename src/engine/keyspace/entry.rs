@@ -94,8 +94,11 @@ impl Entry {
 
     fn of_plain(name: &LockName, lease: &Lease, ttl_ms: Option<NonZeroU32>, armed: Option<Tick>) -> Entry {
         let (name, owner) = (name.as_bytes(), lease.owner.as_bytes());
+        let mut text = Vec::with_capacity(name.len() + owner.len());
+        text.extend_from_slice(name);
+        text.extend_from_slice(owner);
         let plain = Plain {
-            text: [name, owner].concat().into_boxed_slice(),
+            text: text.into_boxed_slice(),
             name_bytes: name.len() as u16,
             is_unacknowledged: lease.is_unacknowledged,
             token: lease.token,

@@ -31,10 +31,7 @@ impl Txn<'_> {
     ) -> Result<SessionId, Unavailable> {
         let mut bytes = [0; 16];
         let core = &self.engine().core;
-        core.config
-            .entropy
-            .fill(&mut bytes)
-            .map_err(|error| Unavailable::Journal(JournalError::Io { what: error.to_string() }))?;
+        core.config.entropy.fill(&mut bytes).map_err(|error| JournalError::Io { what: error.to_string() })?;
         let id = SessionId::from_random(bytes);
         if core.sessions.len() >= core.config.sessions_max {
             return Err(self.refuse(Unavailable::SessionsMax));
@@ -112,7 +109,7 @@ impl Txn<'_> {
 
     /// Journals a change to a session.
     fn append(&self, table: &Table, record: Record) -> Result<(), Unavailable> {
-        let seq = self.engine().journal().append(table.epoch, [record]).map_err(Unavailable::Journal)?;
+        let seq = self.engine().journal().append(table.epoch, [record])?;
         self.observe(seq);
         Ok(())
     }
@@ -218,7 +215,7 @@ impl Engine {
         self.check_up()?;
         self.core.sessions.end(id, is_clean, is_awaited, now, || {
             let ended = [Record::SessionEnded(id)];
-            self.journal().append(table.epoch, ended).map_err(Unavailable::Journal)
+            self.journal().append(table.epoch, ended).map_err(Unavailable::from)
         })
     }
 }

@@ -51,7 +51,7 @@ async fn a_failed_commit_is_rolled_back_and_service_resumes() {
     let outcome = txn.submit(&name("lost"), &acquire("a")).unwrap();
     let Outcome::Granted { token: lost_token, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(engine.barrier(txn.finish()).await, Err(OutcomeUnknown));
-    assert_eq!(engine.txn().submit(&name("x"), &acquire("a")), Err(Unavailable::Journal(JournalError::Full)));
+    assert_eq!(engine.txn().submit(&name("x"), &acquire("a")), Err(JournalError::Full.into()));
     faults.fail_with(None);
     assert_eq!(waiter.outcome().await, WaitOutcome::Unavailable);
     while engine.check_up().is_err() {

@@ -246,8 +246,7 @@ impl KeyWork<'_, '_> {
     ) -> Result<Seq, Unavailable> {
         // Should this fail, the key has changed and the journal has not. Every reader asks first
         // whether the journal is down, and it stays down until this table is replaced.
-        let seq =
-            self.engine.journal().append(self.scope.table.epoch, records).map_err(Unavailable::Journal)?;
+        let seq = self.engine.journal().append(self.scope.table.epoch, records)?;
         self.appended = seq;
         self.is_changed_by(seq);
         self.announce(seq, events);

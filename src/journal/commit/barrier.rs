@@ -68,7 +68,7 @@ impl Waiting {
 
 impl Barriers {
     pub(super) fn new() -> Barriers {
-        let (decided, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (decided, has_failed) = (AtomicU64::new(Seq::LOADED.0), AtomicBool::new(false));
         Barriers { decided, has_failed, waiting: Mutex::new(Waiting::default()) }
     }
 
@@ -127,7 +127,10 @@ impl Barriers {
 #[must_use = "a reply must not leave before its barrier"]
 pub struct Barrier<'a> {
     committer: &'a Arc<Committer>,
+    /// What must be durable.
     seq: Seq,
+    /// What is awaited, and must be durable, too: the same or a later one.
+    awaited: Seq,
     stage: Stage,
 }
 
@@ -144,9 +147,9 @@ impl Future for Barrier<'_> {
     type Output = Result<(), OutcomeUnknown>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let (committer, seq, waker) = (self.committer, self.seq.0, context.waker());
+        let (committer, seq, waker) = (self.committer, self.awaited.0, context.waker());
         let barriers = &committer.barriers;
-        if let Some(durability) = barriers.durability_of(seq) {
+        if let Some(durability) = self.durability() {
             return Poll::Ready(durability);
         }
         let mut waiting = barriers.waiting.lock();
@@ -172,13 +175,25 @@ impl Future for Barrier<'_> {
             drop(waiting);
             committer.wake_next();
         }
-        barriers.durability_of(seq).map_or(Poll::Pending, Poll::Ready)
+        self.durability().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Barrier<'_> {
     pub(super) fn new(committer: &Arc<Committer>, seq: Seq) -> Barrier<'_> {
-        Barrier { committer, seq, stage: Stage::New }
+        Barrier::of_both(committer, seq, seq)
+    }
+
+    /// A barrier for `seq` that waits until `awaited` is decided, which is not earlier.
+    pub(super) fn of_both(committer: &Arc<Committer>, seq: Seq, awaited: Seq) -> Barrier<'_> {
+        Barrier { committer, seq, awaited, stage: Stage::New }
+    }
+
+    /// An earlier commit may have failed, and a later one succeeded.
+    fn durability(&self) -> Option<Result<(), OutcomeUnknown>> {
+        let barriers = &self.committer.barriers;
+        let later = barriers.durability_of(self.awaited.0)?;
+        later.map_or(Some(later), |()| barriers.durability_of(self.seq.0))
     }
 
     /// Blocks the thread until the Seq is decided. The thread makes the commit itself if it may.

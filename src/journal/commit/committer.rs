@@ -67,7 +67,7 @@ impl Committer {
         let traits = backend.traits();
         let writer = Writer { backend, state, spare: Vec::new(), fast_commits: FAST_COMMITS_MIN };
         Committer {
-            queue: CommitQueue::new(traits.batch_bytes_max),
+            queue: CommitQueue::new(traits),
             barriers: Barriers::new(),
             writer: Mutex::new(writer),
             pace: Pace {
@@ -126,7 +126,7 @@ impl Committer {
         commit: impl FnOnce(&mut dyn Backend, &[Record]) -> Result<Attempt, JournalError>,
     ) {
         let Some(batch) = self.queue.take_batch(&mut writer.spare) else { return };
-        let records = batch.records.len();
+        let (records, numbers) = (batch.records.len(), batch.numbers);
         let started = (self.stopwatch)();
         let backend = writer.backend.as_mut();
         let commit = AssertUnwindSafe(|| commit(backend, &batch.records));
@@ -144,7 +144,7 @@ impl Committer {
                 keep_room(writer, batch);
             }
             Ok(Attempt::WouldBlock) => self.queue.put_back(batch),
-            Err(error) => self.fail(records, error),
+            Err(error) => self.fail(numbers, error),
         }
     }
 
@@ -155,9 +155,9 @@ impl Committer {
         self.pace.is_large.store(records >= LARGE_COMMIT_RECORDS_MIN, Ordering::Relaxed);
     }
 
-    /// Fails everything in flight: the queue, and the `taken` records of the batch before it. The
+    /// Fails everything in flight: the queue, and the `taken` numbers of the batch before it. The
     /// commit thread recovers.
-    pub(super) fn fail(&self, taken: usize, error: JournalError) {
+    pub(super) fn fail(&self, taken: u64, error: JournalError) {
         let (first, last) = self.queue.fail(taken, error.clone());
         self.barriers.publish_failed(first, last);
         self.queue.changed.notify_all();

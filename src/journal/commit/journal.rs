@@ -78,6 +78,12 @@ impl Journal {
         self.committer.queue.backlog_bytes()
     }
 
+    /// Whether nothing can be changed at present.
+    #[inline]
+    pub fn is_down(&self) -> bool {
+        self.committer.queue.is_down()
+    }
+
     /// Why nothing can be changed at present.
     pub fn down(&self) -> Option<JournalError> {
         self.committer.queue.down()
@@ -106,6 +112,14 @@ impl Journal {
     /// Completes when `seq` and all before it are durable, whatever the durability mode.
     pub fn synced(&self, seq: Seq) -> Barrier<'_> {
         Barrier::new(&self.committer, seq)
+    }
+
+    /// Completes when what was read before this call, and depends on `seq`, may be revealed: once
+    /// `seq` and all before it are durable, and after a commit that began after the call if the
+    /// backend's reads need one. Nothing waits for [`Seq::default`].
+    pub fn revealed(&self, seq: Seq) -> Barrier<'_> {
+        let awaited = if seq == Seq::default() { seq } else { self.committer.queue.revealing(seq) };
+        Barrier::of_both(&self.committer, seq, awaited)
     }
 
     /// Whether `seq` is durable: what [`Journal::synced`] would resolve to; `None`: it is not

@@ -2,7 +2,9 @@
 //!
 //! Guarantees: sequence numbers follow the order of enqueueing; when one is durable, all before it
 //! are; a barrier that resolves to `Ok` stands on synced storage, unless the durability mode asks
-//! for less. After a failed commit nothing is accepted until the state was rebuilt from what is
+//! for less. Where another server can take over
+//! ([`BackendTraits::reads_need_commit`]), what was read is revealed after a commit that began later.
+//! After a failed commit nothing is accepted until the state was rebuilt from what is
 //! durable. Not here: what records mean, async runtimes (barriers are plain futures).
 //!
 //! Who commits depends on the load:
@@ -37,6 +39,7 @@
 //! `tests/commit_model` compiles the same files with the primitives of a model checker.
 //!
 //! [`BackendTraits::commit_on_caller`]: crate::journal::BackendTraits::commit_on_caller
+//! [`BackendTraits::reads_need_commit`]: crate::journal::BackendTraits::reads_need_commit
 
 mod barrier;
 mod batch_limit;

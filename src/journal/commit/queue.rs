@@ -1,7 +1,8 @@
 //! The records on their way to the backend, in order.
 //!
 //! Guarantees: a record gets its sequence number and its place in one critical section; batches are
-//! taken in order; no batch contains a part of a commit group, or of one append. After a failure
+//! taken in order; no batch contains a part of a commit group, or of one append. Where reads need a
+//! commit, all that are made before one begins share it. After a failure
 //! the queue refuses records until it is reopened, and refuses records of an older epoch for ever.
 //! Not here: storage, and which thread commits.
 
@@ -9,7 +10,7 @@ use std::sync::atomic::{self, Ordering};
 
 use super::batch_limit::BatchLimit;
 use super::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
-use crate::journal::{JournalError, Record};
+use crate::journal::{BackendTraits, JournalError, Record};
 
 /// Records of a large commit. The commit thread makes these: executing requests meanwhile is worth
 /// the thread switches.
@@ -18,11 +19,14 @@ pub(super) const LARGE_COMMIT_RECORDS_MIN: usize = 256;
 /// here on.
 pub(super) const LARGE_COMMIT_BYTES_MIN: usize = 256 << 10;
 
-/// The place of a record in the journal; 0 is before the first.
+/// The place of a record in the journal; 0 is nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Seq(pub(super) u64);
 
 impl Seq {
+    /// The state that was loaded at the start. Always durable.
+    pub const LOADED: Seq = Seq(1);
+
     /// As a number, to be kept in an atomic.
     pub fn get(self) -> u64 {
         self.0
@@ -37,7 +41,9 @@ impl Seq {
 /// Records taken from the queue to be committed.
 pub(super) struct Batch {
     pub(super) records: Vec<Record>,
-    /// The Seq of the last record.
+    /// How many numbers it decides: one for each record, and one if it is a check.
+    pub(super) numbers: u64,
+    /// The highest of them.
     pub(super) last: u64,
 }
 
@@ -56,8 +62,12 @@ pub(super) struct QueueState {
     pending: Vec<Record>,
     /// The size of `pending`.
     pending_bytes: usize,
-    /// The Seq of the record appended last.
+    /// The Seq of the record appended last, or of a check after it.
     last: u64,
+    /// The number before those of `pending` is that of a check: a commit of nothing, if there is
+    /// nothing else to commit.
+    has_check: bool,
+    reads_need_commit: bool,
     /// Goes before `pending`: its storage was locked by another process when it was tried.
     blocked: Option<Batch>,
     limit: Option<BatchLimit>,
@@ -78,11 +88,15 @@ pub(super) struct QueueState {
 
 impl QueueState {
     pub(super) fn may_commit(&self) -> bool {
-        self.blocked.is_some() || (self.open_groups == 0 && !self.pending.is_empty())
+        self.blocked.is_some() || (self.open_groups == 0 && self.has_pending())
     }
 
     pub(super) fn has_records(&self) -> bool {
-        self.blocked.is_some() || !self.pending.is_empty()
+        self.blocked.is_some() || self.has_pending()
+    }
+
+    fn has_pending(&self) -> bool {
+        self.has_check || !self.pending.is_empty()
     }
 
     fn push(&mut self, records: impl IntoIterator<Item = Record>) {
@@ -101,7 +115,8 @@ impl QueueState {
         let mut records = std::mem::replace(&mut self.pending, std::mem::take(spare));
         self.pending.extend(records.drain(taken..));
         self.pending_bytes = size_bytes(&self.pending);
-        Batch { records, last: self.last - self.pending.len() as u64 }
+        let numbers = records.len() as u64 + u64::from(std::mem::take(&mut self.has_check));
+        Batch { records, numbers, last: self.last - self.pending.len() as u64 }
     }
 }
 
@@ -110,14 +125,16 @@ fn size_bytes(records: &[Record]) -> usize {
 }
 
 impl CommitQueue {
-    /// An empty queue for a backend that takes batches of up to `batch_bytes_max`.
-    pub(super) fn new(batch_bytes_max: Option<usize>) -> CommitQueue {
+    /// An empty queue for a backend with these traits.
+    pub(super) fn new(traits: BackendTraits) -> CommitQueue {
         let state = QueueState {
             pending: Vec::new(),
             pending_bytes: 0,
-            last: 0,
+            last: Seq::LOADED.0,
+            has_check: false,
+            reads_need_commit: traits.reads_need_commit,
             blocked: None,
-            limit: batch_bytes_max.map(BatchLimit::new),
+            limit: traits.batch_bytes_max.map(BatchLimit::new),
             epoch: 0,
             open_groups: 0,
             batches: 0,
@@ -164,6 +181,25 @@ impl CommitQueue {
         Ok(seq)
     }
 
+    /// The number that must be durable before something may be revealed that was read before this
+    /// call, and that depends on `seq`. It is that of a commit that has not begun, if reads need one.
+    pub(super) fn revealing(&self, seq: Seq) -> Seq {
+        let mut queue = self.lock();
+        if !queue.reads_need_commit {
+            return seq;
+        }
+        if queue.down.is_none() && !queue.has_records() {
+            (queue.last, queue.has_check) = (queue.last + 1, true);
+        }
+        // While storage is down, this is the last number of what failed.
+        let (last, was_asleep) = (queue.last, std::mem::replace(&mut queue.is_asleep, false));
+        drop(queue);
+        if was_asleep {
+            self.changed.notify_one();
+        }
+        Seq(last)
+    }
+
     /// Opens a group: nothing is committed until it is dropped.
     pub(super) fn open_group(&self) -> CommitGroup<'_> {
         self.lock().open_groups += 1;
@@ -180,9 +216,14 @@ impl CommitQueue {
         self.backlog_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether records are refused.
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Acquire)
+    }
+
     /// Why records are refused.
     pub(super) fn down(&self) -> Option<JournalError> {
-        if !self.is_down.load(Ordering::Acquire) {
+        if !self.is_down() {
             return None;
         }
         self.lock().down.clone()
@@ -198,7 +239,7 @@ impl CommitQueue {
     pub(super) fn request_commit(&self) {
         let mut queue = self.lock();
         // An empty queue needs no commit: a commit under way has the records.
-        let is_known = queue.pending.is_empty() || std::mem::replace(&mut queue.is_urgent, true);
+        let is_known = !queue.has_pending() || std::mem::replace(&mut queue.is_urgent, true);
         drop(queue);
         if !is_known {
             self.changed.notify_one();
@@ -209,7 +250,7 @@ impl CommitQueue {
     pub(super) fn needs_committer(&self) -> bool {
         let queue = self.lock();
         // The end of a group makes its records urgent.
-        !queue.pending.is_empty() && !queue.is_urgent && queue.open_groups == 0
+        queue.has_pending() && !queue.is_urgent && queue.open_groups == 0
     }
 
     /// Takes the next batch, unless a group is open. `spare` is room for later records.
@@ -242,14 +283,19 @@ impl CommitQueue {
         self.changed.notify_one();
     }
 
-    /// Refuses records from now on, and drops those in flight: the `taken` ones of the failed batch
-    /// and all that follow. Returns the first and the last Seq of these.
-    pub(super) fn fail(&self, taken: usize, error: JournalError) -> (u64, u64) {
+    /// Refuses records from now on, and drops those in flight: the `taken` numbers of the failed
+    /// batch and all that follow. Returns the first and the last Seq of these.
+    pub(super) fn fail(&self, taken: u64, error: JournalError) -> (u64, u64) {
         let mut queue = self.lock();
         queue.down = Some(error);
         self.is_down.store(true, Ordering::Release);
-        let blocked = queue.blocked.take().map_or(0, |batch| batch.records.len());
-        let in_flight = (taken + blocked + queue.pending.len()) as u64;
+        let blocked = queue.blocked.take().map_or(0, |batch| batch.numbers);
+        let check = u64::from(std::mem::take(&mut queue.has_check));
+        let mut in_flight = taken + blocked + check + queue.pending.len() as u64;
+        if queue.reads_need_commit {
+            // What is read until the queue is reopened fails with this number.
+            (queue.last, in_flight) = (queue.last + 1, in_flight + 1);
+        }
         queue.pending.clear();
         queue.pending_bytes = 0;
         self.backlog_bytes.store(0, Ordering::Relaxed);
@@ -290,7 +336,7 @@ impl Drop for CommitGroup<'_> {
         if let Some(limit) = &mut queue.limit {
             limit.end_group();
         }
-        if !queue.pending.is_empty() {
+        if queue.has_pending() {
             // Threads that wanted to commit meanwhile could not.
             queue.is_urgent = true;
             drop(queue);

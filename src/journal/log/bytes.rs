@@ -26,7 +26,7 @@ pub(super) fn write_listed(to: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Writes bytes; in base64 if they are not text. Values may be large, and no view reads them.
-pub(super) fn write_compact(to: &mut Vec<u8>, bytes: &[u8]) {
+pub(in crate::journal) fn write_compact(to: &mut Vec<u8>, bytes: &[u8]) {
     if is_plain(bytes) {
         write_plain(to, bytes);
         return;

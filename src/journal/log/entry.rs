@@ -321,6 +321,27 @@ pub(in crate::journal) fn read(text: &str) -> Result<RowContent, JournalError> {
     Ok(RowContent { leases: merge(leases.into_iter())?, values })
 }
 
+/// Passes the records that a text stands for to `each`, in their order.
+#[cfg(feature = "etcd")]
+pub(in crate::journal) fn read_in_order(
+    text: &str,
+    each: &mut dyn FnMut(Record) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    let entries: Vec<Entry> = serde_json::from_str(text).map_err(JournalError::corrupt)?;
+    entries.into_iter().try_for_each(|entry| {
+        each(match entry {
+            Entry::Value(change) => change,
+            Entry::Lease(lease) => match lease.into_change()? {
+                (_, Change::Granted(stored)) => Record::Granted(stored),
+                (_, Change::Renewed(renewal)) => Record::Renewed(renewal),
+                (token, Change::Ended) => {
+                    Record::Ended(FencingToken::new(token).map_err(JournalError::corrupt)?)
+                }
+            },
+        })
+    })
+}
+
 /// Makes one change for each lease of the changes of one commit.
 pub(in crate::journal) fn merge(
     all: impl ExactSizeIterator<Item = Result<(i64, Change), JournalError>>,

@@ -1,10 +1,10 @@
 //! Copies of a database: made beside a running server, and put back.
 //!
 //! Guarantees: a copy is one commit's state, whole or not there at all, and has been read back
-//! before it gets its name. A database that is put back issues no token that any server has issued,
-//! as long as the lock file beside the lost database is there, or the copies are put back from the
-//! newest on. Nothing is overwritten but a copy by a newer one. Not here: when to copy, and
-//! whether the records make sense.
+//! before it gets its name. A database that is put back issues higher tokens than any server has
+//! issued, whichever copy it is, if the clocks of the machines are right. Nothing is overwritten but
+//! a copy by a newer one; a restore changes no copy. Not here: when to copy, and whether the records
+//! make sense.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -20,14 +20,10 @@ use super::load;
 use super::lock_file::LockFile;
 use super::open::{log_path, real};
 use super::schema::{prepare, refuse_foreign};
+use super::token_floor::{self, FloorOrigin};
 use super::wal_check;
 use crate::clock::Clock;
-use crate::domain::TOKEN_MAX;
 use crate::journal::{JournalError, Loaded, Record};
-
-/// How far the tokens of a restored database start above those of its copy if the number issued since
-/// is unknown: at a thousand tokens per second, two years' worth; and it can be done 100 000 times.
-const TOKENS_JUMP: i64 = 1 << 36;
 
 /// Pages copied at once (256 KiB): few enough that a commit meanwhile is not delayed.
 const PAGES_PER_STEP: i32 = 64;
@@ -75,20 +71,23 @@ pub fn back_up(
 pub struct Restored {
     /// Tokens start above this one.
     pub tokens_above: i64,
-    /// Whether that is an estimate, because the lock file of the lost database is not there.
-    pub has_jumped: bool,
+    /// Where it comes from.
+    pub origin: FloorOrigin,
 }
 
 /// Makes the copy in `file` the database at `database`. `token_floor` is a token above all that were
-/// issued, if the operator knows one. The next start gives every lease its full TTL.
+/// issued, if the operator knows one; the time of `clock` leads to another. The next start gives
+/// every lease its full TTL.
 ///
 /// # Errors
 ///
-/// If there is a database already, a server uses it, or the copy is not good.
+/// If there is a database already, a server uses it, the copy is not good, or tokens could repeat.
+/// Then nothing has changed.
 pub fn restore(
     file: &Path,
     database: &Path,
     token_floor: Option<i64>,
+    clock: &Clock,
     approve: Approve<'_>,
 ) -> Result<Restored, JournalError> {
     let (file, database) = (existing(file)?, real(database)?);
@@ -99,7 +98,7 @@ pub fn restore(
     }
     let is_new = !database.exists();
     let mut lock_file = LockFile::acquire(&database)?;
-    let restored = restore_locked(&file, &database, &mut lock_file, token_floor, approve);
+    let restored = restore_locked(&file, &database, &mut lock_file, token_floor, clock, approve);
     if restored.is_err() {
         if is_new {
             // Empty, and made to be locked.
@@ -115,6 +114,7 @@ fn restore_locked(
     database: &Path,
     lock_file: &mut LockFile,
     token_floor: Option<i64>,
+    clock: &Clock,
     approve: Approve<'_>,
 ) -> Result<Restored, JournalError> {
     let source = open_source(file)?;
@@ -125,39 +125,14 @@ fn restore_locked(
     let state = read_back(&mut db)?;
     let reserved = state.loaded.tokens_reserved;
     approve(state).map_err(JournalError::corrupt)?;
-    let known = lock_file.tokens_reserved();
-    // A lock file that knows of fewer tokens than the copy belongs to another database.
-    let (tokens_above, has_jumped) = match token_floor {
-        Some(floor) => (floor.max(reserved).max(known), false),
-        None if known > 0 && known >= reserved => (known, false),
-        None => (reserved.max(known) + TOKENS_JUMP, true),
-    };
-    if tokens_above > TOKEN_MAX - TOKENS_JUMP {
-        return Err(refused(format!("no tokens are left above {tokens_above}")));
-    }
-    if has_jumped {
-        // The same copy may be put back again, and must then go on further above.
-        record_in_copy(file, tokens_above)?;
-    }
+    let known = reserved.max(lock_file.tokens_reserved());
+    let (tokens_above, origin) =
+        token_floor::choose(token_floor, known, clock.wall_millis()).map_err(refused)?;
     db.execute("UPDATE octostore SET tokens_reserved = ?1, boot_id = NULL", [tokens_above])
         .map_err(|error| fault("write the tokens", &error))?;
     lock_file.reserve(tokens_above)?;
     copy.finish(db, database)?;
-    Ok(Restored { tokens_above, has_jumped })
-}
-
-/// Stores durably in the copy that tokens up to this one may have been issued.
-fn record_in_copy(file: &Path, tokens: i64) -> Result<(), JournalError> {
-    let written = Connection::open(file).and_then(|db| {
-        db.execute_batch("PRAGMA synchronous = FULL")?;
-        db.execute("UPDATE octostore SET tokens_reserved = ?1", [tokens])
-    });
-    let Err(error) = written else { return Ok(()) };
-    Err(refused(format!(
-        "the tokens that this restore may lead to cannot be recorded in {} ({error}), so that the next \
-         restore of it would repeat them; make it writable, or give --token-floor",
-        file.display()
-    )))
+    Ok(Restored { tokens_above, origin })
 }
 
 fn refused(what: String) -> JournalError {

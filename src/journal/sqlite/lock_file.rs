@@ -180,6 +180,16 @@ impl LockFile {
     }
 }
 
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // A process that another thread is just starting has duplicates of the descriptors until it
+        // executes its program, so that closing them here would not release the locks.
+        for file in [Some(&self.file), self.database.as_ref()].into_iter().flatten() {
+            let _ = file.unlock();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

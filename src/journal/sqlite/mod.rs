@@ -20,6 +20,7 @@ mod lock_file;
 mod open;
 mod rows;
 mod schema;
+mod token_floor;
 mod transaction;
 mod values;
 mod wal_check;
@@ -44,6 +45,7 @@ use crate::domain::Timestamp;
 
 pub use backup::{Approve, Restored, StoredState, back_up, restore};
 pub use check::{Checked, check};
+pub use token_floor::FloorOrigin;
 
 /// What to do if the write-ahead log is damaged and durable commits cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,13 +3,13 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use octostore::engine::ScriptId;
 use octostore::value::{End, Kind};
 
+use super::kill_under_load;
 use crate::support::client::{Client, encode};
 use crate::support::process::Process;
 use crate::support::random::{Random, setting};
@@ -171,20 +171,9 @@ fn kill_9_under_load_loses_no_acknowledged_element() {
     for _ in 0..cycles {
         let server = Process::start(&data, &[]);
         known.iter_mut().enumerate().for_each(|(client, known)| check(&server, client, known));
-        let acknowledged = Arc::new(AtomicU64::new(0));
-        let clients: Vec<_> = known
-            .drain(..)
-            .enumerate()
-            .map(|(client, known)| {
-                let (addr, seed, acknowledged) = (server.addr, random.next(), Arc::clone(&acknowledged));
-                std::thread::spawn(move || load(addr, client, seed, known, &acknowledged))
-            })
-            .collect();
-        let enough = random.below(600);
-        crate::support::until(|| acknowledged.load(Ordering::Relaxed) >= enough);
-        server.kill();
-        known = clients.into_iter().map(|client| client.join().expect("no lost element")).collect();
-        operations += acknowledged.load(Ordering::Relaxed);
+        let acknowledged;
+        (known, acknowledged) = kill_under_load(server, known, &mut random, 600, load);
+        operations += acknowledged;
     }
     println!("{operations} acknowledged changes");
     assert!(operations > 0);

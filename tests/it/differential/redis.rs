@@ -1,9 +1,11 @@
 //! A real redis-server for tests that compare with it.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
 use crate::support::client::Client;
+use crate::support::peers::skip;
+use crate::support::port::{answers_with, free_port};
 use crate::support::transcript::resp::Answers;
 use crate::support::until;
 
@@ -30,37 +32,33 @@ impl Redis {
         if version.as_deref().is_some_and(|version| version.starts_with("7.")) {
             return false;
         }
-        let is_demanded = std::env::var_os("PEERS_DEMANDED").is_some();
-        assert!(!is_demanded, "there is no redis-server 7 here, but {version:?}");
-        println!("skipped: there is no redis-server 7 here, but {version:?}");
+        skip(&format!("there is no redis-server 7 here, but {version:?}"));
         true
     }
 
     pub(super) fn start(flags: &[&str]) -> Redis {
         let dir = tempfile::tempdir().expect("a folder");
-        // It cannot choose a port by itself: another program may take this one first.
+        let login = password_in(flags).map_or_else(String::new, |password| format!("AUTH {password}\r\n"));
+        let request = format!("{login}INFO server\r\nQUIT\r\n");
         let started = (0..10).find_map(|_| {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let addr = free.local_addr().expect("its number");
-            drop(free);
+            let port = free_port();
             let mut command = Command::new("redis-server");
-            command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()]);
+            command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
             command.arg("--dir").arg(dir.path());
             command.args(["--save", "", "--appendonly", "no", "--enable-debug-command", "yes"]);
             let child = command.args(flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
             let mut child = child.expect("redis-server");
-            let mut has_ended = || child.try_wait().expect("its state").is_some();
-            loop {
-                if TcpStream::connect(addr).is_ok() {
-                    return Some((child, addr));
-                }
-                if has_ended() {
+            let process = format!("process_id:{}\r\n", child.id());
+            while !answers_with(port, &request, &process) {
+                if child.try_wait().expect("its state").is_some() {
                     return None;
                 }
                 std::thread::yield_now();
             }
+            Some((child, port))
         });
-        let (child, addr) = started.expect("a redis-server that starts");
+        let (child, port) = started.expect("a redis-server that starts");
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let redis = Redis { child, addr, flags, _dir: dir };
         // An expired key stays until a client reads it.
@@ -71,12 +69,18 @@ impl Redis {
     /// A connection without restrictions.
     pub(super) fn control(&self) -> Client {
         let mut client = Client::connect(self.addr);
-        if let [flag, password] = &self.flags[..]
-            && flag == "--requirepass"
-        {
+        if let Some(password) = password_in(&self.flags) {
             assert_eq!(client.call(&["AUTH", password]), "+OK");
         }
         client
+    }
+}
+
+/// The password that these flags set.
+fn password_in(flags: &[impl AsRef<str>]) -> Option<&str> {
+    match flags {
+        [flag, password] if flag.as_ref() == "--requirepass" => Some(password.as_ref()),
+        _ => None,
     }
 }
 

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::support::client::encode;
+
 /// A request: its arguments, which may be any bytes.
 pub(super) type Words = Vec<Vec<u8>>;
 
@@ -151,15 +153,7 @@ impl Link {
     }
 
     pub(super) fn send(&mut self, requests: &[&Words]) {
-        let mut bytes = Vec::new();
-        for words in requests {
-            bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-            for word in *words {
-                bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-                bytes.extend_from_slice(word);
-                bytes.extend_from_slice(b"\r\n");
-            }
-        }
+        let bytes: Vec<u8> = requests.iter().flat_map(|words| encode(words)).collect();
         // The replies of a connection that is closed show it.
         let _ = self.reader.get_mut().write_all(&bytes);
     }

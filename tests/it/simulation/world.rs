@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use octostore::clock::Clock;
 use octostore::domain::{LockName, Owner, SessionId, Ttl};
-use octostore::engine::{Blocked, Engine, EngineConfig};
+use octostore::engine::{Blocked, Engine};
 use octostore::entropy::Entropy;
-use octostore::journal::{Durability, JournalError};
+use octostore::journal::JournalError;
 
 use super::clients::Client;
 use super::disk::{Disk, Fate};
@@ -18,6 +18,7 @@ use super::network::InFlight;
 use super::oracle::{Belief, ensure};
 use super::values::{Death, Values};
 use crate::linearizability::Call;
+use crate::support::engine_config;
 use crate::support::random::Random;
 
 pub(super) const CLIENTS: usize = 4;
@@ -297,18 +298,7 @@ pub(super) fn start(
     entropy: &Entropy,
     boots: u32,
 ) -> Result<Arc<Engine>, String> {
-    let config = EngineConfig {
-        durability: Durability::Always,
-        locks_max: 1000,
-        sessions_max: 1000,
-        waiters_per_lock_max: 1000,
-        values_bytes_max: 1 << 30,
-        value_elements_max: 1 << 24,
-        leases_per_account_max: 1000,
-        token_floor: 0,
-        boot: Some(format!("boot {boots}")),
-        entropy: entropy.clone(),
-    };
+    let config = engine_config(format!("boot {boots}"), entropy.clone());
     Engine::start(disk.backend(), clock.clone(), config)
         .map_err(|why| format!("what was kept is refused: {why}"))
 }

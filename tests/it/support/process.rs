@@ -42,6 +42,8 @@ impl Process {
         let program = command(data);
         let mut outer = Command::new(words[0]);
         outer.args(&words[1..]).arg(program.get_program()).args(program.get_args());
+        // The variables of a test are none of the server's.
+        outer.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         outer.stdout(Stdio::piped()).stderr(Stdio::piped());
         Process::spawn(&mut outer).unwrap_or_else(|why| panic!("{why}"))
     }

@@ -38,8 +38,9 @@ use crate::command::{Args, CommandError, OwnedArgs};
 use crate::engine::ScriptId;
 use crate::reply::Reply;
 
-/// Instructions between two looks at the clock, about 50 µs.
-const HOOK_INSTRUCTIONS: u32 = 10_000;
+/// Instructions between two looks at the clock. Usually they take less than a microsecond, but each can
+/// call a function of Lua's own whose work grows with a string or table, for example `table.insert`.
+const HOOK_INSTRUCTIONS: u32 = 100;
 /// Compiled scripts that are kept, and the size of their texts.
 const COMPILED_MAX: usize = 1000;
 const COMPILED_BYTES_MAX: usize = 4 << 20;
@@ -81,11 +82,11 @@ impl Shared {
     /// Whether the running script has to stop. Leaves the other tasks of this thread to another one
     /// if the script has become long.
     fn must_stop(&self) -> Option<Stop> {
-        let now = self.clock.now();
-        if self.running.have_become_long(now) {
+        let found = self.running.look(self.clock.now());
+        if found.has_become_long {
             leave_other_tasks();
         }
-        self.running.must_stop(now)
+        found.stop
     }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 /// A remote backend whose commits take up to three records without texts.
 fn remote() -> BackendTraits {
     let batch_bytes_max = Some(3 * session(0).size_bytes());
-    BackendTraits { commit_on_caller: false, batch_bytes_max }
+    BackendTraits { commit_on_caller: false, batch_bytes_max, reads_need_commit: false }
 }
 
 #[test]
@@ -91,4 +91,48 @@ fn every_batch_of_a_bounded_backend_fails_with_the_first() {
     let seq = append_in(&journal, 1, 1);
     assert_eq!(journal.barrier(seq).wait(), Ok(()));
     assert_eq!(faults.batch_sizes(), [1]);
+}
+
+fn guarded() -> BackendTraits {
+    BackendTraits { reads_need_commit: true, ..remote() }
+}
+
+#[test]
+fn what_was_read_waits_for_a_commit_that_began_later_and_shares_it() {
+    let (journal, faults, _) = start_with(Durability::Always, guarded());
+    assert_eq!(journal.revealed(Seq::LOADED).wait(), Ok(()));
+    assert_eq!(faults.batch_sizes(), [0], "a commit of nothing");
+    faults.hold_commits();
+    let mut first = journal.revealed(Seq::LOADED);
+    assert!(is_pending(&mut first));
+    assert!(is_pending(&mut first));
+    faults.wait_until_held();
+    // The commit that is held began before these.
+    let mut later: Vec<_> = (0..3).map(|_| journal.revealed(Seq::LOADED)).collect();
+    let record = journal.append(0, [session(0)]).unwrap();
+    later.push(journal.revealed(record));
+    faults.release_commits();
+    assert_eq!(first.wait(), Ok(()));
+    later.into_iter().for_each(|barrier| assert_eq!(barrier.wait(), Ok(())));
+    assert_eq!(faults.batch_sizes(), [0, 0, 1]);
+    assert_eq!(journal.revealed(Seq::default()).wait(), Ok(()), "nothing was read");
+    assert_eq!(faults.batch_sizes(), [0, 0, 1]);
+}
+
+#[test]
+fn nothing_is_revealed_while_storage_is_down_nor_what_failed_before() {
+    let (journal, faults, recoveries) = start_with(Durability::Always, guarded());
+    let durable = journal.append(0, [session(0)]).unwrap();
+    assert_eq!(journal.revealed(durable).wait(), Ok(()));
+    faults.fail_with(Some(JournalError::Full));
+    let failed = journal.append(0, [session(1)]).unwrap();
+    assert_eq!(journal.revealed(durable).wait(), Err(OutcomeUnknown));
+    assert_eq!(journal.revealed(durable).wait(), Err(OutcomeUnknown), "and no barrier waits");
+    faults.fail_with(None);
+    assert_eq!(recoveries.rebuilt(), (1, vec![0]));
+    while journal.down().is_some() {
+        std::thread::yield_now();
+    }
+    assert_eq!(journal.revealed(durable).wait(), Ok(()));
+    assert_eq!(journal.revealed(failed).wait(), Err(OutcomeUnknown), "a later commit says nothing about it");
 }
