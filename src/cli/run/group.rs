@@ -24,7 +24,8 @@ pub(super) struct Group {
     /// How the first process has ended.
     end: Option<WaitStatus>,
     is_gone: bool,
-    is_stopped: bool,
+    /// The signal that has stopped the first process, until it is taken.
+    stop: Option<Signal>,
 }
 
 impl Group {
@@ -35,7 +36,7 @@ impl Group {
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let child = command.process_group(0).spawn()?;
-        Ok(Group { id: Pid::from_child(&child), end: None, is_gone: false, is_stopped: false })
+        Ok(Group { id: Pid::from_child(&child), end: None, is_gone: false, stop: None })
     }
 
     /// The id of the group.
@@ -55,7 +56,10 @@ impl Group {
     pub(super) fn observe(&mut self) {
         loop {
             match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
-                Ok(Some((pid, status))) if status.stopped() => self.is_stopped |= pid == self.id,
+                Ok(Some((pid, status))) if status.stopped() => {
+                    let signal = status.stopping_signal().and_then(Signal::from_named_raw);
+                    self.stop = signal.filter(|_| pid == self.id).or(self.stop);
+                }
                 Ok(Some((pid, status))) if pid == self.id => self.end = Some(status),
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) | Err(_) => break,
@@ -74,9 +78,9 @@ impl Group {
         self.is_gone
     }
 
-    /// Whether the first process was stopped since the last call, as by Ctrl-Z.
-    pub(super) fn take_stop(&mut self) -> bool {
-        std::mem::take(&mut self.is_stopped)
+    /// The signal that has stopped the first process since the last call, as Ctrl-Z does.
+    pub(super) fn take_stop(&mut self) -> Option<Signal> {
+        self.stop.take()
     }
 
     /// The exit code of the first process, as a shell shows it.

@@ -9,9 +9,18 @@ use std::task::Poll;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::terminal;
+
 /// The signals that are passed on to the command.
-const PASSED_ON: [Signal; 6] =
-    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
+const PASSED_ON: [Signal; 7] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::TSTP,
+    Signal::USR1,
+    Signal::USR2,
+];
 
 /// The signals that this process receives.
 pub(super) struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
@@ -41,12 +50,13 @@ impl Signals {
         .await
     }
 
-    /// The next signal that asks to end.
+    /// The next signal that asks to end. Without a command, Ctrl-Z stops this process.
     pub(super) async fn next_to_end(&mut self) -> Signal {
         loop {
-            let signal = self.next().await;
-            if signal != Signal::CHILD && signal != Signal::USR1 && signal != Signal::USR2 {
-                return signal;
+            match self.next().await {
+                Signal::TSTP => terminal::stop(),
+                Signal::CHILD | Signal::USR1 | Signal::USR2 => {}
+                signal => return signal,
             }
         }
     }

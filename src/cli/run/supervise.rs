@@ -48,7 +48,7 @@ pub(super) async fn supervise(
         Err(error) => return Outcome::NotStarted(error),
     };
     let mut terminal = Terminal::new();
-    terminal.lend(group.id());
+    terminal.resume(&group);
     let mut schedule = Schedule::new(lease, options.on_lost);
     let mut reason = String::new();
     let (mut is_ending, mut has_outlived) = (false, false);
@@ -62,16 +62,15 @@ pub(super) async fn supervise(
             schedule.ended();
         }
         // The lease may end while this process is stopped, too.
-        let was_stopped = group.take_stop() && terminal.stop_with_command();
+        let must_resume = group.take_stop().is_some_and(|signal| terminal.stopped(&group, signal));
         let now = clock.now();
         if schedule.has_lost_lease() && now >= schedule.lease().end() && !has_outlived {
             has_outlived = true;
             say("the lease has ended and the command still runs");
         }
         let step = schedule.next(now);
-        if was_stopped && step != Step::Kill {
-            terminal.lend(group.id());
-            group.signal(Signal::CONT);
+        if must_resume && step != Step::Kill {
+            terminal.resume(&group);
         }
         match step {
             Step::Renew => renewer.begin(locks, now),

@@ -1,61 +1,80 @@
-//! The terminal of a command: it reads from it and gets its Ctrl-C, as if there were no
+//! The terminal of a command: it reads from it and gets its Ctrl-C and Ctrl-Z, as if there were no
 //! `octostore run` in between.
 //!
-//! Guarantees: the terminal is taken back when the command stops or ends. Without a terminal, and
-//! in the background, nothing happens.
+//! Guarantees: the terminal is taken back when the command stops or ends. While this process is
+//! stopped, so is the command. Without a terminal, nothing happens.
 
-use std::io::{IsTerminal, Stdin, stdin};
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, stdin, stdout};
 
 use nix::sys::signal::{SigSet, Signal as Blocked};
-use rustix::process::{Pid, Signal, getpgrp, kill_current_process_group, kill_process_group};
+use rustix::fs::{FileType, fstat};
+use rustix::process::{Pid, Signal, getpgrp, getpid, getppid, getsid, kill_current_process_group};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// The terminal on stdin, lent to a process group.
+use super::group::Group;
+
+/// The controlling terminal, which a process group may have borrowed.
 pub(super) struct Terminal {
-    stdin: Stdin,
+    tty: Option<File>,
+    /// The command has it whenever this process could have it.
+    is_wanted: bool,
     is_lent: bool,
 }
 
 impl Terminal {
     /// Does not lend it yet.
     pub(super) fn new() -> Terminal {
-        Terminal { stdin: stdin(), is_lent: false }
+        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
+        // A pipeline or a script shares the terminal until the command asks for it.
+        let is_alone = getpgrp() == getpid() && stdin().is_terminal() && !is_pipe(&stdout());
+        Terminal { tty, is_wanted: is_alone, is_lent: false }
     }
 
-    /// Makes `group` the foreground group if this process is in it.
-    pub(super) fn lend(&mut self, group: Pid) {
-        let is_ours = self.stdin.is_terminal() && tcgetpgrp(&self.stdin) == Ok(getpgrp());
-        self.is_lent = is_ours && tcsetpgrp(&self.stdin, group).is_ok();
-        if self.is_lent {
-            // It may have read before.
-            let _ = kill_process_group(group, Signal::CONT);
+    /// Lends the terminal to the command if it wants it and this process is in the foreground.
+    /// Continues the command, which may have asked for it before.
+    pub(super) fn resume(&mut self, group: &Group) {
+        if let Some(tty) = self.tty.as_ref().filter(|tty| self.is_wanted && is_foreground(tty)) {
+            self.is_lent = tcsetpgrp(tty, group.id()).is_ok();
         }
+        group.signal(Signal::CONT);
     }
 
     /// Makes the group of this process the foreground group again.
     pub(super) fn take_back(&mut self) {
-        if std::mem::take(&mut self.is_lent) {
+        let is_lent = std::mem::take(&mut self.is_lent);
+        if let Some(tty) = self.tty.as_ref().filter(|_| is_lent) {
             // A background process that does this is stopped, unless it has blocked the signal.
             let mut blocked = SigSet::empty();
             blocked.add(Blocked::SIGTTOU);
-            let is_blocked = blocked.thread_block().is_ok();
-            if is_blocked {
-                let _ = tcsetpgrp(&self.stdin, getpgrp());
+            if blocked.thread_block().is_ok() {
+                let _ = tcsetpgrp(tty, getpgrp());
                 let _ = blocked.thread_unblock();
             }
         }
     }
 
-    /// After Ctrl-Z: stops this process, too, so that the shell goes on. Returns when the shell has
-    /// continued it. Nothing renews the lease meanwhile. Returns at once if the terminal is not
-    /// lent.
-    pub(super) fn stop_with_command(&mut self) -> bool {
-        let is_lent = self.is_lent;
-        if is_lent {
-            self.take_back();
-            let _ = kill_current_process_group(Signal::STOP);
+    /// The command was stopped by this signal. Returns whether it is to be resumed: at once if it
+    /// asked for the terminal and gets it; after Ctrl-Z when the shell has continued this process,
+    /// which stops, too. Nothing renews the lease meanwhile.
+    pub(super) fn stopped(&mut self, group: &Group, by: Signal) -> bool {
+        let Some(tty) = &self.tty else { return false };
+        let asks = by == Signal::TTIN || by == Signal::TTOU;
+        self.is_wanted |= asks;
+        if asks && is_foreground(tty) {
+            return true;
         }
-        is_lent
+        if by == Signal::STOP && !self.is_lent {
+            return false;
+        }
+        if !has_shell() {
+            return by == Signal::TSTP;
+        }
+        self.take_back();
+        // No process of the group may go on without this one.
+        group.signal(Signal::STOP);
+        stop();
+        true
     }
 }
 
@@ -63,4 +82,25 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         self.take_back();
     }
+}
+
+/// Stops the group of this process, as Ctrl-Z does. Returns when the shell has continued it, or at
+/// once if there is none.
+pub(super) fn stop() {
+    if has_shell() {
+        let _ = kill_current_process_group(Signal::STOP);
+    }
+}
+
+/// Whether a process of the same session has started this one, and can continue it.
+fn has_shell() -> bool {
+    getppid().is_some_and(|parent| getsid(Some(parent)) == getsid(None))
+}
+
+fn is_foreground(tty: &File) -> bool {
+    tcgetpgrp(tty) == Ok(getpgrp())
+}
+
+fn is_pipe(file: &impl std::os::fd::AsFd) -> bool {
+    fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }

@@ -4,13 +4,16 @@ mod inspect;
 mod relay;
 mod run;
 mod schedules;
+mod terminal;
 
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_octostore");
+
 /// A subcommand for the server at this address.
 fn octostore(addr: SocketAddr, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
+    let mut command = Command::new(PROGRAM);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("OCTOSTORE_URL", format!("redis://{addr}"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
