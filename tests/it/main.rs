@@ -4,6 +4,8 @@ mod backlog;
 mod backup;
 mod cli;
 mod clients;
+#[cfg(feature = "etcd")]
+mod cluster;
 mod corpus;
 mod crash;
 mod differential;
