@@ -8,12 +8,10 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates, TlsMode,
+    IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates,
 };
-use tokio::sync::Mutex;
 
 /// A reply of the server.
 pub(super) use redis::Value as Reply;
@@ -22,7 +20,8 @@ pub(super) use redis::Value as Reply;
 const URL_DEFAULT: &str = "redis://127.0.0.1:7379";
 /// The port of a URL without one.
 const PORT_DEFAULT: u16 = 7379;
-const SENTINEL_PORT_DEFAULT: u16 = 26379;
+/// The name of a cluster, as by default on its servers.
+const CLUSTER_DEFAULT: &str = "octostore";
 /// A peer that has vanished is noticed after about 20 seconds of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
@@ -52,7 +51,7 @@ pub(super) fn arguments() -> [Arg; 4] {
     [
         url("url").env("OCTOSTORE_URL").hide_env_values(true).default_value(URL_DEFAULT).help(
             "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, \
-             redis-sentinel://HOST[:PORT],…[/DB]#SERVICE, or rediss-sentinel://",
+             redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…[/DB][#NAME] for the leader of a cluster, or rediss-sentinel://",
         ),
         file("cacert", "Root certificates in PEM format, in place of those of the system"),
         file("cert", "The client's certificate in PEM format").requires("key-file"),
@@ -70,94 +69,72 @@ pub(super) fn url(name: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("URL").help_heading("Server")
 }
 
-/// A server, or the sentinels that know it.
+/// A server, or the servers of a cluster.
 pub(super) struct Target {
     source: Source,
-    /// What messages call it.
     name: String,
 }
 
 enum Source {
     Server(Client),
-    Sentinels(Mutex<SentinelClient>),
+    Cluster(Cluster),
+}
+
+/// Servers that know which of them leads. They answer as sentinels, and all have the same users.
+struct Cluster {
+    name: String,
+    servers: Vec<ConnectionInfo>,
+    certificates: TlsCertificates,
 }
 
 impl Target {
     /// The server that the arguments name.
     pub(super) fn from_arguments(matches: &ArgMatches) -> Result<Target, String> {
-        let url = matches.get_one::<String>("url").map_or(URL_DEFAULT, String::as_str);
+        Target::from_argument(matches, "url")
+    }
+
+    /// The server that the argument of this name names; see [`url`].
+    pub(super) fn from_argument(matches: &ArgMatches, name: &str) -> Result<Target, String> {
+        let url = matches.get_one::<String>(name).map_or(URL_DEFAULT, String::as_str);
         Target::new(url, &certificates(matches)?)
     }
 
+    /// What messages call it: an address, or a cluster and its servers.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn new(url: &str, certificates: &TlsCertificates) -> Result<Target, String> {
-        // The password is not repeated.
-        let unusable = |error: RedisError| format!("--url cannot be used: {}", describe(&error));
-        for (scheme, node_scheme) in [("redis-sentinel://", "redis://"), ("rediss-sentinel://", "rediss://")]
-        {
-            if let Some(rest) = url.strip_prefix(scheme) {
-                return Target::of_sentinels(rest, node_scheme, certificates);
-            }
+        let plain = url.strip_prefix("redis-sentinel://").map(|rest| ("redis://", rest));
+        let tls = || url.strip_prefix("rediss-sentinel://").map(|rest| ("rediss://", rest));
+        if let Some((scheme, rest)) = plain.or_else(tls) {
+            return Target::of_cluster(scheme, rest, certificates.clone());
         }
         let info = prepared(with_port(url).into_connection_info().map_err(unusable)?);
         let name = info.addr().to_string();
-        let client = match info.addr() {
-            ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates.clone()),
-            _ => Client::open(info),
-        };
-        Ok(Target { source: Source::Server(client.map_err(unusable)?), name })
+        Ok(Target { source: Source::Server(open(info, certificates).map_err(unusable)?), name })
     }
 
-    /// `rest` is what follows the scheme. The credentials are those of the server; the sentinels
-    /// have none.
-    fn of_sentinels(rest: &str, scheme: &str, certificates: &TlsCertificates) -> Result<Target, String> {
-        let wrong = || "--url must name a service: redis-sentinel://HOST[:PORT],…[/DB]#SERVICE".to_owned();
-        let (rest, service) = rest.split_once('#').ok_or_else(wrong)?;
-        let (credentials, rest) = rest.rsplit_once('@').map_or(("", rest), |(login, rest)| (login, rest));
+    /// `rest` is what follows the scheme: `USER:PASSWORD@HOST:PORT,HOST:PORT/DB#NAME`.
+    fn of_cluster(scheme: &str, rest: &str, certificates: TlsCertificates) -> Result<Target, String> {
+        let (rest, name) = rest.split_once('#').unwrap_or((rest, CLUSTER_DEFAULT));
+        let (login, rest) = rest.rfind('@').map_or(("", rest), |at| rest.split_at(at + 1));
         let (hosts, db) = rest.split_once('/').unwrap_or((rest, ""));
-        let at = if credentials.is_empty() { "" } else { "@" };
-        let unusable = |error: RedisError| format!("--url cannot be used: {}", describe(&error));
-        let node = format!("{scheme}{credentials}{at}host/{db}").into_connection_info().map_err(unusable)?;
-        let address = |host: &str| {
-            let url = match has_port(host) {
-                true => format!("{scheme}{host}"),
-                false => format!("{scheme}{host}:{SENTINEL_PORT_DEFAULT}"),
-            };
-            url.into_connection_info().map(|info| info.addr().clone()).map_err(unusable)
+        let server = |host: &str| {
+            let url = with_port(&format!("{scheme}{login}{host}/{db}"));
+            url.into_connection_info().map(prepared).map_err(unusable)
         };
-        let sentinels = hosts.split(',').map(address).collect::<Result<Vec<_>, _>>()?;
-        let login = node.redis_settings();
-        let mut builder = SentinelClientBuilder::new(sentinels, service, SentinelServerType::Master)
-            .map_err(unusable)?
-            .set_client_to_redis_db(login.db())
-            .set_client_to_redis_protocol(ProtocolVersion::RESP3)
-            .set_client_to_redis_tcp_settings(socket_options())
-            .set_client_to_sentinel_tcp_settings(socket_options());
-        if let Some(username) = login.username() {
-            builder = builder.set_client_to_redis_username(username);
-        }
-        if let Some(password) = login.password() {
-            builder = builder.set_client_to_redis_password(password);
-        }
-        if scheme == "rediss://" {
-            builder = builder
-                .set_client_to_redis_tls_mode(TlsMode::Secure)
-                .set_client_to_redis_certificates(certificates.clone())
-                .set_client_to_sentinel_certificates(certificates.clone());
-        }
-        let client = Mutex::new(builder.build().map_err(unusable)?);
-        Ok(Target { source: Source::Sentinels(client), name: format!("{service} at {hosts}") })
+        let servers = hosts.split(',').map(server).collect::<Result<_, _>>()?;
+        let cluster = Cluster { name: name.to_owned(), servers, certificates };
+        Ok(Target { source: Source::Cluster(cluster), name: format!("{name} at {hosts}") })
     }
 
     /// Connects within this time.
     pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, Failure> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
         let connecting = async {
             match &self.source {
-                Source::Server(client) => client.get_multiplexed_async_connection_with_config(&config).await,
-                Source::Sentinels(client) => {
-                    client.lock().await.get_async_connection_with_config(&config).await
-                }
+                Source::Server(client) => connection(client, timeout).await,
+                Source::Cluster(cluster) => cluster.connect(timeout).await,
             }
         };
         match tokio::time::timeout(timeout, connecting).await {
@@ -167,6 +144,54 @@ impl Target {
             Err(_) => Err(Failure::Unavailable(format!("{}: no answer within {timeout:?}", self.name))),
         }
     }
+}
+
+impl Cluster {
+    /// Connects to the leader that the first server knows which answers.
+    async fn connect(&self, timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
+        let each = timeout / u32::try_from(self.servers.len() + 1).unwrap_or(u32::MAX);
+        let mut last = RedisError::from((ErrorKind::Io, "no server answers"));
+        for server in &self.servers {
+            match tokio::time::timeout(each, self.leader(server, each)).await {
+                Ok(Ok(leader)) => return connection(&leader, timeout).await,
+                Ok(Err(error)) => last = error,
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks this server for the leader.
+    async fn leader(&self, server: &ConnectionInfo, timeout: Duration) -> Result<Client, RedisError> {
+        let asked = open(server.clone(), &self.certificates)?;
+        let mut asked = connection(&asked, timeout).await?;
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name);
+        let Some((host, port)) = question.query_async::<Option<(String, u16)>>(&mut asked).await? else {
+            return Err((ErrorKind::MasterNameNotFoundBySentinel, "no cluster has this name").into());
+        };
+        let address = match server.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        open(server.clone().set_addr(address), &self.certificates)
+    }
+}
+
+fn open(info: ConnectionInfo, certificates: &TlsCertificates) -> Result<Client, RedisError> {
+    match info.addr() {
+        ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates.clone()),
+        _ => Client::open(info),
+    }
+}
+
+/// A new connection, whose requests may take as long as their callers allow.
+async fn connection(client: &Client, timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// A connection. It closes once it is dropped.
@@ -262,6 +287,11 @@ fn describe(error: &RedisError) -> String {
         (None, _) if error.kind() == ErrorKind::InvalidClientConfig => error.category().to_owned(),
         (None, _) => error.to_string(),
     }
+}
+
+/// What is wrong with a URL, without its password.
+fn unusable(error: RedisError) -> String {
+    format!("the URL cannot be used: {}", describe(&error))
 }
 
 fn certificates(matches: &ArgMatches) -> Result<TlsCertificates, String> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::client::{self, Connection, Failure, Reply, Target, bytes, field, integer, items, text};
 use super::output::{has_colours, printable, table};
-use super::{block_on, duration, fail, print};
+use super::{block_on, duration, fail, fail_for, print};
 
 /// How long the server may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -82,10 +82,7 @@ fn with_connection(
             Ok(mut connection) => work(&mut connection).await,
             Err(failure) => Err(failure),
         };
-        worked.unwrap_or_else(|failure| match failure {
-            Failure::Unavailable(reason) => fail(super::NO_SERVER, reason),
-            Failure::Refused(reason) => fail(1, reason),
-        })
+        worked.unwrap_or_else(fail_for)
     })
 }
 

@@ -5,6 +5,7 @@
 //! reached. Not here: the work itself.
 
 mod backup;
+mod bench;
 mod check;
 mod client;
 mod duration;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 
+use self::client::Failure;
 use crate::engine::{Examination, examine};
 use crate::journal::StoredState;
 use crate::server::logging;
@@ -49,11 +51,12 @@ const fn client(command: fn() -> Command, run: fn(&ArgMatches) -> ExitCode) -> S
 }
 
 /// All subcommands but `serve`, which takes the options of the server.
-const SUBCOMMANDS: [Subcommand; 9] = [
+const SUBCOMMANDS: [Subcommand; 10] = [
     client(run::command, run::run),
     client(locks::locks_command, locks::locks),
     client(locks::info_command, locks::info),
     client(locks::force_unlock_command, locks::force_unlock),
+    client(bench::command, bench::run),
     on_files(backup::command, backup::run),
     on_files(restore::command, restore::run),
     on_files(check::command, check::run),
@@ -136,6 +139,14 @@ fn print(line: impl Display) {
 fn fail(code: u8, reason: impl Display) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "octostore: {reason}");
     ExitCode::from(code)
+}
+
+/// Prints why a request has no reply, and returns the exit code.
+fn fail_for(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::Unavailable(reason) => fail(NO_SERVER, reason),
+        Failure::Refused(reason) => fail(1, reason),
+    }
 }
 
 /// Examines a state for [`crate::journal::back_up`] and [`crate::journal::restore`]; leaves the

@@ -3,10 +3,15 @@
 //! Guarantees: text of others reaches a terminal without control characters. Colours appear only on
 //! a terminal, and never with `NO_COLOR`.
 
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
+
+use rustix::termios::tcgetwinsize;
 
 /// Columns of a table are this far apart.
 const GAP: &str = "  ";
+const ERASE_LINE: &str = "\r\x1b[K";
+/// The width of a terminal that does not tell.
+const COLUMNS: usize = 80;
 /// Bold, and back to normal.
 const BOLD: (&str, &str) = ("\x1b[1m", "\x1b[0m");
 
@@ -34,6 +39,24 @@ pub(super) fn has_colours() -> bool {
     // See no-color.org: any value that is not empty.
     let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !is_refused && stdout().is_terminal()
+}
+
+/// Shows a line on stderr, in place of the one shown before. Without a terminal, does nothing.
+pub(super) fn show_line(text: &str) {
+    let mut stderr = stderr();
+    if stderr.is_terminal() {
+        // Only a line that is not wrapped can be erased.
+        let columns = tcgetwinsize(&stderr).map_or(0, |size| usize::from(size.ws_col));
+        let columns = if columns == 0 { COLUMNS } else { columns };
+        let shown: String = text.chars().take(columns - 1).collect();
+        // If stderr is closed, nothing is shown.
+        let _ = stderr.write_all(format!("{ERASE_LINE}{shown}").as_bytes()).and_then(|()| stderr.flush());
+    }
+}
+
+/// Removes the line.
+pub(super) fn erase_line() {
+    show_line("");
 }
 
 /// Formats rows below a header, in columns as wide as their longest cell.

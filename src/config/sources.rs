@@ -119,8 +119,8 @@ pub(crate) fn command() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A durable lock server that speaks the Redis protocol")
         .after_help(
-            "Subcommands: run, locks, info, force-unlock, backup, restore, check, completions, man; see octostore run \
-             --help.\n\
+            "Subcommands: run, locks, info, force-unlock, bench, backup, restore, check, completions, man; see octostore \
+             run --help.\n\
              Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
              file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
         )

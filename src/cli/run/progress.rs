@@ -3,7 +3,7 @@
 //! Guarantees: nothing is written unless stderr is a terminal. The line is gone when the wait is
 //! over, and has no control characters of others.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use crate::cli::{duration, output};
 
 /// Between two looks at the queue.
 const REFRESH: Duration = Duration::from_secs(1);
-const ERASE_LINE: &str = "\r\x1b[K";
 
 /// A line that is kept up to date until this is dropped.
 pub(super) struct Progress(Option<JoinHandle<()>>);
@@ -41,7 +40,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(task) = self.0.take() {
             task.abort();
-            write(ERASE_LINE);
+            output::erase_line();
         }
     }
 }
@@ -50,7 +49,7 @@ async fn follow(target: &Target, key: &[u8], owner: &[u8]) -> Result<(), Failure
     let mut connection = target.connect(ANSWER_MAX).await?;
     loop {
         let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key]).await?;
-        write(&format!("{ERASE_LINE}{}", describe(key, owner, &info)));
+        output::show_line(&describe(key, owner, &info));
         tokio::time::sleep(REFRESH).await;
     }
 }
@@ -74,10 +73,4 @@ fn describe(key: &[u8], owner: &[u8], info: &Reply) -> String {
         }
     };
     format!("waiting for {}: {place}, {holders}", output::printable(&String::from_utf8_lossy(key)))
-}
-
-fn write(text: &str) {
-    let mut stderr = stderr();
-    // If stderr is closed, nothing is shown.
-    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }

@@ -12,15 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::terminal;
 
 /// The signals that are passed on to the command.
-const PASSED_ON: [Signal; 7] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::TERM,
-    Signal::TSTP,
-    Signal::USR1,
-    Signal::USR2,
-];
+const PASSED_ON: [Signal; 7] =
+    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::TSTP, Signal::USR1, Signal::USR2];
 
 /// The signals that this process receives.
 pub(super) struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);

@@ -48,7 +48,7 @@ pub(super) async fn supervise(
         Err(error) => return Outcome::NotStarted(error),
     };
     let mut terminal = Terminal::new();
-    terminal.resume(&group);
+    terminal.lend(&group);
     let mut schedule = Schedule::new(lease, options.on_lost);
     let mut reason = String::new();
     let (mut is_ending, mut has_outlived) = (false, false);

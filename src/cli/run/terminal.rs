@@ -31,12 +31,17 @@ impl Terminal {
         Terminal { tty, is_wanted: is_alone, is_lent: false }
     }
 
-    /// Lends the terminal to the command if it wants it and this process is in the foreground.
-    /// Continues the command, which may have asked for it before.
-    pub(super) fn resume(&mut self, group: &Group) {
-        if let Some(tty) = self.tty.as_ref().filter(|tty| self.is_wanted && is_foreground(tty)) {
+    /// Lends the terminal to the command if the command wants it and this process is in the
+    /// foreground.
+    pub(super) fn lend(&mut self, group: &Group) {
+        if let Some(tty) = self.tty.as_ref().filter(|tty| self.is_wanted && is_foreground(tty, getpgrp())) {
             self.is_lent = tcsetpgrp(tty, group.id()).is_ok();
         }
+    }
+
+    /// Continues the command after [`Terminal::stopped`].
+    pub(super) fn resume(&mut self, group: &Group) {
+        self.lend(group);
         group.signal(Signal::CONT);
     }
 
@@ -61,7 +66,8 @@ impl Terminal {
         let Some(tty) = &self.tty else { return false };
         let asks = by == Signal::TTIN || by == Signal::TTOU;
         self.is_wanted |= asks;
-        if asks && is_foreground(tty) {
+        // It may have asked just before it got it.
+        if asks && (is_foreground(tty, getpgrp()) || is_foreground(tty, group.id())) {
             return true;
         }
         if by == Signal::STOP && !self.is_lent {
@@ -97,8 +103,8 @@ fn has_shell() -> bool {
     getppid().is_some_and(|parent| getsid(Some(parent)) == getsid(None))
 }
 
-fn is_foreground(tty: &File) -> bool {
-    tcgetpgrp(tty) == Ok(getpgrp())
+fn is_foreground(tty: &File, group: Pid) -> bool {
+    tcgetpgrp(tty) == Ok(group)
 }
 
 fn is_pipe(file: &impl std::os::fd::AsFd) -> bool {

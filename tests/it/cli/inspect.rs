@@ -32,6 +32,17 @@ fn locks_are_listed_for_people_and_for_scripts() {
 }
 
 #[test]
+fn all_pages_of_a_long_list_are_read() {
+    let server = TestServer::real(&[]);
+    let mut client = server.connect();
+    for n in 0..1234 {
+        client.line(&format!("LOCK k{n} me EX 1000"));
+    }
+    let (_, text, _) = call(server.addr, &["locks", "--json"]);
+    assert_eq!(text.lines().count(), 1234);
+}
+
+#[test]
 fn a_lock_is_taken_from_its_holder() {
     let server = TestServer::real(&[]);
     server.connect().line("LOCK k me EX 1000");

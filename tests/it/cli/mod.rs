@@ -1,5 +1,7 @@
 //! Subcommands that talk to a server, as a person or a script runs them.
 
+mod bench;
+mod connect;
 mod inspect;
 mod relay;
 mod run;

@@ -1,6 +1,6 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use octostore::clock::Clock;
 use octostore::domain::Timestamp;
@@ -177,6 +177,27 @@ fn signals_reach_the_whole_group() {
     assert_eq!(running.line(), "end");
     assert_eq!(running.wait().0, 4);
     assert_eq!(server.engine.lock_stats().leases(), 0);
+}
+
+#[test]
+fn nohup_ignores_the_end_of_a_terminal() {
+    let server = TestServer::real(&[]);
+    let mut outer = Command::new("nohup");
+    let inner = octostore(server.addr, &["run", "k", "--", "sh", "-c", "echo ready; sleep 1000"]);
+    outer.arg(inner.get_program()).args(inner.get_args());
+    outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = outer.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("nohup");
+    let mut line = String::new();
+    let mut output = BufReader::new(child.stdout.take().expect("its output"));
+    output.read_line(&mut line).expect("text");
+    let send = |name: &str| {
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
+    };
+    // The first would end both, and is not even seen.
+    send("-HUP");
+    send("-TERM");
+    assert_eq!(child.wait().expect("its end").code(), Some(128 + 15));
 }
 
 #[test]

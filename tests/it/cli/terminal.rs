@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::PROGRAM;
-use crate::support::process::Process;
 use crate::support::server::TestServer;
 use crate::support::until;
 
@@ -30,7 +29,8 @@ impl Terminal {
         command.arg("/dev/null").env_clear().env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/bash");
         command.env("TERM", "xterm").env("OCTOSTORE_URL", format!("redis://{addr}")).env("program", PROGRAM);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
-        let (keys, screen) = (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
+        let (keys, screen) =
+            (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
         Terminal { child, keys, screen, unread: String::new() }
     }
 
@@ -78,13 +78,15 @@ fn the_command_has_the_terminal_and_gives_it_back() {
 fn ctrl_c_ends_the_command_and_releases_the_lock() {
     let server = TestServer::real(&[]);
     for lines in [
-        "$program run k -- sh -c 'echo ready; sleep 1000'",
+        "$program run k -- cat",
         // Jobs of a shell, alone and in a pipeline.
-        "set -m; $program run k -- sh -c 'echo ready; sleep 1000'; exit $?",
-        "set -m; $program run k -- sh -c 'echo ready; sleep 1000' | cat; exit ${PIPESTATUS[0]}",
+        "set -m; $program run k -- cat; exit $?",
+        "set -m; $program run k -- cat | cat; exit ${PIPESTATUS[0]}",
     ] {
         let mut terminal = Terminal::start(server.addr, lines);
-        terminal.until_shows("ready");
+        terminal.type_keys("text\n");
+        // The terminal shows what is typed, and cat repeats it.
+        terminal.until_shows("text\r\ntext");
         terminal.type_keys(CTRL_C);
         assert_eq!(terminal.end().0, 128 + 2, "{lines}");
         assert_eq!(server.engine.lock_stats().leases(), 0, "{lines}");
