@@ -5,6 +5,7 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -17,39 +18,48 @@ use crate::cli::{duration, output};
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// A line that is kept up to date until this is dropped.
-pub(super) struct Progress(Option<JoinHandle<()>>);
+pub(super) struct Progress {
+    task: Option<JoinHandle<()>>,
+    is_shown: Arc<AtomicBool>,
+}
 
 impl Progress {
     /// Shows how the wait of `owner` for `key` goes.
     pub(super) fn start(target: &Arc<Target>, key: &[u8], owner: &[u8]) -> Progress {
+        let is_shown = Arc::new(AtomicBool::new(false));
         if !stderr().is_terminal() {
-            return Progress(None);
+            return Progress { task: None, is_shown };
         }
         let (target, key, owner) = (Arc::clone(target), key.to_vec(), owner.to_vec());
-        Progress(Some(tokio::spawn(async move {
+        let shown = Arc::clone(&is_shown);
+        let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(REFRESH).await;
                 // Without a connection, the request itself reports the error.
-                let _ = follow(&target, &key, &owner).await;
+                let _ = follow(&target, &key, &owner, &shown).await;
             }
-        })))
+        });
+        Progress { task: Some(task), is_shown }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
+        if let Some(task) = self.task.take() {
             task.abort();
+        }
+        if self.is_shown.load(Ordering::Relaxed) {
             output::erase_line();
         }
     }
 }
 
-async fn follow(target: &Target, key: &[u8], owner: &[u8]) -> Result<(), Failure> {
+async fn follow(target: &Target, key: &[u8], owner: &[u8], shown: &AtomicBool) -> Result<(), Failure> {
     let mut connection = target.connect(ANSWER_MAX).await?;
     loop {
         let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key]).await?;
         output::show_line(&describe(key, owner, &info));
+        shown.store(true, Ordering::Relaxed);
         tokio::time::sleep(REFRESH).await;
     }
 }
