@@ -224,7 +224,7 @@ fn what_must_not_be_overwritten_is_not() {
     assert!(!dir.path().join("other").exists() && !dir.path().join("other.lock").exists());
     refused(&["restore", text(&dir.path().join("nowhere")), "--data", text(&data)], "there is no database");
     refused(&["backup", "--data", text(&dir.path().join("nowhere")), text(&file)], "there is no database");
-    refused(&["backup", "--every", "often", text(&file)], "as in 1h");
+    refused(&["backup", "--every", "often", text(&file)], "as in 30s");
     // The files of a running server are gone, and it still runs.
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(format!("{}{suffix}", data.display())).expect("a file");

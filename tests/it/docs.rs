@@ -190,11 +190,14 @@ fn the_example_of_a_new_command_matches_its_source() {
 fn every_option_that_the_documents_name_exists() {
     // Options of the program that are no settings, of `cargo`, and of `tests/clients/run`.
     let others = ["config", "help", "version", "features", "server"];
+    let of_subcommands = octostore::cli::flags();
     for path in pages().iter().filter(|path| !path.ends_with("CHANGELOG.md")) {
         for span in code_spans(&read(path)) {
             let Some(flag) = span.strip_prefix("--") else { continue };
             let name = flag.split([' ', '=']).next().unwrap_or_default();
-            let exists = OPTIONS.iter().any(|option| option.name == name) || others.contains(&name);
+            let exists = OPTIONS.iter().any(|option| option.name == name)
+                || others.contains(&name)
+                || of_subcommands.iter().any(|flag| flag == name);
             assert!(exists, "{} names --{name}", path.display());
         }
     }

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod backup;
+mod cli;
 mod clients;
 #[cfg(feature = "etcd")]
 mod cluster;

@@ -6,7 +6,7 @@ mod commands;
 pub(crate) mod intended;
 mod introspection;
 mod plan;
-mod redis;
+pub(crate) mod redis;
 mod reply;
 mod run;
 mod words;
