@@ -369,7 +369,7 @@ impl Engine {
 
     /// Blocks the thread as long as a transaction keeps all others out.
     pub fn wait_while_held_up(&self) {
-        self.core.table.wait_until_open();
+        self.core.table.wait_until_opened();
     }
 
     /// Why nothing can be changed at present; `None` when all is well.

@@ -30,6 +30,7 @@ mod pseudonyms;
 mod recent;
 mod router;
 mod sessions;
+mod shards;
 mod times;
 mod timeseries;
 mod unread;

@@ -17,9 +17,9 @@ use super::budget::Budget;
 use super::credentials::{self, Credentials};
 use super::error::ApiError;
 use super::pseudonyms::Ids;
-use super::{body, names};
+use super::{HttpState, body, names};
 use crate::auth::{self, DEFAULT_USER, Digest, KeyRights, Secret, Uses};
-use crate::domain::{Limits, LockName, Owner};
+use crate::domain::{LockName, Owner};
 use crate::metrics::Count;
 
 /// Names of locks that no user may use.
@@ -167,14 +167,15 @@ impl User {
     }
 
     /// The lock of a name that this user may use for `act`.
-    pub(super) fn lock(&self, limits: &Limits, name: &str, act: Act) -> Result<LockName, ApiError> {
-        let lock = names::parse(limits, name)?;
+    pub(super) fn lock(&self, state: &HttpState, name: &str, act: Act) -> Result<LockName, ApiError> {
+        let lock = names::parse(&state.limits, name)?;
         if name.starts_with(RESERVED) {
             return Err(ApiError::forbidden("names that start with __election/ are reserved"));
         }
         if !self.may(act, &lock) {
             return Err(self.refusal());
         }
+        state.check_shard(&lock)?;
         Ok(lock)
     }
 

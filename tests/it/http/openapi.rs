@@ -163,8 +163,8 @@ fn the_document_has_exactly_the_possible_statuses() {
     for (method, path, answer) in faults() {
         seen.record(method, &path, &answer);
     }
-    // Other tests cover the limits of bodies, time, connections and watched names.
-    let elsewhere = BTreeSet::from([408, 429, 503]);
+    // Other tests cover the limits of bodies, time, connections and watched names, and shards.
+    let elsewhere = BTreeSet::from([307, 408, 429, 503]);
     for streams in ["/locks/{name}/watch", "/keys", "/keys/{name}"] {
         seen.0.entry(("GET", streams)).or_default().insert(409);
     }
