@@ -341,7 +341,7 @@ async function follow(own) {
   let watchdog;
   try {
     const headers = { accept: 'text/event-stream', ...credentials() };
-    const response = await fetch(currentPath(), { headers, signal: own.signal, cache: 'no-store' });
+    const response = await fetch(currentPath(), { headers, signal: own.signal, cache: 'no-store', redirect: 'manual' });
     if (!response.ok) return refused(response);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = '';
@@ -375,6 +375,11 @@ function dispatch(frame) {
 }
 
 async function refused(response) {
+  if (response.type === 'opaqueredirect') {
+    setConnection('lost', 'Another shard of the cluster has this key');
+    clearAll();
+    return false;
+  }
   const error = await response.json().catch(() => ({ details: `Status ${response.status}` }));
   if (response.status === 401) {
     setConnection('signed-out', 'Not signed in');
