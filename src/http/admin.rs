@@ -1,4 +1,4 @@
-//! `/health`, `/status`, `/metrics`, `/admin/…`, `/openapi.yaml`, `/docs`: the server itself.
+//! `/health`, `/status`, `/metrics`, `/admin/…`, `/openapi.yaml`: the server itself.
 //!
 //! Guarantees: these routes change nothing. Not here: routes of single locks.
 
@@ -13,12 +13,11 @@ use super::error::ApiError;
 use super::metrics::TextFormat;
 use super::timeseries::Totals;
 use super::users::Caller;
-use super::{HttpState, body, locks, metrics, names, times};
+use super::{HttpState, Storage, body, locks, metrics, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
-static DOCS: &str = include_str!("docs.html");
 
 #[derive(Serialize)]
 struct Health {
@@ -121,12 +120,11 @@ pub(super) async fn health(State(state): State<Arc<HttpState>>) -> Result<Respon
     {
         return Err(ApiError::internal());
     }
-    let size = |path| std::fs::metadata(path).map_or(0, |file| file.len());
-    let health = Health {
-        status: "ok",
-        storage: if state.data.is_some() { "wal" } else { "memory" },
-        db_size_bytes: state.data.as_ref().map_or(0, size),
+    let size = match &state.storage {
+        Storage::File(path) => std::fs::metadata(path).map_or(0, |file| file.len()),
+        Storage::Memory | Storage::Etcd => 0,
     };
+    let health = Health { status: "ok", storage: state.storage.name(), db_size_bytes: size };
     Ok(body::json(StatusCode::OK, &health))
 }
 
@@ -246,15 +244,6 @@ pub(super) async fn timeseries(
 pub(super) async fn openapi() -> Response {
     let text = OPENAPI.replace("{version}", env!("CARGO_PKG_VERSION"));
     ([(header::CONTENT_TYPE, "application/yaml")], text).into_response()
-}
-
-pub(super) async fn docs() -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, DOCS).into_response()
 }
 
 #[cfg(test)]
