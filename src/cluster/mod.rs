@@ -4,6 +4,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `election` | the keys of leader and servers in etcd |
+//! | `store` | their connection to it |
 //! | `watchdog` | replaces a leader that does not answer |
 //! | `proxy_header` | the header of a connection between servers |
 //! | `proxy` | a client's connection, passed on to the leader |
@@ -14,6 +15,7 @@
 mod election;
 mod proxy;
 mod proxy_header;
+mod store;
 mod watchdog;
 
 pub use election::{Election, Seen};

@@ -46,8 +46,28 @@ pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError>
             advertise_http.is_some() || advertise.is_some(),
         )?;
     }
+    check_encrypted(settings, has_store)?;
     let leader_silent = Duration::from_millis(settings.number("leader-silent-ms", 100, 60_000)?);
     Ok(ClusterConfig { name: name.to_owned(), advertise, advertise_http, leader_silent })
+}
+
+/// Servers that connect to each other with TLS must listen with TLS.
+fn check_encrypted(settings: &Settings, has_store: bool) -> Result<(), ConfigError> {
+    const NAME: &str = "cluster-ca";
+    let is_off = |name| settings.text(name).is_none_or(|text| text.is_empty() || text == "off");
+    if is_off(NAME) {
+        return Ok(());
+    }
+    if !has_store {
+        return Err(settings.fault(NAME, "is of no use without --store"));
+    }
+    for (plain, encrypted) in [("listen", "tls-listen"), ("http", "https")] {
+        if is_off(encrypted) && !is_off(plain) {
+            let problem = format!("needs --{encrypted}: the servers connect to each other there");
+            return Err(settings.fault(NAME, problem));
+        }
+    }
+    Ok(())
 }
 
 /// All addresses of a machine are not an address at which others reach it.

@@ -192,6 +192,13 @@ pub static OPTIONS: &[Opt] = &[
         "",
         "The same for HTTP (default: the host of --advertise and the port of --http)",
     ),
+    opt(
+        CLUSTER,
+        "cluster-ca",
+        "FILE",
+        "",
+        "The servers of a cluster connect to each other with TLS; root certificates that theirs are checked against, in PEM format",
+    ),
     opt(CLUSTER, "cluster-name", "NAME", "octostore", "Name by which Sentinel clients ask for the leader"),
     opt(
         CLUSTER,
