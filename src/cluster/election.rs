@@ -95,6 +95,11 @@ impl Election {
         tokio::join!(self.stay_registered(), self.observe());
     }
 
+    /// This server.
+    pub fn own(&self) -> &Node {
+        &self.own
+    }
+
     /// What is in etcd about the servers, as far as it is known here.
     pub fn seen(&self) -> watch::Receiver<Seen> {
         self.seen.subscribe()
@@ -265,7 +270,8 @@ impl Election {
         }
     }
 
-    async fn observe(&self) {
+    /// Observes the servers, until the future is dropped.
+    pub async fn observe(&self) {
         loop {
             if let Err(error) = self.observe_once().await {
                 tracing::debug!(%error, "cannot observe the servers in the store");

@@ -103,6 +103,25 @@ impl Store {
         result
     }
 
+    /// Makes a request of one server after the other, until one answers it.
+    ///
+    /// # Errors
+    ///
+    /// The last one, if none answers.
+    pub(super) async fn request_of_any<R, F>(&self, request: impl Fn(Client) -> F) -> Result<R, Failed>
+    where
+        F: Future<Output = Result<R, Error>>,
+    {
+        let mut result = self.request(&request).await;
+        for _ in 1..self.address.endpoints.len() {
+            if result.is_ok() {
+                break;
+            }
+            result = self.request(&request).await;
+        }
+        result
+    }
+
     async fn client(&self) -> Result<Client, JournalError> {
         let given_up = {
             let link = self.link.lock();

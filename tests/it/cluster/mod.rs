@@ -7,6 +7,7 @@ mod nodes;
 mod redis_rs;
 mod roles;
 mod secured;
+mod shards;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
