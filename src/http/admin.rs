@@ -15,6 +15,7 @@ use super::timeseries::Totals;
 use super::users::Caller;
 use super::{HttpState, Storage, body, locks, metrics, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
+use crate::engine::Txn;
 use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
@@ -139,6 +140,11 @@ pub(super) async fn leader_health(State(state): State<Arc<HttpState>>) -> Result
     if state.membership.is_standby || state.engine.journal_down().is_some() {
         return Err(ApiError::not_leading());
     }
+    let confirm = |txn: &Txn<'_>| {
+        txn.confirm_leadership();
+        Ok(())
+    };
+    state.decide(confirm).await.map_err(|_| ApiError::not_leading())?;
     Ok(body::json(StatusCode::OK, &LeaderHealth { status: "ok", role: "leader" }))
 }
 

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 use super::{HttpState, text_format};
-use crate::metrics::{Histogram, Observed, resident_bytes};
+use crate::metrics::{ClusterMetrics, Histogram, Observed, resident_bytes};
 
 /// A text format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +214,9 @@ impl Collector for All {
         self.locks(&mut out)?;
         self.requests(&mut out)?;
         self.journal(&mut out)?;
+        if let Some(metrics) = &self.0.server_metrics.cluster {
+            self.cluster(&mut out, metrics)?;
+        }
         self.process(&mut out)
     }
 }
@@ -329,6 +332,41 @@ impl All {
         let help = "Records in one commit";
         let mut metric = out.0.encode_descriptor("commit_records", help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(seen.sum as f64, seen.count, &bounds(&seen, 1.0), None)
+    }
+}
+
+impl All {
+    fn cluster(&self, out: &mut Out<'_>, metrics: &ClusterMetrics) -> fmt::Result {
+        let membership = &self.0.membership;
+        let topology = membership.topology.read();
+        let has_leader = u64::from(topology.leader.is_some());
+        out.gauge("cluster_has_leader", "1: this server knows a leader", has_leader)?;
+        out.gauge(
+            "cluster_servers",
+            "Servers that are registered in the store",
+            topology.nodes.len() as u64,
+        )?;
+        let help = "1: this server is registered in the store, and could lead";
+        out.gauge("cluster_registered", help, u64::from(topology.is_eligible))?;
+        let help = "Leaders that this server has seen, itself included";
+        out.counter("cluster_leaders", help, metrics.leaders.read())?;
+        let help = "Connections that this server has passed on to the leader";
+        out.counter("cluster_connections_forwarded", help, metrics.forwarded.read())?;
+        if membership.is_standby {
+            return Ok(());
+        }
+        let (store, load) = (&metrics.store, |number: &AtomicU64| number.load(Ordering::Relaxed));
+        let batches = load(&store.log_batches);
+        out.gauge("store_database_bytes", "The size of etcd's database", load(&store.database_bytes))?;
+        out.gauge("store_log_batches", "Commits that are not folded into rows", batches)?;
+        out.gauge("store_log_bytes", "Bytes of them", load(&store.log_bytes))?;
+        let now = self.0.engine.clock().wall_millis() / 1000;
+        let age = if batches == 0 { 0 } else { now.saturating_sub(load(&store.folded_at)) };
+        out.gauge(
+            "store_fold_age_seconds",
+            "Seconds since commits were last folded, while there are any",
+            age,
+        )
     }
 }
 

@@ -26,6 +26,8 @@ fn role(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
             Reply::Integer(if leader.is_some() { 0 } else { -1 }),
         ]));
     }
+    // By this, clients check that they are connected to the leader.
+    context.txn.confirm_leadership();
     let standbys = topology.standbys().map(|standby| {
         let HostPort { host, port } = context.address_of(standby);
         Reply::Array(vec![Reply::bulk(host), Reply::bulk(port.to_string()), Reply::bulk("0")])
