@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod redis_rs;
 #[cfg(test)]
+mod redis_rs_secured;
+#[cfg(test)]
 mod rslock;
 #[cfg(test)]
 mod support;
