@@ -32,7 +32,7 @@ use super::head::{self, Fault};
 use super::metrics::Endpoint;
 use super::router::{refusal, router};
 use super::unread::Lingers;
-use super::users::CertificateName;
+use super::users::Peer;
 use super::{HttpState, times};
 use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
@@ -90,7 +90,7 @@ impl Protocol for Http {
     fn serve(&self, socket: Socket, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let (state, router, stopping) = (Arc::clone(&self.state), self.router.clone(), self.stop.subscribe());
         async move {
-            if let Err(error) = run(socket, router, &state, stopping).await {
+            if let Err(error) = run(socket, peer, router, &state, stopping).await {
                 tracing::debug!(client = %peer, %error, "HTTP connection lost");
             }
         }
@@ -115,7 +115,7 @@ type RouterService = TowerToHyperService<axum::Router>;
 struct Requests {
     router: RouterService,
     lingers: Lingers,
-    certificate: Option<CertificateName>,
+    peer: Peer,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
@@ -125,9 +125,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.lingers.clone());
-        if let Some(certificate) = &self.certificate {
-            request.extensions_mut().insert(certificate.clone());
-        }
+        request.extensions_mut().insert(self.peer.clone());
         self.router.call(request)
     }
 }
@@ -135,18 +133,19 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 /// Serves a connection. Once the server stops, it ends after the current request.
 async fn run(
     socket: Socket,
+    addr: SocketAddr,
     router: RouterService,
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
     let name = socket.client_name().filter(|_| state.config.users_from_certificates);
-    let certificate = name.map(|name| CertificateName(name.into()));
+    let peer = Peer { addr, certificate: name.map(Arc::from) };
     let stream = Guarded::new(socket, state.config.output_stall);
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
     builder.max_buf_size(head::HEAD_BYTES_MAX).max_headers(head::HEADERS_MAX);
-    let requests = Requests { router, lingers: lingers.clone(), certificate };
+    let requests = Requests { router, lingers: lingers.clone(), peer };
     let mut connection = builder.serve_connection(TokioIo::new(stream), requests);
     let ended = tokio::select! {
         ended = &mut connection => ended,
