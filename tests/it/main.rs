@@ -18,6 +18,7 @@ mod power_loss;
 mod process;
 mod scripting;
 mod scripts;
+mod secrets;
 mod simulation;
 mod steps;
 mod storage;
