@@ -26,6 +26,7 @@ mod subscribers;
 mod support;
 mod tidy;
 mod tls;
+mod tokens;
 mod turns;
 mod users;
 mod waiting;
