@@ -10,6 +10,8 @@
 pub mod auth;
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "etcd")]
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod domain;

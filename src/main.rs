@@ -1,9 +1,14 @@
 //! The octostore server. Everything is in the library; this turns arguments into an exit code.
+//!
+//! Guarantees: the banner is printed once the server listens, and what the log has by then stands
+//! before it. Not here: what a server does.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use octostore::config::{Config, ConfigError};
+#[cfg(feature = "etcd")]
+use octostore::server::Member;
 use octostore::server::logging;
 use octostore::server::{self, Server, StartError};
 
@@ -36,22 +41,22 @@ fn main() -> ExitCode {
     let served = runtime.map(|runtime| {
         runtime.block_on(async {
             let hangups = server::Hangups::catch();
-            let server = Server::start(&config).await?;
-            if let Some(fewer) = &fewer_connections {
-                // Most systems allow fewer than the default; that is a concern only if few are left.
-                match config.listener.connections_max < server::FEW_CONNECTIONS {
-                    true => tracing::warn!("{fewer}"),
-                    false => tracing::info!("{fewer}"),
-                }
+            #[cfg(feature = "etcd")]
+            if let Some(store) = &config.store {
+                let member = Member::start(&config, store).await?;
+                warn_of_few_connections(&config, fewer_connections.as_deref());
+                tokio::spawn(hangups.reload(member.reloader(), read));
+                let stop = server::asked_to_stop();
+                print_banner(&log, &member.banner());
+                member.run(stop).await;
+                return Ok(());
             }
+            let server = Server::start(&config).await?;
+            warn_of_few_connections(&config, fewer_connections.as_deref());
             tokio::spawn(hangups.reload(server.reloader(), read));
             // Before the banner: a supervisor that has read it may send SIGTERM at once.
             let stop = server::asked_to_stop();
-            // Where stdout and stderr are one pipe, no line of the log interrupts the banner: those
-            // before it are written, and the banner is one write.
-            log.flush();
-            // If stdout is closed, the server serves all the same.
-            let _ = std::io::stdout().write_all(format!("{}\n", server.banner()).as_bytes());
+            print_banner(&log, &server.banner());
             server.run(stop).await;
             Ok::<(), StartError>(())
         })
@@ -62,6 +67,23 @@ fn main() -> ExitCode {
         Err(error) => log.print(&format!("octostore: cannot start threads: {error}")),
     }
     ExitCode::FAILURE
+}
+
+/// Most systems allow fewer connections than the default; that is a concern only if few are left.
+fn warn_of_few_connections(config: &Config, fewer: Option<&str>) {
+    let Some(fewer) = fewer else { return };
+    match config.listener.connections_max < server::FEW_CONNECTIONS {
+        true => tracing::warn!("{fewer}"),
+        false => tracing::info!("{fewer}"),
+    }
+}
+
+/// Where stdout and stderr are one pipe, no line of the log interrupts the banner: those before it
+/// are written, and the banner is one write.
+fn print_banner(log: &logging::Log, banner: &str) {
+    log.flush();
+    // If stdout is closed, the server serves all the same.
+    let _ = std::io::stdout().write_all(format!("{banner}\n").as_bytes());
 }
 
 /// Says why nothing was started.

@@ -17,7 +17,7 @@ pub use catalog::{Catalog, CommandId};
 pub use failures::{Denial, DenialContext, DenialLog, DenialReason, log_failed_login};
 pub use file::{check_private, parse_users, read_private, read_users, without_mark};
 pub use rules::{Denied, KeyRights, RuleError, Uses};
-pub use secret::{Digest, PasswordHash, Secret};
+pub use secret::{Digest, PasswordHash, Proof, Secret};
 pub use tokens::{UserConfig, UsersConfig};
 pub use user::{DEFAULT_USER, SelectorRules, User, join_selectors};
 pub use users::{Changed, Users};

@@ -142,6 +142,33 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// A proof that the sender of a message knows a key.
+pub struct Proof([u8; 32]);
+
+impl Proof {
+    /// The size of a proof, in bytes.
+    pub const BYTES: usize = 32;
+
+    /// The proof for a message.
+    pub fn new(key: &[u8; 32], message: &[u8]) -> Proof {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key)
+            .unwrap_or_else(|_| unreachable!("HMAC accepts keys of any length"));
+        mac.update(b"message\0");
+        mac.update(message);
+        Proof(mac.finalize().into_bytes().into())
+    }
+
+    /// The bytes to send.
+    pub fn to_bytes(&self) -> [u8; Proof::BYTES] {
+        self.0
+    }
+
+    /// Returns whether `given` is this proof, in constant time.
+    pub fn matches(&self, given: &[u8]) -> bool {
+        self.0.ct_eq(given).into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
@@ -17,7 +19,7 @@ use super::tracking::ClientTracking;
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, KeySpec, ServerState, Waiting};
 use crate::auth::User;
-use crate::domain::{SessionId, Timestamp};
+use crate::domain::{DATABASES, SessionId, Timestamp};
 use crate::engine::{AnyTxn, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
@@ -51,6 +53,31 @@ pub enum AfterReply {
     Steps(Box<LongRequest>),
     /// Closes the connection.
     Close,
+    /// Leaves the connection to the leader, which executes the request: it has had no effect and no
+    /// reply yet.
+    LeaveToLeader,
+}
+
+/// What a connection takes along when another server, or another state of this one, goes on with
+/// it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientState {
+    /// The client's address.
+    pub addr: String,
+    /// The user; `None`: not authenticated.
+    pub user: Option<String>,
+    /// The name in the client's certificate, if it names the user.
+    pub certificate: Option<String>,
+    /// The name of the connection.
+    pub name: String,
+    /// The name of the client library.
+    pub lib_name: String,
+    /// The version of the client library.
+    pub lib_version: String,
+    /// The database.
+    pub database: u8,
+    /// The RESP version.
+    pub protocol: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -157,6 +184,42 @@ impl Client {
             work: 0,
             transaction_began_at: 0,
         }
+    }
+
+    /// Registers a connection that another state has served so far.
+    pub fn resume(server: &Arc<ServerState>, state: &ClientState, local_addr: String) -> Client {
+        let mut client = Client::new(server, state.addr.clone(), local_addr);
+        if let Some(name) = &state.certificate {
+            client.accept_certificate(name);
+        }
+        // A user that does not exist here has to authenticate again.
+        let user = state.user.as_deref().and_then(|user| server.users.find(user.as_bytes()));
+        if let Some(user) = user {
+            client.set_user(user, true);
+        }
+        client.set_name(&state.name);
+        client.select(state.database.min(DATABASES - 1));
+        client.set_protocol(state.protocol);
+        client.info.update(|details| {
+            details.lib_name.clone_from(&state.lib_name);
+            details.lib_version.clone_from(&state.lib_version);
+        });
+        client
+    }
+
+    /// What [`Client::resume`] needs. Subscriptions, transactions and sessions are not part of it.
+    pub fn state(&self) -> ClientState {
+        let user = self.is_authenticated.then(|| self.user.name().to_string());
+        self.info.read(|details| ClientState {
+            addr: self.info.addr.clone(),
+            user,
+            certificate: self.certificate_name.as_deref().map(str::to_owned),
+            name: details.name.clone(),
+            lib_name: details.lib_name.clone(),
+            lib_version: details.lib_version.clone(),
+            database: self.database,
+            protocol: self.protocol,
+        })
     }
 
     /// Whether the current turn has work left.
@@ -308,8 +371,8 @@ impl Client {
         self.set_user(default, is_authenticated);
     }
 
-    /// Makes the client the user of this name, which a certificate has proved, whenever there is one
-    /// that is on and the client has not authenticated as another.
+    /// Makes the client the user of this name, which a certificate has proved, whenever there is
+    /// one that is on and the client has not authenticated as another.
     pub fn accept_certificate(&mut self, name: &str) {
         self.certificate_name = Some(name.into());
         self.forget_user();
@@ -370,6 +433,10 @@ impl Client {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
             return Execution { reply, seq, next, command };
+        }
+        if context.is_for_leader {
+            let (reply, seq, next) = (None, Seq::default(), AfterReply::LeaveToLeader);
+            return Execution { reply, seq, next, command: "" };
         }
         let reply = done.unwrap_or_else(Reply::from);
         let Context { waiting, steps, closes, .. } = context;

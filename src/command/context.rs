@@ -27,13 +27,25 @@ pub struct Context<'a> {
     pub(super) steps: Option<Box<dyn Steps>>,
     /// Whether the connection closes after the reply.
     pub(super) closes: bool,
+    /// Whether the request is for the leader, and this server is not.
+    pub(super) is_for_leader: bool,
 }
 
 impl<'a> Context<'a> {
     /// The context of a connection's request that runs in `txn`.
     pub(super) fn new(server: &'a Arc<ServerState>, client: &'a mut Client, txn: AnyTxn<'a>) -> Context<'a> {
         let (caller, database) = (Caller::Connection, client.database());
-        Context { server, client, caller, database, txn, waiting: None, steps: None, closes: false }
+        Context {
+            server,
+            client,
+            caller,
+            database,
+            txn,
+            waiting: None,
+            steps: None,
+            closes: false,
+            is_for_leader: false,
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use super::error::printable;
 use super::parts::LONG_ARGS;
 use super::steps::SCRIPT_WORK;
-use super::{Args, Command, CommandError, Context, Flags, Group, Run, docs, options};
+use super::{Args, Command, CommandError, Context, Flags, Group, Run, docs, options, sentinel};
 use crate::domain::LockName;
 use crate::engine::Cause;
 use crate::reply::Reply;
@@ -36,6 +36,9 @@ impl Context<'_> {
         match self.caller {
             Caller::Connection => {
                 let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
+                if self.server.is_standby && !sentinel::is_for_any_node(command, args) {
+                    return self.leave_to_leader();
+                }
                 if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
                     return self.queue(command, args);
                 }
@@ -80,6 +83,20 @@ impl Context<'_> {
             )));
         }
         Ok(command)
+    }
+
+    /// Leaves the connection to the leader, together with this request.
+    fn leave_to_leader(&mut self) -> Result<Reply, CommandError> {
+        if self.server.topology.read().leading_node().is_none() {
+            return Err(sentinel::NO_LEADER);
+        }
+        if self.client.is_subscribed() {
+            return Err(CommandError::fixed(
+                "ERR this server does not lead: use another connection than that of the subscriptions",
+            ));
+        }
+        self.is_for_leader = true;
+        Ok(Reply::Null)
     }
 
     /// Whether this is a request of a RESP2 connection with subscriptions, which may send few

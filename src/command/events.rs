@@ -30,6 +30,11 @@ impl Delivery {
         }
     }
 
+    /// A message of the server to the subscribers of a channel.
+    pub fn message(channel: &str, payload: &str) -> Delivery {
+        Delivery::Publication(Publication::message(channel.as_bytes(), payload.as_bytes()))
+    }
+
     /// Events were lost: all that clients cache may be out of date.
     pub fn after_loss() -> Delivery {
         Delivery::Invalidation(Invalidation::new(None, 0, 0))

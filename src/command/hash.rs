@@ -138,7 +138,7 @@ fn hmget(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
 }
 
 fn hgetall(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let pairs = values::read(context, args.at(1), |hash: &Hash| {
+    let pairs = values::read_many(context, args.at(1), Hash::len, |hash| {
         hash.iter().map(|(field, value)| (Reply::bulk(field), Reply::bulk(value))).collect::<Vec<_>>()
     })?;
     context.spend_elements(2 * pairs.len());
@@ -168,7 +168,7 @@ fn hstrlen(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn hkeys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let (len, fields) = values::read(context, args.at(1), |hash: &Hash| {
+    let (len, fields) = values::read_many(context, args.at(1), Hash::len, |hash| {
         (hash.len(), bulks(hash.iter().map(|(field, _)| field)))
     })?;
     context.spend_elements(len);
@@ -176,7 +176,7 @@ fn hkeys(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
 }
 
 fn hvals(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let (len, values) = values::read(context, args.at(1), |hash: &Hash| {
+    let (len, values) = values::read_many(context, args.at(1), Hash::len, |hash| {
         (hash.len(), bulks(hash.iter().map(|(_, value)| value)))
     })?;
     context.spend_elements(len);
@@ -226,18 +226,23 @@ fn hrandfield(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
         _ => return Err(CommandError::SYNTAX),
     };
     let mut random = Random::new(context);
-    let (len, reply) = values::read(context, args.at(1), |hash: &Hash| {
-        let indexes = choice.unwrap_or(Choice::Distinct(1)).indexes(hash.len(), &mut random);
-        let chosen = indexes.iter().filter_map(|index| hash.get_index(*index));
-        let reply = match choice {
-            None => bulk_or_null(chosen.map(|(field, _)| field).next()),
-            Some(_) if with_values => {
-                Reply::Pairs(chosen.map(|(field, value)| (Reply::bulk(field), Reply::bulk(value))).collect())
-            }
-            Some(_) => bulks(chosen.map(|(field, _)| field)),
-        };
-        (indexes.len(), reply)
-    })?;
+    let (len, reply) = values::read_many(
+        context,
+        args.at(1),
+        |hash: &Hash| Choice::amount(choice, hash.len()),
+        |hash: &Hash| {
+            let indexes = choice.unwrap_or(Choice::Distinct(1)).indexes(hash.len(), &mut random);
+            let chosen = indexes.iter().filter_map(|index| hash.get_index(*index));
+            let reply = match choice {
+                None => bulk_or_null(chosen.map(|(field, _)| field).next()),
+                Some(_) if with_values => Reply::Pairs(
+                    chosen.map(|(field, value)| (Reply::bulk(field), Reply::bulk(value))).collect(),
+                ),
+                Some(_) => bulks(chosen.map(|(field, _)| field)),
+            };
+            (indexes.len(), reply)
+        },
+    )?;
     context.spend_elements(len);
     Ok(reply)
 }

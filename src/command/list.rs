@@ -187,8 +187,10 @@ fn llen(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
 
 fn lrange(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (start, stop) = (options::integer(args.at(2))?, options::integer(args.at(3))?);
-    let (len, reply) = values::read(context, args.at(1), |list: &List| {
-        let items = list.range(values::index_range(start, stop, list.len()));
+    let range = |list: &List| values::index_range(start, stop, list.len());
+    let count = |list: &List| range(list).len();
+    let (len, reply) = values::read_many(context, args.at(1), count, |list| {
+        let items = list.range(range(list));
         (items.len(), bulks(items))
     })?;
     context.spend_elements(len);
@@ -239,16 +241,21 @@ fn lpos(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     let wanted = count.map_or(1, unlimited_if_zero);
     let compared = len_max.map_or(usize::MAX, unlimited_if_zero);
     let skipped = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
-    let (len, found) = values::read(context, args.at(1), |list: &List| {
-        let items = list.range(0..list.len()).enumerate();
-        let is_equal = |(index, item): (usize, &[u8])| (item == args.at(2)).then(|| Reply::count(index));
-        let found: Vec<Reply> = if rank > 0 {
-            items.take(compared).filter_map(is_equal).skip(skipped).take(wanted).collect()
-        } else {
-            items.rev().take(compared).filter_map(is_equal).skip(skipped).take(wanted).collect()
-        };
-        (list.len(), found)
-    })?;
+    let (len, found) = values::read_many(
+        context,
+        args.at(1),
+        |list: &List| compared.min(list.len()),
+        |list: &List| {
+            let items = list.range(0..list.len()).enumerate();
+            let is_equal = |(index, item): (usize, &[u8])| (item == args.at(2)).then(|| Reply::count(index));
+            let found: Vec<Reply> = if rank > 0 {
+                items.take(compared).filter_map(is_equal).skip(skipped).take(wanted).collect()
+            } else {
+                items.rev().take(compared).filter_map(is_equal).skip(skipped).take(wanted).collect()
+            };
+            (list.len(), found)
+        },
+    )?;
     context.spend_elements(len.min(compared));
     Ok(match count {
         Some(_) => Reply::Array(found),

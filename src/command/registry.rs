@@ -136,6 +136,10 @@ impl ClientInfo {
         change(&mut self.details());
     }
 
+    pub(super) fn read<R>(&self, read: impl FnOnce(&Details) -> R) -> R {
+        read(&self.details())
+    }
+
     pub(super) fn set_user(&self, user: Option<Arc<str>>) {
         self.update(|details| details.user = user);
     }

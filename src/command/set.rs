@@ -144,8 +144,9 @@ fn scard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
 }
 
 fn smembers(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let members =
-        values::read(context, args.at(1), |set: &Set| set.iter().map(Reply::bulk).collect::<Vec<_>>())?;
+    let members = values::read_many(context, args.at(1), Set::len, |set| {
+        set.iter().map(Reply::bulk).collect::<Vec<_>>()
+    })?;
     context.spend_elements(members.len());
     Ok(Reply::Set(members))
 }
@@ -182,11 +183,16 @@ fn srandmember(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comma
         _ => return Err(CommandError::SYNTAX),
     };
     let mut random = Random::new(context);
-    let (len, reply) = values::read(context, args.at(1), |set: &Set| {
-        let indexes = choice.unwrap_or(Choice::Distinct(1)).indexes(set.len(), &mut random);
-        let mut chosen = indexes.iter().filter_map(|index| set.get_index(*index));
-        (indexes.len(), if choice.is_none() { bulk_or_null(chosen.next()) } else { bulks(chosen) })
-    })?;
+    let (len, reply) = values::read_many(
+        context,
+        args.at(1),
+        |set: &Set| Choice::amount(choice, set.len()),
+        |set: &Set| {
+            let indexes = choice.unwrap_or(Choice::Distinct(1)).indexes(set.len(), &mut random);
+            let mut chosen = indexes.iter().filter_map(|index| set.get_index(*index));
+            (indexes.len(), if choice.is_none() { bulk_or_null(chosen.next()) } else { bulks(chosen) })
+        },
+    )?;
     context.spend_elements(len);
     Ok(reply)
 }
@@ -229,7 +235,8 @@ fn intersection(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, Comman
             smallest = Some((len, key));
         }
     }
-    let Some((1.., smallest)) = smallest else { return Ok(Set::default()) };
+    let Some((len @ 1.., smallest)) = smallest else { return Ok(Set::default()) };
+    values::leave_thread_for(len);
     let mut common = values::inspect(context, smallest, members_of)?;
     context.spend_elements(common.len());
     for key in keys.iter().filter(|key| **key != smallest) {
@@ -243,7 +250,7 @@ fn intersection(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, Comman
 fn union(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
     let mut all = Set::default();
     for key in keys {
-        let len = values::read(context, key, |set: &Set| {
+        let len = values::read_many(context, key, Set::len, |set| {
             all.extend(set.iter());
             set.len()
         })?;
@@ -264,7 +271,7 @@ fn difference(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, CommandE
 }
 
 fn members(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>, CommandError> {
-    let members = values::read(context, key, members_of)?;
+    let members = values::read_many(context, key, Set::len, members_of)?;
     context.spend_elements(members.len());
     Ok(members)
 }

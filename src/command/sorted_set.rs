@@ -356,16 +356,21 @@ fn zrandmember(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comma
         _ => return Err(CommandError::SYNTAX),
     };
     let mut random = Random::new(context);
-    let (len, reply) = values::read(context, args.at(1), |sorted: &SortedSet| {
-        let ranks = choice.unwrap_or(Choice::Distinct(1)).indexes(sorted.len(), &mut random);
-        let mut chosen = ranks.iter().filter_map(|rank| sorted.range(*rank..*rank + 1).next());
-        let reply = match choice {
-            None => values::bulk_or_null(chosen.next().map(|(member, _)| member)),
-            Some(_) if with_scores => Reply::Pairs(chosen.map(pair).collect()),
-            Some(_) => values::bulks(chosen.map(|(member, _)| member)),
-        };
-        (ranks.len(), reply)
-    })?;
+    let (len, reply) = values::read_many(
+        context,
+        args.at(1),
+        |sorted: &SortedSet| Choice::amount(choice, sorted.len()),
+        |sorted: &SortedSet| {
+            let ranks = choice.unwrap_or(Choice::Distinct(1)).indexes(sorted.len(), &mut random);
+            let mut chosen = ranks.iter().filter_map(|rank| sorted.range(*rank..*rank + 1).next());
+            let reply = match choice {
+                None => values::bulk_or_null(chosen.next().map(|(member, _)| member)),
+                Some(_) if with_scores => Reply::Pairs(chosen.map(pair).collect()),
+                Some(_) => values::bulks(chosen.map(|(member, _)| member)),
+            };
+            (ranks.len(), reply)
+        },
+    )?;
     context.spend_elements(len);
     Ok(reply)
 }

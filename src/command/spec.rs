@@ -139,6 +139,9 @@ impl Flags {
     /// Announces the keys that it looks up and does not find, as commands that only read do.
     pub const LOOKS_UP: u16 = 1 << 14;
 
+    /// Answered by every server of a cluster itself, whichever leads.
+    pub const ANY_NODE: u16 = 1 << 15;
+
     /// Redis' names of the flags that Redis knows.
     pub fn names(flags: u16) -> Vec<&'static str> {
         [

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::{Clients, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog, Tracking};
 use crate::auth::{DenialLog, Users};
-use crate::domain::{Limits, Timestamp};
+use crate::domain::{Limits, SharedTopology, Timestamp};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
 
@@ -52,6 +52,11 @@ pub struct ServerState {
     pub slow_log: SlowLog,
     /// Notified when a client asks the server to stop.
     pub shutdown: Notify,
+    /// The servers of the cluster, which is this one alone if there is no cluster.
+    pub topology: Arc<SharedTopology>,
+    /// Whether this state serves while another server leads: it has no locks, and requests about
+    /// locks are for the leader.
+    pub is_standby: bool,
 }
 
 /// Numbers of keys that were looked up since the start.

@@ -4,8 +4,8 @@
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
 use super::{
-    Args, Command, acl, blocking, connection, docs, hash, key, list, lock, options, pubsub, script, server,
-    set, sorted_set, string, transaction,
+    Args, Command, acl, blocking, connection, docs, hash, key, list, lock, options, pubsub, script, sentinel,
+    server, set, sorted_set, string, transaction,
 };
 
 /// All commands by family, in the order of the documentation.
@@ -25,6 +25,7 @@ pub static FAMILIES: &[&[Command]] = &[
     docs::COMMANDS,
     acl::COMMANDS,
     server::COMMANDS,
+    sentinel::COMMANDS,
 ];
 
 /// All commands, without subcommands.

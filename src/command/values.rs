@@ -3,8 +3,12 @@
 //! Guarantees: a key that does not exist reads as an empty value; one of another type is an error.
 //! Not here: the commands, the values themselves.
 
+use std::sync::Arc;
+
 use super::options::{self, Given, flag, value};
 use super::scan::cursor;
+use super::steps::TURN_WORK;
+use super::thread::leave_other_tasks;
 use super::{Args, CommandError, Context, name_or_none};
 use crate::glob::Glob;
 use crate::reply::Reply;
@@ -79,12 +83,65 @@ pub(super) fn read<T: Typed, R>(
             None => read(&T::default()),
         }
     });
-    match &result {
+    count_lookup(context, exists, &result);
+    result
+}
+
+fn count_lookup<R>(context: &Context<'_>, exists: bool, result: &Result<R, CommandError>) {
+    match result {
         Ok(_) => context.count_lookup(exists),
         Err(error) if *error == CommandError::WRONG_TYPE => context.count_lookup(true),
         Err(_) => {}
     }
-    result
+}
+
+/// Elements that a command reads at once on a thread that serves other connections, too. Copying
+/// them takes about a millisecond.
+const READ_AT_ONCE_MAX: usize = 4 * TURN_WORK;
+
+/// Leaves this thread to the other connections if a command is about to read this many elements.
+pub(super) fn leave_thread_for(elements: usize) {
+    if elements > READ_AT_ONCE_MAX {
+        leave_other_tasks();
+    }
+}
+
+/// [`read()`] of `count` elements, which may be very many. Then it runs without the guard of the
+/// key, and other connections have another thread.
+pub(super) fn read_many<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    count: impl FnOnce(&T) -> usize,
+    read: impl FnOnce(&T) -> R,
+) -> Result<R, CommandError> {
+    enum Found<R, F> {
+        Read(R),
+        Large(Arc<Value>, F),
+    }
+    let Some(name) = name_or_none(context, key)? else {
+        context.count_lookup(false);
+        return Ok(read(&T::default()));
+    };
+    let mut exists = false;
+    let found = context.txn.read_shared_value(&name, T::KIND, |shared| {
+        exists = shared.is_some();
+        match shared.and_then(|shared| T::of(shared).map(|value| (shared, value))) {
+            Some((shared, value)) if count(value) > READ_AT_ONCE_MAX => {
+                Found::Large(Arc::clone(shared), read)
+            }
+            Some((_, value)) => Found::Read(read(value)),
+            None => Found::Read(read(&T::default())),
+        }
+    });
+    let found = found.map_err(CommandError::from);
+    count_lookup(context, exists, &found);
+    match found? {
+        Found::Read(result) => Ok(result),
+        Found::Large(shared, read) => {
+            leave_other_tasks();
+            T::of(&shared).map(read).ok_or(CommandError::WRONG_TYPE)
+        }
+    }
 }
 
 /// [`read()`] without counting, for commands that change values or have read this one already.
@@ -310,6 +367,15 @@ impl Choice {
             0.. => Ok(Choice::Distinct(usize::try_from(amount).unwrap_or(usize::MAX))),
             _ if amount <= REPEATED_MAX => Ok(Choice::Repeated(amount as usize)),
             _ => Err(CommandError::fixed("ERR value is out of range")),
+        }
+    }
+
+    /// The number of elements of `len` that are chosen; one without a choice.
+    pub(super) fn amount(choice: Option<Choice>, len: usize) -> usize {
+        match choice {
+            None => 1,
+            Some(Choice::Distinct(count)) => count.min(len),
+            Some(Choice::Repeated(count)) => count,
         }
     }
 

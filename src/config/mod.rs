@@ -5,6 +5,7 @@
 //! setting, where it came from and what to do. A setting that does not exist, or that is empty, is
 //! an error wherever it stands. Not here: secrets in any output.
 
+mod cluster;
 mod hints;
 mod options;
 mod secrets;
@@ -29,6 +30,7 @@ use crate::journal::{DamagedLog, Durability, StoreAddress};
 use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
+pub use self::cluster::ClusterConfig;
 pub use self::options::{OPTIONS, Opt};
 pub use self::tls::TlsConfig;
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The store of a cluster, in place of the database file.
     pub store: Option<StoreAddress>,
+    /// How clients and other servers reach this one.
+    pub cluster: ClusterConfig,
     /// Whether to discard commits that log damage hides.
     pub damaged_log: DamagedLog,
     /// When replies are sent.
@@ -171,6 +175,7 @@ impl Config {
             http_config,
             data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),
             store: store::store(settings)?,
+            cluster: cluster::cluster(settings)?,
             damaged_log: match settings.switch("accept-damaged-log")? {
                 true => DamagedLog::Discard,
                 false => DamagedLog::Refuse,

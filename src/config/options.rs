@@ -33,6 +33,7 @@ const SERVE: &str = "Serving";
 const HTTP: &str = "HTTP";
 const TLS: &str = "TLS";
 const KEEP: &str = "Keeping";
+const CLUSTER: &str = "Cluster";
 const LIMIT: &str = "Limits";
 
 /// All settings.
@@ -144,7 +145,7 @@ pub static OPTIONS: &[Opt] = &[
         "store",
         "URL",
         "",
-        "Store in etcd instead of a file: etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, or etcds://. Refused by this version, which has no election of leaders yet",
+        "Store in etcd instead of a file: etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, or etcds://. All servers with the same store are one cluster",
     ),
     opt(
         KEEP,
@@ -176,6 +177,28 @@ pub static OPTIONS: &[Opt] = &[
         "N",
         "0",
         "Issue fencing tokens above this value, for a database restored from a backup",
+    ),
+    opt(
+        CLUSTER,
+        "advertise",
+        "HOST:PORT",
+        "",
+        "Where clients and other servers of the cluster reach this one (default: the address of --listen)",
+    ),
+    opt(
+        CLUSTER,
+        "advertise-http",
+        "HOST:PORT",
+        "",
+        "The same for HTTP (default: the host of --advertise and the port of --http)",
+    ),
+    opt(CLUSTER, "cluster-name", "NAME", "octostore", "Name by which Sentinel clients ask for the leader"),
+    opt(
+        CLUSTER,
+        "leader-silent-ms",
+        "MS",
+        "1000",
+        "Replace a leader that does not answer the other servers for this time",
     ),
     opt(
         LIMIT,

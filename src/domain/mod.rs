@@ -15,6 +15,7 @@ mod short_bytes;
 #[cfg(test)]
 mod tests;
 mod time;
+mod topology;
 
 pub use ids::{FencingToken, SessionId, WaiterId};
 pub use key::LockName;
@@ -24,3 +25,4 @@ pub use limits::{
 };
 pub use owner::Owner;
 pub use time::{Timestamp, Ttl};
+pub use topology::{HostPort, Leader, Membership, Node, SharedTopology, Topology};

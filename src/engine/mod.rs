@@ -283,6 +283,11 @@ impl Engine {
         self.journal().synced(self.awaited(seq)).await
     }
 
+    /// Whether another server has taken over the data.
+    pub fn is_fenced(&self) -> bool {
+        self.has_ever_failed() && self.journal_down() == Some(JournalError::Fenced)
+    }
+
     /// Completes once the journal is down for good, because another server has taken over or no
     /// retry can help.
     pub async fn fenced(&self) {
@@ -364,7 +369,7 @@ impl Engine {
 
     /// Blocks the thread as long as a transaction keeps all others out.
     pub fn wait_while_held_up(&self) {
-        self.core.table.wait_until_open();
+        self.core.table.wait_until_opened();
     }
 
     /// Why nothing can be changed at present; `None` when all is well.

@@ -171,7 +171,7 @@ impl Core {
             return Err(corrupt(format!("{name:?}: a value without elements")));
         }
         let deadline = deadline.min(now.after(ttl));
-        let keyed = Box::new(KeyedValue { name, id, token, ttl, deadline, value });
+        let keyed = Box::new(KeyedValue { name, id, token, ttl, deadline, value: Arc::new(value) });
         let (name, bytes) = (keyed.name.clone(), keyed.bytes());
         let fits = self.restore_into(table, &name, now, |content| {
             let fits = content.is_vacant();

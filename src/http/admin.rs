@@ -114,7 +114,10 @@ impl HttpState {
 
 pub(super) async fn health(State(state): State<Arc<HttpState>>) -> Result<Response, ApiError> {
     // The probe is about whether locks can be acquired.
-    if state.engine.journal_down().is_some() {
+    let membership = &state.membership;
+    if state.engine.journal_down().is_some()
+        || membership.is_standby && !membership.topology.read().is_eligible
+    {
         return Err(ApiError::internal());
     }
     let size = |path| std::fs::metadata(path).map_or(0, |file| file.len());
@@ -124,6 +127,20 @@ pub(super) async fn health(State(state): State<Arc<HttpState>>) -> Result<Respon
         db_size_bytes: state.data.as_ref().map_or(0, size),
     };
     Ok(body::json(StatusCode::OK, &health))
+}
+
+#[derive(Serialize)]
+struct LeaderHealth {
+    status: &'static str,
+    role: &'static str,
+}
+
+/// For load balancers: 200 on the server that serves requests about locks, 503 on the others.
+pub(super) async fn leader_health(State(state): State<Arc<HttpState>>) -> Result<Response, ApiError> {
+    if state.membership.is_standby || state.engine.journal_down().is_some() {
+        return Err(ApiError::not_leading());
+    }
+    Ok(body::json(StatusCode::OK, &LeaderHealth { status: "ok", role: "leader" }))
 }
 
 pub(super) async fn status(State(state): State<Arc<HttpState>>) -> Response {

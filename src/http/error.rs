@@ -141,6 +141,12 @@ impl ApiError {
         ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..full }
     }
 
+    /// This server does not lead, and no other can be asked.
+    pub(super) fn not_leading() -> ApiError {
+        let unavailable = ApiError::no_capacity("no leader at this server; try again, or ask another one");
+        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..unavailable }
+    }
+
     /// The caller's budget for bodies is spent.
     pub(super) fn too_many_bodies() -> ApiError {
         let label = "Rate limit exceeded";

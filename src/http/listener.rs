@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::response::Response;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -53,17 +54,21 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 /// Refusals at once. Each takes up to [`LINGER_TIME_MAX`].
 const REFUSALS_MAX: usize = 64;
 
-/// Serves connections until `shutdown`, then lets them finish the requests they have received.
-pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
-    let limits = AcceptLimits {
+/// How connections of this protocol are accepted.
+pub fn accept_limits(state: &HttpState) -> AcceptLimits {
+    AcceptLimits {
         protocol: "http",
         connections_max: Arc::new(AtomicUsize::new(state.config.connections_max)),
         refusals_max: REFUSALS_MAX,
         drain_max: DRAIN_MAX,
-    };
+    }
+}
+
+/// Serves connections until `shutdown`, then lets them finish the requests they have received.
+pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl Future<Output = ()>) {
+    let limits = accept_limits(&state);
     let metrics = Arc::clone(&state.server_metrics.http);
-    let router = TowerToHyperService::new(router(&state));
-    let http = Http { state: Arc::clone(&state), router, stop: watch::Sender::new(()) };
+    let http = Http::new(&state);
     tokio::select! {
         () = net::serve(listeners, http, limits, metrics, shutdown) => {}
         () = record_minutes(&state) => {}
@@ -71,7 +76,7 @@ pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl F
 }
 
 /// Adds to the history every minute.
-async fn record_minutes(state: &HttpState) {
+pub async fn record_minutes(state: &HttpState) {
     let mut minutes = tokio::time::interval_at(Instant::now() + MINUTE, MINUTE);
     loop {
         minutes.tick().await;
@@ -79,33 +84,74 @@ async fn record_minutes(state: &HttpState) {
     }
 }
 
-struct Http {
+/// The protocol, over the state of one server.
+pub struct Http {
     state: Arc<HttpState>,
     router: RouterService,
-    /// Dropped on shutdown.
+    /// Changed on shutdown.
     stop: watch::Sender<()>,
+}
+
+impl Http {
+    /// Connections see this state.
+    pub fn new(state: &Arc<HttpState>) -> Http {
+        let router = TowerToHyperService::new(router(state));
+        Http { state: Arc::clone(state), router, stop: watch::Sender::new(()) }
+    }
+
+    /// A new connection.
+    pub fn arrival(&self, socket: Socket, peer: SocketAddr) -> HttpArrival {
+        let certificate = socket.client_name().filter(|_| self.state.config.users_from_certificates);
+        let stream = Stream::new(socket, self.state.config.output_stall);
+        HttpArrival { stream, input: Bytes::new(), peer, certificate }
+    }
+
+    /// Asks every connection to end after the request that it has received.
+    pub fn stop(&self) {
+        self.state.watchers.close();
+        self.stop.send_replace(());
+    }
+
+    /// Serves a connection until it ends.
+    pub fn serve_arrival(&self, arrival: HttpArrival) -> impl Future<Output = ()> + Send + use<> {
+        let (state, router, stopping) = (Arc::clone(&self.state), self.router.clone(), self.stop.subscribe());
+        async move {
+            let peer = arrival.peer;
+            if let Err(error) = run(arrival, router, &state, stopping).await {
+                tracing::debug!(client = %peer, %error, "HTTP connection lost");
+            }
+        }
+    }
+}
+
+/// A connection that is to be served.
+pub struct HttpArrival {
+    /// The connection.
+    pub stream: Stream,
+    /// What has been read from it already.
+    pub input: Bytes,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The name in the client's certificate, if it names the user.
+    pub certificate: Option<String>,
 }
 
 impl Protocol for Http {
     fn serve(&self, socket: Socket, peer: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
-        let (state, router, stopping) = (Arc::clone(&self.state), self.router.clone(), self.stop.subscribe());
-        async move {
-            if let Err(error) = run(socket, peer, router, &state, stopping).await {
-                tracing::debug!(client = %peer, %error, "HTTP connection lost");
-            }
-        }
+        self.serve_arrival(self.arrival(socket, peer))
     }
 
     fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
         let state = Arc::clone(&self.state);
         async move {
-            let mut stream = Guarded::new(stream, LINGER_TIME_MAX);
+            let stream = Stream::new(stream, LINGER_TIME_MAX);
+            let mut stream = Guarded { stream, input: Bytes::new(), is_flushed: true };
             close_with(&mut stream, &state, ApiError::no_connection()).await;
         }
     }
 
     fn drain(self) {
-        self.state.watchers.close();
+        self.stop();
     }
 }
 
@@ -132,15 +178,13 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 
 /// Serves a connection. Once the server stops, it ends after the current request.
 async fn run(
-    socket: Socket,
-    addr: SocketAddr,
+    arrival: HttpArrival,
     router: RouterService,
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let name = socket.client_name().filter(|_| state.config.users_from_certificates);
-    let peer = Peer { addr, certificate: name.map(Arc::from) };
-    let stream = Guarded::new(socket, state.config.output_stall);
+    let peer = Peer { addr: arrival.peer, certificate: arrival.certificate.map(Arc::from) };
+    let stream = Guarded { stream: arrival.stream, input: arrival.input, is_flushed: true };
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
@@ -205,14 +249,12 @@ async fn close_with(stream: &mut Guarded, state: &HttpState, error: ApiError) {
 /// between two flushes, is hyper's own; the listener responds in its place.
 struct Guarded {
     stream: Stream,
+    /// What has been read already, and comes first.
+    input: Bytes,
     is_flushed: bool,
 }
 
 impl Guarded {
-    fn new(socket: impl Into<Socket>, stall: Duration) -> Guarded {
-        Guarded { stream: Stream::new(socket, stall), is_flushed: true }
-    }
-
     /// Whether to withhold output that begins with `bytes`.
     fn withholds(&mut self, bytes: &[u8]) -> bool {
         std::mem::replace(&mut self.is_flushed, false)
@@ -234,6 +276,11 @@ impl AsyncRead for Guarded {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.input.is_empty() {
+            let taken = self.input.len().min(buffer.remaining());
+            buffer.put_slice(&self.input.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -36,17 +36,18 @@ use std::time::Duration;
 
 use self::budget::Budget;
 use self::error::ApiError;
-pub use self::listener::serve;
+pub use self::listener::{Http, HttpArrival, accept_limits, record_minutes, serve};
 use self::metrics::HttpMetrics;
 pub use self::names::is_namespace;
 use self::pseudonyms::Ids;
+pub use self::router::is_for_any_node;
 use self::timeseries::History;
 pub use self::users::AccessConfig;
 use self::users::Users;
 
 use self::watch::Watchers;
 use crate::auth;
-use crate::domain::{Limits, Timestamp};
+use crate::domain::{Limits, Membership, Timestamp};
 use crate::engine::{Engine, LeaseEvent, Txn, Unavailable};
 use crate::metrics::ServerMetrics;
 
@@ -88,6 +89,7 @@ pub struct HttpState {
     /// The database file; `None`: memory.
     data: Option<PathBuf>,
     started: Timestamp,
+    membership: Membership,
 }
 
 impl HttpState {
@@ -99,6 +101,7 @@ impl HttpState {
         limits: Limits,
         server_metrics: &Arc<ServerMetrics>,
         data: Option<PathBuf>,
+        membership: Membership,
     ) -> Arc<HttpState> {
         let ids = Ids::new(engine.secret());
         Arc::new(HttpState {
@@ -114,6 +117,7 @@ impl HttpState {
             config,
             limits,
             ids,
+            membership,
         })
     }
 

@@ -61,6 +61,7 @@ pub(super) static ROUTES: &[Route] = &[
     route!(get "/sessions/{id}" => Session, sessions::status),
     route!(delete "/sessions/{id}" => Session, sessions::delete),
     route!(get "/health" => Service, admin::health),
+    route!(get "/health/leader" => Service, admin::leader_health),
     route!(get "/status" => Service, admin::status),
     route!(get "/metrics" => Service, admin::metrics),
     route!(get "/admin/status" => Service, admin::admin_status),
@@ -114,6 +115,11 @@ async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next:
     let (request, unread) = Unread::watch(request);
     let answered = answer(&state, request, next).await;
     let mut response = with_headers(answered, is_preflight);
+    if state.membership.is_standby {
+        // The next request may be one for the leader, to which only whole connections are passed
+        // on.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(origin) = origin.filter(|origin| state.config.origins.iter().any(|known| known == origin)) {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
@@ -130,6 +136,8 @@ async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
         host::check(&request, state.users.serve_this_machine_only(Caller::of_request(&request)))
     {
         refusal.into_response()
+    } else if state.membership.is_standby && !is_for_any_node(request.uri().path()) {
+        ApiError::not_leading().into_response()
     } else if request.method() == Method::OPTIONS {
         preflight()
     } else if request.uri().path().contains("//") {
@@ -138,6 +146,12 @@ async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
     } else {
         next.run(request).await
     }
+}
+
+/// Whether every server of a cluster answers requests for this path itself; the others are for the
+/// leader.
+pub fn is_for_any_node(path: &str) -> bool {
+    ["/health", "/health/leader", "/metrics"].contains(&path)
 }
 
 /// The response to a head that cannot be parsed, or to a connection beyond the limit.

@@ -239,8 +239,9 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Ignores failures: without these options, replies take longer and a dead peer is found later.
-fn set_options(stream: &TcpStream) {
+/// Makes a connection send at once, and find a dead peer. Ignores failures: without these options,
+/// replies take longer and a dead peer is found later.
+pub fn set_options(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_keepalive(stream, true);
     let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);

@@ -8,7 +8,7 @@ mod sockets;
 mod stream;
 mod tls;
 
-pub use listener::{AcceptLimits, Protocol, serve};
+pub use listener::{AcceptLimits, Protocol, serve, set_options};
 pub use socket::Socket;
 pub use sockets::{ListenAddress, Listeners};
 pub use stream::{Stream, WriteError};

@@ -38,6 +38,11 @@ impl Socket {
         &self.tcp
     }
 
+    /// Whether it is under TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.session.is_some()
+    }
+
     /// The common name in the certificate that the client has presented.
     pub fn client_name(&self) -> Option<String> {
         self.session.as_ref()?.client_name()

@@ -58,6 +58,15 @@ impl Stream {
         self.socket.client_name()
     }
 
+    /// Waits for input in plain text and copies it, without taking it. Returns its length; 0 means
+    /// that the peer has closed. `None`: it is not in plain text.
+    pub async fn peek(&self, input: &mut [u8]) -> Option<io::Result<usize>> {
+        match self.socket.is_encrypted() {
+            true => None,
+            false => Some(self.socket.tcp().peek(input).await),
+        }
+    }
+
     /// The peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket.tcp().peer_addr()

@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 use super::codec::{Encoder, encode};
 use super::end::End;
 use super::input::{READ_BYTES_MIN, receive};
-use super::listener::ListenerLimits;
+use super::listener::{Arrival, ListenerLimits};
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
 use crate::command::{
@@ -70,6 +70,8 @@ enum Then {
     /// Wait until a pause ends.
     Pause,
     Close,
+    /// Leave the connection to the leader.
+    LeaveToLeader,
     /// The input is malformed; close after the error reply.
     HangUp,
 }
@@ -97,6 +99,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(
         stream: Stream,
+        input: BytesMut,
         client: Client,
         server: Arc<ServerState>,
         limits: ListenerLimits,
@@ -111,7 +114,7 @@ impl Connection {
             limits,
             unauthenticated,
             place: None,
-            input: BytesMut::new(),
+            input,
             read_bytes: READ_BYTES_MIN,
             output: BytesMut::new(),
             replies: Vec::new(),
@@ -141,8 +144,9 @@ impl Connection {
         });
     }
 
-    /// Serves the connection until the client or the server closes it.
-    pub(super) async fn run(mut self) {
+    /// Serves the connection until the client or the server closes it, or the leader goes on with
+    /// it.
+    pub(super) async fn run(mut self) -> Option<Arrival> {
         let end = self.serve().await;
         while self.client.unsubscribe_some() {
             yield_now().await;
@@ -150,6 +154,10 @@ impl Connection {
         let addr = &self.client.info().addr;
         match end {
             Ok(()) | Err(End::Closed) => {}
+            Err(End::LeftToLeader) => {
+                let client = Some(self.client.state());
+                return Some(Arrival { stream: self.stream, input: self.input, client });
+            }
             Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
             Err(End::Stalled) => {
                 tracing::warn!(client = %addr, "connection closed: client does not read its replies (--output-stall-ms)");
@@ -159,6 +167,7 @@ impl Connection {
             }
             Err(End::Idle) => tracing::info!(client = %addr, "connection closed: idle (--idle-timeout-s)"),
         }
+        None
     }
 
     async fn serve(&mut self) -> Result<(), End> {
@@ -202,6 +211,7 @@ impl Connection {
                 }
                 Then::Pause => self.await_end_of_pause().await?,
                 Then::Close => return Ok(()),
+                Then::LeaveToLeader => return Err(End::LeftToLeader),
                 Then::HangUp => {
                     self.stream.linger(HANG_UP_TIME, HANG_UP_BYTES).await;
                     return Ok(());
@@ -246,11 +256,11 @@ impl Connection {
                 continue;
             }
             let Execution { reply, seq, next, command } = self.client.execute(&self.server, args);
-            if matches!(next, AfterReply::Again) {
-                break Then::Yield;
-            }
-            if matches!(next, AfterReply::Paused) {
-                break Then::Pause;
+            match next {
+                AfterReply::Again => break Then::Yield,
+                AfterReply::Paused => break Then::Pause,
+                AfterReply::LeaveToLeader => break Then::LeaveToLeader,
+                _ => {}
             }
             done += length;
             let next = match next {
@@ -344,6 +354,10 @@ impl Connection {
     async fn flush(&mut self) -> Result<(), End> {
         self.await_durable().await;
         self.record_commands();
+        if self.server.engine.is_fenced() {
+            // Another server may have answered already.
+            return Err(End::Closed);
+        }
         self.send().await
     }
 

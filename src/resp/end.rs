@@ -13,6 +13,8 @@ pub(super) enum End {
     Stalled,
     Idle,
     Unauthenticated,
+    /// The leader goes on with the connection.
+    LeftToLeader,
 }
 
 impl From<WriteError> for End {

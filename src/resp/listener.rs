@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::requests::ScanLimits;
 use super::unauthenticated::Unauthenticated;
-use crate::command::{Client, ServerState};
+use crate::command::{Client, ClientState, ServerState};
 use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// The limits of connections.
@@ -51,6 +52,16 @@ const REFUSALS_MAX: usize = 1024;
 /// supervisor waits.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// How connections of this protocol are accepted.
+pub fn accept_limits(server: &ServerState) -> AcceptLimits {
+    AcceptLimits {
+        protocol: "redis",
+        connections_max: Arc::clone(server.settings.connections_max()),
+        refusals_max: REFUSALS_MAX,
+        drain_max: DRAIN_MAX,
+    }
+}
+
 /// Serves connections until `shutdown`, then lets them finish the requests they have received.
 pub async fn listen(
     listeners: Listeners,
@@ -58,39 +69,83 @@ pub async fn listen(
     limits: ListenerLimits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let accept = AcceptLimits {
-        protocol: "redis",
-        connections_max: Arc::clone(server.settings.connections_max()),
-        refusals_max: REFUSALS_MAX,
-        drain_max: DRAIN_MAX,
-    };
+    let accept = accept_limits(&server);
     let metrics = Arc::clone(&server.metrics.redis);
-    let resp = Resp { server, limits, unauthenticated: Unauthenticated::default() };
-    net::serve(listeners, resp, accept, metrics, shutdown).await;
+    net::serve(listeners, Resp::new(server, limits), accept, metrics, shutdown).await;
 }
 
-struct Resp {
+/// A connection that is to be served.
+pub struct Arrival {
+    /// The connection.
+    pub stream: Stream,
+    /// What has been read from it and not been executed.
+    pub input: BytesMut,
+    /// What the connection has done so far; `None`: it is new.
+    pub client: Option<ClientState>,
+}
+
+/// The protocol, over the state of one server.
+pub struct Resp {
     server: Arc<ServerState>,
     limits: ListenerLimits,
     unauthenticated: Unauthenticated,
 }
 
-impl Protocol for Resp {
-    fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+impl Resp {
+    /// Connections see this state.
+    pub fn new(server: Arc<ServerState>, limits: ListenerLimits) -> Resp {
+        Resp { server, limits, unauthenticated: Unauthenticated::default() }
+    }
+
+    /// A new connection.
+    pub fn arrival(&self, socket: Socket) -> Arrival {
+        Arrival {
+            stream: Stream::new(socket, self.limits.output_stall),
+            input: BytesMut::new(),
+            client: None,
+        }
+    }
+
+    /// Asks every connection to end after the requests that it has received.
+    pub fn stop(&self) {
+        self.server.clients.kill_all();
+    }
+
+    /// Serves a connection until it ends, or sends a request that only the leader executes. The
+    /// returned connection is for the leader.
+    pub fn serve_arrival(&self, arrival: Arrival) -> impl Future<Output = Option<Arrival>> + Send + use<> {
         let (server, limits) = (Arc::clone(&self.server), self.limits.clone());
         let unauthenticated = self.unauthenticated.clone();
         async move {
-            let stream = Stream::new(socket, limits.output_stall);
-            let mut client = Client::new(&server, text(stream.peer_addr()), text(stream.local_addr()));
-            if let Some(name) = stream.client_name().filter(|_| limits.users_from_certificates) {
-                client.accept_certificate(&name);
-            }
+            let Arrival { stream, input, client } = arrival;
+            let local_addr = text(stream.local_addr());
+            let client = match client {
+                Some(state) => Client::resume(&server, &state, local_addr),
+                None => {
+                    let mut client = Client::new(&server, text(stream.peer_addr()), local_addr);
+                    if let Some(name) = stream.client_name().filter(|_| limits.users_from_certificates) {
+                        client.accept_certificate(&name);
+                    }
+                    client
+                }
+            };
             let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
             if !client.is_authenticated() && unauthenticated.are_full(connections_max) {
                 server.metrics.redis.refuse();
-                return send_refusal(stream).await;
+                send_refusal(stream).await;
+                return None;
             }
-            Connection::new(stream, client, server, limits, unauthenticated).run().await;
+            Connection::new(stream, input, client, server, limits, unauthenticated).run().await
+        }
+    }
+}
+
+impl Protocol for Resp {
+    fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+        let served = self.serve_arrival(self.arrival(socket));
+        async move {
+            // Without a cluster, there is no other leader.
+            let _ = served.await;
         }
     }
 
@@ -99,7 +154,7 @@ impl Protocol for Resp {
     }
 
     fn drain(self) {
-        self.server.clients.kill_all();
+        self.stop();
     }
 }
 
@@ -107,7 +162,8 @@ fn text(address: io::Result<SocketAddr>) -> String {
     address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
 }
 
-async fn send_refusal(mut stream: impl AsyncWrite + Unpin) {
+/// Tells a client beyond the limit of connections that it is not served.
+pub async fn send_refusal(mut stream: impl AsyncWrite + Unpin) {
     // The connection ends whether or not the client gets the error.
     let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
     let _ = stream.flush().await;

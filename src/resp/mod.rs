@@ -12,7 +12,7 @@ mod listener;
 mod requests;
 mod unauthenticated;
 
-pub use listener::{ListenerLimits, listen};
+pub use listener::{Arrival, ListenerLimits, Resp, accept_limits, listen, send_refusal};
 pub use requests::ScanLimits;
 
 /// The request scanner and the reply encoder, for benches and fuzzing.

@@ -45,7 +45,9 @@ pub struct Log(Arc<Output>);
 /// overrides the level. Fails if the system refuses a thread.
 pub fn to_stderr(level: Level) -> io::Result<Log> {
     let output = Output::start(Clock::system(), Box::new(Stderr))?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.to_string()));
+    // Libraries tell of every frame; RUST_LOG can ask for that.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},h2=info,hyper_util=info,tonic=info,tower=info")));
     let lines = lines(&output, io::IsTerminal::is_terminal(&io::stderr()));
     // A second call, as in tests, keeps what the first one set up.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();

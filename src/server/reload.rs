@@ -5,61 +5,104 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::certificate;
+use super::service::Service;
+use super::sockets::Sockets;
 use crate::command::ServerState;
 use crate::config::{Config, OPTIONS};
 use crate::http::HttpState;
 use crate::net::Tls;
 
+/// What is reloaded, and the configuration as the server runs now.
+pub(super) struct Reloadable(Mutex<Inner>);
+
+/// Never empty.
+struct Inner {
+    services: Vec<(Arc<ServerState>, Option<Arc<HttpState>>)>,
+    config: Config,
+}
+
+impl Reloadable {
+    pub(super) fn new(service: &Service, config: &Config) -> Reloadable {
+        let services = vec![(Arc::clone(&service.server), service.http.clone())];
+        Reloadable(Mutex::new(Inner { services, config: config.clone() }))
+    }
+
+    /// The configuration as the server runs now.
+    #[cfg(feature = "etcd")]
+    pub(super) fn config(&self) -> Config {
+        self.0.lock().config.clone()
+    }
+
+    /// Reloads the users of another service, too.
+    #[cfg(feature = "etcd")]
+    pub(super) fn add(&self, service: &Service) {
+        self.0.lock().services.push((Arc::clone(&service.server), service.http.clone()));
+    }
+
+    /// Forgets a service.
+    #[cfg(feature = "etcd")]
+    pub(super) fn remove(&self, service: &Service) {
+        self.0.lock().services.retain(|(server, _)| !Arc::ptr_eq(server, &service.server));
+    }
+}
+
 /// Changes the users of a running server.
 pub struct Reloader {
-    pub(super) server: Arc<ServerState>,
-    pub(super) state: Option<Arc<HttpState>>,
-    pub(super) tls: Option<Arc<Tls>>,
-    pub(super) is_redis_exposed: bool,
-    pub(super) is_http_exposed: bool,
-    /// As the server runs now.
-    pub(super) config: Config,
+    running: Arc<Reloadable>,
+    tls: Option<Arc<Tls>>,
+    is_redis_exposed: bool,
+    is_http_exposed: bool,
 }
 
 impl Reloader {
-    /// Applies the credentials in `config`: the users, and the operators' key of HTTP; and reads the
-    /// certificate again. Connections of
-    /// users that still exist stay authenticated. Refuses to remove the last credentials of a server
-    /// that other machines can reach.
+    pub(super) fn new(sockets: &Sockets, running: Arc<Reloadable>) -> Reloader {
+        let (is_redis_exposed, is_http_exposed) = (sockets.is_redis_exposed(), sockets.is_http_exposed());
+        Reloader { running, tls: sockets.tls.clone(), is_redis_exposed, is_http_exposed }
+    }
+
+    /// Applies the credentials in `config`: the users, and the operators' key of HTTP; and reads
+    /// the certificate again. Connections of users that still exist stay authenticated. Refuses to
+    /// remove the last credentials of a server that other machines can reach.
     pub fn reload(&mut self, config: &Config) -> Result<Reloaded, String> {
+        let mut running = self.running.0.lock();
         let mut users = config.users.clone();
-        if users.file != self.config.users.file {
+        if users.file != running.config.users.file {
             // Another file needs a restart.
-            (users.file, users.in_file) = (self.config.users.file.clone(), self.config.users.in_file.clone());
+            (users.file, users.in_file) =
+                (running.config.users.file.clone(), running.config.users.in_file.clone());
         }
         let is_open =
             (self.is_redis_exposed && users.are_open()) || (self.is_http_exposed && users.are_open_to_http());
-        if is_open && !self.config.allows_no_password {
+        if is_open && !running.config.allows_no_password {
             return Err("the server listens beyond loopback and would no longer require a password".into());
         }
-        if let Some(tls) = &self.tls {
+        if let (Some(tls), Some((server, _))) = (&self.tls, running.services.first()) {
             tls.reload().map_err(|error| error.to_string())?;
-            certificate::record(tls, &self.server.metrics, self.server.engine.clock());
+            certificate::record(tls, &server.metrics, server.engine.clock());
         }
-        let before = &self.config;
+        let before = &running.config;
         let has_new_password = users.password != before.users.password;
         let has_new_users = users.tokens != before.users.tokens
             || users.lines() != before.users.lines()
             || config.http_config.access != before.http_config.access;
-        // With a users file, commands may have changed the users without it.
-        if has_new_password || has_new_users || self.server.users.file().is_some() {
-            let changed = self.server.users.reconfigure(&users);
-            self.server.close_affected(&changed, None);
+        for (server, http) in &running.services {
+            // With a users file, commands may have changed the users without it.
+            if has_new_password || has_new_users || server.users.file().is_some() {
+                let changed = server.users.reconfigure(&users);
+                server.close_affected(&changed, None);
+            }
+            if let Some(http) = http {
+                http.replace_access(&config.http_config.access);
+            }
         }
-        if let Some(state) = &self.state {
-            state.replace_access(&config.http_config.access);
-        }
-        self.config.http_config.access = config.http_config.access.clone();
-        self.config.users = users;
+        running.config.http_config.access = config.http_config.access.clone();
+        running.config.users = users;
         let is_fixed =
             |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
-        let before = &self.config.settings;
+        let before = &running.config.settings;
         let differing =
             config.settings.iter().filter(|setting| is_fixed(setting.0) && !before.contains(setting));
         let waiting = differing.map(|(name, _)| *name).collect();

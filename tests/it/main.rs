@@ -3,6 +3,8 @@
 mod backlog;
 mod backup;
 mod clients;
+#[cfg(feature = "etcd")]
+mod cluster;
 mod corpus;
 mod crash;
 mod differential;

@@ -57,11 +57,12 @@ fn modules_import_only_what_they_may() {
         ),
         ("resp", &["domain", "command", "reply", "engine", "journal", "lock", "net", "metrics"]),
         ("http", &["domain", "auth", "engine", "lock", "journal", "metrics", "net"]),
+        ("cluster", &["domain", "auth", "entropy", "journal", "net"]),
         ("config", &["domain", "auth", "command", "journal", "lock", "resp", "http", "net"]),
     ];
     let modules = [
         "domain", "lock", "reply", "clock", "journal", "engine", "command", "resp", "http", "config",
-        "server", "metrics", "net", "auth", "entropy", "value", "glob", "cli",
+        "cluster", "server", "metrics", "net", "auth", "entropy", "value", "glob", "cli",
     ];
     for (name, text) in sources() {
         let own = name.split(['/', '.']).next().unwrap_or("").to_owned();

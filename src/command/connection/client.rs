@@ -18,29 +18,29 @@ pub(super) const CLIENT: Command = Command::container(
     &[
         Command::new("client|id", 2, |context, _| Ok(Reply::unsigned(context.client.info().id)))
             .group(Group::Connection)
-            .flags(Flags::NOSCRIPT)
+            .flags(Flags::ANY_NODE | Flags::NOSCRIPT)
             .summary("Returns the id of the connection.")
             .example("CLIENT ID"),
         Command::new("client|setname", 3, setname)
             .group(Group::Connection)
-            .flags(Flags::NOSCRIPT)
+            .flags(Flags::ANY_NODE | Flags::NOSCRIPT)
             .syntax("connection-name")
             .summary("Sets the name of the connection.")
             .example("CLIENT SETNAME worker-1"),
         Command::new("client|getname", 2, getname)
             .group(Group::Connection)
-            .flags(Flags::NOSCRIPT)
+            .flags(Flags::ANY_NODE | Flags::NOSCRIPT)
             .summary("Returns the name of the connection, or Null.")
             .example("CLIENT GETNAME"),
         Command::new("client|setinfo", 4, set_info)
             .group(Group::Connection)
-            .flags(Flags::NOSCRIPT)
+            .flags(Flags::ANY_NODE | Flags::NOSCRIPT)
             .syntax("LIB-NAME libname | LIB-VER libver")
             .summary("Sets the name or version of the client library.")
             .example("CLIENT SETINFO LIB-NAME my-client"),
         Command::new("client|info", 2, info)
             .group(Group::Connection)
-            .flags(Flags::NOSCRIPT)
+            .flags(Flags::ANY_NODE | Flags::NOSCRIPT)
             .summary("Returns information about the connection.")
             .example("CLIENT INFO"),
         Command::new("client|list", -2, list)
@@ -80,13 +80,13 @@ pub(super) const CLIENT: Command = Command::container(
             .example("CLIENT UNPAUSE"),
         Command::new("client|no-evict", 3, on_or_off)
             .group(Group::Connection)
-            .flags(Flags::ADMIN | Flags::NOSCRIPT)
+            .flags(Flags::ANY_NODE | Flags::ADMIN | Flags::NOSCRIPT)
             .syntax("ON | OFF")
             .summary("Accepted for compatibility: the server evicts no clients.")
             .example("CLIENT NO-EVICT ON"),
         Command::new("client|no-touch", 3, on_or_off)
             .group(Group::Connection)
-            .flags(Flags::NOSCRIPT)
+            .flags(Flags::ANY_NODE | Flags::NOSCRIPT)
             .syntax("ON | OFF")
             .summary("Accepted for compatibility: reads never modify keys.")
             .example("CLIENT NO-TOUCH ON"),

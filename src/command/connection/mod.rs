@@ -16,42 +16,49 @@ pub(in crate::command) const COMMANDS: &[Command] =
 
 const HELLO: Command = Command::new("hello", -1, hello)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::FAST | Flags::NOSCRIPT)
+    .flags(Flags::ANY_NODE | Flags::NO_AUTH | Flags::FAST | Flags::NOSCRIPT)
     .syntax("[protover [AUTH username password] [SETNAME clientname]]")
     .summary("Selects RESP2 or RESP3. Returns information about the server.")
     .example("HELLO 3 SETNAME worker-1");
 
 const AUTH: Command = Command::new("auth", -2, auth)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::FAST | Flags::NOSCRIPT)
+    .flags(Flags::ANY_NODE | Flags::NO_AUTH | Flags::FAST | Flags::NOSCRIPT)
     .syntax("[username] password")
     .summary("Authenticates the connection as a user, by default as the user default.")
     .example("AUTH default secret");
 
 const PING: Command = Command::new("ping", -1, ping)
     .group(Group::Connection)
-    .flags(Flags::SUBSCRIBED | Flags::FAST)
+    .flags(Flags::ANY_NODE | Flags::SUBSCRIBED | Flags::FAST)
     .syntax("[message]")
     .summary("Returns PONG, or the message.")
     .example("PING");
 
 const ECHO: Command = Command::new("echo", 2, |_, args| Ok(Reply::bulk(args.at(1))))
     .group(Group::Connection)
-    .flags(Flags::FAST)
+    .flags(Flags::ANY_NODE | Flags::FAST)
     .syntax("message")
     .summary("Returns the message.")
     .example("ECHO hello");
 
 const SELECT: Command = Command::new("select", 2, select)
     .group(Group::Connection)
-    .flags(Flags::FAST)
+    .flags(Flags::ANY_NODE | Flags::FAST)
     .syntax("index")
     .summary("Selects the current database, 0 to 15.")
     .example("SELECT 1");
 
 const RESET: Command = Command::new("reset", 1, reset)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST | Flags::NOSCRIPT)
+    .flags(
+        Flags::ANY_NODE
+            | Flags::NO_AUTH
+            | Flags::NOT_QUEUED
+            | Flags::SUBSCRIBED
+            | Flags::FAST
+            | Flags::NOSCRIPT,
+    )
     .summary(
         "Resets the connection to its initial state. Locks acquired with CONN remain held \
          until it closes.",
@@ -77,7 +84,14 @@ impl Steps for Unsubscribe {
 
 const QUIT: Command = Command::new("quit", -1, quit)
     .group(Group::Connection)
-    .flags(Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST | Flags::NOSCRIPT)
+    .flags(
+        Flags::ANY_NODE
+            | Flags::NO_AUTH
+            | Flags::NOT_QUEUED
+            | Flags::SUBSCRIBED
+            | Flags::FAST
+            | Flags::NOSCRIPT,
+    )
     .summary("Closes the connection.")
     .example("QUIT");
 
@@ -150,7 +164,7 @@ fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         (Reply::bulk("proto"), Reply::Integer(i64::from(protocol))),
         (Reply::bulk("id"), Reply::unsigned(context.client.info().id)),
         (Reply::bulk("mode"), Reply::bulk("standalone")),
-        (Reply::bulk("role"), Reply::bulk("master")),
+        (Reply::bulk("role"), Reply::bulk(if context.server.is_standby { "replica" } else { "master" })),
         (Reply::bulk("modules"), Reply::Array(vec![])),
         (Reply::bulk("octostore"), Reply::bulk(env!("CARGO_PKG_VERSION"))),
     ]))

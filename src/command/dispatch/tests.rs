@@ -10,7 +10,7 @@ use crate::command::{
     AfterReply, Client, ClientLimits, Clients, Group, Incoming, LiveSettings, Lookups, OwnedArgs, Pauses,
     PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
-use crate::domain::{Limits, Timestamp};
+use crate::domain::{Limits, SharedTopology, Timestamp, Topology};
 use crate::engine::{AnyTxn, Engine, EngineConfig};
 use crate::entropy::Entropy;
 
@@ -58,6 +58,8 @@ fn server() -> Arc<ServerState> {
         stats: ServerStats::default(),
         slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),
+        topology: Arc::new(SharedTopology::new(Topology::of_one("octostore", ""))),
+        is_standby: false,
     })
 }
 

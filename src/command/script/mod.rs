@@ -9,7 +9,6 @@ mod function;
 mod lua;
 mod running;
 mod shebang;
-mod thread;
 
 use std::sync::Arc;
 

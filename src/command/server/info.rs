@@ -8,7 +8,7 @@ use super::persistence::last_save_seconds;
 use super::stats::STATS_WORK;
 use crate::auth::DenialReason;
 use crate::command::{Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options};
-use crate::domain::DATABASES;
+use crate::domain::{DATABASES, HostPort};
 use crate::metrics::{cpu_seconds, machine_bytes, peak_resident_bytes, resident_bytes};
 use crate::reply::Reply;
 
@@ -213,8 +213,22 @@ fn stats(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
 }
 
 fn replication(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
-    write!(out, "role:master\r\n")?;
-    write!(out, "connected_slaves:0\r\n")?;
+    let topology = context.server.topology.read();
+    if context.server.is_standby {
+        let leader = topology.leading_node().map(|leader| context.address_of(leader));
+        let status = if leader.is_some() { "up" } else { "down" };
+        let (host, port) = leader.map_or((String::new(), 0), |leader| (leader.host, leader.port));
+        write!(out, "role:slave\r\nmaster_host:{host}\r\nmaster_port:{port}\r\n")?;
+        write!(out, "master_link_status:{status}\r\nmaster_last_io_seconds_ago:0\r\n")?;
+        write!(out, "master_sync_in_progress:0\r\nslave_repl_offset:0\r\nslave_priority:100\r\n")?;
+        write!(out, "slave_read_only:1\r\nconnected_slaves:0\r\n")?;
+    } else {
+        write!(out, "role:master\r\nconnected_slaves:{}\r\n", topology.standbys().count())?;
+        for (number, standby) in topology.standbys().enumerate() {
+            let HostPort { host, port } = context.address_of(standby);
+            write!(out, "slave{number}:ip={host},port={port},state=online,offset=0,lag=0\r\n")?;
+        }
+    }
     write!(out, "master_failover_state:no-failover\r\n")?;
     write!(out, "master_replid:{}\r\n", context.server.info.run_id)?;
     write!(out, "master_repl_offset:0\r\n")?;

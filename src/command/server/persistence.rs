@@ -79,7 +79,7 @@ pub(super) fn last_save_seconds(context: &Context<'_>) -> u64 {
 
 pub(super) const SHUTDOWN: Command = Command::new("shutdown", -1, shutdown)
     .group(Group::Server)
-    .flags(Flags::ADMIN | Flags::NOSCRIPT | Flags::NO_MULTI)
+    .flags(Flags::ADMIN | Flags::ANY_NODE | Flags::NOSCRIPT | Flags::NO_MULTI)
     .syntax("[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]")
     .summary(
         "Stops the server as SIGTERM does: it finishes the requests it has received and saves \

@@ -1,18 +1,35 @@
-//! `ROLE`, `REPLICAOF`, `SLAVEOF`, `FAILOVER`, `WAIT`, `WAITAOF`: the answers of a primary without
-//! replicas.
+//! `ROLE`, `REPLICAOF`, `SLAVEOF`, `FAILOVER`, `WAIT`, `WAITAOF`. The leader of a cluster is a
+//! primary, whose replicas are the standbys; nothing is replicated between them.
 
 use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, options};
+use crate::domain::HostPort;
 use crate::reply::Reply;
 
 pub(super) const ROLE: Command = Command::new("role", 1, role)
     .group(Group::Server)
     .own_categories(Categories::ADMIN.and(Categories::DANGEROUS))
-    .flags(Flags::FAST | Flags::NOSCRIPT)
-    .summary("Returns that the server is a primary without replicas.")
+    .flags(Flags::ANY_NODE | Flags::FAST | Flags::NOSCRIPT)
+    .summary("Returns the role of this server: a primary, with the standbys as its replicas, or a replica.")
     .example("ROLE");
 
-fn role(_: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::Array(vec![Reply::bulk("master"), Reply::Integer(0), Reply::Array(vec![])]))
+fn role(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    let topology = context.server.topology.read();
+    if context.server.is_standby {
+        let leader = topology.leading_node().map(|leader| context.address_of(leader));
+        let (host, port) = leader.as_ref().map_or(("", 0), |leader| (&leader.host, leader.port));
+        return Ok(Reply::Array(vec![
+            Reply::bulk("slave"),
+            Reply::bulk(host),
+            Reply::Integer(i64::from(port)),
+            Reply::bulk(if leader.is_some() { "connected" } else { "connect" }),
+            Reply::Integer(if leader.is_some() { 0 } else { -1 }),
+        ]));
+    }
+    let standbys = topology.standbys().map(|standby| {
+        let HostPort { host, port } = context.address_of(standby);
+        Reply::Array(vec![Reply::bulk(host), Reply::bulk(port.to_string()), Reply::bulk("0")])
+    });
+    Ok(Reply::Array(vec![Reply::bulk("master"), Reply::Integer(0), Reply::Array(standbys.collect())]))
 }
 
 pub(super) const REPLICAOF: Command = Command::new("replicaof", 3, replicaof)

@@ -215,9 +215,11 @@ impl<'a> Request<'a> {
             order.push((read_scores(context, key, |source| source.len())?, *key, *weight));
         }
         order.sort_by_key(|(len, ..)| *len);
-        if order.first().is_some_and(|(len, ..)| *len == 0) {
+        let smallest = order.first().map_or(0, |(len, ..)| *len);
+        if smallest == 0 {
             return Ok(Scores::new());
         }
+        values::leave_thread_for(smallest);
         let mut common: Option<Scores> = None;
         for (_, key, weight) in order {
             let Some(common) = &mut common else {
@@ -318,7 +320,11 @@ fn inspect_scores<R>(
 }
 
 fn scores(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<(Vec<u8>, f64)>, CommandError> {
-    let scores = read_scores(context, key, |source| source.scores())?;
+    // In an exclusive transaction, the guard of the key delays no other client.
+    let scores = read_scores(context, key, |source| {
+        values::leave_thread_for(source.len());
+        source.scores()
+    })?;
     context.spend_elements(2 * scores.len());
     Ok(scores)
 }

@@ -145,6 +145,12 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// The number of members that are read.
+    fn count(&self, sorted: &SortedSet) -> usize {
+        let ranks = self.selection.ranks(sorted, self.descending);
+        ranks.len().saturating_sub(self.limit.0).min(self.limit.1)
+    }
+
     /// The members in the order of the result.
     fn members<'s>(&self, sorted: &'s SortedSet) -> impl Iterator<Item = (&'s [u8], Score)> + use<'s> {
         let ranks = self.selection.ranks(sorted, self.descending);
@@ -218,7 +224,8 @@ fn parse(args: Args<'_>, first: usize, form: Form) -> Result<Request<'_>, Comman
 
 fn range(context: &mut Context<'_>, args: Args<'_>, form: Form) -> Result<Reply, CommandError> {
     let request = parse(args, 2, form)?;
-    let (len, reply) = values::read(context, args.at(1), |sorted: &SortedSet| {
+    let count = |sorted: &SortedSet| request.count(sorted);
+    let (len, reply) = values::read_many(context, args.at(1), count, |sorted| {
         let members = request.members(sorted);
         if request.with_scores {
             let pairs: Vec<_> = members.map(pair).collect();
@@ -260,7 +267,8 @@ fn zrangestore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comma
     let request = parse(args, 3, Form::Free { stores: true })?;
     context.check_transaction_budget()?;
     context.atomically_on_keys(args, |context| {
-        let members = values::read(context, args.at(2), |sorted: &SortedSet| {
+        let count = |sorted: &SortedSet| request.count(sorted);
+        let members = values::read_many(context, args.at(2), count, |sorted| {
             let members = request.members(sorted);
             members.map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>()
         })?;

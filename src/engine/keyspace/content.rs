@@ -3,6 +3,8 @@
 //! Guarantees: never both. A key without either is a lock that is vacant.
 //! Not here: how an entry stores it, rules.
 
+use std::sync::Arc;
+
 use crate::domain::{FencingToken, LockName, Timestamp, Ttl};
 use crate::lock::{Lease, Mode, Slot};
 use crate::value::{Kind, Value};
@@ -38,7 +40,8 @@ pub struct KeyedValue {
     pub(in crate::engine) token: FencingToken,
     pub(in crate::engine) ttl: Option<Ttl>,
     pub(in crate::engine) deadline: Timestamp,
-    pub(in crate::engine) value: Value,
+    /// Shared only with those who read a large value without the guard of its key.
+    pub(in crate::engine) value: Arc<Value>,
 }
 
 impl Default for Content {
@@ -105,6 +108,14 @@ impl Content {
         }
     }
 
+    /// [`Content::value`], to be kept as it is now while the key changes.
+    pub(in crate::engine) fn shared_value(&self) -> Option<&Arc<Value>> {
+        match self {
+            Content::Lock(_) => None,
+            Content::Value(keyed) => Some(&keyed.value),
+        }
+    }
+
     /// About how many bytes of memory the key takes; `None` if it does not exist.
     pub fn bytes(&self, name: &LockName) -> Option<u64> {
         match self {
@@ -131,8 +142,11 @@ impl Content {
 }
 
 impl KeyedValue {
+    /// With the two counters of the [`Arc`].
+    const FIXED_BYTES: usize = size_of::<KeyedValue>() + size_of::<Value>() + 2 * size_of::<usize>();
+
     /// About how many bytes of memory it takes.
     pub(in crate::engine) fn bytes(&self) -> u64 {
-        (size_of::<KeyedValue>() + self.name.as_bytes().len() + self.value.bytes()) as u64
+        (Self::FIXED_BYTES + self.name.as_bytes().len() + self.value.bytes()) as u64
     }
 }

@@ -21,8 +21,17 @@ const GRACE: Duration = Duration::from_millis(1);
 /// A gate and what is behind it.
 pub(in crate::engine) struct Gate<T> {
     inside: ShardedLock<T>,
-    closed: Mutex<Option<Closing>>,
+    state: Mutex<GateState>,
     opened: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    /// `None`: the gate is open.
+    closing: Option<Closing>,
+    /// Counts openings. A thread that waits for one sees it even if the gate is closed again before
+    /// the thread runs.
+    openings: u64,
 }
 
 /// A gate that is closed, or about to be.
@@ -46,7 +55,7 @@ pub(in crate::engine) struct Alone<'a, T> {
 
 impl<T> Gate<T> {
     pub(in crate::engine) fn new(inside: T) -> Gate<T> {
-        Gate { inside: ShardedLock::new(inside), closed: Mutex::new(None), opened: Condvar::new() }
+        Gate { inside: ShardedLock::new(inside), state: Mutex::default(), opened: Condvar::new() }
     }
 
     /// Enters beside others. Fails if the gate stays closed for [`GRACE`].
@@ -62,7 +71,7 @@ impl<T> Gate<T> {
     #[cold]
     fn enter_soon(&self) -> Result<ShardedLockReadGuard<'_, T>, ClosedSince> {
         loop {
-            self.wait_for_opening(&mut self.closed.lock())?;
+            self.wait_for_opening(&mut self.state.lock())?;
             match self.inside.try_read() {
                 Ok(inside) => return Ok(inside),
                 Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
@@ -77,7 +86,7 @@ impl<T> Gate<T> {
         loop {
             match self.enter() {
                 Ok(inside) => return inside,
-                Err(_) => self.wait_until_open(),
+                Err(_) => self.wait_until_opened(),
             }
         }
     }
@@ -85,12 +94,12 @@ impl<T> Gate<T> {
     /// Closes the gate at `now` and waits until all who are inside have left. Fails if another
     /// transaction keeps it closed for [`GRACE`].
     pub(in crate::engine) fn close(&self, now: Timestamp) -> Result<Alone<'_, T>, ClosedSince> {
-        let mut closed = self.closed.lock();
-        while closed.is_some() {
-            self.wait_for_opening(&mut closed)?;
+        let mut state = self.state.lock();
+        while state.closing.is_some() {
+            self.wait_for_opening(&mut state)?;
         }
-        *closed = Some(Closing { since: now, is_long: false });
-        drop(closed);
+        state.closing = Some(Closing { since: now, is_long: false });
+        drop(state);
         let inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Alone { gate: self, inside: Some(inside) })
     }
@@ -100,42 +109,36 @@ impl<T> Gate<T> {
         loop {
             match self.close(now) {
                 Ok(alone) => return alone,
-                Err(_) => self.wait_until_open(),
+                Err(_) => self.wait_until_opened(),
             }
         }
     }
 
     /// Whether the gate has been closed for longer than a thread waits for it.
     pub(in crate::engine) fn is_closed_for_long(&self) -> bool {
-        self.closed.lock().is_some_and(|closing| closing.is_long)
+        self.state.lock().closing.is_some_and(|closing| closing.is_long)
     }
 
-    /// Waits as long as the gate is closed.
-    pub(in crate::engine) fn wait_until_open(&self) {
-        let mut closed = self.closed.lock();
-        while closed.is_some() {
-            self.opened.wait(&mut closed);
-        }
+    /// Waits for the next opening of a gate that is closed.
+    pub(in crate::engine) fn wait_until_opened(&self) {
+        let mut state = self.state.lock();
+        let openings = state.openings;
+        self.opened.wait_while(&mut state, |state| state.closing.is_some() && state.openings == openings);
     }
 
     /// Waits for [`GRACE`], or not at all if another thread has done so since the gate was closed.
-    fn wait_for_opening(&self, closed: &mut MutexGuard<'_, Option<Closing>>) -> Result<(), ClosedSince> {
-        let Some(Closing { since, is_long }) = **closed else { return Ok(()) };
+    fn wait_for_opening(&self, state: &mut MutexGuard<'_, GateState>) -> Result<(), ClosedSince> {
+        let Some(Closing { since, is_long }) = state.closing else { return Ok(()) };
         if is_long {
             return Err(ClosedSince(since));
         }
-        if !self.opened.wait_for(closed, GRACE).timed_out() {
+        let openings = state.openings;
+        self.opened.wait_while_for(state, |state| state.openings == openings, GRACE);
+        if state.openings > openings {
             return Ok(());
         }
-        match &mut **closed {
-            // It may have been closed anew.
-            Some(closing) if closing.since == since => {
-                closing.is_long = true;
-                Err(ClosedSince(since))
-            }
-            Some(closing) => Err(ClosedSince(closing.since)),
-            None => Ok(()),
-        }
+        state.closing = Some(Closing { since, is_long: true });
+        Err(ClosedSince(since))
     }
 }
 
@@ -155,7 +158,10 @@ impl<T> DerefMut for Alone<'_, T> {
 impl<T> Drop for Alone<'_, T> {
     fn drop(&mut self) {
         self.inside = None;
-        *self.gate.closed.lock() = None;
+        let mut state = self.gate.state.lock();
+        state.closing = None;
+        state.openings += 1;
+        drop(state);
         self.gate.opened.notify_all();
     }
 }
@@ -202,6 +208,34 @@ mod tests {
     }
 
     #[test]
+    fn an_opening_counts_even_if_a_closing_follows_at_once() {
+        let gate = Arc::new(Gate::new(()));
+        let alone = gate.close(at(1)).ok().unwrap();
+        let (returned, has_returned) = mpsc::channel();
+        let waiting = thread::spawn({
+            let gate = Arc::clone(&gate);
+            move || {
+                gate.wait_until_opened();
+                returned.send(()).unwrap();
+            }
+        });
+        loop {
+            let mut state = gate.state.lock();
+            // From here on, the thread that waits runs only once it gets the lock.
+            if gate.opened.notify_all() == 1 {
+                state.openings += 1;
+                state.closing = Some(Closing { since: at(1), is_long: false });
+                break;
+            }
+            drop(state);
+            thread::yield_now();
+        }
+        assert_eq!(has_returned.recv_timeout(Duration::from_secs(60)), Ok(()));
+        waiting.join().unwrap();
+        drop(alone);
+    }
+
+    #[test]
     fn closing_waits_for_those_inside_and_keeps_others_out_meanwhile() {
         let gate = Arc::new(Gate::new(()));
         let inside = gate.enter().ok().unwrap();
@@ -217,7 +251,7 @@ mod tests {
                 drop(alone);
             }
         });
-        while gate.closed.lock().is_none() {
+        while gate.state.lock().closing.is_none() {
             thread::yield_now();
         }
         assert_eq!(is_closed.try_recv(), Err(mpsc::TryRecvError::Empty));

@@ -4,6 +4,7 @@
 //! as changes for WATCH. Not here: which keys, what an edit does.
 
 use std::mem;
+use std::sync::Arc;
 
 use crate::domain::{FencingToken, KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::apply::{Retry, Scope};
@@ -103,7 +104,8 @@ impl KeyWork<'_, '_> {
             _ => return Err(Unavailable::WrongType),
         };
         let (id, before) = (keyed.id, keyed.bytes());
-        let (result, elements) = edited(&mut keyed.value, edit);
+        // Those who still read it keep what they read.
+        let (result, elements) = edited(Arc::make_mut(&mut keyed.value), edit);
         let Some(elements) = elements else { return Ok(result) };
         self.engine.core.value_stats.resized(before, keyed.bytes());
         if keyed.value.is_empty() {
@@ -133,7 +135,8 @@ impl KeyWork<'_, '_> {
         let new: &[_] = if self.scope.cause.replaces { &[] } else { &new };
         let token = tokens.take(self.engine.journal(), self.scope.table.epoch);
         let name = self.scope.name.clone();
-        let keyed = KeyedValue { name, id: token, token, ttl: None, deadline: Timestamp::NEVER, value };
+        let (value, deadline) = (Arc::new(value), Timestamp::NEVER);
+        let keyed = KeyedValue { name, id: token, token, ttl: None, deadline, value };
         self.engine.core.value_stats.added(keyed.bytes());
         let elements = element_records(token, elements.unwrap_or_default());
         let records = [put_record(&keyed)].into_iter().chain(elements);

@@ -3,6 +3,8 @@
 //! Guarantees: the copy takes a new fencing token, as every new key does, and ends when the original
 //! does. Not here: whether a client may.
 
+use std::sync::Arc;
+
 use crate::domain::{KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::keyspace::{Content, is_replaceable, ttl_until};
 use crate::engine::notifications::Notification;
@@ -15,7 +17,7 @@ const COPIED_TO: Notification = (KeyspaceEvents::GENERIC, "copy_to");
 /// What is to be copied.
 enum Original {
     None,
-    Value(Value, Option<Ttl>),
+    Value(Arc<Value>, Option<Ttl>),
     /// A string, as the request that takes it again.
     String(Request),
 }
@@ -23,7 +25,9 @@ enum Original {
 impl Original {
     fn of(content: &Content, now: Timestamp) -> Result<Original, Unavailable> {
         Ok(match content {
-            Content::Value(keyed) => Original::Value(keyed.value.clone(), ttl_until(keyed.deadline, now)),
+            Content::Value(keyed) => {
+                Original::Value(Arc::clone(&keyed.value), ttl_until(keyed.deadline, now))
+            }
             Content::Lock(slot) => match (slot.newest(), slot.plain_lease()) {
                 (None, _) => Original::None,
                 (Some(_), None) => return Err(Unavailable::WrongType),

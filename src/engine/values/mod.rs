@@ -19,6 +19,8 @@ pub(super) use self::reclaim::Reclaimer;
 pub use self::rename::Renamed;
 pub use self::stats::ValueStats;
 
+use std::sync::Arc;
+
 use super::keyspace::{Content, KeyKind, is_replaceable};
 use super::notifications::DELETED;
 use super::{Txn, Unavailable};
@@ -100,8 +102,19 @@ impl Txn<'_> {
         kind: Kind,
         read: impl FnOnce(Option<&Value>) -> R,
     ) -> Result<R, Unavailable> {
+        self.read_shared_value(name, kind, |value| read(value.map(|value| &**value)))
+    }
+
+    /// [`Txn::read_value`] for values that may be large: `read` can keep the value, to go on without
+    /// the guard. A change of the key copies the value meanwhile, so keep it no longer than needed.
+    pub fn read_shared_value<R>(
+        &self,
+        name: &LockName,
+        kind: Kind,
+        read: impl FnOnce(Option<&Arc<Value>>) -> R,
+    ) -> Result<R, Unavailable> {
         let (mut read, mut is_missing) = (Some(read), false);
-        let mut read_once = |value: Option<&Value>| match value {
+        let mut read_once = |value: Option<&Arc<Value>>| match value {
             Some(value) if value.kind() != kind => Err(Unavailable::WrongType),
             value => Ok(read.take().map(|read| read(value))),
         };
@@ -120,7 +133,7 @@ impl Txn<'_> {
             Some(result) => result,
             None => self.read_key(name, |content, _| match content.kind() {
                 Some(KeyKind::Lock(_)) => Err(Unavailable::WrongType),
-                _ => read_once(content.value()),
+                _ => read_once(content.shared_value()),
             })?,
         };
         result.map(|read| read.unwrap_or_else(|| unreachable!("either side reads once")))

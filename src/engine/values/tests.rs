@@ -57,6 +57,23 @@ fn set(owner: &str, condition: SetCondition, keep_ttl: bool) -> Op {
     Op::Set { request: request(owner), condition, keep_ttl }
 }
 
+#[test]
+fn a_value_that_is_kept_stays_as_it_was_read() {
+    let engine = memory(&Clock::manual());
+    let txn = engine.txn();
+    let push = |item: &'static [u8]| {
+        txn.value(&name("k"), Kind::List, |edit| edit.list().map(|mut list| list.push_back(item))).unwrap();
+    };
+    push(b"a");
+    let kept = txn.read_shared_value(&name("k"), Kind::List, |value| value.map(Arc::clone)).unwrap().unwrap();
+    push(b"b");
+    assert_eq!(txn.read_value(&name("k"), Kind::List, |value| value.map(Value::len)), Ok(Some(2)));
+    txn.submit(&name("k"), &DELETE).unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(txn.read_shared_value(&name("k"), Kind::List, |value| value.is_none()), Ok(true));
+    assert_eq!(txn.read_shared_value(&name("k"), Kind::Set, |value| value.is_none()), Ok(true));
+}
+
 const DELETE: Op = Op::Delete { if_owner: None };
 
 /// Sets fields of a hash; their values are their names.

@@ -12,7 +12,7 @@ use axum::http::{HeaderValue, Method, Request, Uri};
 use octostore::auth::Users;
 use octostore::clock::Clock;
 use octostore::command;
-use octostore::domain::Limits;
+use octostore::domain::{Limits, Membership};
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
 use octostore::http::{AccessConfig, HttpConfig, HttpState, parts};
@@ -45,7 +45,15 @@ fn state() -> Arc<HttpState> {
     };
     let metrics = Arc::new(ServerMetrics::of(command::names()));
     let users = Arc::new(Users::open(command::catalog()));
-    HttpState::new(&engine, &users, config, Limits::default(), &metrics, None)
+    HttpState::new(
+        &engine,
+        &users,
+        config,
+        Limits::default(),
+        &metrics,
+        None,
+        Membership::of_one("octostore", ""),
+    )
 }
 
 /// Lines of a method, a path, headers as `Name: value`, and the body after an empty line; requests

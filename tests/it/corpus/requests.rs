@@ -14,7 +14,7 @@ use octostore::command::{
     self, AfterReply, Client, ClientLimits, Clients, Execution, LiveSettings, Lookups, Pauses, PubSub,
     ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog,
 };
-use octostore::domain::{Limits, Timestamp};
+use octostore::domain::{Limits, SharedTopology, Timestamp, Topology};
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
 use octostore::journal::{Durability, MemoryBackend};
@@ -64,6 +64,8 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         stats: ServerStats::default(),
         slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),
+        topology: Arc::new(SharedTopology::new(Topology::of_one("octostore", ""))),
+        is_standby: false,
     })
 }
 
@@ -143,6 +145,7 @@ pub(crate) fn run(input: &[u8]) {
             // As if the client had disconnected while it waited.
             AfterReply::Wait(parked) => drop(parked),
             AfterReply::Close => break,
+            AfterReply::LeaveToLeader => unreachable!("this server leads"),
         }
         server.engine.expire_due();
     }

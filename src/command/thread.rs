@@ -1,7 +1,7 @@
-//! The thread that runs a script.
+//! The thread that runs long work: a script, or a read of very many elements.
 //!
-//! Guarantees: while a script runs for long, the other tasks of its thread are served, even if the
-//! runtime has only this one. Not here: what they may do meanwhile; see the gate of the engine.
+//! Guarantees: while the work runs, the other tasks of its thread are served, even if the runtime
+//! has only this one. Not here: what they may do meanwhile.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 
 use crate::engine::leave_commits;
 
-/// How long a script waits for another thread to take over the tasks of its own. Usually this takes
+/// How long the work waits for another thread to take over the tasks of its own. Usually this takes
 /// some ten microseconds.
 const TAKE_OVER: Duration = Duration::from_millis(10);
 
@@ -23,7 +23,7 @@ pub(super) fn leave_other_tasks() {
     if runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
         return;
     }
-    // It will not park before the script has ended, and perhaps not then.
+    // It will not park before the work has ended, and perhaps not then.
     leave_commits();
     block_in_place(|| {
         // The runtime takes the tasks back if no other thread has them at the end of this closure.

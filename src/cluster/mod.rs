@@ -1,0 +1,22 @@
+//! Servers that serve the same locks from one store: who leads, and how the others pass requests
+//! on.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `election` | the keys of leader and servers in etcd |
+//! | `watchdog` | replaces a leader that does not answer |
+//! | `proxy_header` | the header of a connection between servers |
+//! | `proxy` | a client's connection, passed on to the leader |
+//!
+//! Guarantees: nothing here decides whether a leader may answer; the guards of its commits do. Not
+//! here: what a leader serves, what a standby answers itself.
+
+mod election;
+mod proxy;
+mod proxy_header;
+mod watchdog;
+
+pub use election::{Election, Seen};
+pub use proxy::{Knock, answer_pings, forward, receive};
+pub use proxy_header::Header;
+pub use watchdog::watch_leader;

@@ -1,0 +1,174 @@
+//! The servers that serve the same locks, and which of them leads.
+//!
+//! Guarantees: a reader sees one consistent state. Not here: how the servers agree on it.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Where clients connect: a host name or an address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// The name or the address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Parses `host:port`, with brackets around an IPv6 address.
+    pub fn parse(text: &str) -> Option<HostPort> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        let unbracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let host = match unbracketed {
+            Some(host)
+                if host.contains(':') && host.chars().all(|c| c.is_ascii_hexdigit() || ":.".contains(c)) =>
+            {
+                host
+            }
+            None if !host.is_empty() && host.chars().all(is_valid) => host,
+            _ => return None,
+        };
+        Some(HostPort { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// 40 hexadecimal digits, others at each start.
+    pub id: String,
+    /// Where Redis clients connect; `None`: the address at which the client has connected.
+    pub redis: Option<HostPort>,
+    /// Where HTTP clients connect, if they can.
+    pub http: Option<HostPort>,
+}
+
+/// The leader among servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// The id of its node.
+    pub id: String,
+    /// Larger than that of every earlier leader.
+    pub epoch: i64,
+}
+
+/// The servers that serve the same locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// The name by which clients ask for the leader.
+    pub name: String,
+    /// The id of this server.
+    pub own: String,
+    /// All servers, this one included, in the order of their ids.
+    pub nodes: Vec<Node>,
+    /// The server that serves requests about locks; `None`: there is none at present.
+    pub leader: Option<Leader>,
+    /// Whether this server could lead: it reaches the store.
+    pub is_eligible: bool,
+}
+
+impl Topology {
+    /// One server that has the locks for itself.
+    pub fn of_one(name: &str, id: &str) -> Topology {
+        Topology {
+            name: name.to_owned(),
+            own: id.to_owned(),
+            nodes: vec![Node { id: id.to_owned(), redis: None, http: None }],
+            leader: Some(Leader { id: id.to_owned(), epoch: 1 }),
+            is_eligible: true,
+        }
+    }
+
+    /// The server with this id.
+    pub fn node(&self, id: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// The leader, if it is known where it is.
+    pub fn leading_node(&self) -> Option<&Node> {
+        self.leader.as_ref().and_then(|leader| self.node(&leader.id))
+    }
+
+    /// Whether this server leads.
+    pub fn is_leading(&self) -> bool {
+        self.leader.as_ref().is_some_and(|leader| leader.id == self.own)
+    }
+
+    /// The servers that do not lead.
+    pub fn standbys(&self) -> impl Iterator<Item = &Node> {
+        let leader = self.leader.as_ref().map(|leader| leader.id.as_str());
+        self.nodes.iter().filter(move |node| Some(node.id.as_str()) != leader)
+    }
+}
+
+/// The current topology, shared by all that shows it.
+#[derive(Debug)]
+pub struct SharedTopology(RwLock<Arc<Topology>>);
+
+impl SharedTopology {
+    /// Starts with this one.
+    pub fn new(topology: Topology) -> SharedTopology {
+        SharedTopology(RwLock::new(Arc::new(topology)))
+    }
+
+    /// The topology at this moment.
+    pub fn read(&self) -> Arc<Topology> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the topology. Returns the one before.
+    pub fn replace(&self, topology: Topology) -> Arc<Topology> {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, Arc::new(topology))
+    }
+}
+
+/// The place of what serves requests among the servers of a cluster.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The servers.
+    pub topology: Arc<SharedTopology>,
+    /// Whether it serves while another server leads.
+    pub is_standby: bool,
+}
+
+impl Membership {
+    /// A server without others.
+    pub fn of_one(name: &str, id: &str) -> Membership {
+        let topology = Arc::new(SharedTopology::new(Topology::of_one(name, id)));
+        Membership { topology, is_standby: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advertised_address_is_a_host_and_a_port() {
+        for text in ["10.0.0.7:7379", "node-1.example:1", "[::1]:7379"] {
+            assert_eq!(HostPort::parse(text).map(|parsed| parsed.to_string()).as_deref(), Some(text));
+        }
+        for text in ["", "h", ":1", "h:", "h:0", "h:65536", "::1:7379", "[h]:1", "a b:1", "[::1:7379"] {
+            assert_eq!(HostPort::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_of_its_own_leads() {
+        let topology = Topology::of_one("octostore", "a");
+        assert!(topology.is_leading() && topology.standbys().next().is_none());
+        assert_eq!(topology.leading_node().map(|node| node.id.as_str()), Some("a"));
+    }
+}

@@ -1,0 +1,373 @@
+//! A server of a cluster: leader or standby.
+//!
+//! The sockets stay open all the time. A connection goes to the service of the leader, if that is
+//! in this process. Otherwise the standby's service has it: this answers what every server answers
+//! itself, and leaves the connection at the first request that is for the leader, to which it is
+//! passed on.
+//!
+//! Guarantees: a leader that was replaced closes its clients' connections and goes on as a standby.
+//! No request waits for a leader. Not here: elections, what a service does.
+
+use std::future::{Future, pending};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::reload::Reloadable;
+use super::service::{Process, Service, complete};
+use super::sockets::Sockets;
+use super::{Reloader, StartError, dropped};
+use crate::clock::Clock;
+use crate::cluster::{Election, Seen, watch_leader};
+use crate::command::Delivery;
+use crate::config::Config;
+use crate::domain::{HostPort, Leader, Membership, Node, SharedTopology, Topology};
+use crate::http::{self, Http};
+use crate::journal::etcd::{self, EtcdBackend};
+use crate::journal::{Backend, Durability, JournalError, MemoryBackend, StoreAddress};
+use crate::net;
+use crate::resp::{self, Resp};
+
+mod doors;
+
+use doors::{HttpDoor, RedisDoor};
+
+/// Time between two attempts to reach the store at the start.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
+/// Pause before another attempt to lead, after one that failed.
+const CAMPAIGN_PAUSE: Duration = Duration::from_millis(500);
+
+/// A server of a cluster.
+pub struct Member {
+    state: Arc<State>,
+    sockets: Sockets,
+    standby: Service,
+    running: Arc<Reloadable>,
+}
+
+/// What connections and the role share.
+struct State {
+    process: Process,
+    store: StoreAddress,
+    election: Arc<Election>,
+    topology: Arc<SharedTopology>,
+    /// The current leader, wherever it is.
+    leader: watch::Sender<Option<Leader>>,
+    /// Where the latest leader is or was.
+    last_address: Mutex<Option<HostPort>>,
+    /// The protocols over the standby's service.
+    standby: Doors,
+    /// The protocols over the service of the leader, while that is in this process.
+    term: watch::Sender<Option<Arc<Term>>>,
+    /// Changed when the process is to end.
+    stop: watch::Sender<bool>,
+}
+
+/// Both protocols over one service.
+struct Doors {
+    resp: Resp,
+    http: Option<Http>,
+}
+
+impl Doors {
+    fn of(service: &Service, config: &Config) -> Doors {
+        Doors {
+            resp: Resp::new(Arc::clone(&service.server), config.listener.clone()),
+            http: service.http.as_ref().map(Http::new),
+        }
+    }
+}
+
+/// The time during which this process leads.
+struct Term {
+    doors: Doors,
+    /// Dropped with the term: its connections are closed at once.
+    open: watch::Sender<()>,
+}
+
+impl Term {
+    /// Completes when the term has ended.
+    fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        dropped(self.open.subscribe())
+    }
+}
+
+/// Why this process leads no more.
+enum TermEnd {
+    /// Another server may lead.
+    Replaced,
+    /// A client has asked the server to stop.
+    Shutdown,
+}
+
+impl Member {
+    /// Binds, and connects to the store. While the store cannot be reached, this tries again.
+    ///
+    /// # Errors
+    ///
+    /// If the store refuses this server or has data of another version, or a socket cannot be
+    /// bound.
+    pub async fn start(config: &Config, store: &StoreAddress) -> Result<Member, StartError> {
+        let sockets = Sockets::bind(config)?;
+        let process = Process::new(&sockets, store.to_string(), Clock::system());
+        let own = own_node(config, &sockets, &process);
+        let election =
+            reach(store, own).await.map_err(|error| StartError::Journal(store.to_string(), error))?;
+        let topology = Topology {
+            name: config.cluster.name.clone(),
+            own: process.run_id.clone(),
+            nodes: Vec::new(),
+            leader: None,
+            is_eligible: true,
+        };
+        let topology = Arc::new(SharedTopology::new(topology));
+        let membership = Membership { topology: Arc::clone(&topology), is_standby: true };
+        let open = || -> Result<Box<dyn Backend>, JournalError> { Ok(Box::new(MemoryBackend::default())) };
+        let standby = Service::open(config, &process, membership, Durability::Memory, open)?;
+        sockets.warn_of_exposure(config);
+        let state = Arc::new(State {
+            process,
+            store: store.clone(),
+            election,
+            topology,
+            leader: watch::Sender::new(None),
+            last_address: Mutex::new(None),
+            standby: Doors::of(&standby, config),
+            term: watch::Sender::new(None),
+            stop: watch::Sender::new(false),
+        });
+        let running = Arc::new(Reloadable::new(&standby, config));
+        Ok(Member { state, sockets, standby, running })
+    }
+
+    /// A handle that replaces the password and the users while the server runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(&self.sockets, Arc::clone(&self.running))
+    }
+
+    /// The lines printed at start.
+    pub fn banner(&self) -> String {
+        let kept = format!("{} (standby until elected)", self.state.process.data);
+        self.sockets.banner(&kept, !self.standby.server.users.default_user().is_open())
+    }
+
+    /// Serves until `shutdown`, then finishes what was received, commits it, and lets another
+    /// server lead.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        self.standby.deliver_events();
+        let _certificate = self.state.process.follow_certificate(&self.sockets);
+        let (stop, stopped) = watch::channel(());
+        let standby = &self.standby;
+        let redis = net::serve(
+            self.sockets.redis,
+            RedisDoor(Arc::clone(&self.state)),
+            resp::accept_limits(&standby.server),
+            Arc::clone(&standby.server.metrics.redis),
+            dropped(stopped.clone()),
+        );
+        let http = async {
+            let (Some(sockets), Some(http)) = (self.sockets.http, &standby.http) else { return };
+            let (limits, metrics) = (http::accept_limits(http), Arc::clone(&standby.server.metrics.http));
+            net::serve(sockets, HttpDoor(Arc::clone(&self.state)), limits, metrics, dropped(stopped)).await;
+        };
+        let leading = Mutex::new(None);
+        let role = async {
+            tokio::select! {
+                () = shutdown => {}
+                () = standby.server.shutdown.notified() => tracing::info!("shutting down: draining connections"),
+                () = play(&self.state, standby, &self.running, &leading) => {
+                    tracing::info!("shutting down: draining connections");
+                }
+            }
+            drop(stop);
+        };
+        let registered = async {
+            let election = &self.state.election;
+            let silent = self.running.config().cluster.leader_silent;
+            tokio::join!(election.run(), watch_leader(election, &self.state.process.run_id, silent));
+        };
+        tokio::select! {
+            _ = async { tokio::join!(redis, http, role) } => {}
+            () = registered => {}
+        }
+        // Commits the rest before another server leads.
+        if let Some(service) = leading.into_inner() {
+            service.close().await;
+        }
+        self.state.election.leave().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// How others reach this server.
+fn own_node(config: &Config, sockets: &Sockets, process: &Process) -> Node {
+    let here = |address: SocketAddr| HostPort { host: address.ip().to_string(), port: address.port() };
+    let redis = config.cluster.advertise.clone().unwrap_or_else(|| here(sockets.redis_address()));
+    let http = config.cluster.advertise_http.clone().or_else(|| {
+        let port = sockets.http_address()?.port();
+        Some(HostPort { host: redis.host.clone(), port })
+    });
+    Node { id: process.run_id.clone(), redis: Some(redis), http }
+}
+
+/// Connects to the store and checks that it can be used. Tries again while it cannot be reached.
+async fn reach(store: &StoreAddress, own: Node) -> Result<Arc<Election>, JournalError> {
+    loop {
+        let reached = async {
+            etcd::check(store).await?;
+            Election::connect(store, own.clone()).await
+        };
+        match reached.await {
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%store, %error, "cannot reach the store; trying again every few seconds");
+                sleep(STORE_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Follows the election, and leads when elected. Completes when a client asks the server to stop.
+async fn play(state: &Arc<State>, standby: &Service, running: &Reloadable, leading: &Mutex<Option<Service>>) {
+    let mut seen = state.election.seen();
+    loop {
+        let now = seen.borrow_and_update().clone();
+        state.publish(&now, standby).await;
+        let epoch = match &now.leader {
+            // The outcome of a campaign that got no response.
+            Some(leader) if leader.id == state.process.run_id => Some(leader.epoch),
+            Some(_) => None,
+            None if now.nodes.is_empty() => None,
+            None => state.election.campaign().await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "cannot campaign");
+                None
+            }),
+        };
+        if let Some(epoch) = epoch {
+            match lead(state, standby, running, leading, epoch).await {
+                Ok(TermEnd::Replaced) => {}
+                Ok(TermEnd::Shutdown) => return,
+                Err(error) => {
+                    tracing::error!(%error, "elected, but cannot lead");
+                    // Another server may be able to.
+                    let _ = state.election.depose(epoch).await;
+                    sleep(CAMPAIGN_PAUSE).await;
+                }
+            }
+            continue;
+        }
+        tokio::select! {
+            changed = seen.changed() => if changed.is_err() { return pending().await },
+            // A campaign that failed leaves nothing to be seen.
+            () = sleep(CAMPAIGN_PAUSE) => {}
+        }
+    }
+}
+
+/// Loads the data and serves it until another server may lead.
+async fn lead(
+    state: &Arc<State>,
+    standby: &Service,
+    running: &Reloadable,
+    leading: &Mutex<Option<Service>>,
+    epoch: i64,
+) -> Result<TermEnd, StartError> {
+    tracing::info!(epoch, "elected: loading");
+    let config = running.config();
+    let mut service = load(state, config.clone(), epoch).await?;
+    service.deliver_events();
+    running.add(&service);
+    let (engine, server, http) = (service.engine.clone(), service.server.clone(), service.http.clone());
+    let term = Term { doors: Doors::of(&service, &config), open: watch::Sender::new(()) };
+    *leading.lock() = Some(service);
+    state.term.send_replace(Some(Arc::new(term)));
+    tracing::info!(epoch, "leading");
+    let own = Leader { id: state.process.run_id.clone(), epoch };
+    let minutes = async {
+        match &http {
+            Some(http) => http::record_minutes(http).await,
+            None => pending().await,
+        }
+    };
+    let end = tokio::select! {
+        () = engine.fenced() => TermEnd::Replaced,
+        () = replaced(&own, state, standby) => TermEnd::Replaced,
+        () = server.shutdown.notified() => TermEnd::Shutdown,
+        () = minutes => TermEnd::Replaced,
+    };
+    if let TermEnd::Replaced = end {
+        drop((engine, server, http));
+        let without_leader = Seen { leader: None, ..state.election.seen().borrow().clone() };
+        state.publish(&without_leader, standby).await;
+        // Closes the connections of clients.
+        state.term.send_replace(None);
+        let service = leading.lock().take();
+        if let Some(service) = service {
+            running.remove(&service);
+            service.close().await;
+        }
+        tracing::warn!(epoch, "another server may lead: connections of clients closed, standing by");
+    }
+    Ok(end)
+}
+
+async fn load(state: &Arc<State>, config: Config, epoch: i64) -> Result<Service, StartError> {
+    let state = Arc::clone(state);
+    let loaded = tokio::task::spawn_blocking(move || {
+        let open =
+            || EtcdBackend::open(&state.store, epoch).map(|backend| Box::new(backend) as Box<dyn Backend>);
+        let membership = Membership { topology: Arc::clone(&state.topology), is_standby: false };
+        Service::open(&config, &state.process, membership, Durability::Always, open)
+    });
+    loaded.await.map_err(|error| StartError::Thread(error.into()))?
+}
+
+/// Completes when the store names another leader, or none. Meanwhile, clients are shown the servers
+/// that come and go.
+async fn replaced(own: &Leader, state: &State, standby: &Service) {
+    let mut seen = state.election.seen();
+    loop {
+        let now = seen.borrow_and_update().clone();
+        if now.leader.as_ref() != Some(own) {
+            return;
+        }
+        state.publish(&now, standby).await;
+        if seen.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl State {
+    /// Shows clients which server leads, and tells those that asked for it of a new one.
+    async fn publish(&self, seen: &Seen, standby: &Service) {
+        // While this server loads, requests cannot be served yet.
+        let is_open = |leader: &Leader| leader.id != self.process.run_id || self.term.borrow().is_some();
+        let leader = seen.leader.clone().filter(is_open);
+        let topology = Topology {
+            name: self.topology.read().name.clone(),
+            own: self.process.run_id.clone(),
+            nodes: seen.nodes.clone(),
+            leader: leader.clone(),
+            is_eligible: self.election.is_registered(),
+        };
+        let address = topology.leading_node().and_then(|node| node.redis.clone());
+        let name = topology.name.clone();
+        self.topology.replace(topology);
+        self.leader.send_if_modified(|before| {
+            let is_new = *before != leader;
+            *before = leader;
+            is_new
+        });
+        let Some(address) = address else { return };
+        let before = self.last_address.lock().replace(address.clone());
+        if let Some(before) = before.filter(|before| *before != address) {
+            let payload = format!("{name} {} {} {} {}", before.host, before.port, address.host, address.port);
+            complete(Delivery::message("+switch-master", &payload), &standby.server).await;
+        }
+    }
+}

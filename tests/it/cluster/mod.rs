@@ -1,0 +1,42 @@
+//! Servers of one cluster as processes, on a real etcd.
+
+mod clients;
+mod failover;
+mod nodes;
+mod roles;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::support::client::encode;
+
+/// A client that neither panics nor hangs when its server dies.
+struct Caller(BufReader<TcpStream>);
+
+impl Caller {
+    fn connect(addr: SocketAddr) -> Option<Caller> {
+        let stream = TcpStream::connect(addr).ok()?;
+        stream.set_nodelay(true).ok()?;
+        // A server that is stopped accepts, and answers nothing.
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        Some(Caller(BufReader::new(stream)))
+    }
+
+    fn send(&mut self, words: &[&str]) -> Option<()> {
+        self.0.get_mut().write_all(&encode(words)).ok()
+    }
+
+    /// The next line that the server sends; `None`: the connection has ended, or is silent.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let length = self.0.read_line(&mut line).ok()?;
+        (length > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// Sends a request whose reply is one line.
+    fn call(&mut self, words: &[&str]) -> Option<String> {
+        self.send(words)?;
+        self.line()
+    }
+}

@@ -1,0 +1,97 @@
+//! What leaders and standbys answer.
+
+use octostore::journal::StoreAddress;
+use octostore::journal::etcd::{EtcdTransport, Transport, Txn, Write};
+
+use super::nodes::{Nodes, start_node};
+use crate::support::client::Client;
+use crate::support::etcd::Etcd;
+use crate::support::http::{Answer, exchange};
+use crate::support::process::Process;
+use crate::support::until;
+
+fn get(node: &Process, path: &str) -> Answer {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    exchange(node.http.expect("an address"), request.as_bytes()).expect("an answer")
+}
+
+#[test]
+fn every_server_serves_clients_and_names_the_leader() {
+    let Some(nodes) = Nodes::start() else { return };
+    let (leader, standby) = (nodes.leader(), nodes.standby());
+    let port = nodes.node(leader).addr.port().to_string();
+    let mut client = nodes.connect(standby);
+    assert_eq!(client.line("CLIENT SETNAME worker"), "+OK");
+    assert!(client.line("ROLE").starts_with("*5\n  \"slave\"\n  \"127.0.0.1\"\n"));
+    let info = client.line("INFO replication");
+    assert!(info.contains("role:slave") && info.contains(&format!("master_port:{port}")), "{info}");
+    let named = client.line("SENTINEL GET-MASTER-ADDR-BY-NAME octostore");
+    assert_eq!(named, format!("*2\n  \"127.0.0.1\"\n  \"{port}\""));
+    assert_eq!(client.line("SENTINEL SENTINELS octostore").matches("\"runid\"").count(), 2);
+    assert_eq!(client.line("SENTINEL REPLICAS octostore").matches("\"slave\"").count(), 4);
+    // From here on, the leader serves this connection, which keeps its name and address.
+    assert_eq!(client.line("LOCK k me EX 600"), ":1");
+    let own = client.stream().local_addr().expect("an address");
+    let shown = client.line("CLIENT INFO");
+    assert!(shown.contains(&format!(" addr={own} ")) && shown.contains(" name=worker "), "{shown}");
+    assert!(client.line("LOCKINFO k").contains(&own.to_string()));
+    assert!(client.line("ROLE").starts_with("*3\n  \"master\"\n"));
+    assert_eq!(nodes.connect(leader).line("FENCE k"), ":1");
+    for number in 0..3 {
+        let node = nodes.node(number);
+        assert_eq!(get(node, "/health").status, 200);
+        assert_eq!(get(node, "/health/leader").status, if number == leader { 200 } else { 503 });
+        let lock = get(node, "/locks/k").json();
+        assert_eq!(lock["fencing_token"], 1, "passed on to the leader");
+    }
+}
+
+#[test]
+fn sentinel_clients_hear_of_a_new_leader() {
+    let Some(mut nodes) = Nodes::start() else { return };
+    let (old, standby) = (nodes.leader(), nodes.standby());
+    let old_port = nodes.node(old).addr.port();
+    let mut client = nodes.connect(standby);
+    client.line("SUBSCRIBE +switch-master");
+    nodes.kill(old);
+    let new_port = nodes.node(nodes.leader()).addr.port();
+    let message = client.reply();
+    let payload = format!("\"octostore 127.0.0.1 {old_port} 127.0.0.1 {new_port}\"");
+    assert_eq!(message, format!("*3\n  \"message\"\n  \"+switch-master\"\n  {payload}"));
+}
+
+#[test]
+fn without_a_leader_no_request_waits() {
+    let Some(etcd) = Etcd::start() else { return };
+    // A leader that nothing is known of.
+    let store = etcd.store("locks");
+    let address = StoreAddress::parse(&store).expect("an address");
+    let mut transport = EtcdTransport::start(&address).expect("a thread");
+    let writes = vec![Write::Put(address.key("leader"), b"{\"node\":\"gone\"}".to_vec())];
+    transport.txn(Txn { writes, ..Txn::default() }).expect("an etcd that answers");
+    let node = start_node(&store, &["--leader-silent-ms".to_owned(), "60000".to_owned()]);
+    let mut client = Client::connect(node.addr);
+    assert_eq!(client.line("PING"), "+PONG");
+    for request in ["GET k", "LOCK k me EX 1 WAIT 10", "SENTINEL MASTERS", "INFO", "MULTI"] {
+        assert_eq!(client.line(request), "-LOADING no leader yet, try again", "{request}");
+    }
+    // Once it is registered.
+    until(|| get(&node, "/health").status == 200);
+    for path in ["/health/leader", "/locks/k"] {
+        let answer = get(&node, path);
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}");
+    }
+}
+
+#[test]
+fn a_client_cannot_pass_itself_off_as_a_server() {
+    let Some(nodes) = Nodes::start() else { return };
+    let header = octostore::cluster::Header {
+        node: "0".repeat(40),
+        addresses: Some(("192.0.2.1:1".parse().expect("it"), "192.0.2.2:1".parse().expect("it"))),
+        client: Vec::new(),
+    };
+    let mut client = nodes.connect(nodes.leader());
+    client.send_bytes(&header.encode(&[0; 32]));
+    assert_eq!(client.rest(), b"");
+}
