@@ -121,6 +121,9 @@ fn a_rule_that_is_not_valid_is_refused_with_the_reason() {
     let mut everything = user("allkeys allchannels");
     assert_eq!(everything.apply(catalog(), b"~a"), Err(RuleError::AfterAllKeys));
     assert_eq!(everything.apply(catalog(), b"%R~a"), Err(RuleError::AfterAllKeys));
+    // Every key by other rules, too, or the line could not be read.
+    assert_eq!(line("%R~* ~c %W~*"), line("~*"));
+    assert_eq!(line("~c %RW~*"), line("~*"));
     assert_eq!(everything.apply(catalog(), b"&a"), Err(RuleError::AfterAllChannels));
 }
 
