@@ -191,7 +191,7 @@ fn no_log_monitor_or_reply_shows_a_secret() {
     assert_eq!(client.line(&format!("AUTH made {OF_COMMAND}")), "+OK");
     let session = client.line("SESSION OPEN EX 1000");
     let session = session.trim_matches('"').to_owned();
-    assert_eq!(session.len(), 36, "{session}");
+    assert_eq!(session.len(), 32, "{session}");
     client.line(&format!("LOCK k me SESSION {session} EX 100"));
     client.line(&format!("SESSION KEEPALIVE {session}"));
     over_http(&server, &session);
