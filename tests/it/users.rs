@@ -137,6 +137,7 @@ fn no_observer_hears_of_a_key_outside_the_patterns_of_its_user() {
     for request in [
         "ACL SETUSER alice on >pw ~team:* &* +@all",
         "ACL SETUSER chief on >pw ~* &* +@all",
+        "ACL SETUSER watcher on >pw ~* &* +@all",
         "CONFIG SET notify-keyspace-events KEA",
     ] {
         assert_eq!(admin.line(request), "+OK");
@@ -205,7 +206,20 @@ fn no_observer_hears_of_a_key_outside_the_patterns_of_its_user() {
     assert!(waiting.reply().contains("team:list"));
     // A monitor ends as soon as its user may see less.
     assert_eq!(admin.line("ACL SETUSER chief resetkeys ~team:*"), "+OK");
-    while monitor.reply() != "(closed)" {}
+    monitor.rest();
+    // Without the right to the command, it hears nothing.
+    let mut monitor = observe("watcher", &["MONITOR"]);
+    admin.line("ECHO openly");
+    let mut shown = String::new();
+    while !shown.contains("openly") {
+        shown = monitor.reply();
+        assert_ne!(shown, "(closed)");
+    }
+    for request in ["ACL SETUSER watcher -monitor", "ECHO secretly", "ACL DELUSER watcher"] {
+        admin.line(request);
+    }
+    let heard = String::from_utf8(monitor.rest()).expect("text");
+    assert!(!heard.contains("secretly"), "{heard}");
 }
 
 fn private_file(folder: &Path, name: &str, text: &str) -> String {
