@@ -41,8 +41,8 @@ fn is_secret(args: Args<'_>, n: usize) -> bool {
         return args.from(0).take(n).skip(1).any(|arg| options::is(arg, "auth"));
     }
     if is_command("config") {
-        let is_name = |name: &&str| options::is(args.at(n - 1), name);
-        return n > 2 && options::is(args.at(1), "set") && SECRET_SETTINGS.iter().any(|name| is_name(&name));
+        let is_set = n > 2 && options::is(args.at(1), "set");
+        return is_set && SECRET_SETTINGS.iter().any(|name| options::is(args.at(n - 1), name));
     }
     // The option of LOCK.
     options::is(args.at(n - 1), "session")

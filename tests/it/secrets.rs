@@ -216,7 +216,7 @@ fn no_log_monitor_or_reply_shows_a_secret() {
     let log = log.join().expect("a log");
     assert!(!log.contains(MARK) && !log.contains(&session), "{log}");
     assert!(log.contains("wrong user or password"), "{log}");
-    assert!(log.contains("line 1: rule 2 of user 'filed'"), "{log}");
+    assert!(log.contains("line 1: rule 3 of user 'filed'"), "{log}");
 }
 
 #[test]
