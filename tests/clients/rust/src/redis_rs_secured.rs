@@ -87,7 +87,9 @@ async fn wrong_or_no_credentials_are_refused() {
     for protocol in PROTOCOLS {
         for user in [("worker", "wrong"), ("stranger", "worker-password")] {
             let refused = connect(Some(user), Some("client"), protocol).await.err().unwrap();
-            assert_eq!(refused.kind(), ErrorKind::AuthenticationFailed, "{refused}");
+            // The crate has a kind of its own for AUTH, and none for HELLO.
+            let is_authentication = refused.kind() == ErrorKind::AuthenticationFailed;
+            assert!(is_authentication || refused.code() == Some("WRONGPASS"), "{refused}");
         }
         let ping = async {
             let mut connection = connect(None, Some("client"), protocol).await?;
