@@ -400,15 +400,16 @@ fn memory_per_lock() {
 fn memory_per_element() {
     for (kind, command) in [("hash", "HSET"), ("set", "SADD"), ("sorted set", "ZADD"), ("list", "RPUSH")] {
         for elements in [10, 10_000] {
-            let name = format!("resident bytes per element, {kind} of {elements}");
-            let ours =
-                resident_per_item(&Peer::octostore(DURABLE), |peer| fill_values(peer, command, elements));
-            let Some(peer) = Peer::redis(false) else {
-                println!("{name:<58} {ours:>12.0} skipped: redis-server is not installed");
-                continue;
-            };
-            let theirs = resident_per_item(&peer, |peer| fill_values(peer, command, elements));
-            report(&name, ours, theirs, ours / theirs, 2.0);
+            let fill = |peer: &Peer| fill_values(peer, command, elements);
+            let theirs = Peer::redis(false).map(|peer| resident_per_item(&peer, fill));
+            for (durability, flags) in [("durable", DURABLE), ("in memory", MEMORY)] {
+                let name = format!("resident bytes per element, {kind} of {elements}, {durability}");
+                let ours = resident_per_item(&Peer::octostore(flags), fill);
+                match theirs {
+                    Some(theirs) => report(&name, ours, theirs, ours / theirs, 2.0),
+                    None => println!("{name:<58} {ours:>12.0} skipped: redis-server is not installed"),
+                }
+            }
         }
     }
 }

@@ -75,10 +75,12 @@ pub struct Election {
 }
 
 /// A request that failed, for the log.
-type Failed = String;
+pub(super) type Failed = String;
 
 /// Runs a request within [`REQUEST_TIME`].
-async fn bounded<R>(request: impl Future<Output = Result<R, etcd_client::Error>>) -> Result<R, Failed> {
+pub(super) async fn bounded<R>(
+    request: impl Future<Output = Result<R, etcd_client::Error>>,
+) -> Result<R, Failed> {
     match timeout(REQUEST_TIME, request).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("no response".to_owned()),
@@ -107,6 +109,11 @@ impl Election {
     /// Keeps this server registered and observes the others, until the future is dropped.
     pub async fn run(&self) {
         tokio::join!(self.stay_registered(), self.observe());
+    }
+
+    /// This server.
+    pub fn own(&self) -> &Node {
+        &self.own
     }
 
     /// What is in etcd about the servers, as far as it is known here.
@@ -265,7 +272,8 @@ impl Election {
         }
     }
 
-    async fn observe(&self) {
+    /// Observes the servers, until the future is dropped.
+    pub async fn observe(&self) {
         loop {
             if let Err(error) = self.observe_once().await {
                 tracing::debug!(%error, "cannot observe the servers in the store");

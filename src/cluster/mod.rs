@@ -4,6 +4,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `election` | the keys of leader and servers in etcd |
+//! | `shards` | the division of a store into shards |
 //! | `watchdog` | replaces a leader that does not answer |
 //! | `proxy_header` | the header of a connection between servers |
 //! | `proxy` | a client's connection, passed on to the leader |
@@ -14,9 +15,11 @@
 mod election;
 mod proxy;
 mod proxy_header;
+mod shards;
 mod watchdog;
 
 pub use election::{Election, Seen};
 pub use proxy::{Knock, answer_pings, forward, receive};
 pub use proxy_header::Header;
+pub use shards::{divide, follow_shards};
 pub use watchdog::watch_leader;

@@ -36,6 +36,7 @@ impl Context<'_> {
         match self.caller {
             Caller::Connection => {
                 let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
+                self.check_slots(command, args).map_err(|error| self.leave_slot(command, error))?;
                 if self.server.is_standby && !sentinel::is_for_any_node(command, args) {
                     return self.leave_to_leader();
                 }
@@ -59,6 +60,7 @@ impl Context<'_> {
             Caller::Script { may_write } => {
                 let command = find_for_script(args, may_write)?;
                 self.permit(command, args)?;
+                self.check_slots(command, args)?;
                 // The time limit of the script bounds its commands together; the budget bounds each
                 // of them.
                 self.begin_transaction();

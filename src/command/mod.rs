@@ -9,6 +9,7 @@ mod args;
 mod blocking;
 mod categories;
 mod client;
+mod cluster;
 mod connection;
 mod context;
 mod dispatch;

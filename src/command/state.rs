@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::{Clients, LiveSettings, Monitors, Pauses, PubSub, ScriptEngine, ServerStats, SlowLog, Tracking};
 use crate::auth::{DenialLog, Users};
-use crate::domain::{Limits, SharedTopology, Timestamp};
+use crate::domain::{Limits, Shards, SharedTopology, Timestamp};
 use crate::engine::Engine;
 use crate::metrics::{Count, ServerMetrics};
 
@@ -54,6 +54,8 @@ pub struct ServerState {
     pub shutdown: Notify,
     /// The servers of the cluster, which is this one alone if there is no cluster.
     pub topology: Arc<SharedTopology>,
+    /// The shards; `None`: all keys are here.
+    pub shards: Option<Arc<Shards>>,
     /// Whether this state serves while another server leads: it has no locks, and requests about
     /// locks are for the leader.
     pub is_standby: bool,

@@ -4,8 +4,8 @@
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
 use super::{
-    Args, Command, acl, blocking, connection, docs, hash, key, list, lock, options, pubsub, script, sentinel,
-    server, set, sorted_set, string, transaction,
+    Args, Command, acl, blocking, cluster, connection, docs, hash, key, list, lock, options, pubsub, script,
+    sentinel, server, set, sorted_set, string, transaction,
 };
 
 /// All commands by family, in the order of the documentation.
@@ -26,6 +26,7 @@ pub static FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
     server::COMMANDS,
     sentinel::COMMANDS,
+    cluster::COMMANDS,
 ];
 
 /// All commands, without subcommands.

@@ -29,6 +29,11 @@ impl Transaction {
         self.queued.len()
     }
 
+    /// The commands.
+    pub(super) fn requests(&self) -> impl Iterator<Item = Args<'_>> {
+        self.queued.iter().map(OwnedArgs::as_args)
+    }
+
     /// The keys of its commands, and those that are watched.
     fn names(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Vec<LockName> {
         let mut names: Vec<LockName> = watch.into_iter().flat_map(Watch::names).cloned().collect();
@@ -210,6 +215,16 @@ impl Context<'_> {
         }
         if let Some(transaction) = self.client.transaction.as_mut() {
             transaction.is_broken = true;
+        }
+        error
+    }
+
+    /// The same after a request for another shard. Its error tells the client where to send it.
+    pub(super) fn leave_slot(&mut self, command: &Command, error: CommandError) -> CommandError {
+        match self.client.transaction.as_mut() {
+            Some(_) if command.name == EXEC.name => self.client.discard_transaction(),
+            Some(transaction) => transaction.is_broken = true,
+            None => {}
         }
         error
     }

@@ -1,12 +1,14 @@
-//! The settings of a cluster: how clients and other servers reach this one.
+//! The settings of a cluster: how clients and other servers reach this one, and its shard.
 //!
-//! Not here: the store, which makes servers a cluster.
+//! Guarantees: the stores of a shard are as many as there are shards. Not here: the store, which makes servers a cluster.
 
 use std::time::Duration;
 
 use super::ConfigError;
 use super::sources::Settings;
-use crate::domain::HostPort;
+use super::store;
+use crate::domain::{HostPort, SHARDS_MAX, ShardId};
+use crate::journal::StoreAddress;
 
 /// The settings of a cluster.
 #[derive(Debug, Clone)]
@@ -19,6 +21,33 @@ pub struct ClusterConfig {
     pub advertise_http: Option<HostPort>,
     /// A leader that does not answer for this time is replaced.
     pub leader_silent: Duration,
+    /// What this server has of the keys; `None`: all.
+    pub shard: Option<ShardConfig>,
+}
+
+/// The settings of a server that has one of several shards.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// The shard.
+    pub id: ShardId,
+    /// The stores of all shards, in their order. Each shard has a part of its store for itself:
+    /// [`ShardConfig::store_of`].
+    pub stores: Vec<StoreAddress>,
+}
+
+impl ShardConfig {
+    /// The other shards, and where their data is.
+    pub fn others(&self) -> Vec<(ShardId, StoreAddress)> {
+        let others = ShardId::all(self.id.count()).filter(|shard| *shard != self.id);
+        others.filter_map(|shard| Some((shard, self.store_of(shard)?))).collect()
+    }
+
+    /// Where the data of a shard is.
+    pub fn store_of(&self, shard: ShardId) -> Option<StoreAddress> {
+        let store = self.stores.get(shard.index())?;
+        let prefix = store.key(&format!("shards/{}", shard.number()));
+        Some(StoreAddress { prefix, ..store.clone() })
+    }
 }
 
 pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError> {
@@ -47,7 +76,37 @@ pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError>
         )?;
     }
     let leader_silent = Duration::from_millis(settings.number("leader-silent-ms", 100, 60_000)?);
-    Ok(ClusterConfig { name: name.to_owned(), advertise, advertise_http, leader_silent })
+    let shard = shard(settings)?;
+    Ok(ClusterConfig { name: name.to_owned(), advertise, advertise_http, leader_silent, shard })
+}
+
+fn shard(settings: &Settings) -> Result<Option<ShardConfig>, ConfigError> {
+    let own = store::store(settings)?;
+    let Some(text) = settings.text("shard") else {
+        return match settings.text("shard-stores") {
+            Some(_) => Err(settings.fault("shard-stores", "is of no use without --shard")),
+            None => Ok(None),
+        };
+    };
+    let id = ShardId::parse(text).ok_or_else(|| {
+        settings.fault("shard", format!("{text:?} is not a shard, as in 1/3; there are at most {SHARDS_MAX}"))
+    })?;
+    let own = own.ok_or_else(|| settings.fault("shard", "needs --store"))?;
+    let Some(urls) = settings.text("shard-stores") else {
+        let stores = vec![own; id.count().into()];
+        return Ok(Some(ShardConfig { id, stores }));
+    };
+    let parse = |url| store::parse(settings, "shard-stores", url);
+    let stores = urls.split_whitespace().map(parse).collect::<Result<Vec<_>, _>>()?;
+    if stores.len() != usize::from(id.count()) {
+        let problem = format!("names {} stores for {} shards", stores.len(), id.count());
+        return Err(settings.fault("shard-stores", problem));
+    }
+    if stores[id.index()] != own {
+        let problem = format!("the store of shard {id} is not that of --store");
+        return Err(settings.fault("shard-stores", problem));
+    }
+    Ok(Some(ShardConfig { id, stores }))
 }
 
 /// All addresses of a machine are not an address at which others reach it.
@@ -71,6 +130,8 @@ fn check_advertised(
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, ConfigError};
+    #[cfg(feature = "etcd")]
+    use crate::domain::ShardId;
 
     #[test]
     fn the_name_of_a_cluster_is_one_word() {
@@ -82,6 +143,36 @@ mod tests {
         };
         assert!(refused(&["--cluster-name", "a b"]).contains("letters"));
         assert!(refused(&["--advertise", "h:1"]).contains("of no use without --store"));
+    }
+
+    #[test]
+    #[cfg(feature = "etcd")]
+    fn a_shard_has_a_part_of_its_store_for_itself() {
+        let config = |more: &[&str]| Config::with(&[&["--store", "etcd://h1/a"], more].concat());
+        let shard = config(&["--shard", "2/3"]).unwrap().cluster.shard.unwrap();
+        let stores = ShardId::all(3).map(|id| shard.store_of(id).unwrap().to_string());
+        let expected = [1, 2, 3].map(|number| format!("etcd://h1:2379/a/shards/{number}"));
+        assert_eq!(stores.collect::<Vec<_>>(), expected);
+
+        let urls = "etcd://h2/b etcd://me:hush@h1/a";
+        let flags = ["--store", "etcd://me:hush@h1/a", "--shard", "2/2", "--shard-stores", urls];
+        let config_of_two = Config::with(&flags).unwrap();
+        let shard = config_of_two.cluster.shard.clone().unwrap();
+        assert_eq!(shard.store_of(ShardId::of_slot(0, 2)).unwrap().to_string(), "etcd://h2:2379/b/shards/1");
+        assert!(!format!("{:?}", config_of_two.settings).contains("hush"));
+
+        for (flags, problem) in [
+            (&["--shard", "4/3"][..], "is not a shard"),
+            (&["--shard-stores", "etcd://h1/a"], "of no use without --shard"),
+            (&["--shard", "1/2", "--shard-stores", "etcd://h1/a"], "names 1 stores for 2 shards"),
+            (&["--shard", "1/2", "--shard-stores", "etcd://h2/b etcd://h1/a"], "is not that of --store"),
+            (&["--shard", "1/2", "--shard-stores", "h2 etcd://h1/a"], "no scheme"),
+        ] {
+            let Err(ConfigError::Setting(text)) = config(flags) else { panic!("{flags:?}") };
+            assert!(text.contains(problem), "{text}");
+        }
+        let Err(ConfigError::Setting(text)) = Config::with(&["--shard", "1/2"]) else { panic!() };
+        assert!(text.contains("needs --store"), "{text}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::journal::{DamagedLog, Durability, StoreAddress};
 use crate::net::ListenAddress;
 use crate::resp::{ListenerLimits, ScanLimits};
 
-pub use self::cluster::ClusterConfig;
+pub use self::cluster::{ClusterConfig, ShardConfig};
 pub use self::options::{OPTIONS, Opt};
 pub use self::tls::TlsConfig;
 
@@ -165,6 +165,7 @@ impl Config {
             connections_max: listener.connections_max,
             output_stall: listener.output_stall,
         };
+        let (store, cluster) = (store::store(settings)?, cluster::cluster(settings)?);
         let token_floor = settings.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?;
         Ok(Config {
             listen,
@@ -174,8 +175,8 @@ impl Config {
             tls,
             http_config,
             data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),
-            store: store::store(settings)?,
-            cluster: cluster::cluster(settings)?,
+            store: cluster.shard.as_ref().map_or(store, |shard| shard.store_of(shard.id)),
+            cluster,
             damaged_log: match settings.switch("accept-damaged-log")? {
                 true => DamagedLog::Discard,
                 false => DamagedLog::Refuse,
@@ -363,9 +364,14 @@ fn displayed_settings(settings: &Settings) -> Result<Vec<(&'static str, String)>
     let own = OPTIONS.iter().filter(|option| !option.is_secret());
     let mut all: Vec<(&str, String)> =
         own.map(|option| (option.name, settings.text(option.name).unwrap_or("").to_owned())).collect();
-    // It may contain a password.
-    let store = store::store(settings)?.map_or(String::new(), |address| address.to_string());
-    all.iter_mut().filter(|(name, _)| *name == "store").for_each(|(_, text)| text.clone_from(&store));
+    // These may contain passwords.
+    for (name, text) in all.iter_mut().filter(|(name, _)| ["store", "shard-stores"].contains(name)) {
+        let without_passwords = text.split_whitespace().map(|url| {
+            let address = store::parse(settings, name, url);
+            address.map(|address| address.to_string())
+        });
+        *text = without_passwords.collect::<Result<Vec<_>, _>>()?.join(" ");
+    }
     let of = |name: &'static str| settings.text(name).unwrap_or("").to_owned();
     let is_kept = settings.text("durability") != Some("memory");
     all.extend([

@@ -192,6 +192,20 @@ pub static OPTIONS: &[Opt] = &[
         "",
         "The same for HTTP (default: the host of --advertise and the port of --http)",
     ),
+    opt(
+        CLUSTER,
+        "shard",
+        "I/N",
+        "",
+        "Serve the I-th of N shards, such as 1/3: the keys are divided as in Redis Cluster (default: all keys)",
+    ),
+    opt(
+        CLUSTER,
+        "shard-stores",
+        "URLS",
+        "",
+        "The stores of all shards in their order, with spaces between them, if they are not all in --store",
+    ),
     opt(CLUSTER, "cluster-name", "NAME", "octostore", "Name by which Sentinel clients ask for the leader"),
     opt(
         CLUSTER,

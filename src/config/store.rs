@@ -29,7 +29,17 @@ pub(super) fn store(settings: &Settings) -> Result<Option<StoreAddress>, ConfigE
             "--store needs --durability always: without a commit, no reply is known to be still true";
         return Err(settings.fault("durability", problem));
     }
-    let mut address = StoreAddress::parse(text).map_err(|problem| settings.fault("store", problem))?;
+    parse(settings, "store", text).map(Some)
+}
+
+/// Reads an address of the setting `name`, with the certificates of all stores.
+pub(super) fn parse(
+    settings: &Settings,
+    name: &'static str,
+    text: &str,
+) -> Result<StoreAddress, ConfigError> {
+    let file = |name| settings.text(name).map(PathBuf::from);
+    let mut address = StoreAddress::parse(text).map_err(|problem| settings.fault(name, problem))?;
     let identity = match (file("store-cert"), file("store-key")) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
@@ -40,9 +50,9 @@ pub(super) fn store(settings: &Settings) -> Result<Option<StoreAddress>, ConfigE
     match &mut address.tls {
         Some(default) => *default = tls,
         None if tls == StoreTls::default() => {}
-        None => return Err(settings.fault("store", "certificates need etcds://")),
+        None => return Err(settings.fault(name, "certificates need etcds://")),
     }
-    Ok(Some(address))
+    Ok(address)
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ mod key;
 mod keyspace_events;
 mod limits;
 mod owner;
+mod shards;
 mod short_bytes;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -24,5 +26,7 @@ pub use limits::{
     DATABASES, Invalid, KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX,
 };
 pub use owner::Owner;
+pub use shards::{Shard, Shards};
+pub use slots::{SHARDS_MAX, SLOTS, ShardId, slot_of};
 pub use time::{Timestamp, Ttl};
 pub use topology::{HostPort, Leader, Membership, Node, SharedTopology, Topology};

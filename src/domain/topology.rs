@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::Shards;
+
 /// Where clients connect: a host name or an address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
@@ -139,6 +141,8 @@ impl SharedTopology {
 pub struct Membership {
     /// The servers.
     pub topology: Arc<SharedTopology>,
+    /// The shards, if these servers have only one of them.
+    pub shards: Option<Arc<Shards>>,
     /// Whether it serves while another server leads.
     pub is_standby: bool,
 }
@@ -147,7 +151,7 @@ impl Membership {
     /// A server without others.
     pub fn of_one(name: &str, id: &str) -> Membership {
         let topology = Arc::new(SharedTopology::new(Topology::of_one(name, id)));
-        Membership { topology, is_standby: false }
+        Membership { topology, shards: None, is_standby: false }
     }
 }
 

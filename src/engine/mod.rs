@@ -55,7 +55,7 @@ pub use events::{Event, EventKind, Heard, Interest, LeaseEvent};
 pub use examination::{Examination, examine};
 use expiry::Deadlines;
 pub use expiry::Expiry;
-pub use keyspace::{Content, FoundKey, KeyKind, KeyedValue, Scan, Scanned};
+pub use keyspace::{Content, FoundKey, KeyKind, KeyOrder, KeyedValue, Scan, Scanned};
 use keyspace::{Gate, NameHash, Table};
 use late_owners::LateOwners;
 pub use notifications::Cause;

@@ -37,6 +37,8 @@ pub(super) struct ApiError {
     label: &'static str,
     details: String,
     retry_after_s: Option<u64>,
+    /// The host and port of the server that serves the request.
+    moved_to: Option<String>,
 }
 
 /// An error's body.
@@ -52,7 +54,7 @@ pub(super) struct ErrorBody<'a> {
 
 impl ApiError {
     fn new(status: StatusCode, code: Code, label: &'static str, details: impl Into<String>) -> ApiError {
-        ApiError { status, code, label, details: details.into(), retry_after_s: None }
+        ApiError { status, code, label, details: details.into(), retry_after_s: None, moved_to: None }
     }
 
     fn because(status: StatusCode, code: Code, label: &'static str, reason: &str) -> ApiError {
@@ -147,6 +149,13 @@ impl ApiError {
         ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..unavailable }
     }
 
+    /// Another server has this lock.
+    pub(super) fn moved(to: String) -> ApiError {
+        let (label, details) = ("Lock of another shard", format!("Lock of another shard: it is at {to}"));
+        let moved = ApiError::new(StatusCode::TEMPORARY_REDIRECT, Code::NotFound, label, details);
+        ApiError { moved_to: Some(to), ..moved }
+    }
+
     /// The caller's budget for bodies is spent.
     pub(super) fn too_many_bodies() -> ApiError {
         let label = "Rate limit exceeded";
@@ -160,8 +169,16 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, label, label)
     }
 
+    pub(super) fn is_internal(&self) -> bool {
+        self.code == Code::InternalError
+    }
+
     pub(super) fn retry_after_s(&self) -> Option<u64> {
         self.retry_after_s
+    }
+
+    pub(super) fn moved_to(&self) -> Option<&str> {
+        self.moved_to.as_deref()
     }
 
     pub(super) fn body<'a>(&'a self, request_id: &'a str) -> ErrorBody<'a> {

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::head::{self, Fault};
 use super::metrics::Endpoint;
+use super::overview::SAMPLE_S;
 use super::router::{refusal, router};
 use super::unread::Lingers;
 use super::users::Peer;
@@ -71,16 +72,19 @@ pub async fn serve(listeners: Listeners, state: Arc<HttpState>, shutdown: impl F
     let http = Http::new(&state);
     tokio::select! {
         () = net::serve(listeners, http, limits, metrics, shutdown) => {}
-        () = record_minutes(&state) => {}
+        () = record_history(&state) => {}
     }
 }
 
-/// Adds to the history every minute.
-pub async fn record_minutes(state: &HttpState) {
+/// Adds to both histories.
+pub async fn record_history(state: &HttpState) {
     let mut minutes = tokio::time::interval_at(Instant::now() + MINUTE, MINUTE);
+    let mut samples = tokio::time::interval(Duration::from_secs(SAMPLE_S));
     loop {
-        minutes.tick().await;
-        state.record_minute();
+        tokio::select! {
+            _ = minutes.tick() => state.record_minute(),
+            _ = samples.tick() => state.record_sample(),
+        }
     }
 }
 
@@ -109,6 +113,7 @@ impl Http {
     /// Asks every connection to end after the request that it has received.
     pub fn stop(&self) {
         self.state.watchers.close();
+        self.state.streams.close();
         self.stop.send_replace(());
     }
 

@@ -193,7 +193,7 @@ pub(super) async fn acquire(
 
 impl Acquire {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(&state.limits, name, Act::ACQUIRE)?;
+        let name = user.lock(state, name, Act::ACQUIRE)?;
         let op = Op::Acquire { request: self.check(state, user)?, wait: None };
         let session = self.session_id.map(|id| SessionId(id.as_u128()));
         let acquired = state.decide(|txn| state.acquire(txn, user, &name, &op, session)).await??;
@@ -422,7 +422,7 @@ pub(super) async fn renew(
 
 impl Renew {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(&state.limits, name, Act::RENEW)?;
+        let name = user.lock(state, name, Act::RENEW)?;
         let ttl = ttl(&state.limits, self.ttl_seconds)?;
         let renewed = state
             .decide(|txn| {
@@ -458,7 +458,7 @@ pub(super) async fn release(
 
 impl Release {
     async fn submit(self, state: &HttpState, user: &User, name: &str) -> Result<Response, ApiError> {
-        let name = user.lock(&state.limits, name, Act::RELEASE)?;
+        let name = user.lock(state, name, Act::RELEASE)?;
         state
             .decide(|txn| {
                 let (owner, token) = match state.proven(txn, user, &name, self.lease_id)? {
@@ -482,7 +482,7 @@ pub(super) async fn status(
     let (parts, _) = request.into_parts();
     let text = names::segment(&parts)?;
     let user = state.users.authenticate(Caller::of(&parts))?;
-    let name = user.lock(&state.limits, &text, Act::INSPECT)?;
+    let name = user.lock(&state, &text, Act::INSPECT)?;
     // Read under the same guard: a later grant of the lock has at least this token.
     let inspect = |slot: &Slot, _| (slot.newest().map(LeaseSnapshot::of), state.engine.next_token());
     let view = match state.decide(|txn| txn.read(&name, inspect)).await? {

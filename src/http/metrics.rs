@@ -29,12 +29,13 @@ pub(super) enum Endpoint {
     List,
     Watch,
     Session,
+    Keys,
     Service,
     Other,
 }
 
 impl Endpoint {
-    const ALL: [Endpoint; 9] = [
+    const ALL: [Endpoint; 10] = [
         Endpoint::Acquire,
         Endpoint::Renew,
         Endpoint::Release,
@@ -42,6 +43,7 @@ impl Endpoint {
         Endpoint::List,
         Endpoint::Watch,
         Endpoint::Session,
+        Endpoint::Keys,
         Endpoint::Service,
         Endpoint::Other,
     ];
@@ -55,6 +57,7 @@ impl Endpoint {
             Endpoint::List => "list",
             Endpoint::Watch => "watch",
             Endpoint::Session => "session",
+            Endpoint::Keys => "keys",
             Endpoint::Service => "service",
             Endpoint::Other => "other",
         }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: the same locks as over RESP, in one order of tokens; nothing about locks is decided
 //! here. A response is sent once everything it depends on is durable. Each route is one function in
-//! `locks`, `sessions`, `watch` or `admin`, with its checks in the contract's order. Not here:
+//! `locks`, `sessions`, `watch`, `keys`, `key`, `overview`, `page` or `admin`, with its checks in the contract's order. Not here:
 //! RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
 //!
 //! How HTTP maps to Redis: a name is a key of database 0; a user's locks have the owner
@@ -17,13 +17,20 @@ mod error;
 mod fields;
 mod head;
 mod host;
+mod key;
+mod keys;
 mod listener;
+mod live;
 mod locks;
 mod metrics;
 mod names;
+mod overview;
+mod page;
 mod pseudonyms;
+mod recent;
 mod router;
 mod sessions;
+mod shards;
 mod times;
 mod timeseries;
 mod unread;
@@ -36,10 +43,13 @@ use std::time::Duration;
 
 use self::budget::Budget;
 use self::error::ApiError;
-pub use self::listener::{Http, HttpArrival, accept_limits, record_minutes, serve};
+pub use self::listener::{Http, HttpArrival, accept_limits, record_history, serve};
+use self::live::Streams;
 use self::metrics::HttpMetrics;
 pub use self::names::is_namespace;
+use self::overview::Hour;
 use self::pseudonyms::Ids;
+use self::recent::Recent;
 pub use self::router::is_for_any_node;
 use self::timeseries::History;
 pub use self::users::AccessConfig;
@@ -48,7 +58,7 @@ use self::users::Users;
 use self::watch::Watchers;
 use crate::auth;
 use crate::domain::{Limits, Membership, Timestamp};
-use crate::engine::{Engine, LeaseEvent, Txn, Unavailable};
+use crate::engine::{Engine, LeaseEvent, SharedTxn, Unavailable};
 use crate::metrics::ServerMetrics;
 
 /// The routes without sockets, for fuzzing.
@@ -86,6 +96,9 @@ pub struct HttpState {
     metrics: HttpMetrics,
     server_metrics: Arc<ServerMetrics>,
     history: History,
+    hour: Hour,
+    streams: Streams,
+    recent: Recent,
     /// The database file; `None`: memory.
     data: Option<PathBuf>,
     started: Timestamp,
@@ -111,6 +124,9 @@ impl HttpState {
             metrics: HttpMetrics::default(),
             server_metrics: Arc::clone(server_metrics),
             history: History::default(),
+            hour: Hour::default(),
+            streams: Streams::default(),
+            recent: Recent::default(),
             data,
             started: engine.clock().now(),
             engine: Arc::clone(engine),
@@ -128,6 +144,7 @@ impl HttpState {
 
     /// Passes a lock event to the watchers of the lock.
     pub fn notify(&self, event: &LeaseEvent) {
+        self.recent.record(event, self.engine.clock().wall_millis());
         self.watchers.notify(event);
     }
 
@@ -139,7 +156,7 @@ impl HttpState {
     /// Runs `work` in a transaction. Returns its result once everything it has seen is durable.
     async fn decide<R>(
         &self,
-        mut work: impl FnMut(&Txn<'_>) -> Result<R, Unavailable>,
+        mut work: impl FnMut(&SharedTxn<'_>) -> Result<R, Unavailable>,
     ) -> Result<R, ApiError> {
         let (done, seq) = loop {
             {

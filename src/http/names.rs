@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::error::ApiError;
-use crate::domain::{Limits, LockName};
+use crate::domain::{DATABASES, Limits, LockName};
 
 /// Longest name, in bytes of UTF-8.
 const NAME_BYTES_MAX: usize = 256;
@@ -28,6 +28,25 @@ pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
         );
         ApiError::malformed(StatusCode::BAD_REQUEST, &reason)
     })
+}
+
+/// The decoded second segment of the path as the key of a database: any bytes.
+pub(super) fn key(parts: &Parts) -> Result<LockName, ApiError> {
+    let raw = parts.uri.path().split('/').nth(2).unwrap_or("");
+    LockName::new(database(parts)?, &unescape(raw))
+        .map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
+}
+
+/// The database that the query names; 0 without a name.
+pub(super) fn database(parts: &Parts) -> Result<u8, ApiError> {
+    let Some(text) = query(parts, "db")? else { return Ok(0) };
+    let number = text.parse().ok().filter(|number| *number < DATABASES);
+    number.ok_or_else(|| ApiError::invalid(&format!("db is a number below {DATABASES}")))
+}
+
+/// The bytes behind a text of [`escape`].
+pub(super) fn unescape(text: &str) -> Vec<u8> {
+    percent_decode_str(text).collect()
 }
 
 /// The value of the query parameter `name`. A repeated parameter is an error; others are ignored.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::metrics::Endpoint;
 use super::unread::Unread;
 use super::users::Caller;
-use super::{HttpState, admin, body, host, locks, sessions, watch};
+use super::{HttpState, admin, body, host, key, keys, locks, overview, page, sessions, watch};
 
 /// A path, its method and its handler.
 pub(super) struct Route {
@@ -68,7 +68,13 @@ pub(super) static ROUTES: &[Route] = &[
     route!(get "/admin/metrics/timeseries" => Service, admin::timeseries),
     route!(get "/openapi.yaml" => Service, admin::openapi),
     route!(get "/docs" => Service, admin::docs),
-    route!(get "/" => Service, admin::docs),
+    route!(get "/keys" => Keys, keys::list),
+    route!(get "/keys/{name}" => Keys, key::status),
+    route!(post "/keys/{name}/force-unlock" => Keys, key::force_unlock),
+    route!(get "/server" => Service, overview::server),
+    route!(get "/" => Service, page::index),
+    route!(get "/page/style.css" => Service, page::style),
+    route!(get "/page/app.js" => Service, page::script),
 ];
 
 /// The router of all routes.
@@ -113,7 +119,9 @@ async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next:
     let origin = request.headers().get(header::ORIGIN).cloned();
     let is_preflight = request.method() == Method::OPTIONS;
     let (request, unread) = Unread::watch(request);
-    let answered = answer(&state, request, next).await;
+    let uri = request.uri().clone();
+    let mut answered = answer(&state, request, next).await;
+    add_location(&mut answered, &uri);
     let mut response = with_headers(answered, is_preflight);
     if state.membership.is_standby {
         // The next request may be one for the leader, to which only whole connections are passed
@@ -171,6 +179,16 @@ fn with_headers(response: Response, is_preflight: bool) -> Response {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
     response
+}
+
+/// Names the place of what another server has, which clients follow with the same method and body.
+fn add_location(response: &mut Response, uri: &Uri) {
+    let moved_to = response.extensions().get::<ApiError>().and_then(ApiError::moved_to);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let location = moved_to.and_then(|to| HeaderValue::from_str(&format!("http://{to}{path}")).ok());
+    if let Some(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
 }
 
 fn endpoint(request: &Request) -> Endpoint {

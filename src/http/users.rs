@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -18,9 +18,9 @@ use super::budget::Budget;
 use super::credentials::{self, Credentials};
 use super::error::ApiError;
 use super::pseudonyms::Ids;
-use super::{body, names};
+use super::{HttpState, body, names};
 use crate::auth::{self, DEFAULT_USER, Digest, KeyRights, Secret, Uses};
-use crate::domain::{Limits, LockName, Owner};
+use crate::domain::{LockName, Owner};
 use crate::metrics::Count;
 
 /// Names of locks that no user may use.
@@ -31,6 +31,10 @@ const LOCAL: &str = "local";
 const ADMIN: &str = "(admin)";
 /// A user who may run this command, which is in the category `@admin`, is an operator.
 const OPERATOR_COMMAND: &str = "config|get";
+
+/// Headers of the operators' key.
+const ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
+const OLD_ADMIN_KEY: HeaderName = HeaderName::from_static("x-octostore-admin-key");
 
 /// What is checked beside users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,6 +56,7 @@ impl Act {
     pub(super) const RENEW: Act = Act("renew", KeyRights::WRITE);
     pub(super) const RELEASE: Act = Act("unlock", KeyRights::WRITE);
     pub(super) const INSPECT: Act = Act("lockinfo", KeyRights::READ);
+    pub(super) const FORCE: Act = Act("forceunlock", KeyRights::WRITE);
 }
 
 /// The other end of a connection.
@@ -77,6 +82,29 @@ impl<'r> Caller<'r> {
 
     pub(super) fn of_request(request: &'r Request) -> Caller<'r> {
         Caller { headers: request.headers(), peer: request.extensions().get() }
+    }
+
+    /// What is kept to authenticate the same caller again.
+    pub(super) fn keep(self) -> KeptCaller {
+        let mut headers = HeaderMap::new();
+        for name in [header::AUTHORIZATION, ADMIN_KEY, OLD_ADMIN_KEY] {
+            if let Some(value) = self.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        KeptCaller { headers, peer: self.peer.cloned() }
+    }
+}
+
+/// A [`Caller`] without the rest of its request.
+pub(super) struct KeptCaller {
+    headers: HeaderMap,
+    peer: Option<Peer>,
+}
+
+impl KeptCaller {
+    pub(super) fn caller(&self) -> Caller<'_> {
+        Caller { headers: &self.headers, peer: self.peer.as_ref() }
     }
 }
 
@@ -126,33 +154,38 @@ impl User {
         }
     }
 
+    /// Whether the user may run a command, as far as that does not depend on keys.
+    pub(super) fn may_run(&self, command: &str) -> bool {
+        self.allows(command, &Uses::default())
+    }
+
+    /// Whether the user may use a key for `act`.
+    pub(super) fn may(&self, Act(command, access): Act, key: &LockName) -> bool {
+        self.allows(command, &Uses { keys: vec![(key.key(), access)], ..Uses::default() })
+    }
+
     /// Refuses a user who may not run the command that a request acts as.
     pub(super) fn check(&self, command: &str) -> Result<(), ApiError> {
-        match self.allows(command, &Uses::default()) {
+        match self.may_run(command) {
             true => Ok(()),
             false => Err(ApiError::forbidden("the rules of this user do not allow this request")),
         }
     }
 
     /// The lock of a name that this user may use for `act`.
-    pub(super) fn lock(
-        &self,
-        limits: &Limits,
-        name: &str,
-        Act(command, access): Act,
-    ) -> Result<LockName, ApiError> {
-        let lock = names::parse(limits, name)?;
+    pub(super) fn lock(&self, state: &HttpState, name: &str, act: Act) -> Result<LockName, ApiError> {
+        let lock = names::parse(&state.limits, name)?;
         if name.starts_with(RESERVED) {
             return Err(ApiError::forbidden("names that start with __election/ are reserved"));
         }
-        let uses = Uses { keys: vec![(lock.key(), access)], ..Uses::default() };
-        if !self.allows(command, &uses) {
+        if !self.may(act, &lock) {
             return Err(self.refusal());
         }
+        state.check_shard(&lock)?;
         Ok(lock)
     }
 
-    fn refusal(&self) -> ApiError {
+    pub(super) fn refusal(&self) -> ApiError {
         match self.namespace() {
             Some(own) => ApiError::forbidden(&format!("the names of this user's locks start with {own}")),
             None => ApiError::forbidden("the rules of this user do not allow this request for this lock"),
@@ -180,9 +213,14 @@ impl User {
 
     /// Whether a list of locks shows this one.
     pub(super) fn may_list(&self, lock: &LockName) -> bool {
+        self.may_list_key(lock.key())
+    }
+
+    /// Whether a list of keys shows this one.
+    pub(super) fn may_list_key(&self, key: &[u8]) -> bool {
         match &self.rights {
             Rights::Operator => true,
-            Rights::Of(user, _) => user.allows_everything() || user.may_read(lock.key()),
+            Rights::Of(user, _) => user.allows_everything() || user.may_read(key),
         }
     }
 }
@@ -322,18 +360,14 @@ impl Users {
     /// Whether the user of a request that began earlier may still inspect a lock.
     pub(super) fn still_may_inspect(&self, user: &User, lock: &LockName) -> bool {
         let Rights::Of(rights, _) = &user.rights else { return true };
-        self.shared.current(rights).is_some_and(|now| {
-            let Act(command, access) = Act::INSPECT;
-            let uses = Uses { keys: vec![(lock.key(), access)], ..Uses::default() };
-            self.seen(now).allows(command, &uses)
-        })
+        self.shared.current(rights).is_some_and(|now| self.seen(now).may(Act::INSPECT, lock))
     }
 
-    /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
-    /// Where there is such a key, requests without credentials are refused.
-    pub(super) fn authenticate_admin(&self, caller: Caller<'_>) -> Result<(), ApiError> {
+    /// The user of a request that only some users may make. Where there is an operators' key, requests
+    /// without credentials are refused.
+    pub(super) fn authenticate_operator(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
         if self.is_operator(caller.headers) {
-            return Ok(());
+            return Ok(Arc::clone(&self.admin));
         }
         let anonymous = self.anonymous().filter(|_| self.access().admin_key.is_none());
         let user = match (self.named(caller), anonymous) {
@@ -341,7 +375,12 @@ impl Users {
             (Some(Err(wrong)), None) => Err(wrong),
             (None, None) => Err(ApiError::no_credentials()),
         };
-        let may = self.counted(caller, user)?.check(OPERATOR_COMMAND);
+        self.counted(caller, user)
+    }
+
+    /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
+    pub(super) fn authenticate_admin(&self, caller: Caller<'_>) -> Result<(), ApiError> {
+        let may = self.authenticate_operator(caller)?.check(OPERATOR_COMMAND);
         may.map_err(|_| {
             ApiError::forbidden(
                 "this path needs a user with +@admin, or the key of --http-admin-key-file in x-admin-key",
@@ -394,5 +433,5 @@ impl Users {
 
 /// The operators' key that a request gives, in a header of its own.
 fn admin_key(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.get("x-admin-key").or_else(|| headers.get("x-octostore-admin-key"))
+    headers.get(&ADMIN_KEY).or_else(|| headers.get(&OLD_ADMIN_KEY))
 }

@@ -279,7 +279,7 @@ pub(super) async fn watch(
     let name = names::segment(&parts)?;
     let users_generation = state.users.generation();
     let user = state.users.authenticate(Caller::of(&parts))?;
-    let name = user.lock(&state.limits, &name, Act::INSPECT)?;
+    let name = user.lock(&state, &name, Act::INSPECT)?;
     // Join first, then take the snapshot: a change in between is in both and is sent once.
     let (place, queue) = state.watchers.join(&name)?;
     let (held, seen) = state

@@ -22,10 +22,10 @@ use super::service::{Process, Service, complete};
 use super::sockets::Sockets;
 use super::{Reloader, StartError, dropped};
 use crate::clock::Clock;
-use crate::cluster::{Election, Seen, watch_leader};
+use crate::cluster::{Election, Seen, divide, follow_shards, watch_leader};
 use crate::command::Delivery;
 use crate::config::Config;
-use crate::domain::{HostPort, Leader, Membership, Node, SharedTopology, Topology};
+use crate::domain::{HostPort, Leader, Membership, Node, Shard, Shards, SharedTopology, Topology};
 use crate::http::{self, Http};
 use crate::journal::etcd::{self, EtcdBackend};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, StoreAddress};
@@ -55,6 +55,8 @@ struct State {
     store: StoreAddress,
     election: Arc<Election>,
     topology: Arc<SharedTopology>,
+    /// The shards, if this server has only one of them.
+    shards: Option<Arc<Shards>>,
     /// The current leader, wherever it is.
     leader: watch::Sender<Option<Leader>>,
     /// Where the latest leader is or was.
@@ -116,7 +118,7 @@ impl Member {
         let process = Process::new(&sockets, store.to_string(), Clock::system());
         let own = own_node(config, &sockets, &process);
         let election =
-            reach(store, own).await.map_err(|error| StartError::Journal(store.to_string(), error))?;
+            reach(config, store, own).await.map_err(|error| StartError::Journal(store.to_string(), error))?;
         let topology = Topology {
             name: config.cluster.name.clone(),
             own: process.run_id.clone(),
@@ -125,7 +127,9 @@ impl Member {
             is_eligible: true,
         };
         let topology = Arc::new(SharedTopology::new(topology));
-        let membership = Membership { topology: Arc::clone(&topology), is_standby: true };
+        let shards = config.cluster.shard.as_ref().map(|shard| Arc::new(Shards::new(shard.id)));
+        let membership =
+            Membership { topology: Arc::clone(&topology), shards: shards.clone(), is_standby: true };
         let open = || -> Result<Box<dyn Backend>, JournalError> { Ok(Box::new(MemoryBackend::default())) };
         let standby = Service::open(config, &process, membership, Durability::Memory, open)?;
         sockets.warn_of_exposure(config);
@@ -134,6 +138,7 @@ impl Member {
             store: store.clone(),
             election,
             topology,
+            shards,
             leader: watch::Sender::new(None),
             last_address: Mutex::new(None),
             standby: Doors::of(&standby, config),
@@ -187,8 +192,14 @@ impl Member {
         };
         let registered = async {
             let election = &self.state.election;
-            let silent = self.running.config().cluster.leader_silent;
-            tokio::join!(election.run(), watch_leader(election, &self.state.process.run_id, silent));
+            let cluster = self.running.config().cluster;
+            let shards = async {
+                if let (Some(shards), Some(config)) = (self.state.shards.clone(), cluster.shard) {
+                    follow_shards(shards, config.others(), election.own().clone()).await;
+                }
+            };
+            let watched = watch_leader(election, &self.state.process.run_id, cluster.leader_silent);
+            tokio::join!(election.run(), watched, shards);
         };
         tokio::select! {
             _ = async { tokio::join!(redis, http, role) } => {}
@@ -215,10 +226,14 @@ fn own_node(config: &Config, sockets: &Sockets, process: &Process) -> Node {
 }
 
 /// Connects to the store and checks that it can be used. Tries again while it cannot be reached.
-async fn reach(store: &StoreAddress, own: Node) -> Result<Arc<Election>, JournalError> {
+async fn reach(config: &Config, store: &StoreAddress, own: Node) -> Result<Arc<Election>, JournalError> {
     loop {
         let reached = async {
             etcd::check(store).await?;
+            match &config.cluster.shard {
+                Some(shard) => divide(&shard.stores[shard.id.index()], shard.id.count()).await?,
+                None => divide(store, 0).await?,
+            }
             Election::connect(store, own.clone()).await
         };
         match reached.await {
@@ -287,9 +302,9 @@ async fn lead(
     state.term.send_replace(Some(Arc::new(term)));
     tracing::info!(epoch, "leading");
     let own = Leader { id: state.process.run_id.clone(), epoch };
-    let minutes = async {
+    let history = async {
         match &http {
-            Some(http) => http::record_minutes(http).await,
+            Some(http) => http::record_history(http).await,
             None => pending().await,
         }
     };
@@ -297,7 +312,7 @@ async fn lead(
         () = engine.fenced() => TermEnd::Replaced,
         () = replaced(&own, state, standby) => TermEnd::Replaced,
         () = server.shutdown.notified() => TermEnd::Shutdown,
-        () = minutes => TermEnd::Replaced,
+        () = history => TermEnd::Replaced,
     };
     if let TermEnd::Replaced = end {
         drop((engine, server, http));
@@ -320,7 +335,8 @@ async fn load(state: &Arc<State>, config: Config, epoch: i64) -> Result<Service,
     let loaded = tokio::task::spawn_blocking(move || {
         let open =
             || EtcdBackend::open(&state.store, epoch).map(|backend| Box::new(backend) as Box<dyn Backend>);
-        let membership = Membership { topology: Arc::clone(&state.topology), is_standby: false };
+        let (topology, shards) = (Arc::clone(&state.topology), state.shards.clone());
+        let membership = Membership { topology, shards, is_standby: false };
         Service::open(&config, &state.process, membership, Durability::Always, open)
     });
     loaded.await.map_err(|error| StartError::Thread(error.into()))?
@@ -348,6 +364,9 @@ impl State {
         // While this server loads, requests cannot be served yet.
         let is_open = |leader: &Leader| leader.id != self.process.run_id || self.term.borrow().is_some();
         let leader = seen.leader.clone().filter(is_open);
+        if let Some(shards) = &self.shards {
+            shards.replace(shards.own(), Shard { leader: leader.clone(), nodes: seen.nodes.clone() });
+        }
         let topology = Topology {
             name: self.topology.read().name.clone(),
             own: self.process.run_id.clone(),

@@ -149,6 +149,7 @@ impl Service {
             slow_log: SlowLog::default(),
             shutdown: Notify::new(),
             topology: membership.topology,
+            shards: membership.shards,
             is_standby: membership.is_standby,
         });
         engine.notify_of(server.settings.keyspace_events());

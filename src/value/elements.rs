@@ -7,6 +7,7 @@
 
 use std::borrow::Borrow;
 use std::hash::{Hash, RandomState};
+use std::ops::Range;
 
 use indexmap::IndexMap;
 
@@ -70,21 +71,33 @@ impl<K: Hash + Eq + Borrow<[u8]>, V> Elements<K, V> {
         removed
     }
 
+    /// Memory of the rows and of the index, without that of names and contents.
+    pub(super) fn bytes(&self) -> usize {
+        /// A hash, and a place in the index with the control byte and the spare room of a hash table.
+        const HASH_AND_PLACE_BYTES: usize = 18;
+        self.0.capacity() * (size_of::<(K, V)>() + HASH_AND_PLACE_BYTES)
+    }
+
     /// One step of an iteration over all elements: at most `count` of them, and the cursor of the
     /// next step. The first step has cursor 0; a step that returns 0 was the last.
-    ///
-    /// The iteration goes from the last index down, and the cursor is the number of elements still
-    /// to come, all of them at lower indices. An element never moves to a higher index while it
-    /// exists: a removal moves later ones down by one, or the last one into the gap, and new ones
-    /// are appended. So an element that exists throughout is returned at least once. One that moved
-    /// down into the part still to come is returned again.
     pub(super) fn scan(&self, cursor: u64, count: usize) -> (u64, impl Iterator<Item = (&K, &V)>) {
-        let end = match usize::try_from(cursor) {
-            Ok(left @ 1..) => left.min(self.len()),
-            Ok(0) | Err(_) => self.len(),
-        };
-        let start = end.saturating_sub(count.max(1));
-        let slice = self.0.get_range(start..end).map(|slice| slice.iter());
-        (start as u64, slice.into_iter().flatten())
+        let (next, indexes) = scan_step(self.len(), cursor, count);
+        (next, self.0.get_range(indexes).map(|slice| slice.iter()).into_iter().flatten())
     }
+}
+
+/// The indexes of one step of an iteration over `len` elements, and the cursor of the next step.
+///
+/// The iteration goes from the last index down, and the cursor is the number of elements still to
+/// come, all of them at lower indices. An element never moves to a higher index while it exists: a
+/// removal moves later ones down by one, or the last one into the gap, and new ones are appended.
+/// So an element that exists throughout is returned at least once. One that moved down into the
+/// part still to come is returned again.
+pub(super) fn scan_step(len: usize, cursor: u64, count: usize) -> (u64, Range<usize>) {
+    let end = match usize::try_from(cursor) {
+        Ok(left @ 1..) => left.min(len),
+        Ok(0) | Err(_) => len,
+    };
+    let start = end.saturating_sub(count.max(1));
+    (start as u64, start..end)
 }

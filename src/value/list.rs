@@ -1,21 +1,23 @@
 //! Lists: items in the order in which clients put them.
 //!
 //! Guarantees: each item has a position, an `i64`; positions are consecutive and grow outward from
-//! where the list began, so that a change at an end touches one element. A change at an end takes
-//! constant time. One in the middle moves the items of the shorter side, and takes time linear in
-//! their number.
+//! where the list began, so that a change at an end touches one element. A change at an end and a
+//! look-up by index take constant time. A change in the middle moves the items of the shorter side,
+//! and takes time linear in their number.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, Range};
 
+use super::block::Block;
 use super::edit::Changes;
 use super::{Kind, Malformed};
 
-/// Memory per item besides its bytes: its row, with room to grow, and one allocation.
-const ITEM_BYTES: usize = 40;
+/// Positions of a block. Few enough that a change in a block, which moves its items, takes about as
+/// long as an allocation.
+const BLOCK_LEN: usize = 64;
 
-/// A list with less room than this is not shrunk.
-const CAPACITY_KEPT: usize = 64;
+/// A list with room for fewer blocks than this is not shrunk.
+const CAPACITY_KEPT: usize = 16;
 
 /// An end of a list, or of a sorted set: the members with the lowest or the highest scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +73,14 @@ impl End {
 /// Items in order.
 #[derive(Debug, Clone, Default)]
 pub struct List {
-    items: VecDeque<Box<[u8]>>,
+    /// Each has the items at [`BLOCK_LEN`] positions, the first of which is a multiple of that. None
+    /// is empty; the first and the last may lack items at the ends of the list.
+    blocks: VecDeque<Block>,
     /// The position of the first item.
     first: i64,
-    /// Bytes of all items.
-    text_bytes: usize,
+    len: usize,
+    /// Memory of the contents of all blocks.
+    block_bytes: usize,
 }
 
 impl List {
@@ -91,23 +96,25 @@ impl List {
             return Err(Malformed::new(Kind::List, "positions are not consecutive"));
         }
         let first = items.first().map_or(0, |(position, _)| *position);
-        let text_bytes = items.iter().map(|(_, item)| item.len()).sum();
-        Ok(List { items: items.into_iter().map(|(_, item)| item).collect(), first, text_bytes })
+        let mut list = List { first, ..List::default() };
+        items.into_iter().for_each(|(_, item)| list.push_back(item));
+        Ok(list)
     }
 
     /// The number of items.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.len
     }
 
     /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.len == 0
     }
 
     /// The item at an index.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        self.items.get(index).map(|item| &**item)
+        let (block, offset) = (index < self.len).then(|| self.place_of(index))?;
+        self.blocks.get(block)?.get(offset)
     }
 
     /// The items at these indexes, which are cut at the end of the list.
@@ -115,12 +122,32 @@ impl List {
         &self,
         indexes: Range<usize>,
     ) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator + Clone {
-        let end = indexes.end.min(self.len());
-        self.items.range(indexes.start.min(end)..end).map(|item| &**item)
+        let end = indexes.end.min(self.len);
+        let start = indexes.start.min(end);
+        let (first_block, from) = self.place_of(start);
+        let (last_block, last) = self.place_of(end.saturating_sub(1));
+        let blocks = if start < end { first_block..last_block + 1 } else { 0..0 };
+        let items = blocks.flat_map(move |index| {
+            let block = &self.blocks[index];
+            let from = if index == first_block { from } else { 0 };
+            let to = if index == last_block { last + 1 } else { block.len() };
+            block.range(from..to)
+        });
+        Items { items, left: end - start }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.text_bytes + self.len() * ITEM_BYTES
+        self.blocks.capacity() * size_of::<Block>() + self.block_bytes
+    }
+
+    /// The block with the position of the item at an index, and the index of the item in it.
+    fn place_of(&self, index: usize) -> (usize, usize) {
+        // Positions of the first block that are before the list.
+        let before = self.first.rem_euclid(BLOCK_LEN as i64) as usize;
+        match (before + index) / BLOCK_LEN {
+            0 => (0, index),
+            block => (block, (before + index) % BLOCK_LEN),
+        }
     }
 
     /// The field under which the item at an index is recorded.
@@ -128,7 +155,100 @@ impl List {
         // No list lives long enough for its positions to wrap around.
         field_of(self.first.wrapping_add(index as i64))
     }
+
+    /// Changes a block that exists.
+    fn change<R>(&mut self, block: usize, change: impl FnOnce(&mut Block) -> R) -> R {
+        let block = &mut self.blocks[block];
+        let before = block.bytes();
+        let result = change(block);
+        self.block_bytes = self.block_bytes - before + block.bytes();
+        result
+    }
+
+    fn push_front(&mut self, item: impl AsRef<[u8]> + Into<Box<[u8]>>) {
+        self.first = self.first.wrapping_sub(1);
+        self.len += 1;
+        if self.blocks.is_empty() || self.place_of(1) == (1, 0) {
+            self.reserve_block();
+            self.blocks.push_front(Block::default());
+        }
+        self.change(0, |block| block.insert(0, item));
+    }
+
+    fn push_back(&mut self, item: impl AsRef<[u8]> + Into<Box<[u8]>>) {
+        let (block, offset) = self.place_of(self.len);
+        self.len += 1;
+        if block == self.blocks.len() {
+            self.reserve_block();
+            self.blocks.push_back(Block::default());
+        }
+        self.change(block, |block| block.insert(offset, item));
+    }
+
+    /// Makes room for one block. Room for more of them would be much of the memory of a small list.
+    fn reserve_block(&mut self) {
+        if self.blocks.is_empty() {
+            self.blocks.reserve_exact(1);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Box<[u8]>> {
+        let item = (!self.is_empty()).then(|| self.change(0, Block::pop_front))?;
+        self.first = self.first.wrapping_add(1);
+        self.len -= 1;
+        if self.blocks.front().is_some_and(Block::is_empty) {
+            let block = self.blocks.pop_front();
+            self.removed(block);
+        }
+        item
+    }
+
+    fn pop_back(&mut self) -> Option<Box<[u8]>> {
+        let item = self.blocks.len().checked_sub(1).map(|last| self.change(last, Block::pop_back))?;
+        self.len -= 1;
+        if self.blocks.back().is_some_and(Block::is_empty) {
+            let block = self.blocks.pop_back();
+            self.removed(block);
+        }
+        item
+    }
+
+    fn removed(&mut self, block: Option<Block>) {
+        self.block_bytes -= block.map_or(0, |block| block.bytes());
+        if self.blocks.capacity() > CAPACITY_KEPT && self.blocks.len() < self.blocks.capacity() / 8 {
+            self.blocks.shrink_to(2 * self.blocks.len());
+        }
+    }
 }
+
+/// Items of a list.
+#[derive(Debug, Clone)]
+struct Items<I> {
+    items: I,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Items<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.left = self.left.saturating_sub(1);
+        self.items.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<I: DoubleEndedIterator> DoubleEndedIterator for Items<I> {
+    fn next_back(&mut self) -> Option<I::Item> {
+        self.left = self.left.saturating_sub(1);
+        self.items.next_back()
+    }
+}
+
+impl<I: Iterator> ExactSizeIterator for Items<I> {}
 
 /// The bytes of a position: they sort as positions do.
 fn field_of(position: i64) -> [u8; 8] {
@@ -163,39 +283,44 @@ impl<'a> ListEdit<'a> {
 
     /// Takes the first item out.
     pub fn pop_front(&mut self) -> Option<Box<[u8]>> {
-        let item = self.list.items.pop_front()?;
-        self.changes.gone(self.list.field(0));
-        self.list.first = self.list.first.wrapping_add(1);
-        Some(self.taken(item))
+        let field = self.list.field(0);
+        let item = self.list.pop_front()?;
+        self.changes.gone(field);
+        Some(item)
     }
 
     /// Takes the last item out.
     pub fn pop_back(&mut self) -> Option<Box<[u8]>> {
-        let item = self.list.items.pop_back()?;
+        let item = self.list.pop_back()?;
         self.changes.gone(self.list.field(self.len()));
-        Some(self.taken(item))
+        Some(item)
     }
 
     /// Replaces the item at an index. Returns whether there is one.
     pub fn set(&mut self, index: usize, item: &[u8]) -> bool {
-        let Some(old) = self.list.items.get_mut(index) else { return false };
-        self.list.text_bytes = self.list.text_bytes - old.len() + item.len();
-        *old = item.into();
+        if index >= self.len() {
+            return false;
+        }
+        let (block, offset) = self.list.place_of(index);
+        self.list.change(block, |block| block.set(offset, item));
         self.record(index..index + 1);
         true
     }
 
     /// Adds an item before the one at an index, or at the end for an index that is too high.
     pub fn insert(&mut self, index: usize, item: &[u8]) {
-        let index = index.min(self.len());
-        let is_in_first_half = index < self.len() - index;
-        self.list.text_bytes += item.len();
-        self.list.items.insert(index, item.into());
-        if is_in_first_half {
-            self.list.first = self.list.first.wrapping_sub(1);
+        let len = self.len();
+        let index = index.min(len);
+        if index < len - index {
+            let moved: Vec<_> = (0..index).filter_map(|_| self.list.pop_front()).collect();
+            self.list.push_front(item);
+            moved.into_iter().rev().for_each(|item| self.list.push_front(item));
             self.record(0..index + 1);
         } else {
-            self.record(index..self.len());
+            let moved: Vec<_> = (index..len).filter_map(|_| self.list.pop_back()).collect();
+            self.list.push_back(item);
+            moved.into_iter().rev().for_each(|item| self.list.push_back(item));
+            self.record(index..len + 1);
         }
     }
 
@@ -203,7 +328,7 @@ impl<'a> ListEdit<'a> {
     /// Returns the number of removed items.
     pub fn remove_equal(&mut self, item: &[u8], max: usize, from_back: bool) -> usize {
         let equal = |(index, other): (usize, &[u8])| (other == item).then_some(index);
-        let items = self.list.items.iter().map(|item| &**item).enumerate();
+        let items = self.range(0..self.len()).enumerate();
         let removed: Vec<usize> = if from_back {
             let mut found: Vec<usize> = items.rev().filter_map(equal).take(max).collect();
             found.reverse();
@@ -212,24 +337,24 @@ impl<'a> ListEdit<'a> {
             items.filter_map(equal).take(max).collect()
         };
         let (Some(first), Some(last)) = (removed.first().copied(), removed.last().copied()) else { return 0 };
-        let (mut index, mut next) = (0, removed.iter().copied().peekable());
-        self.list.items.retain(|_| {
-            index += 1;
-            next.next_if_eq(&(index - 1)).is_none()
-        });
-        self.list.text_bytes -= removed.len() * item.len();
+        let (len, count) = (self.len(), removed.len());
         // Everything behind the first gap moves down, or everything before the last gap moves up.
-        let len = self.len();
-        if len - first <= last + 1 - removed.len() {
-            self.record(first..len);
-            self.record_gone(len, removed.len());
+        if len - first <= last + 1 - count {
+            let mut gaps = removed.into_iter().rev().peekable();
+            let popped = (first..len).rev().filter_map(|index| Some((index, self.list.pop_back()?)));
+            let moved: Vec<_> = popped.filter(|(index, _)| gaps.next_if_eq(index).is_none()).collect();
+            moved.into_iter().rev().for_each(|(_, item)| self.list.push_back(item));
+            self.record(first..len - count);
+            self.record_gone(len - count, count);
         } else {
-            self.record_gone(0, removed.len());
-            self.list.first = self.list.first.wrapping_add(removed.len() as i64);
-            self.record(0..last + 1 - removed.len());
+            self.record_gone(0, count);
+            let mut gaps = removed.into_iter().peekable();
+            let popped = (0..last + 1).filter_map(|index| Some((index, self.list.pop_front()?)));
+            let moved: Vec<_> = popped.filter(|(index, _)| gaps.next_if_eq(index).is_none()).collect();
+            moved.into_iter().rev().for_each(|(_, item)| self.list.push_front(item));
+            self.record(0..last + 1 - count);
         }
-        self.shrink();
-        removed.len()
+        count
     }
 
     /// Removes all items but those at these indexes. As in Redis, that is a change even if all
@@ -240,19 +365,6 @@ impl<'a> ListEdit<'a> {
         let before = indexes.start.min(self.len());
         (0..behind).for_each(|_| drop(self.pop_back()));
         (0..before).for_each(|_| drop(self.pop_front()));
-    }
-
-    fn taken(&mut self, item: Box<[u8]>) -> Box<[u8]> {
-        self.list.text_bytes -= item.len();
-        self.shrink();
-        item
-    }
-
-    fn shrink(&mut self) {
-        let items = &mut self.list.items;
-        if items.capacity() > CAPACITY_KEPT && items.len() < items.capacity() / 8 {
-            items.shrink_to(2 * items.len());
-        }
     }
 
     /// Records the items at these indexes as they are now.

@@ -6,11 +6,14 @@
 //! each element. The size in bytes is known without counting.
 //! Not here: IO, clocks, random numbers, keys and their TTLs, locks, and what a command means.
 
+mod block;
 mod edit;
 mod elements;
 mod hash;
 mod kind;
 mod list;
+mod packed;
+mod packed_ranking;
 mod ranking;
 mod set;
 mod sorted_set;
@@ -136,5 +139,9 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Bytes of the longest element of the compact encodings.
-const COMPACT_ELEMENT_BYTES_MAX: usize = 64;
+/// Elements of the largest packed hash, set or sorted set. Looking through more of them takes
+/// longer than a look-up in a hash table.
+const PACKED_LEN_MAX: usize = 128;
+
+/// What the allocator adds to an allocation of a few bytes, on average.
+const ALLOCATION_BYTES: usize = 8;

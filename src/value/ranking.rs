@@ -28,6 +28,11 @@ impl Ranked {
     pub(super) fn key(&self) -> (Score, &[u8]) {
         (self.score, &self.member)
     }
+
+    /// The member and its score.
+    pub(super) fn pair(&self) -> (&[u8], Score) {
+        (&self.member, self.score)
+    }
 }
 
 /// Members in the order of their scores.

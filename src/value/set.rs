@@ -1,25 +1,43 @@
 //! Sets: members without order.
 //!
 //! Guarantees: members are in insertion order while there are few. Look-ups and changes take
-//! constant time; a removal among few members takes time linear in their number.
+//! constant time; a removal among few members takes time linear in their number. Few short members
+//! are packed; a set that has outgrown that stays a table.
 
 use std::ops::Deref;
 
-use super::edit::Changes;
-use super::elements::{Elements, ORDERED_MAX};
-use super::{Kind, Malformed};
+use either::Either;
 
-/// Memory per member besides its bytes: its row, its share of the index, and one allocation.
-const MEMBER_BYTES: usize = 48;
+use super::edit::Changes;
+use super::elements::{Elements, ORDERED_MAX, scan_step};
+use super::packed::Packed;
+use super::{ALLOCATION_BYTES, Kind, Malformed, PACKED_LEN_MAX};
 
 /// Members without order.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Set {
-    members: Elements<Box<[u8]>, ()>,
+    members: Members,
+    /// There have never been too many members, or others than integers, for the compact encoding.
+    is_compact: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Members {
+    Packed(Packed),
+    Table(Box<Table>),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Table {
+    elements: Elements<Box<[u8]>, ()>,
     /// Bytes of all members.
     text_bytes: usize,
-    /// Members that are no integers.
-    texts: usize,
+}
+
+impl Default for Set {
+    fn default() -> Set {
+        Set { members: Members::Packed(Packed::default()), is_compact: true }
+    }
 }
 
 impl Set {
@@ -29,7 +47,7 @@ impl Set {
             if !value.is_empty() {
                 return Err(Malformed::new(Kind::Set, "a member has a value"));
             }
-            if !set.put(member) {
+            if !set.put(&member) {
                 return Err(Malformed::new(Kind::Set, "a member occurs twice"));
             }
         }
@@ -38,7 +56,10 @@ impl Set {
 
     /// The number of members.
     pub fn len(&self) -> usize {
-        self.members.len()
+        match &self.members {
+            Members::Packed(packed) => packed.len(),
+            Members::Table(table) => table.elements.len(),
+        }
     }
 
     /// Whether there are no members.
@@ -48,55 +69,109 @@ impl Set {
 
     /// Whether it has this member.
     pub fn contains(&self, member: &[u8]) -> bool {
-        self.members.contains(member)
+        match &self.members {
+            Members::Packed(packed) => packed.iter().any(|other| other == member),
+            Members::Table(table) => table.elements.contains(member),
+        }
     }
 
     /// The member at an index below [`Set::len`]. Any change may renumber the members.
     pub fn get_index(&self, index: usize) -> Option<&[u8]> {
-        self.members.get_index(index).map(|(member, ())| &**member)
+        match &self.members {
+            Members::Packed(packed) => packed.get(index),
+            Members::Table(table) => table.elements.get_index(index).map(|(member, ())| &**member),
+        }
     }
 
     /// All members.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
-        self.members.iter().map(|(member, ())| &**member)
+        match &self.members {
+            Members::Packed(packed) => Either::Left(packed.iter()),
+            Members::Table(table) => Either::Right(table.elements.iter().map(|(member, ())| &**member)),
+        }
     }
 
     /// One step of an iteration that returns every member that exists from its first step to its
     /// last. The first step has cursor 0; a step that returns 0 was the last. As in Redis, a set
     /// of compact encoding is returned whole; of another, a step returns at most `count` members.
     pub fn scan(&self, cursor: u64, count: usize) -> (u64, impl Iterator<Item = &[u8]>) {
-        let (cursor, count) = if self.is_compact() { (0, self.len()) } else { (cursor, count) };
-        let (next, members) = self.members.scan(cursor, count);
-        (next, members.map(|(member, ())| &**member))
+        let (cursor, count) = if self.is_compact { (0, self.len()) } else { (cursor, count) };
+        match &self.members {
+            Members::Packed(packed) => {
+                let (next, indexes) = scan_step(packed.len(), cursor, count);
+                (next, Either::Left(packed.range(indexes)))
+            }
+            Members::Table(table) => {
+                let (next, members) = table.elements.scan(cursor, count);
+                (next, Either::Right(members.map(|(member, ())| &**member)))
+            }
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.text_bytes + self.len() * MEMBER_BYTES
+        match &self.members {
+            Members::Packed(packed) => packed.bytes(),
+            Members::Table(table) => table.bytes(),
+        }
     }
 
     /// Whether Redis would store it as an intset.
     pub(super) fn is_compact(&self) -> bool {
-        self.len() <= ORDERED_MAX && self.texts == 0
+        self.is_compact
     }
 
     /// Adds a member. Returns whether it is new.
-    fn put(&mut self, member: Box<[u8]>) -> bool {
-        let (len, is_text) = (member.len(), !is_integer(&member));
-        let is_new = self.members.insert(member, ()).is_none();
-        if is_new {
-            self.text_bytes += len;
-            self.texts += usize::from(is_text);
+    fn put(&mut self, member: &[u8]) -> bool {
+        if self.contains(member) {
+            return false;
         }
-        is_new
+        self.is_compact &= self.len() < ORDERED_MAX && is_integer(member);
+        match &mut self.members {
+            Members::Packed(packed) if packed.len() < PACKED_LEN_MAX && Packed::fits(member) => {
+                packed.push(member);
+            }
+            Members::Packed(packed) => {
+                let mut table = Box::<Table>::default();
+                packed.iter().for_each(|member| table.add(member));
+                table.add(member);
+                self.members = Members::Table(table);
+            }
+            Members::Table(table) => table.add(member),
+        }
+        true
     }
 
     fn remove(&mut self, member: &[u8]) -> bool {
-        let removed = self.members.remove(member).is_some();
-        if removed {
-            self.text_bytes -= member.len();
-            self.texts -= usize::from(!is_integer(member));
+        match &mut self.members {
+            Members::Packed(packed) => {
+                let index = packed.iter().position(|other| other == member);
+                if let Some(index) = index {
+                    packed.remove(index..index + 1);
+                }
+                index.is_some()
+            }
+            Members::Table(table) => table.remove(member),
         }
-        removed
+    }
+}
+
+impl Table {
+    fn bytes(&self) -> usize {
+        size_of::<Table>() + self.elements.bytes() + self.text_bytes + ALLOCATION_BYTES * self.elements.len()
+    }
+
+    /// Adds a member, which must not be there yet.
+    fn add(&mut self, member: &[u8]) {
+        self.text_bytes += member.len();
+        self.elements.insert(member.into(), ());
+    }
+
+    fn remove(&mut self, member: &[u8]) -> bool {
+        let removed = self.elements.remove(member);
+        if removed.is_some() {
+            self.text_bytes -= member.len();
+        }
+        removed.is_some()
     }
 }
 
@@ -104,9 +179,7 @@ impl Set {
 impl<'m> Extend<&'m [u8]> for Set {
     fn extend<M: IntoIterator<Item = &'m [u8]>>(&mut self, members: M) {
         for member in members {
-            if !self.contains(member) {
-                self.put(member.into());
-            }
+            self.put(member);
         }
     }
 }
@@ -134,7 +207,7 @@ impl<'a> SetEdit<'a> {
 
     /// Adds a member. Returns whether it is new.
     pub fn insert(&mut self, member: &[u8]) -> bool {
-        let is_new = !self.set.contains(member) && self.set.put(member.into());
+        let is_new = self.set.put(member);
         if is_new {
             self.changes.put(member, []);
         }

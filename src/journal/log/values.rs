@@ -18,8 +18,8 @@ use crate::journal::Record;
 pub(super) struct ValueIndex {
     /// The values that the tables have.
     stored: FxHashSet<i64>,
-    /// The rows with changes to a value, oldest first, by its id.
-    pending: FxHashMap<i64, VecDeque<RowChanges>>,
+    /// The rows with changes to a value, by its id.
+    pending: FxHashMap<i64, PendingRows>,
     /// The changes in all of these rows.
     changes: usize,
 }
@@ -29,6 +29,25 @@ pub(super) struct ValueIndex {
 pub(super) struct RowChanges {
     pub(super) row: i64,
     pub(super) count: usize,
+}
+
+/// The rows with changes to one value. Most values are filled by one request, and so by one row,
+/// for which nothing is allocated.
+#[derive(Debug)]
+struct PendingRows {
+    oldest: RowChanges,
+    /// Oldest first.
+    later: VecDeque<RowChanges>,
+}
+
+impl PendingRows {
+    fn newest(&mut self) -> &mut RowChanges {
+        self.later.back_mut().unwrap_or(&mut self.oldest)
+    }
+
+    fn contains(&self, row: i64) -> bool {
+        self.oldest.row == row || self.later.binary_search_by_key(&row, |later| later.row).is_ok()
+    }
 }
 
 /// A change that has moved to the tables.
@@ -88,23 +107,26 @@ impl ValueIndex {
     /// Adds a change to a value in `row`, the newest row.
     pub(super) fn add(&mut self, id: i64, row: i64) {
         self.changes += 1;
-        let rows = self.pending.entry(id).or_default();
-        match rows.back_mut() {
-            Some(newest) if newest.row == row => newest.count += 1,
-            _ => rows.push_back(RowChanges { row, count: 1 }),
+        let none = RowChanges { row, count: 0 };
+        let rows = self.pending.entry(id).or_insert(PendingRows { oldest: none, later: VecDeque::new() });
+        if rows.newest().row != row {
+            rows.later.push_back(none);
         }
+        rows.newest().count += 1;
     }
 
     /// Removes all changes to a value, and returns them by row.
-    pub(super) fn forget(&mut self, id: i64) -> VecDeque<RowChanges> {
-        let rows = self.pending.remove(&id).unwrap_or_default();
+    pub(super) fn forget(&mut self, id: i64) -> Vec<RowChanges> {
+        let rows = self.pending.remove(&id);
+        let rows = rows.into_iter().flat_map(|rows| std::iter::once(rows.oldest).chain(rows.later));
+        let rows: Vec<RowChanges> = rows.collect();
         self.changes -= rows.iter().map(|row| row.count).sum::<usize>();
         rows
     }
 
     /// Whether `row` has changes to the value that are to be moved.
     pub(super) fn is_needed(&self, id: i64, row: i64) -> bool {
-        self.pending.get(&id).is_some_and(|rows| rows.binary_search_by_key(&row, |row| row.row).is_ok())
+        self.pending.get(&id).is_some_and(|rows| rows.contains(row))
     }
 
     /// Applies that a change, the oldest one to its value, has moved.
@@ -115,13 +137,12 @@ impl ValueIndex {
             Effect::Element => {}
         }
         let Some(rows) = self.pending.get_mut(&moved.id) else { return };
-        let Some(oldest) = rows.front_mut() else { return };
-        (oldest.count, self.changes) = (oldest.count - 1, self.changes - 1);
-        if oldest.count == 0 {
-            rows.pop_front();
-        }
-        if rows.is_empty() {
-            self.pending.remove(&moved.id);
+        (rows.oldest.count, self.changes) = (rows.oldest.count - 1, self.changes - 1);
+        if rows.oldest.count == 0 {
+            match rows.later.pop_front() {
+                Some(next) => rows.oldest = next,
+                None => drop(self.pending.remove(&moved.id)),
+            }
         }
     }
 

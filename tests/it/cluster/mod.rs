@@ -4,6 +4,7 @@ mod clients;
 mod failover;
 mod nodes;
 mod roles;
+mod shards;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -65,6 +65,7 @@ pub(crate) fn server(locks_max: u64, multi_bytes_max: usize) -> Arc<ServerState>
         slow_log: SlowLog::default(),
         shutdown: tokio::sync::Notify::new(),
         topology: Arc::new(SharedTopology::new(Topology::of_one("octostore", ""))),
+        shards: None,
         is_standby: false,
     })
 }

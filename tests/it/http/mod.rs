@@ -9,6 +9,7 @@ use crate::support::transcript::http::HttpSession;
 mod bodies;
 mod faults;
 mod heads;
+mod keys;
 pub(crate) mod openapi;
 mod service;
 mod watch;

@@ -14,7 +14,7 @@ const DOCUMENT: &str = include_str!("../../../src/http/openapi.yaml");
 
 const NO_SESSION: &str = "00000000-0000-4000-8000-000000000000";
 /// A body that every route takes that takes one.
-const LEASE: &str = "{\"lease_id\":\"00000000-0000-4000-8000-000000000000\"}";
+const LEASE: &str = "{\"lease_id\":\"00000000-0000-4000-8000-000000000000\",\"fencing_token\":1}";
 
 /// An operation as the document has it.
 #[derive(Debug, Clone)]
@@ -169,6 +169,9 @@ fn the_document_has_exactly_the_possible_statuses() {
     };
     ask("alice", "GET", "/locks?prefix=a&prefix=b", "", 400);
     ask("alice", "GET", "/locks/..", "", 400);
+    ask("alice", "GET", "/keys?limit=0", "", 400);
+    ask("alice", "GET", "/keys/a?db=16", "", 400);
+    ask("admin", "POST", "/keys/free/force-unlock", LEASE, 404);
     ask("carol", "GET", "/locks?prefix=a", "", 403);
     ask("admin", "GET", "/admin/metrics/timeseries?window=2h", "", 400);
     ask("alice", "POST", "/locks/e/renew", &ephemeral, 410);
@@ -193,13 +196,19 @@ fn the_document_has_exactly_the_possible_statuses() {
     for n in 0..3 {
         server.connect().line(&format!("LOCK full{n} me EX 600"));
     }
+    let token = call(addr, "admin", "GET", "/keys/full0", "").json()["fencing_token"].clone();
+    let newest = format!("{{\"fencing_token\":{token}}}");
+    ask("admin", "POST", "/keys/full0/force-unlock", "{\"fencing_token\":0}", 400);
     ask("alice", "POST", "/locks/z/acquire", "{}", 409);
+    ask("admin", "POST", "/keys/full0/force-unlock", &newest, 200);
     for (method, path, answer) in faults() {
         seen.record(&method, &path, &answer);
     }
-    // Other tests cover the limits of bodies, time, connections and watched names.
-    let elsewhere = BTreeSet::from([408, 429, 503]);
-    seen.0.entry(("GET".into(), "/locks/{name}/watch".into())).or_default().insert(409);
+    // Other tests cover the limits of bodies, time, connections and watched names, and shards.
+    let elsewhere = BTreeSet::from([307, 408, 429, 503]);
+    for streams in ["/locks/{name}/watch", "/keys", "/keys/{name}"] {
+        seen.0.entry(("GET".into(), streams.into())).or_default().insert(409);
+    }
     for operation in operations() {
         let key = (operation.method.clone(), operation.path.clone());
         let seen = seen.0.get(&key).cloned().unwrap_or_default();

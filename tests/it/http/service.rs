@@ -96,14 +96,17 @@ fn the_documents_are_served() {
     let answer = call(addr, "anonymous", "GET", "/openapi.yaml", "");
     assert_eq!(answer.header("content-type"), Some("application/yaml"));
     assert!(answer.body.contains(&format!("version: \"{}\"", env!("CARGO_PKG_VERSION"))));
-    for path in ["/", "/docs"] {
+    let is_strict = |policy: &str| !policy.contains("unsafe") && !policy.contains('*');
+    let docs = call(addr, "anonymous", "GET", "/docs", "");
+    assert!(docs.body.contains("/openapi.yaml") && !docs.body.contains("<script"));
+    for path in ["/", "/docs", "/page/app.js", "/page/style.css"] {
         let answer = call(addr, "anonymous", "GET", path, "");
-        assert!(answer.body.contains("/openapi.yaml") && !answer.body.contains("<script"));
         assert!(
             answer
                 .header("content-security-policy")
                 .is_some_and(|policy| policy.contains("default-src 'none'"))
         );
+        assert!(path == "/docs" || answer.header("content-security-policy").is_some_and(is_strict));
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod redis_rs;
 #[cfg(test)]
+mod redis_rs_cluster;
+#[cfg(test)]
 mod redis_rs_secured;
 #[cfg(test)]
 mod rslock;

@@ -1,0 +1,99 @@
+//! The shards of a store: how many there are, and who leads those of the others.
+//!
+//! The key `shards` says into how many parts a store is divided; the keys of shard `i` begin with
+//! `shards/<i>/`. It is written once, so that no two servers divide the keys differently.
+//!
+//! Guarantees: a store is used with one number of shards for ever. Not here: who leads the own shard.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::election::{Election, Seen, bounded};
+use crate::domain::{Node, Shard, ShardId, Shards};
+use crate::journal::etcd::connect;
+use crate::journal::{JournalError, StoreAddress};
+
+/// Pause between two attempts to reach the store of another shard.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The value of the key `shards`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Division {
+    /// The number of shards; 0: the store is not divided.
+    count: u16,
+}
+
+/// Divides a store into this number of shards, 0 for a store that is not divided, if that has not
+/// been done yet.
+///
+/// # Errors
+///
+/// If it is divided otherwise, or cannot be reached.
+pub async fn divide(store: &StoreAddress, count: u16) -> Result<(), JournalError> {
+    let key = store.key("shards");
+    let value = serde_json::json!(Division { count }).to_string();
+    let txn = Txn::new()
+        .when([Compare::create_revision(key.as_str(), CompareOp::Equal, 0)])
+        .and_then([TxnOp::put(key.as_str(), value, None)])
+        .or_else([TxnOp::get(key.as_str(), None)]);
+    let response = bounded(connect(store).await?.txn(txn)).await;
+    let response = response.map_err(|what| JournalError::Unreachable { what })?;
+    if response.succeeded() {
+        return Ok(());
+    }
+    let responses = response.op_responses();
+    let found = responses.first().and_then(|response| match response {
+        TxnOpResponse::Get(response) => {
+            serde_json::from_slice::<Division>(response.kvs().first()?.value()).ok()
+        }
+        _ => None,
+    });
+    let has = match found {
+        Some(found) if found.count == count => return Ok(()),
+        Some(Division { count: 0 }) => "is not divided into shards: leave out --shard".to_owned(),
+        Some(Division { count }) => format!("is divided into {count} shards: give --shard I/{count}"),
+        None => format!("has a value at {key} that is not octostore's"),
+    };
+    Err(JournalError::Store { what: format!("{store} {has}") })
+}
+
+/// Keeps what `shards` has of some shards up to date, until the future is dropped. `own` is this
+/// server, which belongs to none of them.
+pub async fn follow_shards(shards: Arc<Shards>, others: Vec<(ShardId, StoreAddress)>, own: Node) {
+    let mut followed = JoinSet::new();
+    for (shard, store) in others {
+        followed.spawn(follow(Arc::clone(&shards), shard, store, own.clone()));
+    }
+    // The tasks end with this future.
+    pending().await
+}
+
+/// Follows a shard whose store may not be reachable yet.
+async fn follow(shards: Arc<Shards>, shard: ShardId, store: StoreAddress, own: Node) {
+    let election = loop {
+        match Election::connect(&store, own.clone()).await {
+            Ok(election) => break election,
+            Err(error) => tracing::debug!(%store, %error, "cannot reach the store of shard {shard}"),
+        }
+        sleep(STORE_PAUSE).await;
+    };
+    tokio::join!(election.observe(), publish(&shards, shard, &election));
+}
+
+/// Shows what an election sees.
+async fn publish(shards: &Shards, shard: ShardId, election: &Election) {
+    let mut seen = election.seen();
+    loop {
+        let Seen { leader, nodes, .. } = seen.borrow_and_update().clone();
+        shards.replace(shard, Shard { leader, nodes });
+        if seen.changed().await.is_err() {
+            return;
+        }
+    }
+}
