@@ -463,9 +463,11 @@ impl Client {
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
         };
+        // What is no command, such as a header of HTTP, may have a secret anywhere.
         if let Some((limit, took)) = slow
             && took >= limit
             && !matches!(next, AfterReply::Steps(_))
+            && !self.command.is_empty()
         {
             server.slow_log.add(server, took, cut_for_slow_log(args), &self.info.addr, self.info.name());
         }

@@ -9,6 +9,7 @@ mod plan;
 pub(crate) mod redis;
 mod reply;
 mod run;
+mod users;
 mod words;
 
 use octostore::command::{Group, commands_and_subcommands};
