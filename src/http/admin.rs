@@ -15,7 +15,7 @@ use super::timeseries::Totals;
 use super::users::Caller;
 use super::{HttpState, Storage, body, locks, metrics, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
-use crate::engine::Txn;
+use crate::engine::SharedTxn;
 use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
@@ -140,7 +140,7 @@ pub(super) async fn leader_health(State(state): State<Arc<HttpState>>) -> Result
     if state.membership.is_standby || state.engine.journal_down().is_some() {
         return Err(ApiError::not_leading());
     }
-    let confirm = |txn: &Txn<'_>| {
+    let confirm = |txn: &SharedTxn<'_>| {
         txn.confirm_leadership();
         Ok(())
     };

@@ -1,9 +1,9 @@
 //! `octostore health`: the health check of containers.
 
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use crate::support::process::Process;
+use crate::support::until;
 
 /// Runs the check with the server's variable, as in a container.
 fn check(http: &str) -> Output {
@@ -30,11 +30,8 @@ fn health_is_that_of_the_server_and_its_storage() {
 
     std::fs::remove_file(&data).unwrap();
     // The server looks for its files about once a second.
-    let until = Instant::now() + Duration::from_secs(60);
-    let mut sick = check(&http.to_string());
-    while sick.status.success() && Instant::now() < until {
-        sick = check(&http.to_string());
-    }
+    until(|| !check(&http.to_string()).status.success());
+    let sick = check(&http.to_string());
     assert_eq!(sick.status.code(), Some(1));
     assert!(stderr(&sick).contains("is not healthy: HTTP/1.1 500"), "{}", stderr(&sick));
 
