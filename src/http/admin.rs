@@ -14,7 +14,6 @@ use super::timeseries::Totals;
 use super::users::Caller;
 use super::{HttpState, body, locks, metrics, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
-use crate::engine::Txn;
 use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
@@ -141,11 +140,11 @@ pub(super) async fn leader_health(State(state): State<Arc<HttpState>>) -> Result
     if state.membership.is_standby || state.engine.journal_down().is_some() {
         return Err(ApiError::not_leading());
     }
-    let confirm = |txn: &Txn<'_>| {
+    let confirmed = state.decide(|txn| {
         txn.confirm_leadership();
         Ok(())
-    };
-    state.decide(confirm).await.map_err(|_| ApiError::not_leading())?;
+    });
+    confirmed.await.map_err(|_| ApiError::not_leading())?;
     Ok(body::json(StatusCode::OK, &LeaderHealth { status: "ok", role: "leader" }))
 }
 
