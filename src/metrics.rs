@@ -428,9 +428,14 @@ impl ServerMetrics {
     /// Days until the server's certificate expires, at this time in milliseconds since 1970;
     /// negative if it has expired. `None`: there is no certificate.
     pub fn certificate_days(&self, wall_millis: u64) -> Option<i64> {
-        let expires_at = self.certificate_expires_at.load(Ordering::Relaxed);
+        let expires_at = self.certificate_expiry()?;
         let left = (expires_at.cast_signed()).saturating_sub((wall_millis / 1000).cast_signed());
-        (expires_at > 0).then(|| left.div_euclid(86_400))
+        Some(left.div_euclid(86_400))
+    }
+
+    /// When the server's certificate expires, in seconds since 1970. `None`: there is no certificate.
+    pub fn certificate_expiry(&self) -> Option<u64> {
+        Some(self.certificate_expires_at.load(Ordering::Relaxed)).filter(|expires_at| *expires_at > 0)
     }
 }
 

@@ -13,6 +13,7 @@ mod reload;
 mod role;
 mod service;
 mod sockets;
+mod supervisor;
 
 use std::fmt;
 use std::future::Future;
@@ -40,6 +41,7 @@ pub use process::{
 pub use reload::{Reloaded, Reloader};
 #[cfg(feature = "etcd")]
 pub use role::Member;
+pub use supervisor::notify_ready;
 
 /// Why a server does not start.
 #[derive(Debug)]
@@ -200,6 +202,7 @@ impl Server {
                 () = shutdown => {}
                 () = server.shutdown.notified() => tracing::info!("shutting down: draining connections"),
             }
+            supervisor::notify_stopping();
             drop(stop);
         });
         drop((server, certificate));

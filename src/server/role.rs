@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::reload::Reloadable;
 use super::service::{Process, Service, complete};
 use super::sockets::Sockets;
-use super::{Reloader, StartError, dropped};
+use super::{Reloader, StartError, dropped, supervisor};
 use crate::clock::Clock;
 use crate::cluster::{Election, Seen, divide, follow_shards, watch_leader};
 use crate::command::Delivery;
@@ -197,6 +197,7 @@ impl Member {
                     tracing::info!("shutting down: draining connections");
                 }
             }
+            supervisor::notify_stopping();
             drop(stop);
         };
         let registered = async {

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::domain::Membership;
 use crate::engine::{Engine, EngineConfig, Event, Expiry, Heard};
 use crate::entropy::Entropy;
-use crate::http::HttpState;
+use crate::http::{HttpState, Storage};
 use crate::journal::{Backend, Durability, JournalError};
 use crate::metrics::{ClusterMetrics, Count, ServerMetrics};
 
@@ -128,10 +128,14 @@ impl Service {
         };
         let users = Arc::new(Users::new(command::catalog(), engine.secret(), &config.users));
         let http = process.has_http.then(|| {
-            let file =
-                (durability != Durability::Memory && config.store.is_none()).then(|| config.data.clone());
+            let storage = match (&config.store, durability) {
+                (Some(_), _) => Storage::Etcd,
+                (None, Durability::Memory) => Storage::Memory,
+                (None, _) => Storage::File(config.data.clone()),
+            };
             let (http_config, limits) = (config.http_config.clone(), config.limits);
-            HttpState::new(&engine, &users, http_config, limits, &process.metrics, file, membership.clone())
+            let membership = membership.clone();
+            HttpState::new(&engine, &users, http_config, limits, &process.metrics, storage, membership)
         });
         let server = Arc::new(ServerState {
             engine: Arc::clone(&engine),

@@ -43,9 +43,15 @@ fn every_server_serves_clients_and_names_the_leader() {
         assert_eq!(get(node, "/health/leader").status, if number == leader { 200 } else { 503 });
         let lock = get(node, "/locks/k").json();
         assert_eq!(lock["fencing_token"], 1, "passed on to the leader");
+        let cluster = get(node, "/server").json()["cluster"].clone();
+        let shown = cluster["nodes"].as_array().expect("nodes").iter();
+        let leaders: Vec<_> = shown.filter(|node| node["role"] == "leader").collect();
+        assert_eq!(cluster["nodes"].as_array().map(Vec::len), Some(3));
+        assert_eq!(leaders[0]["redis"], format!("127.0.0.1:{port}"));
+        assert_eq!((leaders.len(), &leaders[0]["is_own"]), (1, &true.into()));
         let metrics = get(node, "/metrics").body;
         let has = |line: &str| metrics.lines().any(|found| found == line);
-        assert!(has(&format!("octostore_cluster_leader {}", u8::from(number == leader))), "{metrics}");
+        assert!(has(&format!("octostore_leader {}", u8::from(number == leader))), "{metrics}");
         assert!(has("octostore_cluster_servers 3") && has("octostore_cluster_has_leader 1"), "{metrics}");
         assert_eq!(metrics.contains("octostore_store_log_batches "), number == leader, "{metrics}");
     }
