@@ -10,10 +10,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::metrics::TextFormat;
 use super::timeseries::Totals;
 use super::users::Caller;
 use super::{HttpState, Storage, body, locks, metrics, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
+use crate::engine::SharedTxn;
 use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
@@ -138,6 +140,11 @@ pub(super) async fn leader_health(State(state): State<Arc<HttpState>>) -> Result
     if state.membership.is_standby || state.engine.journal_down().is_some() {
         return Err(ApiError::not_leading());
     }
+    let confirm = |txn: &SharedTxn<'_>| {
+        txn.confirm_leadership();
+        Ok(())
+    };
+    state.decide(confirm).await.map_err(|_| ApiError::not_leading())?;
     Ok(body::json(StatusCode::OK, &LeaderHealth { status: "ok", role: "leader" }))
 }
 
@@ -151,11 +158,13 @@ pub(super) async fn metrics(
 ) -> Result<Response, ApiError> {
     state.users.authenticate_metrics(Caller::of_request(&request))?;
     let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accepted.to_ascii_lowercase().contains("application/json") {
+    let accepted = accepted.to_ascii_lowercase();
+    if accepted.contains("application/json") {
         return Ok(body::json(StatusCode::OK, &metrics::as_json(&state)));
     }
-    let text = metrics::as_text(&state).map_err(|_| ApiError::internal())?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    let format = TextFormat::accepted(&accepted);
+    let text = metrics::as_text(&state, format).map_err(|_| ApiError::internal())?;
+    Ok(([(header::CONTENT_TYPE, format.media_type())], text).into_response())
 }
 
 pub(super) async fn admin_status(

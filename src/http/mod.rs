@@ -31,6 +31,7 @@ mod recent;
 mod router;
 mod sessions;
 mod shards;
+mod text_format;
 mod times;
 mod timeseries;
 mod unread;

@@ -23,7 +23,7 @@ use crate::engine::{Engine, EngineConfig, Event, Expiry, Heard};
 use crate::entropy::Entropy;
 use crate::http::{HttpState, Storage};
 use crate::journal::{Backend, Durability, JournalError};
-use crate::metrics::{Count, ServerMetrics};
+use crate::metrics::{ClusterMetrics, Count, ServerMetrics};
 
 /// Lock events that are passed on before their readers get a turn: fewer than an HTTP reader may be
 /// behind.
@@ -39,12 +39,18 @@ pub(super) struct Process {
     port: u16,
     addresses: String,
     has_http: bool,
-    metrics: Arc<ServerMetrics>,
+    pub(super) metrics: Arc<ServerMetrics>,
 }
 
 impl Process {
-    pub(super) fn new(sockets: &Sockets, data: String, clock: Clock) -> Process {
-        let metrics = Arc::new(ServerMetrics::of(command::names()));
+    /// `cluster`: set if the server is one of a cluster.
+    pub(super) fn new(
+        sockets: &Sockets,
+        data: String,
+        clock: Clock,
+        cluster: Option<ClusterMetrics>,
+    ) -> Process {
+        let metrics = Arc::new(ServerMetrics { cluster, ..ServerMetrics::of(command::names()) });
         if let Some(tls) = &sockets.tls {
             certificate::record(tls, &metrics, &clock);
         }
