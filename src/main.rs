@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     if let Some(code) = octostore::cli::run(std::env::args_os()) {
         return code;
     }
-    let read = || Config::read(std::env::args_os());
+    let read = || Config::read(octostore::cli::server_arguments(std::env::args_os()));
     let mut config = match read() {
         Ok(config) => config,
         // --help and --version.
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
                 warn_of_few_connections(&config, fewer_connections.as_deref());
                 tokio::spawn(hangups.reload(member.reloader(), read));
                 let stop = server::asked_to_stop();
-                print_banner(&log, &member.banner());
+                announce(&log, &member.banner());
                 member.run(stop).await;
                 return Ok(());
             }
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             tokio::spawn(hangups.reload(server.reloader(), read));
             // Before the banner: a supervisor that has read it may send SIGTERM at once.
             let stop = server::asked_to_stop();
-            print_banner(&log, &server.banner());
+            announce(&log, &server.banner());
             server.run(stop).await;
             Ok::<(), StartError>(())
         })
@@ -78,12 +78,14 @@ fn warn_of_few_connections(config: &Config, fewer: Option<&str>) {
     }
 }
 
-/// Where stdout and stderr are one pipe, no line of the log interrupts the banner: those before it
-/// are written, and the banner is one write.
-fn print_banner(log: &logging::Log, banner: &str) {
+/// Prints the banner, and notifies the supervisor that the server serves.
+fn announce(log: &logging::Log, banner: &str) {
+    // Where stdout and stderr are one pipe, no line of the log interrupts the banner: those before it
+    // are written, and the banner is one write.
     log.flush();
     // If stdout is closed, the server serves all the same.
     let _ = std::io::stdout().write_all(format!("{banner}\n").as_bytes());
+    server::notify_ready();
 }
 
 /// Says why nothing was started.

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::catalog::Catalog;
@@ -20,12 +20,19 @@ pub fn read_private(path: &str) -> Result<String, String> {
 /// Refuses a file with secrets that other users of the machine may read or change.
 pub fn check_private(path: &str) -> Result<(), String> {
     let metadata = fs::metadata(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    match metadata.permissions().mode() {
-        mode if mode & 0o077 != 0 => {
-            Err(format!("{path} is accessible to other users (mode {:o}); run chmod 600 on it", mode & 0o777))
-        }
-        _ => Ok(()),
+    let mode = metadata.permissions().mode() & 0o777;
+    if is_private(metadata.uid(), mode) {
+        Ok(())
+    } else {
+        Err(format!("{path} is accessible to other users (mode {mode:o}); run chmod 600 on it"))
     }
+}
+
+/// Only its owner may use the file. Its group may read it if it belongs to root: so packages and
+/// Kubernetes hand files to a service that must not change them.
+fn is_private(owner: u32, mode: u32) -> bool {
+    let allowed = if owner == 0 { 0o740 } else { 0o700 };
+    mode & !allowed == 0
 }
 
 /// Removes the byte order mark that some editors put in front of a text.
@@ -63,20 +70,17 @@ fn parse_user(catalog: &Catalog, line: &str) -> Result<User, String> {
     }
     let name = words.next().ok_or("the name of the user is missing")?;
     let mut user = User::new(name.as_bytes()).ok_or("the name of the user is not valid")?;
-    let rules = join_selectors(words.map(str::as_bytes)).map_err(|word| {
-        format!("unmatched parenthesis in the selector that starts at '{}'", word.escape_ascii())
+    let rules =
+        join_selectors(words.map(str::as_bytes)).map_err(|_| "a selector has no closing parenthesis")?;
+    user.apply_all(catalog, rules.iter().map(Vec::as_slice)).map_err(|(error, rule)| match rule {
+        [b'~' | b'%' | b'&' | b'+' | b'-', ..] => format!("rule '{}': {error}", rule.escape_ascii()),
+        // A password that lacks its `>`, or has a space, looks like a rule that does not exist.
+        _ => {
+            let at = rules.iter().position(|other| other == rule).map_or(0, |at| at + 1);
+            format!("rule {at} of user '{name}': {error}")
+        }
     })?;
-    user.apply_all(catalog, rules.iter().map(Vec::as_slice))
-        .map_err(|(error, rule)| format!("rule '{}': {error}", shown(rule)))?;
     Ok(user)
-}
-
-/// A rule as an error may show it: without a password.
-fn shown(rule: &[u8]) -> String {
-    match rule {
-        [sign @ (b'>' | b'<' | b'#' | b'!'), ..] => format!("{}(redacted)", char::from(*sign)),
-        rule => rule.escape_ascii().to_string(),
-    }
 }
 
 /// Replaces the file at `path` by one with these users.
@@ -93,4 +97,19 @@ pub(super) fn write_users<'u>(path: &str, users: impl Iterator<Item = &'u User>)
     fs::rename(&temporary, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_private;
+
+    #[test]
+    fn a_group_may_read_files_of_root_only() {
+        assert!(is_private(1000, 0o600) && is_private(0, 0o600) && is_private(1000, 0o400));
+        assert!(is_private(0, 0o640) && is_private(0, 0o440));
+        assert!(!is_private(1000, 0o640) && !is_private(1000, 0o440));
+        for shared in [0o660, 0o644, 0o604, 0o602, 0o650] {
+            assert!(!is_private(0, shared) && !is_private(1000, shared), "{shared:o}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod reload;
 mod role;
 mod service;
 mod sockets;
+mod supervisor;
 
 use std::fmt;
 use std::future::Future;
@@ -40,6 +41,7 @@ pub use process::{
 pub use reload::{Reloaded, Reloader};
 #[cfg(feature = "etcd")]
 pub use role::Member;
+pub use supervisor::notify_ready;
 
 /// Why a server does not start.
 #[derive(Debug)]
@@ -130,7 +132,7 @@ impl Server {
             Durability::Memory => "memory".to_owned(),
             _ => std::path::absolute(&config.data).unwrap_or(config.data.clone()).display().to_string(),
         };
-        let process = Process::new(&sockets, data, clock);
+        let process = Process::new(&sockets, data, clock, None);
         let membership = Membership::of_one(&config.cluster.name, &process.run_id);
         let service = Service::open(config, &process, membership, config.durability, open)?;
         sockets.warn_of_exposure(config);
@@ -200,6 +202,7 @@ impl Server {
                 () = shutdown => {}
                 () = server.shutdown.notified() => tracing::info!("shutting down: draining connections"),
             }
+            supervisor::notify_stopping();
             drop(stop);
         });
         drop((server, certificate));

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use super::Reloader;
+use super::{Reloader, supervisor};
 use crate::config::{Config, ConfigError};
 
 /// Completes on SIGTERM or Ctrl-C.
@@ -46,6 +46,7 @@ impl Hangups {
     {
         let Some(mut hangup) = self.0 else { return };
         while hangup.recv().await.is_some() {
+            supervisor::notify_reloading();
             let reloaded = match tokio::task::spawn_blocking(read.clone()).await {
                 Ok(Ok(config)) => reloader.reload(&config),
                 Ok(Err(error)) => Err(error.to_string()),
@@ -56,6 +57,7 @@ impl Hangups {
                 Ok(reloaded) => tracing::info!("SIGHUP: {reloaded}"),
                 Err(reason) => tracing::error!("SIGHUP: nothing was reloaded: {reason}"),
             }
+            supervisor::notify_ready();
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `UPDATE_DOCS=1 cargo test --test it -- docs` rewrites the generated sections; review them as a
 //! diff. A generated section stands between `<!-- generated -->` and `<!-- end of generated -->`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,18 +11,20 @@ use octostore::command::{Command, Flags, Group, commands, commands_and_subcomman
 use octostore::config::OPTIONS;
 
 use crate::differential::intended::{INTENDED, Intended};
+use crate::support::certificates::Certificates;
+use crate::support::http::call;
 use crate::support::server::TestServer;
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The Markdown files at the top and in `docs`.
-fn pages() -> Vec<PathBuf> {
+pub(crate) fn pages() -> Vec<PathBuf> {
     let folders = [root().to_path_buf(), root().join("docs")];
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder"));
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -186,16 +188,95 @@ fn the_example_of_a_new_command_matches_its_source() {
 
 #[test]
 fn every_option_that_the_documents_name_exists() {
-    // Options of the program that are no settings, and of `tests/clients/run`.
-    let others = ["config", "help", "version", "server"];
+    // Options of the program that are no settings, of `cargo`, and of `tests/clients/run`.
+    let others = ["config", "help", "version", "features", "server"];
+    let of_subcommands = octostore::cli::flags();
     for path in pages().iter().filter(|path| !path.ends_with("CHANGELOG.md")) {
         for span in code_spans(&read(path)) {
             let Some(flag) = span.strip_prefix("--") else { continue };
             let name = flag.split([' ', '=']).next().unwrap_or_default();
-            let exists = OPTIONS.iter().any(|option| option.name == name) || others.contains(&name);
+            let exists = OPTIONS.iter().any(|option| option.name == name)
+                || others.contains(&name)
+                || of_subcommands.iter().any(|flag| flag == name);
             assert!(exists, "{} names --{name}", path.display());
         }
     }
+}
+
+/// In the documents, the alerting rules and the dashboard.
+#[test]
+fn every_metric_that_the_documents_name_exists() {
+    let certificates = Certificates::new();
+    let flags = certificates.flags(&[]);
+    let server = TestServer::manual(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    server.connect().line("PING");
+    let addr = server.http.expect("HTTP");
+    call(addr, "anonymous", "GET", "/health", "");
+    let metrics = call(addr, "anonymous", "GET", "/metrics", "").body;
+    let samples: HashSet<&str> = metrics
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .collect();
+    let histograms: HashSet<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" histogram")).collect();
+    // Those of a cluster, which this server is not in.
+    let source = read(&root().join("src/http/metrics.rs"));
+    let is_of_cluster = |name: &str| {
+        let name = name.trim_start_matches("octostore_").trim_end_matches("_total");
+        ["cluster_", "store_"].iter().any(|start| name.starts_with(start))
+            && source.contains(&format!("\"{name}\""))
+    };
+    let mut named = 0;
+    let files = ["docs/monitoring/alerts.yaml", "docs/monitoring/grafana.json"];
+    let pages = pages().into_iter().filter(|path| !path.ends_with("CHANGELOG.md"));
+    for path in pages.chain(files.map(|file| root().join(file))) {
+        let text = read(&path);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        // Not `octostore_*.deb`.
+        let is_metric = |word: &&str| word.starts_with("octostore_") && !word.ends_with('_');
+        for name in text.split(|c| !is_part(c)).filter(is_metric) {
+            let exists = samples.contains(name) || histograms.contains(name) || is_of_cluster(name);
+            assert!(exists, "{} names {name}", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 50, "{named}");
+}
+
+#[test]
+fn every_option_and_version_in_packaging_exists() {
+    let has_option = |name: &str| name == "config" || OPTIONS.iter().any(|option| option.name == name);
+    let mut checked = 0;
+    let mut check = |file: &str, name: &str| {
+        assert!(has_option(name), "{file} names the option {name}");
+        checked += 1;
+    };
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
+    for file in ["kubernetes/single.yaml", "kubernetes/cluster.yaml", "systemd/octostore.service"] {
+        let text = read(&root().join("packaging").join(file));
+        let arguments = text.lines().filter(|line| {
+            let line = line.trim_start();
+            line.starts_with("- --") || line.starts_with("ExecStart=")
+        });
+        for flag in arguments.filter_map(|line| Some(line.split_once("--")?.1)) {
+            check(file, flag.split(|c| !is_name(c)).next().unwrap_or_default());
+        }
+        let images = text.lines().filter_map(|line| line.trim_start().strip_prefix("image: octostore:"));
+        images.for_each(|version| assert_eq!(version, env!("CARGO_PKG_VERSION"), "{file}"));
+    }
+    // Keys that are commented out, too.
+    for line in read(&root().join("packaging/octostore.toml")).lines() {
+        match line.trim_start_matches('#').split_once(" = ") {
+            Some((key, _)) if key.chars().all(is_name) => check("octostore.toml", key),
+            _ => {}
+        }
+    }
+    let image = read(&root().join("packaging/Dockerfile"));
+    for variable in image.split("OCTOSTORE_").skip(1).filter_map(|rest| rest.split('=').next()) {
+        check("Dockerfile", &variable.to_lowercase().replace('_', "-"));
+    }
+    assert!(checked > 12, "{checked}");
 }
 
 /// The commands of Redis that a compatibility section has a row for, in upper case.

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod backup;
+mod cli;
 mod clients;
 #[cfg(feature = "etcd")]
 mod cluster;
@@ -12,7 +13,9 @@ mod docs;
 mod durable_replies;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod examples;
 mod faults;
+mod health;
 mod http;
 mod linearizability;
 mod malformed_input;
@@ -20,13 +23,16 @@ mod power_loss;
 mod process;
 mod scripting;
 mod scripts;
+mod secrets;
 mod simulation;
 mod steps;
 mod storage;
 mod subscribers;
+mod supervisor;
 mod support;
 mod tidy;
 mod tls;
+mod tokens;
 mod turns;
 mod users;
 mod waiting;
