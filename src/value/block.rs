@@ -94,26 +94,21 @@ impl Block {
 
     /// Removes the first item.
     pub(super) fn pop_front(&mut self) -> Option<Box<[u8]>> {
-        self.remove(0)
+        match self {
+            Block::Packed(packed) => {
+                let item = packed.get(0)?.into();
+                packed.remove(0..1);
+                Some(item)
+            }
+            Block::Boxes { items, text_bytes } => items.pop_front().inspect(|item| *text_bytes -= item.len()),
+        }
     }
 
     /// Removes the last item.
     pub(super) fn pop_back(&mut self) -> Option<Box<[u8]>> {
-        self.remove(self.len().checked_sub(1)?)
-    }
-
-    fn remove(&mut self, index: usize) -> Option<Box<[u8]>> {
         match self {
-            Block::Packed(packed) => {
-                let item = packed.get(index)?.into();
-                packed.remove(index..index + 1);
-                Some(item)
-            }
-            Block::Boxes { items, text_bytes } => {
-                let item = items.remove(index)?;
-                *text_bytes -= item.len();
-                Some(item)
-            }
+            Block::Packed(packed) => packed.pop(),
+            Block::Boxes { items, text_bytes } => items.pop_back().inspect(|item| *text_bytes -= item.len()),
         }
     }
 

@@ -180,7 +180,7 @@ impl Hash {
 
 /// The index of a field among packed fields and values.
 fn packed_index(packed: &Packed, field: &[u8]) -> Option<usize> {
-    packed.iter().step_by(2).position(|other| other == field).map(|index| 2 * index)
+    packed.find::<2>(field)
 }
 
 /// Packed fields and values as pairs.

@@ -45,6 +45,21 @@ impl Packed {
         PackedIter { lens: self.lens.iter(), text: &self.text }
     }
 
+    /// The index of a string among the first ones of all groups of `N` strings.
+    pub(super) fn find<const N: usize>(&self, string: &[u8]) -> Option<usize> {
+        let (groups, _) = self.lens.as_chunks::<N>();
+        let mut start = 0;
+        for (group, lens) in groups.iter().enumerate() {
+            let other = &self.text[start..start + usize::from(lens[0])];
+            // Names that differ often do so at the end. Looking there first saves most comparisons.
+            if other.len() == string.len() && other.last() == string.last() && other == string {
+                return Some(group * N);
+            }
+            start += text_bytes(lens);
+        }
+        None
+    }
+
     /// The strings at these indexes, which are cut at the end.
     pub(super) fn range(&self, indexes: Range<usize>) -> PackedIter<'_> {
         let end = indexes.end.min(self.len());
@@ -54,6 +69,9 @@ impl Packed {
 
     /// Adds a string before the one at an index, or at the end if the index is [`Packed::len`].
     pub(super) fn insert(&mut self, index: usize, string: &[u8]) {
+        if index == self.len() {
+            return self.push(string);
+        }
         let start = text_bytes(&self.lens[..index]);
         reserve(&mut self.lens, 1);
         self.lens.insert(index, string.len() as u8);
@@ -85,6 +103,17 @@ impl Packed {
         self.text.drain(removed);
         shrink(&mut self.lens);
         shrink(&mut self.text);
+    }
+
+    /// Removes the last string.
+    pub(super) fn pop(&mut self) -> Option<Box<[u8]>> {
+        let len = usize::from(self.lens.pop()?);
+        let start = self.text.len() - len;
+        let string = self.text[start..].into();
+        self.text.truncate(start);
+        shrink(&mut self.lens);
+        shrink(&mut self.text);
+        Some(string)
     }
 
     fn text_range(&self, indexes: Range<usize>) -> Range<usize> {
@@ -195,6 +224,7 @@ mod tests {
                         packed.set(index, &string);
                         model[index] = string;
                     }
+                    6 if len % 4 == 0 => prop_assert_eq!(packed.pop().map(Vec::from), model.pop()),
                     6 => {
                         let removed = index..model.len().min(index + 1 + len / 16);
                         packed.remove(removed.clone());
@@ -207,6 +237,11 @@ mod tests {
             prop_assert_eq!(packed.len(), model.len());
             prop_assert!(packed.iter().rev().eq(model.iter().rev()));
             prop_assert!((0..=model.len()).map_while(|n| packed.get(n)).eq(&model));
+            for string in model.iter().chain([&vec![0; PACKED_BYTES_MAX + 1]]) {
+                prop_assert_eq!(packed.find::<1>(string), model.iter().position(|other| other == string));
+                let first_of_pair = model.chunks_exact(2).position(|pair| pair[0] == *string);
+                prop_assert_eq!(packed.find::<2>(string), first_of_pair.map(|pair| 2 * pair));
+            }
             let end = indexes.1.min(model.len());
             let expected = &model[indexes.0.min(end)..end];
             prop_assert!(packed.range(indexes.0..indexes.1).eq(expected));

@@ -29,7 +29,7 @@ impl PackedRanking {
 
     /// The rank of a member; the lowest has rank 0.
     pub(super) fn rank(&self, member: &[u8]) -> Option<usize> {
-        self.members.iter().position(|other| other == member)
+        self.members.find::<1>(member)
     }
 
     /// The score of the entry at a rank below [`PackedRanking::len`].
@@ -39,7 +39,10 @@ impl PackedRanking {
 
     /// Adds an entry, whose member must not be there yet.
     pub(super) fn insert(&mut self, member: &[u8], score: Score) {
-        let rank = self.partition_point(|other, name| (other, name) < (score, member));
+        let lower = self.scores.partition_point(|other| *other < score);
+        let equal = self.scores[lower..].partition_point(|other| *other == score);
+        let before = self.members.range(lower..lower + equal).take_while(|other| *other < member);
+        let rank = lower + before.count();
         self.members.insert(rank, member);
         reserve(&mut self.scores, 1);
         self.scores.insert(rank, score);

@@ -70,7 +70,7 @@ impl Set {
     /// Whether it has this member.
     pub fn contains(&self, member: &[u8]) -> bool {
         match &self.members {
-            Members::Packed(packed) => packed.iter().any(|other| other == member),
+            Members::Packed(packed) => packed.find::<1>(member).is_some(),
             Members::Table(table) => table.elements.contains(member),
         }
     }
@@ -144,7 +144,7 @@ impl Set {
     fn remove(&mut self, member: &[u8]) -> bool {
         match &mut self.members {
             Members::Packed(packed) => {
-                let index = packed.iter().position(|other| other == member);
+                let index = packed.find::<1>(member);
                 if let Some(index) = index {
                     packed.remove(index..index + 1);
                 }
