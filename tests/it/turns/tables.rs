@@ -414,6 +414,24 @@ pub(super) const ROUTES: &[(&str, &[(&str, &str)])] = &[
     ("get /openapi.yaml", &[("/openapi.yaml", "")]),
     ("get /docs", &[("/docs", "")]),
     ("get /", &[("/", "")]),
+    ("get /page/style.css", &[("/page/style.css", "")]),
+    ("get /page/app.js", &[("/page/app.js", "")]),
+    ("get /server", &[("/server", "")]),
+    ("get /health/leader", &[("/health/leader", "")]),
+    (
+        "get /keys",
+        &[
+            ("/keys?sort=newest&limit=500", ""),
+            ("/keys?sort=ending", ""),
+            ("/keys?prefix=lock%3A000000", ""),
+            ("/keys?prefix=none", ""),
+        ],
+    ),
+    ("get /keys/{name}", &[("/keys/limited", ""), ("/keys/queued", ""), ("/keys/shared", "")]),
+    (
+        "post /keys/{name}/force-unlock",
+        &[("/keys/limited/force-unlock", r#"{"fencing_token":1}"#), ("/keys/web/force-unlock", "$brackets")],
+    ),
 ];
 
 /// All kinds of lock events, each with what makes one. A kind that is missing does not compile.
