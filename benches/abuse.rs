@@ -8,6 +8,7 @@
 //! The probe sends one request at a time: PING, and LOCK and UNLOCK of a key of its own; only PING where
 //! the disk is what stalls. It means to send one each millisecond, so a wait of n milliseconds counts as
 //! n requests that waited n, n − 1, … milliseconds: a server that stands still has no good percentiles.
+//! "p99 before" is what it sees on the same server before the abuse.
 //!
 //! Guarantees: each server has ports and a folder of its own and ends with its abuse. Not here: whether
 //! the abuse is refused; `tests/it/turns.rs` asserts bounds.
@@ -23,7 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{HTTP_TOKEN, Line, encode, seconds};
+use rustls::{ClientConfig, ClientConnection};
+use support::{HTTP_TOKEN, Line, access, encode, seconds};
 
 fn main() {
     support::raise_file_limit();
@@ -31,9 +33,9 @@ fn main() {
     let now = std::env::var("BENCH_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_octostore").to_owned());
     let before = std::env::var("BENCH_AGAINST").ok();
     println!(
-        "| while … | p50 µs | p99 µs | max ms | MB at first | MB at most | MB at the end | p99, max × |"
+        "| while … | p50 µs | p99 µs | p99 before | max ms | MB at first | MB at most | MB at the end | p99, max × |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for abuse in ABUSES {
         if !filter.is_empty() && !filter.iter().any(|word| abuse.name.contains(word.as_str())) {
             continue;
@@ -42,21 +44,27 @@ fn main() {
         let figures: Option<Vec<Figures>> = programs.map(|program| abuse.measure(program)).collect();
         match figures {
             Some(figures) => println!("| {} | {} |", abuse.name, cells(&figures)),
-            None => println!("| {} | skipped: there is no C compiler | | | | | | |", abuse.name),
+            None => println!("| {} | skipped: there is no C compiler | | | | | | | |", abuse.name),
         }
     }
 }
 
 /// What one server came to.
 struct Figures {
+    /// Before the abuse.
+    p99_before_us: u64,
     waits_us: Vec<u64>,
     resident: [u64; 3],
 }
 
 impl Figures {
     fn percentile_us(&self, percent: usize) -> u64 {
-        self.waits_us[(self.waits_us.len() - 1) * percent / 100]
+        percentile(&self.waits_us, percent)
     }
+}
+
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    sorted[(sorted.len() - 1) * percent / 100]
 }
 
 /// The figures of one server, or of two with the ratio between them.
@@ -65,6 +73,7 @@ fn cells(all: &[Figures]) -> String {
     let mut cells = vec![
         each(&|one| one.percentile_us(50).to_string()),
         each(&|one| one.percentile_us(99).to_string()),
+        each(&|one| one.p99_before_us.to_string()),
         each(&|one| format!("{:.1}", one.percentile_us(100) as f64 / 1e3)),
     ];
     for n in 0..3 {
@@ -86,6 +95,7 @@ fn cells(all: &[Figures]) -> String {
 struct Abuse {
     name: &'static str,
     flags: &'static [&'static str],
+    has_tls: bool,
     disk: Disk,
     /// Fills the server, and returns what is to be done while the probe runs.
     prepare: fn(&Server) -> Vec<Task>,
@@ -105,7 +115,12 @@ enum Disk {
 type Task = Box<dyn FnOnce(&Server) + Send>;
 
 const fn abuse(name: &'static str, prepare: fn(&Server) -> Vec<Task>) -> Abuse {
-    Abuse { name, flags: &[], disk: Disk::None, prepare }
+    Abuse { name, flags: &[], has_tls: false, disk: Disk::None, prepare }
+}
+
+/// Against the port for Redis clients over TLS.
+const fn abuse_of_tls(name: &'static str, prepare: fn(&Server) -> Vec<Task>) -> Abuse {
+    Abuse { has_tls: true, ..abuse(name, prepare) }
 }
 
 const PASSWORD: &[&str] = &["--requirepass", SECRET];
@@ -126,6 +141,15 @@ const ABUSES: &[Abuse] = &[
         flags: PASSWORD,
         ..abuse("two connections send wrong AUTHs, nothing drains the log", wrong_passwords)
     },
+    Abuse {
+        flags: PASSWORD,
+        ..abuse("10 connections send 10 000 wrong AUTHs a second", paced_wrong_passwords)
+    },
+    abuse_of_tls("10 000 connections send the beginning of a TLS handshake", half_open_handshakes),
+    abuse_of_tls("1000 connections send TLS handshakes byte by byte", slow_handshakes),
+    abuse_of_tls("four clients make TLS handshakes", handshakes),
+    abuse_of_tls("four clients send what is no TLS", garbage),
+    abuse_of_tls("two clients replace the keys of their TLS session", key_updates),
     abuse("EXEC with 20 KEYS over 500 000 locks", |server| {
         take(server, LOCKS);
         let keys = encode(&["KEYS", "none*"]).repeat(20);
@@ -180,6 +204,7 @@ impl Abuse {
     /// `None`: what it takes is not installed.
     fn measure(&self, program: &str) -> Option<Figures> {
         let server = Server::start(program, self)?;
+        let p99_before_us = percentile(&probe(&server, seconds(3.0) / 3, self.disk == Disk::None), 99);
         let tasks = (self.prepare)(&server);
         let first = server.resident("VmRSS");
         server.forget_peak();
@@ -197,7 +222,7 @@ impl Abuse {
             server.kill();
             (waits_us, resident[0], resident[1])
         });
-        Some(Figures { waits_us, resident: [first, peak, end] })
+        Some(Figures { p99_before_us, waits_us, resident: [first, peak, end] })
     }
 }
 
@@ -243,6 +268,7 @@ struct Server {
     id: u32,
     redis: SocketAddr,
     http: SocketAddr,
+    tls: Option<(SocketAddr, Arc<ClientConfig>)>,
     has_password: bool,
     is_over: Arc<AtomicBool>,
     dir: tempfile::TempDir,
@@ -272,6 +298,10 @@ impl Server {
             .env_remove("BENCH_SERVER")
             .env_remove("BENCH_AGAINST")
             .stdout(Stdio::piped());
+        let tls = abuse.has_tls.then(|| access::certificate(dir.path()));
+        if abuse.has_tls {
+            command.args(access::tls_flags(dir.path()));
+        }
         if abuse.disk == Disk::None {
             command.args(["--durability", "memory"]);
         }
@@ -287,9 +317,12 @@ impl Server {
             Stdio::piped()
         });
         let mut child = command.spawn().expect("the server starts");
-        let (mut redis, mut http) = (None, None);
+        let (mut redis, mut http, mut encrypted) = (None, None, None);
         for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-            let address = |side| line.trim().strip_prefix(side)?.trim().parse::<SocketAddr>().ok();
+            // The first address, and one with TLS after it.
+            let addresses = |side| line.trim().strip_prefix(side);
+            let address = |side| addresses(side)?.split(',').next()?.trim().parse::<SocketAddr>().ok();
+            encrypted = encrypted.or_else(|| addresses("redis")?.split_once("TLS ")?.1.trim().parse().ok());
             redis = redis.or_else(|| address("redis"));
             http = http.or_else(|| address("http"));
             if redis.is_some() && http.is_some() {
@@ -301,10 +334,25 @@ impl Server {
             child: child.into(),
             redis: redis.expect("the server says where it listens"),
             http: http.expect("the server says where it listens"),
+            tls: tls.map(|tls| (encrypted.expect("the server says where it listens"), tls)),
             has_password: !abuse.flags.is_empty() && abuse.flags[0] == "--requirepass",
             is_over: Arc::default(),
             dir,
         })
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// A TCP connection to the port with TLS.
+    fn tls_stream(&self) -> std::io::Result<TcpStream> {
+        TcpStream::connect(self.tls.as_ref().unwrap().0)
+    }
+
+    /// The client's side of a session that has not begun.
+    fn tls_session(&self) -> ClientConnection {
+        access::tls_session(&self.tls.as_ref().unwrap().1)
     }
 
     fn kill(&self) {
@@ -318,7 +366,7 @@ impl Server {
     /// Lets time pass, but not beyond the server's end.
     fn wait(&self, time: Duration) {
         let began = Instant::now();
-        while began.elapsed() < time && !self.is_over.load(Ordering::Acquire) {
+        while began.elapsed() < time && !self.is_over() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -501,6 +549,112 @@ fn wrong_passwords(_: &Server) -> Vec<Task> {
         })
     };
     vec![task(), task()]
+}
+
+/// A hundred every 10 ms, of which each connection sends ten.
+fn paced_wrong_passwords(_: &Server) -> Vec<Task> {
+    vec![Box::new(|server| {
+        let mut streams: Vec<TcpStream> =
+            (0..10).map(|_| TcpStream::connect(server.redis).unwrap()).collect();
+        let wrong = encode(&["AUTH", "wrong"]).repeat(10);
+        let (began, mut rounds) = (Instant::now(), 0);
+        while !server.is_over() {
+            for stream in &mut streams {
+                // The server may close it for want of a password.
+                if stream.write_all(&wrong).and_then(|()| stream.read(&mut [0; 4096])).is_err() {
+                    *stream = match TcpStream::connect(server.redis) {
+                        Ok(stream) => stream,
+                        Err(_) => return,
+                    };
+                }
+            }
+            rounds += 1;
+            server.wait((Duration::from_millis(10) * rounds).saturating_sub(began.elapsed()));
+        }
+    })]
+}
+
+fn half_open_handshakes(_: &Server) -> Vec<Task> {
+    vec![Box::new(|server| {
+        let half_open = || {
+            let mut stream = server.tls_stream()?;
+            // The head of a record and of the first message.
+            stream.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252]).map(|()| stream)
+        };
+        while !server.is_over() {
+            let all = (0..10_000).take_while(|_| !server.is_over());
+            let all: Vec<_> = all.filter_map(|_| half_open().ok()).collect();
+            server.wait(Duration::from_secs(1));
+            drop(all);
+        }
+    })]
+}
+
+/// What a client sends first.
+fn client_hello(server: &Server) -> Vec<u8> {
+    let mut hello = Vec::new();
+    server.tls_session().write_tls(&mut hello).unwrap();
+    hello
+}
+
+fn slow_handshakes(_: &Server) -> Vec<Task> {
+    vec![Box::new(|server| {
+        let hello = client_hello(server);
+        while !server.is_over() {
+            let mut streams: Vec<_> = (0..1000).filter_map(|_| server.tls_stream().ok()).collect();
+            for byte in &hello {
+                streams.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
+                server.wait(Duration::from_millis(10));
+                if server.is_over() {
+                    return;
+                }
+            }
+        }
+    })]
+}
+
+fn tasks_of(clients: usize, task: fn(&Server)) -> Vec<Task> {
+    (0..clients).map(|_| -> Task { Box::new(task) }).collect()
+}
+
+fn handshakes(_: &Server) -> Vec<Task> {
+    tasks_of(4, |server| {
+        while !server.is_over() {
+            let Ok(mut stream) = server.tls_stream() else { return };
+            let mut session = server.tls_session();
+            while session.is_handshaking() && session.complete_io(&mut stream).is_ok() {}
+        }
+    })
+}
+
+fn garbage(_: &Server) -> Vec<Task> {
+    tasks_of(4, |server| {
+        let hello = client_hello(server);
+        // No TLS at all, a record that is too long, and a handshake followed by noise.
+        let inputs = [vec![0x55; 64 << 10], [&[22, 3, 3, 255, 255][..], &[0; 65_535]].concat(), {
+            [&hello[..], &[22, 3, 3, 0, 100], &[0xaa; 4096]].concat()
+        }];
+        while !server.is_over() {
+            for input in &inputs {
+                let Ok(mut stream) = server.tls_stream() else { return };
+                // The server closes it.
+                let _ = stream.write_all(input).and_then(|()| stream.read(&mut [0; 4096]));
+            }
+        }
+    })
+}
+
+fn key_updates(_: &Server) -> Vec<Task> {
+    tasks_of(2, |server| {
+        while !server.is_over() {
+            let Ok(mut stream) = server.tls_stream() else { return };
+            let mut session = server.tls_session();
+            while session.is_handshaking() && session.complete_io(&mut stream).is_ok() {}
+            // Answers are not read: the server may not keep them all.
+            stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            while session.refresh_traffic_keys().is_ok() && session.write_tls(&mut stream).is_ok() {}
+        }
+    })
 }
 
 fn unread_waiters(server: &Server) -> Vec<Task> {

@@ -11,10 +11,12 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::http::HttpClient;
-use support::{HTTP_TOKEN, Idiom, Load, Peer, cycles, encode, key, median, owner, seconds};
+use support::{HTTP_TOKEN, Idiom, Load, Peer, cycles, cycles_with, encode, key, median, owner, seconds};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 fn main() {
@@ -28,6 +30,11 @@ fn main() {
             compare_cycles(name, flags, *peer, *connections, *pipeline, *wanted);
         }
     }
+    for row in PROTECTED {
+        if is_wanted(row.name) {
+            compare_protected(row);
+        }
+    }
     for row in SAME_REQUESTS {
         if is_wanted(row.name) {
             compare_same_requests(row);
@@ -39,6 +46,7 @@ fn main() {
         ("contention on one key, another build", contention_of_builds),
         ("memory per held lock", memory_per_lock),
         ("memory per element", memory_per_element),
+        ("durable cycle during backups", during_backups),
         ("recovery of 1 million leases", recovery),
         ("expiry of 1 million leases within a second", expiry_storm),
     ];
@@ -78,6 +86,40 @@ const CYCLES: &[Comparison] = &[
     ("memory cycle, c=50 P=1, another build", MEMORY, Against::OtherBuild, 50, 1, 1.0),
     ("memory cycle, c=50 P=16, another build", MEMORY, Against::OtherBuild, 50, 16, 1.0),
 ];
+
+/// 50 clients that are users, or have TLS, against octostore without either.
+struct Protected {
+    name: &'static str,
+    flags: &'static [&'static str],
+    start: fn(&[&str]) -> Peer,
+    pipeline: u64,
+    wanted: f64,
+}
+
+const PROTECTED: &[Protected] = &[
+    protected("durable cycle of a user, c=50 P=1, no users", DURABLE, Peer::octostore_with_users, 1, 0.97),
+    protected("memory cycle of a user, c=50 P=1, no users", MEMORY, Peer::octostore_with_users, 1, 0.97),
+    protected("memory cycle of a user, c=50 P=16, no users", MEMORY, Peer::octostore_with_users, 16, 0.97),
+    protected("durable cycle with TLS, c=50 P=1, plain text", DURABLE, Peer::octostore_with_tls, 1, 0.65),
+    protected("memory cycle with TLS, c=50 P=1, plain text", MEMORY, Peer::octostore_with_tls, 1, 0.65),
+];
+
+const fn protected(
+    name: &'static str,
+    flags: &'static [&'static str],
+    start: fn(&[&str]) -> Peer,
+    pipeline: u64,
+    wanted: f64,
+) -> Protected {
+    Protected { name, flags, start, pipeline, wanted }
+}
+
+fn compare_protected(row: &Protected) {
+    let (own, peer) = ((row.start)(row.flags), Peer::octostore(row.flags));
+    let load = Load { connections: 50, pipeline: row.pipeline, time: seconds(1.0) };
+    let turn = |peer: &Peer| cycles_with(&peer.access, peer.addr, &Idiom::Native, load).cycles_per_s;
+    in_turns(row.name, row.wanted, || turn(&own), || turn(&peer));
+}
 
 /// The same requests to both sides, from 50 connections.
 struct SameRequests {
@@ -393,6 +435,51 @@ fn fill_values(peer: &Peer, command: &str, elements: u64) {
         }
         line.send(&bytes);
         line.replies((ADDED / per_request) as usize);
+    }
+}
+
+/// Commits while copies of the database are made, one after the other, against commits without that.
+fn during_backups() {
+    const LEASES: u64 = 300_000;
+    let own = Peer::octostore(DURABLE);
+    own.connect().take_locks(0, LEASES, |_| 3_600_000);
+    let load = Load { connections: 50, pipeline: 1, time: seconds(1.0) };
+    let turn = || cycles(own.addr, &Idiom::Native, load).cycles_per_s;
+    let copying = || {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    back_up(&own, &is_over);
+                }
+            });
+            let rate = turn();
+            is_over.store(true, Ordering::Release);
+            rate
+        })
+    };
+    in_turns("durable cycle during backups, c=50 P=1, without", 0.8, copying, turn);
+}
+
+/// Makes a copy, or begins one that `is_over` ends.
+fn back_up(peer: &Peer, is_over: &AtomicBool) {
+    let mut copying = Command::new(env!("CARGO_BIN_EXE_octostore"))
+        .args(["backup", "--data"])
+        .args([peer.dir.path().join("octostore.db"), peer.dir.path().join("copy")])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    loop {
+        if let Some(status) = copying.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            return;
+        }
+        if is_over.load(Ordering::Acquire) {
+            copying.kill().unwrap();
+            copying.wait().unwrap();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

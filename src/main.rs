@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     if let Some(code) = octostore::cli::run(std::env::args_os()) {
         return code;
     }
-    let read = || Config::read(std::env::args_os());
+    let read = || Config::read(octostore::cli::server_arguments(std::env::args_os()));
     let mut config = match read() {
         Ok(config) => config,
         // --help and --version.

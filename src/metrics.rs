@@ -388,6 +388,32 @@ pub struct ServerMetrics {
     pub failed_logins: Count,
     /// When the server's certificate expires, in seconds since 1970; 0: there is none.
     pub certificate_expires_at: AtomicU64,
+    /// `None`: the server is not one of a cluster.
+    pub cluster: Option<ClusterMetrics>,
+}
+
+/// Metrics of a server of a cluster.
+#[derive(Debug, Default)]
+pub struct ClusterMetrics {
+    /// Leaders that this server has seen, itself included.
+    pub leaders: Count,
+    /// Connections that this server has passed on to the leader.
+    pub forwarded: Count,
+    /// What this server has measured of the store, as the leader.
+    pub store: Arc<StoreMetrics>,
+}
+
+/// Measurements of the store of a cluster, by its leader.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    /// The size of the store's database in bytes.
+    pub database_bytes: AtomicU64,
+    /// Batches in the log that are not folded into rows.
+    pub log_batches: AtomicU64,
+    /// Bytes of them.
+    pub log_bytes: AtomicU64,
+    /// When the log was last folded, or empty, in seconds since 1970; 0: never.
+    pub folded_at: AtomicU64,
 }
 
 impl ServerMetrics {
@@ -396,15 +422,20 @@ impl ServerMetrics {
         let (redis, http) = (Arc::default(), Arc::default());
         let (failed_logins, certificate_expires_at) = (Count::default(), AtomicU64::new(0));
         let commands = CommandMetrics::of(commands);
-        ServerMetrics { commands, redis, http, failed_logins, certificate_expires_at }
+        ServerMetrics { commands, redis, http, failed_logins, certificate_expires_at, cluster: None }
     }
 
     /// Days until the server's certificate expires, at this time in milliseconds since 1970;
     /// negative if it has expired. `None`: there is no certificate.
     pub fn certificate_days(&self, wall_millis: u64) -> Option<i64> {
-        let expires_at = self.certificate_expires_at.load(Ordering::Relaxed);
+        let expires_at = self.certificate_expiry()?;
         let left = (expires_at.cast_signed()).saturating_sub((wall_millis / 1000).cast_signed());
-        (expires_at > 0).then(|| left.div_euclid(86_400))
+        Some(left.div_euclid(86_400))
+    }
+
+    /// When the server's certificate expires, in seconds since 1970. `None`: there is no certificate.
+    pub fn certificate_expiry(&self) -> Option<u64> {
+        Some(self.certificate_expires_at.load(Ordering::Relaxed)).filter(|expires_at| *expires_at > 0)
     }
 }
 

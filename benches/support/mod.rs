@@ -3,6 +3,7 @@
 //! Promise: every server has a port and a folder of its own and ends with the bench. Absent: what is measured.
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
 
+pub mod access;
 pub mod http;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use access::{Access, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A server in a process of its own.
@@ -19,6 +21,8 @@ pub struct Peer {
     pub addr: SocketAddr,
     pub dir: tempfile::TempDir,
     pub name: &'static str,
+    /// What its clients do first.
+    pub access: Access,
 }
 
 impl Drop for Peer {
@@ -70,7 +74,7 @@ impl Peer {
             .stderr(Stdio::null())
             .spawn()
             .expect("OctoStore starts");
-        Some(Peer { child, addr, dir, name: "OctoStore 0.14" }.listening())
+        Some(Peer { child, addr, dir, name: "OctoStore 0.14", access: Access::default() }.listening())
     }
 
     /// A program that takes the arguments of octostore and says where it listens, as octostore does.
@@ -90,9 +94,9 @@ impl Peer {
         let addr = lines
             .by_ref()
             .map_while(Result::ok)
-            .find_map(|line| line.trim().strip_prefix(side)?.trim().parse().ok())
+            .find_map(|line| line.trim().strip_prefix(side)?.trim().trim_start_matches("TLS ").parse().ok())
             .expect("octostore says where it listens");
-        Peer { child, addr, dir, name: "octostore" }
+        Peer { child, addr, dir, name: "octostore", access: Access::default() }
     }
 
     /// Redis with `appendfsync always`, or with no persistence at all. `None` if it is not installed.
@@ -108,7 +112,7 @@ impl Peer {
             .spawn()
             .ok()?;
         let name = if is_durable { "Redis, appendfsync always" } else { "Redis, no persistence" };
-        Some(Peer { child, addr, dir, name }.listening())
+        Some(Peer { child, addr, dir, name, access: Access::default() }.listening())
     }
 
     /// Once it does.
@@ -132,7 +136,8 @@ impl Peer {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let addr = line.trim().parse().unwrap();
-        Peer { child, addr, dir: tempfile::tempdir().unwrap(), name: "`:1` to everything" }
+        let dir = tempfile::tempdir().unwrap();
+        Peer { child, addr, dir, name: "`:1` to everything", access: Access::default() }
     }
 
     /// Ends it as `kill -9` does, and keeps its data.
@@ -363,12 +368,16 @@ impl Outcome {
 
 /// Every connection takes `pipeline` locks of its own, then gives them back, again and again.
 pub fn cycles(addr: SocketAddr, idiom: &Idiom, load: Load) -> Outcome {
+    cycles_with(&Access::default(), addr, idiom, load)
+}
+
+/// [`cycles`] of clients that get in this way.
+pub fn cycles_with(access: &Access, addr: SocketAddr, idiom: &Idiom, load: Load) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut clients = Vec::new();
         for connection in 0..load.connections {
-            let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-            stream.set_nodelay(true).unwrap();
+            let stream = access.connect(addr).await;
             let (mut take, mut give_back) = (Vec::new(), Vec::new());
             for n in 0..load.pipeline {
                 let n = 1_000_000_000 + connection * 1000 + n;
@@ -381,7 +390,11 @@ pub fn cycles(addr: SocketAddr, idiom: &Idiom, load: Load) -> Outcome {
         let tasks: Vec<_> = clients
             .into_iter()
             .map(|(stream, take, give_back)| {
-                tokio::spawn(client(stream, take, give_back, load.pipeline as usize, started + load.time))
+                let (replies, end) = (load.pipeline as usize, started + load.time);
+                match stream {
+                    Stream::Plain(stream) => tokio::spawn(client(stream, take, give_back, replies, end)),
+                    Stream::Tls(stream) => tokio::spawn(client(stream, take, give_back, replies, end)),
+                }
             })
             .collect();
         let mut latencies_us = Vec::new();
@@ -396,7 +409,7 @@ pub fn cycles(addr: SocketAddr, idiom: &Idiom, load: Load) -> Outcome {
 }
 
 async fn client(
-    mut stream: tokio::net::TcpStream,
+    mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin,
     take: Vec<u8>,
     give_back: Vec<u8>,
     replies: usize,
@@ -408,6 +421,7 @@ async fn client(
         for request in [&take, &give_back] {
             let sent = Instant::now();
             stream.write_all(request).await.unwrap();
+            stream.flush().await.unwrap();
             let mut missing = replies;
             // The first byte of the line that is being read.
             let mut begun = None;

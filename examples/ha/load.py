@@ -95,15 +95,15 @@ def serve(number, totals, stop):
 
 
 def leader():
-    """The number of the server that leads; None if there is none at present."""
-    for number, port in enumerate(PORTS, 1):
+    """The port of the server that leads; None if there is none at present."""
+    for port in PORTS:
         try:
             connection = Connection(port)
             reply = connection.call("ROLE")
             role = connection.reader.readline() and connection.reader.readline().strip()
             connection.close()
             if reply == "*3" and role == b"master":
-                return number
+                return port
         except OSError:
             pass
     return None
@@ -111,18 +111,18 @@ def leader():
 
 def kill_leader(folder):
     """Kills the leader with SIGKILL and starts it again."""
-    number = leader()
-    if number is None:
+    port = leader()
+    if port is None:
         return None
-    pid_file = folder / f"{number}.pid"
+    pid_file = folder / f"{port}.pid"
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
     octostore = os.environ.get("OCTOSTORE", "octostore")
-    addresses = ["--listen", f"127.0.0.1:730{number}", "--http", f"127.0.0.1:740{number}"]
-    with open(folder / f"{number}.log", "ab") as log:
+    addresses = ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{port + 100}"]
+    with open(folder / f"{port}.log", "ab") as log:
         command = [octostore, "--store", STORE, *addresses]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
     pid_file.write_text(f"{process.pid}\n")
-    return number
+    return port
 
 
 def main():

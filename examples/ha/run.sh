@@ -20,7 +20,7 @@ processes=""
 stop() {
     trap - INT TERM
     # Those that lead first; etcd last, because it stores their last commits.
-    for name in 1 2 3 etcd1 etcd2 etcd3; do
+    for name in 7301 7302 7303 etcd1 etcd2 etcd3; do
         [ -e "$folder/$name.pid" ] || continue
         kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
     done
@@ -44,8 +44,8 @@ done
 store=etcd://127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793/locks
 for n in 1 2 3; do
     "$octostore" --store "$store" --listen "127.0.0.1:730$n" --http "127.0.0.1:740$n" \
-        >"$folder/$n.out" 2>"$folder/$n.log" &
-    echo $! >"$folder/$n.pid"
+        >"$folder/730$n.out" 2>"$folder/730$n.log" &
+    echo $! >"$folder/730$n.pid"
     processes="$processes $!"
 done
 
@@ -70,7 +70,7 @@ Try, in another terminal:
   redis-cli -p 7301 LOCK demo me EX 60          # any server takes the request
   redis-cli -p 7302 LOCKINFO demo               # and any other one knows
   redis-cli -p 7303 SENTINEL GET-MASTER-ADDR-BY-NAME octostore
-  kill -9 \$(cat $folder/1.pid)                  # or 2, or 3: whichever leads
+  kill -9 \$(cat $folder/7301.pid)               # or 7302, or 7303: the one that leads
   redis-cli -p 7302 LOCKINFO demo               # the lock is still held, with the same token
   examples/ha/kill-the-leader.sh $folder        # does that every ten seconds, under load
 

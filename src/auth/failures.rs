@@ -1,9 +1,11 @@
-//! The log of what users were refused, ACL LOG.
+//! The log of what users were refused, ACL LOG, and the line about a failed login in the server's
+//! log.
 //!
-//! Guarantees: bounded; the same refusal again within a minute counts in its entry. Entries have no
+//! Guarantees: bounded; the same refusal again within a minute counts in its entry. Neither has
 //! passwords. Not here: what is refused.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +19,12 @@ const ENTRIES_MAX: usize = 128;
 const OBJECT_BYTES_MAX: usize = 256;
 /// How long the same refusal counts in the same entry.
 const GROUP_MS: u64 = 60_000;
+
+/// Logs a failed authentication, of Redis and HTTP clients alike. The log has at most one such line
+/// a second, and after it the number of the others.
+pub fn log_failed_login(client: impl Display) {
+    tracing::warn!(%client, "wrong user or password");
+}
 
 /// What was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -70,20 +70,17 @@ fn parse_user(catalog: &Catalog, line: &str) -> Result<User, String> {
     }
     let name = words.next().ok_or("the name of the user is missing")?;
     let mut user = User::new(name.as_bytes()).ok_or("the name of the user is not valid")?;
-    let rules = join_selectors(words.map(str::as_bytes)).map_err(|word| {
-        format!("unmatched parenthesis in the selector that starts at '{}'", word.escape_ascii())
+    let rules =
+        join_selectors(words.map(str::as_bytes)).map_err(|_| "a selector has no closing parenthesis")?;
+    user.apply_all(catalog, rules.iter().map(Vec::as_slice)).map_err(|(error, rule)| match rule {
+        [b'~' | b'%' | b'&' | b'+' | b'-', ..] => format!("rule '{}': {error}", rule.escape_ascii()),
+        // A password that lacks its `>`, or has a space, looks like a rule that does not exist.
+        _ => {
+            let at = rules.iter().position(|other| other == rule).map_or(0, |at| at + 1);
+            format!("rule {at} of user '{name}': {error}")
+        }
     })?;
-    user.apply_all(catalog, rules.iter().map(Vec::as_slice))
-        .map_err(|(error, rule)| format!("rule '{}': {error}", shown(rule)))?;
     Ok(user)
-}
-
-/// A rule as an error may show it: without a password.
-fn shown(rule: &[u8]) -> String {
-    match rule {
-        [sign @ (b'>' | b'<' | b'#' | b'!'), ..] => format!("{}(redacted)", char::from(*sign)),
-        rule => rule.escape_ascii().to_string(),
-    }
 }
 
 /// Replaces the file at `path` by one with these users.

@@ -174,6 +174,11 @@ impl Selector {
             }
             None => self.keys.push((glob, access)),
         }
+        // As `~*`, which is how the pattern is saved, and after which no file may have another one.
+        if self.keys.iter().any(|(glob, access)| &**glob.text() == b"*" && *access == KeyRights::BOTH) {
+            self.keys.clear();
+            self.allows_all_keys = true;
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 use time::OffsetDateTime;
 
+use super::duration::duration;
 use super::{approve, data, fail, path, print, summary};
 use crate::clock::Clock;
 use crate::journal::{JournalError, back_up};
@@ -27,7 +28,7 @@ pub(super) fn command() -> Command {
             Arg::new("every")
                 .long("every")
                 .value_name("TIME")
-                .value_parser(duration)
+                .value_parser(interval)
                 .help("Repeat at this interval (30s, 15m, 1h, 1d), to files named FILE.<time>"),
         )
         .arg(
@@ -126,21 +127,11 @@ fn copies(file: &Path) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_copy).collect()
 }
 
-/// A number and a unit.
-fn duration(text: &str) -> Result<Duration, String> {
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => 0,
-    };
-    let total = number.parse::<u32>().ok().and_then(|number| number.checked_mul(seconds));
-    match total {
-        Some(total) if total > 0 => Ok(Duration::from_secs(total.into())),
-        _ => Err("a number with s, m, h or d is expected, as in 1h".to_owned()),
+/// The time between copies. Their names have seconds.
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short.subsec_millis() > 0 => Err("whole seconds are expected, as in 30s".to_owned()),
+        interval => Ok(interval),
     }
 }
 
@@ -149,13 +140,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_a_unit() {
-        for (text, seconds) in [("30s", 30), ("15m", 900), ("1h", 3600), ("2d", 172_800)] {
-            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
-        }
-        for text in ["", "h", "1", "0h", "1w", "-1h", "1.5h", "4294967295d"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
+    fn intervals_are_whole_seconds() {
+        assert_eq!(interval("90s"), Ok(Duration::from_secs(90)));
+        assert!(interval("1ms").is_err() && interval("1500ms").is_err());
     }
 
     #[test]

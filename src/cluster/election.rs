@@ -10,29 +10,28 @@
 //! Guarantees: a key `leader` is created only where there is none, and deleted only with its epoch.
 //! Not here: what a leader does, when one is replaced.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    Compare, CompareOp, Error, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::store::{Failed, Store};
 use crate::domain::{HostPort, Leader, Node};
 use crate::entropy::Entropy;
-use crate::journal::etcd::connect;
 use crate::journal::{JournalError, StoreAddress};
 
 /// Seconds after which the keys of a server that is gone disappear. For liveness only.
-const LEASE_TTL_S: i64 = 4;
+const LEASE_TTL_S: u64 = 4;
 /// Time between two renewals of the lease.
 const RENEW_INTERVAL: Duration = Duration::from_millis(1000);
-/// How long one request to etcd may take.
-const REQUEST_TIME: Duration = Duration::from_millis(1500);
+/// After this time without an answer from etcd, this server does not act as one that could lead.
+const STORE_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Pause after a failed request.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// The keys are read again after this time, even if etcd announces no change.
@@ -63,8 +62,7 @@ struct LeaderValue {
 
 /// The part of one server in elections.
 pub struct Election {
-    client: Client,
-    address: StoreAddress,
+    store: Store,
     own: Node,
     lease: Mutex<Option<i64>>,
     renewed: Mutex<Instant>,
@@ -72,19 +70,6 @@ pub struct Election {
     /// That of `seen`: what was read earlier does not replace it.
     revision: Mutex<i64>,
     refresh: Notify,
-}
-
-/// A request that failed, for the log.
-pub(super) type Failed = String;
-
-/// Runs a request within [`REQUEST_TIME`].
-pub(super) async fn bounded<R>(
-    request: impl Future<Output = Result<R, etcd_client::Error>>,
-) -> Result<R, Failed> {
-    match timeout(REQUEST_TIME, request).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("no response".to_owned()),
-    }
 }
 
 impl Election {
@@ -95,8 +80,7 @@ impl Election {
     /// If it cannot be reached, or refuses the password.
     pub async fn connect(address: &StoreAddress, own: Node) -> Result<Arc<Election>, JournalError> {
         Ok(Arc::new(Election {
-            client: connect(address).await?,
-            address: address.clone(),
+            store: Store::connect(address).await?,
             own,
             lease: Mutex::new(None),
             renewed: Mutex::new(Instant::now()),
@@ -123,7 +107,24 @@ impl Election {
 
     /// Whether the lease of this server has not ended for certain.
     pub fn is_registered(&self) -> bool {
-        self.lease.lock().is_some() && self.renewed.lock().elapsed().as_secs() < LEASE_TTL_S.unsigned_abs()
+        self.lease.lock().is_some() && Instant::now() < self.lease_end()
+    }
+
+    fn lease_end(&self) -> Instant {
+        *self.renewed.lock() + Duration::from_secs(LEASE_TTL_S)
+    }
+
+    /// Completes when the lease of this server has ended for certain, and with it the time that it
+    /// leads.
+    pub async fn expired(&self) {
+        while self.is_registered() {
+            sleep_until(self.lease_end()).await;
+        }
+    }
+
+    /// Whether etcd has answered this server a moment ago.
+    pub fn reaches_store(&self) -> bool {
+        self.store.silence() < STORE_SILENCE_MAX
     }
 
     /// Whether a server is registered. One that has just started may be known in a moment.
@@ -138,7 +139,7 @@ impl Election {
     }
 
     fn leader_key(&self) -> String {
-        self.address.key("leader")
+        self.store.key("leader")
     }
 
     /// Creates the key of the leader for this server, if there is none. Returns the epoch.
@@ -153,7 +154,7 @@ impl Election {
         let txn = Txn::new()
             .when([Compare::create_revision(key.as_str(), CompareOp::Equal, 0)])
             .and_then([TxnOp::put(key.as_str(), value, Some(PutOptions::new().with_lease(lease)))]);
-        let response = bounded(self.client.clone().txn(txn)).await;
+        let response = self.store.request(|mut client| async move { client.txn(txn).await }).await;
         self.refresh.notify_one();
         let response = response?;
         let revision = response.header().map_or(0, |header| header.revision());
@@ -189,7 +190,7 @@ impl Election {
         let txn = Txn::new()
             .when([Compare::create_revision(key.as_str(), CompareOp::Equal, epoch)])
             .and_then([TxnOp::delete(key.as_str(), None)]);
-        let response = bounded(self.client.clone().txn(txn)).await;
+        let response = self.store.request(|mut client| async move { client.txn(txn).await }).await;
         self.refresh.notify_one();
         Ok(response?.succeeded())
     }
@@ -197,7 +198,8 @@ impl Election {
     /// Ends the lease of this server: it leads no more, and is no more there.
     pub async fn leave(&self) {
         let Some(lease) = self.lease.lock().take() else { return };
-        if let Err(error) = bounded(self.client.clone().lease_revoke(lease)).await {
+        let revoke = self.store.request(|mut client| async move { client.lease_revoke(lease).await });
+        if let Err(error) = revoke.await {
             tracing::warn!(%error, "cannot leave the cluster; the other servers notice in {LEASE_TTL_S} s");
         }
     }
@@ -208,7 +210,7 @@ impl Election {
             let error = match self.register().await {
                 Ok(lease) => {
                     if std::mem::take(&mut has_failed) {
-                        tracing::info!(store = %self.address, "registered in the store again");
+                        tracing::info!(store = %self.store, "registered in the store again");
                     }
                     self.renew(lease).await
                 }
@@ -216,7 +218,7 @@ impl Election {
             };
             *self.lease.lock() = None;
             if !std::mem::replace(&mut has_failed, true) {
-                tracing::warn!(store = %self.address, %error, "not registered in the store; trying again");
+                tracing::warn!(store = %self.store, %error, "not registered in the store; trying again");
             }
             sleep(RETRY_PAUSE).await;
         }
@@ -225,15 +227,17 @@ impl Election {
     /// Creates a lease, and the key of this server.
     async fn register(&self) -> Result<i64, Failed> {
         let began = Instant::now();
-        let mut client = self.client.clone();
-        let lease = bounded(client.lease_grant(LEASE_TTL_S, None)).await?.id();
+        let ttl = LEASE_TTL_S.cast_signed();
+        let grant = self.store.request(|mut client| async move { client.lease_grant(ttl, None).await });
+        let lease = grant.await?.id();
         let value = NodeValue {
             redis: self.own.redis.as_ref().map(HostPort::to_string).unwrap_or_default(),
             http: self.own.http.as_ref().map(HostPort::to_string),
         };
-        let key = self.address.key(&format!("nodes/{}", self.own.id));
+        let key = self.store.key(&format!("nodes/{}", self.own.id));
+        let value = serde_json::json!(value).to_string();
         let options = PutOptions::new().with_lease(lease);
-        bounded(client.put(key, serde_json::json!(value).to_string(), Some(options))).await?;
+        self.store.request(|mut client| async move { client.put(key, value, Some(options)).await }).await?;
         (*self.lease.lock(), *self.renewed.lock()) = (Some(lease), began);
         self.refresh.notify_one();
         Ok(lease)
@@ -241,33 +245,27 @@ impl Election {
 
     /// Renews a lease until that fails.
     async fn renew(&self, lease: i64) -> Failed {
-        let mut client = self.client.clone();
         loop {
-            let (mut keeper, mut renewals) = match bounded(client.lease_keep_alive(lease)).await {
-                Ok(streams) => streams,
-                Err(error) if self.is_registered() => {
+            let began = Instant::now();
+            // The call asks for one renewal and waits for it.
+            let renewal = self.store.request(|mut client| async move {
+                match client.lease_keep_alive(lease).await {
+                    Ok(_) => Ok(true),
+                    Err(Error::LeaseKeepAliveError(_)) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            });
+            match renewal.await {
+                Ok(true) => {
+                    *self.renewed.lock() = began;
+                    sleep(RENEW_INTERVAL).await;
+                }
+                Ok(false) => return "the lease has ended".to_owned(),
+                Err(error) if !self.is_registered() => return error,
+                Err(error) => {
                     tracing::debug!(%error, "cannot renew the lease");
                     sleep(RETRY_PAUSE).await;
-                    continue;
                 }
-                Err(error) => return error,
-            };
-            loop {
-                let began = Instant::now();
-                let renewed = bounded(async {
-                    keeper.keep_alive().await?;
-                    renewals.message().await
-                });
-                match renewed.await {
-                    Ok(Some(renewal)) if renewal.ttl() > 0 => *self.renewed.lock() = began,
-                    Ok(Some(_)) => return "the lease has ended".to_owned(),
-                    // Another etcd server may know the lease.
-                    Ok(None) | Err(_) => break,
-                }
-                sleep(RENEW_INTERVAL).await;
-            }
-            if !self.is_registered() {
-                return "the lease could not be renewed".to_owned();
             }
         }
     }
@@ -284,13 +282,17 @@ impl Election {
 
     /// Reads the keys whenever they may have changed, until a request fails.
     async fn observe_once(&self) -> Result<(), Failed> {
+        let server = self.store.server();
         let revision = self.read().await?;
-        let mut client = self.client.clone();
         let from = || WatchOptions::new().with_start_revision(revision + 1);
-        let mut leaders = bounded(client.watch(self.leader_key(), Some(from()))).await?;
-        let nodes_key = self.address.key("nodes/");
-        let mut nodes = bounded(client.watch(nodes_key, Some(from().with_prefix()))).await?;
-        loop {
+        let (leader, nodes) = (self.leader_key(), self.store.key("nodes/"));
+        let watch = |key, options| {
+            self.store.request(|mut client| async move { client.watch(key, Some(options)).await })
+        };
+        let mut leaders = watch(leader, from()).await?;
+        let mut nodes = watch(nodes, from().with_prefix()).await?;
+        // The streams of a server that was given up may be silent for long.
+        while self.store.server() == server {
             let change = tokio::select! {
                 change = leaders.message() => Some(change),
                 change = nodes.message() => Some(change),
@@ -304,17 +306,18 @@ impl Election {
             }
             self.read().await?;
         }
+        Ok(())
     }
 
     /// Reads the keys. Returns the revision at which they were like this.
     async fn read(&self) -> Result<i64, Failed> {
-        let secret_key = self.address.key("peers/secret");
+        let secret_key = self.store.key("peers/secret");
         let txn = Txn::new().and_then([
             TxnOp::get(self.leader_key(), None),
-            TxnOp::get(self.address.key("nodes/"), Some(GetOptions::new().with_prefix())),
+            TxnOp::get(self.store.key("nodes/"), Some(GetOptions::new().with_prefix())),
             TxnOp::get(secret_key.as_str(), None),
         ]);
-        let response = bounded(self.client.clone().txn(txn)).await?;
+        let response = self.store.request(|mut client| async move { client.txn(txn).await }).await?;
         let revision = response.header().map_or(0, |header| header.revision());
         let mut found = response.op_responses().into_iter().map(|response| match response {
             TxnOpResponse::Get(response) => response.kvs().to_vec(),
@@ -347,6 +350,6 @@ impl Election {
         let txn = Txn::new()
             .when([Compare::create_revision(key, CompareOp::Equal, 0)])
             .and_then([TxnOp::put(key, secret, None)]);
-        bounded(self.client.clone().txn(txn)).await.map(drop)
+        self.store.request(|mut client| async move { client.txn(txn).await }).await.map(drop)
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `election` | the keys of leader and servers in etcd |
 //! | `shards` | the division of a store into shards |
+//! | `store` | their connection to it |
 //! | `watchdog` | replaces a leader that does not answer |
 //! | `proxy_header` | the header of a connection between servers |
 //! | `proxy` | a client's connection, passed on to the leader |
@@ -16,6 +17,7 @@ mod election;
 mod proxy;
 mod proxy_header;
 mod shards;
+mod store;
 mod watchdog;
 
 pub use election::{Election, Seen};

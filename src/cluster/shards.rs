@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::election::{Election, Seen, bounded};
+use super::election::{Election, Seen};
+use super::store::Store;
 use crate::domain::{Node, Shard, ShardId, Shards};
-use crate::journal::etcd::connect;
 use crate::journal::{JournalError, StoreAddress};
 
 /// Pause between two attempts to reach the store of another shard.
@@ -42,8 +42,12 @@ pub async fn divide(store: &StoreAddress, count: u16) -> Result<(), JournalError
         .when([Compare::create_revision(key.as_str(), CompareOp::Equal, 0)])
         .and_then([TxnOp::put(key.as_str(), value, None)])
         .or_else([TxnOp::get(key.as_str(), None)]);
-    let response = bounded(connect(store).await?.txn(txn)).await;
-    let response = response.map_err(|what| JournalError::Unreachable { what })?;
+    let link = Store::connect(store).await?;
+    let request = link.request_of_any(|mut client| {
+        let txn = txn.clone();
+        async move { client.txn(txn).await }
+    });
+    let response = request.await.map_err(|what| JournalError::Unreachable { what })?;
     if response.succeeded() {
         return Ok(());
     }

@@ -18,6 +18,7 @@ use super::election::{Election, Seen};
 use super::proxy::connect;
 use super::proxy_header::Header;
 use crate::domain::{HostPort, Leader};
+use crate::net::Tls;
 
 /// Pings in the time after which a leader counts as silent.
 const PINGS_PER_SILENCE: u32 = 4;
@@ -28,10 +29,13 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(64);
 /// Pause between two attempts, while etcd or the leader's address is unknown.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Watches the current leader, on behalf of the server `own`, until the future is dropped.
-pub async fn watch_leader(election: &Election, own: &str, silent: Duration) {
+/// Watches the current leader, on behalf of the server `own`, until the future is dropped. Connects
+/// with `tls` if there is one.
+pub async fn watch_leader(election: &Election, own: &str, tls: Option<&Tls>, silent: Duration) {
     let mut seen = election.seen();
     let mut back_off = BACK_OFF_MIN;
+    // A leader that was not reached is tried once more.
+    let mut was_tried = false;
     loop {
         let now = seen.borrow_and_update().clone();
         let Some(leader) = now.leader.clone().filter(|leader| leader.id != own) else {
@@ -40,21 +44,26 @@ pub async fn watch_leader(election: &Election, own: &str, silent: Duration) {
             }
             continue;
         };
-        let mut watch = Watch { was_reached: false };
+        let mut watch = Watch { own, tls, silent, was_reached: false };
         let failure = tokio::select! {
-            failure = watch.ping(&now, &leader, own, silent) => failure,
-            () = replaced(&mut seen, &leader) => continue,
+            failure = watch.ping(&now, &leader) => failure,
+            () = replaced(&mut seen, &leader) => {
+                was_tried = false;
+                continue;
+            }
         };
         if watch.was_reached {
             back_off = BACK_OFF_MIN;
-        } else {
+        } else if !std::mem::replace(&mut was_tried, true) {
             let pause = back_off;
             back_off = (back_off * 2).min(BACK_OFF_MAX);
             tokio::select! {
                 () = sleep(pause) => {}
-                () = replaced(&mut seen, &leader) => continue,
+                () = replaced(&mut seen, &leader) => was_tried = false,
             }
+            continue;
         }
+        was_tried = false;
         match election.depose(leader.epoch).await {
             Ok(true) => tracing::warn!(leader = %leader.id, %failure, "the leader is replaced"),
             Ok(false) => {}
@@ -70,40 +79,40 @@ async fn replaced(seen: &mut tokio::sync::watch::Receiver<Seen>, leader: &Leader
     let _ = seen.wait_for(|seen| seen.leader.as_ref() != Some(leader)).await;
 }
 
-struct Watch {
+struct Watch<'a> {
+    own: &'a str,
+    tls: Option<&'a Tls>,
+    silent: Duration,
     /// The leader has answered.
     was_reached: bool,
 }
 
-impl Watch {
+impl Watch<'_> {
     /// Pings a leader until it does not answer. Returns why.
-    async fn ping(&mut self, seen: &Seen, leader: &Leader, own: &str, silent: Duration) -> io::Error {
+    async fn ping(&mut self, seen: &Seen, leader: &Leader) -> io::Error {
         let address = seen.nodes.iter().find(|node| node.id == leader.id).and_then(|node| node.redis.clone());
         let Some(address) = address else {
             // Its lease has ended, so its key disappears, too.
-            sleep(silent).await;
+            sleep(self.silent).await;
             return io::Error::other("it is not registered");
         };
-        match self.ping_at(&address, &seen.key, own, silent).await {
+        match self.ping_at(&address, &seen.key).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
     }
 
-    async fn ping_at(
-        &mut self,
-        address: &HostPort,
-        key: &[u8; 32],
-        own: &str,
-        silent: Duration,
-    ) -> io::Result<std::convert::Infallible> {
+    async fn ping_at(&mut self, address: &HostPort, key: &[u8; 32]) -> io::Result<std::convert::Infallible> {
+        let silent = self.silent;
         let silence = |_| io::Error::new(io::ErrorKind::TimedOut, "it is silent");
-        let header = Header { node: own.to_owned(), addresses: None, client: Vec::new() };
-        let mut stream = timeout(silent, connect(address, &header, key)).await.map_err(silence)??;
+        let header = Header { node: self.own.to_owned(), addresses: None, client: Vec::new() };
+        let mut stream =
+            timeout(silent, connect(address, self.tls, &header, key)).await.map_err(silence)??;
         loop {
             let began = Instant::now();
             let answer = async {
                 stream.write_all(b"p").await?;
+                stream.flush().await?;
                 stream.read_exact(&mut [0]).await
             };
             timeout(silent, answer).await.map_err(silence)??;

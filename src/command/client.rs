@@ -114,6 +114,8 @@ pub struct Client {
     pub(super) tracking: Option<ClientTracking>,
     /// Whether the client monitors the server.
     pub(super) is_monitor: bool,
+    /// Whether the client asked for the script debugger, and for no script since.
+    pub(super) wants_debugger: bool,
     /// What the running transaction or script publishes, sent after it.
     pub(super) deferred: Deferred,
     connection_session: Option<SessionId>,
@@ -168,6 +170,7 @@ impl Client {
             subscriptions: Subscriptions::default(),
             tracking: None,
             is_monitor: false,
+            wants_debugger: false,
             deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
@@ -351,6 +354,7 @@ impl Client {
         self.watch = None;
         self.stop_tracking();
         self.stop_monitor();
+        self.wants_debugger = false;
         self.select(0);
         self.set_protocol(2);
         self.set_name("");
@@ -459,9 +463,11 @@ impl Client {
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
         };
+        // What is no command, such as a header of HTTP, may have a secret anywhere.
         if let Some((limit, took)) = slow
             && took >= limit
             && !matches!(next, AfterReply::Steps(_))
+            && !self.command.is_empty()
         {
             server.slow_log.add(server, took, cut_for_slow_log(args), &self.info.addr, self.info.name());
         }

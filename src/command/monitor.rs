@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 
 use super::pubsub::{Entry, Notice, Via};
 use super::steps::{KEY_WORK, work_of_bytes};
-use super::{Args, Caller, ClientInfo, Command, CommandError, Context, Flags, Group, secrets};
+use super::{Args, Caller, ClientInfo, Command, CommandError, Context, Flags, Group, OwnedArgs, secrets};
+use crate::auth::User;
 use crate::reply::Reply;
 
 pub(super) const MONITOR: Command = Command::new("monitor", 1, monitor)
@@ -54,6 +55,12 @@ fn monitor(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError
     context.client.is_monitor = true;
     context.server.monitors.add(context.client.info());
     Ok(Reply::OK)
+}
+
+/// Whether a user may run MONITOR, also after a change of its rules.
+pub(super) fn may_monitor(user: &User) -> bool {
+    let request = OwnedArgs::of([MONITOR.name]);
+    MONITOR.check(user, request.as_args()).is_ok()
 }
 
 /// The line that shows a command.

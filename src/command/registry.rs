@@ -213,7 +213,8 @@ impl ClientInfo {
     /// Whether the connection waits for a key, or for messages.
     pub(super) fn is_listening(&self) -> bool {
         let details = self.details();
-        details.is_waiting || details.channels + details.patterns > 0
+        let subscriptions = details.channels + details.patterns + details.shard_channels;
+        details.is_waiting || details.is_monitor || subscriptions > 0
     }
 
     pub(super) fn client_type(&self) -> &'static str {

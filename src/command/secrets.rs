@@ -8,6 +8,16 @@ use super::{Args, options};
 /// Shown in place of a secret, as in Redis.
 pub(super) const REDACTED: &[u8] = b"(redacted)";
 
+/// Settings whose values are secrets, those of Redis that do not exist here included.
+const SECRET_SETTINGS: [&str; 6] = [
+    "requirepass",
+    "masterauth",
+    "tls-key-file-pass",
+    "tls-client-key-file-pass",
+    "http-token",
+    "http-admin-key",
+];
+
 /// The argument number `n` as it may be shown.
 pub(super) fn shown(args: Args<'_>, n: usize) -> &[u8] {
     if is_secret(args, n) { REDACTED } else { args.at(n) }
@@ -28,7 +38,11 @@ fn is_secret(args: Args<'_>, n: usize) -> bool {
         return n > 1 && !options::is(args.at(1), "open");
     }
     if is_command("hello") {
-        return args.from(0).take(n).skip(2).any(|arg| options::is(arg, "auth"));
+        return args.from(0).take(n).skip(1).any(|arg| options::is(arg, "auth"));
+    }
+    if is_command("config") {
+        let is_set = n > 2 && options::is(args.at(1), "set");
+        return is_set && SECRET_SETTINGS.iter().any(|name| options::is(args.at(n - 1), name));
     }
     // The option of LOCK.
     options::is(args.at(n - 1), "session")
@@ -46,6 +60,9 @@ mod tests {
             ("auth secret", "auth (redacted)"),
             ("AUTH default secret more", "AUTH (redacted) (redacted) (redacted)"),
             ("HELLO 3 AUTH default secret", "HELLO 3 AUTH (redacted) (redacted)"),
+            ("HELLO AUTH default secret", "HELLO AUTH (redacted) (redacted)"),
+            ("CONFIG SET maxmemory 0 requirepass secret", "CONFIG SET maxmemory 0 requirepass (redacted)"),
+            ("CONFIG GET requirepass masterauth", "CONFIG GET requirepass masterauth"),
             ("ACL SETUSER alice >secret", "ACL SETUSER (redacted) (redacted)"),
             ("ACL GENPASS", "ACL GENPASS"),
             ("HELLO 3 SETNAME auth", "HELLO 3 SETNAME auth"),

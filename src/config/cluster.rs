@@ -66,14 +66,11 @@ pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError>
     };
     let advertise = address("advertise")?;
     let advertise_http = address("advertise-http")?;
+    check_encrypted(settings, has_store)?;
     if has_store {
-        check_advertised(settings, "listen", "advertise", advertise.is_some())?;
-        check_advertised(
-            settings,
-            "http",
-            "advertise-http",
-            advertise_http.is_some() || advertise.is_some(),
-        )?;
+        let (redis, http) = if is_given("cluster-ca") { ("tls-listen", "https") } else { ("listen", "http") };
+        check_advertised(settings, redis, "advertise", advertise.is_some())?;
+        check_advertised(settings, http, "advertise-http", advertise_http.is_some() || advertise.is_some())?;
     }
     let leader_silent = Duration::from_millis(settings.number("leader-silent-ms", 100, 60_000)?);
     let shard = shard(settings)?;
@@ -107,6 +104,25 @@ fn shard(settings: &Settings) -> Result<Option<ShardConfig>, ConfigError> {
         return Err(settings.fault("shard-stores", problem));
     }
     Ok(Some(ShardConfig { id, stores }))
+}
+
+/// Servers that connect to each other with TLS must listen with TLS.
+fn check_encrypted(settings: &Settings, has_store: bool) -> Result<(), ConfigError> {
+    const NAME: &str = "cluster-ca";
+    let is_off = |name| settings.text(name).is_none_or(|text| text.is_empty() || text == "off");
+    if is_off(NAME) {
+        return Ok(());
+    }
+    if !has_store {
+        return Err(settings.fault(NAME, "is of no use without --store"));
+    }
+    for (plain, encrypted) in [("listen", "tls-listen"), ("http", "https")] {
+        if is_off(encrypted) && !is_off(plain) {
+            let problem = format!("needs --{encrypted}: the servers connect to each other there");
+            return Err(settings.fault(NAME, problem));
+        }
+    }
+    Ok(())
 }
 
 /// All addresses of a machine are not an address at which others reach it.
@@ -143,6 +159,7 @@ mod tests {
         };
         assert!(refused(&["--cluster-name", "a b"]).contains("letters"));
         assert!(refused(&["--advertise", "h:1"]).contains("of no use without --store"));
+        assert!(refused(&["--cluster-ca", "ca.pem"]).contains("of no use without --store"));
     }
 
     #[test]
@@ -173,6 +190,27 @@ mod tests {
         }
         let Err(ConfigError::Setting(text)) = Config::with(&["--shard", "1/2"]) else { panic!() };
         assert!(text.contains("needs --store"), "{text}");
+    }
+
+    #[test]
+    #[cfg(feature = "etcd")]
+    fn servers_that_connect_with_tls_listen_with_tls() {
+        let tls = ["--tls-cert", "a.pem", "--tls-key", "a.key", "--tls-client-ca", "ca.pem"];
+        let config = |more: &[&str]| {
+            Config::with(&[&["--store", "etcd://h1/a", "--cluster-ca", "ca.pem"], more].concat())
+        };
+        for (flags, problem) in [
+            (&[][..], "needs --tls-listen"),
+            (&["--tls-listen", "127.0.0.1:1"], "needs --https"),
+            (&["--tls-listen", "0.0.0.0:1", "--http", "off"], "--tls-listen names all addresses"),
+        ] {
+            let tls: &[&str] = if flags.is_empty() { &[] } else { &tls };
+            let Err(ConfigError::Setting(text)) = config(&[flags, tls].concat()) else { panic!("{flags:?}") };
+            assert!(text.contains(problem), "{text}");
+        }
+        let flags = [&["--tls-listen", "127.0.0.1:1", "--http", "off"][..], &tls[..]].concat();
+        let files = config(&flags).unwrap().tls.unwrap().files;
+        assert_eq!(files.server_roots, Some("ca.pem".into()));
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::resp::{ListenerLimits, ScanLimits};
 
 pub use self::cluster::{ClusterConfig, ShardConfig};
 pub use self::options::{OPTIONS, Opt};
+pub(crate) use self::sources::command;
 pub use self::tls::TlsConfig;
 
 /// The validated configuration.

@@ -194,6 +194,13 @@ pub static OPTIONS: &[Opt] = &[
     ),
     opt(
         CLUSTER,
+        "cluster-ca",
+        "FILE",
+        "",
+        "The servers of a cluster connect to each other with TLS; root certificates that theirs are checked against, in PEM format",
+    ),
+    opt(
+        CLUSTER,
         "shard",
         "I/N",
         "",

@@ -88,7 +88,7 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Sett
 }
 
 /// The command line.
-pub(super) fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     let arg = |option: &'static Opt| {
         let mut help = option.help.to_owned();
         if !option.default.is_empty() {
@@ -119,7 +119,8 @@ pub(super) fn command() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A durable lock server that speaks the Redis protocol")
         .after_help(
-            "octostore backup, restore and check work on the database; see octostore backup --help.\n\
+            "Subcommands: run, locks, info, force-unlock, bench, backup, restore, check, completions, man; see octostore \
+             run --help.\n\
              Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
              file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
         )
@@ -147,8 +148,15 @@ fn usage(error: clap::Error) -> ConfigError {
     wrong(format!("unknown option {flag}: {}", hints::hint(flag.trim_start_matches('-'), &Form::Flag)))
 }
 
-/// Variables for other programs: clients read a server's address from the first.
-const FOREIGN_VARIABLES: [&str; 1] = ["OCTOSTORE_URL"];
+/// Variables of clients, and of commands that `octostore run` has started. The latter may have a
+/// number at their end.
+const FOREIGN_VARIABLES: [&str; 4] = ["OCTOSTORE_URL", "OCTOSTORE_TOKEN", "OCTOSTORE_KEY", "OCTOSTORE_OWNER"];
+
+fn is_foreign(name: &str) -> bool {
+    let digits_removed = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let base = if digits_removed == name { name } else { digits_removed.trim_end_matches('_') };
+    FOREIGN_VARIABLES.contains(&base)
+}
 
 /// A mistyped variable must not leave a setting at its default, above all not the password.
 pub(super) fn refuse_unknown_variables(
@@ -159,7 +167,7 @@ pub(super) fn refuse_unknown_variables(
         let Some(rest) = name.strip_prefix("OCTOSTORE_") else { continue };
         let is_known = rest == "CONFIG"
             || OPTIONS.iter().any(|option| option.variable() == name)
-            || FOREIGN_VARIABLES.contains(&name)
+            || is_foreign(name)
             || is_of_kubernetes(rest, &value);
         if !is_known {
             let hint = hints::hint(rest, &Form::Variable);

@@ -14,7 +14,7 @@ pub struct TlsConfig {
     pub redis: Vec<ListenAddress>,
     /// The addresses for HTTP clients.
     pub http: Vec<ListenAddress>,
-    /// The certificate, its key, and the roots of clients.
+    /// The certificate, its key, and the roots of clients and of other servers.
     pub files: TlsFiles,
 }
 
@@ -54,7 +54,9 @@ pub(super) fn config(settings: &Settings) -> Result<Option<TlsConfig>, ConfigErr
         return Err(settings.fault("tls-client-auth", "has no effect without --tls-client-ca"));
     }
     let client_roots = roots.map(|path| (path.into(), auth));
-    Ok(Some(TlsConfig { redis, http, files: TlsFiles { certificate, key, client_roots } }))
+    let server_roots = settings.text("cluster-ca").map(Into::into);
+    let files = TlsFiles { certificate, key, client_roots, server_roots };
+    Ok(Some(TlsConfig { redis, http, files }))
 }
 
 /// Whether certificates of clients name their users.

@@ -328,6 +328,11 @@ impl Engine {
         &self.core.clock
     }
 
+    /// The configuration, with the limits.
+    pub fn config(&self) -> &EngineConfig {
+        &self.core.config
+    }
+
     /// How many there are and were, of everything that is counted.
     pub fn lock_stats(&self) -> &LockStats {
         &self.core.lock_stats

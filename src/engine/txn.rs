@@ -304,6 +304,12 @@ impl<'a> Txn<'a> {
         Ok(result)
     }
 
+    /// Makes the reply wait as that of a read: the leader of a cluster does not say that it leads
+    /// before its store confirms it.
+    pub fn confirm_leadership(&self) {
+        self.has_entered.set(true);
+    }
+
     /// Says what is behind the changes that follow.
     pub fn set_cause(&self, cause: Cause) {
         self.cause.set(cause);

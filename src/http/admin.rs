@@ -1,4 +1,4 @@
-//! `/health`, `/status`, `/metrics`, `/admin/…`, `/openapi.yaml`, `/docs`: the server itself.
+//! `/health`, `/status`, `/metrics`, `/admin/…`, `/openapi.yaml`: the server itself.
 //!
 //! Guarantees: these routes change nothing. Not here: routes of single locks.
 
@@ -10,14 +10,15 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::metrics::TextFormat;
 use super::timeseries::Totals;
 use super::users::Caller;
-use super::{HttpState, body, locks, metrics, names, times};
+use super::{HttpState, Storage, body, locks, metrics, names, times};
 use crate::domain::{FencingToken, LockName, Timestamp};
+use crate::engine::SharedTxn;
 use crate::lock::Lease;
 
 static OPENAPI: &str = include_str!("openapi.yaml");
-static DOCS: &str = include_str!("docs.html");
 
 #[derive(Serialize)]
 struct Health {
@@ -120,12 +121,11 @@ pub(super) async fn health(State(state): State<Arc<HttpState>>) -> Result<Respon
     {
         return Err(ApiError::internal());
     }
-    let size = |path| std::fs::metadata(path).map_or(0, |file| file.len());
-    let health = Health {
-        status: "ok",
-        storage: if state.data.is_some() { "wal" } else { "memory" },
-        db_size_bytes: state.data.as_ref().map_or(0, size),
+    let size = match &state.storage {
+        Storage::File(path) => std::fs::metadata(path).map_or(0, |file| file.len()),
+        Storage::Memory | Storage::Etcd => 0,
     };
+    let health = Health { status: "ok", storage: state.storage.name(), db_size_bytes: size };
     Ok(body::json(StatusCode::OK, &health))
 }
 
@@ -140,6 +140,11 @@ pub(super) async fn leader_health(State(state): State<Arc<HttpState>>) -> Result
     if state.membership.is_standby || state.engine.journal_down().is_some() {
         return Err(ApiError::not_leading());
     }
+    let confirm = |txn: &SharedTxn<'_>| {
+        txn.confirm_leadership();
+        Ok(())
+    };
+    state.decide(confirm).await.map_err(|_| ApiError::not_leading())?;
     Ok(body::json(StatusCode::OK, &LeaderHealth { status: "ok", role: "leader" }))
 }
 
@@ -153,11 +158,13 @@ pub(super) async fn metrics(
 ) -> Result<Response, ApiError> {
     state.users.authenticate_metrics(Caller::of_request(&request))?;
     let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accepted.to_ascii_lowercase().contains("application/json") {
+    let accepted = accepted.to_ascii_lowercase();
+    if accepted.contains("application/json") {
         return Ok(body::json(StatusCode::OK, &metrics::as_json(&state)));
     }
-    let text = metrics::as_text(&state).map_err(|_| ApiError::internal())?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    let format = TextFormat::accepted(&accepted);
+    let text = metrics::as_text(&state, format).map_err(|_| ApiError::internal())?;
+    Ok(([(header::CONTENT_TYPE, format.media_type())], text).into_response())
 }
 
 pub(super) async fn admin_status(
@@ -243,15 +250,6 @@ pub(super) async fn timeseries(
 pub(super) async fn openapi() -> Response {
     let text = OPENAPI.replace("{version}", env!("CARGO_PKG_VERSION"));
     ([(header::CONTENT_TYPE, "application/yaml")], text).into_response()
-}
-
-pub(super) async fn docs() -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, DOCS).into_response()
 }
 
 #[cfg(test)]

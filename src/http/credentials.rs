@@ -6,8 +6,7 @@ use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-/// The credentials of a request.
-#[derive(Debug, PartialEq, Eq)]
+/// The credentials of a request. They cannot be printed.
 pub(super) enum Credentials<'a> {
     /// `Bearer secret`.
     Bearer(&'a str),
@@ -53,18 +52,19 @@ mod tests {
         let read = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, text.parse().unwrap());
-            Credentials::of(&headers).map(|credentials| format!("{credentials:?}"))
+            Credentials::of(&headers).map(|credentials| match credentials {
+                Credentials::Bearer(token) => (Vec::new(), token.as_bytes().to_vec()),
+                Credentials::Basic { user, password } => (user, password),
+            })
         };
-        let basic = |user: &str, password: &str| {
-            let (user, password) = (user.as_bytes().to_vec(), password.as_bytes().to_vec());
-            Some(format!("{:?}", Credentials::Basic { user, password }))
-        };
-        assert_eq!(read("Bearer a b"), Some(format!("{:?}", Credentials::Bearer("a b"))));
+        let basic =
+            |user: &str, password: &str| Some((user.as_bytes().to_vec(), password.as_bytes().to_vec()));
+        assert_eq!(read("Bearer a b"), basic("", "a b"));
         assert_eq!(read("Basic YWxpY2U6czNjOnJldA=="), basic("alice", "s3c:ret"));
         assert_eq!(read("Basic Og=="), basic("", ""));
         for text in ["bearer a", "Bearer ", "Basic", "Basic !", "Basic YWxpY2U=", "Digest x", ""] {
             assert_eq!(read(text), None, "{text}");
         }
-        assert_eq!(Credentials::of(&HeaderMap::new()), None);
+        assert!(Credentials::of(&HeaderMap::new()).is_none());
     }
 }

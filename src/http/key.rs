@@ -269,6 +269,7 @@ pub(super) async fn status(
     let user = state.users.authenticate(Caller::of(&parts))?;
     let view = Key { name, shown: None };
     view.check(&user)?;
+    state.check_shard(&view.name)?;
     live::answer(state, &parts, user, view).await
 }
 
@@ -307,6 +308,7 @@ async fn force(
     if !user.may(Act::FORCE, name) {
         return Err(user.refusal());
     }
+    state.check_shard(name)?;
     let holders = state
         .decide(|txn| {
             let done = txn.exclusively(std::slice::from_ref(name), |txn| {

@@ -34,7 +34,7 @@ use super::metrics::Endpoint;
 use super::overview::SAMPLE_S;
 use super::router::{refusal, router};
 use super::unread::Lingers;
-use super::users::CertificateName;
+use super::users::Peer;
 use super::{HttpState, times};
 use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
@@ -166,7 +166,7 @@ type RouterService = TowerToHyperService<axum::Router>;
 struct Requests {
     router: RouterService,
     lingers: Lingers,
-    certificate: Option<CertificateName>,
+    peer: Peer,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
@@ -176,9 +176,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Requests {
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.lingers.clone());
-        if let Some(certificate) = &self.certificate {
-            request.extensions_mut().insert(certificate.clone());
-        }
+        request.extensions_mut().insert(self.peer.clone());
         self.router.call(request)
     }
 }
@@ -190,13 +188,13 @@ async fn run(
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let certificate = arrival.certificate.map(|name| CertificateName(name.into()));
+    let peer = Peer { addr: arrival.peer, certificate: arrival.certificate.map(Arc::from) };
     let stream = Guarded { stream: arrival.stream, input: arrival.input, is_flushed: true };
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
     builder.max_buf_size(head::HEAD_BYTES_MAX).max_headers(head::HEADERS_MAX);
-    let requests = Requests { router, lingers: lingers.clone(), certificate };
+    let requests = Requests { router, lingers: lingers.clone(), peer };
     let mut connection = builder.serve_connection(TokioIo::new(stream), requests);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -1,4 +1,4 @@
-//! The metrics, as text for Prometheus and as JSON.
+//! The metrics, in the text formats of Prometheus and as JSON.
 //!
 //! Guarantees: every label comes from a closed set, such as the names of commands and of endpoints.
 //! Not here: names of locks, owners and clients.
@@ -13,11 +13,34 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use super::HttpState;
-use crate::metrics::{Histogram, Observed, resident_bytes};
+use super::{HttpState, text_format};
+use crate::metrics::{ClusterMetrics, Histogram, Observed, resident_bytes};
 
-/// The media type of [`as_text`].
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A text format of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The format that Prometheus had before, which more tools read.
+    Plain,
+}
+
+impl TextFormat {
+    /// The format for a client that accepts these media types, in lower case.
+    pub(super) fn accepted(media_types: &str) -> TextFormat {
+        match media_types.contains("application/openmetrics-text") {
+            true => TextFormat::OpenMetrics,
+            false => TextFormat::Plain,
+        }
+    }
+
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            TextFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            TextFormat::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Routes that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,13 +118,16 @@ impl HttpMetrics {
     }
 }
 
-/// All metrics, in the text format that Prometheus scrapes.
-pub(super) fn as_text(state: &Arc<HttpState>) -> Result<String, fmt::Error> {
+/// All metrics, as Prometheus scrapes them.
+pub(super) fn as_text(state: &Arc<HttpState>, format: TextFormat) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("octostore");
     registry.register_collector(Box::new(All(Arc::clone(state))));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
-    Ok(out)
+    Ok(match format {
+        TextFormat::OpenMetrics => out,
+        TextFormat::Plain => text_format::plain(&out),
+    })
 }
 
 struct All(Arc<HttpState>);
@@ -188,8 +214,10 @@ impl Collector for All {
         self.locks(&mut out)?;
         self.requests(&mut out)?;
         self.journal(&mut out)?;
-        out.gauge("uptime_seconds", "Seconds since the start", self.0.uptime_seconds())?;
-        out.gauge("resident_memory_bytes", "Resident memory", resident_bytes().unwrap_or(0))
+        if let Some(metrics) = &self.0.server_metrics.cluster {
+            self.cluster(&mut out, metrics)?;
+        }
+        self.process(&mut out)
     }
 }
 
@@ -197,10 +225,14 @@ impl All {
     fn locks(&self, out: &mut Out<'_>) -> fmt::Result {
         let engine = &self.0.engine;
         let stats = engine.lock_stats();
+        let limits = engine.config();
         out.gauge("leases", "Leases held", stats.leases())?;
+        out.gauge("leases_max", "Limit of leases (--locks-max)", limits.locks_max)?;
         let values = engine.value_stats();
         out.gauge("values", "Hashes, sets, sorted sets and lists", values.values())?;
         out.gauge("values_bytes", "Memory of all values", values.bytes())?;
+        let help = "Limit of the memory of all values (--values-bytes-max)";
+        out.gauge("values_bytes_max", help, limits.values_bytes_max)?;
         out.counter("value_expiries", "Values that reached their deadline", values.expiries.read())?;
         out.gauge("queue_length", "Requests that wait for a lock", stats.waiting())?;
         out.gauge("sessions", "Sessions open", engine.sessions() as u64)?;
@@ -275,11 +307,19 @@ impl All {
         let failed = sides.into_iter().map(|(name, connections)| (name, connections.failed_handshakes()));
         let help = "TLS handshakes that were not completed";
         out.labelled_counters("tls_handshakes_failed", help, "protocol", failed)?;
-        let Some(days) = server.certificate_days(self.0.engine.clock().wall_millis()) else { return Ok(()) };
-        let help = "Days until the server's certificate expires";
-        let mut metric =
-            out.0.encode_descriptor("tls_certificate_expiry_days", help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&days)
+        let Some(expiry) = server.certificate_expiry() else { return Ok(()) };
+        let help = "When the server's certificate expires, in seconds since 1970";
+        out.gauge("tls_certificate_expiry_timestamp_seconds", help, expiry)
+    }
+
+    fn process(&self, out: &mut Out<'_>) -> fmt::Result {
+        let help = "Version of the server";
+        let mut metric = out.0.encode_descriptor("build_info", help, None, MetricType::Gauge)?;
+        metric.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1_i64)?;
+        let is_leader = u64::from(!self.0.membership.is_standby);
+        out.gauge("leader", "1: this server serves locks. 0: it stands by for another one", is_leader)?;
+        out.gauge("uptime_seconds", "Seconds since the start", self.0.uptime_seconds())?;
+        out.gauge("resident_memory_bytes", "Resident memory", resident_bytes().unwrap_or(0))
     }
 
     fn journal(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -292,6 +332,41 @@ impl All {
         let help = "Records in one commit";
         let mut metric = out.0.encode_descriptor("commit_records", help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(seen.sum as f64, seen.count, &bounds(&seen, 1.0), None)
+    }
+}
+
+impl All {
+    fn cluster(&self, out: &mut Out<'_>, metrics: &ClusterMetrics) -> fmt::Result {
+        let membership = &self.0.membership;
+        let topology = membership.topology.read();
+        let has_leader = u64::from(topology.leader.is_some());
+        out.gauge("cluster_has_leader", "1: this server knows a leader", has_leader)?;
+        out.gauge(
+            "cluster_servers",
+            "Servers that are registered in the store",
+            topology.nodes.len() as u64,
+        )?;
+        let help = "1: this server is registered in the store, and could lead";
+        out.gauge("cluster_registered", help, u64::from(topology.is_eligible))?;
+        let help = "Leaders that this server has seen, itself included";
+        out.counter("cluster_leaders", help, metrics.leaders.read())?;
+        let help = "Connections that this server has passed on to the leader";
+        out.counter("cluster_connections_forwarded", help, metrics.forwarded.read())?;
+        if membership.is_standby {
+            return Ok(());
+        }
+        let (store, load) = (&metrics.store, |number: &AtomicU64| number.load(Ordering::Relaxed));
+        let batches = load(&store.log_batches);
+        out.gauge("store_database_bytes", "The size of etcd's database", load(&store.database_bytes))?;
+        out.gauge("store_log_batches", "Commits that are not folded into rows", batches)?;
+        out.gauge("store_log_bytes", "Bytes of them", load(&store.log_bytes))?;
+        let now = self.0.engine.clock().wall_millis() / 1000;
+        let age = if batches == 0 { 0 } else { now.saturating_sub(load(&store.folded_at)) };
+        out.gauge(
+            "store_fold_age_seconds",
+            "Seconds since commits were last folded, while there are any",
+            age,
+        )
     }
 }
 

@@ -31,6 +31,7 @@ mod recent;
 mod router;
 mod sessions;
 mod shards;
+mod text_format;
 mod times;
 mod timeseries;
 mod unread;
@@ -83,6 +84,27 @@ pub struct HttpConfig {
     pub output_stall: Duration,
 }
 
+/// Where locks are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// In this process only.
+    Memory,
+    /// In the SQLite database in this file.
+    File(PathBuf),
+    /// In etcd.
+    Etcd,
+}
+
+impl Storage {
+    fn name(&self) -> &'static str {
+        match self {
+            Storage::Memory => "memory",
+            Storage::File(_) => "wal",
+            Storage::Etcd => "etcd",
+        }
+    }
+}
+
 /// The state that all requests share.
 pub struct HttpState {
     engine: Arc<Engine>,
@@ -99,21 +121,20 @@ pub struct HttpState {
     hour: Hour,
     streams: Streams,
     recent: Recent,
-    /// The database file; `None`: memory.
-    data: Option<PathBuf>,
+    storage: Storage,
     started: Timestamp,
     membership: Membership,
 }
 
 impl HttpState {
-    /// Serves the locks of `engine` within `limits`. `data` is its database file, if there is one.
+    /// Serves the locks of `engine` within `limits`, which are stored in `storage`.
     pub fn new(
         engine: &Arc<Engine>,
         users: &Arc<auth::Users>,
         config: HttpConfig,
         limits: Limits,
         server_metrics: &Arc<ServerMetrics>,
-        data: Option<PathBuf>,
+        storage: Storage,
         membership: Membership,
     ) -> Arc<HttpState> {
         let ids = Ids::new(engine.secret());
@@ -127,7 +148,7 @@ impl HttpState {
             hour: Hour::default(),
             streams: Streams::default(),
             recent: Recent::default(),
-            data,
+            storage,
             started: engine.clock().now(),
             engine: Arc::clone(engine),
             config,

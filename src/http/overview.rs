@@ -15,6 +15,7 @@ use super::HttpState;
 use super::error::ApiError;
 use super::live::{self, Frame};
 use super::users::{Caller, User};
+use crate::domain::{Node, Topology};
 
 /// Seconds between two samples.
 pub(super) const SAMPLE_S: u64 = 5;
@@ -70,6 +71,44 @@ impl Sample {
     }
 }
 
+/// The servers that serve the same locks.
+#[derive(Serialize, PartialEq)]
+struct ClusterView {
+    name: String,
+    /// That of the leader; `null` without one.
+    epoch: Option<i64>,
+    nodes: Vec<NodeView>,
+}
+
+#[derive(Serialize, PartialEq)]
+struct NodeView {
+    id: String,
+    role: &'static str,
+    /// Whether it has answered this request.
+    is_own: bool,
+    /// Where Redis clients connect, if that is known, and HTTP clients.
+    redis: Option<String>,
+    http: Option<String>,
+}
+
+impl ClusterView {
+    fn of(topology: &Topology) -> ClusterView {
+        let leader = topology.leader.as_ref();
+        let node = |node: &Node| NodeView {
+            id: node.id.clone(),
+            role: if leader.is_some_and(|leader| leader.id == node.id) { "leader" } else { "standby" },
+            is_own: node.id == topology.own,
+            redis: node.redis.as_ref().map(ToString::to_string),
+            http: node.http.as_ref().map(ToString::to_string),
+        };
+        ClusterView {
+            name: topology.name.clone(),
+            epoch: leader.map(|leader| leader.epoch),
+            nodes: topology.nodes.iter().map(node).collect(),
+        }
+    }
+}
+
 /// The numbers now.
 #[derive(Serialize, PartialEq)]
 struct Numbers {
@@ -85,6 +124,7 @@ struct Numbers {
     grants_per_second: f64,
     /// The mean of the last interval; `null` without a commit.
     commit_ms: Option<f64>,
+    cluster: ClusterView,
 }
 
 /// The last hour, as arrays of equal length, oldest first.
@@ -127,7 +167,7 @@ impl HttpState {
         Numbers {
             status: if self.engine.journal_down().is_none() { "ok" } else { "down" },
             version: env!("CARGO_PKG_VERSION"),
-            storage: if self.data.is_some() { "wal" } else { "memory" },
+            storage: self.storage.name(),
             locks: stats.leases(),
             values: self.engine.value_stats().values(),
             waiting: stats.waiting(),
@@ -135,6 +175,7 @@ impl HttpState {
             connections: open as usize,
             grants_per_second: last.grants as f64 / SAMPLE_S as f64,
             commit_ms: last.commit_ms(),
+            cluster: ClusterView::of(&self.membership.topology.read()),
         }
     }
 

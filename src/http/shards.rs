@@ -1,4 +1,4 @@
-//! Requests for locks of another shard.
+//! Requests for keys of another shard.
 //!
 //! Guarantees: no request touches a lock of another shard. Not here: which keys a shard has.
 

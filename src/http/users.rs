@@ -5,11 +5,12 @@
 //! here: passwords and rules, checking the host.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -58,24 +59,29 @@ impl Act {
     pub(super) const FORCE: Act = Act("forceunlock", KeyRights::WRITE);
 }
 
-/// The common name in the certificate of the client, if that names users.
+/// The other end of a connection.
 #[derive(Debug, Clone)]
-pub(super) struct CertificateName(pub(super) Arc<str>);
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    /// The common name in the certificate of the client, if that names users.
+    pub(super) certificate: Option<Arc<str>>,
+}
 
 /// What a request says about its user.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'r> {
     headers: &'r HeaderMap,
-    certificate: Option<&'r CertificateName>,
+    /// Absent only in requests that come from no connection.
+    peer: Option<&'r Peer>,
 }
 
 impl<'r> Caller<'r> {
     pub(super) fn of(parts: &'r Parts) -> Caller<'r> {
-        Caller { headers: &parts.headers, certificate: parts.extensions.get() }
+        Caller { headers: &parts.headers, peer: parts.extensions.get() }
     }
 
     pub(super) fn of_request(request: &'r Request) -> Caller<'r> {
-        Caller { headers: request.headers(), certificate: request.extensions().get() }
+        Caller { headers: request.headers(), peer: request.extensions().get() }
     }
 
     /// What is kept to authenticate the same caller again.
@@ -86,19 +92,19 @@ impl<'r> Caller<'r> {
                 headers.insert(name, value.clone());
             }
         }
-        KeptCaller { headers, certificate: self.certificate.cloned() }
+        KeptCaller { headers, peer: self.peer.cloned() }
     }
 }
 
 /// A [`Caller`] without the rest of its request.
 pub(super) struct KeptCaller {
     headers: HeaderMap,
-    certificate: Option<CertificateName>,
+    peer: Option<Peer>,
 }
 
 impl KeptCaller {
     pub(super) fn caller(&self) -> Caller<'_> {
-        Caller { headers: &self.headers, certificate: self.certificate.as_ref() }
+        Caller { headers: &self.headers, peer: self.peer.as_ref() }
     }
 }
 
@@ -318,7 +324,7 @@ impl Users {
     /// without either.
     fn named(&self, caller: Caller<'_>) -> Option<Result<Arc<User>, ApiError>> {
         let Some(credentials) = Credentials::of(caller.headers) else {
-            let user = self.shared.with_certificate(&caller.certificate?.0)?;
+            let user = self.shared.with_certificate(caller.peer?.certificate.as_deref()?)?;
             return Some(Ok(self.seen(user)));
         };
         let found = match credentials {
@@ -343,7 +349,7 @@ impl Users {
         if self.has_admin_key(caller.headers) {
             return Ok(Arc::clone(&self.admin));
         }
-        self.counted(self.user_of(caller))
+        self.counted(caller, self.user_of(caller))
     }
 
     /// Differs after each change of users.
@@ -369,7 +375,7 @@ impl Users {
             (Some(Err(wrong)), None) => Err(wrong),
             (None, None) => Err(ApiError::no_credentials()),
         };
-        self.counted(user)
+        self.counted(caller, user)
     }
 
     /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
@@ -394,9 +400,15 @@ impl Users {
             && self.named(caller).is_none_or(|named| named.is_err())
     }
 
-    fn counted<T>(&self, found: Result<T, ApiError>) -> Result<T, ApiError> {
-        if found.as_ref().is_err_and(ApiError::is_wrong_credentials) {
+    /// Counts and logs a failed authentication. A key in the header of operators is wrong if nothing
+    /// was found.
+    fn counted<T>(&self, caller: Caller<'_>, found: Result<T, ApiError>) -> Result<T, ApiError> {
+        let is_wrong = |error: &ApiError| error.is_wrong_credentials() || admin_key(caller.headers).is_some();
+        if found.as_ref().is_err_and(is_wrong) {
             self.failed_logins.add(1);
+            if let Some(peer) = caller.peer {
+                auth::log_failed_login(peer.addr);
+            }
         }
         found
     }
@@ -411,11 +423,15 @@ impl Users {
     }
 
     fn has_admin_key(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get(&ADMIN_KEY).or_else(|| headers.get(&OLD_ADMIN_KEY));
-        given.and_then(|value| value.to_str().ok()).is_some_and(|key| self.is_admin_key(key))
+        admin_key(headers).and_then(|value| value.to_str().ok()).is_some_and(|key| self.is_admin_key(key))
     }
 
     fn is_admin_key(&self, given: &str) -> bool {
         self.access().admin_key.is_some_and(|admin| admin == Digest::new(&self.key, given.as_bytes()))
     }
+}
+
+/// The operators' key that a request gives, in a header of its own.
+fn admin_key(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(&ADMIN_KEY).or_else(|| headers.get(&OLD_ADMIN_KEY))
 }

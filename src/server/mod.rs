@@ -132,7 +132,7 @@ impl Server {
             Durability::Memory => "memory".to_owned(),
             _ => std::path::absolute(&config.data).unwrap_or(config.data.clone()).display().to_string(),
         };
-        let process = Process::new(&sockets, data, clock);
+        let process = Process::new(&sockets, data, clock, None);
         let membership = Membership::of_one(&config.cluster.name, &process.run_id);
         let service = Service::open(config, &process, membership, config.durability, open)?;
         sockets.warn_of_exposure(config);

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use super::reload::Reloadable;
 use super::service::{Process, Service, complete};
@@ -29,7 +30,8 @@ use crate::domain::{HostPort, Leader, Membership, Node, Shard, Shards, SharedTop
 use crate::http::{self, Http};
 use crate::journal::etcd::{self, EtcdBackend};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, StoreAddress};
-use crate::net;
+use crate::metrics::ClusterMetrics;
+use crate::net::{self, Listeners, Tls};
 use crate::resp::{self, Resp};
 
 mod doors;
@@ -40,6 +42,8 @@ use doors::{HttpDoor, RedisDoor};
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// Pause before another attempt to lead, after one that failed.
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(500);
+/// For this time, a leader that was replaced leaves it to the others to lead: they may not reach it.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// A server of a cluster.
 pub struct Member {
@@ -54,6 +58,8 @@ struct State {
     process: Process,
     store: StoreAddress,
     election: Arc<Election>,
+    /// For connections to other servers; `None`: they are in plain text.
+    tls: Option<Arc<Tls>>,
     topology: Arc<SharedTopology>,
     /// The shards, if this server has only one of them.
     shards: Option<Arc<Shards>>,
@@ -65,6 +71,8 @@ struct State {
     standby: Doors,
     /// The protocols over the service of the leader, while that is in this process.
     term: watch::Sender<Option<Arc<Term>>>,
+    /// Ends the service of the last term.
+    closing: Mutex<Option<JoinHandle<()>>>,
     /// Changed when the process is to end.
     stop: watch::Sender<bool>,
 }
@@ -115,7 +123,8 @@ impl Member {
     /// bound.
     pub async fn start(config: &Config, store: &StoreAddress) -> Result<Member, StartError> {
         let sockets = Sockets::bind(config)?;
-        let process = Process::new(&sockets, store.to_string(), Clock::system());
+        let process =
+            Process::new(&sockets, store.to_string(), Clock::system(), Some(ClusterMetrics::default()));
         let own = own_node(config, &sockets, &process);
         let election =
             reach(config, store, own).await.map_err(|error| StartError::Journal(store.to_string(), error))?;
@@ -137,12 +146,14 @@ impl Member {
             process,
             store: store.clone(),
             election,
+            tls: sockets.tls.clone().filter(|_| is_encrypted(config)),
             topology,
             shards,
             leader: watch::Sender::new(None),
             last_address: Mutex::new(None),
             standby: Doors::of(&standby, config),
             term: watch::Sender::new(None),
+            closing: Mutex::new(None),
             stop: watch::Sender::new(false),
         });
         let running = Arc::new(Reloadable::new(&standby, config));
@@ -199,7 +210,8 @@ impl Member {
                     follow_shards(shards, config.others(), election.own().clone()).await;
                 }
             };
-            let watched = watch_leader(election, &self.state.process.run_id, cluster.leader_silent);
+            let (own, tls) = (&self.state.process.run_id, self.state.tls.as_deref());
+            let watched = watch_leader(election, own, tls, cluster.leader_silent);
             tokio::join!(election.run(), watched, shards);
         };
         tokio::select! {
@@ -215,12 +227,25 @@ impl Member {
     }
 }
 
+/// Whether servers connect to each other with TLS.
+fn is_encrypted(config: &Config) -> bool {
+    config.tls.as_ref().is_some_and(|tls| tls.files.server_roots.is_some())
+}
+
 /// How others reach this server.
 fn own_node(config: &Config, sockets: &Sockets, process: &Process) -> Node {
+    let first = |listeners: &Listeners| {
+        let encrypted = listeners.encrypted_addresses().first().filter(|_| is_encrypted(config));
+        encrypted.or(listeners.addresses().first()).copied()
+    };
     let here = |address: SocketAddr| HostPort { host: address.ip().to_string(), port: address.port() };
-    let redis = config.cluster.advertise.clone().unwrap_or_else(|| here(sockets.redis_address()));
+    let redis = config
+        .cluster
+        .advertise
+        .clone()
+        .unwrap_or_else(|| here(first(&sockets.redis).unwrap_or_else(|| sockets.redis_address())));
     let http = config.cluster.advertise_http.clone().or_else(|| {
-        let port = sockets.http_address()?.port();
+        let port = first(sockets.http.as_ref()?)?.port();
         Some(HostPort { host: redis.host.clone(), port })
     });
     Node { id: process.run_id.clone(), redis: Some(redis), http }
@@ -250,14 +275,20 @@ async fn reach(config: &Config, store: &StoreAddress, own: Node) -> Result<Arc<E
 /// Follows the election, and leads when elected. Completes when a client asks the server to stop.
 async fn play(state: &Arc<State>, standby: &Service, running: &Reloadable, leading: &Mutex<Option<Service>>) {
     let mut seen = state.election.seen();
+    let mut gives_way_until = Instant::now();
     loop {
         let now = seen.borrow_and_update().clone();
         state.publish(&now, standby).await;
+        let gives_way = Instant::now() < gives_way_until && now.nodes.len() > 1;
         let epoch = match &now.leader {
+            // The last commits of the last time may still be under way.
+            _ if state.is_closing() => None,
             // The outcome of a campaign that got no response.
-            Some(leader) if leader.id == state.process.run_id => Some(leader.epoch),
+            Some(leader) if leader.id == state.process.run_id && state.election.is_registered() => {
+                Some(leader.epoch)
+            }
             Some(_) => None,
-            None if now.nodes.is_empty() => None,
+            None if now.nodes.is_empty() || gives_way => None,
             None => state.election.campaign().await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "cannot campaign");
                 None
@@ -265,7 +296,7 @@ async fn play(state: &Arc<State>, standby: &Service, running: &Reloadable, leadi
         };
         if let Some(epoch) = epoch {
             match lead(state, standby, running, leading, epoch).await {
-                Ok(TermEnd::Replaced) => {}
+                Ok(TermEnd::Replaced) => gives_way_until = Instant::now() + GIVE_WAY,
                 Ok(TermEnd::Shutdown) => return,
                 Err(error) => {
                     tracing::error!(%error, "elected, but cannot lead");
@@ -312,6 +343,7 @@ async fn lead(
     let end = tokio::select! {
         () = engine.fenced() => TermEnd::Replaced,
         () = replaced(&own, state, standby) => TermEnd::Replaced,
+        () = state.election.expired() => TermEnd::Replaced,
         () = server.shutdown.notified() => TermEnd::Shutdown,
         () = history => TermEnd::Replaced,
     };
@@ -324,7 +356,8 @@ async fn lead(
         let service = leading.lock().take();
         if let Some(service) = service {
             running.remove(&service);
-            service.close().await;
+            // The store may not answer.
+            *state.closing.lock() = Some(tokio::spawn(service.close()));
         }
         tracing::warn!(epoch, "another server may lead: connections of clients closed, standing by");
     }
@@ -334,11 +367,15 @@ async fn lead(
 async fn load(state: &Arc<State>, config: Config, epoch: i64) -> Result<Service, StartError> {
     let state = Arc::clone(state);
     let loaded = tokio::task::spawn_blocking(move || {
-        let open =
-            || EtcdBackend::open(&state.store, epoch).map(|backend| Box::new(backend) as Box<dyn Backend>);
+        let process = &state.process;
+        let store = process.metrics.cluster.as_ref().map(|cluster| Arc::clone(&cluster.store));
+        let open = || -> Result<Box<dyn Backend>, JournalError> {
+            let backend = EtcdBackend::open(&state.store, epoch)?;
+            Ok(Box::new(backend.measured(store.unwrap_or_default(), process.clock.clone())))
+        };
         let (topology, shards) = (Arc::clone(&state.topology), state.shards.clone());
         let membership = Membership { topology, shards, is_standby: false };
-        Service::open(&config, &state.process, membership, Durability::Always, open)
+        Service::open(&config, process, membership, Durability::Always, open)
     });
     loaded.await.map_err(|error| StartError::Thread(error.into()))?
 }
@@ -360,6 +397,11 @@ async fn replaced(own: &Leader, state: &State, standby: &Service) {
 }
 
 impl State {
+    /// Whether the service of the last term has not ended.
+    fn is_closing(&self) -> bool {
+        self.closing.lock().as_ref().is_some_and(|closing| !closing.is_finished())
+    }
+
     /// Shows clients which server leads, and tells those that asked for it of a new one.
     async fn publish(&self, seen: &Seen, standby: &Service) {
         // While this server loads, requests cannot be served yet.
@@ -380,6 +422,9 @@ impl State {
         self.topology.replace(topology);
         self.leader.send_if_modified(|before| {
             let is_new = *before != leader;
+            if let (true, Some(_), Some(metrics)) = (is_new, &leader, &self.process.metrics.cluster) {
+                metrics.leaders.add(1);
+            }
             *before = leader;
             is_new
         });

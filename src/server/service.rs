@@ -21,9 +21,9 @@ use crate::config::Config;
 use crate::domain::Membership;
 use crate::engine::{Engine, EngineConfig, Event, Expiry, Heard};
 use crate::entropy::Entropy;
-use crate::http::HttpState;
+use crate::http::{HttpState, Storage};
 use crate::journal::{Backend, Durability, JournalError};
-use crate::metrics::{Count, ServerMetrics};
+use crate::metrics::{ClusterMetrics, Count, ServerMetrics};
 
 /// Lock events that are passed on before their readers get a turn: fewer than an HTTP reader may be
 /// behind.
@@ -39,12 +39,18 @@ pub(super) struct Process {
     port: u16,
     addresses: String,
     has_http: bool,
-    metrics: Arc<ServerMetrics>,
+    pub(super) metrics: Arc<ServerMetrics>,
 }
 
 impl Process {
-    pub(super) fn new(sockets: &Sockets, data: String, clock: Clock) -> Process {
-        let metrics = Arc::new(ServerMetrics::of(command::names()));
+    /// `cluster`: set if the server is one of a cluster.
+    pub(super) fn new(
+        sockets: &Sockets,
+        data: String,
+        clock: Clock,
+        cluster: Option<ClusterMetrics>,
+    ) -> Process {
+        let metrics = Arc::new(ServerMetrics { cluster, ..ServerMetrics::of(command::names()) });
         if let Some(tls) = &sockets.tls {
             certificate::record(tls, &metrics, &clock);
         }
@@ -122,10 +128,14 @@ impl Service {
         };
         let users = Arc::new(Users::new(command::catalog(), engine.secret(), &config.users));
         let http = process.has_http.then(|| {
-            let file =
-                (durability != Durability::Memory && config.store.is_none()).then(|| config.data.clone());
+            let storage = match (&config.store, durability) {
+                (Some(_), _) => Storage::Etcd,
+                (None, Durability::Memory) => Storage::Memory,
+                (None, _) => Storage::File(config.data.clone()),
+            };
             let (http_config, limits) = (config.http_config.clone(), config.limits);
-            HttpState::new(&engine, &users, http_config, limits, &process.metrics, file, membership.clone())
+            let membership = membership.clone();
+            HttpState::new(&engine, &users, http_config, limits, &process.metrics, storage, membership)
         });
         let server = Arc::new(ServerState {
             engine: Arc::clone(&engine),

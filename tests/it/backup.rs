@@ -1,13 +1,17 @@
 //! Backup, restore and check, as an operator runs them.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use crate::support::client::Client;
+use crate::support::peers::skip;
 use crate::support::process::Process;
+use crate::support::random::{Random, setting};
 use crate::support::until;
 
 /// Runs a subcommand. Returns its exit code, and its output with its errors.
@@ -71,66 +75,152 @@ fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (dir, data, file)
 }
 
-/// Each client takes locks in order, so what it finds again must be a prefix of them.
+/// Clients that each take locks in order until the server is gone.
+struct Load {
+    clients: Vec<JoinHandle<Vec<i64>>>,
+    granted: Arc<AtomicUsize>,
+}
+
+impl Load {
+    const CLIENTS: usize = 3;
+
+    fn start(server: &Process) -> Load {
+        let granted = Arc::new(AtomicUsize::new(0));
+        let load = |client: usize| {
+            let (addr, granted) = (server.addr, Arc::clone(&granted));
+            std::thread::spawn(move || {
+                let (mut connection, mut tokens) = (Client::connect(addr), Vec::new());
+                loop {
+                    let key = format!("c{client}n{}", tokens.len());
+                    let reply = connection.try_call(&["LOCK", &key, "me", "EX", "1000"]);
+                    let Some(token) = reply.and_then(|reply| reply[1..].parse().ok()) else { return tokens };
+                    tokens.push(token);
+                    granted.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        Load { clients: (0..Load::CLIENTS).map(load).collect(), granted }
+    }
+
+    fn granted(&self) -> usize {
+        self.granted.load(Ordering::Relaxed)
+    }
+
+    /// The tokens that each client was granted.
+    fn end(self) -> Vec<Vec<i64>> {
+        self.clients.into_iter().map(|client| client.join().expect("a client")).collect()
+    }
+}
+
+/// Asserts that the server has a prefix of each client's locks. Returns the number of locks in all of
+/// them.
+fn prefixes(client: &mut Client, histories: &[Vec<i64>]) -> usize {
+    let mut total = 0;
+    for (number, tokens) in histories.iter().enumerate() {
+        let fence = |n: usize, client: &mut Client| client.call(&["FENCE", &format!("c{number}n{n}")]);
+        let mut n = 0;
+        while n < tokens.len() && fence(n, client) == format!(":{}", tokens[n]) {
+            n += 1;
+        }
+        total += n;
+        for later in n..tokens.len() {
+            assert_eq!(fence(later, client), "(nil)", "client {number}: {later} without {n}");
+        }
+    }
+    total
+}
+
 #[test]
 fn a_backup_under_load_restores_to_a_prefix_of_the_history() {
-    const CLIENTS: usize = 3;
     let (dir, data, file) = folder();
     let offline = dir.path().join("offline");
     let server = Process::start(&data, &[]);
-    let granted = Arc::new(AtomicUsize::new(0));
-    let load = |client: usize| {
-        let (addr, granted) = (server.addr, Arc::clone(&granted));
-        std::thread::spawn(move || {
-            let (mut connection, mut tokens) = (Client::connect(addr), Vec::new());
-            loop {
-                let key = format!("c{client}n{}", tokens.len());
-                let Some(token) =
-                    connection.try_call(&["LOCK", &key, "me"]).and_then(|reply| reply[1..].parse().ok())
-                else {
-                    return tokens;
-                };
-                tokens.push(token);
-                granted.fetch_add(1, Ordering::Relaxed);
-            }
-        })
-    };
-    let clients: Vec<_> = (0..CLIENTS).map(load).collect();
-    until(|| granted.load(Ordering::Relaxed) > 100);
-    let before = granted.load(Ordering::Relaxed);
+    let load = Load::start(&server);
+    until(|| load.granted() > 100);
+    let before = load.granted();
     back_up(&data, &file);
-    until(|| granted.load(Ordering::Relaxed) > before + 1000);
+    until(|| load.granted() > before + 1000);
     server.kill();
-    let histories: Vec<Vec<i64>> =
-        clients.into_iter().map(|client| client.join().expect("a client")).collect();
+    let histories = load.end();
     // Of the database that the killed server has left, too.
     back_up(&data, &offline);
-    let highest = histories.iter().flatten().max().copied().expect("a token");
+    let mut issued: HashSet<i64> = histories.iter().flatten().copied().collect();
     let mut found = Vec::new();
-    for copy in [&file, &offline] {
-        lose(&data, false);
+    // With and without what the lost branch knew of its tokens.
+    for (copy, loses_lock_file) in [(&file, false), (&file, true), (&offline, true)] {
+        lose(&data, loses_lock_file);
         restore(copy, &data);
         let server = Process::start(&data, &[]);
         let mut client = server.connect();
-        let mut total = 0;
-        for (number, tokens) in histories.iter().enumerate() {
-            let fence = |n: usize, client: &mut Client| client.call(&["FENCE", &format!("c{number}n{n}")]);
-            let mut n = 0;
-            while n < tokens.len() && fence(n, &mut client) == format!(":{}", tokens[n]) {
-                n += 1;
-            }
-            total += n;
-            for later in n..tokens.len() {
-                assert_eq!(fence(later, &mut client), "(nil)", "client {number}: {later} without {n}");
-            }
-        }
-        found.push(total);
-        assert!(grant(&mut client, "new") > highest);
+        found.push(prefixes(&mut client, &histories));
+        let highest = issued.iter().max().copied();
+        assert!(Some(grant(&mut client, "new")) > highest);
+        grant_new(&server, &mut issued, "new-branch", 1000);
         drop(client);
         server.kill();
     }
     assert!(found[0] >= before, "what was acknowledged before the backup is in it: {found:?}, {before}");
-    assert_eq!(found[1], histories.iter().map(Vec::len).sum::<usize>(), "the last state has everything");
+    assert_eq!(found[2], histories.iter().map(Vec::len).sum::<usize>(), "the last state has everything");
+}
+
+/// The server, the program that copies, or both are killed while a copy is being made.
+/// `OCTOSTORE_TEST_CRASHES` is the number of rounds.
+#[test]
+fn a_copy_that_exists_is_whole_whatever_is_killed() {
+    let rounds = setting("OCTOSTORE_TEST_CRASHES").unwrap_or(12);
+    let seed = setting("OCTOSTORE_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("{rounds} rounds, seed {seed}");
+    let mut random = Random::new(seed);
+    let mut copies = 0;
+    for round in 0..rounds {
+        let (dir, data, file) = folder();
+        let server = Process::start(&data, &[]);
+        let load = Load::start(&server);
+        until(|| load.granted() > 50);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
+        command.args(["backup", "--data", text(&data), text(&file)]);
+        let mut copying = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
+        let enough = load.granted() as u64 + random.below(300);
+        until(|| load.granted() as u64 >= enough);
+        // In the first round, for certain, a copy of a database whose server is killed.
+        let is_finished = match if round == 0 { 0 } else { random.below(3) } {
+            0 => {
+                server.kill();
+                copying.wait().expect("its end").success()
+            }
+            1 => {
+                copying.kill().expect("a process to kill");
+                copying.wait().expect("its end");
+                server.kill();
+                false
+            }
+            _ => {
+                server.kill();
+                copying.kill().expect("a process to kill");
+                copying.wait().expect("its end").success()
+            }
+        };
+        let histories = load.end();
+        assert!(file.exists() || !is_finished, "round {round}");
+        if file.exists() {
+            copies += 1;
+        } else {
+            // What a killed program leaves is in the way of no other.
+            back_up(&data, &file);
+        }
+        let (code, output) = run(&["check", "--data", text(&file)]);
+        assert_eq!(code, 0, "round {round}: {output}");
+        let restored = dir.path().join("restored.db");
+        restore(&file, &restored);
+        let server = Process::start(&restored, &[]);
+        let mut client = server.connect();
+        let found = prefixes(&mut client, &histories);
+        assert!(found >= 50, "round {round}: {found}");
+        assert!(Some(grant(&mut client, "new")) > histories.iter().flatten().max().copied());
+        drop(client);
+        server.kill();
+    }
+    assert!(copies > 0);
 }
 
 #[test]
@@ -224,7 +314,7 @@ fn what_must_not_be_overwritten_is_not() {
     assert!(!dir.path().join("other").exists() && !dir.path().join("other.lock").exists());
     refused(&["restore", text(&dir.path().join("nowhere")), "--data", text(&data)], "there is no database");
     refused(&["backup", "--data", text(&dir.path().join("nowhere")), text(&file)], "there is no database");
-    refused(&["backup", "--every", "often", text(&file)], "as in 1h");
+    refused(&["backup", "--every", "often", text(&file)], "as in 30s");
     // The files of a running server are gone, and it still runs.
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(format!("{}{suffix}", data.display())).expect("a file");
@@ -248,7 +338,7 @@ fn a_loop_of_backups_keeps_the_newest() {
     let server = Process::start(&data, &[]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
     command.args(["backup", "--data", text(&data), text(&file), "--every", "1s", "--keep", "2"]);
-    let mut looping = command.stdout(std::process::Stdio::null()).spawn().expect("the program");
+    let mut looping = command.stdout(Stdio::null()).spawn().expect("the program");
     let seen = std::cell::RefCell::new(HashSet::new());
     let copies = || {
         let entries = std::fs::read_dir(dir.path()).expect("a folder");
@@ -261,6 +351,48 @@ fn a_loop_of_backups_keeps_the_newest() {
     until(|| copies() <= 2 && seen.borrow().len() > 3);
     looping.kill().expect("a process to kill");
     looping.wait().expect("its end");
+    server.kill();
+}
+
+#[test]
+fn what_litestream_copies_can_be_restored() {
+    let (dir, data, file) = folder();
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    grant(&mut client, "first");
+    let replica = dir.path().join("replica");
+    let address = format!("file://{}", text(&replica));
+    let litestream = |arguments: &[&str]| {
+        let mut command = Command::new("litestream");
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut replicating = match litestream(&["replicate", text(&data), &address]).spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return skip("there is no litestream"),
+        spawned => spawned.expect("the program"),
+    };
+    until(|| replica.exists());
+    let tokens: Vec<i64> = (0..500).map(|n| grant(&mut client, &format!("c0n{n}"))).collect();
+    // It copies what is left before it ends.
+    let id = replicating.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+    assert!(replicating.wait().expect("its end").success());
+    drop(client);
+    server.kill();
+    let restored = litestream(&["restore", "-o", text(&file), &address]).status();
+    assert!(restored.expect("the program").success());
+    for database in [&data, &file] {
+        let (code, output) = run(&["check", "--data", text(database)]);
+        assert_eq!(code, 0, "{output}");
+    }
+    lose(&data, true);
+    restore(&file, &data);
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    let highest = tokens.last().copied();
+    assert_eq!(prefixes(&mut client, &[tokens]), 500);
+    assert!(Some(grant(&mut client, "new")) > highest);
+    drop(client);
     server.kill();
 }
 

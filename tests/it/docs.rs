@@ -3,7 +3,7 @@
 //! `UPDATE_DOCS=1 cargo test --test it -- docs` rewrites the generated sections; review them as a
 //! diff. A generated section stands between `<!-- generated -->` and `<!-- end of generated -->`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,8 @@ use octostore::command::{Command, Flags, Group, commands, commands_and_subcomman
 use octostore::config::OPTIONS;
 
 use crate::differential::intended::{INTENDED, Intended};
+use crate::support::certificates::Certificates;
+use crate::support::http::call;
 use crate::support::server::TestServer;
 
 pub(crate) fn root() -> &'static Path {
@@ -188,14 +190,56 @@ fn the_example_of_a_new_command_matches_its_source() {
 fn every_option_that_the_documents_name_exists() {
     // Options of the program that are no settings, of `cargo`, and of `tests/clients/run`.
     let others = ["config", "help", "version", "features", "server"];
+    let of_subcommands = octostore::cli::flags();
     for path in pages().iter().filter(|path| !path.ends_with("CHANGELOG.md")) {
         for span in code_spans(&read(path)) {
             let Some(flag) = span.strip_prefix("--") else { continue };
             let name = flag.split([' ', '=']).next().unwrap_or_default();
-            let exists = OPTIONS.iter().any(|option| option.name == name) || others.contains(&name);
+            let exists = OPTIONS.iter().any(|option| option.name == name)
+                || others.contains(&name)
+                || of_subcommands.iter().any(|flag| flag == name);
             assert!(exists, "{} names --{name}", path.display());
         }
     }
+}
+
+/// In the documents, the alerting rules and the dashboard.
+#[test]
+fn every_metric_that_the_documents_name_exists() {
+    let certificates = Certificates::new();
+    let flags = certificates.flags(&[]);
+    let server = TestServer::manual(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    server.connect().line("PING");
+    let addr = server.http.expect("HTTP");
+    call(addr, "anonymous", "GET", "/health", "");
+    let metrics = call(addr, "anonymous", "GET", "/metrics", "").body;
+    let samples: HashSet<&str> = metrics
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .collect();
+    let histograms: HashSet<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" histogram")).collect();
+    // Those of a cluster, which this server is not in.
+    let source = read(&root().join("src/http/metrics.rs"));
+    let is_of_cluster = |name: &str| {
+        let name = name.trim_start_matches("octostore_").trim_end_matches("_total");
+        ["cluster_", "store_"].iter().any(|start| name.starts_with(start))
+            && source.contains(&format!("\"{name}\""))
+    };
+    let mut named = 0;
+    let files = ["docs/monitoring/alerts.yaml", "docs/monitoring/grafana.json"];
+    let pages = pages().into_iter().filter(|path| !path.ends_with("CHANGELOG.md"));
+    for path in pages.chain(files.map(|file| root().join(file))) {
+        let text = read(&path);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for name in text.split(|c| !is_part(c)).filter(|word| word.starts_with("octostore_")) {
+            let exists = samples.contains(name) || histograms.contains(name) || is_of_cluster(name);
+            assert!(exists, "{} names {name}", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 50, "{named}");
 }
 
 #[test]

@@ -215,8 +215,13 @@ impl Search<'_> {
             let first_answer = first_answer.unwrap_or(u64::MAX);
             let began = self.calls.iter().zip(&done).filter(|(_, done)| **done).map(|(call, _)| call.began);
             let last_began = began.max().unwrap_or(0);
-            // What began first is tried first.
-            for (index, call) in self.calls.iter().enumerate().rev() {
+            // What began first is tried first, and what was not answered only if nothing else explains
+            // the answers: it may have taken effect just before it was seen.
+            let unanswered_last = [false, true].map(|is_answered| {
+                let calls = self.calls.iter().enumerate().rev();
+                calls.filter(move |(_, call)| call.answered.is_some() == is_answered)
+            });
+            for (index, call) in unanswered_last.into_iter().flatten() {
                 if done[index] || call.began > first_answer || call.ended < last_began {
                     continue;
                 }

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod backup;
+mod cli;
 mod clients;
 #[cfg(feature = "etcd")]
 mod cluster;
@@ -22,6 +23,7 @@ mod power_loss;
 mod process;
 mod scripting;
 mod scripts;
+mod secrets;
 mod simulation;
 mod steps;
 mod storage;
@@ -30,6 +32,7 @@ mod supervisor;
 mod support;
 mod tidy;
 mod tls;
+mod tokens;
 mod turns;
 mod users;
 mod waiting;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -140,7 +140,9 @@ fn http_requests_larger_than_a_record_work_over_tls() {
     let server = server(&certificates, &[]);
     let mut client = connect(&certificates.client(None), server.https.expect("an address"));
     for _ in 0..3 {
-        client.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a request");
+        let accept = "accept: application/openmetrics-text";
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\n{accept}\r\n\r\n");
+        client.write_all(request.as_bytes()).expect("a request");
         let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
         while !seen.ends_with(b"# EOF\n") && !seen.ends_with(b"# EOF\n\r\n0\r\n\r\n") {
             match client.read(&mut buffer).expect("a response") {
@@ -149,7 +151,10 @@ fn http_requests_larger_than_a_record_work_over_tls() {
             }
         }
         let text = String::from_utf8_lossy(&seen);
-        assert!(text.starts_with("HTTP/1.1 200") && text.contains("octostore_tls_certificate_expiry_days "));
+        assert!(
+            text.starts_with("HTTP/1.1 200")
+                && text.contains("octostore_tls_certificate_expiry_timestamp_seconds ")
+        );
     }
     client
         .write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
@@ -232,6 +237,97 @@ fn clients_that_never_complete_a_handshake_keep_no_others_out() {
     let client = RefCell::new(Client::connect(server.addr));
     until(|| client.borrow_mut().line("INFO clients").contains("connected_clients:2"));
     assert!(TcpStream::connect(server.http.expect("an address")).is_ok());
+}
+
+/// What a client sends first.
+fn client_hello(config: &Arc<ClientConfig>) -> Vec<u8> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut hello = Vec::new();
+    let mut session = ClientConnection::new(Arc::clone(config), name).expect("a session");
+    session.write_tls(&mut hello).expect("a handshake");
+    hello
+}
+
+#[test]
+fn a_connection_that_sends_no_tls_ends_alone() {
+    let certificates = Certificates::new();
+    let server = server(&certificates, &[]);
+    let (address, config) = (server.tls.expect("an address"), certificates.client(None));
+    let mut other = connect(&config, address);
+    let hello = client_hello(&config);
+    for input in [
+        vec![0x55; 64 << 10],
+        b"*1\r\n$4\r\nPING\r\n".to_vec(),
+        b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(),
+        // Records that are longer than allowed, of no known kind, of no known version, and empty.
+        [&[22, 3, 3, 255, 255][..], &[0; 65_535]].concat(),
+        [&[99, 3, 3, 0, 4][..], &[0; 4]].concat(),
+        [&[22, 9, 9, 0, 4][..], &[0; 4]].concat(),
+        [22, 3, 3, 0, 0].repeat(1000),
+        // A message that claims to be 16 MB long.
+        [&[22, 3, 3, 64, 0, 1, 255, 255, 255][..], &[0; 16_380]].concat(),
+        // Half a handshake, then noise; a handshake twice; alerts in front of it.
+        [&hello[..hello.len() / 2], &[0xaa; 4096]].concat(),
+        [&hello[..], &[23, 3, 3, 0, 100], &[0xaa; 100]].concat(),
+        hello.repeat(2),
+        [&[21, 3, 3, 0, 2, 1, 0].repeat(1000)[..], &hello].concat(),
+    ] {
+        let mut tcp = TcpStream::connect(address).expect("a connection");
+        tcp.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a socket option");
+        // The server may close it before it has read everything.
+        let _ = tcp.write_all(&input).and_then(|()| tcp.shutdown(std::net::Shutdown::Write));
+        let mut answer = Vec::new();
+        if let Err(error) = tcp.read_to_end(&mut answer) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{:?}", &input[..9]);
+        }
+        assert_eq!(ask(&mut other, &["PING"]).expect("a reply"), "+PONG\r\n");
+    }
+    // One that is only slow is served.
+    let mut slow = connect(&config, address);
+    let mut hello = Vec::new();
+    slow.conn.write_tls(&mut hello).expect("a handshake");
+    for byte in hello {
+        slow.sock.write_all(&[byte]).expect("a server that reads");
+        std::thread::yield_now();
+    }
+    assert_eq!(ask(&mut slow, &["PING"]).expect("a reply"), "+PONG\r\n");
+}
+
+#[test]
+fn sessions_may_change_their_keys_but_not_begin_again() {
+    let certificates = Certificates::new();
+    let server = server(&certificates, &[]);
+    let (address, config) = (server.tls.expect("an address"), certificates.client(None));
+    let mut other = connect(&config, address);
+    let mut changing = connect(&config, address);
+    assert_eq!(ask(&mut changing, &["PING"]).expect("a reply"), "+PONG\r\n");
+    for _ in 0..10_000 {
+        changing.conn.refresh_traffic_keys().expect("TLS 1.3");
+        if changing.conn.write_tls(&mut changing.sock).is_err() {
+            break;
+        }
+    }
+    assert_eq!(ask(&mut other, &["PING"]).expect("a reply"), "+PONG\r\n");
+    // It goes on, unless the server found this too much.
+    if let Ok(reply) = ask(&mut changing, &["PING"]) {
+        assert_eq!(reply, "+PONG\r\n");
+    }
+    // TLS 1.2 can ask for a new handshake in the same session, which costs the server most.
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-tls1_2", "-connect", &address.to_string()]);
+    command.args(["-CAfile", &certificates.path("ca.pem")]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut client = match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return skip("there is no openssl"),
+        spawned => spawned.expect("the program"),
+    };
+    // To s_client, this line is an order.
+    client.stdin.take().expect("its input").write_all(b"R\n").expect("a program that reads");
+    let output = client.wait_with_output().expect("its end");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(text.contains("Verify return code: 0") && text.contains("RENEGOTIATING"), "{text}");
+    assert!(text.contains("no renegotiation"), "{text}");
+    assert_eq!(ask(&mut other, &["PING"]).expect("a reply"), "+PONG\r\n");
 }
 
 #[test]

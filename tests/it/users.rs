@@ -75,14 +75,17 @@ fn no_command_reaches_a_key_outside_the_patterns_of_a_user() {
     let mut alice = server.connect();
     assert!(alice.line("HELLO 3 AUTH alice pw").starts_with('%'));
     let names: Vec<&str> = HIDDEN.iter().filter_map(|request| request.split(' ').nth(1)).collect();
-    let mut try_it = |request: &[&str]| {
+    let mut try_it = |requests: &[&[&str]]| {
         // No request waits for what an earlier one has locked.
         admin.line("DEL team:0 team:1 team:2");
-        let reply = alice.call(request);
-        let leaks = reply.contains("treasure")
-            || names.iter().any(|name| reply.contains(name) && !request.iter().any(|arg| arg.contains(name)));
-        assert!(!leaks, "{request:?}: {reply}");
-        assert_ne!(reply, "(closed)", "{request:?}");
+        for request in requests {
+            let reply = alice.call(request);
+            let is_given = |name: &str| requests.concat().iter().any(|arg| arg.contains(name));
+            let leaks = reply.contains("treasure")
+                || names.iter().any(|name| reply.contains(name) && !is_given(name));
+            assert!(!leaks, "{requests:?}: {reply}");
+            assert_ne!(reply, "(closed)", "{requests:?}");
+        }
         if alice.line("PING") != "+PONG" {
             // What subscribing more than once has left unread.
             alice = server.connect();
@@ -96,22 +99,127 @@ fn no_command_reaches_a_key_outside_the_patterns_of_a_user() {
         for hidden in &names {
             for attempt in attempts(command, hidden) {
                 let attempt: Vec<&str> = attempt.iter().map(String::as_str).collect();
-                try_it(&attempt);
+                try_it(&[&attempt]);
                 let script = "return redis.call(unpack(ARGV))";
-                try_it(&[&["EVAL", script, "0"], &attempt[..]].concat());
+                try_it(&[&[&["EVAL", script, "0"], &attempt[..]].concat()]);
+                try_it(&[&["MULTI"], &attempt, &["EXEC"]]);
                 tried += 1;
             }
         }
         // Without the name of any key, too.
         if command.example.split(' ').count() == 1 {
-            try_it(&[command.example]);
+            try_it(&[&[command.example]]);
         }
     }
     for request in ["KEYS *", "SCAN 0 COUNT 1000", "SCAN 0 TYPE hash", "LOCKS 0", "RANDOMKEY", "FLUSHALL"] {
-        try_it(&request.split(' ').collect::<Vec<_>>());
+        try_it(&[&request.split(' ').collect::<Vec<_>>()]);
     }
     assert!(tried > 1000, "{tried}");
     assert_eq!(state(&mut admin), before);
+}
+
+/// Reads messages up to the one about the key `team:end`, and returns them.
+fn messages(observer: &mut Client) -> String {
+    let mut all = String::new();
+    while !all.contains("team:end") {
+        let message = observer.reply();
+        assert_ne!(message, "(closed)", "{all}");
+        all.push_str(&message);
+        all.push('\n');
+    }
+    all
+}
+
+#[test]
+fn no_observer_hears_of_a_key_outside_the_patterns_of_its_user() {
+    let server = TestServer::manual(&["--allow-flush"]);
+    let mut admin = server.connect();
+    for request in [
+        "ACL SETUSER alice on >pw ~team:* &* +@all",
+        "ACL SETUSER chief on >pw ~* &* +@all",
+        "ACL SETUSER watcher on >pw ~* &* +@all",
+        "CONFIG SET notify-keyspace-events KEA",
+    ] {
+        assert_eq!(admin.line(request), "+OK");
+    }
+    let observe = |user: &str, requests: &[&str]| {
+        let mut client = server.connect();
+        assert!(client.line(&format!("HELLO 3 AUTH {user} pw")).starts_with('%'));
+        requests.iter().for_each(|request| assert!(!client.line(request).starts_with('-'), "{request}"));
+        client
+    };
+    let all: [&[&str]; 5] = [
+        &["PSUBSCRIBE __key*"],
+        &["PSUBSCRIBE __lock*"],
+        &["PSUBSCRIBE *"],
+        &["CLIENT TRACKING ON BCAST"],
+        &["CLIENT TRACKING ON BCAST PREFIX other: PREFIX team:"],
+    ];
+    let mut of_alice = all.map(|requests| observe("alice", requests));
+    let mut of_chief = all.map(|requests| observe("chief", requests));
+    let mut waiting = observe("alice", &[]);
+    waiting.send(&["BLPOP", "team:list", "0"]);
+    server.until_waiting(1);
+    let mut monitor = observe("chief", &["MONITOR"]);
+    let mut alice = observe("alice", &[]);
+    assert!(alice.line("MONITOR").starts_with("-NOPERM"));
+    assert!(alice.line("SUBSCRIBE __keyspace@0__:other:0").starts_with("-NOPERM"));
+    let mut subscriber = server.connect();
+    subscriber.line("SUBSCRIBE __lock__:other:lock __keyspace@0__:other:lock");
+    subscriber.reply();
+    assert_eq!(alice.line("PUBSUB CHANNELS"), "*0");
+    assert!(admin.line("PUBSUB CHANNELS").contains("__lock__:other:lock"));
+    let mut ran = 0;
+    for command in commands_and_subcommands().filter(|command| command.subcommands().is_empty()) {
+        let example = OwnedArgs::of(command.example.split(' '));
+        let mut keys = Vec::new();
+        // Examples are valid.
+        command.visit_keys(example.as_args(), &mut |key, _| keys.push(key)).expect("valid keys");
+        if keys.is_empty() {
+            continue;
+        }
+        let args = example.as_args().from(0).map(|arg| match keys.iter().position(|key| *key == arg) {
+            Some(n) => format!("other:{n}"),
+            None => String::from_utf8(arg.to_vec()).expect("text"),
+        });
+        let args: Vec<String> = args.collect();
+        // In a transaction, nothing waits. On keys that are absent, and that have a value.
+        for before in
+            ["DEL other:0 other:1 other:2", "SET other:0 me", "RPUSH other:1 a b", "HSET other:2 f v"]
+        {
+            admin.line("MULTI");
+            admin.line(before);
+            admin.call(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_ne!(admin.line("EXEC"), "(closed)", "{args:?}");
+            ran += 1;
+        }
+    }
+    assert!(ran > 200, "{ran}");
+    for request in ["DEL other:0", "LOCK other:0 me", "FLUSHALL", "LOCK team:end me", "RPUSH team:list x"] {
+        admin.line(request);
+    }
+    for (n, (alice, chief)) in of_alice.iter_mut().zip(&mut of_chief).enumerate() {
+        let (heard, everything) = (messages(alice), messages(chief));
+        assert!(!heard.contains("other:"), "{:?}: {heard}", all[n]);
+        assert!(everything.matches("other:").count() > 5, "{:?}: {everything}", all[n]);
+    }
+    assert!(waiting.reply().contains("team:list"));
+    // A monitor ends as soon as its user may see less.
+    assert_eq!(admin.line("ACL SETUSER chief resetkeys ~team:*"), "+OK");
+    monitor.rest();
+    // Without the right to the command, it hears nothing.
+    let mut monitor = observe("watcher", &["MONITOR"]);
+    admin.line("ECHO openly");
+    let mut shown = String::new();
+    while !shown.contains("openly") {
+        shown = monitor.reply();
+        assert_ne!(shown, "(closed)");
+    }
+    for request in ["ACL SETUSER watcher -monitor", "ECHO secretly", "ACL DELUSER watcher"] {
+        admin.line(request);
+    }
+    let heard = String::from_utf8(monitor.rest()).expect("text");
+    assert!(!heard.contains("secretly"), "{heard}");
 }
 
 fn private_file(folder: &Path, name: &str, text: &str) -> String {
@@ -140,7 +248,7 @@ fn a_users_file_is_read_saved_and_read_again() {
     // An error changes nothing and names the line.
     file("user alice on >pw +@all\nuser bob on nosuch\n");
     let refused = alice.line("ACL LOAD");
-    assert!(refused.contains("line 2: rule 'nosuch': Syntax error"), "{refused}");
+    assert!(refused.contains("line 2: rule 2 of user 'bob': Syntax error"), "{refused}");
     assert!(alice.line("ACL USERS").contains("carol"));
     // A user that is gone loses its connections; one that stays has its new rules.
     file("user default off\nuser alice on >pw ~team:* +@all -get\n");

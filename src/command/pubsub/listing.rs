@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use super::delivery::key_of_message;
+use crate::auth::User;
 use crate::command::error::printable;
+use crate::command::scan::may_list;
 use crate::command::steps::{KEY_WORK, Progress, RemainingArgs, Steps};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group};
 use crate::glob::Glob;
@@ -74,7 +77,8 @@ impl Steps for Listing {
             self.after = Some(Arc::clone(last));
             for channel in &next {
                 context.spend(1 + self.pattern.as_ref().map_or(0, |pattern| pattern.work(channel.len())));
-                if self.pattern.as_ref().is_none_or(|pattern| pattern.matches(channel)) {
+                let is_asked = self.pattern.as_ref().is_none_or(|pattern| pattern.matches(channel));
+                if is_asked && may_see(&context.client.user, channel) {
                     self.found.push(Reply::bulk(channel));
                 }
             }
@@ -83,6 +87,11 @@ impl Steps for Listing {
             }
         }
     }
+}
+
+/// Whether a list of channels shows this one: its name may have the name of a key in it.
+fn may_see(user: &User, channel: &[u8]) -> bool {
+    key_of_message(channel, b"").is_none_or(|key| key.is_empty() || may_list(user, key))
 }
 
 fn subscribers(context: &mut Context<'_>, args: Args<'_>, is_shard: bool) -> Result<Reply, CommandError> {

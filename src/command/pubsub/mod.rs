@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::auth::User;
+use crate::command::monitor::may_monitor;
 use crate::command::steps::{self, RemainingArgs, Steps, TURN_WORK};
 use crate::command::{
     Args, ClientInfo, ClientLimits, Command, CommandError, Context, Flags, Group, ServerState,
@@ -111,7 +112,8 @@ fn may_hear(user: &User, via: &Via, notice: &Notice) -> bool {
         Via::ShardChannel => user.may_hear(&notice.channel, None),
         // Without a channel, all keys are out of date.
         Via::Tracking => notice.channel.is_empty() || user.may_read(&notice.payload),
-        Via::BrokenRedirection | Via::Monitor => true,
+        Via::Monitor => may_monitor(user),
+        Via::BrokenRedirection => true,
     }
 }
 

@@ -101,7 +101,9 @@ const SCRIPT: Command = Command::container(
             .group(Group::Scripting)
             .flags(Flags::NOSCRIPT)
             .syntax("YES | SYNC | NO")
-            .summary("Fails: there is no debugger. NO is accepted.")
+            .summary(
+                "Fails, and so does the next script of the connection: there is no debugger. NO is accepted.",
+            )
             .example("SCRIPT DEBUG NO"),
     ],
 )
@@ -207,6 +209,9 @@ fn run(
     id: &ScriptId,
     find: impl FnOnce(&mut Context<'_>) -> Result<Arc<[u8]>, CommandError>,
 ) -> Result<Reply, CommandError> {
+    if std::mem::take(&mut context.client.wants_debugger) {
+        return Err(NO_DEBUGGER);
+    }
     let count = key_count(args)?;
     let keys: Vec<&[u8]> = args.from(3).take(count).collect();
     let names = context.names_in(args);
@@ -288,12 +293,17 @@ fn kill(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
     Ok(Reply::OK)
 }
 
-fn debug(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    match args.at(2) {
+const NO_DEBUGGER: CommandError = CommandError::fixed("ERR SCRIPT DEBUG is not supported");
+
+/// Refuses the next script, too: `redis-cli --ldb` sends it whatever the reply, and its user expects
+/// that nothing is changed.
+fn debug(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let mode = args.at(2);
+    let wants_debugger = options::is(mode, "yes") || options::is(mode, "sync");
+    context.client.wants_debugger = wants_debugger;
+    match mode {
+        _ if wants_debugger => Err(NO_DEBUGGER),
         mode if options::is(mode, "no") => Ok(Reply::OK),
-        mode if options::is(mode, "yes") || options::is(mode, "sync") => {
-            Err(CommandError::fixed("ERR SCRIPT DEBUG is not supported"))
-        }
         _ => Err(CommandError::fixed("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
     }
 }

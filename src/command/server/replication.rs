@@ -1,5 +1,6 @@
-//! `ROLE`, `REPLICAOF`, `SLAVEOF`, `FAILOVER`, `WAIT`, `WAITAOF`. The leader of a cluster is a
-//! primary, whose replicas are the standbys; nothing is replicated between them.
+//! `ROLE`, `REPLICAOF`, `SLAVEOF`, `FAILOVER`, `WAIT`, `WAITAOF`, `SYNC`, `PSYNC`, `REPLCONF`. The
+//! leader of a cluster is a primary, whose replicas are the standbys; nothing is replicated between
+//! them.
 
 use crate::command::{Args, Categories, Command, CommandError, Context, Flags, Group, options};
 use crate::domain::HostPort;
@@ -25,6 +26,8 @@ fn role(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
             Reply::Integer(if leader.is_some() { 0 } else { -1 }),
         ]));
     }
+    // By this, clients check that they are connected to the leader.
+    context.txn.confirm_leadership();
     let standbys = topology.standbys().map(|standby| {
         let HostPort { host, port } = context.address_of(standby);
         Reply::Array(vec![Reply::bulk(host), Reply::bulk(port.to_string()), Reply::bulk("0")])
@@ -63,6 +66,25 @@ fn failover(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> 
         2 if options::is(args.at(1), "abort") => "ERR No failover in progress.",
         _ => "ERR FAILOVER requires connected replicas.",
     }))
+}
+
+pub(super) const SYNC: Command = Command::new("sync", 1, sync)
+    .group(Group::Server)
+    .flags(Flags::ADMIN | Flags::NOSCRIPT | Flags::NO_MULTI)
+    .summary("Fails: there is no replication.")
+    .example("SYNC");
+
+pub(super) const PSYNC: Command =
+    Command { name: "psync", arity: -3, ..SYNC }.syntax("replicationid offset").example("PSYNC ? -1");
+
+pub(super) const REPLCONF: Command = Command { name: "replconf", arity: -1, ..SYNC }
+    .flags(Flags::ADMIN | Flags::NOSCRIPT)
+    .syntax("[option value [option value ...]]")
+    .example("REPLCONF capa eof");
+
+/// What `redis-cli --rdb` and `--replica` show.
+fn sync(_: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    Err(CommandError::fixed("ERR there is no replication; copy the data with octostore backup"))
 }
 
 pub(super) const WAIT: Command = Command::new("wait", 3, wait)

@@ -1,7 +1,8 @@
 // The page of an octostore server: shows what the server streams, and sends what operators decide.
 // All text comes from clients of the server and is only ever inserted as text.
 
-const TOKEN = 'octostore-token';
+/** Where the tab keeps the value of the header `authorization`. */
+const CREDENTIALS = 'octostore-credentials';
 const SILENCE_MS = 25_000;
 const RETRY_MS_MAX = 10_000;
 
@@ -106,8 +107,11 @@ function updateTimes() {
 
 // ---- The server -----------------------------------------------------------------------------
 
+const STORAGE = { wal: 'SQLite', memory: 'memory only' };
+
 const FIGURES = [
-  ['status', 'Health', (numbers) => (numbers.status === 'ok' ? `ok (${numbers.storage})` : 'storage is down'), null],
+  ['status', 'Health', (numbers) => (numbers.status === 'ok' ? 'ok' : 'storage is down'), null],
+  ['storage', 'Storage', (numbers) => STORAGE[numbers.storage] ?? numbers.storage, null],
   ['locks', 'Leases held', (numbers) => numbers.locks.toLocaleString('en'), 'locks'],
   ['grants', 'Grants per second', (numbers) => numbers.grants_per_second.toFixed(1), 'grants'],
   ['commit', 'Commit latency', (numbers) => (numbers.commit_ms === null ? '–' : `${numbers.commit_ms.toFixed(2)} ms`), 'commit_ms'],
@@ -126,6 +130,16 @@ function showServer(numbers) {
     shown.textContent = text(numbers);
   }
   document.title = `octostore ${numbers.version}`;
+  showNodes(numbers.cluster);
+}
+
+function showNodes({ name, nodes }) {
+  find('cluster').hidden = nodes.length < 2;
+  setText(find('cluster-title'), `Cluster ${name}`);
+  const node = ({ id, role, redis, http }) => element('li', { class: role, 'data-node': id },
+    element('strong', {}, role), ' ', foreign(redis ?? id.slice(0, 8)),
+    http === null ? null : element('span', { class: 'quiet' }, ' HTTP ', foreign(http)));
+  find('nodes').replaceChildren(...nodes.map(node));
 }
 
 const SVG = 'http://www.w3.org/2000/svg';
@@ -134,7 +148,8 @@ function showSeries(series) {
   for (const [id, title, , name] of FIGURES) {
     const box = find(`box-${id}`);
     if (name === null || box === null) continue;
-    const values = series[name].map((value) => value ?? 0);
+    // A single value is a level line, too.
+    const values = (series[name].length > 1 ? series[name] : Array(2).fill(series[name][0])).map((value) => value ?? 0);
     const most = Math.max(1e-9, ...values);
     const points = values.map((value, at) => `${(at / Math.max(1, values.length - 1)) * 100},${19 - (value / most) * 18}`);
     let line = box.querySelector('polyline');
@@ -251,7 +266,7 @@ function showKey(view) {
 function fillList(id, items, total, make) {
   const list = find(id);
   list.replaceChildren(...items.map(make));
-  if (items.length === 0) list.append(element('li', { class: 'quiet' }, 'none'));
+  if (items.length === 0) list.append(element('li', { class: 'quiet' }, 'None'));
   if (total > items.length) list.append(element('li', { class: 'quiet' }, `${total - items.length} more`));
 }
 
@@ -260,11 +275,16 @@ function fillList(id, items, total, make) {
 let stream = null;
 let retryMs = 500;
 
-const token = () => sessionStorage.getItem(TOKEN);
+const signedIn = () => sessionStorage.getItem(CREDENTIALS) !== null;
 
 function credentials() {
-  const known = token();
-  return known === null ? {} : { authorization: `Bearer ${known}` };
+  return signedIn() ? { authorization: sessionStorage.getItem(CREDENTIALS) } : {};
+}
+
+/** The header for a user and its password; for a token, which says whose it is, without a user. */
+function authorization(user, secret) {
+  const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+  return user === '' ? `Bearer ${bytes(secret)}` : `Basic ${btoa(bytes(`${user}:${secret}`))}`;
 }
 
 const keyLink = (key) => `#key=${encodeURIComponent(key)}`;
@@ -289,7 +309,7 @@ function currentPath() {
 function setConnection(state, text) {
   find('connection').className = state;
   setText(find('connection'), text);
-  document.querySelector('main').classList.toggle('stale', state !== 'live');
+  document.querySelector('main').classList.toggle('stale', state === 'lost');
 }
 
 const HANDLERS = {
@@ -309,8 +329,8 @@ function open() {
   const key = currentKey();
   find('list').hidden = key !== null;
   find('one').hidden = key === null;
-  find('sign-out').hidden = token() === null;
-  find('sign-in').hidden = token() !== null;
+  find('sign-out').hidden = !signedIn();
+  find('sign-in').hidden = signedIn();
   follow(own).then((wait) => {
     if (stream === own && wait) setTimeout(() => stream === own && open(), retryMs);
   });
@@ -321,7 +341,7 @@ async function follow(own) {
   let watchdog;
   try {
     const headers = { accept: 'text/event-stream', ...credentials() };
-    const response = await fetch(currentPath(), { headers, signal: own.signal, cache: 'no-store' });
+    const response = await fetch(currentPath(), { headers, signal: own.signal, cache: 'no-store', redirect: 'manual' });
     if (!response.ok) return refused(response);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = '';
@@ -355,15 +375,21 @@ function dispatch(frame) {
 }
 
 async function refused(response) {
-  const error = await response.json().catch(() => ({ details: `Status ${response.status}` }));
-  setConnection('lost', error.details);
-  if (response.status === 401) {
-    const wasWrong = token() !== null;
-    sessionStorage.removeItem(TOKEN);
+  if (response.type === 'opaqueredirect') {
+    setConnection('lost', 'Another shard of the cluster has this key');
     clearAll();
-    askForToken(wasWrong ? 'This token is not valid.' : 'This server needs a token.');
     return false;
   }
+  const error = await response.json().catch(() => ({ details: `Status ${response.status}` }));
+  if (response.status === 401) {
+    setConnection('signed-out', 'Not signed in');
+    const wasWrong = signedIn();
+    sessionStorage.removeItem(CREDENTIALS);
+    clearAll();
+    askForCredentials(wasWrong ? 'These credentials are not valid.' : 'This server needs credentials.');
+    return false;
+  }
+  setConnection('lost', error.details);
   if (response.status === 403 || response.status === 400) {
     clearAll();
     return false;
@@ -375,7 +401,7 @@ async function refused(response) {
 /** Removes what the user may no longer see. */
 function clearAll() {
   find('rows').replaceChildren();
-  for (const id of ['holders', 'waiters', 'events', 'numbers', 'one-title', 'one-state', 'count']) find(id).replaceChildren();
+  for (const id of ['holders', 'waiters', 'events', 'numbers', 'nodes', 'one-title', 'one-state', 'count']) find(id).replaceChildren();
   find('server').hidden = true;
   find('force').hidden = true;
   shownKey = null;
@@ -383,22 +409,23 @@ function clearAll() {
 
 // ---- Dialogs --------------------------------------------------------------------------------
 
-function askForToken(problem) {
-  find('token-problem').textContent = problem;
-  find('token').value = '';
-  if (!find('token-dialog').open) find('token-dialog').showModal();
+function askForCredentials(problem) {
+  find('sign-in-problem').textContent = problem;
+  find('password').value = '';
+  if (!find('sign-in-dialog').open) find('sign-in-dialog').showModal();
 }
 
-find('token-dialog').addEventListener('submit', (event) => {
+find('sign-in-dialog').addEventListener('submit', (event) => {
   event.preventDefault();
-  sessionStorage.setItem(TOKEN, find('token').value);
-  find('token-dialog').close();
+  sessionStorage.setItem(CREDENTIALS, authorization(find('user').value, find('password').value));
+  find('password').value = '';
+  find('sign-in-dialog').close();
   open();
 });
 
-find('sign-in').addEventListener('click', () => askForToken(''));
+find('sign-in').addEventListener('click', () => askForCredentials(''));
 find('sign-out').addEventListener('click', () => {
-  sessionStorage.removeItem(TOKEN);
+  sessionStorage.removeItem(CREDENTIALS);
   clearAll();
   open();
 });

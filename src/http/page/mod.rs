@@ -1,7 +1,9 @@
-//! `/`: the page for people, and the files that it consists of.
+//! `/` and `/docs`: the page for people and the documentation of routes, and the files that they
+//! consist of.
 //!
 //! Guarantees: the page loads nothing from elsewhere, and its policy allows no script and no style
-//! that is not one of these files. Not here: what it shows, which it asks the other routes for.
+//! that is not one of these files. `docs.html` is generated from `openapi.yaml`. Not here: what the
+//! page shows, which it asks the other routes for.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -24,6 +26,10 @@ fn file(media_type: &'static str, text: &'static str) -> Response {
 
 pub(super) async fn index() -> Response {
     file("text/html; charset=utf-8", include_str!("index.html"))
+}
+
+pub(super) async fn docs() -> Response {
+    file("text/html; charset=utf-8", include_str!("docs.html"))
 }
 
 pub(super) async fn style() -> Response {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::codec::{self, from_hexadecimal, hexadecimal};
 use super::fold::{Batch, Fold, Known};
@@ -14,9 +14,11 @@ use super::load::{self, ReadError};
 use super::rows::Stored;
 use super::transport::{Compare, Transport, TransportError, Txn, TxnResult, Write};
 use super::{EtcdTransport, log};
+use crate::clock::Clock;
 use crate::domain::Timestamp;
 use crate::entropy::Entropy;
 use crate::journal::{Backend, BackendTraits, JournalError, Loaded, Record, StoreAddress};
+use crate::metrics::StoreMetrics;
 
 /// The largest batch of the commit queue, by its own measure; the text may be larger.
 const BATCH_BYTES_MAX: usize = 768 << 10;
@@ -38,17 +40,6 @@ const CALLS_PER_LOOK: u32 = 1024;
 const QUOTA_BYTES: u64 = 2 << 30;
 const WARN_BYTES: u64 = QUOTA_BYTES / 10 * 8;
 
-/// Measurements of the store.
-#[derive(Debug, Default)]
-pub struct StoreMetrics {
-    /// The size of etcd's database in bytes.
-    pub database_bytes: AtomicU64,
-    /// Batches in the log that are not folded.
-    pub log_batches: AtomicU64,
-    /// Bytes of them.
-    pub log_bytes: AtomicU64,
-}
-
 /// The state of a cluster, as its leader sees it.
 pub struct EtcdBackend {
     transport: Box<dyn Transport>,
@@ -63,7 +54,8 @@ pub struct EtcdBackend {
     fold_batches: usize,
     fold_batches_idle: usize,
     calls_until_look: u32,
-    metrics: Arc<StoreMetrics>,
+    database_bytes: u64,
+    metrics: Option<(Arc<StoreMetrics>, Clock)>,
 }
 
 impl EtcdBackend {
@@ -100,15 +92,16 @@ impl EtcdBackend {
             fold_batches: FOLD_BATCHES,
             fold_batches_idle: FOLD_BATCHES_IDLE,
             calls_until_look: 0,
-            metrics: Arc::default(),
+            database_bytes: 0,
+            metrics: None,
         };
         backend.find_or_create_schema()?;
         Ok(backend)
     }
 
-    /// What is measured of the store.
-    pub fn metrics(&self) -> Arc<StoreMetrics> {
-        Arc::clone(&self.metrics)
+    /// Records there what is measured of the store, from the next load on.
+    pub fn measured(self, metrics: Arc<StoreMetrics>, clock: Clock) -> EtcdBackend {
+        EtcdBackend { metrics: Some((metrics, clock)), ..self }
     }
 
     /// Sets the number of batches from which on the log is folded.
@@ -261,12 +254,17 @@ impl EtcdBackend {
     fn folded(&mut self, marker: u64) {
         let behind = self.log.partition_point(|batch| batch.last <= marker);
         self.log_bytes -= self.log.drain(..behind).map(|batch| batch.text.len()).sum::<usize>();
-        self.measure_log();
+        self.measure_log(behind > 0);
     }
 
-    fn measure_log(&self) {
-        self.metrics.log_batches.store(self.log.len() as u64, Ordering::Relaxed);
-        self.metrics.log_bytes.store(self.log_bytes as u64, Ordering::Relaxed);
+    /// Records the length of the log; `is_folded`: some of it was folded just now.
+    fn measure_log(&self, is_folded: bool) {
+        let Some((metrics, clock)) = &self.metrics else { return };
+        let before = metrics.log_batches.swap(self.log.len() as u64, Ordering::Relaxed);
+        metrics.log_bytes.store(self.log_bytes as u64, Ordering::Relaxed);
+        if is_folded || before == 0 {
+            metrics.folded_at.store(clock.wall_millis() / 1000, Ordering::Relaxed);
+        }
     }
 
     fn begin_fold(&mut self, batches_min: usize, bytes_min: usize) -> Result<(), JournalError> {
@@ -285,7 +283,10 @@ impl EtcdBackend {
         }
         self.calls_until_look = CALLS_PER_LOOK;
         let Ok(bytes) = self.transport.database_bytes() else { return };
-        let before = self.metrics.database_bytes.swap(bytes, Ordering::Relaxed);
+        let before = std::mem::replace(&mut self.database_bytes, bytes);
+        if let Some((metrics, _)) = &self.metrics {
+            metrics.database_bytes.store(bytes, Ordering::Relaxed);
+        }
         if bytes >= WARN_BYTES && before < WARN_BYTES {
             tracing::warn!(
                 bytes,
@@ -327,7 +328,7 @@ impl Backend for EtcdBackend {
         let tokens_reserved = found.state.tokens_reserved().max(found.known.tokens);
         (self.log, self.known) = (found.log, found.known);
         self.log_bytes = self.log.iter().map(|batch| batch.text.len()).sum();
-        self.measure_log();
+        self.measure_log(true);
         self.look_at_size();
         Ok(Loaded { tokens_reserved, rebooted, secret })
     }

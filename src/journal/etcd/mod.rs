@@ -38,7 +38,7 @@ mod transport;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub use backend::{EtcdBackend, StoreMetrics};
+pub use backend::EtcdBackend;
 pub use client::{EtcdTransport, check, connect};
 pub use simulated::{Fate, LeftOut, SimulatedEtcd};
 pub use transport::{Compare, KeyValue, Range, Transport, TransportError, Txn, TxnResult, Write};

@@ -84,12 +84,13 @@ fn schema_findings(db: &Connection) -> Result<Vec<String>, JournalError> {
     Ok(findings.chain(extra).collect())
 }
 
-/// Every column of every table, with its type.
+/// Every column of every table, with its type. Litestream keeps tables of its own in what it copies.
 fn columns(db: &Connection) -> Result<Vec<String>, JournalError> {
     const COLUMNS: &str = "
         SELECT 'column ' || c.name || ' ' || c.type || iif(c.\"notnull\", ' NOT NULL', '') || ' of table ' || t.name
         FROM sqlite_schema t, pragma_table_info(t.name) c
-        WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' ORDER BY t.name, c.cid";
+        WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name NOT GLOB '_litestream_*'
+        ORDER BY t.name, c.cid";
     let check = |error| fault("read the schema", &error);
     let mut rows = db.prepare(COLUMNS).map_err(check)?;
     let rows = rows.query_map([], |row| row.get(0)).map_err(check)?;

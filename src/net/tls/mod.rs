@@ -17,10 +17,10 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 
 pub(super) use self::session::Session;
@@ -44,6 +44,9 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The roots of clients' certificates; `None`: clients have none.
     pub client_roots: Option<(PathBuf, ClientAuth)>,
+    /// The roots of the certificates of the servers to which this one connects; `None`: it connects
+    /// to none with TLS.
+    pub server_roots: Option<PathBuf>,
 }
 
 /// Why the files cannot be used.
@@ -79,6 +82,8 @@ pub struct Tls {
 struct Material {
     redis: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
+    /// For connections to other servers.
+    client: Option<Arc<ClientConfig>>,
     expires_at: u64,
 }
 
@@ -142,16 +147,48 @@ impl Tls {
         let session = Session::accept(&tcp, config).await?;
         Ok(Socket::encrypted(tcp, session))
     }
+
+    /// Makes a handshake with the server at this host, if there are roots for its certificate, and
+    /// presents the certificate of this one if asked for it.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks, or the certificate is not that of this host.
+    pub async fn connect(&self, tcp: TcpStream, host: &str) -> io::Result<Socket> {
+        let Some(config) = self.current.read().client.clone() else { return Ok(Socket::from(tcp)) };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let session = Session::connect(&tcp, name, config).await?;
+        Ok(Socket::encrypted(tcp, session))
+    }
 }
 
 impl TlsFiles {
     fn state(&self) -> Vec<FileState> {
-        let roots = self.client_roots.as_ref().map(|(path, _)| path);
+        let roots = self.client_roots.as_ref().map(|(path, _)| path).into_iter().chain(&self.server_roots);
         let state = |path: &PathBuf| {
             let found = std::fs::metadata(path).ok()?;
             Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
         };
         [&self.certificate, &self.key].into_iter().chain(roots).map(state).collect()
+    }
+}
+
+impl TlsFiles {
+    /// How this server connects to others.
+    fn client_config(
+        &self,
+        chain: &[CertificateDer<'static>],
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+        let Some(path) = &self.server_roots else { return Ok(None) };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| fault(path, error))?
+            .with_root_certificates(roots(path)?)
+            .with_client_auth_cert(chain.to_vec(), private_key(&self.key)?)
+            .map_err(|error| fault(&self.certificate, error))?;
+        Ok(Some(Arc::new(config)))
     }
 }
 
@@ -163,6 +200,7 @@ impl Material {
         let expires_at = expiries.and_then(|all| all.into_iter().min());
         let expires_at = expires_at.ok_or_else(|| fault(path, "a certificate cannot be read"))?;
         let provider = Arc::new(ring::default_provider());
+        let client = files.client_config(&chain, Arc::clone(&provider))?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| fault(path, error))?;
@@ -177,7 +215,7 @@ impl Material {
         })?;
         let mut http = redis.clone();
         http.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Material { redis: Arc::new(redis), http: Arc::new(http), expires_at })
+        Ok(Material { redis: Arc::new(redis), http: Arc::new(http), client, expires_at })
     }
 }
 
@@ -213,16 +251,20 @@ fn unreadable(path: &Path, error: &pem::Error) -> TlsError {
     }
 }
 
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(path)? {
+        roots.add(root).map_err(|error| fault(path, error))?;
+    }
+    Ok(roots)
+}
+
 fn verifier(
     path: &Path,
     auth: ClientAuth,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for root in certificates(path)? {
-        roots.add(root).map_err(|error| fault(path, error))?;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
     let builder = match auth {
         ClientAuth::Optional => builder.allow_unauthenticated(),
         ClientAuth::Required => builder,

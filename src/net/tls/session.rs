@@ -6,7 +6,8 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
 use super::certificate;
@@ -14,8 +15,8 @@ use super::certificate;
 /// Reads from the socket for one read of plain text: enough for the largest record.
 const READS_MAX: usize = 16;
 
-/// The server's side of a TLS connection.
-pub(in crate::net) struct Session(ServerConnection);
+/// One side of a TLS connection.
+pub(in crate::net) struct Session(Connection);
 
 /// A socket as rustls uses it. Calls that would have to wait fail with `WouldBlock`.
 struct Ready<'a>(&'a TcpStream);
@@ -43,7 +44,22 @@ impl Write for Ready<'_> {
 impl Session {
     /// Makes the handshake with the client at the other end of `tcp`.
     pub(super) async fn accept(tcp: &TcpStream, config: Arc<ServerConfig>) -> io::Result<Session> {
-        let mut session = Session(ServerConnection::new(config).map_err(io::Error::other)?);
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        Session::shake_hands(tcp, connection.into()).await
+    }
+
+    /// Makes the handshake with the server of this name at the other end of `tcp`.
+    pub(super) async fn connect(
+        tcp: &TcpStream,
+        name: ServerName<'static>,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Session> {
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        Session::shake_hands(tcp, connection.into()).await
+    }
+
+    async fn shake_hands(tcp: &TcpStream, connection: Connection) -> io::Result<Session> {
+        let mut session = Session(connection);
         while session.0.is_handshaking() {
             if !session.try_flush(tcp)? {
                 tcp.writable().await?;

@@ -67,7 +67,7 @@ impl Files {
 
     fn names(&self, auth: Option<ClientAuth>) -> TlsFiles {
         let client_roots = auth.map(|auth| (self.path("ca"), auth));
-        TlsFiles { certificate: self.path("cert"), key: self.path("key"), client_roots }
+        TlsFiles { certificate: self.path("cert"), key: self.path("key"), client_roots, server_roots: None }
     }
 
     /// A client that trusts the authority and shows the certificate, if there is one.

@@ -39,9 +39,9 @@ impl Protocol for RedisDoor {
         let state = Arc::clone(&self.0);
         async move {
             let arrival = state.standby.resp.arrival(socket);
-            let Some((stream, header)) = state.receive(arrival.stream, peer).await else { return };
+            let Some((stream, input, header)) = state.receive(arrival.stream, peer).await else { return };
             let client = header.as_ref().and_then(|header| serde_json::from_slice(&header.client).ok());
-            state.serve_redis(Arrival { stream, input: BytesMut::new(), client }, header.is_some()).await;
+            state.serve_redis(Arrival { stream, input, client }, header.is_some()).await;
         }
     }
 
@@ -60,9 +60,10 @@ impl Protocol for HttpDoor {
         async move {
             let Some(http) = &state.standby.http else { return };
             let arrival = http.arrival(socket, peer);
-            let Some((stream, header)) = state.receive(arrival.stream, peer).await else { return };
+            let Some((stream, input, header)) = state.receive(arrival.stream, peer).await else { return };
+            let input = input.freeze();
             let arrival = match &header {
-                None => HttpArrival { stream, ..arrival },
+                None => HttpArrival { stream, input, ..arrival },
                 Some(header) => {
                     let peer = header.addresses.map_or(peer, |(client, _)| client);
                     let name = String::from_utf8_lossy(&header.client).into_owned();
@@ -105,17 +106,18 @@ impl State {
 
     /// Finds out whether a new connection is that of a client, or one that another server passes
     /// on.
-    async fn receive(&self, stream: Stream, peer: SocketAddr) -> Option<(Stream, Option<Header>)> {
+    async fn receive(&self, stream: Stream, peer: SocketAddr) -> Option<(Stream, BytesMut, Option<Header>)> {
         let key = self.election.seen().borrow().key;
         let reason = match receive(stream, &key).await {
-            Ok(Knock::Client(stream)) => return Some((stream, None)),
+            Ok(Knock::Client(stream, input)) => return Some((stream, input, None)),
             Ok(Knock::Forwarded(stream, header)) if self.election.knows(&header.node).await => {
-                return Some((stream, Some(header)));
+                return Some((stream, BytesMut::new(), Some(header)));
             }
             Ok(Knock::Pings(stream)) => {
                 // Lives as long as the process: while the server drains its connections, it is not
-                // dead.
-                tokio::spawn(answer_pings(stream));
+                // dead. One that has lost the store is of no use as a leader.
+                let election = Arc::clone(&self.election);
+                tokio::spawn(answer_pings(stream, move || election.reaches_store()));
                 return None;
             }
             Ok(Knock::Forwarded(..)) => "PROXY header of a server that is not registered",
@@ -167,7 +169,7 @@ impl State {
     }
 
     async fn serve_http(&self, mut arrival: HttpArrival, is_forwarded: bool) {
-        let mut input = BytesMut::new();
+        let mut input = BytesMut::from(arrival.input);
         if self.term().is_none() && !is_forwarded {
             let mut stop = self.stop.subscribe();
             let read = tokio::select! {
@@ -218,6 +220,7 @@ impl State {
         let source = stream.peer_addr().unwrap_or_else(unknown);
         let destination = stream.local_addr().unwrap_or_else(unknown);
         let node = self.process.run_id.clone();
+        self.process.metrics.cluster.iter().for_each(|metrics| metrics.forwarded.add(1));
         let header = Header { node, addresses: Some((source, destination)), client };
         let key = self.election.seen().borrow().key;
         let (mut leaders, mut stop) = (self.leader.subscribe(), self.stop.subscribe());
@@ -228,7 +231,7 @@ impl State {
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         };
-        forward(stream, input, address, &header, &key, until).await.err()
+        forward(stream, input, address, self.tls.as_deref(), &header, &key, until).await.err()
     }
 
     /// The leader and its address, if it is another server.

@@ -1,78 +1,214 @@
-//! Leaders that are killed, stopped and asked to end, while clients lock over all servers.
+//! Leaders, etcd servers and links that fail, while clients lock over all servers.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::clients::History;
 use super::nodes::Nodes;
 use crate::support::client::encode;
+use crate::support::etcd::Etcd;
+use crate::support::random::Random;
+use crate::support::relay::Side;
 
 const CLIENTS: u8 = 4;
 /// Grants between two faults.
 const GRANTS: usize = 20;
+/// Members of etcd.
+const MEMBERS: usize = 3;
 
-/// Far more than a change of the leader takes.
+/// In this time after a fault, each client is answered.
 const OUTAGE_MS_MAX: u64 = 5000;
+/// The same if the leader has been asked to end.
+const RESIGNATION_MS_MAX: u64 = 500;
+/// The median of leaders that are killed.
+const KILL_MS_MEDIAN_MAX: u64 = 2000;
 
-#[derive(Debug, Clone, Copy)]
+/// What fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
+    /// The leader is killed.
     Kill,
+    /// The leader is asked to end.
     Terminate,
+    /// The leader is stopped, and continues later.
     Stop,
+    /// A member of etcd is killed.
+    KillMember,
+    /// A member of etcd is stopped, and continues later.
+    StopMember,
+    /// The leader loses its connections to etcd.
+    CutStore,
+    /// What the leader sends to etcd arrives late.
+    HoldRequests,
+    /// What etcd sends to the leader arrives late.
+    HoldResponses,
+    /// The standbys lose their connections to the leader.
+    CutPeers,
+    /// What the leader sends to the standbys arrives late.
+    HoldPeers,
+    /// Clients lose their connections to the leader.
+    CutClients,
+    /// What the leader sends to clients arrives late.
+    HoldClients,
+}
+
+impl Fault {
+    const ALL: [Fault; 12] = [
+        Fault::Kill,
+        Fault::Terminate,
+        Fault::Stop,
+        Fault::KillMember,
+        Fault::StopMember,
+        Fault::CutStore,
+        Fault::HoldRequests,
+        Fault::HoldResponses,
+        Fault::CutPeers,
+        Fault::HoldPeers,
+        Fault::CutClients,
+        Fault::HoldClients,
+    ];
+
+    /// Whether clients that connect to the leader get no answer at all.
+    fn hangs_clients(self) -> bool {
+        matches!(self, Fault::Stop | Fault::HoldClients)
+    }
+}
+
+/// A fault that is not mended.
+struct Disturbance {
+    fault: Fault,
+    leader: usize,
+    member: usize,
 }
 
 impl Nodes {
-    /// Disturbs the leader. Returns the time when it was gone for the clients.
-    fn disturb(&mut self, fault: Fault, history: &History) -> u64 {
-        let leader = self.leader();
+    fn disturb(&mut self, Disturbance { fault, leader, member }: &Disturbance) {
+        let place = self.place(*leader);
         match fault {
-            Fault::Kill => self.kill(leader),
-            Fault::Terminate => assert_eq!(self.terminate(leader), Some(0)),
-            Fault::Stop => self.signal(leader, "-STOP"),
+            Fault::Kill => self.kill(*leader),
+            Fault::Terminate => assert_eq!(self.terminate(*leader), Some(0)),
+            Fault::Stop => self.signal(*leader, "-STOP"),
+            Fault::KillMember => self.etcd.kill(*member),
+            Fault::StopMember => self.etcd.signal(*member, "STOP"),
+            Fault::CutStore => place.stores.iter().for_each(|relay| relay.cut()),
+            Fault::HoldRequests => place.stores.iter().for_each(|relay| relay.hold(Side::Client)),
+            Fault::HoldResponses => place.stores.iter().for_each(|relay| relay.hold(Side::Server)),
+            Fault::CutPeers => place.peers.cut(),
+            Fault::HoldPeers => place.peers.hold(Side::Server),
+            Fault::CutClients => place.clients.cut(),
+            Fault::HoldClients => place.clients.hold(Side::Server),
         }
-        let gone_ms = history.now_ms();
-        let all = self.addresses();
-        let is_other = |number: &usize| !matches!(fault, Fault::Stop) || *number != leader;
-        let others = (0..all.len()).filter(is_other).map(|number| all[number]).collect();
-        *history.addresses.lock().expect("no panic under it") = others;
-        gone_ms
     }
 
-    /// Ends the disturbance of this server.
-    fn mend(&mut self, fault: Fault, number: usize, history: &History) {
+    fn mend(&mut self, Disturbance { fault, leader, member }: &Disturbance) {
         match fault {
-            Fault::Kill | Fault::Terminate => self.restart(number),
-            Fault::Stop => self.signal(number, "-CONT"),
+            Fault::Kill | Fault::Terminate => self.restart(*leader),
+            Fault::Stop => self.signal(*leader, "-CONT"),
+            Fault::KillMember => self.etcd.restart(*member),
+            Fault::StopMember => self.etcd.signal(*member, "CONT"),
+            _ => {
+                let place = self.place(*leader);
+                place.stores.iter().chain([&place.peers, &place.clients]).for_each(|relay| relay.mend());
+            }
         }
-        self.leader();
-        *history.addresses.lock().expect("no panic under it") = self.addresses();
+    }
+
+    /// Makes and mends faults while clients run. Returns the milliseconds until each client was
+    /// answered again.
+    fn survive(&mut self, faults: &[Fault], random: &mut Random) -> Vec<(Fault, u64)> {
+        let history = History::new(self.addresses(None));
+        let mut outages = Vec::new();
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let history = &history;
+                scope.spawn(move || history.serve_client(client));
+            }
+            // The clients end with the scope, also when this fails.
+            let end = EndOnDrop(&history);
+            for (number, &fault) in faults.iter().enumerate() {
+                history.until_granted(GRANTS);
+                let (leader, member) = (self.leader(), random.below(MEMBERS as u64) as usize);
+                let disturbance = Disturbance { fault, leader, member };
+                let since_ms = history.now_ms();
+                self.disturb(&disturbance);
+                let since_ms = if fault == Fault::Terminate { since_ms } else { history.now_ms() };
+                history.reach(self.addresses(Some(leader).filter(|_| fault.hangs_clients())));
+                let (granted_ms, answered_ms) = history.until_each_answered(CLIENTS, since_ms);
+                println!("{number} {fault:?}: {granted_ms} ms to a grant, {answered_ms} ms to all clients");
+                assert!(answered_ms < OUTAGE_MS_MAX, "{fault:?}: {answered_ms} ms");
+                outages.push((fault, granted_ms));
+                history.until_granted(GRANTS);
+                self.mend(&disturbance);
+                self.leader();
+                history.reach(self.addresses(None));
+                if number % 2 == 1 {
+                    history.end_round();
+                }
+            }
+            history.until_granted(GRANTS);
+            drop(end);
+        });
+        history.check_all();
+        outages
     }
 }
 
+/// Ends the clients of a history.
+struct EndOnDrop<'a>(&'a History);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The number in an environment variable, for longer runs.
+fn number_in(variable: &str, default: usize) -> usize {
+    let number = std::env::var(variable).ok();
+    number.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text}")))
+}
+
+/// The faults with the number of their outages, the median and the longest, one per line.
+fn summary(outages: &[(Fault, u64)]) -> String {
+    let mut text = String::from("milliseconds to the next grant\n");
+    for fault in Fault::ALL {
+        let mut of: Vec<u64> = outages.iter().filter(|(of, _)| *of == fault).map(|(_, ms)| *ms).collect();
+        of.sort_unstable();
+        if let Some(longest) = of.last() {
+            let (times, median) = (of.len(), of[of.len() / 2]);
+            let _ = writeln!(text, "{fault:?}: {times} times, median {median}, longest {longest}");
+        }
+    }
+    text
+}
+
 #[test]
-fn locks_are_mutexes_whatever_happens_to_the_leaders() {
+fn locks_are_mutexes_whatever_fails() {
+    let Some(mut nodes) = Etcd::start_with(MEMBERS, |_| Vec::new()).and_then(Nodes::start_on) else { return };
+    let mut random = Random::new(number_in("OCTOSTORE_TEST_SEED", 1) as u64);
+    let number = number_in("OCTOSTORE_TEST_FAULTS", Fault::ALL.len());
+    // Each kind equally often, in a random order.
+    let mut faults: Vec<Fault> = Fault::ALL.into_iter().cycle().take(number).collect();
+    for place in (1..faults.len()).rev() {
+        faults.swap(place, random.below(place as u64 + 1) as usize);
+    }
+    println!("{}", summary(&nodes.survive(&faults, &mut random)));
+}
+
+#[test]
+fn a_leader_that_ends_is_replaced_at_once() {
     let Some(mut nodes) = Nodes::start() else { return };
-    let history = History::new(nodes.addresses());
-    let mut outages = Vec::new();
-    std::thread::scope(|scope| {
-        for owner in 0..CLIENTS {
-            let history = &history;
-            scope.spawn(move || history.serve_client(owner));
-        }
-        for fault in [Fault::Kill, Fault::Stop, Fault::Terminate, Fault::Stop, Fault::Kill] {
-            history.until_granted(GRANTS);
-            let leader = nodes.leader();
-            let gone_ms = nodes.disturb(fault, &history);
-            history.until_granted(GRANTS);
-            outages.push((history.first_grant_after(gone_ms), fault));
-            nodes.mend(fault, leader, &history);
-        }
-        history.until_granted(GRANTS);
-        history.end();
-    });
-    println!("milliseconds to the next grant: {outages:?}");
-    assert!(outages.iter().all(|(took, _)| *took < OUTAGE_MS_MAX), "{outages:?}");
-    history.check();
+    let kills = number_in("OCTOSTORE_TEST_KILLS", 3);
+    let mut faults = vec![Fault::Kill; kills];
+    faults.extend([Fault::Terminate, Fault::Terminate]);
+    let outages = nodes.survive(&faults, &mut Random::new(1));
+    println!("{}", summary(&outages));
+    let (mut killed, resigned) = outages.split_at(kills);
+    let mut killed: Vec<u64> = std::mem::take(&mut killed).iter().map(|(_, ms)| *ms).collect();
+    killed.sort_unstable();
+    assert!(killed[kills / 2] < KILL_MS_MEDIAN_MAX, "{killed:?}");
+    assert!(resigned.iter().all(|(_, ms)| *ms < RESIGNATION_MS_MAX), "{resigned:?}");
 }
 
 #[test]
@@ -80,11 +216,11 @@ fn a_leader_that_was_stopped_answers_nothing_once_another_one_has_led() {
     let Some(nodes) = Nodes::start() else { return };
     let old = nodes.leader();
     assert_eq!(nodes.connect(old).call(&["LOCK", "k", "first", "EX", "600"]), ":1");
-    let requests: [&[&str]; 4] =
-        [&["FENCE", "k"], &["GET", "k"], &["UNLOCK", "k", "first"], &["LOCK", "k2", "first"]];
+    let requests: [&[&str]; 5] =
+        [&["FENCE", "k"], &["GET", "k"], &["UNLOCK", "k", "first"], &["LOCK", "k2", "first"], &["ROLE"]];
     let address = nodes.node(old).addr;
     let connect = |_| TcpStream::connect(address).expect("a connection");
-    let mut streams = [0, 1, 2, 3].map(connect);
+    let mut streams = [0, 1, 2, 3, 4].map(connect);
     for stream in &mut streams {
         stream.write_all(b"PING\r\n").expect("a server that reads");
         stream.read_exact(&mut [0; 7]).expect("a reply");
@@ -94,12 +230,12 @@ fn a_leader_that_was_stopped_answers_nothing_once_another_one_has_led() {
         stream.write_all(&encode(request)).expect("room in the socket");
     }
     // Asks only the others, because this one does not answer.
-    let others = (0..3).filter(|number| *number != old).map(|number| nodes.node(number).addr);
-    let history = History::new(others.collect());
+    let history = History::new(nodes.addresses(Some(old)));
     std::thread::scope(|scope| {
         scope.spawn(|| history.serve_client(7));
+        let end = EndOnDrop(&history);
         history.until_granted(1);
-        history.end();
+        drop(end);
     });
     nodes.signal(old, "-CONT");
     for (stream, request) in streams.iter_mut().zip(requests) {

@@ -1,9 +1,12 @@
 //! Servers of one cluster as processes, on a real etcd.
 
 mod clients;
+mod example;
 mod failover;
 mod nodes;
+mod redis_rs;
 mod roles;
+mod secured;
 mod shards;
 
 use std::io::{BufRead, BufReader, Write};
@@ -20,7 +23,7 @@ impl Caller {
         let stream = TcpStream::connect(addr).ok()?;
         stream.set_nodelay(true).ok()?;
         // A server that is stopped accepts, and answers nothing.
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
         Some(Caller(BufReader::new(stream)))
     }
 

@@ -19,7 +19,7 @@ fn get(node: &Process, path: &str) -> Answer {
 fn every_server_serves_clients_and_names_the_leader() {
     let Some(nodes) = Nodes::start() else { return };
     let (leader, standby) = (nodes.leader(), nodes.standby());
-    let port = nodes.node(leader).addr.port().to_string();
+    let port = nodes.advertised_port(leader).to_string();
     let mut client = nodes.connect(standby);
     assert_eq!(client.line("CLIENT SETNAME worker"), "+OK");
     assert!(client.line("ROLE").starts_with("*5\n  \"slave\"\n  \"127.0.0.1\"\n"));
@@ -43,6 +43,17 @@ fn every_server_serves_clients_and_names_the_leader() {
         assert_eq!(get(node, "/health/leader").status, if number == leader { 200 } else { 503 });
         let lock = get(node, "/locks/k").json();
         assert_eq!(lock["fencing_token"], 1, "passed on to the leader");
+        let cluster = get(node, "/server").json()["cluster"].clone();
+        let shown = cluster["nodes"].as_array().expect("nodes").iter();
+        let leaders: Vec<_> = shown.filter(|node| node["role"] == "leader").collect();
+        assert_eq!(cluster["nodes"].as_array().map(Vec::len), Some(3));
+        assert_eq!(leaders[0]["redis"], format!("127.0.0.1:{port}"));
+        assert_eq!((leaders.len(), &leaders[0]["is_own"]), (1, &true.into()));
+        let metrics = get(node, "/metrics").body;
+        let has = |line: &str| metrics.lines().any(|found| found == line);
+        assert!(has(&format!("octostore_leader {}", u8::from(number == leader))), "{metrics}");
+        assert!(has("octostore_cluster_servers 3") && has("octostore_cluster_has_leader 1"), "{metrics}");
+        assert_eq!(metrics.contains("octostore_store_log_batches "), number == leader, "{metrics}");
     }
 }
 
@@ -50,11 +61,11 @@ fn every_server_serves_clients_and_names_the_leader() {
 fn sentinel_clients_hear_of_a_new_leader() {
     let Some(mut nodes) = Nodes::start() else { return };
     let (old, standby) = (nodes.leader(), nodes.standby());
-    let old_port = nodes.node(old).addr.port();
+    let old_port = nodes.advertised_port(old);
     let mut client = nodes.connect(standby);
     client.line("SUBSCRIBE +switch-master");
     nodes.kill(old);
-    let new_port = nodes.node(nodes.leader()).addr.port();
+    let new_port = nodes.advertised_port(nodes.leader());
     let message = client.reply();
     let payload = format!("\"octostore 127.0.0.1 {old_port} 127.0.0.1 {new_port}\"");
     assert_eq!(message, format!("*3\n  \"message\"\n  \"+switch-master\"\n  {payload}"));

@@ -174,6 +174,9 @@ fn http_clients_are_sent_to_the_shard_of_a_lock() {
     let location = answer.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("location"));
     assert_eq!(location.map(|(_, value)| value.as_str()), Some(format!("http://{there}{path}").as_str()));
     assert_eq!(exchange(there, request.as_bytes()).expect("an answer").status, 200);
+    let request = format!("GET /keys/{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", key_of(3));
+    let status = |addr| exchange(addr, request.as_bytes()).expect("an answer").status;
+    assert_eq!((status(here), status(there)), (307, 200));
 }
 
 #[test]

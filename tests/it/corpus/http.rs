@@ -15,7 +15,7 @@ use octostore::command;
 use octostore::domain::{Limits, Membership};
 use octostore::engine::{Engine, EngineConfig};
 use octostore::entropy::Entropy;
-use octostore::http::{AccessConfig, HttpConfig, HttpState, parts};
+use octostore::http::{AccessConfig, HttpConfig, HttpState, Storage, parts};
 use octostore::journal::{Durability, MemoryBackend};
 use octostore::metrics::ServerMetrics;
 use tower_service::Service;
@@ -51,7 +51,7 @@ fn state() -> Arc<HttpState> {
         config,
         Limits::default(),
         &metrics,
-        None,
+        Storage::Memory,
         Membership::of_one("octostore", ""),
     )
 }

@@ -6,9 +6,10 @@ mod commands;
 pub(crate) mod intended;
 mod introspection;
 mod plan;
-mod redis;
+pub(crate) mod redis;
 mod reply;
 mod run;
+mod users;
 mod words;
 
 use octostore::command::{Group, commands_and_subcommands};

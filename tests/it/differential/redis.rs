@@ -10,9 +10,9 @@ use crate::support::transcript::resp::Answers;
 use crate::support::until;
 
 /// A real redis-server without persistence, killed when it is dropped.
-pub(super) struct Redis {
+pub(crate) struct Redis {
     child: Child,
-    pub(super) addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     flags: Vec<String>,
     /// Where it would find the files of another one otherwise.
     _dir: tempfile::TempDir,
@@ -27,7 +27,7 @@ impl Redis {
     }
 
     /// The reason to skip a comparison: there is no redis-server 7. Panics where one is demanded.
-    pub(super) fn is_missing() -> bool {
+    pub(crate) fn is_missing() -> bool {
         let version = Redis::version();
         if version.as_deref().is_some_and(|version| version.starts_with("7.")) {
             return false;
@@ -36,7 +36,7 @@ impl Redis {
         true
     }
 
-    pub(super) fn start(flags: &[&str]) -> Redis {
+    pub(crate) fn start(flags: &[&str]) -> Redis {
         let dir = tempfile::tempdir().expect("a folder");
         let login = password_in(flags).map_or_else(String::new, |password| format!("AUTH {password}\r\n"));
         let request = format!("{login}INFO server\r\nQUIT\r\n");
@@ -67,7 +67,7 @@ impl Redis {
     }
 
     /// A connection without restrictions.
-    pub(super) fn control(&self) -> Client {
+    pub(crate) fn control(&self) -> Client {
         let mut client = Client::connect(self.addr);
         if let Some(password) = password_in(&self.flags) {
             assert_eq!(client.call(&["AUTH", password]), "+OK");

@@ -105,7 +105,7 @@ impl World {
 #[test]
 fn a_leader_survives_an_etcd_that_is_killed_stopped_and_cut_off() {
     let Some(mut etcd) = Etcd::start() else { return };
-    let relay = Relay::to(etcd.port());
+    let relay = Relay::to(etcd.ports()[0]);
     let address = format!("etcd://127.0.0.1:{}/locks", relay.port);
     let engine = lead(&StoreAddress::parse(&address).expect("an address"));
     let world = World {
@@ -133,9 +133,9 @@ fn a_leader_survives_an_etcd_that_is_killed_stopped_and_cut_off() {
             // The clients notice, and go on.
             until(|| world.order.load(Ordering::SeqCst) > failures);
             progress();
-            etcd.signal("STOP");
+            etcd.signal(0, "STOP");
             until(is_down);
-            etcd.signal("CONT");
+            etcd.signal(0, "CONT");
             progress();
             relay.cut();
             until(is_down);

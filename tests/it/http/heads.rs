@@ -132,10 +132,8 @@ fn a_head_has_its_limit_to_the_byte() {
 fn routes() -> Vec<(String, String)> {
     let filled =
         |path: &str| path.replace("{name}", "a").replace("{id}", "00000000-0000-4000-8000-000000000000");
-    super::openapi::operations()
-        .iter()
-        .map(|operation| (operation.method.clone(), filled(&operation.path)))
-        .collect()
+    let operations = super::document::operations().into_iter();
+    operations.map(|operation| (operation.method.to_owned(), filled(operation.path))).collect()
 }
 
 fn status(addr: SocketAddr, method: &str, path: &str, version: &str, headers: &str) -> u16 {

@@ -7,10 +7,12 @@ use crate::support::transcript::check;
 use crate::support::transcript::http::HttpSession;
 
 mod bodies;
+mod document;
 mod faults;
 mod heads;
 mod keys;
 pub(crate) mod openapi;
+mod reference;
 mod service;
 mod watch;
 

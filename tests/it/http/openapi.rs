@@ -5,54 +5,14 @@ use std::sync::Arc;
 
 use octostore::journal::{Faults, JournalError};
 
+use super::document::{self, DOCUMENT, Operation, operations};
 use super::{Answer, call, exchange, request, server};
 use crate::support::server::TestServer;
 use crate::support::until;
 
-/// The document, read line by line: it is written in one style.
-const DOCUMENT: &str = include_str!("../../../src/http/openapi.yaml");
-
 const NO_SESSION: &str = "00000000-0000-4000-8000-000000000000";
 /// A body that every route takes that takes one.
 const LEASE: &str = "{\"lease_id\":\"00000000-0000-4000-8000-000000000000\",\"fencing_token\":1}";
-
-/// An operation as the document has it.
-#[derive(Debug, Clone)]
-pub(super) struct Operation {
-    pub(super) method: String,
-    pub(super) path: String,
-    statuses: BTreeSet<u16>,
-    /// Needs no credentials, even if users are configured.
-    is_public: bool,
-}
-
-pub(super) fn operations() -> Vec<Operation> {
-    let paths = DOCUMENT.split("\npaths:\n").nth(1).expect("paths");
-    let paths = paths.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
-    let (mut operations, mut path) = (Vec::<Operation>::new(), "");
-    for line in paths {
-        let text = line.trim_start();
-        let word = text.trim_end_matches(':');
-        let last = operations.last_mut();
-        match (line.len() - text.len(), last) {
-            (2, _) => path = word,
-            (4, _) if ["get", "post", "put", "delete"].contains(&word) => operations.push(Operation {
-                method: word.to_uppercase(),
-                path: path.to_owned(),
-                statuses: BTreeSet::new(),
-                is_public: false,
-            }),
-            (6, Some(operation)) if text == "security: []" => operation.is_public = true,
-            (8, Some(operation)) => {
-                let status = text.strip_prefix('"').and_then(|text| text.split_once("\":"));
-                operation.statuses.extend(status.and_then(|(status, _)| status.parse::<u16>().ok()));
-            }
-            _ => {}
-        }
-    }
-    assert!(operations.iter().all(|operation| operation.statuses.len() > 4), "{operations:?}");
-    operations
-}
 
 /// The operation of a request, if there is one.
 fn find(method: &str, path: &str) -> Option<Operation> {
@@ -65,36 +25,35 @@ fn find(method: &str, path: &str) -> Option<Operation> {
         };
         parts.len() == segments.len() && parts.iter().zip(&segments).all(same)
     };
-    operations().into_iter().find(|operation| operation.method == method && matches(&operation.path))
+    operations().into_iter().find(|operation| operation.method == method && matches(operation.path))
 }
 
-/// The error codes of the document.
-fn codes() -> BTreeSet<String> {
-    let list = DOCUMENT.split("\n        code:\n").nth(1).expect("the codes").split("enum:\n").nth(1);
-    let lines = list.expect("a list").lines().map_while(|line| line.trim_start().strip_prefix("- "));
-    lines.map(str::to_owned).collect()
-}
-
-/// Asserts that the document has the answer to this request.
+/// Asserts that the document has the response to this request: its status, its media type, and in
+/// JSON every field. Requests that match no operation are answered with an error.
 pub(crate) fn assert_documented(method: &str, path: &str, answer: &Answer) {
-    if let Some(operation) = find(method, path) {
-        let is_documented = operation.statuses.contains(&answer.status);
-        assert!(is_documented, "{} is documented for {method} {}", answer.status, operation.path);
-    }
-    let is_json = answer.header("content-type") == Some("application/json");
-    if is_json && answer.status >= 400 && !answer.body.is_empty() {
-        let body = answer.json();
-        if let Some(code) = body["code"].as_str() {
-            assert!(codes().contains(code), "{code} is documented");
-        } else {
-            assert_eq!((answer.status, &body["status"]), (409, &"delayed".into()), "{body}");
+    let Some(media) = answer.header("content-type").map(|value| value.split(';').next().unwrap_or(value))
+    else {
+        return;
+    };
+    let at = format!("{} for {method} {path}", answer.status);
+    let schema = match find(method, path) {
+        Some(operation) => {
+            let response = operation.response(answer.status);
+            let response = response.unwrap_or_else(|| panic!("{at} is not documented"));
+            let content = response["content"].as_mapping_get(media);
+            &content.unwrap_or_else(|| panic!("{media} of {at} is not documented"))["schema"]
         }
+        None => &DOCUMENT["components"]["schemas"]["Error"],
+    };
+    if media == "application/json" && !answer.body.is_empty() {
+        let faults = document::faults(schema, &answer.json(), "body");
+        assert!(faults.is_empty(), "{at}: {faults:?} in {}", answer.body);
     }
 }
 
 /// The statuses that were seen, by operation.
 #[derive(Default)]
-struct Seen(BTreeMap<(String, String), BTreeSet<u16>>);
+struct Seen(BTreeMap<(&'static str, &'static str), BTreeSet<u16>>);
 
 impl Seen {
     fn record(&mut self, method: &str, path: &str, answer: &Answer) {
@@ -128,8 +87,8 @@ fn the_document_has_exactly_the_possible_statuses() {
     };
     server.advance(10_000);
     for operation in operations() {
-        let (method, template) = (operation.method.as_str(), operation.path.as_str());
-        let path = template.replace("{name}", "a").replace("{id}", NO_SESSION);
+        let method = operation.method;
+        let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
         let raw = |head: &str| exchange(addr, head.as_bytes()).expect("an answer");
         for answer in [
             raw(&format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n\r\n")),
@@ -202,18 +161,19 @@ fn the_document_has_exactly_the_possible_statuses() {
     ask("alice", "POST", "/locks/z/acquire", "{}", 409);
     ask("admin", "POST", "/keys/full0/force-unlock", &newest, 200);
     for (method, path, answer) in faults() {
-        seen.record(&method, &path, &answer);
+        seen.record(method, &path, &answer);
     }
     // Other tests cover the limits of bodies, time, connections and watched names, and shards.
     let elsewhere = BTreeSet::from([307, 408, 429, 503]);
     for streams in ["/locks/{name}/watch", "/keys", "/keys/{name}"] {
-        seen.0.entry(("GET".into(), streams.into())).or_default().insert(409);
+        seen.0.entry(("GET", streams)).or_default().insert(409);
     }
     for operation in operations() {
-        let key = (operation.method.clone(), operation.path.clone());
+        let key = (operation.method, operation.path);
         let seen = seen.0.get(&key).cloned().unwrap_or_default();
+        let statuses = operation.responses().map(|(status, _)| status);
         let unseen: Vec<_> =
-            operation.statuses.difference(&seen).filter(|status| !elsewhere.contains(status)).collect();
+            statuses.filter(|status| !seen.contains(status) && !elsewhere.contains(status)).collect();
         assert!(unseen.is_empty(), "{key:?} is documented to answer {unseen:?}");
     }
 }
@@ -225,7 +185,7 @@ fn call_watch(addr: std::net::SocketAddr) -> Answer {
 }
 
 /// The responses to a request for another host, and while storage fails.
-fn faults() -> Vec<(String, String, Answer)> {
+fn faults() -> Vec<(&'static str, String, Answer)> {
     let faults = Arc::new(Faults::default());
     let server = TestServer::on(Arc::clone(&faults));
     let addr = server.http.expect("HTTP");
@@ -240,10 +200,10 @@ fn faults() -> Vec<(String, String, Answer)> {
             operation.method
         );
         let foreign = exchange(addr, head.as_bytes()).expect("an answer");
-        answers.push((operation.method.clone(), path.clone(), foreign));
+        answers.push((operation.method, path.clone(), foreign));
         let body = if operation.method == "POST" { LEASE } else { "" };
-        if operation.statuses.contains(&500) {
-            let answer = call(addr, "anonymous", &operation.method, &path, body);
+        if operation.response(500).is_some() {
+            let answer = call(addr, "anonymous", operation.method, &path, body);
             answers.push((operation.method, path, answer));
         }
     }
@@ -257,15 +217,15 @@ fn the_document_says_who_needs_credentials() {
     let (addr, open) = (server.http.expect("HTTP"), TestServer::manual(&[]));
     let open = open.http.expect("HTTP");
     // Without users, no credentials are needed: an empty alternative.
-    let common = DOCUMENT.split("\nsecurity:\n").nth(1).and_then(|rest| rest.split("\npaths:").next());
-    assert_eq!(common, Some("  - bearer: []\n  - basic: []\n  - adminKey: []\n  - {}"));
+    let common = document::items(&DOCUMENT, "security").expect("alternatives");
+    assert!(common.iter().any(|one| document::entries(one).next().is_none()));
     for operation in operations() {
         let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
         let body = if operation.method == "POST" { LEASE } else { "" };
         if !path.ends_with("/watch") {
-            assert_ne!(call(open, "anonymous", &operation.method, &path, body).status, 401, "{operation:?}");
+            assert_ne!(call(open, "anonymous", operation.method, &path, body).status, 401, "{operation:?}");
         }
-        let status = call(addr, "anonymous", &operation.method, &path, body).status;
-        assert_eq!(status != 401, operation.is_public, "{operation:?}");
+        let status = call(addr, "anonymous", operation.method, &path, body).status;
+        assert_eq!(status != 401, operation.is_public(), "{operation:?}");
     }
 }

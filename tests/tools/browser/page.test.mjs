@@ -1,12 +1,14 @@
 // What a person sees on the page. Every check waits for a state and never for a time.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import puppeteer from 'puppeteer-core';
-import { Server } from './server.mjs';
+import { Etcd, Server } from './server.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 let browser;
@@ -14,13 +16,15 @@ let browser;
 before(async () => {
   // Chromium does not run as root with its sandbox.
   const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'];
-  browser = await puppeteer.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args });
+  const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  // The certificate of the test is one that Chromium does not know.
+  browser = await puppeteer.launch({ executablePath, args, acceptInsecureCerts: true });
 });
 
 after(() => browser.close());
 
 /** Opens the page in a tab with a session of its own. */
-async function open(server, { path = '', scheme = 'light', width = 1200 } = {}) {
+async function open(server, { path = '', scheme = 'light', width = 1200, url = server.url } = {}) {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
@@ -28,15 +32,15 @@ async function open(server, { path = '', scheme = 'light', width = 1200 } = {}) 
   page.on('pageerror', (error) => page.faults.push(error.message));
   page.on('dialog', (dialog) => page.faults.push(`dialog: ${dialog.message()}`));
   page.on('request', (request) => {
-    const url = new URL(request.url());
-    if (url.host !== server.http && url.protocol !== 'data:') page.faults.push(`requested ${url}`);
+    const asked = new URL(request.url());
+    if (asked.host !== new URL(url).host && asked.protocol !== 'data:') page.faults.push(`requested ${asked}`);
   });
   page.on('console', (message) => {
     if (/Content Security Policy|Trusted/.test(message.text())) page.faults.push(message.text());
   });
   await page.setViewport({ width, height: 800 });
   await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
-  await page.goto(server.url + path);
+  await page.goto(url + path);
   return page;
 }
 
@@ -161,25 +165,88 @@ test('the loss of the server is shown, and its return', async (t) => {
   await close(page);
 });
 
-test('a token is asked for, a wrong one is refused, and the right one is kept for the tab', async (t) => {
+test('credentials are asked for, wrong ones are refused, and the right ones are kept for the tab', async (t) => {
   const server = await Server.start(['--requirepass', 'correct horse']);
   t.after(() => server.remove());
   const page = await open(server);
-  await sees(page, '#token-problem', /needs a token/);
+  await sees(page, '#sign-in-problem', /needs credentials/);
+  await sees(page, '#connection', /Not signed in/);
   await check(page, 'sign-in');
-  await page.type('#token', 'wrong');
+  await page.type('#password', 'wrong');
   await page.keyboard.press('Enter');
-  await sees(page, '#token-problem', /not valid/);
-  await check(page, 'wrong-token');
-  await page.type('#token', 'correct horse');
+  await sees(page, '#sign-in-problem', /not valid/);
+  await check(page, 'wrong-credentials');
+  await page.type('#password', 'correct horse');
   await page.keyboard.press('Enter');
   await sees(page, '#connection', /Live/);
   await page.reload();
   await sees(page, '#connection', /Live/);
   assert.equal(await page.evaluate(() => localStorage.length), 0);
   await page.click('#sign-out');
-  await sees(page, '#token-problem', /needs a token/);
+  await sees(page, '#sign-in-problem', /needs credentials/);
   await close(page);
+});
+
+test('a user signs in with a password, over TLS', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'octostore-tls-'));
+  const [certificate, key] = [join(folder, 'server.pem'), join(folder, 'server.key')];
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '1',
+    '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', certificate], { stdio: 'pipe' });
+  const server = await Server.start(['--requirepass', 'correct horse', '--https', '127.0.0.1:0',
+    '--tls-cert', certificate, '--tls-key', key]);
+  t.after(() => server.remove());
+  t.after(() => rmSync(folder, { recursive: true }));
+  const client = server.client();
+  await client.run(['AUTH', 'correct horse'], ['ACL', 'SETUSER', 'jörg', 'on', '>pässword: 1', '~*', '+locks', '+lockinfo']);
+  await client.run(['LOCK', 'a', 'worker-1', 'EX', '600']);
+  const page = await open(server, { url: `https://${server.https}/` });
+  await page.waitForSelector('#sign-in-dialog[open]');
+  await page.type('#user', 'jörg');
+  await page.type('#password', 'correct horse');
+  await page.keyboard.press('Enter');
+  await sees(page, '#sign-in-problem', /not valid/);
+  await page.type('#password', 'pässword: 1');
+  await page.keyboard.press('Enter');
+  await sees(page, row('a'), /worker-1/);
+  await check(page, 'signed-in');
+  client.close();
+  await close(page);
+});
+
+test('the servers of a cluster and their leader are shown, also after it is lost', async (t) => {
+  const etcd = await Etcd.start();
+  t.after(() => etcd.remove());
+  const leader = await Server.start(['--store', etcd.store]);
+  t.after(() => leader.remove());
+  const first = await open(leader);
+  await sees(first, '#connection', /Live/);
+  const standby = await Server.start(['--store', etcd.store]);
+  t.after(() => standby.remove());
+  // The leader answers in its place.
+  const page = await open(standby);
+  for (const shown of [first, page]) {
+    await sees(shown, '#nodes', new RegExp(`leader\\s+${leader.redis}`));
+    await sees(shown, '#nodes', new RegExp(`standby\\s+${standby.redis}`));
+  }
+  await check(page, 'cluster');
+  await close(first);
+  leader.process.kill('SIGKILL');
+  await sees(page, '#nodes', new RegExp(`leader\\s+${standby.redis}`));
+  await sees(page, '#connection', /Live/);
+  await close(page);
+});
+
+test('the documentation of the routes is a page of the server', async (t) => {
+  const server = await Server.start();
+  t.after(() => server.remove());
+  for (const [name, options] of [['docs', {}], ['docs-dark', { scheme: 'dark' }], ['docs-phone', { width: 390 }]]) {
+    const page = await open(server, { path: 'docs', ...options });
+    await sees(page, 'main', /POST \/locks\/\{name\}\/acquire/);
+    await check(page, name);
+    const [shown, room] = await page.evaluate(() => [document.body.scrollWidth, innerWidth]);
+    assert.ok(shown <= room, `${name} is ${shown} pixels wide`);
+    await close(page);
+  }
 });
 
 test('users without the permission for LOCKINFO see pseudonyms', async (t) => {
@@ -189,8 +256,8 @@ test('users without the permission for LOCKINFO see pseudonyms', async (t) => {
   await client.run(['LOCK', 'a', 'secret-owner', 'EX', '600']);
   await client.run(['ACL', 'SETUSER', 'viewer', 'on', '>viewer-password', '~*', '+locks']);
   const page = await open(server);
-  await page.waitForSelector('#token-dialog[open]');
-  await page.type('#token', 'viewer-password');
+  await page.waitForSelector('#sign-in-dialog[open]');
+  await page.type('#password', 'viewer-password');
   await page.keyboard.press('Enter');
   await sees(page, row('a'), /pseudonym/);
   assert.ok(!(await page.content()).includes('secret-owner'));

@@ -6,13 +6,61 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+async function stop(process) {
+  if (process.exitCode !== null || process.signalCode !== null) return;
+  const ended = new Promise((resolve) => process.once('exit', resolve));
+  process.kill('SIGTERM');
+  await ended;
+}
+
+/** An etcd with empty data. */
+export class Etcd {
+  static async start() {
+    const etcd = new Etcd();
+    etcd.folder = mkdtempSync(join(tmpdir(), 'octostore-etcd-'));
+    for (;;) {
+      const [clients, peers] = [await freePort(), await freePort()];
+      const [own, peer] = [`http://127.0.0.1:${clients}`, `http://127.0.0.1:${peers}`];
+      const flags = ['--data-dir', etcd.folder, '--listen-client-urls', own, '--advertise-client-urls', own,
+        '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', `default=${peer}`];
+      etcd.process = spawn('etcd', flags, { stdio: ['ignore', 'ignore', 'pipe'] });
+      const isReady = await new Promise((resolve, reject) => {
+        let output = '';
+        etcd.process.stderr.on('data', (bytes) => {
+          output += bytes;
+          if (output.includes('ready to serve client requests')) resolve(true);
+        });
+        etcd.process.once('error', reject);
+        // Another process has taken one of the ports.
+        etcd.process.once('exit', () => (output.includes('address already in use') ? resolve(false) : reject(new Error(output))));
+      });
+      etcd.store = `etcd://127.0.0.1:${clients}/locks`;
+      if (isReady) return etcd;
+    }
+  }
+
+  async remove() {
+    await stop(this.process);
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
 export class Server {
   /** Starts a server on ports of its own, or on those of an earlier one. */
   static async start(options = [], { redis = '127.0.0.1:0', http = '127.0.0.1:0', folder = null } = {}) {
     const server = new Server();
     server.options = options;
     server.folder = folder ?? mkdtempSync(join(tmpdir(), 'octostore-page-'));
-    const flags = ['--listen', redis, '--http', http, '--data', join(server.folder, 'data.db'), '--log', 'error'];
+    const data = options.includes('--store') ? [] : ['--data', join(server.folder, 'data.db')];
+    const flags = ['--listen', redis, '--http', http, ...data, '--log', 'error'];
     server.process = spawn(process.env.OCTOSTORE, [...flags, ...options], { stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
     await new Promise((resolve, reject) => {
@@ -21,6 +69,7 @@ export class Server {
         const found = /redis\s+(\S+)[^]*http\s+(\S+)[^]*try/.exec(output);
         if (found === null) return;
         [, server.redis, server.http] = found;
+        server.https = /http\s+.*TLS (\S+)/.exec(output)?.[1];
         resolve();
       };
       server.process.stdout.on('data', read);
@@ -34,11 +83,8 @@ export class Server {
     return `http://${this.http}/`;
   }
 
-  async stop() {
-    if (this.process.exitCode !== null) return;
-    const ended = new Promise((resolve) => this.process.once('exit', resolve));
-    this.process.kill('SIGTERM');
-    await ended;
+  stop() {
+    return stop(this.process);
   }
 
   /** Starts the same server again. */

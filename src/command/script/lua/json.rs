@@ -20,6 +20,9 @@ const DEPTH_MAX: i64 = 128;
 /// The largest `int` of C.
 const INT_MAX: i64 = i32::MAX as i64;
 
+/// Significant digits of numbers, unless a script says otherwise.
+const DIGITS: i64 = 14;
+
 /// The settings of the library.
 #[derive(Debug, Clone)]
 pub(super) struct JsonSettings {
@@ -55,7 +58,7 @@ impl Default for JsonSettings {
             sparse_safe: 10,
             encode_depth_max: 1000,
             decode_depth_max: 1000,
-            digits: 14,
+            digits: DIGITS,
             keeps_buffer: true,
             encode_invalid: InvalidNumbers::Refused,
             decode_invalid: true,
@@ -92,7 +95,7 @@ pub(super) fn library(lua: &Lua, shared: &Arc<Shared>, text_bytes_max: usize) ->
     };
     setting("encode_max_depth", |call, settings| integer(call, &mut settings.encode_depth_max, 1, INT_MAX))?;
     setting("decode_max_depth", |call, settings| integer(call, &mut settings.decode_depth_max, 1, INT_MAX))?;
-    setting("encode_number_precision", |call, settings| integer(call, &mut settings.digits, 1, 14))?;
+    setting("encode_number_precision", |call, settings| integer(call, &mut settings.digits, 1, DIGITS))?;
     setting("encode_keep_buffer", |call, settings| {
         settings.keeps_buffer = switch(call, settings.keeps_buffer)?;
         one(call.lua, settings.keeps_buffer)

@@ -5,6 +5,8 @@ mod redis_rs;
 #[cfg(test)]
 mod redis_rs_cluster;
 #[cfg(test)]
+mod redis_rs_secured;
+#[cfg(test)]
 mod rslock;
 #[cfg(test)]
 mod support;

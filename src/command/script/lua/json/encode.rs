@@ -4,7 +4,8 @@ use mlua::{Table, Value};
 
 use super::super::expansion::Budget;
 use super::super::native::Fault;
-use super::{DEPTH_MAX, InvalidNumbers, JsonSettings};
+use super::{DEPTH_MAX, DIGITS, InvalidNumbers, JsonSettings};
+use crate::domain::TOKEN_MAX;
 use crate::reply::double;
 
 /// The text of a value.
@@ -55,7 +56,13 @@ impl Encoder<'_> {
             }
         }
         let digits = usize::try_from(self.settings.digits).unwrap_or(1);
-        self.text.extend_from_slice(double::format(number, digits).as_bytes());
+        let mut text = double::format(number, digits);
+        // Unlike in Redis, an integer that may be a fencing token keeps its digits.
+        let may_be_token = number.fract() == 0.0 && number.abs() <= TOKEN_MAX as f64;
+        if may_be_token && self.settings.digits == DIGITS && text.parse() != Ok(number) {
+            text = double::format(number, double::EXACT_DIGITS);
+        }
+        self.text.extend_from_slice(text.as_bytes());
         Ok(())
     }
 

@@ -1,0 +1,379 @@
+//! The connection of a subcommand to a running server.
+//!
+//! Guarantees: a password never appears in a message; no wait is longer than its caller allows.
+//! Not here: retries, and what requests mean.
+
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches};
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates,
+};
+
+/// A reply of the server.
+pub(super) use redis::Value as Reply;
+
+/// The server of a subcommand without `--url`.
+const URL_DEFAULT: &str = "redis://127.0.0.1:7379";
+/// The port of a URL without one.
+const PORT_DEFAULT: u16 = 7379;
+/// The name of a cluster, as by default on its servers.
+const CLUSTER_DEFAULT: &str = "octostore";
+/// A peer that has vanished is noticed after about 20 seconds of silence.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Why a request has no reply.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No connection, or one that ended or timed out before the reply.
+    Unavailable(String),
+    /// An error reply.
+    Refused(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Unavailable(reason) | Failure::Refused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// The arguments that name the server.
+pub(super) fn arguments() -> [Arg; 4] {
+    let file = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("FILE").help_heading("Server").help(help)
+    };
+    [
+        url("url").env("OCTOSTORE_URL").hide_env_values(true).default_value(URL_DEFAULT).help(
+            "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, \
+             redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…[/DB][#NAME] for the leader of a cluster, or rediss-sentinel://",
+        ),
+        file("cacert", "Root certificates in PEM format, in place of those of the system"),
+        file("cert", "The client's certificate in PEM format").requires("key-file"),
+        Arg::new("key-file")
+            .long("key")
+            .value_name("FILE")
+            .help_heading("Server")
+            .requires("cert")
+            .help("The private key of the client's certificate in PEM format"),
+    ]
+}
+
+/// An argument for the URL of a server.
+pub(super) fn url(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("URL").help_heading("Server")
+}
+
+/// A server, or the servers of a cluster.
+pub(super) struct Target {
+    source: Source,
+    name: String,
+}
+
+enum Source {
+    Server(Client),
+    Cluster(Cluster),
+}
+
+/// Servers that know which of them leads. They answer as sentinels, and all have the same users.
+struct Cluster {
+    name: String,
+    servers: Vec<ConnectionInfo>,
+    certificates: TlsCertificates,
+}
+
+impl Target {
+    /// The server that the arguments name.
+    pub(super) fn from_arguments(matches: &ArgMatches) -> Result<Target, String> {
+        Target::from_argument(matches, "url")
+    }
+
+    /// The server that the argument of this name names; see [`url`].
+    pub(super) fn from_argument(matches: &ArgMatches, name: &str) -> Result<Target, String> {
+        let url = matches.get_one::<String>(name).map_or(URL_DEFAULT, String::as_str);
+        Target::new(url, &certificates(matches)?)
+    }
+
+    /// What messages call it: an address, or a cluster and its servers.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn new(url: &str, certificates: &TlsCertificates) -> Result<Target, String> {
+        let plain = url.strip_prefix("redis-sentinel://").map(|rest| ("redis://", rest));
+        let tls = || url.strip_prefix("rediss-sentinel://").map(|rest| ("rediss://", rest));
+        if let Some((scheme, rest)) = plain.or_else(tls) {
+            return Target::of_cluster(scheme, rest, certificates.clone());
+        }
+        let info = prepared(with_port(url).into_connection_info().map_err(unusable)?);
+        let name = info.addr().to_string();
+        Ok(Target { source: Source::Server(open(info, certificates).map_err(unusable)?), name })
+    }
+
+    /// `rest` is what follows the scheme: `USER:PASSWORD@HOST:PORT,HOST:PORT/DB#NAME`.
+    fn of_cluster(scheme: &str, rest: &str, certificates: TlsCertificates) -> Result<Target, String> {
+        let (rest, name) = rest.split_once('#').unwrap_or((rest, CLUSTER_DEFAULT));
+        let (login, rest) = rest.rfind('@').map_or(("", rest), |at| rest.split_at(at + 1));
+        let (hosts, db) = rest.split_once('/').unwrap_or((rest, ""));
+        let server = |host: &str| {
+            let url = with_port(&format!("{scheme}{login}{host}/{db}"));
+            url.into_connection_info().map(prepared).map_err(unusable)
+        };
+        let servers = hosts.split(',').map(server).collect::<Result<_, _>>()?;
+        let cluster = Cluster { name: name.to_owned(), servers, certificates };
+        Ok(Target { source: Source::Cluster(cluster), name: format!("{name} at {hosts}") })
+    }
+
+    /// Connects within this time.
+    pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, Failure> {
+        let connecting = async {
+            match &self.source {
+                Source::Server(client) => connection(client, timeout).await,
+                Source::Cluster(cluster) => cluster.connect(timeout).await,
+            }
+        };
+        match tokio::time::timeout(timeout, connecting).await {
+            Ok(Ok(connection)) => Ok(Connection(connection)),
+            // Errors of the handshake: the server is there, and wants another password.
+            Ok(Err(error)) => Err(Failure::Unavailable(format!("{}: {}", self.name, describe(&error)))),
+            Err(_) => Err(Failure::Unavailable(format!("{}: no answer within {timeout:?}", self.name))),
+        }
+    }
+}
+
+impl Cluster {
+    /// Connects to the leader that the first server knows which answers.
+    async fn connect(&self, timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
+        let each = timeout / u32::try_from(self.servers.len() + 1).unwrap_or(u32::MAX);
+        let mut last = RedisError::from((ErrorKind::Io, "no server answers"));
+        for server in &self.servers {
+            match tokio::time::timeout(each, self.leader(server, each)).await {
+                Ok(Ok(leader)) => return connection(&leader, timeout).await,
+                Ok(Err(error)) => last = error,
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks this server for the leader.
+    async fn leader(&self, server: &ConnectionInfo, timeout: Duration) -> Result<Client, RedisError> {
+        let asked = open(server.clone(), &self.certificates)?;
+        let mut asked = connection(&asked, timeout).await?;
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name);
+        let Some((host, port)) = question.query_async::<Option<(String, u16)>>(&mut asked).await? else {
+            return Err((ErrorKind::MasterNameNotFoundBySentinel, "no cluster has this name").into());
+        };
+        let address = match server.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        open(server.clone().set_addr(address), &self.certificates)
+    }
+}
+
+fn open(info: ConnectionInfo, certificates: &TlsCertificates) -> Result<Client, RedisError> {
+    match info.addr() {
+        ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates.clone()),
+        _ => Client::open(info),
+    }
+}
+
+/// A new connection, whose requests may take as long as their callers allow.
+async fn connection(client: &Client, timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// A connection. It closes once it is dropped.
+pub(super) struct Connection(MultiplexedConnection);
+
+impl Connection {
+    /// Sends a request and waits for its reply.
+    pub(super) async fn call(&mut self, request: &[&[u8]]) -> Result<Reply, Failure> {
+        let mut command = redis::Cmd::new();
+        request.iter().for_each(|argument| {
+            command.arg(*argument);
+        });
+        let reply = self.0.send_packed_command(&command).await;
+        reply.and_then(Reply::extract_error).map_err(failure)
+    }
+
+    /// Sends requests in one write and waits for their replies.
+    pub(super) async fn call_all(
+        &mut self,
+        requests: &[Vec<Vec<u8>>],
+    ) -> Result<Vec<Result<Reply, Failure>>, Failure> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::Pipeline::with_capacity(requests.len());
+        for request in requests {
+            let mut command = redis::Cmd::new();
+            command.arg(request);
+            pipeline.add_command(command);
+        }
+        let replies = self.0.send_packed_commands(&pipeline, 0, requests.len()).await.map_err(failure)?;
+        let each = |reply: Reply| reply.extract_error().map_err(failure);
+        Ok(replies.into_iter().map(each).collect())
+    }
+
+    /// Sends a request and waits for its reply, but not longer than `timeout`.
+    pub(super) async fn call_within(
+        &mut self,
+        timeout: Duration,
+        request: &[&[u8]],
+    ) -> Result<Reply, Failure> {
+        let reply = tokio::time::timeout(timeout, self.call(request)).await;
+        reply.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+    }
+}
+
+/// The value of a field in a map.
+pub(super) fn field<'r>(map: &'r Reply, name: &str) -> Option<&'r Reply> {
+    let mut pairs = map.as_map_iter()?;
+    pairs.find(|(key, _)| text(key) == name).map(|(_, value)| value)
+}
+
+/// The items of an array; none if it is something else.
+pub(super) fn items(reply: Option<&Reply>) -> &[Reply] {
+    reply.and_then(Reply::as_sequence).unwrap_or_default()
+}
+
+/// A number; `None` for Null and everything else.
+pub(super) fn integer(reply: Option<&Reply>) -> Option<i64> {
+    match reply? {
+        Reply::Int(number) => Some(*number),
+        _ => None,
+    }
+}
+
+/// The bytes of a string.
+pub(super) fn bytes(reply: &Reply) -> &[u8] {
+    match reply {
+        Reply::BulkString(bytes) => bytes,
+        Reply::SimpleString(text) => text.as_bytes(),
+        _ => &[],
+    }
+}
+
+/// A string as text; empty for everything else.
+pub(super) fn text(reply: &Reply) -> String {
+    String::from_utf8_lossy(bytes(reply)).into_owned()
+}
+
+fn failure(error: RedisError) -> Failure {
+    match error.code() {
+        Some(_) => Failure::Refused(describe(&error)),
+        None => Failure::Unavailable(describe(&error)),
+    }
+}
+
+/// The error as the server has sent it, or what happened to the connection.
+fn describe(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), None) => code.to_owned(),
+        // A URL may have a password; these errors do not repeat it, but their details may.
+        (None, _) if error.kind() == ErrorKind::InvalidClientConfig => error.category().to_owned(),
+        (None, _) => error.to_string(),
+    }
+}
+
+/// What is wrong with a URL, without its password.
+fn unusable(error: RedisError) -> String {
+    format!("the URL cannot be used: {}", describe(&error))
+}
+
+fn certificates(matches: &ArgMatches) -> Result<TlsCertificates, String> {
+    let read = |name: &str| {
+        let path = matches.get_one::<String>(name);
+        path.map(|path| std::fs::read(path).map_err(|error| format!("cannot read {path}: {error}")))
+            .transpose()
+    };
+    let client_tls = match (read("cert")?, read("key-file")?) {
+        (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
+        _ => None,
+    };
+    Ok(TlsCertificates { client_tls, root_cert: read("cacert")? })
+}
+
+fn socket_options() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_IDLE)
+        .with_retries(KEEPALIVE_PROBES);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
+}
+
+/// With socket options, and the protocol that has maps.
+fn prepared(info: ConnectionInfo) -> ConnectionInfo {
+    let login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    info.set_tcp_settings(socket_options()).set_redis_settings(login)
+}
+
+/// The same URL with a port: the client library would take that of Redis.
+fn with_port(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    if !matches!(scheme, "redis" | "rediss" | "valkey" | "valkeys") {
+        return url.to_owned();
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match has_port(host) {
+        true => url.to_owned(),
+        false => format!("{scheme}://{authority}:{PORT_DEFAULT}{path}"),
+    }
+}
+
+fn has_port(host: &str) -> bool {
+    // Colons inside brackets are those of an IPv6 address.
+    host.rsplit(']').next().is_some_and(|behind| behind.contains(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_port_means_the_default_port() {
+        for (given, expected) in [
+            ("redis://host", "redis://host:7379"),
+            ("redis://host:1/2", "redis://host:1/2"),
+            ("rediss://u:p%40@host/2", "rediss://u:p%40@host:7379/2"),
+            ("redis://[::1]", "redis://[::1]:7379"),
+            ("redis://:secret@[::1]:6379", "redis://:secret@[::1]:6379"),
+            ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ] {
+            assert_eq!(with_port(given), expected);
+        }
+    }
+
+    #[test]
+    fn no_message_has_the_password() {
+        let none = TlsCertificates { client_tls: None, root_cert: None };
+        for url in [
+            "redis://u:s3cret@",
+            "redis://u:s3cret@host:port",
+            "http://u:s3cret@host",
+            "s3cret",
+            "redis-sentinel://u:s3cret@a,b/0",
+            "redis-sentinel://u:s3cret@a,b:x/0#main",
+        ] {
+            let message = Target::new(url, &none).err().unwrap_or_default();
+            assert!(!message.contains("s3cret"), "{url}: {message}");
+        }
+        let target = Target::new("redis-sentinel://u:s3cret@a,b:1/2#main", &none).expect("a target");
+        assert_eq!(target.name, "main at a,b:1");
+    }
+}

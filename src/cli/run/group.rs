@@ -1,0 +1,97 @@
+//! The process group of a command.
+//!
+//! Guarantees: the group gets no signal once it is known to be gone, so that none reaches an
+//! unrelated process whose id is the same. A group is gone when no process of it is left, not when
+//! its first one has ended. Not here: when to send signals. A process that moves to another group
+//! (setsid, a job of an interactive shell) is out of reach.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group, wait,
+};
+
+/// Exit codes of shells for a command that a signal has ended.
+const SIGNAL_CODE: i32 = 128;
+
+/// A command and the processes that it has started.
+#[derive(Debug)]
+pub(super) struct Group {
+    id: Pid,
+    /// How the first process has ended.
+    end: Option<WaitStatus>,
+    is_gone: bool,
+    /// The signal that has stopped the first process, until it is taken.
+    stop: Option<Signal>,
+}
+
+impl Group {
+    /// Starts the command in a group of its own.
+    pub(super) fn start(command: &mut Command) -> io::Result<Group> {
+        // Processes whose parents have ended become children of this one, which can then wait for
+        // them. Elsewhere than on Linux, and if this fails, the system's first process does.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        let child = command.process_group(0).spawn()?;
+        Ok(Group { id: Pid::from_child(&child), end: None, is_gone: false, stop: None })
+    }
+
+    /// The id of the group.
+    pub(super) fn id(&self) -> Pid {
+        self.id
+    }
+
+    /// Sends a signal to every process of the group.
+    pub(super) fn signal(&self, signal: Signal) {
+        if !self.is_gone {
+            // Fails only if no process is left, or if all have changed their user.
+            let _ = kill_process_group(self.id, signal);
+        }
+    }
+
+    /// Collects the processes that have ended.
+    pub(super) fn observe(&mut self) {
+        loop {
+            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some((pid, status))) if status.stopped() => {
+                    let signal = status.stopping_signal().and_then(Signal::from_named_raw);
+                    self.stop = signal.filter(|_| pid == self.id).or(self.stop);
+                }
+                Ok(Some((pid, status))) if pid == self.id => self.end = Some(status),
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.is_gone |= self.end.is_some() && test_kill_process_group(self.id) == Err(Errno::SRCH);
+    }
+
+    /// Whether the first process has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether no process of the group is left.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// The signal that has stopped the first process since the last call, as Ctrl-Z does.
+    pub(super) fn take_stop(&mut self) -> Option<Signal> {
+        self.stop.take()
+    }
+
+    /// The exit code of the first process, as a shell shows it.
+    pub(super) fn code(&self) -> Option<u8> {
+        let end = self.end?;
+        let code = end.exit_status().or_else(|| end.terminating_signal().map(|signal| SIGNAL_CODE + signal));
+        Some(u8::try_from(code?).unwrap_or(u8::MAX))
+    }
+}
+
+/// The exit code of a program that this signal ends.
+pub(super) fn code_of(signal: Signal) -> u8 {
+    u8::try_from(SIGNAL_CODE + signal.as_raw()).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,32 @@
+//! Subcommands that talk to a server, as a person or a script runs them.
+
+mod bench;
+mod connect;
+mod inspect;
+mod relay;
+mod run;
+mod schedules;
+mod terminal;
+
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_octostore");
+
+/// A subcommand for the server at this address.
+fn octostore(addr: SocketAddr, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("OCTOSTORE_URL", format!("redis://{addr}"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The exit code, the output and the messages.
+fn result(output: Output) -> (i32, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
+}
+
+fn call(addr: SocketAddr, arguments: &[&str]) -> (i32, String, String) {
+    result(octostore(addr, arguments).output().expect("the program"))
+}
