@@ -75,6 +75,11 @@ pub fn server_arguments(arguments: impl IntoIterator<Item = OsString>) -> Vec<Os
     arguments
 }
 
+/// The names of all subcommands but `serve`.
+pub fn names() -> Vec<String> {
+    SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)().get_name().to_owned()).collect()
+}
+
 /// The flags of all subcommands, without dashes.
 pub fn flags() -> Vec<String> {
     let commands = SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)());

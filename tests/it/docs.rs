@@ -159,6 +159,29 @@ fn the_configuration_page_matches_the_options_table() {
     check_generated("docs/configuration.md", &page);
 }
 
+/// Packages have the manual pages that the program prints.
+#[test]
+fn the_manual_pages_match_the_program() {
+    let folder = root().join("packaging/man");
+    let mut expected = HashMap::new();
+    let names = octostore::cli::names();
+    for name in [None].into_iter().chain(names.iter().map(Some)) {
+        let file = name.map_or("octostore.1".to_owned(), |name| format!("octostore-{name}.1"));
+        let mut man = std::process::Command::new(env!("CARGO_BIN_EXE_octostore"));
+        let page = man.arg("man").args(name).env_clear().output().expect("the program");
+        assert!(page.status.success(), "{file}");
+        expected.insert(file, String::from_utf8(page.stdout).expect("text"));
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        expected.iter().for_each(|(file, page)| std::fs::write(folder.join(file), page).expect("a page"));
+    }
+    for (file, page) in &expected {
+        let is_current = read(&folder.join(file)) == *page;
+        assert!(is_current, "{file} is out of date; UPDATE_DOCS=1 cargo test --test it -- docs");
+    }
+    assert_eq!(std::fs::read_dir(folder).expect("a folder").count(), expected.len(), "no other pages");
+}
+
 /// The example in CONTRIBUTING.md is the source of a small command, as the diff that would add it.
 #[test]
 fn the_example_of_a_new_command_matches_its_source() {

@@ -142,6 +142,7 @@ impl Surroundings {
         bash.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         bash.env("OCTOSTORE", env!("CARGO_BIN_EXE_octostore"));
         // Addresses that the commands do not give.
+        bash.env("OCTOSTORE_URL", format!("redis://127.0.0.1:{redis}"));
         bash.env("OCTOSTORE_LISTEN", format!("127.0.0.1:{redis}"));
         bash.env("OCTOSTORE_HTTP", format!("127.0.0.1:{http}"));
         let output = bash.output().expect("bash");

@@ -30,6 +30,9 @@ octostore() {
     case "$*" in
         "" | -*) serve "$@" ;;
         "backup "*--every*) first_line_of "$OCTOSTORE" "$@" ;;
+        "bench "*) "$OCTOSTORE" "${@/30s/1s}" ;;
+        # In place of programs that only the documents have.
+        "run "*) "$OCTOSTORE" "${@/#\/usr\/local\/bin\/*/true}" ;;
         *) "$OCTOSTORE" "$@" ;;
     esac
 }
