@@ -12,8 +12,8 @@ use tokio::task::block_in_place;
 use crate::engine::leave_commits;
 
 /// How long the work waits for another thread to take over the tasks of its own. Usually this takes
-/// some ten microseconds.
-const TAKE_OVER: Duration = Duration::from_millis(10);
+/// some ten microseconds, on a busy machine longer.
+const TAKE_OVER: Duration = Duration::from_millis(200);
 
 /// Leaves the other tasks of this thread to another thread, until the task that runs now returns to
 /// the runtime.
