@@ -100,6 +100,11 @@ impl Election {
         &self.own
     }
 
+    /// The address of the store, beginning with an etcd server that answers, if one does.
+    pub fn store(&self) -> StoreAddress {
+        self.store.address()
+    }
+
     /// What is in etcd about the servers, as far as it is known here.
     pub fn seen(&self) -> watch::Receiver<Seen> {
         self.seen.subscribe()

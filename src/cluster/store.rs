@@ -61,6 +61,14 @@ impl Store {
         store.client().await.map(|_| store)
     }
 
+    /// The address, beginning with the server that is asked.
+    pub(super) fn address(&self) -> StoreAddress {
+        let mut address = self.address.clone();
+        let servers = address.endpoints.len();
+        address.endpoints.rotate_left(self.server() % servers);
+        address
+    }
+
     /// The key of this name below the prefix.
     pub(super) fn key(&self, name: &str) -> String {
         self.address.key(name)

@@ -200,8 +200,8 @@ mod tests {
             Config::with(&[&["--store", "etcd://h1/a", "--cluster-ca", "ca.pem"], more].concat())
         };
         for (flags, problem) in [
-            (&[][..], "needs --tls-listen"),
-            (&["--tls-listen", "127.0.0.1:1"], "needs --https"),
+            (&["--tls-listen", "127.0.0.1:1"][..], "needs --https"),
+            (&[], "needs --tls-listen"),
             (&["--tls-listen", "0.0.0.0:1", "--http", "off"], "--tls-listen names all addresses"),
         ] {
             let tls: &[&str] = if flags.is_empty() { &[] } else { &tls };

@@ -94,7 +94,7 @@ fn a_configuration_file_with_secrets_must_be_private() {
     };
     assert!(config("threads = 2\n", 0o644).is_ok());
     assert!(config("requirepass = \"s3cret\"\n", 0o600).is_ok());
-    let refused = config("requirepass = \"s3cret\"\n", 0o640).unwrap_err().to_string();
+    let refused = config("requirepass = \"s3cret\"\n", 0o644).unwrap_err().to_string();
     assert!(refused.contains("with requirepass") && refused.contains("chmod 600"), "{refused}");
     assert!(!refused.contains("s3cret"));
 }

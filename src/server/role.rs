@@ -56,7 +56,6 @@ pub struct Member {
 /// What connections and the role share.
 struct State {
     process: Process,
-    store: StoreAddress,
     election: Arc<Election>,
     /// For connections to other servers; `None`: they are in plain text.
     tls: Option<Arc<Tls>>,
@@ -144,7 +143,6 @@ impl Member {
         sockets.warn_of_exposure(config);
         let state = Arc::new(State {
             process,
-            store: store.clone(),
             election,
             tls: sockets.tls.clone().filter(|_| is_encrypted(config)),
             topology,
@@ -370,7 +368,7 @@ async fn load(state: &Arc<State>, config: Config, epoch: i64) -> Result<Service,
         let process = &state.process;
         let store = process.metrics.cluster.as_ref().map(|cluster| Arc::clone(&cluster.store));
         let open = || -> Result<Box<dyn Backend>, JournalError> {
-            let backend = EtcdBackend::open(&state.store, epoch)?;
+            let backend = EtcdBackend::open(&state.election.store(), epoch)?;
             Ok(Box::new(backend.measured(store.unwrap_or_default(), process.clock.clone())))
         };
         let (topology, shards) = (Arc::clone(&state.topology), state.shards.clone());

@@ -67,7 +67,16 @@ impl EtcdBackend {
     /// If the address is not that of a store that this version can use.
     pub fn open(address: &StoreAddress, epoch: i64) -> Result<EtcdBackend, JournalError> {
         let transport = EtcdTransport::start(address)?;
-        EtcdBackend::over(Box::new(transport), &address.prefix, epoch)
+        let mut backend = EtcdBackend::new(Box::new(transport), &address.prefix, epoch);
+        let mut found = backend.find_or_create_schema();
+        // The transport goes to the next server after a failure; all but one may be lost.
+        for _ in 1..address.endpoints.len() {
+            match &found {
+                Err(error) if error.is_retryable() => found = backend.find_or_create_schema(),
+                _ => break,
+            }
+        }
+        found.map(|_| backend)
     }
 
     /// [`EtcdBackend::open`] over any transport. `prefix` ends without a slash.
@@ -80,7 +89,13 @@ impl EtcdBackend {
         prefix: &str,
         epoch: i64,
     ) -> Result<EtcdBackend, JournalError> {
-        let mut backend = EtcdBackend {
+        let mut backend = EtcdBackend::new(transport, prefix, epoch);
+        backend.find_or_create_schema()?;
+        Ok(backend)
+    }
+
+    fn new(transport: Box<dyn Transport>, prefix: &str, epoch: i64) -> EtcdBackend {
+        EtcdBackend {
             transport,
             layout: Layout::below(prefix),
             epoch,
@@ -94,9 +109,7 @@ impl EtcdBackend {
             calls_until_look: 0,
             database_bytes: 0,
             metrics: None,
-        };
-        backend.find_or_create_schema()?;
-        Ok(backend)
+        }
     }
 
     /// Records there what is measured of the store, from the next load on.

@@ -197,6 +197,19 @@ fn locks_are_mutexes_whatever_fails() {
 }
 
 #[test]
+fn leaders_change_and_servers_start_while_the_first_etcd_server_is_lost() {
+    let Some(mut nodes) = Etcd::start_with(MEMBERS, |_| Vec::new()).and_then(Nodes::start_on) else { return };
+    // It accepts connections, and answers nothing.
+    nodes.etcd.signal(0, "STOP");
+    let leader = nodes.leader();
+    nodes.kill(leader);
+    assert_ne!(nodes.leader(), leader);
+    nodes.restart(leader);
+    let next = nodes.leader();
+    assert!(nodes.connect(next).line("LOCK k me EX 600").starts_with(':'));
+}
+
+#[test]
 fn a_leader_that_ends_is_replaced_at_once() {
     let Some(mut nodes) = Nodes::start() else { return };
     let kills = number_in("OCTOSTORE_TEST_KILLS", 3);

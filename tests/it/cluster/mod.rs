@@ -4,7 +4,6 @@ mod clients;
 mod example;
 mod failover;
 mod nodes;
-mod redis_rs;
 mod roles;
 mod secured;
 mod shards;

@@ -39,7 +39,8 @@ fn every_server_serves_clients_and_names_the_leader() {
     assert_eq!(nodes.connect(leader).line("FENCE k"), ":1");
     for number in 0..3 {
         let node = nodes.node(number);
-        assert_eq!(get(node, "/health").status, 200);
+        // Once it knows that it is registered.
+        until(|| get(node, "/health").status == 200);
         assert_eq!(get(node, "/health/leader").status, if number == leader { 200 } else { 503 });
         let lock = get(node, "/locks/k").json();
         assert_eq!(lock["fencing_token"], 1, "passed on to the leader");
