@@ -20,7 +20,8 @@ fn each_kind_of_work_is_measured_and_leaves_nothing() {
         for times in measured.values() {
             let value = |name: &str| times[name].as_f64().expect("a number");
             assert!(value("count") >= 3.0 && value("per_second") > 0.0, "{output}");
-            assert!(0.0 < value("p50_us") && value("p50_us") <= value("p99_us"), "{output}");
+            // No round trip takes less than a microsecond.
+            assert!(1.0 < value("p50_us") && value("p50_us") <= value("p99_us"), "{output}");
             assert!(value("p99_us") <= value("max_us"), "{output}");
         }
         assert_eq!(server.engine.lock_stats().leases(), 0, "{work}");
