@@ -158,8 +158,10 @@ fn list_slots(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandEr
         ])
     };
     let all = shards.all();
-    let served = all.iter().filter(|(_, seen)| seen.leading_node().is_some());
-    let ranges = served.map(|(shard, seen)| {
+    // A shard without a leader is listed with its standbys: clients that miss slots give up, and
+    // those that ask a standby try again.
+    let known = all.iter().filter(|(_, seen)| !seen.nodes.is_empty());
+    let ranges = known.map(|(shard, seen)| {
         let slots = shard.slots();
         let mut range = vec![Reply::Integer((*slots.start()).into()), Reply::Integer((*slots.end()).into())];
         range.extend(leader_first(seen).map(|(node, _)| describe(node)));
