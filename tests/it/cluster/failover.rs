@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::clients::History;
 use super::nodes::Nodes;
@@ -23,6 +24,12 @@ const OUTAGE_MS_MAX: u64 = 5000;
 const RESIGNATION_MS_MAX: u64 = 500;
 /// The median of leaders that are killed.
 const KILL_MS_MEDIAN_MAX: u64 = 2000;
+
+/// These tests take times, so they leave each other the processors.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +192,7 @@ fn summary(outages: &[(Fault, u64)]) -> String {
 
 #[test]
 fn locks_are_mutexes_whatever_fails() {
+    let _alone = alone();
     let Some(mut nodes) = Etcd::start_with(MEMBERS, |_| Vec::new()).and_then(Nodes::start_on) else { return };
     let mut random = Random::new(number_in("OCTOSTORE_TEST_SEED", 1) as u64);
     let number = number_in("OCTOSTORE_TEST_FAULTS", Fault::ALL.len());
@@ -198,6 +206,7 @@ fn locks_are_mutexes_whatever_fails() {
 
 #[test]
 fn leaders_change_and_servers_start_while_the_first_etcd_server_is_lost() {
+    let _alone = alone();
     let Some(mut nodes) = Etcd::start_with(MEMBERS, |_| Vec::new()).and_then(Nodes::start_on) else { return };
     // It accepts connections, and answers nothing.
     nodes.etcd.signal(0, "STOP");
@@ -211,6 +220,7 @@ fn leaders_change_and_servers_start_while_the_first_etcd_server_is_lost() {
 
 #[test]
 fn a_leader_that_ends_is_replaced_at_once() {
+    let _alone = alone();
     let Some(mut nodes) = Nodes::start() else { return };
     let kills = number_in("OCTOSTORE_TEST_KILLS", 3);
     let mut faults = vec![Fault::Kill; kills];
@@ -226,6 +236,7 @@ fn a_leader_that_ends_is_replaced_at_once() {
 
 #[test]
 fn a_leader_that_was_stopped_answers_nothing_once_another_one_has_led() {
+    let _alone = alone();
     let Some(nodes) = Nodes::start() else { return };
     let old = nodes.leader();
     assert_eq!(nodes.connect(old).call(&["LOCK", "k", "first", "EX", "600"]), ":1");
