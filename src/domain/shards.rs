@@ -11,7 +11,7 @@ use super::{Leader, Node, ShardId, slot_of};
 pub struct Shard {
     /// Its leader; `None`: there is none at present.
     pub leader: Option<Leader>,
-    /// Its servers.
+    /// Its servers, in the order of their ids.
     pub nodes: Vec<Node>,
 }
 
@@ -20,6 +20,12 @@ impl Shard {
     pub fn leading_node(&self) -> Option<&Node> {
         let leader = self.leader.as_ref()?;
         self.nodes.iter().find(|node| node.id == leader.id)
+    }
+
+    /// The servers that do not lead.
+    pub fn standbys(&self) -> impl Iterator<Item = &Node> {
+        let leader = self.leader.as_ref().map(|leader| leader.id.as_str());
+        self.nodes.iter().filter(move |node| Some(node.id.as_str()) != leader)
     }
 }
 

@@ -3,9 +3,10 @@
 //! Guarantees: a reader sees one consistent state. Not here: how the servers agree on it.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::Shards;
+use super::{Shard, Shards};
 
 /// Where clients connect: a host name or an address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,17 +66,15 @@ pub struct Leader {
     pub epoch: i64,
 }
 
-/// The servers that serve the same locks.
+/// The servers that serve the same locks, as one of them sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// The name by which clients ask for the leader.
     pub name: String,
     /// The id of this server.
     pub own: String,
-    /// All servers, this one included, in the order of their ids.
-    pub nodes: Vec<Node>,
-    /// The server that serves requests about locks; `None`: there is none at present.
-    pub leader: Option<Leader>,
+    /// All servers, this one included, and the one that serves requests about locks.
+    pub shard: Shard,
     /// Whether this server could lead: it reaches the store.
     pub is_eligible: bool,
 }
@@ -83,34 +82,21 @@ pub struct Topology {
 impl Topology {
     /// One server that has the locks for itself.
     pub fn of_one(name: &str, id: &str) -> Topology {
+        let nodes = vec![Node { id: id.to_owned(), redis: None, http: None }];
+        let leader = Some(Leader { id: id.to_owned(), epoch: 1 });
         Topology {
             name: name.to_owned(),
             own: id.to_owned(),
-            nodes: vec![Node { id: id.to_owned(), redis: None, http: None }],
-            leader: Some(Leader { id: id.to_owned(), epoch: 1 }),
+            shard: Shard { leader, nodes },
             is_eligible: true,
         }
     }
+}
 
-    /// The server with this id.
-    pub fn node(&self, id: &str) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.id == id)
-    }
-
-    /// The leader, if it is known where it is.
-    pub fn leading_node(&self) -> Option<&Node> {
-        self.leader.as_ref().and_then(|leader| self.node(&leader.id))
-    }
-
-    /// Whether this server leads.
-    pub fn is_leading(&self) -> bool {
-        self.leader.as_ref().is_some_and(|leader| leader.id == self.own)
-    }
-
-    /// The servers that do not lead.
-    pub fn standbys(&self) -> impl Iterator<Item = &Node> {
-        let leader = self.leader.as_ref().map(|leader| leader.id.as_str());
-        self.nodes.iter().filter(move |node| Some(node.id.as_str()) != leader)
+impl Deref for Topology {
+    type Target = Shard;
+    fn deref(&self) -> &Shard {
+        &self.shard
     }
 }
 
@@ -172,7 +158,8 @@ mod tests {
     #[test]
     fn a_server_of_its_own_leads() {
         let topology = Topology::of_one("octostore", "a");
-        assert!(topology.is_leading() && topology.standbys().next().is_none());
+        assert_eq!(topology.leader.as_ref().map(|leader| &leader.id), Some(&topology.own));
+        assert!(topology.standbys().next().is_none());
         assert_eq!(topology.leading_node().map(|node| node.id.as_str()), Some("a"));
     }
 }

@@ -119,9 +119,10 @@ async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next:
     let origin = request.headers().get(header::ORIGIN).cloned();
     let is_preflight = request.method() == Method::OPTIONS;
     let (request, unread) = Unread::watch(request);
-    let uri = request.uri().clone();
+    // Only locks of shards can be elsewhere.
+    let uri = state.membership.shards.as_ref().map(|_| request.uri().clone());
     let mut answered = answer(&state, request, next).await;
-    add_location(&mut answered, &uri);
+    uri.iter().for_each(|uri| add_location(&mut answered, uri));
     let mut response = with_headers(answered, is_preflight);
     if state.membership.is_standby {
         // The next request may be one for the leader, to which only whole connections are passed

@@ -130,8 +130,7 @@ impl Member {
         let topology = Topology {
             name: config.cluster.name.clone(),
             own: process.run_id.clone(),
-            nodes: Vec::new(),
-            leader: None,
+            shard: Shard::default(),
             is_eligible: true,
         };
         let topology = Arc::new(SharedTopology::new(topology));
@@ -405,14 +404,14 @@ impl State {
         // While this server loads, requests cannot be served yet.
         let is_open = |leader: &Leader| leader.id != self.process.run_id || self.term.borrow().is_some();
         let leader = seen.leader.clone().filter(is_open);
+        let shard = Shard { leader: leader.clone(), nodes: seen.nodes.clone() };
         if let Some(shards) = &self.shards {
-            shards.replace(shards.own(), Shard { leader: leader.clone(), nodes: seen.nodes.clone() });
+            shards.replace(shards.own(), shard.clone());
         }
         let topology = Topology {
             name: self.topology.read().name.clone(),
             own: self.process.run_id.clone(),
-            nodes: seen.nodes.clone(),
-            leader: leader.clone(),
+            shard,
             is_eligible: self.election.is_registered(),
         };
         let address = topology.leading_node().and_then(|node| node.redis.clone());

@@ -118,9 +118,8 @@ fn info(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 
 /// The servers of a shard, its leader first.
 fn leader_first(seen: &Shard) -> impl Iterator<Item = (&Node, bool)> {
-    let leader = seen.leading_node();
-    let standbys = seen.nodes.iter().filter(move |node| leader.is_none_or(|leader| leader.id != node.id));
-    leader.into_iter().map(|node| (node, true)).chain(standbys.map(|node| (node, false)))
+    let leader = seen.leading_node().map(|node| (node, true));
+    leader.into_iter().chain(seen.standbys().map(|node| (node, false)))
 }
 
 fn nodes(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {

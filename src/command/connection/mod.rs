@@ -49,16 +49,13 @@ const SELECT: Command = Command::new("select", 2, select)
     .summary("Selects the current database, 0 to 15.")
     .example("SELECT 1");
 
+/// The flags of commands that a connection may send in every state.
+const AT_ANY_TIME: u16 =
+    Flags::ANY_NODE | Flags::NO_AUTH | Flags::NOT_QUEUED | Flags::SUBSCRIBED | Flags::FAST | Flags::NOSCRIPT;
+
 const RESET: Command = Command::new("reset", 1, reset)
     .group(Group::Connection)
-    .flags(
-        Flags::ANY_NODE
-            | Flags::NO_AUTH
-            | Flags::NOT_QUEUED
-            | Flags::SUBSCRIBED
-            | Flags::FAST
-            | Flags::NOSCRIPT,
-    )
+    .flags(AT_ANY_TIME)
     .summary(
         "Resets the connection to its initial state. Locks acquired with CONN remain held \
          until it closes.",
@@ -84,14 +81,7 @@ impl Steps for Unsubscribe {
 
 const QUIT: Command = Command::new("quit", -1, quit)
     .group(Group::Connection)
-    .flags(
-        Flags::ANY_NODE
-            | Flags::NO_AUTH
-            | Flags::NOT_QUEUED
-            | Flags::SUBSCRIBED
-            | Flags::FAST
-            | Flags::NOSCRIPT,
-    )
+    .flags(AT_ANY_TIME)
     .summary("Closes the connection.")
     .example("QUIT");
 
