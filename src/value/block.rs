@@ -16,11 +16,14 @@ use super::packed::Packed;
 #[derive(Debug, Clone)]
 pub(super) enum Block {
     Packed(Packed),
-    Boxes {
-        items: VecDeque<Box<[u8]>>,
-        /// Bytes of all items.
-        text_bytes: usize,
-    },
+    Boxes(Box<Boxes>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Boxes {
+    items: VecDeque<Box<[u8]>>,
+    /// Bytes of all items.
+    text_bytes: usize,
 }
 
 impl Default for Block {
@@ -34,7 +37,7 @@ impl Block {
     pub(super) fn len(&self) -> usize {
         match self {
             Block::Packed(packed) => packed.len(),
-            Block::Boxes { items, .. } => items.len(),
+            Block::Boxes(boxes) => boxes.items.len(),
         }
     }
 
@@ -43,20 +46,18 @@ impl Block {
         self.len() == 0
     }
 
-    /// Memory that was allocated.
+    /// About how many bytes of memory the items take.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Block::Packed(packed) => packed.bytes(),
-            Block::Boxes { items, text_bytes } => {
-                items.capacity() * size_of::<Box<[u8]>>() + text_bytes + items.len() * ALLOCATION_BYTES
-            }
+            Block::Boxes(boxes) => boxes.bytes(),
         }
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&[u8]> {
         match self {
             Block::Packed(packed) => packed.get(index),
-            Block::Boxes { items, .. } => items.get(index).map(|item| &**item),
+            Block::Boxes(boxes) => boxes.items.get(index).map(|item| &**item),
         }
     }
 
@@ -64,7 +65,7 @@ impl Block {
     pub(super) fn range(&self, indexes: Range<usize>) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
         match self {
             Block::Packed(packed) => Either::Left(packed.range(indexes)),
-            Block::Boxes { items, .. } => Either::Right(items.range(indexes).map(|item| &**item)),
+            Block::Boxes(boxes) => Either::Right(boxes.items.range(indexes).map(|item| &**item)),
         }
     }
 
@@ -73,9 +74,9 @@ impl Block {
         match self {
             Block::Packed(packed) if Packed::fits(item.as_ref()) => packed.insert(index, item.as_ref()),
             _ => {
-                let (items, text_bytes) = self.boxes();
-                *text_bytes += item.as_ref().len();
-                items.insert(index, item.into());
+                let boxes = self.boxes();
+                boxes.text_bytes += item.as_ref().len();
+                boxes.items.insert(index, item.into());
             }
         }
     }
@@ -85,42 +86,40 @@ impl Block {
         match self {
             Block::Packed(packed) if Packed::fits(item) => packed.set(index, item),
             _ => {
-                let (items, text_bytes) = self.boxes();
+                let Boxes { items, text_bytes } = self.boxes();
                 *text_bytes = *text_bytes - items[index].len() + item.len();
                 items[index] = item.into();
             }
         }
     }
 
-    /// Removes the first item.
-    pub(super) fn pop_front(&mut self) -> Option<Box<[u8]>> {
+    /// Takes the item at an index out.
+    pub(super) fn take(&mut self, index: usize) -> Option<Box<[u8]>> {
         match self {
-            Block::Packed(packed) => {
-                let item = packed.get(0)?.into();
-                packed.remove(0..1);
-                Some(item)
-            }
-            Block::Boxes { items, text_bytes } => items.pop_front().inspect(|item| *text_bytes -= item.len()),
-        }
-    }
-
-    /// Removes the last item.
-    pub(super) fn pop_back(&mut self) -> Option<Box<[u8]>> {
-        match self {
-            Block::Packed(packed) => packed.pop(),
-            Block::Boxes { items, text_bytes } => items.pop_back().inspect(|item| *text_bytes -= item.len()),
+            Block::Packed(packed) => packed.take(index),
+            Block::Boxes(boxes) => boxes.items.remove(index).inspect(|item| boxes.text_bytes -= item.len()),
         }
     }
 
     /// Makes boxes of packed items.
-    fn boxes(&mut self) -> (&mut VecDeque<Box<[u8]>>, &mut usize) {
+    fn boxes(&mut self) -> &mut Boxes {
         if let Block::Packed(packed) = self {
             let text_bytes = packed.iter().map(<[u8]>::len).sum();
-            *self = Block::Boxes { items: packed.iter().map(Box::from).collect(), text_bytes };
+            *self =
+                Block::Boxes(Box::new(Boxes { items: packed.iter().map(Box::from).collect(), text_bytes }));
         }
         match self {
-            Block::Boxes { items, text_bytes } => (items, text_bytes),
+            Block::Boxes(boxes) => boxes,
             Block::Packed(_) => unreachable!("the items became boxes"),
         }
+    }
+}
+
+impl Boxes {
+    fn bytes(&self) -> usize {
+        size_of::<Boxes>()
+            + self.items.capacity() * size_of::<Box<[u8]>>()
+            + self.text_bytes
+            + self.items.len() * ALLOCATION_BYTES
     }
 }

@@ -10,7 +10,7 @@ use either::Either;
 
 use super::edit::Changes;
 use super::elements::{Elements, ORDERED_MAX};
-use super::packed::Packed;
+use super::packed::{Packed, are_equal};
 use super::{ALLOCATION_BYTES, Kind, Malformed, PACKED_LEN_MAX};
 
 /// Fields with a value each.
@@ -137,10 +137,7 @@ impl Hash {
             if has_room && Packed::fits(field) && Packed::fits(value) {
                 match at {
                     Some(at) => packed.set(at + 1, value),
-                    None => {
-                        packed.push(field);
-                        packed.push(value);
-                    }
+                    None => packed.push(&[field, value]),
                 }
                 return at.is_none();
             }
@@ -151,12 +148,11 @@ impl Hash {
     /// The table, which takes the place of packed fields.
     fn table(&mut self) -> &mut Table {
         if let Fields::Packed(packed) = &self.fields {
-            let mut table =
-                Box::new(Table { elements: Elements::default(), text_bytes: 0, is_compact: true });
+            let mut table = Table { elements: Elements::default(), text_bytes: 0, is_compact: true };
             for (field, value) in pairs(packed.iter()) {
                 table.put(field, value);
             }
-            self.fields = Fields::Table(table);
+            self.fields = Fields::Table(Box::new(table));
         }
         match &mut self.fields {
             Fields::Table(table) => table,
@@ -180,7 +176,7 @@ impl Hash {
 
 /// The index of a field among packed fields and values.
 fn packed_index(packed: &Packed, field: &[u8]) -> Option<usize> {
-    packed.find::<2>(field)
+    packed.find::<2>(|other| are_equal(other, field))
 }
 
 /// Packed fields and values as pairs.

@@ -5,19 +5,14 @@
 //! look-up by index take constant time. A change in the middle moves the items of the shorter side,
 //! and takes time linear in their number.
 
-use std::collections::VecDeque;
 use std::ops::{Deref, Range};
 
-use super::block::Block;
+use either::Either;
+
+use super::blocks::{BLOCK_LEN, Blocks};
 use super::edit::Changes;
+use super::packed::Packed;
 use super::{Kind, Malformed};
-
-/// Positions of a block. Few enough that a change in a block, which moves its items, takes about as
-/// long as an allocation.
-const BLOCK_LEN: usize = 64;
-
-/// A list with room for fewer blocks than this is not shrunk.
-const CAPACITY_KEPT: usize = 16;
 
 /// An end of a list, or of a sorted set: the members with the lowest or the highest scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +68,21 @@ impl End {
 /// Items in order.
 #[derive(Debug, Clone, Default)]
 pub struct List {
-    /// Each has the items at [`BLOCK_LEN`] positions, the first of which is a multiple of that. None
-    /// is empty; the first and the last may lack items at the ends of the list.
-    blocks: VecDeque<Block>,
+    items: Items,
     /// The position of the first item.
     first: i64,
-    len: usize,
-    /// Memory of the contents of all blocks.
-    block_bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Items {
+    Packed(Packed),
+    Blocks(Box<Blocks>),
+}
+
+impl Default for Items {
+    fn default() -> Items {
+        Items::Packed(Packed::default())
+    }
 }
 
 impl List {
@@ -97,24 +99,29 @@ impl List {
         }
         let first = items.first().map_or(0, |(position, _)| *position);
         let mut list = List { first, ..List::default() };
-        items.into_iter().for_each(|(_, item)| list.push_back(item));
+        items.into_iter().for_each(|(_, item)| list.insert(End::Back, list.len(), item));
         Ok(list)
     }
 
     /// The number of items.
     pub fn len(&self) -> usize {
-        self.len
+        match &self.items {
+            Items::Packed(packed) => packed.len(),
+            Items::Blocks(blocks) => blocks.len(),
+        }
     }
 
     /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The item at an index.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        let (block, offset) = (index < self.len).then(|| self.place_of(index))?;
-        self.blocks.get(block)?.get(offset)
+        match &self.items {
+            Items::Packed(packed) => packed.get(index),
+            Items::Blocks(blocks) => blocks.get(index),
+        }
     }
 
     /// The items at these indexes, which are cut at the end of the list.
@@ -122,31 +129,16 @@ impl List {
         &self,
         indexes: Range<usize>,
     ) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator + Clone {
-        let end = indexes.end.min(self.len);
-        let start = indexes.start.min(end);
-        let (first_block, from) = self.place_of(start);
-        let (last_block, last) = self.place_of(end.saturating_sub(1));
-        let blocks = if start < end { first_block..last_block + 1 } else { 0..0 };
-        let items = blocks.flat_map(move |index| {
-            let block = &self.blocks[index];
-            let from = if index == first_block { from } else { 0 };
-            let to = if index == last_block { last + 1 } else { block.len() };
-            block.range(from..to)
-        });
-        Items { items, left: end - start }
+        match &self.items {
+            Items::Packed(packed) => Either::Left(packed.range(indexes)),
+            Items::Blocks(blocks) => Either::Right(blocks.range(indexes)),
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.blocks.capacity() * size_of::<Block>() + self.block_bytes
-    }
-
-    /// The block with the position of the item at an index, and the index of the item in it.
-    fn place_of(&self, index: usize) -> (usize, usize) {
-        // Positions of the first block that are before the list.
-        let before = self.first.rem_euclid(BLOCK_LEN as i64) as usize;
-        match (before + index) / BLOCK_LEN {
-            0 => (0, index),
-            block => (block, (before + index) % BLOCK_LEN),
+        match &self.items {
+            Items::Packed(packed) => packed.bytes(),
+            Items::Blocks(blocks) => blocks.bytes(),
         }
     }
 
@@ -156,99 +148,58 @@ impl List {
         field_of(self.first.wrapping_add(index as i64))
     }
 
-    /// Changes a block that exists.
-    fn change<R>(&mut self, block: usize, change: impl FnOnce(&mut Block) -> R) -> R {
-        let block = &mut self.blocks[block];
-        let before = block.bytes();
-        let result = change(block);
-        self.block_bytes = self.block_bytes - before + block.bytes();
-        result
+    /// The end from which a change at an index is nearer: the items between them get another
+    /// position.
+    fn nearer_end(&self, index: usize) -> End {
+        if index < self.len() - index { End::Front } else { End::Back }
     }
 
-    fn push_front(&mut self, item: impl AsRef<[u8]> + Into<Box<[u8]>>) {
-        self.first = self.first.wrapping_sub(1);
-        self.len += 1;
-        if self.blocks.is_empty() || self.place_of(1) == (1, 0) {
-            self.reserve_block();
-            self.blocks.push_front(Block::default());
-        }
-        self.change(0, |block| block.insert(0, item));
-    }
-
-    fn push_back(&mut self, item: impl AsRef<[u8]> + Into<Box<[u8]>>) {
-        let (block, offset) = self.place_of(self.len);
-        self.len += 1;
-        if block == self.blocks.len() {
-            self.reserve_block();
-            self.blocks.push_back(Block::default());
-        }
-        self.change(block, |block| block.insert(offset, item));
-    }
-
-    /// Makes room for one block. Room for more of them would be much of the memory of a small list.
-    fn reserve_block(&mut self) {
-        if self.blocks.is_empty() {
-            self.blocks.reserve_exact(1);
+    fn set(&mut self, index: usize, item: &[u8]) {
+        match &mut self.items {
+            Items::Packed(packed) if Packed::fits(item) => packed.set(index, item),
+            _ => self.blocks().set(index, item),
         }
     }
 
-    fn pop_front(&mut self) -> Option<Box<[u8]>> {
-        let item = (!self.is_empty()).then(|| self.change(0, Block::pop_front))?;
-        self.first = self.first.wrapping_add(1);
-        self.len -= 1;
-        if self.blocks.front().is_some_and(Block::is_empty) {
-            let block = self.blocks.pop_front();
-            self.removed(block);
+    /// Adds an item before the one at an index, or at the end if the index is [`List::len`]. The
+    /// items from there to `end` get the next position.
+    fn insert(&mut self, end: End, index: usize, item: impl AsRef<[u8]> + Into<Box<[u8]>>) {
+        match &mut self.items {
+            Items::Packed(packed) if packed.len() < BLOCK_LEN && Packed::fits(item.as_ref()) => {
+                packed.insert(index, item.as_ref());
+            }
+            _ => self.blocks().insert(index, item),
+        }
+        if matches!(end, End::Front) {
+            self.first = self.first.wrapping_sub(1);
+        }
+    }
+
+    /// Takes the item at an index out. Those from there to `end` get the position before.
+    fn remove(&mut self, end: End, index: usize) -> Option<Box<[u8]>> {
+        let item = match &mut self.items {
+            Items::Packed(packed) => packed.take(index),
+            Items::Blocks(blocks) => blocks.remove(index),
+        };
+        if matches!(end, End::Front) && item.is_some() {
+            self.first = self.first.wrapping_add(1);
         }
         item
     }
 
-    fn pop_back(&mut self) -> Option<Box<[u8]>> {
-        let item = self.blocks.len().checked_sub(1).map(|last| self.change(last, Block::pop_back))?;
-        self.len -= 1;
-        if self.blocks.back().is_some_and(Block::is_empty) {
-            let block = self.blocks.pop_back();
-            self.removed(block);
+    /// The blocks, which take the place of packed items.
+    fn blocks(&mut self) -> &mut Blocks {
+        if let Items::Packed(packed) = &self.items {
+            let mut blocks = Box::<Blocks>::default();
+            packed.iter().for_each(|item| blocks.insert(blocks.len(), item));
+            self.items = Items::Blocks(blocks);
         }
-        item
-    }
-
-    fn removed(&mut self, block: Option<Block>) {
-        self.block_bytes -= block.map_or(0, |block| block.bytes());
-        if self.blocks.capacity() > CAPACITY_KEPT && self.blocks.len() < self.blocks.capacity() / 8 {
-            self.blocks.shrink_to(2 * self.blocks.len());
+        match &mut self.items {
+            Items::Blocks(blocks) => blocks,
+            Items::Packed(_) => unreachable!("they became blocks"),
         }
     }
 }
-
-/// Items of a list.
-#[derive(Debug, Clone)]
-struct Items<I> {
-    items: I,
-    left: usize,
-}
-
-impl<I: Iterator> Iterator for Items<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        self.left = self.left.saturating_sub(1);
-        self.items.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl<I: DoubleEndedIterator> DoubleEndedIterator for Items<I> {
-    fn next_back(&mut self) -> Option<I::Item> {
-        self.left = self.left.saturating_sub(1);
-        self.items.next_back()
-    }
-}
-
-impl<I: Iterator> ExactSizeIterator for Items<I> {}
 
 /// The bytes of a position: they sort as positions do.
 fn field_of(position: i64) -> [u8; 8] {
@@ -284,14 +235,14 @@ impl<'a> ListEdit<'a> {
     /// Takes the first item out.
     pub fn pop_front(&mut self) -> Option<Box<[u8]>> {
         let field = self.list.field(0);
-        let item = self.list.pop_front()?;
+        let item = self.list.remove(End::Front, 0)?;
         self.changes.gone(field);
         Some(item)
     }
 
     /// Takes the last item out.
     pub fn pop_back(&mut self) -> Option<Box<[u8]>> {
-        let item = self.list.pop_back()?;
+        let item = self.list.remove(End::Back, self.len().checked_sub(1)?)?;
         self.changes.gone(self.list.field(self.len()));
         Some(item)
     }
@@ -301,26 +252,33 @@ impl<'a> ListEdit<'a> {
         if index >= self.len() {
             return false;
         }
-        let (block, offset) = self.list.place_of(index);
-        self.list.change(block, |block| block.set(offset, item));
+        self.list.set(index, item);
         self.record(index..index + 1);
         true
     }
 
     /// Adds an item before the one at an index, or at the end for an index that is too high.
     pub fn insert(&mut self, index: usize, item: &[u8]) {
-        let len = self.len();
-        let index = index.min(len);
-        if index < len - index {
-            let moved: Vec<_> = (0..index).filter_map(|_| self.list.pop_front()).collect();
-            self.list.push_front(item);
-            moved.into_iter().rev().for_each(|item| self.list.push_front(item));
-            self.record(0..index + 1);
-        } else {
-            let moved: Vec<_> = (index..len).filter_map(|_| self.list.pop_back()).collect();
-            self.list.push_back(item);
-            moved.into_iter().rev().for_each(|item| self.list.push_back(item));
-            self.record(index..len + 1);
+        let index = index.min(self.len());
+        let end = self.list.nearer_end(index);
+        self.list.insert(end, index, item);
+        match end {
+            End::Front => self.record(0..index + 1),
+            End::Back => self.record(index..self.len()),
+        }
+    }
+
+    /// Removes the item at an index, which must exist.
+    fn remove(&mut self, index: usize) {
+        let end = self.list.nearer_end(index);
+        match end {
+            End::Front => self.record_gone(0, 1),
+            End::Back => self.record_gone(self.len() - 1, 1),
+        }
+        self.list.remove(end, index);
+        match end {
+            End::Front => self.record(0..index),
+            End::Back => self.record(index..self.len()),
         }
     }
 
@@ -336,25 +294,35 @@ impl<'a> ListEdit<'a> {
         } else {
             items.filter_map(equal).take(max).collect()
         };
-        let (Some(first), Some(last)) = (removed.first().copied(), removed.last().copied()) else { return 0 };
+        match removed[..] {
+            [] => {}
+            [index] => self.remove(index),
+            [first, .., last] => self.remove_all(&removed, first, last),
+        }
+        removed.len()
+    }
+
+    /// Removes the items at these indexes, of which `first` is the lowest and `last` the highest
+    /// one. Everything behind the first gap moves down, or everything before the last gap moves up.
+    fn remove_all(&mut self, removed: &[usize], first: usize, last: usize) {
         let (len, count) = (self.len(), removed.len());
-        // Everything behind the first gap moves down, or everything before the last gap moves up.
         if len - first <= last + 1 - count {
-            let mut gaps = removed.into_iter().rev().peekable();
-            let popped = (first..len).rev().filter_map(|index| Some((index, self.list.pop_back()?)));
-            let moved: Vec<_> = popped.filter(|(index, _)| gaps.next_if_eq(index).is_none()).collect();
-            moved.into_iter().rev().for_each(|(_, item)| self.list.push_back(item));
+            let mut gaps = removed.iter().rev().peekable();
+            let list = &mut *self.list;
+            let popped = (first..len).rev().filter_map(|index| Some((index, list.remove(End::Back, index)?)));
+            let moved: Vec<_> = popped.filter(|(index, _)| gaps.next_if_eq(&index).is_none()).collect();
+            moved.into_iter().rev().for_each(|(_, item)| list.insert(End::Back, list.len(), item));
             self.record(first..len - count);
             self.record_gone(len - count, count);
         } else {
             self.record_gone(0, count);
-            let mut gaps = removed.into_iter().peekable();
-            let popped = (0..last + 1).filter_map(|index| Some((index, self.list.pop_front()?)));
-            let moved: Vec<_> = popped.filter(|(index, _)| gaps.next_if_eq(index).is_none()).collect();
-            moved.into_iter().rev().for_each(|(_, item)| self.list.push_front(item));
+            let mut gaps = removed.iter().peekable();
+            let list = &mut *self.list;
+            let popped = (0..last + 1).filter_map(|index| Some((index, list.remove(End::Front, 0)?)));
+            let moved: Vec<_> = popped.filter(|(index, _)| gaps.next_if_eq(&index).is_none()).collect();
+            moved.into_iter().rev().for_each(|(_, item)| list.insert(End::Front, 0, item));
             self.record(0..last + 1 - count);
         }
-        count
     }
 
     /// Removes all items but those at these indexes. As in Redis, that is a change even if all

@@ -7,6 +7,7 @@
 //! Not here: IO, clocks, random numbers, keys and their TTLs, locks, and what a command means.
 
 mod block;
+mod blocks;
 mod edit;
 mod elements;
 mod hash;
@@ -117,6 +118,9 @@ impl Value {
         }
     }
 }
+
+// There is one for each value, however small.
+const _: () = assert!(size_of::<Value>() <= 32);
 
 /// Elements that are none of a value of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,40 +1,55 @@
-//! Short byte strings one after another, in two allocations however many they are.
+//! Short byte strings one after another, in one allocation however many they are.
 //!
-//! Guarantees: a string takes its bytes, one byte for its length, and a small share of the room to
-//! grow. Operations take time linear in the number of strings, at a few nanoseconds each, so this
-//! is for small numbers of them.
+//! Guarantees: a string takes its bytes and one byte for its length. Nothing is allocated in
+//! advance: the room to grow is what the allocator rounds up by. Operations take time linear in the
+//! number of strings, at a few nanoseconds each, so this is for small numbers of them.
 //! Not here: what the strings mean, how many of them there are at most.
 
+use std::mem;
 use std::ops::Range;
 
-/// Longest string, in bytes.
+use super::ALLOCATION_BYTES;
+
+/// Longest string that values pack, in bytes.
 pub(super) const PACKED_BYTES_MAX: usize = 64;
-const _: () = assert!(PACKED_BYTES_MAX <= u8::MAX as usize);
 
-/// Less unused memory than this is not given back.
-const UNUSED_BYTES_KEPT: usize = 64;
+/// Bytes of the number of strings.
+const COUNT_BYTES: usize = size_of::<u16>();
 
-/// Strings in the order of their indexes.
+/// Strings of at most 255 bytes in the order of their indexes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Packed {
-    lens: Vec<u8>,
-    text: Vec<u8>,
+    /// Empty, or: the number of strings, their lengths in a byte each, and the strings.
+    bytes: Box<[u8]>,
 }
 
 impl Packed {
-    /// Whether a string is short enough.
+    /// Whether a string is short enough to be packed.
     pub(super) fn fits(string: &[u8]) -> bool {
         string.len() <= PACKED_BYTES_MAX
     }
 
     /// The number of strings.
     pub(super) fn len(&self) -> usize {
-        self.lens.len()
+        self.bytes.first_chunk().map_or(0, |count| u16::from_le_bytes(*count).into())
     }
 
-    /// Memory that was allocated.
+    /// Whether there are no strings.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// About how many bytes of memory the strings take.
     pub(super) fn bytes(&self) -> usize {
-        self.lens.capacity() + self.text.capacity()
+        if self.is_empty() { 0 } else { self.bytes.len() + ALLOCATION_BYTES }
+    }
+
+    /// The lengths of the strings, and the strings.
+    fn parts(&self) -> (&[u8], &[u8]) {
+        match self.bytes.split_at_checked(COUNT_BYTES) {
+            Some((_, rest)) => rest.split_at(self.len()),
+            None => (&[], &[]),
+        }
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&[u8]> {
@@ -42,17 +57,17 @@ impl Packed {
     }
 
     pub(super) fn iter(&self) -> PackedIter<'_> {
-        PackedIter { lens: self.lens.iter(), text: &self.text }
+        let (lens, text) = self.parts();
+        PackedIter { lens: lens.iter(), text }
     }
 
-    /// The index of a string among the first ones of all groups of `N` strings.
-    pub(super) fn find<const N: usize>(&self, string: &[u8]) -> Option<usize> {
-        let (groups, _) = self.lens.as_chunks::<N>();
+    /// The index of the first wanted string among the first ones of all groups of `N` strings.
+    pub(super) fn find<const N: usize>(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Option<usize> {
+        let (lens, text) = self.parts();
+        let (groups, _) = lens.as_chunks::<N>();
         let mut start = 0;
         for (group, lens) in groups.iter().enumerate() {
-            let other = &self.text[start..start + usize::from(lens[0])];
-            // Names that differ often do so at the end. Looking there first saves most comparisons.
-            if other.len() == string.len() && other.last() == string.last() && other == string {
+            if is_wanted(&text[start..start + usize::from(lens[0])]) {
                 return Some(group * N);
             }
             start += text_bytes(lens);
@@ -62,102 +77,98 @@ impl Packed {
 
     /// The strings at these indexes, which are cut at the end.
     pub(super) fn range(&self, indexes: Range<usize>) -> PackedIter<'_> {
-        let end = indexes.end.min(self.len());
+        let (lens, text) = self.parts();
+        let end = indexes.end.min(lens.len());
         let start = indexes.start.min(end);
-        PackedIter { lens: self.lens[start..end].iter(), text: &self.text[self.text_range(start..end)] }
+        let (before, lens) = (text_bytes(&lens[..start]), &lens[start..end]);
+        PackedIter { lens: lens.iter(), text: &text[before..before + text_bytes(lens)] }
     }
 
     /// Adds a string before the one at an index, or at the end if the index is [`Packed::len`].
     pub(super) fn insert(&mut self, index: usize, string: &[u8]) {
-        if index == self.len() {
-            return self.push(string);
-        }
-        let start = text_bytes(&self.lens[..index]);
-        reserve(&mut self.lens, 1);
-        self.lens.insert(index, string.len() as u8);
-        move_tail(&mut self.text, start, start + string.len());
-        self.text[start..start + string.len()].copy_from_slice(string);
+        self.splice(index..index, &[string]);
     }
 
-    /// Adds a string at the end.
-    pub(super) fn push(&mut self, string: &[u8]) {
-        reserve(&mut self.lens, 1);
-        self.lens.push(string.len() as u8);
-        reserve(&mut self.text, string.len());
-        self.text.extend_from_slice(string);
+    /// Adds strings at the end.
+    pub(super) fn push(&mut self, strings: &[&[u8]]) {
+        let end = self.len();
+        self.splice(end..end, strings);
     }
 
     /// Replaces the string at an index below [`Packed::len`].
     pub(super) fn set(&mut self, index: usize, string: &[u8]) {
-        let old = self.text_range(index..index + 1);
-        self.lens[index] = string.len() as u8;
-        move_tail(&mut self.text, old.end, old.start + string.len());
-        self.text[old.start..old.start + string.len()].copy_from_slice(string);
-        shrink(&mut self.text);
+        self.splice(index..index + 1, &[string]);
     }
 
     /// Removes the strings at these indexes, which must exist.
     pub(super) fn remove(&mut self, indexes: Range<usize>) {
-        let removed = self.text_range(indexes.clone());
-        self.lens.drain(indexes);
-        self.text.drain(removed);
-        shrink(&mut self.lens);
-        shrink(&mut self.text);
+        self.splice(indexes, &[]);
     }
 
-    /// Removes the last string.
-    pub(super) fn pop(&mut self) -> Option<Box<[u8]>> {
-        let len = usize::from(self.lens.pop()?);
-        let start = self.text.len() - len;
-        let string = self.text[start..].into();
-        self.text.truncate(start);
-        shrink(&mut self.lens);
-        shrink(&mut self.text);
+    /// Takes the string at an index out.
+    pub(super) fn take(&mut self, index: usize) -> Option<Box<[u8]>> {
+        let string = self.get(index)?.into();
+        self.remove(index..index + 1);
         Some(string)
     }
 
-    fn text_range(&self, indexes: Range<usize>) -> Range<usize> {
-        let start = text_bytes(&self.lens[..indexes.start]);
-        start..start + text_bytes(&self.lens[indexes])
+    /// Replaces the strings at these indexes, which must exist, by others.
+    fn splice(&mut self, indexes: Range<usize>, strings: &[&[u8]]) {
+        let (lens, _) = self.parts();
+        let count = lens.len() - indexes.len() + strings.len();
+        if count == 0 {
+            self.bytes = Box::default();
+            return;
+        }
+        // Two ranges are replaced: of the lengths, and of the text.
+        let old_lens = COUNT_BYTES + indexes.start..COUNT_BYTES + indexes.end;
+        let old_text_start = COUNT_BYTES + lens.len() + text_bytes(&lens[..indexes.start]);
+        let old_text = old_text_start..old_text_start + text_bytes(&lens[indexes]);
+        let mut bytes = Vec::from(mem::take(&mut self.bytes));
+        let old_len = bytes.len().max(COUNT_BYTES);
+        let text_len: usize = strings.iter().map(|string| string.len()).sum();
+        let new_len = old_len - old_lens.len() - old_text.len() + strings.len() + text_len;
+        if new_len > bytes.len() {
+            bytes.reserve_exact(new_len - bytes.len());
+            bytes.resize(new_len, 0);
+        }
+        // What is between the two ranges moves, and what is behind them.
+        let (middle, tail) = (old_lens.end..old_text.start, old_text.end..old_len);
+        let (new_middle, new_tail) = (old_lens.start + strings.len(), new_len - tail.len());
+        let mut text = new_middle + middle.len();
+        if new_tail > tail.start {
+            move_within(&mut bytes, tail, new_tail);
+            move_within(&mut bytes, middle, new_middle);
+        } else {
+            move_within(&mut bytes, middle, new_middle);
+            move_within(&mut bytes, tail, new_tail);
+            bytes.truncate(new_len);
+        }
+        bytes[..COUNT_BYTES].copy_from_slice(&(count as u16).to_le_bytes());
+        for (index, string) in strings.iter().enumerate() {
+            bytes[old_lens.start + index] = string.len() as u8;
+            bytes[text..text + string.len()].copy_from_slice(string);
+            text += string.len();
+        }
+        self.bytes = bytes.into_boxed_slice();
+    }
+}
+
+/// Whether two strings are equal. Names that differ often do so at the end: looking there first
+/// saves most comparisons.
+pub(super) fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.last() == other.last() && one == other
+}
+
+fn move_within(bytes: &mut [u8], from: Range<usize>, to: usize) {
+    if from.start != to {
+        bytes.copy_within(from, to);
     }
 }
 
 /// The number of bytes of strings of these lengths.
 fn text_bytes(lens: &[u8]) -> usize {
-    lens.iter().map(|len| usize::from(*len)).sum()
-}
-
-/// Moves what starts at `from` to `to`, and makes the text longer or shorter by the difference.
-fn move_tail(text: &mut Vec<u8>, from: usize, to: usize) {
-    let len = text.len();
-    if to > from {
-        reserve(text, to - from);
-        text.resize(len + to - from, 0);
-    }
-    text.copy_within(from..len, to);
-    text.truncate(len + to - from);
-}
-
-/// Makes room for `additional` elements. Grows in smaller steps than a vector does by itself: moving
-/// a few hundred bytes takes little time, and unused memory would be what packing saves.
-pub(super) fn reserve<T>(vec: &mut Vec<T>, additional: usize) {
-    let needed = vec.len() + additional;
-    if needed > vec.capacity() {
-        // In the steps of an allocator's sizes, four to eight of them from one power of two to the
-        // next, nothing is lost to rounding.
-        let bytes = needed * size_of::<T>();
-        let step = (bytes / 8).next_power_of_two().max(16);
-        let wanted = bytes.next_multiple_of(step) / size_of::<T>();
-        vec.reserve_exact(wanted - vec.len());
-    }
-}
-
-/// Gives memory back when more than half is unused.
-pub(super) fn shrink<T>(vec: &mut Vec<T>) {
-    let unused = (vec.capacity() - vec.len()) * size_of::<T>();
-    if unused > UNUSED_BYTES_KEPT && vec.len() < vec.capacity() / 2 {
-        vec.shrink_to(vec.len() + vec.len() / 8);
-    }
+    lens.iter().map(|len| u32::from(*len)).sum::<u32>() as usize
 }
 
 /// Strings in the order of their indexes.
@@ -212,35 +223,42 @@ mod tests {
                 let string: Vec<u8> = (0..len).map(|n| (n + at) as u8).collect();
                 let index = at % model.len().max(1);
                 match choice {
-                    0..4 => {
+                    0..3 => {
                         packed.insert(index, &string);
                         model.insert(index, string);
                     }
-                    4 => {
-                        packed.push(&string);
-                        model.push(string);
+                    3 | 4 => {
+                        let other = vec![0; len / 2];
+                        packed.push(&[&string, &other]);
+                        model.extend([string, other]);
                     }
                     5 if index < model.len() => {
                         packed.set(index, &string);
                         model[index] = string;
                     }
-                    6 if len % 4 == 0 => prop_assert_eq!(packed.pop().map(Vec::from), model.pop()),
+                    6 if len % 4 == 0 => {
+                        let expected = (index < model.len()).then(|| model.remove(index));
+                        prop_assert_eq!(packed.take(index).map(Vec::from), expected);
+                    }
                     6 => {
-                        let removed = index..model.len().min(index + 1 + len / 16);
+                        let removed = index..model.len().min(index + 1 + len / 8);
                         packed.remove(removed.clone());
                         model.drain(removed);
                     }
                     _ => {}
                 }
                 prop_assert!(packed.iter().eq(&model));
+                let bytes = model.iter().map(|string| string.len() + 1).sum::<usize>() + COUNT_BYTES;
+                prop_assert_eq!(packed.bytes.len(), if model.is_empty() { 0 } else { bytes });
             }
-            prop_assert_eq!(packed.len(), model.len());
+            prop_assert_eq!((packed.len(), packed.is_empty()), (model.len(), model.is_empty()));
             prop_assert!(packed.iter().rev().eq(model.iter().rev()));
             prop_assert!((0..=model.len()).map_while(|n| packed.get(n)).eq(&model));
             for string in model.iter().chain([&vec![0; PACKED_BYTES_MAX + 1]]) {
-                prop_assert_eq!(packed.find::<1>(string), model.iter().position(|other| other == string));
+                let is_wanted = |other: &[u8]| are_equal(other, string);
+                prop_assert_eq!(packed.find::<1>(is_wanted), model.iter().position(|other| other == string));
                 let first_of_pair = model.chunks_exact(2).position(|pair| pair[0] == *string);
-                prop_assert_eq!(packed.find::<2>(string), first_of_pair.map(|pair| 2 * pair));
+                prop_assert_eq!(packed.find::<2>(is_wanted), first_of_pair.map(|pair| 2 * pair));
             }
             let end = indexes.1.min(model.len());
             let expected = &model[indexes.0.min(end)..end];
@@ -251,17 +269,5 @@ mod tests {
             both_ends.next_back();
             prop_assert!(both_ends.eq(model.get(1..model.len().max(2) - 1).into_iter().flatten()));
         }
-    }
-
-    #[test]
-    fn memory_follows_the_strings() {
-        let mut packed = Packed::default();
-        assert_eq!(packed.bytes(), 0);
-        for n in 1..=64 {
-            packed.push(&[0; 16]);
-            assert!(packed.bytes() <= n * 20 + 32, "{n}: {}", packed.bytes());
-        }
-        packed.remove(1..64);
-        assert!(packed.bytes() <= 17 + 2 * UNUSED_BYTES_KEPT, "{}", packed.bytes());
     }
 }

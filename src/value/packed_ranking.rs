@@ -1,4 +1,4 @@
-//! Few members in the order of their scores, in three allocations.
+//! Few members in the order of their scores, in one allocation.
 //!
 //! Guarantees: entries are in ascending order of score, then of the bytes of the member, and no two
 //! have the same member. Operations take time linear in the number of entries.
@@ -7,57 +7,57 @@
 use std::ops::Range;
 
 use super::Score;
-use super::packed::{Packed, reserve, shrink};
+use super::packed::{PACKED_BYTES_MAX, Packed, are_equal};
+
+const SCORE_BYTES: usize = size_of::<Score>();
+const _: () = assert!(SCORE_BYTES + PACKED_BYTES_MAX <= u8::MAX as usize);
 
 /// Members in the order of their scores.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PackedRanking {
-    members: Packed,
-    scores: Vec<Score>,
+    /// The bytes of each score and those of its member behind them are one string.
+    entries: Packed,
 }
 
 impl PackedRanking {
     /// The number of entries.
     pub(super) fn len(&self) -> usize {
-        self.scores.len()
+        self.entries.len()
     }
 
-    /// Memory that was allocated.
+    /// About how many bytes of memory the entries take.
     pub(super) fn bytes(&self) -> usize {
-        self.members.bytes() + self.scores.capacity() * size_of::<Score>()
+        self.entries.bytes()
     }
 
     /// The rank of a member; the lowest has rank 0.
     pub(super) fn rank(&self, member: &[u8]) -> Option<usize> {
-        self.members.find::<1>(member)
+        self.entries.find::<1>(|entry| are_equal(&entry[SCORE_BYTES..], member))
     }
 
-    /// The score of the entry at a rank below [`PackedRanking::len`].
-    pub(super) fn score(&self, rank: usize) -> Score {
-        self.scores[rank]
+    /// The score of the entry at a rank.
+    pub(super) fn score(&self, rank: usize) -> Option<Score> {
+        self.entries.get(rank).map(|entry| pair(entry).1)
     }
 
     /// Adds an entry, whose member must not be there yet.
     pub(super) fn insert(&mut self, member: &[u8], score: Score) {
-        let lower = self.scores.partition_point(|other| *other < score);
-        let equal = self.scores[lower..].partition_point(|other| *other == score);
-        let before = self.members.range(lower..lower + equal).take_while(|other| *other < member);
-        let rank = lower + before.count();
-        self.members.insert(rank, member);
-        reserve(&mut self.scores, 1);
-        self.scores.insert(rank, score);
+        let rank = self.partition_point(|other, before| (other, before) < (score, member));
+        let mut entry = [0; SCORE_BYTES + PACKED_BYTES_MAX];
+        let entry = &mut entry[..SCORE_BYTES + member.len()];
+        entry[..SCORE_BYTES].copy_from_slice(&score.to_bytes());
+        entry[SCORE_BYTES..].copy_from_slice(member);
+        self.entries.insert(rank, entry);
     }
 
     /// Removes the entry at a rank below [`PackedRanking::len`].
     pub(super) fn remove(&mut self, rank: usize) {
-        self.members.remove(rank..rank + 1);
-        self.scores.remove(rank);
-        shrink(&mut self.scores);
+        self.entries.remove(rank..rank + 1);
     }
 
     /// The number of entries at the start for which `precedes` holds.
     pub(super) fn partition_point(&self, precedes: impl Fn(Score, &[u8]) -> bool) -> usize {
-        self.range(0..self.len()).take_while(|(member, score)| precedes(*score, member)).count()
+        self.entries.iter().map(pair).take_while(|(member, score)| precedes(*score, member)).count()
     }
 
     /// The entries of these ranks, in ascending order. The ranks are cut at the end.
@@ -65,8 +65,12 @@ impl PackedRanking {
         &self,
         ranks: Range<usize>,
     ) -> impl DoubleEndedIterator<Item = (&[u8], Score)> + ExactSizeIterator {
-        let end = ranks.end.min(self.len());
-        let ranks = ranks.start.min(end)..end;
-        self.members.range(ranks.clone()).zip(self.scores[ranks].iter().copied())
+        self.entries.range(ranks).map(pair)
     }
+}
+
+/// The member and the score of an entry.
+fn pair(entry: &[u8]) -> (&[u8], Score) {
+    let (score, member) = entry.split_at(SCORE_BYTES);
+    (member, Score::from_bytes(score).unwrap_or_else(|| unreachable!("these are the bytes of a score")))
 }

@@ -10,7 +10,7 @@ use either::Either;
 
 use super::edit::Changes;
 use super::elements::{Elements, ORDERED_MAX, scan_step};
-use super::packed::Packed;
+use super::packed::{Packed, are_equal};
 use super::{ALLOCATION_BYTES, Kind, Malformed, PACKED_LEN_MAX};
 
 /// Members without order.
@@ -70,7 +70,7 @@ impl Set {
     /// Whether it has this member.
     pub fn contains(&self, member: &[u8]) -> bool {
         match &self.members {
-            Members::Packed(packed) => packed.find::<1>(member).is_some(),
+            Members::Packed(packed) => packed_index(packed, member).is_some(),
             Members::Table(table) => table.elements.contains(member),
         }
     }
@@ -128,7 +128,7 @@ impl Set {
         self.is_compact &= self.len() < ORDERED_MAX && is_integer(member);
         match &mut self.members {
             Members::Packed(packed) if packed.len() < PACKED_LEN_MAX && Packed::fits(member) => {
-                packed.push(member);
+                packed.push(&[member]);
             }
             Members::Packed(packed) => {
                 let mut table = Box::<Table>::default();
@@ -144,7 +144,7 @@ impl Set {
     fn remove(&mut self, member: &[u8]) -> bool {
         match &mut self.members {
             Members::Packed(packed) => {
-                let index = packed.find::<1>(member);
+                let index = packed_index(packed, member);
                 if let Some(index) = index {
                     packed.remove(index..index + 1);
                 }
@@ -153,6 +153,11 @@ impl Set {
             Members::Table(table) => table.remove(member),
         }
     }
+}
+
+/// The index of a member among packed ones.
+fn packed_index(packed: &Packed, member: &[u8]) -> Option<usize> {
+    packed.find::<1>(|other| are_equal(other, member))
 }
 
 impl Table {

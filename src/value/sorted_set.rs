@@ -46,11 +46,11 @@ impl Score {
         Score::new(self.0 + other.0)
     }
 
-    fn to_bytes(self) -> [u8; 8] {
+    pub(super) fn to_bytes(self) -> [u8; 8] {
         self.0.to_bits().to_be_bytes()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Score> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Score> {
         let bits = u64::from_be_bytes(bytes.try_into().ok()?);
         Score::new(f64::from_bits(bits))
     }
@@ -151,7 +151,7 @@ impl SortedSet {
     /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<Score> {
         match &self.members {
-            Members::Packed(packed) => packed.rank(member).map(|rank| packed.score(rank)),
+            Members::Packed(packed) => packed.score(packed.rank(member)?),
             Members::Table(table) => table.elements.get(member).copied(),
         }
     }
@@ -256,7 +256,7 @@ impl SortedSet {
         match &mut self.members {
             Members::Packed(packed) => {
                 let rank = packed.rank(member);
-                if rank.is_some_and(|rank| packed.score(rank) == score) {
+                if rank.is_some_and(|rank| packed.score(rank) == Some(score)) {
                     return SetScore::Unchanged;
                 }
                 if let Some(rank) = rank {
