@@ -69,17 +69,6 @@ pub(crate) const INTENDED: &[Intended] = &[
         },
     },
     Intended {
-        commands: &["zrange", "zrangestore", "zrangebylex", "zrevrangebylex", "zlexcount", "zremrangebylex"],
-        reason: "A range of names has other members if the scores are not all the same, which Redis leaves open",
-        keeps_state: false,
-        matches: |words, ours, theirs| {
-            let name = words[0].to_ascii_lowercase();
-            let is_lex = |word: &[u8]| word.to_ascii_lowercase().ends_with(b"lex");
-            let is_lex = name.windows(3).any(|part| part == b"lex") || words.iter().any(|word| is_lex(word));
-            is_lex && ours.error().is_none() && theirs.error().is_none()
-        },
-    },
-    Intended {
         commands: &["lpos"],
         reason: "`RANK` -9223372036854775808 finds nothing. Redis 7.0 cannot negate it",
         keeps_state: true,
@@ -87,7 +76,7 @@ pub(crate) const INTENDED: &[Intended] = &[
     },
     Intended {
         commands: &["object idletime"],
-        reason: "`OBJECT IDLETIME` is an error: access times are not tracked",
+        reason: "`OBJECT IDLETIME` is an error: access times would cost every read a write, and every lock memory",
         keeps_state: true,
         matches: |_, ours, _| is_error(ours, "ERR idle time not tracked"),
     },

@@ -245,8 +245,9 @@ pub(super) fn call(random: &mut Random, row: &Row) -> Words {
     let call = random.of(calls);
     let mut words = fill(random, *kind, call);
     if random.permille(80) && !FIXED.contains(name) {
-        // The name stays.
-        let at = 1 + random.below(words.len() as u64) as usize;
+        // The name stays, and the keys of ranges of names.
+        let first = words.iter().rposition(|word| EVEN.contains(&&**word)).unwrap_or(0) + 1;
+        let at = first + random.below((words.len() + 1 - first) as u64) as usize;
         let stray = random.of(STRAYS).as_bytes().to_vec();
         match random.below(4) {
             0 if at < words.len() => drop(words.remove(at)),
@@ -283,6 +284,7 @@ pub(super) fn fill(random: &mut Random, kind: char, call: &str) -> Words {
 fn hole_words(random: &mut Random, kind: char, hole: &str) -> Words {
     let list = match hole {
         "k" => return vec![key(random, kind)],
+        "even" => return vec![random.of(EVEN).to_vec()],
         "keys" => return several(random, |random| key(random, kind)),
         "members" => return several(random, member),
         "member" => return vec![member(random)],
@@ -336,10 +338,15 @@ const LONG_KEY: &[u8] = &[b'k'; 1500];
 /// The kinds of keys: strings, hashes, lists, sets, sorted sets.
 const KINDS: [char; 5] = ['v', 'h', 'l', 's', 'z'];
 
+/// Keys of sorted sets whose members all have the score `inf`, the only one among the words in the
+/// place of another: ranges of names are defined for them alone. No other command uses these keys.
+const EVEN: &[&[u8]] = &[b"even1", b"even2"];
+
 /// All keys that a sequence may use.
 pub(super) fn keys() -> impl Iterator<Item = Vec<u8>> {
     let numbered = KINDS.iter().flat_map(|kind| (1..=3).map(move |n| format!("{kind}{n}").into_bytes()));
-    numbered.chain([Vec::new(), b"\0\xff".to_vec(), LONG_KEY.to_vec()])
+    let even = EVEN.iter().map(|key| key.to_vec());
+    numbered.chain(even).chain([Vec::new(), b"\0\xff".to_vec(), LONG_KEY.to_vec()])
 }
 
 fn member(random: &mut Random) -> Vec<u8> {
@@ -364,11 +371,14 @@ pub(super) fn filling(random: &mut Random, kind: char) -> Words {
         _ => random.of(&["RPUSH", "LPUSH"]),
     };
     let prefix = random.of(&["", "m"]);
-    let mut words = vec![command.as_bytes().to_vec(), key(random, kind)];
+    let is_even = kind == 'z' && random.permille(300);
+    let key = if is_even { random.of(EVEN).to_vec() } else { key(random, kind) };
+    let mut words = vec![command.as_bytes().to_vec(), key];
     for n in 0..count {
         let element = format!("{prefix}{n}").into_bytes();
         match kind {
             'h' => words.extend([element, n.to_string().into_bytes()]),
+            'z' if is_even => words.extend([b"inf".to_vec(), element]),
             'z' => words.extend([random.below(10).to_string().into_bytes(), element]),
             _ => words.push(element),
         }
