@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(1, &format!("cannot start threads: {error}")),
     };
     server::keep_files_private();
+    server::avoid_huge_pages();
     let fewer_connections = server::fit_file_limit(&mut config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads)

@@ -36,7 +36,8 @@ use crate::net::TlsError;
 use crate::resp;
 
 pub use process::{
-    FEW_CONNECTIONS, Hangups, asked_to_stop, fit_file_limit, keep_files_private, raise_file_limit,
+    FEW_CONNECTIONS, Hangups, asked_to_stop, avoid_huge_pages, fit_file_limit, keep_files_private,
+    raise_file_limit,
 };
 pub use reload::{Reloaded, Reloader};
 #[cfg(feature = "etcd")]
