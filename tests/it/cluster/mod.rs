@@ -7,6 +7,7 @@ mod nodes;
 mod roles;
 mod secured;
 mod shards;
+mod subcommands;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
