@@ -6,7 +6,9 @@ mod failover;
 mod nodes;
 mod roles;
 mod secured;
+mod sentinel;
 mod shards;
+mod subcommands;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
