@@ -81,7 +81,7 @@ pub(super) struct Target {
 }
 
 enum Source {
-    Server(Login),
+    Server(Box<Login>),
     Cluster(Cluster),
 }
 
@@ -124,7 +124,7 @@ impl Target {
         let login = Login::new(url, certificates)?;
         let name = login.info.addr().to_string();
         login.open().map_err(unusable)?;
-        Ok(Target { source: Source::Server(login), name })
+        Ok(Target { source: Source::Server(Box::new(login)), name })
     }
 
     /// `rest` is what follows the scheme: `USER:PASSWORD@HOST:PORT,HOST:PORT/DB#NAME`.
@@ -142,7 +142,7 @@ impl Target {
     pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, Failure> {
         let connecting = async {
             match &self.source {
-                Source::Server(login) => Ok((login.clone(), login.connect(timeout).await?)),
+                Source::Server(login) => Ok((Login::clone(login), login.connect(timeout).await?)),
                 Source::Cluster(cluster) => cluster.connect(timeout).await,
             }
         };
