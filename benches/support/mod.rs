@@ -456,7 +456,7 @@ pub fn bytes_in(dir: &Path) -> u64 {
 
 /// Asks the system for as many open files as it allows.
 pub fn raise_file_limit() {
-    octostore::server::raise_file_limit(20_000, false);
+    octostore::server::raise_file_limit(20_000, 1);
 }
 
 /// A number from the environment.

@@ -53,6 +53,8 @@ struct NodeValue {
     redis: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentinel: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -238,6 +240,7 @@ impl Election {
         let value = NodeValue {
             redis: self.own.redis.as_ref().map(HostPort::to_string).unwrap_or_default(),
             http: self.own.http.as_ref().map(HostPort::to_string),
+            sentinel: self.own.sentinel.as_ref().map(HostPort::to_string),
         };
         let key = self.store.key(&format!("nodes/{}", self.own.id));
         let value = serde_json::json!(value).to_string();
@@ -341,8 +344,9 @@ impl Election {
         let nodes = nodes.iter().filter_map(|node| {
             let value: NodeValue = serde_json::from_slice(node.value()).ok()?;
             let id = node.key_str().ok()?.rsplit('/').next()?.to_owned();
-            let http = value.http.as_deref().and_then(HostPort::parse);
-            Some(Node { id, redis: HostPort::parse(&value.redis), http })
+            let parse = |text: &Option<String>| text.as_deref().and_then(HostPort::parse);
+            let (http, sentinel) = (parse(&value.http), parse(&value.sentinel));
+            Some(Node { id, redis: HostPort::parse(&value.redis), http, sentinel })
         });
         self.update(revision, Seen { leader, nodes: nodes.collect(), key });
         Ok(revision)

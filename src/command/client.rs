@@ -8,8 +8,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::options;
 use super::pubsub::{Deferred, Incoming, Subscriptions, Turn};
 use super::registry::ClientInfo;
@@ -19,7 +17,7 @@ use super::tracking::ClientTracking;
 use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, KeySpec, ServerState, Waiting};
 use crate::auth::User;
-use crate::domain::{DATABASES, SessionId, Timestamp};
+use crate::domain::{SessionId, Timestamp};
 use crate::engine::{AnyTxn, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
@@ -58,28 +56,6 @@ pub enum AfterReply {
     LeaveToLeader,
 }
 
-/// What a connection takes along when another server, or another state of this one, goes on with
-/// it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientState {
-    /// The client's address.
-    pub addr: String,
-    /// The user; `None`: not authenticated.
-    pub user: Option<String>,
-    /// The name in the client's certificate, if it names the user.
-    pub certificate: Option<String>,
-    /// The name of the connection.
-    pub name: String,
-    /// The name of the client library.
-    pub lib_name: String,
-    /// The version of the client library.
-    pub lib_version: String,
-    /// The database.
-    pub database: u8,
-    /// The RESP version.
-    pub protocol: u8,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replies {
     On,
@@ -116,13 +92,15 @@ pub struct Client {
     pub(super) is_monitor: bool,
     /// Whether the client asked for the script debugger, and for no script since.
     pub(super) wants_debugger: bool,
+    /// Whether the client has connected to a Sentinel.
+    pub(super) is_sentinel: bool,
     /// What the running transaction or script publishes, sent after it.
     pub(super) deferred: Deferred,
-    connection_session: Option<SessionId>,
+    pub(super) connection_session: Option<SessionId>,
     /// The most recently opened sessions, oldest first.
     opened_sessions: VecDeque<SessionId>,
     /// The name in the certificate of the client, if that names its user.
-    certificate_name: Option<Box<str>>,
+    pub(super) certificate_name: Option<Box<str>>,
     origin: Option<Arc<Origin>>,
     replies: Replies,
     /// The current request was CLIENT REPLY SKIP.
@@ -171,6 +149,7 @@ impl Client {
             tracking: None,
             is_monitor: false,
             wants_debugger: false,
+            is_sentinel: false,
             deferred: Deferred::default(),
             connection_session: None,
             opened_sessions: VecDeque::new(),
@@ -189,40 +168,9 @@ impl Client {
         }
     }
 
-    /// Registers a connection that another state has served so far.
-    pub fn resume(server: &Arc<ServerState>, state: &ClientState, local_addr: String) -> Client {
-        let mut client = Client::new(server, state.addr.clone(), local_addr);
-        if let Some(name) = &state.certificate {
-            client.accept_certificate(name);
-        }
-        // A user that does not exist here has to authenticate again.
-        let user = state.user.as_deref().and_then(|user| server.users.find(user.as_bytes()));
-        if let Some(user) = user {
-            client.set_user(user, true);
-        }
-        client.set_name(&state.name);
-        client.select(state.database.min(DATABASES - 1));
-        client.set_protocol(state.protocol);
-        client.info.update(|details| {
-            details.lib_name.clone_from(&state.lib_name);
-            details.lib_version.clone_from(&state.lib_version);
-        });
-        client
-    }
-
-    /// What [`Client::resume`] needs. Subscriptions, transactions and sessions are not part of it.
-    pub fn state(&self) -> ClientState {
-        let user = self.is_authenticated.then(|| self.user.name().to_string());
-        self.info.read(|details| ClientState {
-            addr: self.info.addr.clone(),
-            user,
-            certificate: self.certificate_name.as_deref().map(str::to_owned),
-            name: details.name.clone(),
-            lib_name: details.lib_name.clone(),
-            lib_version: details.lib_version.clone(),
-            database: self.database,
-            protocol: self.protocol,
-        })
+    /// Answers the client from now on as Redis Sentinel does.
+    pub fn expect_sentinel(&mut self) {
+        self.is_sentinel = true;
     }
 
     /// Whether the current turn has work left.

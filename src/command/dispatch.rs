@@ -37,7 +37,8 @@ impl Context<'_> {
             Caller::Connection => {
                 let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
                 self.check_slots(command, args).map_err(|error| self.leave_slot(command, error))?;
-                if self.server.is_standby && !sentinel::is_for_any_node(command, args) {
+                let is_for_leader = || !self.client.is_sentinel && !sentinel::is_for_any_node(command, args);
+                if self.server.is_standby && is_for_leader() {
                     return self.leave_to_leader();
                 }
                 if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
@@ -71,7 +72,8 @@ impl Context<'_> {
 
     /// Finds the command and checks that the connection may send it now.
     fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
-        let command = find(args).map_err(|mismatch| mismatch.error(args))?;
+        let found = if self.has_command(args.at(0)) { find(args) } else { Err(Mismatch::Command) };
+        let command = found.map_err(|mismatch| mismatch.error(args))?;
         self.client.set_command(command);
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
@@ -94,7 +96,7 @@ impl Context<'_> {
         }
         if self.client.is_subscribed() {
             return Err(CommandError::fixed(
-                "ERR this server does not lead: use another connection than that of the subscriptions",
+                "ERR this is for the leader: use another connection than that of the subscriptions",
             ));
         }
         self.is_for_leader = true;

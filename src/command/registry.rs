@@ -34,6 +34,7 @@ pub struct ClientInfo {
     pub(super) opened: Timestamp,
     details: Mutex<Details>,
     is_killed: AtomicBool,
+    is_handed_over: AtomicBool,
     is_gone: AtomicBool,
     attention: Notify,
     pub(super) messages: MessageQueue,
@@ -84,6 +85,7 @@ impl Clients {
             opened: now,
             details: Mutex::new(details),
             is_killed: AtomicBool::new(false),
+            is_handed_over: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
             attention: Notify::new(),
             messages: MessageQueue::new(message_bytes_max),
@@ -122,6 +124,11 @@ impl Clients {
         self.all().iter().for_each(|info| info.kill());
     }
 
+    /// Asks all connections that another service can go on with to go there.
+    pub fn hand_over_all(&self) {
+        self.all().iter().for_each(|info| info.hand_over());
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<ClientInfo>> {
         self.connected().values().cloned().collect()
     }
@@ -157,6 +164,16 @@ impl ClientInfo {
     pub fn kill(&self) {
         self.is_killed.store(true, Ordering::Release);
         self.wake();
+    }
+
+    fn hand_over(&self) {
+        self.is_handed_over.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether another service is to go on with the connection, if it can.
+    pub fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Ordering::Acquire)
     }
 
     /// Records whether a request of the connection waits, or is about to.

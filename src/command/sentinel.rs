@@ -2,7 +2,13 @@
 //!
 //! Every server of a cluster answers as a Sentinel, the leader is the master, and the standbys are
 //! its replicas: they pass requests on to the leader, so reads from them are up to date, too.
+//!
+//! Some clients demand that a Sentinel is nothing else. For these, servers listen at further addresses,
+//! where only the commands of Sentinel exist.
 
+use std::fmt::Write as _;
+
+use super::pubsub::is_of_sentinel;
 use super::{Args, Categories, Command, CommandError, Context, Flags, Group, options};
 use crate::domain::{HostPort, Node, Topology};
 use crate::reply::Reply;
@@ -72,6 +78,52 @@ impl Context<'_> {
     }
 }
 
+/// The commands of Sentinel. Those that Sentinel has for its users are left out: the users are those of
+/// the server.
+const OF_SENTINEL: &[&str] = &[
+    "auth",
+    "client",
+    "command",
+    "hello",
+    "info",
+    "ping",
+    "psubscribe",
+    "punsubscribe",
+    "quit",
+    "reset",
+    "role",
+    "sentinel",
+    "shutdown",
+    "subscribe",
+    "unsubscribe",
+];
+
+impl Context<'_> {
+    /// Whether a command of this name exists for the connection.
+    pub(super) fn has_command(&self, name: &[u8]) -> bool {
+        !self.client.is_sentinel || OF_SENTINEL.iter().any(|own| options::is(name, own))
+    }
+
+    /// The role of a Sentinel, and the only master that it knows.
+    pub(super) fn role_of_sentinel(&self) -> Reply {
+        let name = Reply::bulk(&self.server.topology.read().name);
+        Reply::Array(vec![Reply::bulk("sentinel"), Reply::Array(vec![name])])
+    }
+}
+
+/// The section of INFO that only Sentinel has.
+pub(super) fn info(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
+    let topology = context.server.topology.read();
+    let leader = topology.leading_node().map(|leader| context.address_of(leader));
+    write!(out, "sentinel_masters:{}\r\n", u8::from(leader.is_some()))?;
+    write!(out, "sentinel_tilt:0\r\nsentinel_tilt_since_seconds:-1\r\n")?;
+    write!(out, "sentinel_running_scripts:0\r\nsentinel_scripts_queue_length:0\r\n")?;
+    write!(out, "sentinel_simulate_failure_flags:0\r\n")?;
+    let Some(leader) = leader else { return Ok(()) };
+    let (name, slaves, sentinels) = (&topology.name, topology.standbys().count(), topology.nodes.len());
+    write!(out, "master0:name={name},status=ok,address={leader},slaves={slaves},sentinels={sentinels}\r\n")
+}
+
 /// The topology, if `name` is the name of this cluster.
 fn named(context: &Context<'_>, name: &[u8]) -> Option<std::sync::Arc<Topology>> {
     Some(context.server.topology.read()).filter(|topology| topology.name.as_bytes() == name)
@@ -126,7 +178,8 @@ fn sentinels(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Command
     let topology = topology_of(context, args)?;
     let others = topology.nodes.iter().filter(|node| node.id != topology.own);
     let describe = |node: &Node| {
-        let mut fields = common_fields(&node.id, &context.address_of(node), node, "sentinel");
+        let address = node.sentinel.clone().unwrap_or_else(|| context.address_of(node));
+        let mut fields = common_fields(&node.id, &address, node, "sentinel");
         fields.extend([
             ("last-hello-message", "0".to_owned()),
             ("voted-leader", "?".to_owned()),
@@ -195,9 +248,8 @@ fn map(fields: Vec<(&'static str, String)>) -> Reply {
 
 /// The request subscribes to channels of Sentinel only, or ends subscriptions.
 fn concerns_sentinel_channels(command: &Command, args: Args<'_>) -> bool {
-    let is_sentinels = |channel: &[u8]| matches!(channel.first(), Some(b'+' | b'-'));
     match command.name {
-        "subscribe" | "psubscribe" => args.from(1).all(is_sentinels),
+        "subscribe" | "psubscribe" => args.from(1).all(is_of_sentinel),
         "unsubscribe" | "punsubscribe" => true,
         _ => false,
     }

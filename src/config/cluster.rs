@@ -67,6 +67,11 @@ pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError>
     let advertise = address("advertise")?;
     let advertise_http = address("advertise-http")?;
     check_encrypted(settings, has_store)?;
+    for name in ["sentinel-listen", "sentinel-tls-listen"] {
+        if !has_store && is_given(name) {
+            return Err(settings.fault(name, "is of no use without --store"));
+        }
+    }
     if has_store {
         let (redis, http) = if is_given("cluster-ca") { ("tls-listen", "https") } else { ("listen", "http") };
         check_advertised(settings, redis, "advertise", advertise.is_some())?;
@@ -160,6 +165,7 @@ mod tests {
         assert!(refused(&["--cluster-name", "a b"]).contains("letters"));
         assert!(refused(&["--advertise", "h:1"]).contains("of no use without --store"));
         assert!(refused(&["--cluster-ca", "ca.pem"]).contains("of no use without --store"));
+        assert!(refused(&["--sentinel-listen", "127.0.0.1:1"]).contains("of no use without --store"));
     }
 
     #[test]
@@ -216,6 +222,9 @@ mod tests {
     #[test]
     #[cfg(feature = "etcd")]
     fn a_server_that_listens_everywhere_says_where_others_reach_it() {
+        let exposed = ["--store", "etcd://h1/a", "--sentinel-listen", "10.0.0.7:26379"];
+        let Err(ConfigError::Setting(text)) = Config::with(&exposed) else { panic!() };
+        assert!(text.contains("--sentinel-listen") && text.contains("no password is set"), "{text}");
         let flags = ["--store", "etcd://h1/a", "--listen", "0.0.0.0:7379", "--allow-no-password"];
         let Err(ConfigError::Setting(text)) = Config::with(&flags) else { panic!() };
         assert!(text.contains("--advertise") && text.contains("is needed"), "{text}");

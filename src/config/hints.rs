@@ -41,10 +41,9 @@ const REDIS: &[(&[&str], Instead)] = &[
     (&["tls-ca-cert-file", "tls-ca-cert-dir"], Setting("tls-client-ca")),
     (&["tls-auth-clients"], Setting("tls-client-auth")),
     (&["tls-protocols", "tls-ciphers", "tls-ciphersuites"], Nothing("TLS 1.2 and 1.3 are always on")),
-    (
-        &["cluster-enabled", "cluster-config-file", "replicaof", "slaveof", "sentinel"],
-        Nothing("clustering and replication are not supported"),
-    ),
+    (&["cluster-enabled", "cluster-config-file"], Setting("shard")),
+    (&["replicaof", "slaveof"], Setting("store")),
+    (&["sentinel"], Setting("sentinel-listen")),
     (&["unixsocket", "unixsocketperm"], Nothing("only TCP is supported, see --listen")),
     (&["tcp-keepalive", "tcp-backlog"], Nothing("the server chooses this itself")),
     (&["include"], Nothing("only one file is supported, see --config")),

@@ -46,6 +46,8 @@ pub struct Config {
     pub allows_no_password: bool,
     /// The addresses for HTTP clients; empty if HTTP is off.
     pub http: Vec<ListenAddress>,
+    /// The addresses for Sentinel clients; empty if they connect where Redis clients do.
+    pub sentinel: Vec<ListenAddress>,
     /// Files and addresses of TLS; `None`: it is off.
     pub tls: Option<TlsConfig>,
     /// The configuration of HTTP.
@@ -138,8 +140,10 @@ impl Config {
         let is_redis_open = users.are_open() && !allows_no_password;
         let is_http_open = users.are_open_to_http() && !allows_no_password;
         let listen = addresses(settings, "listen")?;
+        let sentinel = addresses(settings, "sentinel-listen")?;
         if is_redis_open {
             refuse_exposed(settings, "listen", &listen, NO_PASSWORD)?;
+            refuse_exposed(settings, "sentinel-listen", &sentinel, NO_PASSWORD)?;
         }
         let http = addresses(settings, "http")?;
         if is_http_open {
@@ -148,6 +152,7 @@ impl Config {
         if let Some(tls) = tls.as_ref().filter(|tls| !tls.requires_certificates()) {
             if is_redis_open {
                 refuse_exposed(settings, "tls-listen", &tls.redis, NO_PASSWORD)?;
+                refuse_exposed(settings, "sentinel-tls-listen", &tls.sentinel, NO_PASSWORD)?;
             }
             if is_http_open {
                 refuse_exposed(settings, "https", &tls.http, NO_CREDENTIALS)?;
@@ -173,6 +178,7 @@ impl Config {
             users,
             allows_no_password,
             http,
+            sentinel,
             tls,
             http_config,
             data: PathBuf::from(settings.text("data").unwrap_or("./octostore.db")),

@@ -216,6 +216,14 @@ pub static OPTIONS: &[Opt] = &[
     opt(CLUSTER, "cluster-name", "NAME", "octostore", "Name by which Sentinel clients ask for the leader"),
     opt(
         CLUSTER,
+        "sentinel-listen",
+        "ADDR:PORT",
+        "",
+        "Addresses at which the server answers as Redis Sentinel and as nothing else, comma-separated",
+    ),
+    opt(CLUSTER, "sentinel-tls-listen", "ADDR:PORT", "", "The same with TLS"),
+    opt(
+        CLUSTER,
         "leader-silent-ms",
         "MS",
         "1000",
@@ -312,7 +320,16 @@ impl Opt {
     /// Whether it takes several values, with commas between them or as an array in the file. If the
     /// flag is given several times, the last one counts, as with every flag.
     pub(super) fn is_list(&self) -> bool {
-        ["listen", "http", "tls-listen", "https", "http-allow-origin"].contains(&self.name)
+        [
+            "listen",
+            "http",
+            "tls-listen",
+            "https",
+            "sentinel-listen",
+            "sentinel-tls-listen",
+            "http-allow-origin",
+        ]
+        .contains(&self.name)
     }
 
     /// Whether a running server can apply a change: only credentials.

@@ -14,6 +14,8 @@ pub struct TlsConfig {
     pub redis: Vec<ListenAddress>,
     /// The addresses for HTTP clients.
     pub http: Vec<ListenAddress>,
+    /// The addresses for Sentinel clients.
+    pub sentinel: Vec<ListenAddress>,
     /// The certificate, its key, and the roots of clients and of other servers.
     pub files: TlsFiles,
 }
@@ -27,7 +29,8 @@ impl TlsConfig {
 
 pub(super) fn config(settings: &Settings) -> Result<Option<TlsConfig>, ConfigError> {
     let (redis, http) = (addresses(settings, "tls-listen")?, addresses(settings, "https")?);
-    let is_off = redis.is_empty() && http.is_empty();
+    let sentinel = addresses(settings, "sentinel-tls-listen")?;
+    let is_off = redis.is_empty() && http.is_empty() && sentinel.is_empty();
     for name in ["tls-cert", "tls-key", "tls-client-ca", "tls-client-auth"] {
         if is_off && !settings.is_default(name) {
             return Err(settings.fault(name, "has no effect without --tls-listen or --https"));
@@ -56,7 +59,7 @@ pub(super) fn config(settings: &Settings) -> Result<Option<TlsConfig>, ConfigErr
     let client_roots = roots.map(|path| (path.into(), auth));
     let server_roots = settings.text("cluster-ca").map(Into::into);
     let files = TlsFiles { certificate, key, client_roots, server_roots };
-    Ok(Some(TlsConfig { redis, http, files }))
+    Ok(Some(TlsConfig { redis, http, sentinel, files }))
 }
 
 /// Whether certificates of clients name their users.

@@ -55,6 +55,8 @@ pub struct Node {
     pub redis: Option<HostPort>,
     /// Where HTTP clients connect, if they can.
     pub http: Option<HostPort>,
+    /// Where clients of Sentinel connect; `None`: where Redis clients do.
+    pub sentinel: Option<HostPort>,
 }
 
 /// The leader among servers.
@@ -82,7 +84,7 @@ pub struct Topology {
 impl Topology {
     /// One server that has the locks for itself.
     pub fn of_one(name: &str, id: &str) -> Topology {
-        let nodes = vec![Node { id: id.to_owned(), redis: None, http: None }];
+        let nodes = vec![Node { id: id.to_owned(), redis: None, http: None, sentinel: None }];
         let leader = Some(Leader { id: id.to_owned(), epoch: 1 });
         Topology {
             name: name.to_owned(),

@@ -144,19 +144,19 @@ impl Connection {
         });
     }
 
-    /// Serves the connection until the client or the server closes it, or the leader goes on with
+    /// Serves the connection until the client or the server closes it, or another service goes on with
     /// it.
     pub(super) async fn run(mut self) -> Option<Arrival> {
         let end = self.serve().await;
+        let state = matches!(end, Err(End::HandedOver)).then(|| self.client.state());
         while self.client.unsubscribe_some() {
             yield_now().await;
         }
         let addr = &self.client.info().addr;
         match end {
             Ok(()) | Err(End::Closed) => {}
-            Err(End::LeftToLeader) => {
-                let client = Some(self.client.state());
-                return Some(Arrival { stream: self.stream, input: self.input, client });
+            Err(End::HandedOver) => {
+                return Some(Arrival { stream: self.stream, input: self.input, client: state });
             }
             Err(End::Failed(error)) => tracing::debug!(client = %addr, %error, "connection lost"),
             Err(End::Stalled) => {
@@ -211,7 +211,7 @@ impl Connection {
                 }
                 Then::Pause => self.await_end_of_pause().await?,
                 Then::Close => return Ok(()),
-                Then::LeaveToLeader => return Err(End::LeftToLeader),
+                Then::LeaveToLeader => return Err(End::HandedOver),
                 Then::HangUp => {
                     self.stream.linger(HANG_UP_TIME, HANG_UP_BYTES).await;
                     return Ok(());
@@ -431,6 +431,9 @@ impl Connection {
                 return Err(End::Closed);
             }
             let has_more = self.send_messages().await?;
+            if self.client.info().is_handed_over() && self.client.follows_leaders() {
+                return Err(End::HandedOver);
+            }
             self.input.reserve(self.read_bytes);
             let idle = self.server.settings.idle_timeout().filter(|_| !self.client.has_subscribed());
             let auth = self.place.as_ref().map(Place::time_left);

@@ -13,8 +13,8 @@ pub(super) enum End {
     Stalled,
     Idle,
     Unauthenticated,
-    /// The leader goes on with the connection.
-    LeftToLeader,
+    /// Another service goes on with the connection.
+    HandedOver,
 }
 
 impl From<WriteError> for End {

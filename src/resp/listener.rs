@@ -89,12 +89,19 @@ pub struct Resp {
     server: Arc<ServerState>,
     limits: ListenerLimits,
     unauthenticated: Unauthenticated,
+    /// New connections are answered as by Redis Sentinel.
+    is_sentinel: bool,
 }
 
 impl Resp {
     /// Connections see this state.
     pub fn new(server: Arc<ServerState>, limits: ListenerLimits) -> Resp {
-        Resp { server, limits, unauthenticated: Unauthenticated::default() }
+        Resp { server, limits, unauthenticated: Unauthenticated::default(), is_sentinel: false }
+    }
+
+    /// Connections are answered as by Redis Sentinel, from this state.
+    pub fn sentinel(server: Arc<ServerState>, limits: ListenerLimits) -> Resp {
+        Resp { is_sentinel: true, ..Resp::new(server, limits) }
     }
 
     /// A new connection.
@@ -111,24 +118,32 @@ impl Resp {
         self.server.clients.kill_all();
     }
 
-    /// Serves a connection until it ends, or sends a request that only the leader executes. The
-    /// returned connection is for the leader.
+    /// Asks every connection that another service can go on with to go there.
+    pub fn hand_over(&self) {
+        self.server.clients.hand_over_all();
+    }
+
+    /// Serves a connection until it ends, or another service goes on with it: the leader's if it sends
+    /// a request that only the leader executes, or else the one that follows this one.
+    ///
+    /// A connection that another service has served so far has its subscriptions when this returns.
     pub fn serve_arrival(&self, arrival: Arrival) -> impl Future<Output = Option<Arrival>> + Send + use<> {
         let (server, limits) = (Arc::clone(&self.server), self.limits.clone());
-        let unauthenticated = self.unauthenticated.clone();
+        let (unauthenticated, is_sentinel) = (self.unauthenticated.clone(), self.is_sentinel);
+        let Arrival { stream, input, client } = arrival;
+        let resumed = client.map(|state| Client::resume(&server, &state, text(stream.local_addr())));
         async move {
-            let Arrival { stream, input, client } = arrival;
-            let local_addr = text(stream.local_addr());
-            let client = match client {
-                Some(state) => Client::resume(&server, &state, local_addr),
-                None => {
-                    let mut client = Client::new(&server, text(stream.peer_addr()), local_addr);
-                    if let Some(name) = stream.client_name().filter(|_| limits.users_from_certificates) {
-                        client.accept_certificate(&name);
-                    }
-                    client
+            let client = resumed.unwrap_or_else(|| {
+                let addresses = (text(stream.peer_addr()), text(stream.local_addr()));
+                let mut client = Client::new(&server, addresses.0, addresses.1);
+                if let Some(name) = stream.client_name().filter(|_| limits.users_from_certificates) {
+                    client.accept_certificate(&name);
                 }
-            };
+                if is_sentinel {
+                    client.expect_sentinel();
+                }
+                client
+            });
             let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
             if !client.is_authenticated() && unauthenticated.are_full(connections_max) {
                 server.metrics.redis.refuse();
@@ -144,7 +159,7 @@ impl Protocol for Resp {
     fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
         let served = self.serve_arrival(self.arrival(socket));
         async move {
-            // Without a cluster, there is no other leader.
+            // No other service goes on with connections that come here.
             let _ = served.await;
         }
     }

@@ -70,11 +70,10 @@ pub fn keep_files_private() {
 /// Open files that the server needs besides connections.
 const FILES_BESIDE: u64 = 64;
 
-/// Raises the limit of open files for `connections_max` Redis clients and, if `has_http`, as many
-/// HTTP clients. Returns the number of connections of each kind that the system allows.
-pub fn raise_file_limit(connections_max: usize, has_http: bool) -> usize {
+/// Raises the limit of open files for `connections_max` clients of each of this number of kinds.
+/// Returns the number of connections of each kind that the system allows.
+pub fn raise_file_limit(connections_max: usize, kinds: u64) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let kinds = if has_http { 2 } else { 1 };
     let wanted = connections_max as u64 * kinds + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
@@ -93,12 +92,18 @@ pub const FEW_CONNECTIONS: usize = 1000;
 /// Lowers `--connections-max` to what the system allows. Returns the log line if it did.
 pub fn fit_file_limit(config: &mut Config) -> Option<String> {
     let wanted = config.listener.connections_max;
-    let has_http = !config.http.is_empty() || config.tls.as_ref().is_some_and(|tls| !tls.http.is_empty());
-    let allowed = raise_file_limit(wanted, has_http);
+    let tls = config.tls.as_ref();
+    let has_http = !config.http.is_empty() || tls.is_some_and(|tls| !tls.http.is_empty());
+    let has_sentinel = !config.sentinel.is_empty() || tls.is_some_and(|tls| !tls.sentinel.is_empty());
+    let allowed = raise_file_limit(wanted, 1 + u64::from(has_http) + u64::from(has_sentinel));
     (allowed < wanted).then(|| {
         config.listener.connections_max = allowed;
         config.http_config.connections_max = allowed;
-        let kinds = if has_http { "for Redis and for HTTP clients each" } else { "for Redis clients" };
+        let kinds = match (has_http, has_sentinel) {
+            (false, false) => "for Redis clients",
+            (true, false) => "for Redis and for HTTP clients each",
+            (_, true) => "for the clients of each protocol",
+        };
         format!(
             "--connections-max lowered from {wanted} to {allowed} {kinds}: the limit of open files is too low; \
              raise it (ulimit -n, LimitNOFILE=)"

@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::reload::Reloadable;
 use super::service::{Process, Service, complete};
@@ -31,7 +31,7 @@ use crate::http::{self, Http};
 use crate::journal::etcd::{self, EtcdBackend};
 use crate::journal::{Backend, Durability, JournalError, MemoryBackend, StoreAddress};
 use crate::metrics::ClusterMetrics;
-use crate::net::{self, Listeners, Tls};
+use crate::net::{self, AcceptLimits, Listeners, Tls};
 use crate::resp::{self, Resp};
 
 mod doors;
@@ -42,6 +42,8 @@ use doors::{HttpDoor, RedisDoor};
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// Pause before another attempt to lead, after one that failed.
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(500);
+/// How long connections take to end at most, when this process ceases to lead.
+const HANDOVER_TIME: Duration = Duration::from_secs(1);
 /// For this time, a leader that was replaced leaves it to the others to lead: they may not reach it.
 const GIVE_WAY: Duration = Duration::from_secs(1);
 
@@ -94,14 +96,25 @@ impl Doors {
 /// The time during which this process leads.
 struct Term {
     doors: Doors,
-    /// Dropped with the term: its connections are closed at once.
-    open: watch::Sender<()>,
+    /// Has a receiver for each connection.
+    has_ended: watch::Sender<bool>,
+}
+
+/// Completes when a term has ended.
+async fn ended(has_ended: &mut watch::Receiver<bool>) {
+    // A term that is gone has ended, too.
+    let _ = has_ended.wait_for(|has_ended| *has_ended).await;
 }
 
 impl Term {
-    /// Completes when the term has ended.
-    fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        dropped(self.open.subscribe())
+    /// Ends the connections of clients. The standby's service goes on with those that only want to hear
+    /// of the next leader: when this completes, they have subscribed there.
+    async fn end(&self) {
+        self.doors.resp.hand_over();
+        self.has_ended.send_replace(true);
+        if timeout(HANDOVER_TIME, self.has_ended.closed()).await.is_err() {
+            tracing::debug!("connections of the last term have not ended yet");
+        }
     }
 }
 
@@ -182,10 +195,18 @@ impl Member {
             Arc::clone(&standby.server.metrics.redis),
             dropped(stopped.clone()),
         );
+        let sentinel = async {
+            let Some(sockets) = self.sockets.sentinel else { return };
+            let protocol = Resp::sentinel(Arc::clone(&standby.server), self.running.config().listener);
+            let limits = AcceptLimits { protocol: "sentinel", ..resp::accept_limits(&standby.server) };
+            let metrics = Arc::clone(&standby.server.metrics.redis);
+            net::serve(sockets, protocol, limits, metrics, dropped(stopped.clone())).await;
+        };
         let http = async {
             let (Some(sockets), Some(http)) = (self.sockets.http, &standby.http) else { return };
             let (limits, metrics) = (http::accept_limits(http), Arc::clone(&standby.server.metrics.http));
-            net::serve(sockets, HttpDoor(Arc::clone(&self.state)), limits, metrics, dropped(stopped)).await;
+            net::serve(sockets, HttpDoor(Arc::clone(&self.state)), limits, metrics, dropped(stopped.clone()))
+                .await;
         };
         let leading = Mutex::new(None);
         let role = async {
@@ -212,7 +233,7 @@ impl Member {
             tokio::join!(election.run(), watched, shards);
         };
         tokio::select! {
-            _ = async { tokio::join!(redis, http, role) } => {}
+            _ = async { tokio::join!(redis, sentinel, http, role) } => {}
             () = registered => {}
         }
         // Commits the rest before another server leads.
@@ -245,7 +266,9 @@ fn own_node(config: &Config, sockets: &Sockets, process: &Process) -> Node {
         let port = first(sockets.http.as_ref()?)?.port();
         Some(HostPort { host: redis.host.clone(), port })
     });
-    Node { id: process.run_id.clone(), redis: Some(redis), http }
+    let sentinel = sockets.sentinel.as_ref().and_then(first);
+    let sentinel = sentinel.map(|address| HostPort { host: redis.host.clone(), port: address.port() });
+    Node { id: process.run_id.clone(), redis: Some(redis), http, sentinel }
 }
 
 /// Connects to the store and checks that it can be used. Tries again while it cannot be reached.
@@ -326,9 +349,9 @@ async fn lead(
     service.deliver_events();
     running.add(&service);
     let (engine, server, http) = (service.engine.clone(), service.server.clone(), service.http.clone());
-    let term = Term { doors: Doors::of(&service, &config), open: watch::Sender::new(()) };
+    let term = Arc::new(Term { doors: Doors::of(&service, &config), has_ended: watch::Sender::new(false) });
     *leading.lock() = Some(service);
-    state.term.send_replace(Some(Arc::new(term)));
+    state.term.send_replace(Some(Arc::clone(&term)));
     tracing::info!(epoch, "leading");
     let own = Leader { id: state.process.run_id.clone(), epoch };
     let history = async {
@@ -348,8 +371,9 @@ async fn lead(
         drop((engine, server, http));
         let without_leader = Seen { leader: None, ..state.election.seen().borrow().clone() };
         state.publish(&without_leader, standby).await;
-        // Closes the connections of clients.
         state.term.send_replace(None);
+        term.end().await;
+        drop(term);
         let service = leading.lock().take();
         if let Some(service) = service {
             running.remove(&service);

@@ -9,11 +9,13 @@ use super::{StartError, certificate};
 use crate::config::{Config, TlsConfig};
 use crate::net::{ListenAddress, Listeners, Tls, TlsProtocol};
 
-/// The sockets for Redis clients and for HTTP clients.
+/// The sockets for all kinds of clients.
 pub(super) struct Sockets {
     pub(super) redis: Listeners,
     /// `None`: HTTP is off.
     pub(super) http: Option<Listeners>,
+    /// Those for clients of Sentinel; `None`: they connect where Redis clients do.
+    pub(super) sentinel: Option<Listeners>,
     /// The certificate; `None`: all is in plain text.
     pub(super) tls: Option<Arc<Tls>>,
     /// Clients that use TLS must have a certificate.
@@ -24,11 +26,14 @@ impl Sockets {
     /// Listens wherever `config` says.
     pub(super) fn bind(config: &Config) -> Result<Sockets, StartError> {
         let tls = certificate::load(config).map_err(StartError::Tls)?;
-        let redis = bind_all(config, tls.as_ref(), TlsProtocol::Redis)?;
-        let http = bind_all(config, tls.as_ref(), TlsProtocol::Http)?;
-        let http = Some(http).filter(|http| !http.addresses().is_empty());
+        let redis = bind_all(config, tls.as_ref(), Kind::Redis)?;
+        let optional = |kind| -> Result<Option<Listeners>, StartError> {
+            let bound = bind_all(config, tls.as_ref(), kind)?;
+            Ok(Some(bound).filter(|bound| !bound.addresses().is_empty()))
+        };
+        let (http, sentinel) = (optional(Kind::Http)?, optional(Kind::Sentinel)?);
         let requires_certificates = config.tls.as_ref().is_some_and(TlsConfig::requires_certificates);
-        Ok(Sockets { redis, http, tls, requires_certificates })
+        Ok(Sockets { redis, http, sentinel, tls, requires_certificates })
     }
 
     /// The first address at which Redis clients connect.
@@ -41,9 +46,10 @@ impl Sockets {
         self.http.as_ref().map(|http| http.addresses()[0])
     }
 
-    /// Whether other machines can connect as Redis clients without a certificate.
+    /// Whether other machines can connect as Redis clients, or as those of Sentinel, without a
+    /// certificate.
     pub(super) fn is_redis_exposed(&self) -> bool {
-        self.is_exposed(&self.redis)
+        self.is_exposed(&self.redis) || self.sentinel.as_ref().is_some_and(|bound| self.is_exposed(bound))
     }
 
     /// Whether other machines can connect as HTTP clients without a certificate.
@@ -67,7 +73,7 @@ impl Sockets {
         if users.are_open_to_http() && self.is_http_exposed() {
             tracing::warn!("listening beyond loopback without a token for HTTP clients");
         }
-        let plain = [Some(&self.redis), self.http.as_ref()].into_iter().flatten();
+        let plain = [Some(&self.redis), self.http.as_ref(), self.sentinel.as_ref()].into_iter().flatten();
         let plain = plain.flat_map(Listeners::plain_addresses);
         let readable: Vec<_> = plain.filter(|address| !address.ip().is_loopback()).collect();
         if !readable.is_empty() {
@@ -93,12 +99,18 @@ impl Sockets {
         if has_password {
             try_it.push_str(" --askpass");
         }
-        let redis = listed(&self.redis);
-        let http = self.http.as_ref().map_or("off".to_owned(), listed);
-        format!(
-            "octostore {}\n  redis  {redis}\n  http   {http}\n  data   {kept}\n  try    {try_it} LOCK demo me EX 30",
-            env!("CARGO_PKG_VERSION"),
-        )
+        let mut lines = vec![
+            ("redis", listed(&self.redis)),
+            ("http", self.http.as_ref().map_or("off".to_owned(), listed)),
+            ("data", kept.to_owned()),
+            ("try", format!("{try_it} LOCK demo me EX 30")),
+        ];
+        if let Some(sentinel) = &self.sentinel {
+            lines.insert(2, ("sentinel", listed(sentinel)));
+        }
+        let width = if self.sentinel.is_some() { "sentinel".len() } else { "redis".len() };
+        let lines = lines.iter().map(|(name, text)| format!("\n  {name:width$}  {text}"));
+        format!("octostore {}{}", env!("CARGO_PKG_VERSION"), lines.collect::<String>())
     }
 }
 
@@ -106,18 +118,28 @@ fn bind(setting: &'static str, wanted: &[ListenAddress]) -> Result<Listeners, St
     Listeners::bind(wanted).map_err(|(address, error)| StartError::Bind(setting, address, error))
 }
 
-/// Listens for clients of a protocol, in plain text and with TLS; nowhere if the configuration has
-/// no address.
-fn bind_all(config: &Config, tls: Option<&Arc<Tls>>, protocol: TlsProtocol) -> Result<Listeners, StartError> {
-    let (name, plain, encrypted_name) = match protocol {
-        TlsProtocol::Redis => ("listen", &config.listen, "tls-listen"),
-        TlsProtocol::Http => ("http", &config.http, "https"),
+/// A kind of clients, which has addresses of its own.
+#[derive(Clone, Copy)]
+enum Kind {
+    Redis,
+    Http,
+    Sentinel,
+}
+
+/// Listens for clients of a kind, in plain text and with TLS; nowhere if the configuration has no
+/// address.
+fn bind_all(config: &Config, tls: Option<&Arc<Tls>>, kind: Kind) -> Result<Listeners, StartError> {
+    let (name, plain, encrypted_name, protocol) = match kind {
+        Kind::Redis => ("listen", &config.listen, "tls-listen", TlsProtocol::Redis),
+        Kind::Http => ("http", &config.http, "https", TlsProtocol::Http),
+        Kind::Sentinel => ("sentinel-listen", &config.sentinel, "sentinel-tls-listen", TlsProtocol::Redis),
     };
     let mut listeners = bind(name, plain)?;
     if let (Some(tls), Some(config)) = (tls, &config.tls) {
-        let encrypted = match protocol {
-            TlsProtocol::Redis => &config.redis,
-            TlsProtocol::Http => &config.http,
+        let encrypted = match kind {
+            Kind::Redis => &config.redis,
+            Kind::Http => &config.http,
+            Kind::Sentinel => &config.sentinel,
         };
         let encrypted = bind(encrypted_name, encrypted)?;
         listeners = listeners.and_encrypted(encrypted, Arc::clone(tls), protocol);

@@ -62,9 +62,13 @@ impl Context<'_> {
         Err(moved(slot, &self.address_of(leader)))
     }
 
-    /// Redis' name of what clients have to know of the keys: whether all of them are here.
+    /// Redis' name of what clients have to know of the keys: whether all of them are here, or none.
     pub(in crate::command) fn mode(&self) -> &'static str {
-        if self.server.shards.is_some() { "cluster" } else { "standalone" }
+        match &self.server.shards {
+            _ if self.client.is_sentinel => "sentinel",
+            Some(_) => "cluster",
+            None => "standalone",
+        }
     }
 
     /// Refuses all databases but the first, as Redis Cluster does.

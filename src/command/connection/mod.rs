@@ -150,16 +150,22 @@ fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
         context.client.set_name(name);
     }
     context.client.set_protocol(protocol);
-    Ok(Reply::Map(vec![
+    let mut fields = vec![
         (Reply::bulk("server"), Reply::bulk("redis")),
         (Reply::bulk("version"), Reply::bulk(REDIS_VERSION)),
         (Reply::bulk("proto"), Reply::Integer(i64::from(protocol))),
         (Reply::bulk("id"), Reply::unsigned(context.client.info().id)),
         (Reply::bulk("mode"), Reply::bulk(context.mode())),
-        (Reply::bulk("role"), Reply::bulk(if context.server.is_standby { "replica" } else { "master" })),
+    ];
+    if !context.client.is_sentinel {
+        let role = if context.server.is_standby { "replica" } else { "master" };
+        fields.push((Reply::bulk("role"), Reply::bulk(role)));
+    }
+    fields.extend([
         (Reply::bulk("modules"), Reply::Array(vec![])),
         (Reply::bulk("octostore"), Reply::bulk(env!("CARGO_PKG_VERSION"))),
-    ]))
+    ]);
+    Ok(Reply::Map(fields))
 }
 
 fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -30,7 +30,7 @@ const COMMAND: Command = Command::container(
             .syntax("[command-name [command-name ...]]")
             .summary("Returns information about one, several or all commands.")
             .example("COMMAND INFO LOCK UNLOCK"),
-        Command::new("command|count", 2, |_, _| Ok(Reply::count(commands().count())))
+        Command::new("command|count", 2, |context, _| Ok(Reply::count(commands_of(context).count())))
             .group(Group::Server)
             .flags(Flags::ANY_NODE)
             .own_categories(Categories::CONNECTION)
@@ -74,10 +74,15 @@ fn bulk(text: &str) -> Reply {
     Reply::bulk(text)
 }
 
+/// The commands that exist for the connection.
+fn commands_of(context: &Context<'_>) -> impl Iterator<Item = &'static Command> {
+    commands().filter(|command| context.has_command(command.name.as_bytes()))
+}
+
 /// A command by the name that clients use, `client|id` for subcommands.
-fn by_full_name(name: &[u8]) -> Option<&'static Command> {
+fn by_full_name(context: &Context<'_>, name: &[u8]) -> Option<&'static Command> {
     let mut parts = name.splitn(2, |byte| *byte == b'|');
-    let command = Command::find(parts.next()?)?;
+    let command = Command::find(parts.next().filter(|name| context.has_command(name))?)?;
     match parts.next() {
         None => Some(command),
         Some(own) => command.subcommand(own),
@@ -87,7 +92,7 @@ fn by_full_name(name: &[u8]) -> Option<&'static Command> {
 fn info(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if args.len() <= 2 {
         context.spend(DESCRIBE_WORK * commands().count());
-        return Ok(Reply::Array(commands().map(describe).collect()));
+        return Ok(Reply::Array(commands_of(context).map(describe).collect()));
     }
     let args = few_names(args)?;
     context.in_turns(Describing { args, found: Vec::new() })
@@ -118,7 +123,7 @@ impl Steps for Describing {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
         let is_done = self.args.each(context, |context, name| {
             context.spend(DESCRIBE_WORK);
-            self.found.push(by_full_name(name).map_or(Reply::Null, describe));
+            self.found.push(by_full_name(context, name).map_or(Reply::Null, describe));
             Ok(())
         })?;
         Ok(if is_done {
@@ -150,7 +155,8 @@ fn describe(command: &Command) -> Reply {
 fn docs(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     if args.len() == 2 {
         context.spend(DOCUMENT_WORK * commands().count());
-        return Ok(Reply::Map(commands().map(|command| (bulk(command.name), document(command))).collect()));
+        let documented = commands_of(context).map(|command| (bulk(command.name), document(command)));
+        return Ok(Reply::Map(documented.collect()));
     }
     let args = few_names(args)?;
     context.in_turns(Documenting { args, found: Vec::new() })
@@ -166,7 +172,7 @@ impl Steps for Documenting {
     fn advance(&mut self, context: &mut Context<'_>) -> Result<Progress, CommandError> {
         let is_done = self.args.each(context, |context, name| {
             context.spend(DOCUMENT_WORK);
-            let found = by_full_name(name).map(|command| (bulk(command.name), document(command)));
+            let found = by_full_name(context, name).map(|command| (bulk(command.name), document(command)));
             self.found.extend(found);
             Ok(())
         })?;
@@ -212,7 +218,8 @@ fn list(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         _ => return Err(CommandError::SYNTAX),
     };
     let mut names = Bulks::default();
-    let found = commands_and_subcommands().filter(|command| filter(command));
+    let all = commands_of(context).flat_map(|command| std::iter::once(command).chain(command.subcommands()));
+    let found = all.filter(|command| filter(command));
     found.for_each(|command| names.push(command.name.as_bytes()));
     Ok(Reply::Bulks(names))
 }

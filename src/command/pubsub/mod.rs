@@ -59,6 +59,21 @@ struct Matching {
 /// The channel of invalidations for a client that uses RESP2.
 pub(in crate::command) const INVALIDATIONS: &str = "__redis__:invalidate";
 
+/// Channels and patterns that a connection takes along when another service goes on with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    channels: Vec<Arc<[u8]>>,
+    patterns: Vec<Arc<[u8]>>,
+}
+
+/// Number of these: more than Sentinel has channels.
+const RESTORED_MAX: usize = 32;
+
+/// Whether a channel, or what a pattern matches, is one of Sentinel's: `+switch-master`, `-odown`.
+pub(in crate::command) fn is_of_sentinel(topic: &[u8]) -> bool {
+    matches!(topic.first(), Some(b'+' | b'-'))
+}
+
 /// The next message for a subscriber.
 pub enum Incoming {
     /// This message.
@@ -297,6 +312,33 @@ impl Subscriptions {
             server.pubsub.move_prefix(info.id, info, self.prefix.as_ref(), prefix.as_ref());
             self.prefix = prefix;
         }
+    }
+
+    /// The channels and patterns, if there are some, all of them are those of Sentinel, and they are
+    /// few.
+    pub(in crate::command) fn of_sentinel(&self) -> Option<Subscribed> {
+        let channels = self.channels.iter().map(|channel| &**channel);
+        let patterns = self.patterns.keys().map(|glob| &**glob.text());
+        let is_it = (1..=RESTORED_MAX).contains(&self.count())
+            && self.shard_channels.is_empty()
+            && channels.clone().chain(patterns.clone()).all(is_of_sentinel);
+        is_it.then(|| Subscribed {
+            channels: channels.map(Arc::from).collect(),
+            patterns: patterns.map(Arc::from).collect(),
+        })
+    }
+
+    /// Subscribes to the channels and patterns of a connection that went on as this one.
+    pub(in crate::command) fn restore(
+        &mut self,
+        server: &ServerState,
+        info: &Arc<ClientInfo>,
+        subscribed: &Subscribed,
+    ) {
+        let Subscribed { channels, patterns } = subscribed;
+        channels.iter().for_each(|channel| self.add(server, info, Kind::Channel, channel));
+        patterns.iter().for_each(|pattern| self.add(server, info, Kind::Pattern, pattern));
+        self.have_begun |= self.count() > 0;
     }
 
     /// Removes some subscriptions. Returns whether any are left.

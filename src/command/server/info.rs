@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use super::persistence::last_save_seconds;
 use super::stats::STATS_WORK;
 use crate::auth::DenialReason;
-use crate::command::{Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options};
+use crate::command::{
+    Args, Categories, Command, CommandError, Context, Group, REDIS_VERSION, options, sentinel,
+};
 use crate::domain::{DATABASES, HostPort};
 use crate::metrics::{cpu_seconds, machine_bytes, peak_resident_bytes, resident_bytes};
 use crate::reply::Reply;
@@ -26,7 +28,7 @@ pub(super) const INFO: Command = Command::new("info", -1, run)
 
 type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
 
-const SECTIONS: [(&str, Section); 14] = [
+const SECTIONS: [(&str, Section); 15] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
@@ -43,7 +45,11 @@ const SECTIONS: [(&str, Section); 14] = [
     ("Locks", locks),
     ("Values", values),
     ("Keyspace", keyspace),
+    ("Sentinel", sentinel::info),
 ];
+
+/// The sections of a Sentinel; the last one is of no other server.
+const OF_SENTINEL: [&str; 5] = ["Server", "Clients", "CPU", "Stats", "Sentinel"];
 
 /// Sections that `default` leaves out.
 const LONG_SECTIONS: [&str; 2] = ["Commandstats", "Latencystats"];
@@ -61,6 +67,13 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
             let is_short = !LONG_SECTIONS.contains(name);
             *is_wanted |= is_all || is_default && is_short || options::is(arg, name);
         }
+    }
+    for ((name, _), is_wanted) in SECTIONS.iter().zip(&mut wanted) {
+        let is_shown = match context.client.is_sentinel {
+            true => OF_SENTINEL.contains(name),
+            false => *name != "Sentinel",
+        };
+        *is_wanted &= is_shown;
     }
     context.spend(INFO_WORK + STATS_WORK + args.len());
     let mut text = String::new();

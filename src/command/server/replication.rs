@@ -14,6 +14,9 @@ pub(super) const ROLE: Command = Command::new("role", 1, role)
     .example("ROLE");
 
 fn role(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
+    if context.client.is_sentinel {
+        return Ok(context.role_of_sentinel());
+    }
     let topology = context.server.topology.read();
     if context.server.is_standby {
         let leader = topology.leading_node().map(|leader| context.address_of(leader));

@@ -1,6 +1,7 @@
 //! Where new connections go: to the service of this process that can serve them, or to the leader.
 //!
-//! Guarantees: a connection that another server has passed on is not passed on again. Not here:
+//! Guarantees: a connection that another server has passed on is not passed on again. A client that
+//! only wants to hear of new leaders keeps its connection when this server ceases to lead. Not here:
 //! what a service does, which server leads.
 
 use std::future::Future;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{State, Term};
+use super::{State, Term, ended};
 use crate::cluster::{Header, Knock, answer_pings, forward, receive};
 use crate::domain::{HostPort, Leader, Node};
 use crate::http::{Http, HttpArrival, is_for_any_node};
@@ -133,16 +134,26 @@ impl State {
 
     async fn serve_redis(&self, mut arrival: Arrival, is_forwarded: bool) {
         loop {
+            let mut last_term = None;
             if let Some(term) = self.term() {
-                let (served, ended) = (term.doors.resp.serve_arrival(arrival), term.ended());
+                let (served, mut has_ended) =
+                    (term.doors.resp.serve_arrival(arrival), term.has_ended.subscribe());
                 drop(term);
-                tokio::select! {
-                    _ = served => {}
-                    () = ended => {}
+                let left = tokio::select! {
+                    // Before it is dropped, it can hand the connection over.
+                    biased;
+                    left = served => left,
+                    () = ended(&mut has_ended) => None,
+                };
+                match left {
+                    Some(left) => (arrival, last_term) = (left, Some(has_ended)),
+                    None => return,
                 }
-                return;
             }
-            match self.standby.resp.serve_arrival(arrival).await {
+            let served = self.standby.resp.serve_arrival(arrival);
+            // From here on, the client hears of the next leader.
+            drop(last_term);
+            match served.await {
                 Some(left) => arrival = left,
                 None => return,
             }
@@ -185,11 +196,11 @@ impl State {
         arrival.input = input.freeze();
         if let Some(term) = self.term() {
             let Some(http) = &term.doors.http else { return };
-            let (served, ended) = (http.serve_arrival(arrival), term.ended());
+            let (served, mut has_ended) = (http.serve_arrival(arrival), term.has_ended.subscribe());
             drop(term);
             tokio::select! {
                 () = served => {}
-                () = ended => {}
+                () = ended(&mut has_ended) => {}
             }
             return;
         }

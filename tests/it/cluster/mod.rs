@@ -6,6 +6,7 @@ mod failover;
 mod nodes;
 mod roles;
 mod secured;
+mod sentinel;
 mod shards;
 mod subcommands;
 

@@ -65,7 +65,8 @@ impl Nodes {
     }
 
     pub(super) fn start_on(etcd: Etcd) -> Option<Nodes> {
-        let flags = vec!["--leader-silent-ms".to_owned(), LEADER_SILENT_MS.to_owned()];
+        let flags = ["--leader-silent-ms", LEADER_SILENT_MS, "--sentinel-listen", "127.0.0.1:0"];
+        let flags: Vec<String> = flags.map(str::to_owned).into();
         let mut places: Vec<Place> = (0..3).map(|_| Place::new(&etcd)).collect();
         places.iter_mut().for_each(|place| place.start(&flags));
         let nodes = Nodes { places, etcd, flags };
@@ -147,6 +148,16 @@ impl Nodes {
 
     pub(super) fn connect(&self, number: usize) -> Client {
         self.node(number).connect()
+    }
+
+    /// The port at which a server is nothing but a Sentinel.
+    pub(super) fn sentinel_port(&self, number: usize) -> u16 {
+        self.node(number).sentinel.expect("an address").port()
+    }
+
+    /// Connects to that port.
+    pub(super) fn connect_to_sentinel(&self, number: usize) -> Client {
+        Client::connect(self.node(number).sentinel.expect("an address"))
     }
 }
 

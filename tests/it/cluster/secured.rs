@@ -45,6 +45,13 @@ fn get(node: &Process, path: &str) -> Answer {
     exchange(node.http.expect("an address"), request.as_bytes()).expect("an answer")
 }
 
+/// The port with TLS for clients of a kind, as the banner names it.
+fn encrypted_port(node: &Process, kind: &str) -> u16 {
+    let mut lines = node.banner.iter().filter_map(|line| line.trim().strip_prefix(kind));
+    let address = lines.next().expect("a line").split("TLS ").nth(1).expect("an address");
+    address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+}
+
 #[test]
 fn all_connections_of_servers_can_be_secured() {
     let certificates = Certificates::new();
@@ -67,7 +74,8 @@ fn all_connections_of_servers_can_be_secured() {
     let store = format!("etcds://octostore:s%40cret@127.0.0.1:{encrypted}/locks");
     let to_etcd = ["--store-ca", &ca, "--store-cert", &client_pem, "--store-key", &client_key];
     let between_servers = ["--tls-client-ca", &ca, "--cluster-ca", &ca];
-    let flags = certificates.flags(&[&between_servers[..], &to_etcd].concat());
+    let sentinel = ["--sentinel-tls-listen", "127.0.0.1:0"];
+    let flags = certificates.flags(&[&between_servers[..], &to_etcd, &sentinel].concat());
     let nodes = [0, 1].map(|_| start_node(&store, &flags));
     let leader = || nodes.iter().find_map(|node| Seen::by(node.addr).leader_port);
     until(|| leader().is_some() && nodes.iter().all(|node| Seen::by(node.addr).servers == 2));
@@ -78,6 +86,19 @@ fn all_connections_of_servers_can_be_secured() {
     assert_eq!(tokens, [":1", ":1"]);
     for node in &nodes {
         assert_eq!(get(node, "/locks/k").json()["fencing_token"], 1);
+    }
+    // The leader is found over TLS from each port of each server.
+    for node in &nodes {
+        let ports = ["redis", "sentinel"].map(|kind| encrypted_port(node, kind));
+        for port in ports {
+            let url = format!("rediss-sentinel://127.0.0.1:1,127.0.0.1:{port}");
+            let certificates = ["--cacert", &ca, "--cert", &client_pem, "--key", &client_key];
+            let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
+            command.args(["locks", "--json", "--url", &url]).args(certificates);
+            let output = command.env_clear().stdin(Stdio::null()).output().expect("the program");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("\"key\":\"k\""), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
     // What etcd knows of the sessions of its users is gone, too.
     etcd.kill_and_restart();

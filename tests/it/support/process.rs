@@ -12,6 +12,8 @@ pub(crate) struct Process {
     child: Child,
     pub(crate) addr: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
+    /// Where it is nothing but a Sentinel.
+    pub(crate) sentinel: Option<SocketAddr>,
     pub(crate) banner: Vec<String>,
 }
 
@@ -69,9 +71,9 @@ impl Process {
                 .iter()
                 .find_map(|line| line.trim().strip_prefix(side)?.split(',').next()?.trim().parse().ok())
         };
-        let (addr, http) = (address("redis"), address("http"));
+        let (addr, http, sentinel) = (address("redis"), address("http"), address("sentinel"));
         match addr {
-            Some(addr) => Ok(Process { child, addr, http, banner }),
+            Some(addr) => Ok(Process { child, addr, http, sentinel, banner }),
             None => {
                 child.wait().expect("its end");
                 Err(format!("{banner:?}: {}", text(child.stderr.take())))

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use mlua::{Lua, LuaString, Table, Value};
+use mlua::{Either, IntoLua, Lua, LuaString, Table, Value};
 
 use super::expansion::Budget;
 use super::native::Fault;
@@ -26,7 +26,7 @@ pub(super) fn args(values: &[Value], bytes_max: usize) -> Result<OwnedArgs, Comm
     if values.is_empty() {
         return Err(NO_ARGS);
     }
-    let mut args = OwnedArgs::default();
+    let mut args = OwnedArgs::with_capacity(values.len());
     for value in values {
         match value {
             Value::String(string) => args.push(&string.as_bytes()),
@@ -43,6 +43,22 @@ pub(super) fn args(values: &[Value], bytes_max: usize) -> Result<OwnedArgs, Comm
         }
     }
     Ok(args)
+}
+
+/// Bytes as a string of Lua. The usual kind, text, is the one that mlua can push without a detour.
+pub(super) fn text(bytes: &[u8]) -> Either<&str, impl IntoLua> {
+    match str::from_utf8(bytes) {
+        Ok(text) => Either::Left(text),
+        Err(_) => Either::Right(Bytes(bytes)),
+    }
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl IntoLua for Bytes<'_> {
+    fn into_lua(self, lua: &Lua) -> mlua::Result<Value> {
+        Ok(Value::String(lua.create_string(self.0)?))
+    }
 }
 
 /// The value of a reply to `redis.call`; `is_resp3` is what `redis.setresp` has chosen.

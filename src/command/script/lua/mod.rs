@@ -17,12 +17,11 @@ mod random;
 mod redis;
 mod strings;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::chunk::ChunkMode;
-use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
@@ -94,11 +93,9 @@ impl Shared {
 pub(super) struct Interpreter {
     lua: Lua,
     shared: Arc<Shared>,
-    globals: Table,
-    /// The table `redis`.
-    redis: Table,
     run: Function,
-    clean_up: Function,
+    /// Nothing that the last script could change is left as it has left it.
+    is_clean: bool,
     compiled: FxHashMap<ScriptId, Function>,
     compiled_bytes: usize,
     /// Memory in use when nothing runs, compiled scripts included.
@@ -125,17 +122,16 @@ impl Interpreter {
             generator: Arc::default(),
             json: Arc::default(),
         });
-        let native = redis::natives(&lua, &shared)?;
+        let native = redis::natives(&lua, &shared, bytes_max)?;
         native.raw_set("math", random::library(&lua, &shared.generator)?)?;
         native.raw_set("string", strings::library(&lua, &shared, bytes_max)?)?;
         native.raw_set("bit", bits::library(&lua)?)?;
         native.raw_set("struct", packing::library(&lua, bytes_max)?)?;
         native.raw_set("cjson", json::library(&lua, &shared, bytes_max)?)?;
         native.raw_set("cmsgpack", msgpack::library(&lua, &shared, bytes_max)?)?;
-        let redis = native.raw_get("redis")?;
         let globals = lua.create_table()?;
         let prelude = lua.load(include_str!("prelude.lua")).set_name(PRELUDE);
-        let (environment, run, clean_up) = prelude.call::<(Table, Function, Function)>((native, &globals))?;
+        let (environment, run) = prelude.call::<(Table, Function)>((native, globals))?;
         lua.set_globals(environment)?;
         // The parser relies on the name of a chunk staying alive.
         lua.set_named_registry_value("chunk name", CHUNK)?;
@@ -151,10 +147,8 @@ impl Interpreter {
         Ok(Interpreter {
             lua,
             shared,
-            globals,
-            redis,
             run,
-            clean_up,
+            is_clean: true,
             compiled,
             compiled_bytes: 0,
             memory_at_rest,
@@ -171,9 +165,8 @@ impl Interpreter {
             self.compiled.clear();
             self.compiled_bytes = 0;
         }
-        self.limit_memory()?;
         let chunk = self.lua.load(text).set_name(CHUNK).set_mode(ChunkMode::Text);
-        let function = chunk.into_function().map_err(|error| match error {
+        let function = self.within_limit(|| chunk.into_function()).map_err(|error| match error {
             mlua::Error::MemoryError(_) => OUT_OF_MEMORY,
             mlua::Error::SyntaxError { message, .. } => CommandError::new(format!(
                 "ERR Error compiling script (new function): {}",
@@ -187,8 +180,7 @@ impl Interpreter {
         Ok(())
     }
 
-    /// Runs a script. The interpreter must not be used again if [`Interpreter::is_reusable`] is
-    /// `false` afterwards.
+    /// Runs a script. [`Interpreter::reset`] says whether another one can follow.
     pub(super) fn run(
         &mut self,
         script: &Invocation<'_>,
@@ -196,77 +188,65 @@ impl Interpreter {
     ) -> Result<Reply, CommandError> {
         self.compile(script.id, script.text)?;
         let Some(function) = self.compiled.get(script.id).cloned() else { return Err(OUT_OF_MEMORY) };
-        self.limit_memory()?;
+        self.is_clean = false;
         self.shared.is_resp3.store(false, Ordering::Relaxed);
         self.shared.generator.seed(0);
         *self.shared.json.lock() = JsonSettings::default();
         let reply = self.run_function(&function, script, host).unwrap_or_else(|error| Err(failure(&error)));
         match self.shared.must_stop() {
-            Some(stop) => Err(stopped(stop)),
+            Some(stop) => {
+                // Anywhere, so that nothing is known about what it has left.
+                self.is_clean = false;
+                Err(stopped(stop))
+            }
             None => reply,
         }
     }
 
     fn run_function(
-        &self,
+        &mut self,
         function: &Function,
         script: &Invocation<'_>,
         host: &mut dyn Host,
     ) -> mlua::Result<Result<Reply, CommandError>> {
-        self.globals.raw_set("KEYS", self.strings(script.keys.iter().copied())?)?;
-        self.globals.raw_set("ARGV", self.strings(script.args.from(0))?)?;
-        let (shared, bytes_max) = (&*self.shared, self.bytes_max);
-        let host = RefCell::new(host);
-        let host = &host;
-        let (ok, result) = self.lua.scope(|scope| {
-            let command = |raises| {
-                scope.create_function(move |lua, args: MultiValue| {
-                    let mut host = host.try_borrow_mut().map_err(|_| mlua::Error::RecursiveMutCallback)?;
-                    redis::call(lua, shared, &args.into_vec(), bytes_max, raises, *host)
-                })
-            };
-            self.redis.raw_set("call", command(true)?)?;
-            self.redis.raw_set("pcall", command(false)?)?;
-            self.run.call::<(bool, Value)>(function)
-        })?;
+        let keys = self.strings(script.keys.iter().copied())?;
+        let args = self.strings(script.args.from(0))?;
+        let call = || self.within_limit(|| self.run.call::<(bool, Value)>((function, keys, args)));
+        let (ok, result) = redis::with_host(host, call)?;
+        self.is_clean = true;
         if !ok {
             return Ok(Err(self.error(script.id, &result)));
         }
         let is_resp3 = self.shared.is_resp3.load(Ordering::Relaxed);
-        match ReplyBuilder::new(is_resp3, Budget::new(shared, bytes_max)).reply(&result) {
+        match ReplyBuilder::new(is_resp3, Budget::new(&self.shared, self.bytes_max)).reply(&result) {
             Ok(reply) => Ok(Ok(reply)),
             Err(Fault::Text(text)) => Ok(Err(CommandError::new(format!("ERR {text}")))),
             Err(Fault::Lua(error)) => Err(error),
         }
     }
 
-    /// Forgets what the last script has left. Returns whether the interpreter can run another one.
+    /// Whether the interpreter can run another script.
     pub(super) fn reset(&mut self) -> bool {
-        if self.shared.must_stop().is_some() {
-            // It may have been stopped anywhere.
+        if !self.is_clean {
             return false;
         }
-        let is_clean = self.globals.raw_remove("KEYS").is_ok()
-            && self.globals.raw_remove("ARGV").is_ok()
-            && self.clean_up.call::<()>(()).is_ok();
-        if is_clean && self.lua.used_memory() > self.memory_at_rest + GARBAGE_MAX {
+        if self.lua.used_memory() > self.memory_at_rest + GARBAGE_MAX {
             return self.lua.gc_collect().is_ok();
         }
-        is_clean
+        true
     }
 
-    /// Gives the next script the memory it may take, beside what is in use.
-    fn limit_memory(&self) -> Result<(), CommandError> {
-        let limit = self.lua.used_memory() + self.bytes_max;
-        self.lua.set_memory_limit(limit).map(drop).map_err(|error| broken(&error))
+    /// Gives `work` the memory that a script may take, beside what is in use. Only scripts have a
+    /// limit: under one, whatever else allocates is several times slower.
+    fn within_limit<R>(&self, work: impl FnOnce() -> mlua::Result<R>) -> mlua::Result<R> {
+        self.lua.set_memory_limit(self.lua.used_memory() + self.bytes_max)?;
+        let result = work();
+        self.lua.set_memory_limit(0)?;
+        result
     }
 
-    fn strings<'a>(&self, strings: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Table> {
-        let table = self.lua.create_table_with_capacity(strings.len(), 0)?;
-        for (n, string) in (1..).zip(strings) {
-            table.raw_set(n, self.lua.create_string(string)?)?;
-        }
-        Ok(table)
+    fn strings<'a>(&self, strings: impl Iterator<Item = &'a [u8]>) -> mlua::Result<Table> {
+        self.lua.create_sequence_from(strings.map(convert::text))
     }
 
     /// The error of a script that raised `error`, as `describe` in the prelude completes it.

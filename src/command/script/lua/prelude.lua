@@ -1,9 +1,9 @@
 -- Builds the sandbox of scripts. Runs once per interpreter, with the functions written in Rust and
--- the table of globals, and returns the function that runs a script.
+-- the table of globals, and returns the environment of scripts and the function that runs one.
 --
 -- Redis patches Lua so that tables can be read-only. Here scripts get an empty table instead, whose
 -- metatable reads the contents and refuses writes. What writes a table without asking its metatable
--- is wrapped (rawset) or undone after the script (table.insert).
+-- is wrapped (rawset), or undone after a script that has got hold of it (table.insert).
 
 local native, globals = ...
 
@@ -16,16 +16,22 @@ local READONLY = 'Attempt to modify a readonly table'
 
 -- Each read-only table and what it shows.
 local contents_of = {}
+-- Whether the script may have got hold of table.insert.
+local may_insert = false
 
 local function refuse()
   error(READONLY, 2)
 end
 
--- `metatable` is what getmetatable returns.
-local function readonly(contents, metatable)
+-- `metatable` is what getmetatable returns; `index` looks up the contents if that is not all it does.
+local function readonly(contents, metatable, index)
   local table = {}
   contents_of[table] = contents
-  return setmetatable(table, { __index = contents, __newindex = refuse, __metatable = metatable or false })
+  return setmetatable(table, {
+    __index = index or contents,
+    __newindex = refuse,
+    __metatable = metatable or false,
+  })
 end
 
 -- Errors that a script catches: a script that has to stop cannot go on by catching that, and pcall
@@ -84,8 +90,18 @@ function globals.rawset(table, ...)
   return rawset(table, ...)
 end
 
+-- What a read-only table shows; other tables are shown as they are.
+local function shown(table)
+  local contents = contents_of[table]
+  if contents then
+    may_insert = true
+    return contents
+  end
+  return table
+end
+
 function globals.rawget(table, ...)
-  return rawget(contents_of[table] or table, ...)
+  return rawget(shown(table), ...)
 end
 
 function globals.setmetatable(table, ...)
@@ -98,7 +114,7 @@ function globals.setmetatable(table, ...)
 end
 
 function globals.next(table, ...)
-  return next(contents_of[table] or table, ...)
+  return next(shown(table), ...)
 end
 
 function globals.pairs(...)
@@ -181,7 +197,10 @@ end
 
 globals.redis = readonly(native.redis)
 globals.coroutine = readonly(coroutines)
-globals.table = readonly(table)
+globals.table = readonly(table, false, function(_, name)
+  may_insert = may_insert or name == 'insert'
+  return table[name]
+end)
 globals.math = library(math, native.math)
 
 -- The functions of strings that search, which Rust can interrupt.
@@ -308,20 +327,24 @@ local function describe(err)
   return { err = text, source = source, line = line }
 end
 
--- Runs a compiled script.
-local function run(script)
-  return xpcall(script, describe)
-end
-
--- Removes what a script has left in read-only tables.
-local function clean_up()
-  for table in pairs(contents_of) do
-    local key = next(table)
-    while key ~= nil do
-      rawset(table, key, nil)
-      key = next(table)
+-- Removes what a script has left: its keys and arguments, and what it has inserted into read-only tables.
+local function clean_up(...)
+  globals.KEYS, globals.ARGV = nil, nil
+  if may_insert then
+    may_insert = false
+    for table in pairs(contents_of) do
+      while next(table) ~= nil do
+        rawset(table, next(table), nil)
+      end
     end
   end
+  return ...
 end
 
-return environment, run, clean_up
+-- Runs a compiled script.
+local function run(script, keys, args)
+  globals.KEYS, globals.ARGV = keys, args
+  return clean_up(xpcall(script, describe))
+end
+
+return environment, run

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
+use scoped_tls_hkt::scoped_thread_local;
 
 use super::native::Raised;
 use super::{Host, PRELUDE, Shared, convert};
@@ -14,19 +15,29 @@ use crate::reply::Reply;
 const NANOS_PER_S: f64 = 1e9;
 
 /// The functions that the prelude builds the sandbox with.
-pub(super) fn natives(lua: &Lua, shared: &Arc<Shared>) -> mlua::Result<Table> {
+pub(super) fn natives(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let natives = lua.create_table()?;
     let stop = Arc::clone(shared);
     natives.raw_set("caught", lua.create_function(move |lua, error| caught(lua, &stop, error))?)?;
     natives.raw_set("value", lua.create_function(Raised::value)?)?;
     natives.raw_set("place", lua.create_function(|lua, ()| Ok(place(lua)))?)?;
-    natives.raw_set("redis", library(lua, shared)?)?;
+    natives.raw_set("redis", library(lua, shared, bytes_max)?)?;
     natives.raw_set("os", clock(lua, shared)?)?;
     Ok(natives)
 }
 
-/// The table `redis`, without the functions that run commands.
-fn library(lua: &Lua, shared: &Arc<Shared>) -> mlua::Result<Table> {
+scoped_thread_local! {
+    /// What runs the commands of the script that this thread runs.
+    static mut HOST: for<'a> &'a mut dyn Host
+}
+
+/// Does `work`, in which a script may run, whose commands `host` runs.
+pub(super) fn with_host<R>(host: &mut dyn Host, work: impl FnOnce() -> R) -> R {
+    HOST.set(host, work)
+}
+
+/// The table `redis`.
+fn library(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let parts = REDIS_VERSION.split('.').map(|part| part.parse::<i64>().unwrap_or(0));
     let number = parts.fold(0, |number, part| number << 8 | part);
     let constants = [
@@ -49,6 +60,11 @@ fn library(lua: &Lua, shared: &Arc<Shared>) -> mlua::Result<Table> {
     library.raw_set("status_reply", lua.create_function(status_reply)?)?;
     library.raw_set("set_repl", lua.create_function(set_repl)?)?;
     library.raw_set("acl_check_cmd", lua.create_function(acl_check_cmd)?)?;
+    for (name, raises) in [("call", true), ("pcall", false)] {
+        let shared = Arc::clone(shared);
+        let run = move |lua: &Lua, args: MultiValue| call(lua, &shared, &args.into_vec(), bytes_max, raises);
+        library.raw_set(name, lua.create_function(run)?)?;
+    }
     // Commands are always replicated by their effects.
     library.raw_set("replicate_commands", lua.create_function(|_, ()| Ok(true))?)?;
     // There is no debugger.
@@ -193,18 +209,11 @@ fn place(lua: &Lua) -> (Option<String>, Option<usize>) {
 }
 
 /// Runs a command for the script. `raises`: an error of the command is raised, not returned.
-pub(super) fn call(
-    lua: &Lua,
-    shared: &Shared,
-    values: &[Value],
-    bytes_max: usize,
-    raises: bool,
-    host: &mut dyn Host,
-) -> mlua::Result<Value> {
+fn call(lua: &Lua, shared: &Shared, values: &[Value], bytes_max: usize, raises: bool) -> mlua::Result<Value> {
     if shared.must_stop().is_some() {
         return Err(mlua::Error::runtime("stopped"));
     }
-    let reply = convert::args(values, bytes_max).and_then(|args| host.call(&args));
+    let reply = convert::args(values, bytes_max).and_then(|args| HOST.with(|host| host.call(&args)));
     let mut reply = reply.unwrap_or_else(Reply::from);
     if reply.is_larger_than(bytes_max) {
         reply = Reply::Error(format!("ERR reply exceeds {bytes_max} bytes (--script-bytes-max)").into());
