@@ -31,7 +31,7 @@ authorityKeyIdentifier=keyid
 
 def make(folder):
     """Makes `<name>.pem` and `<name>.key` of each certificate, those of the roots, `roots.pem` with
-    both roots, and `users`."""
+    both roots, and `users`. Returns the folder."""
     folder = pathlib.Path(folder)
     folder.mkdir(mode=0o700)
     (folder / "extensions").write_text(EXTENSIONS)
@@ -44,6 +44,7 @@ def make(folder):
     users = folder / "users"
     users.write_text(USERS)
     users.chmod(0o600)
+    return folder
 
 
 def request(folder, name, *more, out):
@@ -73,11 +74,11 @@ def accepts(folder, port):
             return encrypted.recv(64).startswith(b"-NOAUTH")
 
 
-def flags(folder, https_port):
+def flags(folder, https):
     """The flags of a server whose port for Redis clients has TLS, too."""
     path = lambda name: str(pathlib.Path(folder) / name)
     return [
-        *("--listen", "off", "--http", "off", "--https", f"127.0.0.1:{https_port}"),
+        *("--listen", "off", "--http", "off", "--https", https),
         *("--tls-cert", path("server.pem"), "--tls-key", path("server.key")),
         *("--tls-client-ca", path("ca.pem"), "--tls-user-from", "cn", "--users", path("users")),
     ]

@@ -4,9 +4,11 @@ import assert from 'node:assert/strict';
 import { atEnd, check, eventually, ioredisVersions, key, urls } from './support.mjs';
 
 const NAME = 'octostore';
+const addresses = (urls) => urls.map((url) => ({ host: new URL(url).hostname, port: Number(new URL(url).port) }));
 // From the loss of the leader to the next grant.
 const MILLISECONDS_MAX = 5000;
-const sentinels = urls.map((url) => ({ host: new URL(url).hostname, port: Number(new URL(url).port) }));
+const sentinels = addresses(urls);
+const onlySentinels = addresses(process.env.SENTINELS.split(','));
 
 function connect(Redis, options) {
   const client = new Redis({ retryStrategy: () => 50, sentinelRetryStrategy: () => 50, ...options });
@@ -34,6 +36,12 @@ for (const [version, Redis] of Object.entries(ioredisVersions)) {
     assert.equal(await client.set(name, 'me', 'PX', 60_000, 'NX'), 'OK');
     const reader = connect(Redis, sentinels[0]);
     assert.equal(await reader.get(name), 'me');
+  });
+
+  check(`${version}: servers are sentinels at ports of their own`, async () => {
+    const [name, client] = [key(), connect(Redis, { sentinels: onlySentinels, name: NAME })];
+    assert.equal(await client.set(name, 'me', 'PX', 60_000, 'NX'), 'OK');
+    assert.deepEqual(await connect(Redis, onlySentinels[0]).role(), ['sentinel', [NAME]]);
   });
 }
 

@@ -55,6 +55,20 @@ def test_the_leader_serves_a_client_of_sentinel(sentinel, key):
     assert leader.get(key) is None
 
 
+def test_servers_are_sentinels_at_ports_of_their_own(addresses):
+    urls = [urlparse(url) for url in os.environ["SENTINELS"].split(",")]
+    sentinel = Sentinel([(url.hostname, url.port) for url in urls], socket_timeout=2)
+    leader = sentinel.discover_master(NAME)
+    assert sorted([leader, *sentinel.discover_slaves(NAME)]) == sorted(addresses)
+    asked = sentinel.sentinels[0]
+    assert asked.role() == [b"sentinel", [NAME.encode()]]
+    assert asked.info("sentinel")["sentinel_masters"] == 1
+    others = {other["port"] for other in asked.sentinel_sentinels(NAME)}
+    assert others == {url.port for url in urls[1:]}
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        asked.get("key")
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_both_protocols_find_the_leader(addresses, protocol):
     sentinel = Sentinel(addresses, sentinel_kwargs={"protocol": protocol}, protocol=protocol)

@@ -32,9 +32,8 @@ use self::native::Fault;
 use self::random::Generator;
 use super::running::{RunningScript, Stop};
 use crate::clock::Clock;
-use crate::command::thread::leave_other_tasks;
 use crate::command::{Args, CommandError, OwnedArgs};
-use crate::engine::ScriptId;
+use crate::engine::{ScriptId, leave_other_tasks};
 use crate::reply::Reply;
 
 /// Instructions between two looks at the clock. Usually they take less than a microsecond, but each can

@@ -6,8 +6,17 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 pub fn urls() -> Vec<String> {
-    let servers = std::env::var("SERVERS").expect("SERVERS has the servers' URLs");
-    servers.split(',').map(str::to_owned).collect()
+    urls_in("SERVERS")
+}
+
+/// Where the servers of a cluster are nothing but sentinels.
+pub fn sentinel_urls() -> Vec<String> {
+    urls_in("SENTINELS")
+}
+
+fn urls_in(variable: &str) -> Vec<String> {
+    let urls = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} has URLs"));
+    urls.split(',').map(str::to_owned).collect()
 }
 
 pub fn client() -> redis::Client {
