@@ -1,4 +1,5 @@
 # For scripts of this folder: puts cargo-deb in the path. They have $target, the folder of builds.
+target="${target:?}"
 version_of_cargo_deb=3.8.0
 export PATH="$target/tools/deb/bin:$PATH"
 if [ "$(cargo-deb --version 2>/dev/null)" != "cargo-deb $version_of_cargo_deb" ]; then
