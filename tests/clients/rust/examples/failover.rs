@@ -16,6 +16,8 @@ use tokio::time::sleep;
 const TTL_S: u64 = 30;
 const PAUSE: Duration = Duration::from_millis(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The shortest and the longest wait of the crate between two attempts.
+const RETRY_WAITS_MS: (u64, u64) = (20, 200);
 
 fn words(variable: &str) -> Vec<String> {
     let words = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is set"));
@@ -35,7 +37,13 @@ impl Client {
                 let client = SentinelClient::build(words("SENTINELS"), "octostore", None, master)?;
                 Client::Sentinel(client, None)
             }
-            _ => Client::Cluster(ClusterClient::new(words("SERVERS"))?, None),
+            _ => {
+                // By default, the crate waits for minutes after some attempts that failed at once.
+                let builder = ClusterClient::builder(words("SERVERS"));
+                let client =
+                    builder.min_retry_wait(RETRY_WAITS_MS.0).max_retry_wait(RETRY_WAITS_MS.1).build()?;
+                Client::Cluster(client, None)
+            }
         })
     }
 
