@@ -3,7 +3,7 @@
 //! Guarantees: a set of commands is a bit for each, so a check is one look. Not here: the table of
 //! commands, from which the server makes the catalog.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Maximum number of commands and subcommands.
 const COMMANDS_MAX: usize = 512;
@@ -46,10 +46,10 @@ impl CommandSet {
 
 /// All commands.
 pub struct Catalog {
-    ids: HashMap<&'static str, CommandId>,
+    ids: FxHashMap<&'static str, CommandId>,
     /// A container's name, with the ids of the container and all its subcommands.
-    families: HashMap<&'static str, CommandSet>,
-    categories: HashMap<&'static str, CommandSet>,
+    families: FxHashMap<&'static str, CommandSet>,
+    categories: FxHashMap<&'static str, CommandSet>,
     all: CommandSet,
 }
 
@@ -65,8 +65,8 @@ impl Catalog {
         categories: impl IntoIterator<Item = &'static str>,
     ) -> Catalog {
         let mut catalog = Catalog {
-            ids: HashMap::new(),
-            families: HashMap::new(),
+            ids: FxHashMap::default(),
+            families: FxHashMap::default(),
             categories: categories.into_iter().map(|name| (name, CommandSet::default())).collect(),
             all: CommandSet::default(),
         };

@@ -82,15 +82,18 @@ impl KeyRights {
     }
 }
 
-/// What a request uses.
-#[derive(Debug, Default)]
-pub struct Uses<'a> {
-    /// The keys, each with the access to it.
-    pub keys: Vec<(&'a [u8], KeyRights)>,
+/// What a request uses. It is visited once for each selector, so that checks need no list of it.
+pub trait Uses {
     /// Whether the request affects keys that it does not name.
-    pub every_key: bool,
-    /// The channels. `true`: the channel is a pattern, which must be permitted literally.
-    pub channels: Vec<(&'a [u8], bool)>,
+    fn every_key(&self) -> bool {
+        false
+    }
+
+    /// Passes on the keys, each with the access to it.
+    fn visit_keys(&self, visit: &mut dyn FnMut(&[u8], KeyRights));
+
+    /// Passes on the channels. `true`: the channel is a pattern, which must be permitted literally.
+    fn visit_channels(&self, visit: &mut dyn FnMut(&[u8], bool));
 }
 
 /// What a user may not use.
@@ -259,8 +262,7 @@ impl Selector {
     pub(super) fn key_prefix(&self) -> Option<&[u8]> {
         let mut readable = self.keys.iter().filter(|(_, access)| access.reads);
         let (Some((pattern, _)), None) = (readable.next(), readable.next()) else { return None };
-        let prefix = pattern.prefix();
-        (pattern.text().strip_prefix(prefix) == Some(b"*")).then_some(prefix)
+        pattern.is_prefix().then(|| pattern.prefix())
     }
 
     pub(super) fn allows_channel(&self, channel: &[u8], is_pattern: bool) -> bool {
@@ -272,21 +274,27 @@ impl Selector {
     }
 
     /// Whether a request of `command` is allowed.
-    pub(super) fn check(&self, command: CommandId, uses: &Uses<'_>) -> Result<(), Denied> {
+    pub(super) fn check(&self, command: CommandId, uses: &impl Uses) -> Result<(), Denied> {
         if !self.allows_command(command) {
             return Err(Denied::Command);
         }
-        if uses.every_key && !self.allows_all_keys {
+        if uses.every_key() && !self.allows_all_keys {
             return Err(Denied::Key(Vec::new()));
         }
-        if let Some((key, _)) = uses.keys.iter().find(|(key, access)| !self.allows_key(key, *access)) {
-            return Err(Denied::Key(key.to_vec()));
-        }
-        let mut channels = uses.channels.iter();
-        match channels.find(|(channel, is_pattern)| !self.allows_channel(channel, *is_pattern)) {
-            Some((channel, _)) => Err(Denied::Channel(channel.to_vec())),
-            None => Ok(()),
-        }
+        let mut result = Ok(());
+        uses.visit_keys(&mut |key, access| {
+            if result.is_ok() && !self.allows_key(key, access) {
+                result = Err(Denied::Key(key.to_vec()));
+            }
+        });
+        result?;
+        let mut result = Ok(());
+        uses.visit_channels(&mut |channel, is_pattern| {
+            if result.is_ok() && !self.allows_channel(channel, is_pattern) {
+                result = Err(Denied::Channel(channel.to_vec()));
+            }
+        });
+        result
     }
 
     /// The rules about commands.

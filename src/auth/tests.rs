@@ -35,12 +35,22 @@ fn check(
     keys: &[(&str, KeyRights)],
     channels: &[(&str, bool)],
 ) -> Result<(), Denied> {
-    let uses = Uses {
-        keys: keys.iter().map(|(key, access)| (key.as_bytes(), *access)).collect(),
-        every_key: false,
-        channels: channels.iter().map(|(channel, is_pattern)| (channel.as_bytes(), *is_pattern)).collect(),
-    };
-    user.check(catalog().find(command).unwrap(), &uses)
+    user.check(catalog().find(command).unwrap(), &Request { keys, channels })
+}
+
+struct Request<'a> {
+    keys: &'a [(&'a str, KeyRights)],
+    channels: &'a [(&'a str, bool)],
+}
+
+impl Uses for Request<'_> {
+    fn visit_keys(&self, visit: &mut dyn FnMut(&[u8], KeyRights)) {
+        self.keys.iter().for_each(|(key, access)| visit(key.as_bytes(), *access));
+    }
+
+    fn visit_channels(&self, visit: &mut dyn FnMut(&[u8], bool)) {
+        self.channels.iter().for_each(|(channel, is_pattern)| visit(channel.as_bytes(), *is_pattern));
+    }
 }
 
 #[test]

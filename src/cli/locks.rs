@@ -71,7 +71,7 @@ fn json_flag(help: &'static str) -> Arg {
 /// Connects, and runs `work` with the connection.
 fn with_connection(
     matches: &ArgMatches,
-    work: impl AsyncFnOnce(&mut Connection) -> Result<ExitCode, Failure>,
+    work: impl AsyncFnOnce(Connection) -> Result<ExitCode, Failure>,
 ) -> ExitCode {
     let target = match Target::from_arguments(matches) {
         Ok(target) => target,
@@ -79,7 +79,7 @@ fn with_connection(
     };
     block_on(async {
         let worked = match target.connect(ANSWER_MAX).await {
-            Ok(mut connection) => work(&mut connection).await,
+            Ok(connection) => work(connection).await,
             Err(failure) => Err(failure),
         };
         worked.unwrap_or_else(fail_for)
@@ -94,9 +94,10 @@ pub(super) fn locks(matches: &ArgMatches) -> ExitCode {
     let pattern = format!("{}*", escape_glob(argument(matches, "prefix")));
     let (is_json, is_watch) = (matches.get_flag("json"), matches.get_flag("watch"));
     with_connection(matches, async |connection| {
+        let mut shards = connection.into_shards().await?;
         loop {
             let mut text = String::new();
-            let found = list(connection, pattern.as_bytes()).await?;
+            let found = list_all(&mut shards, pattern.as_bytes()).await?;
             if is_json {
                 found.iter().for_each(|(key, info)| text.push_str(&format!("{}\n", to_json(key, info))));
             } else {
@@ -115,8 +116,24 @@ pub(super) fn locks(matches: &ArgMatches) -> ExitCode {
     })
 }
 
-/// The locks whose keys match, in the order of their keys.
-async fn list(connection: &mut Connection, pattern: &[u8]) -> Result<Vec<(Vec<u8>, Reply)>, Failure> {
+/// A key, and what LOCKINFO says about it.
+type Described = (Vec<u8>, Reply);
+
+/// The locks of all shards whose keys match, in the order of their keys.
+async fn list_all(shards: &mut [Connection], pattern: &[u8]) -> Result<Vec<Described>, Failure> {
+    let mut found = Vec::new();
+    for shard in shards {
+        found.extend(list(shard, pattern).await?);
+    }
+    // Released in between, or found twice.
+    found.retain(|(_, info)| !items(field(info, "holders")).is_empty());
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found.dedup_by(|(one, _), (other, _)| one == other);
+    Ok(found)
+}
+
+/// The locks of one shard.
+async fn list(connection: &mut Connection, pattern: &[u8]) -> Result<Vec<Described>, Failure> {
     let (mut found, mut cursor) = (Vec::new(), b"0".to_vec());
     loop {
         let request: [&[u8]; 6] = [b"LOCKS", &cursor, b"MATCH", pattern, b"COUNT", PAGE];
@@ -124,7 +141,7 @@ async fn list(connection: &mut Connection, pattern: &[u8]) -> Result<Vec<(Vec<u8
         let [next, keys] = items(Some(&page)) else { break };
         let keys: Vec<Vec<u8>> = items(Some(keys)).iter().map(|key| bytes(key).to_vec()).collect();
         let requests: Vec<_> = keys.iter().map(|key| vec![b"LOCKINFO".to_vec(), key.clone()]).collect();
-        for (key, info) in keys.into_iter().zip(connection.call_all(&requests).await?) {
+        for (key, info) in keys.into_iter().zip(connection.call_all_within(ANSWER_MAX, &requests).await?) {
             found.push((key, info?));
         }
         cursor = bytes(next).to_vec();
@@ -132,10 +149,6 @@ async fn list(connection: &mut Connection, pattern: &[u8]) -> Result<Vec<(Vec<u8
             break;
         }
     }
-    // Released in between, or found twice.
-    found.retain(|(_, info)| !items(field(info, "holders")).is_empty());
-    found.sort_by(|(one, _), (other, _)| one.cmp(other));
-    found.dedup_by(|(one, _), (other, _)| one == other);
     Ok(found)
 }
 
@@ -181,7 +194,7 @@ fn json(reply: &Reply) -> Json {
 
 pub(super) fn info(matches: &ArgMatches) -> ExitCode {
     let (key, is_json) = (argument(matches, "key"), matches.get_flag("json"));
-    with_connection(matches, async |connection| {
+    with_connection(matches, async |mut connection| {
         let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key.as_bytes()]).await?;
         match is_json {
             true => print(to_json(key.as_bytes(), &info)),
@@ -235,7 +248,7 @@ fn details(key: &str, info: &Reply) -> String {
 pub(super) fn force_unlock(matches: &ArgMatches) -> ExitCode {
     let key = argument(matches, "key");
     let asks = !matches.get_flag("yes") && stdin().is_terminal();
-    with_connection(matches, async |connection| {
+    with_connection(matches, async |mut connection| {
         if asks {
             let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key.as_bytes()]).await?;
             print(details(key, &info).trim_end());

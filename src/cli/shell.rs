@@ -26,6 +26,7 @@ pub(super) fn man_command() -> Command {
 fn program() -> Command {
     let serve = config::command().name(SERVE).about("Runs the server, as without a subcommand");
     config::command()
+        .disable_help_subcommand(true)
         .subcommand(serve)
         .subcommands(SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)()))
 }
@@ -38,7 +39,8 @@ pub(super) fn completions(matches: &ArgMatches) -> ExitCode {
 }
 
 pub(super) fn man(matches: &ArgMatches) -> ExitCode {
-    let mut program = program();
+    // The page of the program is that of the server.
+    let mut program = program().mut_subcommand(SERVE, |serve| serve.hide(true));
     program.build();
     let page = match matches.get_one::<String>("subcommand") {
         None => Some(&program),
@@ -46,7 +48,8 @@ pub(super) fn man(matches: &ArgMatches) -> ExitCode {
     };
     let Some(page) = page else { return fail(2, "there is no such subcommand") };
     let mut text = Vec::new();
-    match clap_mangen::Man::new(page.clone()).render(&mut text) {
+    let version = concat!("octostore ", env!("CARGO_PKG_VERSION"));
+    match clap_mangen::Man::new(page.clone()).source(version).render(&mut text) {
         Ok(()) => write(&text),
         Err(error) => fail(1, error),
     }

@@ -19,12 +19,20 @@ pub struct OwnedArgs {
     spans: Vec<Span>,
 }
 
+/// Bytes of an argument for which room is made in advance.
+const SHORT: usize = 24;
+
 impl OwnedArgs {
     /// Copies `args`.
     pub fn of<A: AsRef<[u8]>>(args: impl IntoIterator<Item = A>) -> OwnedArgs {
         let mut owned = OwnedArgs::default();
         args.into_iter().for_each(|arg| owned.push(arg.as_ref()));
         owned
+    }
+
+    /// No arguments yet, with room for this many short ones.
+    pub fn with_capacity(count: usize) -> OwnedArgs {
+        OwnedArgs { bytes: Vec::with_capacity(count * SHORT), spans: Vec::with_capacity(count) }
     }
 
     /// Appends an argument.

@@ -131,7 +131,8 @@ pub(super) fn move_without_wait(
     let request =
         PopRequest::new(vec![source], PopAction::Move { from, destination: context.key(args.at(2))?, to });
     // Inside an exclusive transaction, nothing waits.
-    context.atomically_on_keys(args, |context| execute(context, request, Timestamp::NEVER, Form::ELEMENT))
+    context
+        .edit_atomically_on_keys(args, |context| execute(context, request, Timestamp::NEVER, Form::ELEMENT))
 }
 
 fn blmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

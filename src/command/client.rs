@@ -234,6 +234,11 @@ impl Client {
         std::mem::take(&mut self.is_retried)
     }
 
+    /// Whether the request that comes next was tried before.
+    pub fn was_put_off(&self) -> bool {
+        self.is_retried
+    }
+
     /// Counts a command.
     pub(super) fn count_command(&mut self) {
         self.commands_run += 1;

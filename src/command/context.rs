@@ -64,6 +64,19 @@ impl Context<'_> {
         })?
     }
 
+    /// [`Context::atomically`] for `work` that may edit the values of these keys.
+    pub(super) fn edit_atomically<R>(
+        &mut self,
+        names: &[LockName],
+        work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        let AnyTxn::Shared(txn) = self.txn else { return work(self) };
+        let (server, client) = (self.server, &mut *self.client);
+        txn.exclusively_editing(names, |exclusive| {
+            work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive)))
+        })?
+    }
+
     /// [`Context::atomically`] with all keys of the request `args`.
     pub(super) fn atomically_on_keys<R>(
         &mut self,
@@ -75,6 +88,19 @@ impl Context<'_> {
         }
         let names = self.names_in(args);
         self.atomically(&names, work)
+    }
+
+    /// [`Context::edit_atomically`] with all keys of the request `args`.
+    pub(super) fn edit_atomically_on_keys<R>(
+        &mut self,
+        args: Args<'_>,
+        work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        if matches!(self.txn, AnyTxn::Exclusive(_)) {
+            return work(self);
+        }
+        let names = self.names_in(args);
+        self.edit_atomically(&names, work)
     }
 
     /// The keys of a request. Those that cannot exist are left out, and a request that is invalid has

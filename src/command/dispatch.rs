@@ -149,14 +149,15 @@ impl Context<'_> {
         }
         self.spend(SCRIPT_WORK);
         let began_at = self.client.transaction_began_at;
-        let reply = self.atomically(names, |context| {
+        let run = |context: &mut Context<'_>| {
             let caller = Caller::Script { may_write };
             let (server, database, txn) = (context.server, context.database, context.txn);
             let mut inner = Context { caller, database, ..Context::new(server, context.client, txn) };
             let reply = script(&mut inner);
             debug_assert!(inner.waiting.is_none() && inner.steps.is_none() && !inner.closes);
             reply
-        });
+        };
+        let reply = if may_write { self.edit_atomically(names, run) } else { self.atomically(names, run) };
         self.client.transaction_began_at = began_at;
         match reply {
             Err(error) if error.is_unsettled() => Err(error),

@@ -162,9 +162,9 @@ fn pop(context: &mut Context<'_>, args: Args<'_>, end: End, name: &str) -> Resul
         3 => Some(positive_count(args.at(2))?),
         _ => return Err(CommandError::arity(name)),
     };
-    let popped = values::edit_existing::<List, _>(context, args.at(1), |list| {
-        pop_many(list, end, count.unwrap_or(1))
-    })?;
+    let wanted = count.unwrap_or(1);
+    let visits = |list: &List| wanted.min(list.len());
+    let popped = values::edit_existing_many(context, args.at(1), visits, |list| pop_many(list, end, wanted))?;
     context.spend_elements(popped.as_ref().map_or(0, Vec::len));
     Ok(match (popped, count) {
         (Some(items), Some(_)) => Reply::Array(items),
@@ -282,7 +282,7 @@ fn linsert(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandEr
         arg if options::is(arg, "after") => 1,
         _ => return Err(CommandError::SYNTAX),
     };
-    let (visited, reply) = values::edit::<List, _>(context, args.at(1), |mut list| {
+    let (visited, reply) = values::edit_many(context, args.at(1), List::len, |mut list: ListEdit<'_>| {
         if list.is_empty() {
             return (0, Reply::Integer(0));
         }
@@ -302,7 +302,7 @@ fn lrem(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         Ok(max @ 1..) => max,
         _ => usize::MAX,
     };
-    let removed = values::edit_existing::<List, _>(context, args.at(1), |mut list| {
+    let removed = values::edit_existing_many(context, args.at(1), List::len, |mut list: ListEdit<'_>| {
         (list.len(), list.remove_equal(args.at(3), max, count < 0))
     })?;
     let (visited, removed) = removed.unwrap_or_default();
@@ -312,9 +312,11 @@ fn lrem(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
 
 fn ltrim(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (start, stop) = (options::integer(args.at(2))?, options::integer(args.at(3))?);
-    let removed = values::edit_existing::<List, _>(context, args.at(1), |mut list| {
+    let kept = |len| values::index_range(start, stop, len);
+    let visits = |list: &List| list.len() - kept(list.len()).len();
+    let removed = values::edit_existing_many(context, args.at(1), visits, |mut list: ListEdit<'_>| {
         let len = list.len();
-        list.keep(values::index_range(start, stop, len));
+        list.keep(kept(len));
         len - list.len()
     })?;
     context.spend_elements(removed.unwrap_or(0));
@@ -338,9 +340,10 @@ fn lmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     let end = parse_end(args.at(next))?;
     let count = values::pop_count(args, next + 1)?;
     context.txn.set_event(end.pop_event());
-    context.atomically_on_keys(args, |context| {
-        for key in keys {
-            let popped = values::edit_existing::<List, _>(context, key, |list| pop_many(list, end, count))?;
+    values::edit_keys(context, args, &keys, |context| {
+        for key in &keys {
+            let visits = |list: &List| count.min(list.len());
+            let popped = values::edit_existing_many(context, key, visits, |list| pop_many(list, end, count))?;
             if let Some(items) = popped {
                 context.spend_elements(items.len());
                 return Ok(Reply::Array(vec![Reply::bulk(key), Reply::Array(items)]));

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use super::pubsub::key_of_message;
 use super::registry::ClientInfo;
 use super::{
-    Args, Caller, Categories, Command, CommandError, Context, Flags, KeyAccess, ServerState,
+    Args, Caller, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, ServerState,
     commands_and_subcommands, options,
 };
 use crate::auth::{
@@ -41,37 +41,57 @@ impl Command {
         catalog().find(self.name)
     }
 
-    /// What a request uses. Fails if the number of its keys is not valid.
-    fn uses<'a>(&self, args: Args<'a>) -> Result<Uses<'a>, CommandError> {
-        let mut uses = Uses { every_key: self.is(Flags::EVERY_KEY), ..Uses::default() };
-        self.visit_keys(args, &mut |key, access| uses.keys.push((key, access.needs())))?;
-        // The only command whose access depends on an option.
-        if self.name == "set" && args.from(3).any(|arg| options::is(arg, "get")) {
-            uses.keys.iter_mut().for_each(|(_, access)| *access = KeyRights::BOTH);
-        }
-        match self.name {
-            "publish" | "spublish" => uses.channels.push((args.at(1), false)),
-            "psubscribe" => uses.channels.extend(args.from(1).map(|pattern| (pattern, true))),
-            "ssubscribe" => uses.channels.extend(args.from(1).map(|channel| (channel, false))),
-            "subscribe" => {
-                uses.channels.extend(args.from(1).map(|channel| (channel, false)));
-                let keys = args.from(1).filter_map(|channel| key_of_message(channel, b""));
-                uses.keys.extend(keys.map(|key| (key, KeyRights::READ)));
-            }
-            _ => {}
-        }
-        Ok(uses)
-    }
-
     /// Whether `user` may run this request. `Err(Err(_))`: the request is not valid.
     pub(super) fn check(&self, user: &User, args: Args<'_>) -> Result<(), Result<Denied, CommandError>> {
         if user.allows_everything() {
             return Ok(());
         }
-        let uses = self.uses(args).map_err(Err)?;
+        if self.keys.is_movable() {
+            self.visit_keys(args, &mut |_, _| {}).map_err(Err)?;
+        }
         let Some(id) = self.id() else { return Err(Ok(Denied::Command)) };
         // As in Redis, no rule keeps a client from authenticating.
-        if self.is(Flags::NO_AUTH) { Ok(()) } else { user.check(id, &uses).map_err(Ok) }
+        let request = Request { command: self, args };
+        if self.is(Flags::NO_AUTH) { Ok(()) } else { user.check(id, &request).map_err(Ok) }
+    }
+}
+
+/// A request whose number of keys is valid.
+struct Request<'a> {
+    command: &'a Command,
+    args: Args<'a>,
+}
+
+impl Uses for Request<'_> {
+    fn every_key(&self) -> bool {
+        self.command.is(Flags::EVERY_KEY)
+    }
+
+    fn visit_keys(&self, visit: &mut dyn FnMut(&[u8], KeyRights)) {
+        let Request { command, args } = *self;
+        // The only command whose access depends on an option.
+        let reads = command.name == "set" && args.from(3).any(|arg| options::is(arg, "get"));
+        let visited = command.visit_keys(args, &mut |key, access| {
+            visit(key, if reads { KeyRights::BOTH } else { access.needs() });
+        });
+        debug_assert!(visited.is_ok(), "the number of keys was checked");
+        if command.name == "subscribe" {
+            let keys = args.from(1).filter_map(|channel| key_of_message(channel, b""));
+            keys.for_each(|key| visit(key, KeyRights::READ));
+        }
+    }
+
+    fn visit_channels(&self, visit: &mut dyn FnMut(&[u8], bool)) {
+        let Request { command, args } = *self;
+        if command.group != Group::PubSub {
+            return;
+        }
+        match command.name {
+            "publish" | "spublish" => visit(args.at(1), false),
+            "psubscribe" => args.from(1).for_each(|pattern| visit(pattern, true)),
+            "subscribe" | "ssubscribe" => args.from(1).for_each(|channel| visit(channel, false)),
+            _ => {}
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 //! Members are in insertion order while there are few.
 
 use super::parts::Join;
+use super::sources::{self, Operation, Source, Stored, of_type, sources};
 use super::values::{self, Choice, Random, bulk_or_null, bulks, positive_count};
 use super::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, options};
 use crate::reply::Reply;
-use crate::value::{Set, SetEdit};
+use crate::value::{Kind, Set, SetEdit};
 
 pub(in crate::command) const COMMANDS: &[Command] = &[
     write("sadd", -3, sadd, Flags::DENYOOM | Flags::FAST)
@@ -167,7 +168,8 @@ fn spop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
         }
         chosen
     };
-    let popped = values::edit_existing::<Set, _>(context, args.at(1), pop)?.unwrap_or_default();
+    let visits = |set: &Set| count.map_or(1, |count| count.min(set.len()));
+    let popped = values::edit_existing_many(context, args.at(1), visits, pop)?.unwrap_or_default();
     context.spend_elements(popped.len());
     let mut popped = popped.into_iter().map(Reply::Bulk);
     Ok(match count {
@@ -199,7 +201,7 @@ fn srandmember(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comma
 
 fn smove(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (source, destination, member) = (args.at(1), args.at(2), args.at(3));
-    context.atomically_on_keys(args, |context| {
+    context.edit_atomically_on_keys(args, |context| {
         let (exists, has_member) =
             values::inspect(context, source, |set: &Set| (!set.is_empty(), set.contains(member)))?;
         if exists {
@@ -223,122 +225,87 @@ fn sscan(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     })
 }
 
-/// Computes a set from the sets of some keys.
-type Combine = fn(&mut Context<'_>, &[&[u8]]) -> Result<Set, CommandError>;
+const KINDS: &[Kind] = &[Kind::Set];
 
-/// The members that all sets have.
-fn intersection(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
-    let mut smallest: Option<(usize, &[u8])> = None;
-    for key in keys {
-        let len = values::read(context, key, Set::len)?;
-        if smallest.is_none_or(|(least, _)| len < least) {
-            smallest = Some((len, key));
+/// Passes on the members of the result, those of a union once for each set that has them. The set
+/// of a key that does not exist is empty.
+fn each_member<'s>(operation: Operation, sources: &'s [Source], each: impl FnMut(&'s [u8])) {
+    let has = |source: &Source, member: &[u8]| of_type(source).is_some_and(|set: &Set| set.contains(member));
+    let members = |source: Option<&'s Source>| source.and_then(of_type).into_iter().flat_map(Set::iter);
+    match operation {
+        Operation::Union => sources.iter().flat_map(|source| members(Some(source))).for_each(each),
+        Operation::Intersection => {
+            let smallest = sources.iter().min_by_key(|source| sources::len(source));
+            let is_common = |member: &&[u8]| sources.iter().all(|source| has(source, member));
+            members(smallest).filter(is_common).for_each(each);
+        }
+        Operation::Difference => {
+            let others = sources.get(1..).unwrap_or_default();
+            let is_left = |member: &&[u8]| !others.iter().any(|other| has(other, member));
+            members(sources.first()).filter(is_left).for_each(each);
         }
     }
-    let Some((len @ 1.., smallest)) = smallest else { return Ok(Set::default()) };
-    values::leave_thread_for(len);
-    let mut common = values::inspect(context, smallest, members_of)?;
-    context.spend_elements(common.len());
-    for key in keys.iter().filter(|key| **key != smallest) {
-        context.spend_elements(common.len());
-        values::inspect(context, key, |set: &Set| common.retain(|member| set.contains(member)))?;
-    }
-    Ok(set_of(&common))
 }
 
-/// The members that any of the sets has.
-fn union(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
-    let mut all = Set::default();
-    for key in keys {
-        let len = values::read_many(context, key, Set::len, |set| {
-            all.extend(set.iter());
-            set.len()
-        })?;
-        context.spend_elements(len);
-    }
-    Ok(all)
-}
-
-/// The members of the first set that no other has.
-fn difference(context: &mut Context<'_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
-    let Some((first, others)) = keys.split_first() else { return Ok(Set::default()) };
-    let mut left = members(context, first)?;
-    for key in others {
-        context.spend_elements(left.len());
-        values::read(context, key, |set: &Set| left.retain(|member| !set.contains(member)))?;
-    }
-    Ok(set_of(&left))
-}
-
-fn members(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>, CommandError> {
-    let members = values::read_many(context, key, Set::len, members_of)?;
-    context.spend_elements(members.len());
-    Ok(members)
-}
-
-fn members_of(set: &Set) -> Vec<Vec<u8>> {
-    set.iter().map(<[u8]>::to_vec).collect()
-}
-
-fn set_of(members: &[Vec<u8>]) -> Set {
-    let mut set = Set::default();
-    set.extend(members.iter().map(|member| &**member));
-    set
-}
-
-fn combine(context: &mut Context<'_>, args: Args<'_>, combine: Combine) -> Result<Reply, CommandError> {
+fn combine(context: &mut Context<'_>, args: Args<'_>, operation: Operation) -> Result<Reply, CommandError> {
     let keys: Vec<&[u8]> = args.from(1).collect();
-    let set = context.atomically_on_keys(args, |context| combine(context, &keys))?;
-    Ok(Reply::Set(set.iter().map(Reply::bulk).collect()))
+    let sources = sources(context, args, &keys, KINDS)?;
+    Ok(context.compute(operation.visits(&sources), move || {
+        let mut seen = Set::default();
+        each_member(operation, &sources, |member| seen.extend([member]));
+        Reply::Set(seen.iter().map(Reply::bulk).collect())
+    }))
 }
 
 fn combine_and_store(
     context: &mut Context<'_>,
     args: Args<'_>,
-    combine: Combine,
+    operation: Operation,
 ) -> Result<Reply, CommandError> {
-    context.check_transaction_budget()?;
     let keys: Vec<&[u8]> = args.from(2).collect();
-    context.atomically_on_keys(args, |context| {
-        let result = combine(context, &keys)?;
-        context.spend_elements(2 * result.len());
-        values::replace::<Set, _>(context, args.at(1), |mut set| {
-            for member in result.iter() {
+    let visits = |sources: &[Source]| operation.visits(sources);
+    let compute = |sources: &[Source]| {
+        values::draft::<Set>(|mut set| {
+            each_member(operation, sources, |member| {
                 set.insert(member);
-            }
-        })?;
-        Ok(Reply::count(result.len()))
-    })
+            });
+        })
+    };
+    Stored { destination: args.at(1), keys: &keys, kinds: KINDS, visits, compute }.store(context, args)
 }
 
 fn sinter(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    combine(context, args, intersection)
+    combine(context, args, Operation::Intersection)
 }
 
 fn sinterstore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    combine_and_store(context, args, intersection)
+    combine_and_store(context, args, Operation::Intersection)
 }
 
 fn sunion(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    combine(context, args, union)
+    combine(context, args, Operation::Union)
 }
 
 fn sunionstore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    combine_and_store(context, args, union)
+    combine_and_store(context, args, Operation::Union)
 }
 
 fn sdiff(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    combine(context, args, difference)
+    combine(context, args, Operation::Difference)
 }
 
 fn sdiffstore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    combine_and_store(context, args, difference)
+    combine_and_store(context, args, Operation::Difference)
 }
 
 fn sintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let (keys, next) = values::counted_keys(args, 1, CommandError::KEY_COUNT)?;
     let [limit] = args.options(next, &[options::value("LIMIT").check(values::check_limit)])?;
     let limit = values::limit_of(limit)?;
-    let set = context.atomically_on_keys(args, |context| intersection(context, &keys))?;
-    Ok(Reply::count(set.len().min(limit)))
+    let sources = sources(context, args, &keys, KINDS)?;
+    Ok(context.compute(Operation::Intersection.visits(&sources), move || {
+        let mut count = 0;
+        each_member(Operation::Intersection, &sources, |_| count += 1);
+        Reply::count(limit.min(count))
+    }))
 }

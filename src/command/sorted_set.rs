@@ -306,9 +306,9 @@ fn pop(context: &mut Context<'_>, args: Args<'_>, end: End) -> Result<Reply, Com
         3 => Some(positive_count(args.at(2))?),
         _ => return Err(CommandError::SYNTAX),
     };
-    let popped = values::edit_existing::<SortedSet, _>(context, args.at(1), |sorted| {
-        end.pop(sorted, count.unwrap_or(1))
-    })?;
+    let wanted = count.unwrap_or(1);
+    let visits = |sorted: &SortedSet| wanted.min(sorted.len());
+    let popped = values::edit_existing_many(context, args.at(1), visits, |sorted| end.pop(sorted, wanted))?;
     let popped = popped.unwrap_or_default();
     context.spend_elements(2 * popped.len());
     Ok(match count {
@@ -334,10 +334,10 @@ fn zmpop(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     };
     let count = values::pop_count(args, next + 1)?;
     context.txn.set_event(if end == End::Lowest { "zpopmin" } else { "zpopmax" });
-    context.atomically_on_keys(args, |context| {
-        for key in keys {
-            let popped =
-                values::edit_existing::<SortedSet, _>(context, key, |sorted| end.pop(sorted, count))?;
+    values::edit_keys(context, args, &keys, |context| {
+        for key in &keys {
+            let visits = |sorted: &SortedSet| count.min(sorted.len());
+            let popped = values::edit_existing_many(context, key, visits, |sorted| end.pop(sorted, count))?;
             if let Some(members) = popped {
                 context.spend_elements(2 * members.len());
                 let members = members.into_iter().map(|(member, score)| Reply::Array(vec![member, score]));

@@ -53,6 +53,11 @@ impl Transaction {
         names
     }
 
+    /// Whether one of its commands may edit values.
+    fn edits(&self) -> bool {
+        self.requests().filter_map(Command::of_request).any(|command| !command.is(Flags::READONLY))
+    }
+
     /// Runs its commands, unless a watched key has changed.
     fn run(&self, context: &mut Context<'_>, watch: Option<&Watch>) -> Result<Reply, CommandError> {
         if let Some(watch) = watch
@@ -185,7 +190,12 @@ fn run_queue(context: &mut Context<'_>) -> Result<Reply, CommandError> {
         return Err(CommandError::fixed("EXECABORT Transaction discarded because of previous errors."));
     }
     let names = transaction.names(context, watch.as_ref());
-    match context.atomically(&names, |context| transaction.run(context, watch.as_ref())) {
+    let run = |context: &mut Context<'_>| transaction.run(context, watch.as_ref());
+    let reply = match transaction.edits() {
+        true => context.edit_atomically(&names, run),
+        false => context.atomically(&names, run),
+    };
+    match reply {
         // Nothing was run: the connection executes EXEC again.
         Err(error) if error.is_unsettled() => {
             (context.client.transaction, context.client.watch) = (Some(transaction), watch);

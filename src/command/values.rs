@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use super::options::{self, Given, flag, value};
 use super::scan::cursor;
-use super::steps::TURN_WORK;
-use super::thread::leave_other_tasks;
 use super::{Args, CommandError, Context, name_or_none};
+use crate::engine::{Draft, ELEMENTS_AT_ONCE_MAX, run_long};
 use crate::glob::Glob;
 use crate::reply::Reply;
 use crate::value::{
@@ -95,17 +94,6 @@ fn count_lookup<R>(context: &Context<'_>, exists: bool, result: &Result<R, Comma
     }
 }
 
-/// Elements that a command reads at once on a thread that serves other connections, too. Copying
-/// them takes about a millisecond.
-const READ_AT_ONCE_MAX: usize = 4 * TURN_WORK;
-
-/// Leaves this thread to the other connections if a command is about to read this many elements.
-pub(super) fn leave_thread_for(elements: usize) {
-    if elements > READ_AT_ONCE_MAX {
-        leave_other_tasks();
-    }
-}
-
 /// [`read()`] of `count` elements, which may be very many. Then it runs without the guard of the
 /// key, and other connections have another thread.
 pub(super) fn read_many<T: Typed, R>(
@@ -126,7 +114,7 @@ pub(super) fn read_many<T: Typed, R>(
     let found = context.txn.read_shared_value(&name, T::KIND, |shared| {
         exists = shared.is_some();
         match shared.and_then(|shared| T::of(shared).map(|value| (shared, value))) {
-            Some((shared, value)) if count(value) > READ_AT_ONCE_MAX => {
+            Some((shared, value)) if count(value) > ELEMENTS_AT_ONCE_MAX => {
                 Found::Large(Arc::clone(shared), read)
             }
             Some((_, value)) => Found::Read(read(value)),
@@ -137,9 +125,9 @@ pub(super) fn read_many<T: Typed, R>(
     count_lookup(context, exists, &found);
     match found? {
         Found::Read(result) => Ok(result),
+        // Freeing the value may take long, too.
         Found::Large(shared, read) => {
-            leave_other_tasks();
-            T::of(&shared).map(read).ok_or(CommandError::WRONG_TYPE)
+            run_long(move || T::of(&shared).map(read)).ok_or(CommandError::WRONG_TYPE)
         }
     }
 }
@@ -172,8 +160,20 @@ pub(super) fn edit<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
+    edit_many(context, key, |_: &T| 1, work)
+}
+
+/// [`edit()`] that visits `visits` elements, which may be very many. Then it runs without the guard
+/// of the key, and other connections have another thread.
+pub(super) fn edit_many<T: Typed, R>(
+    context: &Context<'_>,
+    key: &[u8],
+    visits: impl FnOnce(&T) -> usize,
+    work: impl FnOnce(T::Edit<'_>) -> R,
+) -> Result<R, CommandError> {
     let name = context.key(key)?;
-    context.txn.value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
+    let edited = context.txn.value_of_many(&name, T::KIND, visits_typed(visits), edit_typed::<T, R>(work))?;
+    edited.ok_or(CommandError::WRONG_TYPE)
 }
 
 /// [`edit()`] for commands that add nothing; `None` if the key does not exist.
@@ -182,18 +182,28 @@ pub(super) fn edit_existing<T: Typed, R>(
     key: &[u8],
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<Option<R>, CommandError> {
-    let Some(name) = name_or_none(context, key)? else { return Ok(None) };
-    Ok(context.txn.existing_value(&name, T::KIND, edit_typed::<T, R>(work))?.flatten())
+    edit_existing_many(context, key, |_: &T| 1, work)
 }
 
-/// Replaces whatever a key holds by a new value. If it stays empty, the key is gone.
-pub(super) fn replace<T: Typed, R>(
+/// [`edit_existing()`] that visits many elements, as [`edit_many()`] does.
+pub(super) fn edit_existing_many<T: Typed, R>(
     context: &Context<'_>,
     key: &[u8],
+    visits: impl FnOnce(&T) -> usize,
     work: impl FnOnce(T::Edit<'_>) -> R,
-) -> Result<R, CommandError> {
-    let name = context.key(key)?;
-    context.txn.replace_value(&name, T::KIND, edit_typed::<T, R>(work))?.ok_or(CommandError::WRONG_TYPE)
+) -> Result<Option<R>, CommandError> {
+    let Some(name) = name_or_none(context, key)? else { return Ok(None) };
+    let (visits, work) = (visits_typed(visits), edit_typed::<T, R>(work));
+    Ok(context.txn.existing_value_of_many(&name, T::KIND, visits, work)?.flatten())
+}
+
+/// A new value that `work` fills.
+pub(super) fn draft<T: Typed>(work: impl FnOnce(T::Edit<'_>)) -> Draft {
+    Draft::new(T::KIND, edit_typed::<T, ()>(work)).0
+}
+
+fn visits_typed<T: Typed>(visits: impl FnOnce(&T) -> usize) -> impl FnOnce(&Value) -> usize {
+    |value| T::of(value).map_or(0, visits)
 }
 
 fn edit_typed<T: Typed, R>(work: impl FnOnce(T::Edit<'_>) -> R) -> impl FnOnce(&mut Edit<'_>) -> Option<R> {
@@ -203,6 +213,17 @@ fn edit_typed<T: Typed, R>(work: impl FnOnce(T::Edit<'_>) -> R) -> impl FnOnce(&
 /// Fails if a key exists and is of another type.
 pub(super) fn check_type<T: Typed>(context: &Context<'_>, key: &[u8]) -> Result<(), CommandError> {
     inspect(context, key, |_: &T| ())
+}
+
+/// Runs `work`, which edits their values, as one with all keys of a request. For one key, `work`
+/// must be one operation anyway, and needs no transaction.
+pub(super) fn edit_keys<R>(
+    context: &mut Context<'_>,
+    args: Args<'_>,
+    keys: &[&[u8]],
+    work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
+) -> Result<R, CommandError> {
+    if keys.len() == 1 { work(context) } else { context.edit_atomically_on_keys(args, work) }
 }
 
 impl Context<'_> {

@@ -12,12 +12,16 @@ use super::late_owners::{LateOwners, Lost};
 use super::notifications::{Cause, DELETED, Transition};
 use super::sessions::{MemberKind, Members};
 use super::values::KeyWork;
-use super::{Engine, Unavailable, WaitOutcome, losses};
+use super::{Engine, Unavailable, WaitOutcome, losses, run_long};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
     self, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot, Waiter,
 };
+
+/// Holders that [`Op::Set`], which replaces all of them in one step, replaces on a thread that
+/// serves other connections, too. This takes about a millisecond.
+const REPLACED_AT_ONCE_MAX: usize = 1024;
 
 /// Why an operation was not run.
 pub(super) enum Retry {
@@ -95,7 +99,11 @@ impl Engine {
             self.end_over_sessions(scope, guarded)?;
         }
         let account = self.admit(op, guarded.slot, now)?;
-        let outcome = self.step_and_return(op, scope, guarded)?;
+        let is_long = matches!(op, Op::Set { .. }) && guarded.slot.holder_count() > REPLACED_AT_ONCE_MAX;
+        let outcome = match is_long {
+            true => run_long(|| self.step_and_return(op, scope, guarded))?,
+            false => self.step_and_return(op, scope, guarded)?,
+        };
         if !matches!(outcome, Outcome::Granted { already_held: false, .. }) {
             account.into_iter().for_each(|account| core.quotas.remove(account));
         }

@@ -16,6 +16,7 @@ mod examination;
 mod expiry;
 mod keyspace;
 mod late_owners;
+mod long_work;
 mod losses;
 mod notifications;
 mod pseudonyms;
@@ -42,10 +43,10 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::SessionId;
 use crate::entropy::Entropy;
+pub use crate::journal::CommitMetrics;
 use crate::journal::{
     Backend, CommitGroup, Durability, Journal, JournalError, Loaded, MeteredBackend, OutcomeUnknown, Seq,
 };
-pub use crate::journal::{CommitMetrics, leave_commits};
 pub use blocking::{
     Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
 };
@@ -58,6 +59,7 @@ pub use expiry::Expiry;
 pub use keyspace::{Content, FoundKey, KeyKind, KeyOrder, KeyedValue, Scan, Scanned};
 use keyspace::{Gate, NameHash, Table};
 use late_owners::LateOwners;
+pub use long_work::{ELEMENTS_AT_ONCE_MAX, leave_other_tasks, run_long, visit_elements};
 pub use notifications::Cause;
 pub use pseudonyms::Pseudonyms;
 use quotas::Quotas;
@@ -68,8 +70,8 @@ use sessions::Sessions;
 pub use stats::LockStats;
 use tokens::Tokens;
 pub use txn::{Acquired, AnyTxn, ExclusiveTxn, Seen, SharedTxn, Txn};
-use values::Reclaimer;
-pub use values::{Renamed, ValueStats};
+pub use values::{Draft, HeldValue, Renamed, ValueStats};
+use values::{Holds, Reclaimer};
 pub use watches::Watch;
 use watches::Watches;
 
@@ -133,8 +135,9 @@ pub enum Unavailable {
     ValueElementsMax,
     /// The changes that wait for storage have as many bytes as they may.
     BacklogMax,
-    /// So much has ended that others are to get their turn before the rest is freed, or a
-    /// transaction keeps all others out. Nothing was done of what was asked: yield, and ask again.
+    /// So much has ended that others are to get their turn before the rest is freed, a transaction
+    /// keeps all others out, or others do long work with a value that is to be edited. Nothing was
+    /// done of what was asked: yield, and ask again.
     Unsettled,
     /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
     /// Nothing was done of what was asked.
@@ -178,6 +181,7 @@ struct Core {
     events: Events,
     lock_stats: LockStats,
     value_stats: ValueStats,
+    holds: Holds,
     reclaimer: Reclaimer,
     quotas: Quotas,
     late_owners: LateOwners,
@@ -210,6 +214,7 @@ impl Core {
             events: Events::default(),
             lock_stats: LockStats::default(),
             value_stats: ValueStats::default(),
+            holds: Holds::default(),
             reclaimer: Reclaimer::default(),
             quotas: Quotas::default(),
             late_owners: LateOwners::default(),
@@ -363,12 +368,16 @@ impl Engine {
         self.core.sessions.len()
     }
 
-    /// Lets other tasks run before a request is tried again. Waits a little if a transaction has
-    /// kept all others out for longer than they wait for it.
-    pub async fn give_way(&self) {
-        match self.core.table.is_closed_for_long() {
-            true => tokio::time::sleep(HELD_UP_CHECK).await,
-            false => tokio::task::yield_now().await,
+    /// Lets other tasks run between two turns. Waits a little if a transaction has kept all others
+    /// out for longer than they wait for it, and before a request that was put off is tried again,
+    /// as long as others do long work with values.
+    pub async fn give_way(&self, was_put_off: bool) {
+        if self.core.table.is_closed_for_long() {
+            tokio::time::sleep(HELD_UP_CHECK).await;
+        } else if was_put_off && self.core.holds.are_any() {
+            let _ = tokio::time::timeout(HELD_UP_CHECK, self.core.holds.released()).await;
+        } else {
+            tokio::task::yield_now().await;
         }
     }
 

@@ -39,11 +39,20 @@ impl ScriptId {
         if text.len() != 2 * hash.len() {
             return None;
         }
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let mut is_hex = true;
+        let mut value = |digit: u8| match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => {
+                is_hex = false;
+                0
+            }
+        };
         for (byte, digits) in hash.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = digit(digits[0])? << 4 | digit(digits[1])?;
+            *byte = value(digits[0]) << 4 | value(digits[1]);
         }
-        Some(ScriptId(hash))
+        is_hex.then_some(ScriptId(hash))
     }
 }
 

@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering;
 
 use super::apply::Retry;
 use super::blocking::{Blocked, Place};
-use super::keyspace::{Alone, ClosedSince, Table};
+use super::keyspace::{Alone, ClosedSince, Entry, Table};
 use super::notifications::Cause;
-use super::values::KeyWork;
+use super::values::{KeyWork, is_ready_for_edits};
 use super::{BUSY_AFTER_MS, Engine, Event, Interest, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
@@ -200,7 +200,27 @@ impl SharedTxn<'_> {
         names: &[LockName],
         work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
     ) -> Result<R, Unavailable> {
-        self.free_all_ended(names)?;
+        self.exclusively_once_ready(names, false, work)
+    }
+
+    /// [`SharedTxn::exclusively`] for `work` that may edit the values of these keys: not while
+    /// other requests do long work with them, and without having to copy large ones that are being
+    /// read.
+    pub fn exclusively_editing<R>(
+        &self,
+        names: &[LockName],
+        work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.exclusively_once_ready(names, true, work)
+    }
+
+    fn exclusively_once_ready<R>(
+        &self,
+        names: &[LockName],
+        edits: bool,
+        work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        self.make_ready(names, edits)?;
         let had_entered = self.has_entered.replace(true);
         let exclusive = match had_entered {
             true => self.engine.exclusive_txn(),
@@ -208,7 +228,7 @@ impl SharedTxn<'_> {
         };
         self.enter(exclusive.seen.get().epoch)?;
         // Little has ended since, unless much ended at once.
-        let freed = exclusive.free_all_ended(names);
+        let freed = exclusive.make_ready(names, false);
         exclusive.set_cause(self.cause.get());
         let result = freed.map(|()| work(&exclusive));
         if result.is_err() {
@@ -352,18 +372,30 @@ impl<'a> Txn<'a> {
         self.work.set(self.work.get() + changed);
     }
 
-    /// Frees what has ended of some locks, and stops with [`Unavailable::Unsettled`] where that becomes much.
-    fn free_all_ended(&self, names: &[LockName]) -> Result<(), Unavailable> {
+    /// Whether it keeps all others out.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.exclusive.is_some()
+    }
+
+    /// Runs `work`, which is no part of the request: that may still be refused.
+    pub(super) fn before_request<R>(&self, work: impl FnOnce() -> R) -> R {
+        let had_entered = self.has_entered.get();
+        let result = work();
+        self.has_entered.set(had_entered);
+        result
+    }
+
+    /// Frees what has ended of some keys, and stops with [`Unavailable::Unsettled`] where that
+    /// becomes much. Prepares their values if they are to be edited.
+    fn make_ready(&self, names: &[LockName], edits: bool) -> Result<(), Unavailable> {
         let before = self.work();
         for name in names {
-            // This is no part of the request, which may still be refused.
-            let had_entered = self.has_entered.get();
-            let freed = match self.peek(name, |_| ()) {
-                Ok(None) => self.free_in_steps(name, STEPS_PER_TURN),
-                peeked => peeked.map(drop),
-            };
-            self.has_entered.set(had_entered);
-            freed?;
+            let is_ready = |entry: Option<&Entry>| !edits || entry.is_none_or(is_ready_for_edits);
+            self.before_request(|| match self.peek(name, is_ready)? {
+                Some(true) => Ok(()),
+                Some(false) => self.prepare_edit_before(name),
+                None => self.free_in_steps(name, STEPS_PER_TURN),
+            })?;
             if self.work() - before > ENDS_PER_STEP {
                 return Err(Unavailable::Unsettled);
             }

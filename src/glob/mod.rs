@@ -83,8 +83,18 @@ pub(crate) struct Glob {
     pattern: Arc<[u8]>,
     /// Bytes of the shortest text that matches.
     text_bytes_min: u16,
-    /// The part after the last star; `None` without a star.
-    tail: Option<Tail>,
+    ending: Ending,
+}
+
+/// How a pattern ends.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// Without a star.
+    Exact,
+    /// With its only star, behind a literal prefix.
+    Prefix,
+    /// With the part after its last star.
+    Tail(Tail),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -332,7 +342,11 @@ impl Glob {
                 tail.iter_mut().for_each(|tail| tail.text_bytes += 1);
             }
         }
-        Glob { pattern, text_bytes_min, tail }
+        let mut glob = Glob { pattern, text_bytes_min, ending: tail.map_or(Ending::Exact, Ending::Tail) };
+        if glob.pattern.strip_prefix(glob.prefix()) == Some(b"*") {
+            glob.ending = Ending::Prefix;
+        }
+        glob
     }
 
     /// The pattern.
@@ -345,6 +359,11 @@ impl Glob {
         let is_special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
         let end = self.pattern.iter().position(is_special).unwrap_or(self.pattern.len());
         &self.pattern[..end]
+    }
+
+    /// Whether the pattern is a prefix with a star behind it, and matches every text that begins so.
+    pub(crate) fn is_prefix(&self) -> bool {
+        matches!(self.ending, Ending::Prefix)
     }
 
     /// Maximum units of work to match a text of `bytes` bytes, see `command::steps`.
@@ -368,9 +387,13 @@ impl Glob {
         if text.len() < text_bytes_min {
             return Some(false);
         }
-        let Some(tail) = self.tail else {
-            let all = Segment { pattern: &self.pattern, text_bytes: text_bytes_min };
-            return Some(text.len() == text_bytes_min && all.starts(text, work));
+        let tail = match self.ending {
+            Ending::Exact => {
+                let all = Segment { pattern: &self.pattern, text_bytes: text_bytes_min };
+                return Some(text.len() == text_bytes_min && all.starts(text, work));
+            }
+            Ending::Prefix => return Some(text.starts_with(&self.pattern[..text_bytes_min])),
+            Ending::Tail(tail) => tail,
         };
         let (tail_start, text_end) = (usize::from(tail.start), text.len() - usize::from(tail.text_bytes));
         if progress.pattern == 0 {

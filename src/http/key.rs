@@ -1,4 +1,4 @@
-//! `/keys/{name}`: one key with its holders, its queue and its latest events, once or live; and the
+//! `/key`: one key with its holders, its queue and its latest events, once or live; and the
 //! end of all its leases by an operator.
 //!
 //! Guarantees: shown to users who may run LOCKINFO for the key. The first holders and waiters are

@@ -1,7 +1,7 @@
 //! Lock names in URLs.
 //!
 //! Guarantees: an HTTP name is a Redis key of database 0 that is a readable path; every other key
-//! is shown percent-encoded and cannot be requested. Not here: which user may use which name.
+//! is shown percent-encoded and cannot be locked. Not here: which user may use which name.
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -30,11 +30,12 @@ pub(super) fn segment(parts: &Parts) -> Result<String, ApiError> {
     })
 }
 
-/// The decoded second segment of the path as the key of a database: any bytes.
+/// The key of a database that the query names: any bytes. In a path, clients and proxies would take
+/// some keys for something else, such as `..`.
 pub(super) fn key(parts: &Parts) -> Result<LockName, ApiError> {
-    let raw = parts.uri.path().split('/').nth(2).unwrap_or("");
-    LockName::new(database(parts)?, &unescape(raw))
-        .map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
+    let key = query_bytes(parts, "name")?;
+    let key = key.ok_or_else(|| ApiError::invalid("the query parameter name is missing"))?;
+    LockName::new(database(parts)?, &key).map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
 }
 
 /// The database that the query names; 0 without a name.
@@ -51,25 +52,30 @@ pub(super) fn unescape(text: &str) -> Vec<u8> {
 
 /// The value of the query parameter `name`. A repeated parameter is an error; others are ignored.
 pub(super) fn query(parts: &Parts, name: &str) -> Result<Option<String>, ApiError> {
-    let malformed = |reason: &str| ApiError::malformed(StatusCode::BAD_REQUEST, reason);
-    let decode =
-        |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(String::from);
+    let value = query_bytes(parts, name)?.map(String::from_utf8).transpose();
+    value.map_err(|_| malformed(&format!("query parameter {name} is not UTF-8 once it is decoded")))
+}
+
+/// [`query`], for a value of any bytes.
+fn query_bytes(parts: &Parts, name: &str) -> Result<Option<Vec<u8>>, ApiError> {
     let mut found = None;
     for (at, pair) in parts.uri.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = decode(key).ok_or_else(|| {
+        let key = String::from_utf8(unescape(&key.replace('+', " "))).map_err(|_| {
             malformed(&format!("the name of query parameter {} is not UTF-8 once it is decoded", at + 1))
         })?;
         if key != name {
             continue;
         }
-        let value = decode(value)
-            .ok_or_else(|| malformed(&format!("query parameter {name} is not UTF-8 once it is decoded")))?;
-        if found.replace(value).is_some() {
+        if found.replace(unescape(&value.replace('+', " "))).is_some() {
             return Err(malformed(&format!("query parameter {name} appears more than once")));
         }
     }
     Ok(found)
+}
+
+fn malformed(reason: &str) -> ApiError {
+    ApiError::malformed(StatusCode::BAD_REQUEST, reason)
 }
 
 fn problem(name: &str) -> Option<String> {
@@ -106,7 +112,7 @@ pub fn is_namespace(namespace: &str) -> bool {
     problem(&format!("{namespace}.x")).is_none()
 }
 
-/// A key as HTTP shows it: as it is if HTTP can name it, otherwise percent-encoded as in a path.
+/// A key as HTTP shows it: as it is if HTTP can name it, otherwise percent-encoded.
 pub(super) fn escape(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(name) if problem(name).is_none() => name.to_owned(),

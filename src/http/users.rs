@@ -144,7 +144,7 @@ impl User {
         }
     }
 
-    fn allows(&self, command: &str, uses: &Uses<'_>) -> bool {
+    fn allows(&self, command: &str, uses: &KeyUse<'_>) -> bool {
         match &self.rights {
             Rights::Operator => true,
             Rights::Of(user, _) if user.allows_everything() => true,
@@ -156,12 +156,12 @@ impl User {
 
     /// Whether the user may run a command, as far as that does not depend on keys.
     pub(super) fn may_run(&self, command: &str) -> bool {
-        self.allows(command, &Uses::default())
+        self.allows(command, &KeyUse(None))
     }
 
     /// Whether the user may use a key for `act`.
     pub(super) fn may(&self, Act(command, access): Act, key: &LockName) -> bool {
-        self.allows(command, &Uses { keys: vec![(key.key(), access)], ..Uses::default() })
+        self.allows(command, &KeyUse(Some((key.key(), access))))
     }
 
     /// Refuses a user who may not run the command that a request acts as.
@@ -434,4 +434,17 @@ impl Users {
 /// The operators' key that a request gives, in a header of its own.
 fn admin_key(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(&ADMIN_KEY).or_else(|| headers.get(&OLD_ADMIN_KEY))
+}
+
+/// The only key of a request, if it has one.
+struct KeyUse<'a>(Option<(&'a [u8], KeyRights)>);
+
+impl Uses for KeyUse<'_> {
+    fn visit_keys(&self, visit: &mut dyn FnMut(&[u8], KeyRights)) {
+        if let Some((key, access)) = self.0 {
+            visit(key, access);
+        }
+    }
+
+    fn visit_channels(&self, _: &mut dyn FnMut(&[u8], bool)) {}
 }

@@ -297,7 +297,7 @@ impl Connection {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        self.server.engine.give_way().await;
+        self.server.engine.give_way(self.client.was_put_off()).await;
         self.client.begin_turn();
     }
 

@@ -159,27 +159,41 @@ fn the_configuration_page_matches_the_options_table() {
     check_generated("docs/configuration.md", &page);
 }
 
+/// Checks that a folder has exactly these files, each with what the program prints with these
+/// arguments.
+fn check_printed(folder: &str, files: &[(String, Vec<&str>)]) {
+    let folder = root().join(folder);
+    for (file, arguments) in files {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_octostore"));
+        let printed = program.args(arguments).env_clear().output().expect("the program");
+        assert!(printed.status.success(), "{file}");
+        let printed = String::from_utf8(printed.stdout).expect("text");
+        let path = folder.join(file);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &printed).expect("a file");
+        }
+        let is_current = read(&path) == printed;
+        assert!(is_current, "{file} is out of date; UPDATE_DOCS=1 cargo test --test it -- docs");
+    }
+    assert_eq!(std::fs::read_dir(folder).expect("a folder").count(), files.len(), "no other files");
+}
+
 /// Packages have the manual pages that the program prints.
 #[test]
 fn the_manual_pages_match_the_program() {
-    let folder = root().join("packaging/man");
-    let mut expected = HashMap::new();
     let names = octostore::cli::names();
-    for name in [None].into_iter().chain(names.iter().map(Some)) {
-        let file = name.map_or("octostore.1".to_owned(), |name| format!("octostore-{name}.1"));
-        let mut man = std::process::Command::new(env!("CARGO_BIN_EXE_octostore"));
-        let page = man.arg("man").args(name).env_clear().output().expect("the program");
-        assert!(page.status.success(), "{file}");
-        expected.insert(file, String::from_utf8(page.stdout).expect("text"));
-    }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        expected.iter().for_each(|(file, page)| std::fs::write(folder.join(file), page).expect("a page"));
-    }
-    for (file, page) in &expected {
-        let is_current = read(&folder.join(file)) == *page;
-        assert!(is_current, "{file} is out of date; UPDATE_DOCS=1 cargo test --test it -- docs");
-    }
-    assert_eq!(std::fs::read_dir(folder).expect("a folder").count(), expected.len(), "no other pages");
+    let page = |name| (format!("octostore-{name}.1"), vec!["man", name]);
+    let mut pages: Vec<_> = names.iter().map(|name| page(name.as_str())).collect();
+    pages.push(("octostore.1".to_owned(), vec!["man"]));
+    check_printed("packaging/man", &pages);
+}
+
+/// Packages have the completions that the program prints, named as the shells look for them.
+#[test]
+fn the_completions_match_the_program() {
+    let files = [("octostore", "bash"), ("_octostore", "zsh"), ("octostore.fish", "fish")];
+    let files = files.map(|(file, shell)| (file.to_owned(), vec!["completions", shell]));
+    check_printed("packaging/completions", &files);
 }
 
 /// The example in CONTRIBUTING.md is the source of a small command, as the diff that would add it.

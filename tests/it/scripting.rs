@@ -58,6 +58,14 @@ const GREEDY: &[&str] = &[
 /// Scripts that change what others would see.
 const LITTERING: &[&str] = &[
     "table.insert(string, 'litter') table.insert(_G, 'litter') table.insert(redis, 'litter')",
+    // Each way to look up what a read-only table shows.
+    "local insert = rawget(table, 'insert') insert(string, 'litter')",
+    "for name, f in pairs(table) do if name == 'insert' then f(string, 'litter') end end",
+    "local name, f = next(table) while name ~= 'insert' do name, f = next(table, name) end f(string, 'litter')",
+    "local found = pairs(math) local name, f = found(table) while name ~= 'insert' do name, f = found(table, name) end f(math, 1)",
+    "local t = setmetatable({}, {__index = table}) t.insert(string, 'litter') t.insert(table, 'litter')",
+    "coroutine.wrap(function() table.insert(string, 'litter') end)()",
+    "pcall(function() table.insert(string, 'litter') error('x') end)",
     "for _, t in pairs(_G) do if type(t) == 'table' then table.insert(t, 'litter') end end",
     "math.randomseed(7)",
     "cjson.encode_max_depth(1) cjson.encode_invalid_numbers(true) cjson.encode_sparse_array(true)",

@@ -87,7 +87,7 @@ fn a_dependency_is_named_in_one_place() {
         ("clap", vec!["config/", "cli/"]),
         ("clap_complete", vec!["cli/shell.rs"]),
         ("clap_mangen", vec!["cli/shell.rs"]),
-        ("redis", vec!["cli/client.rs", "command/script/lua/"]),
+        ("redis", vec!["cli/client/", "command/script/lua/"]),
         ("nix", vec!["cli/run/terminal.rs"]),
         ("hdrhistogram", vec!["cli/bench/"]),
         ("rustls", vec!["net/tls/"]),

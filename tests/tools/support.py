@@ -93,7 +93,8 @@ class Server:
     def __init__(self, *options):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="octostore-tools-"))
         fixed = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "error"]
-        arguments = [octostore(), *fixed, "--data", self.folder / "data.db", *options]
+        data = [] if "--store" in options else ["--data", self.folder / "data.db"]
+        arguments = [octostore(), *fixed, *data, *options]
         with open(self.folder / "log", "wb") as log:
             self.process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT)
         found = wait_until(self.started)

@@ -25,7 +25,8 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Between two attempts to reach a server that was reached before.
 const RETRY: Duration = Duration::from_millis(250);
 /// Errors that pass: the same request may be granted later.
-const PASSING_ERRORS: [&str; 6] = ["UNKNOWN", "MISCONF", "BUSY", "LOADING", "TRYAGAIN", "MASTERDOWN"];
+const PASSING_ERRORS: [&str; 8] =
+    ["UNKNOWN", "MISCONF", "BUSY", "LOADING", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "MOVED"];
 /// The WAIT of a run that waits without a limit: that of the server.
 const WAIT_MS_MAX: u64 = i64::MAX as u64;
 

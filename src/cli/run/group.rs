@@ -26,6 +26,8 @@ pub(super) struct Group {
     is_gone: bool,
     /// The signal that has stopped the first process, until it is taken.
     stop: Option<Signal>,
+    /// Ctrl-Z was passed on, and no stop was seen since.
+    is_asked_to_stop: bool,
 }
 
 impl Group {
@@ -36,7 +38,13 @@ impl Group {
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let child = command.process_group(0).spawn()?;
-        Ok(Group { id: Pid::from_child(&child), end: None, is_gone: false, stop: None })
+        Ok(Group {
+            id: Pid::from_child(&child),
+            end: None,
+            is_gone: false,
+            stop: None,
+            is_asked_to_stop: false,
+        })
     }
 
     /// The id of the group.
@@ -45,7 +53,8 @@ impl Group {
     }
 
     /// Sends a signal to every process of the group.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&mut self, signal: Signal) {
+        self.is_asked_to_stop |= signal == Signal::TSTP;
         if !self.is_gone {
             // Fails only if no process is left, or if all have changed their user.
             let _ = kill_process_group(self.id, signal);
@@ -57,8 +66,9 @@ impl Group {
         loop {
             match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((pid, status))) if status.stopped() => {
-                    let signal = status.stopping_signal().and_then(Signal::from_named_raw);
-                    self.stop = signal.filter(|_| pid == self.id).or(self.stop);
+                    if pid == self.id {
+                        self.stopped(status.stopping_signal().and_then(Signal::from_named_raw));
+                    }
                 }
                 Ok(Some((pid, status))) if pid == self.id => self.end = Some(status),
                 Ok(Some(_)) | Err(Errno::INTR) => {}
@@ -66,6 +76,12 @@ impl Group {
             }
         }
         self.is_gone |= self.end.is_some() && test_kill_process_group(self.id) == Err(Errno::SRCH);
+    }
+
+    fn stopped(&mut self, by: Option<Signal>) {
+        // What is stopped already, because it asked for the terminal, does not see Ctrl-Z any more.
+        let is_asked = std::mem::take(&mut self.is_asked_to_stop);
+        self.stop = if is_asked { Some(Signal::TSTP) } else { by.or(self.stop) };
     }
 
     /// Whether the first process has ended.

@@ -62,7 +62,7 @@ pub(super) async fn supervise(
             schedule.ended();
         }
         // The lease may end while this process is stopped, too.
-        let must_resume = group.take_stop().is_some_and(|signal| terminal.stopped(&group, signal));
+        let must_resume = group.take_stop().is_some_and(|signal| terminal.stopped(&mut group, signal));
         let now = clock.now();
         if schedule.has_lost_lease() && now >= schedule.lease().end() && !has_outlived {
             has_outlived = true;
@@ -70,7 +70,7 @@ pub(super) async fn supervise(
         }
         let step = schedule.next(now);
         if must_resume && step != Step::Kill {
-            terminal.resume(&group);
+            terminal.resume(&mut group);
         }
         match step {
             Step::Renew => renewer.begin(locks, now),

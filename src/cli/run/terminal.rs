@@ -40,7 +40,7 @@ impl Terminal {
     }
 
     /// Continues the command after [`Terminal::stopped`].
-    pub(super) fn resume(&mut self, group: &Group) {
+    pub(super) fn resume(&mut self, group: &mut Group) {
         self.lend(group);
         group.signal(Signal::CONT);
     }
@@ -62,7 +62,7 @@ impl Terminal {
     /// The command was stopped by this signal. Returns whether it is to be resumed: at once if it
     /// asked for the terminal and gets it; after Ctrl-Z when the shell has continued this process,
     /// which stops, too. Nothing renews the lease meanwhile.
-    pub(super) fn stopped(&mut self, group: &Group, by: Signal) -> bool {
+    pub(super) fn stopped(&mut self, group: &mut Group, by: Signal) -> bool {
         let Some(tty) = &self.tty else { return false };
         let asks = by == Signal::TTIN || by == Signal::TTOU;
         self.is_wanted |= asks;

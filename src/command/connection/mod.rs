@@ -132,7 +132,9 @@ fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandErro
     };
     let wrong =
         |arg: &[u8]| CommandError::new(format!("ERR Syntax error in HELLO option '{}'", arg.escape_ascii()));
-    let [credentials, name] = args.options_or(2, &[values("AUTH", 2), value("SETNAME")], wrong)?;
+    // Without a protocol, there is nothing behind it either.
+    let first = args.len().min(2);
+    let [credentials, name] = args.options_or(first, &[values("AUTH", 2), value("SETNAME")], wrong)?;
     let name = name.value().map(client::valid_name).transpose()?;
     if let Some(credentials) = credentials.values() {
         log_in(context, credentials.at(0), credentials.at(1))?;

@@ -1,21 +1,24 @@
-//! Commands called by scripts.
+//! Commands called by scripts, and values that are stored.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::*;
 use crate::auth::{DenialLog, Users};
 use crate::clock::Clock;
+use crate::command::sources::{Source, Stored, of_type};
 use crate::command::table::{commands_and_subcommands, names};
+use crate::command::values;
 use crate::command::{
     AfterReply, Client, ClientLimits, Clients, Group, Incoming, LiveSettings, Lookups, OwnedArgs, Pauses,
     PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
 use crate::domain::{Limits, SharedTopology, Timestamp, Topology};
-use crate::engine::{AnyTxn, Engine, EngineConfig};
+use crate::engine::{AnyTxn, ELEMENTS_AT_ONCE_MAX, Engine, EngineConfig};
 use crate::entropy::Entropy;
-
 use crate::journal::{Durability, MemoryBackend};
 use crate::metrics::{Count, ServerMetrics};
+use crate::value::{Kind, Set};
 
 fn server() -> Arc<ServerState> {
     let config = EngineConfig {
@@ -247,5 +250,41 @@ fn scripts_may_not_call_commands_that_act_on_the_connection() {
         if acts_on_connection && !allowed.contains(&command.name) {
             assert!(command.is(Flags::NOSCRIPT), "{}", command.name);
         }
+    }
+}
+
+#[test]
+fn a_value_that_was_computed_before_is_stored_if_its_sources_are_still_the_same() {
+    let server = server();
+    let (mut client, other) = (connect(&server), RefCell::new(connect(&server)));
+    let execute =
+        |request: &str| other.borrow_mut().execute(&server, OwnedArgs::of(request.split(' ')).as_args());
+    for replacements in [0_usize, 1, 3] {
+        execute("DEL source");
+        execute("SADD source member");
+        let computed = Cell::new(0);
+        let compute = |sources: &[Source]| {
+            let attempt = computed.replace(computed.get() + 1);
+            if attempt < replacements {
+                assert!(matches!(execute("SADD source more").next, AfterReply::Again), "it is put off");
+                execute("DEL source");
+                execute(&format!("SADD source member{attempt}"));
+            }
+            values::draft::<Set>(|mut draft| {
+                for member in of_type::<Set>(&sources[0]).into_iter().flat_map(Set::iter) {
+                    draft.insert(member);
+                }
+            })
+        };
+        let txn = server.engine.txn();
+        let mut context = Context::new(&server, &mut client, AnyTxn::Shared(&txn));
+        let keys: [&[u8]; 1] = [b"source"];
+        let visits = |_: &[Source]| ELEMENTS_AT_ONCE_MAX + 1;
+        let stored = Stored { destination: b"stored", keys: &keys, kinds: &[Kind::Set], visits, compute };
+        let args = OwnedArgs::of(["SUNIONSTORE", "stored", "source"]);
+        assert_eq!(stored.store(&mut context, args.as_args()), Ok(Reply::Integer(1)));
+        assert_eq!(computed.get(), replacements + 1);
+        let expected = replacements.checked_sub(1).map_or("member".into(), |last| format!("member{last}"));
+        assert_eq!(execute("SMEMBERS stored").reply, Some(Reply::Set(vec![Reply::bulk(expected)])));
     }
 }

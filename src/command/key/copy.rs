@@ -41,10 +41,7 @@ fn copy(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError
     let replaces = replace.is_given();
     let is_copied = match context.txn {
         AnyTxn::Exclusive(txn) => txn.copy(&from, &to, replaces)?,
-        AnyTxn::Shared(txn) => {
-            let names = [from.clone(), to.clone()];
-            txn.exclusively(&names, |txn| txn.copy(&from, &to, replaces))??
-        }
+        AnyTxn::Shared(txn) => txn.copy(&from, &to, replaces)?,
     };
     Ok(Reply::Integer(i64::from(is_copied)))
 }

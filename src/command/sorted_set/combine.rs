@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use super::{read, score_reply, write};
 use crate::command::options::{self, OptionSpec, flag, value};
+use crate::command::sources::{self, Operation, Source, Stored, sources};
 use crate::command::values;
-use crate::command::{
-    Args, Command, CommandError, Context, Flags, KeyAccess, KeySpec, KeyVisitor, name_or_none,
-};
-use crate::engine::KeyKind;
+use crate::command::{Args, Command, CommandError, Context, Flags, KeyAccess, KeySpec, KeyVisitor};
+use crate::engine::Draft;
 use crate::reply::{Reply, double};
-use crate::value::{Score, SortedSet, Value};
+use crate::value::{Kind, Score, SortedSet, Value};
 
 pub(super) const ZUNION: Command = read("zunion", -3, zunion, Flags::NONE)
     .keys(KeySpec::Counted { count: 1, access: KeyAccess::Read })
@@ -69,14 +68,6 @@ fn store_keys<'a>(args: Args<'a>, visit: KeyVisitor<'_, 'a>) -> Result<(), Comma
     visit(args.at(1), KeyAccess::Write);
     args.from(3).take(count).for_each(|key| visit(key, KeyAccess::Read));
     Ok(())
-}
-
-/// What the members of the result are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Union,
-    Intersection,
-    Difference,
 }
 
 /// How the scores of one member become one.
@@ -139,7 +130,7 @@ fn type_first<R>(
 ) -> Result<R, CommandError> {
     if request.is_err() {
         for key in counted_keys(args, at, name)?.0 {
-            read_scores(context, key, |_| ())?;
+            sources::source(context, key, KINDS)?;
         }
     }
     request
@@ -180,168 +171,91 @@ impl<'a> Request<'a> {
     }
 
     /// The members of the result, in its order.
-    fn compute(&self, context: &mut Context<'_>) -> Result<Vec<(Vec<u8>, Score)>, CommandError> {
+    fn members(&self, sources: &[Source]) -> Vec<(Vec<u8>, Score)> {
         let mut found = match self.operation {
-            Operation::Union => self.union(context)?,
-            Operation::Intersection => self.intersection(context)?,
-            Operation::Difference => self.difference(context)?,
+            Operation::Union => self.union(sources),
+            Operation::Intersection => self.intersection(sources),
+            Operation::Difference => difference(sources),
         };
-        context.spend_elements(2 * found.len());
         // The members are in order already.
         let mut members: Vec<(Vec<u8>, Score)> = Vec::with_capacity(found.len());
         while let Some((member, score)) = found.pop_first() {
             members.extend(Score::new(score).map(|score| (member, score)));
         }
         members.sort_by_key(|(_, score)| *score);
-        Ok(members)
+        members
     }
 
-    fn union(&self, context: &mut Context<'_>) -> Result<Scores, CommandError> {
+    fn union(&self, sources: &[Source]) -> Scores {
         let mut union = Scores::new();
-        for (key, weight) in self.keys.iter().zip(&self.weights) {
-            for (member, score) in scores(context, key)? {
+        for (source, weight) in sources.iter().zip(&self.weights) {
+            for (member, score) in scores(source) {
                 let score = number_or_zero(score * weight);
                 let sum = union.entry(member).and_modify(|sum| *sum = self.aggregate.of(*sum, score));
                 sum.or_insert(score);
             }
         }
-        Ok(union)
+        union
     }
 
-    fn intersection(&self, context: &mut Context<'_>) -> Result<Scores, CommandError> {
+    fn intersection(&self, sources: &[Source]) -> Scores {
         // The smallest first, as in Redis: the order of additions changes sums of doubles.
-        let mut order = Vec::with_capacity(self.keys.len());
-        for (key, weight) in self.keys.iter().zip(&self.weights) {
-            order.push((read_scores(context, key, |source| source.len())?, *key, *weight));
+        let mut order: Vec<(&Source, f64)> = sources.iter().zip(self.weights.iter().copied()).collect();
+        order.sort_by_key(|(source, _)| sources::len(source));
+        let Some(((smallest, weight), others)) = order.split_first() else { return Scores::new() };
+        let weighted = |(member, score)| (member, number_or_zero(score * weight));
+        let mut common: Scores = scores(smallest).into_iter().map(weighted).collect();
+        for (source, weight) in others {
+            common.retain(|member, sum| match score_in(source, member) {
+                Some(score) => {
+                    *sum = self.aggregate.of(*sum, number_or_zero(score * weight));
+                    true
+                }
+                None => false,
+            });
         }
-        order.sort_by_key(|(len, ..)| *len);
-        let smallest = order.first().map_or(0, |(len, ..)| *len);
-        if smallest == 0 {
-            return Ok(Scores::new());
-        }
-        values::leave_thread_for(smallest);
-        let mut common: Option<Scores> = None;
-        for (_, key, weight) in order {
-            let Some(common) = &mut common else {
-                let weighted = |(member, score)| (member, number_or_zero(score * weight));
-                let scores = inspect_scores(context, key, |source| source.scores())?;
-                context.spend_elements(2 * scores.len());
-                common = Some(scores.into_iter().map(weighted).collect());
-                continue;
-            };
-            context.spend_elements(common.len());
-            inspect_scores(context, key, |source| {
-                common.retain(|member, sum| match source.score(member) {
-                    Some(score) => {
-                        *sum = self.aggregate.of(*sum, number_or_zero(score * weight));
-                        true
-                    }
-                    None => false,
-                });
-            })?;
-        }
-        Ok(common.unwrap_or_default())
+        common
     }
+}
 
-    fn difference(&self, context: &mut Context<'_>) -> Result<Scores, CommandError> {
-        let Some((first, others)) = self.keys.split_first() else { return Ok(Scores::new()) };
-        let mut left: Scores = scores(context, first)?.into_iter().collect();
-        for key in others {
-            context.spend_elements(left.len());
-            read_scores(context, key, |source| left.retain(|member, _| source.score(member).is_none()))?;
-        }
-        Ok(left)
-    }
+fn difference(sources: &[Source]) -> Scores {
+    let Some((first, others)) = sources.split_first() else { return Scores::new() };
+    let is_left = |member: &[u8]| others.iter().all(|other| score_in(other, member).is_none());
+    scores(first).into_iter().filter(|(member, _)| is_left(member)).collect()
 }
 
 /// Members with their scores.
 type Scores = BTreeMap<Vec<u8>, f64>;
 
-/// A value whose members have scores, or none.
-enum Source<'a> {
-    Missing,
-    Value(&'a Value),
-}
+const KINDS: &[Kind] = &[Kind::SortedSet, Kind::Set];
 
-impl Source<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Source::Missing => 0,
-            Source::Value(value) => value.len(),
-        }
-    }
-
-    fn score(&self, member: &[u8]) -> Option<f64> {
-        match self {
-            Source::Value(Value::SortedSet(sorted)) => sorted.score(member).map(Score::get),
-            Source::Value(Value::Set(set)) => set.contains(member).then_some(1.0),
-            _ => None,
-        }
-    }
-
-    fn scores(&self) -> Vec<(Vec<u8>, f64)> {
-        match self {
-            Source::Value(Value::SortedSet(sorted)) => {
-                let members = sorted.range(0..sorted.len());
-                members.map(|(member, score)| (member.to_vec(), score.get())).collect()
-            }
-            Source::Value(Value::Set(set)) => set.iter().map(|member| (member.to_vec(), 1.0)).collect(),
-            _ => Vec::new(),
-        }
+/// The score of a member of a sorted set or a set.
+fn score_in(source: &Source, member: &[u8]) -> Option<f64> {
+    match source.as_deref()? {
+        Value::SortedSet(sorted) => sorted.score(member).map(Score::get),
+        Value::Set(set) => set.contains(member).then_some(1.0),
+        _ => None,
     }
 }
 
-/// Reads a sorted set or a set, which counts as a lookup. `read` runs under the guard of the key.
-fn read_scores<R>(
-    context: &Context<'_>,
-    key: &[u8],
-    read: impl FnOnce(&Source<'_>) -> R,
-) -> Result<R, CommandError> {
-    let (exists, result) =
-        inspect_scores(context, key, |source| (!matches!(source, Source::Missing), read(source)))?;
-    context.count_lookup(exists);
-    Ok(result)
-}
-
-/// [`read_scores()`] without counting, for a key that has been read already.
-fn inspect_scores<R>(
-    context: &Context<'_>,
-    key: &[u8],
-    read: impl FnOnce(&Source<'_>) -> R,
-) -> Result<R, CommandError> {
-    let Some(name) = name_or_none(context, key)? else { return Ok(read(&Source::Missing)) };
-    context.txn.read_key(&name, |content, _| match (content.kind(), content.value()) {
-        (None, _) => Ok(read(&Source::Missing)),
-        (Some(KeyKind::Value(_)), Some(value @ (Value::Set(_) | Value::SortedSet(_)))) => {
-            Ok(read(&Source::Value(value)))
+fn scores(source: &Source) -> Vec<(Vec<u8>, f64)> {
+    match source.as_deref() {
+        Some(Value::SortedSet(sorted)) => {
+            let members = sorted.range(0..sorted.len());
+            members.map(|(member, score)| (member.to_vec(), score.get())).collect()
         }
-        _ => Err(CommandError::WRONG_TYPE),
-    })?
+        Some(Value::Set(set)) => set.iter().map(|member| (member.to_vec(), 1.0)).collect(),
+        _ => Vec::new(),
+    }
 }
 
-fn scores(context: &mut Context<'_>, key: &[u8]) -> Result<Vec<(Vec<u8>, f64)>, CommandError> {
-    // In an exclusive transaction, the guard of the key delays no other client.
-    let scores = read_scores(context, key, |source| {
-        values::leave_thread_for(source.len());
-        source.scores()
-    })?;
-    context.spend_elements(2 * scores.len());
-    Ok(scores)
-}
-
-/// Replaces what a key holds by a sorted set of these members. Returns their number.
-pub(super) fn store(
-    context: &mut Context<'_>,
-    destination: &[u8],
-    members: &[(Vec<u8>, Score)],
-) -> Result<Reply, CommandError> {
-    context.spend_elements(2 * members.len());
-    values::replace::<SortedSet, _>(context, destination, |mut sorted| {
+/// A sorted set of these members.
+pub(super) fn draft_of<M: AsRef<[u8]>>(members: impl IntoIterator<Item = (M, Score)>) -> Draft {
+    values::draft::<SortedSet>(|mut sorted| {
         for (member, score) in members {
-            sorted.insert(member, *score);
+            sorted.insert(member.as_ref(), score);
         }
-    })?;
-    Ok(Reply::count(members.len()))
+    })
 }
 
 fn combine(
@@ -351,12 +265,17 @@ fn combine(
     name: &str,
 ) -> Result<Reply, CommandError> {
     let request = type_first(context, args, 1, name, Request::parse(operation, args, 1, name))?;
-    let members = context.atomically_on_keys(args, |context| request.compute(context))?;
-    let members = members.into_iter();
-    Ok(match request.with_scores {
-        true => Reply::Pairs(members.map(|(name, score)| (Reply::Bulk(name), score_reply(score))).collect()),
-        false => Reply::Array(members.map(|(name, _)| Reply::Bulk(name)).collect()),
-    })
+    let sources = sources(context, args, &request.keys, KINDS)?;
+    Ok(context.compute(2 * operation.visits(&sources), move || {
+        let members = request.members(&sources).into_iter();
+        match request.with_scores {
+            true => {
+                let pairs = members.map(|(name, score)| (Reply::Bulk(name), score_reply(score)));
+                Reply::Pairs(pairs.collect())
+            }
+            false => Reply::Array(members.map(|(name, _)| Reply::Bulk(name)).collect()),
+        }
+    }))
 }
 
 fn combine_and_store(
@@ -366,11 +285,10 @@ fn combine_and_store(
     name: &str,
 ) -> Result<Reply, CommandError> {
     let request = type_first(context, args, 2, name, Request::parse(operation, args, 2, name))?;
-    context.check_transaction_budget()?;
-    context.atomically_on_keys(args, |context| {
-        let members = request.compute(context)?;
-        store(context, args.at(1), &members)
-    })
+    let visits = |sources: &[Source]| 2 * operation.visits(sources);
+    let compute = |sources: &[Source]| draft_of(request.members(sources));
+    Stored { destination: args.at(1), keys: &request.keys, kinds: KINDS, visits, compute }
+        .store(context, args)
 }
 
 fn zunion(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -405,6 +323,7 @@ fn zintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
     let weights = vec![1.0; keys.len()];
     let (operation, aggregate) = (Operation::Intersection, Aggregate::Sum);
     let request = Request { operation, keys, weights, aggregate, with_scores: false };
-    let common = context.atomically_on_keys(args, |context| request.intersection(context))?;
-    Ok(Reply::count(common.len().min(limit)))
+    let sources = sources(context, args, &request.keys, KINDS)?;
+    let visits = 2 * operation.visits(&sources);
+    Ok(context.compute(visits, move || Reply::count(request.intersection(&sources).len().min(limit))))
 }

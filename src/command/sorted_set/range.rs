@@ -4,10 +4,11 @@ use std::ops::{Bound, Range};
 
 use super::{pair, read, write};
 use crate::command::options::{self, OptionSpec, flag};
+use crate::command::sources::{Source, Stored, of_type};
 use crate::command::values;
 use crate::command::{Args, Command, CommandError, Context, Flags, KeyAccess, KeySpec};
 use crate::reply::{Reply, double};
-use crate::value::{LexBound, Score, SortedSet};
+use crate::value::{Kind, LexBound, Score, SortedSet, SortedSetEdit};
 
 pub(super) const ZRANGE: Command = read("zrange", -4, zrange, Flags::NONE)
     .syntax("key start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count] [WITHSCORES]")
@@ -263,17 +264,19 @@ fn zrevrangebylex(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Co
     range(context, args, Form::Fixed { by: By::Lex, descending: true })
 }
 
+fn source_of(sources: &[Source]) -> Option<&SortedSet> {
+    sources.first().and_then(of_type)
+}
+
 fn zrangestore(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let request = parse(args, 3, Form::Free { stores: true })?;
-    context.check_transaction_budget()?;
-    context.atomically_on_keys(args, |context| {
-        let count = |sorted: &SortedSet| request.count(sorted);
-        let members = values::read_many(context, args.at(2), count, |sorted| {
-            let members = request.members(sorted);
-            members.map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>()
-        })?;
-        super::combine::store(context, args.at(1), &members)
-    })
+    let visits = |sources: &[Source]| source_of(sources).map_or(0, |sorted| request.count(sorted));
+    let compute = |sources: &[Source]| {
+        let members = source_of(sources).into_iter().flat_map(|sorted| request.members(sorted));
+        super::combine::draft_of(members)
+    };
+    let (keys, kinds) = ([args.at(2)], &[Kind::SortedSet]);
+    Stored { destination: args.at(1), keys: &keys, kinds, visits, compute }.store(context, args)
 }
 
 fn count(context: &mut Context<'_>, args: Args<'_>, by: By) -> Result<Reply, CommandError> {
@@ -291,10 +294,12 @@ fn zlexcount(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Command
 
 fn remove(context: &mut Context<'_>, args: Args<'_>, by: By) -> Result<Reply, CommandError> {
     let selection = Selection::parse(by, args.at(2), args.at(3))?;
-    let removed = values::edit_existing::<SortedSet, _>(context, args.at(1), |mut sorted| {
-        let ranks = selection.ranks(&sorted, false);
-        sorted.remove_range(ranks).len()
-    })?;
+    let visits = |sorted: &SortedSet| selection.ranks(sorted, false).len();
+    let removed =
+        values::edit_existing_many(context, args.at(1), visits, |mut sorted: SortedSetEdit<'_>| {
+            let ranks = selection.ranks(&sorted, false);
+            sorted.remove_range(ranks).len()
+        })?;
     let removed = removed.unwrap_or(0);
     context.spend_elements(removed);
     Ok(Reply::count(removed))

@@ -149,15 +149,18 @@ impl SharedTxn<'_> {
     pub fn pop_or_wait(&self, request: PopRequest, until: Timestamp) -> Result<Popping, Unavailable> {
         let request = Arc::new(request);
         let attempt = match &request.keys[..] {
-            [name] if !request.moves_elsewhere() => self.work_on_key(name, |key| {
-                Ok(match key.pop(&request, true)? {
-                    Some(popped) => Attempt::Popped(popped),
-                    None => Attempt::Joined(key.engine.join(key.scope.table.epoch, &request, until)?),
-                })
-            })?,
+            [name] if !request.moves_elsewhere() => {
+                self.prepare_edit_before(name)?;
+                self.work_on_key(name, |key| {
+                    Ok(match key.pop(&request, true)? {
+                        Some(popped) => Attempt::Popped(popped),
+                        None => Attempt::Joined(key.engine.join(key.scope.table.epoch, &request, until)?),
+                    })
+                })?
+            }
             _ => {
                 let names = request.names();
-                self.exclusively(&names, |exclusive| exclusive.pop_or_join(&request, until))??
+                self.exclusively_editing(&names, |exclusive| exclusive.pop_or_join(&request, until))??
             }
         };
         Ok(match attempt {

@@ -97,7 +97,12 @@ impl Engine {
         budget: &mut usize,
     ) -> Result<Served, Unavailable> {
         loop {
-            let served = txn(self).work_on_key(name, |key| key.serve(budget))?;
+            let serving = txn(self);
+            if !serving.before_request(|| serving.prepare_edit(name))? {
+                // The key is signalled when the value is no longer held.
+                return Ok(Served::All);
+            }
+            let served = serving.work_on_key(name, |key| key.serve(budget))?;
             if !matches!(served, Served::UpToMove) {
                 return Ok(served);
             }

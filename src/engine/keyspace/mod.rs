@@ -12,6 +12,7 @@ mod scan;
 mod table;
 
 pub use self::content::{Content, KeyKind, KeyedValue};
+pub(super) use self::entry::Entry;
 pub(super) use self::gate::*;
 pub(super) use self::hash::NameHash;
 pub(super) use self::rules::*;

@@ -6,6 +6,7 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::draft::{Draft, edited};
 use crate::domain::{FencingToken, KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::apply::{Retry, Scope};
 use crate::engine::keyspace::{Content, GuardedKey, KeyedValue};
@@ -106,14 +107,47 @@ impl KeyWork<'_, '_> {
         let (id, before) = (keyed.id, keyed.bytes());
         // Those who still read it keep what they read.
         let (result, elements) = edited(Arc::make_mut(&mut keyed.value), edit);
-        let Some(elements) = elements else { return Ok(result) };
         self.engine.core.value_stats.resized(before, keyed.bytes());
-        if keyed.value.is_empty() {
-            self.end_value(&[event, DELETED])?;
-        } else {
-            self.append(element_records(id, elements), &[event])?;
+        if let Some(elements) = elements {
+            self.record_edit(id, elements, event)?;
         }
         Ok(result)
+    }
+
+    /// Replaces the value `original` by an edited copy of it, which it takes together with the
+    /// elements that were changed. Fails with [`Unavailable::Unsettled`] if the key holds another
+    /// value.
+    pub(super) fn replace_edited(
+        &mut self,
+        original: &Arc<Value>,
+        copy: &mut Option<(Value, Option<Vec<Element>>)>,
+    ) -> Result<(), Unavailable> {
+        let event = self.notification(original.kind());
+        let keyed = match &mut *self.key.content {
+            Content::Value(keyed) if Arc::ptr_eq(&keyed.value, original) => keyed,
+            _ => return Err(Unavailable::Unsettled),
+        };
+        let Some((value, elements)) = copy.take() else { return Ok(()) };
+        let (id, before) = (keyed.id, keyed.bytes());
+        keyed.value = Arc::new(value);
+        self.engine.core.value_stats.resized(before, keyed.bytes());
+        match elements {
+            Some(elements) => self.record_edit(id, elements, event),
+            None => Ok(()),
+        }
+    }
+
+    /// Journals the elements that an edit has changed, or the end of a value that is empty now.
+    fn record_edit(
+        &mut self,
+        id: FencingToken,
+        elements: Vec<Element>,
+        event: Notification,
+    ) -> Result<(), Unavailable> {
+        match self.content().value().is_some_and(Value::is_empty) {
+            true => self.end_value(&[event, DELETED]),
+            false => self.append(element_records(id, elements), &[event]).map(drop),
+        }
     }
 
     /// Puts a new value into the vacant key, unless it is still empty after the edit.
@@ -122,27 +156,31 @@ impl KeyWork<'_, '_> {
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
     ) -> Result<R, Unavailable> {
+        let (draft, result) = Draft::new(kind, edit);
+        self.put(draft).map(|()| result)
+    }
+
+    /// Puts a new value into the vacant key, unless it is empty.
+    pub(super) fn put(&mut self, draft: Draft) -> Result<(), Unavailable> {
         let tokens = &self.engine.core.tokens;
         if tokens.are_exhausted() {
             return Err(Unavailable::TokensExhausted);
         }
-        let mut value = Value::new(kind);
-        let (result, elements) = edited(&mut value, edit);
-        if value.is_empty() {
-            return Ok(result);
+        if draft.is_empty() {
+            return Ok(());
         }
-        let (new, event) = ([CREATED], self.notification(kind));
+        let Draft { value, elements } = draft;
+        let (new, event) = ([CREATED], self.notification(value.kind()));
         let new: &[_] = if self.scope.cause.replaces { &[] } else { &new };
         let token = tokens.take(self.engine.journal(), self.scope.table.epoch);
         let name = self.scope.name.clone();
         let (value, deadline) = (Arc::new(value), Timestamp::NEVER);
         let keyed = KeyedValue { name, id: token, token, ttl: None, deadline, value };
         self.engine.core.value_stats.added(keyed.bytes());
-        let elements = element_records(token, elements.unwrap_or_default());
-        let records = [put_record(&keyed)].into_iter().chain(elements);
+        let records = [put_record(&keyed)].into_iter().chain(element_records(token, elements));
         *self.key.content = Content::Value(Box::new(keyed));
         let events = [new, &[event]].concat();
-        self.append(records, &events).map(|_| result)
+        self.append(records, &events).map(drop)
     }
 
     /// Puts a value that came from another key into this vacant one, under a new fencing token.
@@ -258,12 +296,6 @@ impl KeyWork<'_, '_> {
         }
         Ok(seq)
     }
-}
-
-fn edited<R>(value: &mut Value, edit: impl FnOnce(&mut Edit<'_>) -> R) -> (R, Option<Vec<Element>>) {
-    let mut edits = Edit::new(value);
-    let result = edit(&mut edits);
-    (result, edits.into_changes())
 }
 
 fn put_record(keyed: &KeyedValue) -> Record {

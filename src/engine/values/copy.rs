@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use super::{Draft, HeldValue};
 use crate::domain::{KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::keyspace::{Content, is_replaceable, ttl_until};
 use crate::engine::notifications::Notification;
-use crate::engine::{ExclusiveTxn, Unavailable};
+use crate::engine::{ELEMENTS_AT_ONCE_MAX, ExclusiveTxn, SharedTxn, Unavailable, run_long, visit_elements};
 use crate::lock::{Op, Request, SetCondition};
-use crate::value::{Edit, Value};
+use crate::value::Value;
 
 const COPIED_TO: Notification = (KeyspaceEvents::GENERIC, "copy_to");
 
@@ -40,11 +41,45 @@ impl Original {
     }
 }
 
+/// A copy of a large value that was made before the transaction that stores it.
+struct Prepared<'a> {
+    original: HeldValue<'a>,
+    /// `None` once it is stored.
+    copy: Option<Draft>,
+}
+
+impl SharedTxn<'_> {
+    /// [`ExclusiveTxn::copy`] in a transaction of its own. A large value is copied before that.
+    pub fn copy(&self, from: &LockName, to: &LockName, replaces: bool) -> Result<bool, Unavailable> {
+        let names = [from.clone(), to.clone()];
+        if self.share_before(from)?.is_none_or(|value| value.len() <= ELEMENTS_AT_ONCE_MAX) {
+            return self.exclusively(&names, |txn| txn.copy(from, to, replaces))?;
+        }
+        run_long(|| {
+            let held = self.hold_value(from)?;
+            let mut prepared =
+                held.map(|original| Prepared { copy: Some(Draft::copy_of(&original)), original });
+            self.exclusively(&names, |txn| txn.copy_prepared(from, to, replaces, prepared.as_mut()))?
+        })
+    }
+}
+
 impl ExclusiveTxn<'_> {
     /// Copies a key. Returns whether it did: not if there is no original, and not over an existing
     /// key unless `replaces`. Fails with [`Unavailable::WrongType`] if either key is a lock that is
     /// more than a string.
     pub fn copy(&self, from: &LockName, to: &LockName, replaces: bool) -> Result<bool, Unavailable> {
+        self.copy_prepared(from, to, replaces, None)
+    }
+
+    /// [`ExclusiveTxn::copy`] that uses what was prepared if the value is still the same.
+    fn copy_prepared(
+        &self,
+        from: &LockName,
+        to: &LockName,
+        replaces: bool,
+        prepared: Option<&mut Prepared<'_>>,
+    ) -> Result<bool, Unavailable> {
         let original = self.read_key(from, Original::of)??;
         if matches!(original, Original::None) {
             return Ok(false);
@@ -60,7 +95,13 @@ impl ExclusiveTxn<'_> {
         self.silently(|| match original {
             Original::None => Ok(()),
             Original::Value(value, ttl) => {
-                self.replace_value(to, value.kind(), |edit| fill(edit, &value))?;
+                match prepared.filter(|prepared| Arc::ptr_eq(&prepared.original, &value)) {
+                    Some(prepared) => self.replace_value(to, &mut prepared.copy)?,
+                    None => {
+                        let copy = visit_elements(value.len(), || Draft::copy_of(&value));
+                        self.replace_value(to, &mut Some(copy))?;
+                    }
+                }
                 match ttl {
                     Some(_) => self.submit(to, &Op::SetTtl { ttl }).map(drop),
                     None => Ok(()),
@@ -74,35 +115,5 @@ impl ExclusiveTxn<'_> {
         self.announce_new(to)?;
         self.announce(to, COPIED_TO)?;
         Ok(true)
-    }
-}
-
-/// Adds all elements of `source`, in order, to an empty value of its kind.
-fn fill(edit: &mut Edit<'_>, source: &Value) {
-    match source {
-        Value::Hash(hash) => {
-            let Some(mut copy) = edit.hash() else { return };
-            for (field, value) in hash.iter() {
-                copy.insert(field, value);
-            }
-        }
-        Value::Set(set) => {
-            let Some(mut copy) = edit.set() else { return };
-            for member in set.iter() {
-                copy.insert(member);
-            }
-        }
-        Value::SortedSet(sorted) => {
-            let Some(mut copy) = edit.sorted_set() else { return };
-            for (member, score) in sorted.range(0..sorted.len()) {
-                copy.insert(member, score);
-            }
-        }
-        Value::List(list) => {
-            let Some(mut copy) = edit.list() else { return };
-            for item in list.range(0..list.len()) {
-                copy.push_back(item);
-            }
-        }
     }
 }

@@ -6,21 +6,27 @@
 //! add is refused.
 //! Not here: what the values are (in `value`), commands, how locks change.
 
+mod apart;
 mod change;
 mod copy;
+mod draft;
 mod reclaim;
 mod rename;
 mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use self::apart::HeldValue;
+pub(super) use self::apart::{Holds, is_ready_for_edits};
 pub(super) use self::change::KeyWork;
+pub use self::draft::Draft;
 pub(super) use self::reclaim::Reclaimer;
 pub use self::rename::Renamed;
 pub use self::stats::ValueStats;
 
 use std::sync::Arc;
 
+use self::apart::Progress;
 use super::keyspace::{Content, KeyKind, is_replaceable};
 use super::notifications::DELETED;
 use super::{Txn, Unavailable};
@@ -40,14 +46,27 @@ impl Txn<'_> {
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
     ) -> Result<R, Unavailable> {
-        self.work_on_key(name, |key| {
+        self.value_of_many(name, kind, |_| 1, edit)
+    }
+
+    /// [`Txn::value`] for an edit that visits `visits` elements, which may be very many. Then it
+    /// works on a copy, without the guard.
+    pub fn value_of_many<R>(
+        &self,
+        name: &LockName,
+        kind: Kind,
+        visits: impl FnOnce(&Value) -> usize,
+        edit: impl FnOnce(&mut Edit<'_>) -> R,
+    ) -> Result<R, Unavailable> {
+        let progress = self.work_on_key(name, |key| {
             key.engine.check_room(key.content().value())?;
             match key.content() {
-                Content::Value(_) => key.edit(kind, edit),
-                Content::Lock(slot) if slot.is_vacant() => key.create(kind, edit),
+                Content::Value(_) => self.begin_edit(key, kind, visits, edit),
+                Content::Lock(slot) if slot.is_vacant() => key.create(kind, edit).map(Progress::Done),
                 Content::Lock(_) => Err(Unavailable::WrongType),
             }
-        })
+        })?;
+        self.finish_edit(name, progress)
     }
 
     /// Edits the value of a key, for operations that add nothing: no limit stops them. Returns
@@ -59,22 +78,31 @@ impl Txn<'_> {
         kind: Kind,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
     ) -> Result<Option<R>, Unavailable> {
-        self.work_on_key(name, |key| match key.content() {
-            Content::Value(_) => key.edit(kind, edit).map(Some),
-            content if content.exists() => Err(Unavailable::WrongType),
-            _ => Ok(None),
-        })
+        self.existing_value_of_many(name, kind, |_| 1, edit)
     }
 
-    /// Replaces whatever a key holds by a new value that `edit` fills. If it stays empty, the key
-    /// is gone. Fails with [`Unavailable::WrongType`] for locks that are more than a string: shared
-    /// or limited ones, and those with a session, a queue or a lock-delay.
-    pub fn replace_value<R>(
+    /// [`Txn::existing_value`] for an edit that visits many elements, as [`Txn::value_of_many`]
+    /// does.
+    pub fn existing_value_of_many<R>(
         &self,
         name: &LockName,
         kind: Kind,
+        visits: impl FnOnce(&Value) -> usize,
         edit: impl FnOnce(&mut Edit<'_>) -> R,
-    ) -> Result<R, Unavailable> {
+    ) -> Result<Option<R>, Unavailable> {
+        let progress = self.work_on_key(name, |key| match key.content() {
+            Content::Value(_) => self.begin_edit(key, kind, visits, edit).map(Some),
+            content if content.exists() => Err(Unavailable::WrongType),
+            _ => Ok(None),
+        })?;
+        progress.map(|progress| self.finish_edit(name, progress)).transpose()
+    }
+
+    /// Replaces whatever a key holds by a new value, which it takes. If that is empty, the key is
+    /// gone. Fails with [`Unavailable::WrongType`] for locks that are more than a string: shared or
+    /// limited ones, and those with a session, a queue or a lock-delay. Then the value stays where
+    /// it is: freeing it may take long.
+    pub fn replace_value(&self, name: &LockName, draft: &mut Option<Draft>) -> Result<(), Unavailable> {
         self.work_on_key(name, |key| {
             key.engine.check_room(None)?;
             if !is_replaceable(key.content()) {
@@ -84,13 +112,23 @@ impl Txn<'_> {
             let existed = key.content().exists();
             key.clear()?;
             key.scope.cause.replaces = existed;
-            let result = key.create(kind, edit)?;
+            draft.take().map_or(Ok(()), |draft| key.put(draft))?;
             if existed && !key.content().exists() {
                 let seq = key.key.last_change();
                 key.announce(seq, &[DELETED]);
             }
-            Ok(result)
+            Ok(())
         })
+    }
+
+    /// The value of a key as it is now; `None` for a key that does not exist. Fails with
+    /// [`Unavailable::WrongType`] for a lock that is held. A change of the key copies the value
+    /// meanwhile, so keep it no longer than needed.
+    pub fn share_value(&self, name: &LockName) -> Result<Option<Arc<Value>>, Unavailable> {
+        self.read_key(name, |content, _| match content.shared_value() {
+            None if content.exists() => Err(Unavailable::WrongType),
+            value => Ok(value.map(Arc::clone)),
+        })?
     }
 
     /// Reads the value of a key; `None` if the key does not exist. Fails with

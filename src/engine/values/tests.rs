@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::domain::{LockName, Owner, SessionId, Timestamp, Ttl};
 use crate::engine::{
-    Acquired, Durability, Engine, EngineConfig, KeyKind, Renamed, Scan, Txn, Unavailable, Watch,
+    Acquired, Draft, Durability, Engine, EngineConfig, KeyKind, Renamed, Scan, Txn, Unavailable, Watch,
 };
 use crate::entropy::Entropy;
 use crate::journal::{Faults, FaultyBackend, JournalError, MemoryBackend, SqliteBackend};
 use crate::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request, SetCondition};
-use crate::value::{Kind, Value};
+use crate::value::{Edit, Kind, Value};
 
 fn config() -> EngineConfig {
     EngineConfig {
@@ -28,16 +28,16 @@ fn config() -> EngineConfig {
     }
 }
 
-fn memory(clock: &Clock) -> Arc<Engine> {
+pub(super) fn memory(clock: &Clock) -> Arc<Engine> {
     Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config()).unwrap()
 }
 
-fn on_disk(path: &Path, clock: &Clock) -> Arc<Engine> {
+pub(super) fn on_disk(path: &Path, clock: &Clock) -> Arc<Engine> {
     let backend = SqliteBackend::open(path).unwrap();
     Engine::start(Box::new(backend), clock.clone(), config()).unwrap()
 }
 
-fn name(key: &str) -> LockName {
+pub(super) fn name(key: &str) -> LockName {
     LockName::new(0, key.as_bytes()).unwrap()
 }
 
@@ -383,12 +383,13 @@ fn a_value_replaces_a_string_or_a_value_but_no_other_lock() {
     let engine = memory(&clock);
     let txn = engine.txn();
     let replace = |key: &str, fields: &[&str]| {
-        txn.replace_value(&name(key), Kind::Set, |edit| {
+        let fill = |edit: &mut Edit<'_>| {
             let mut set = edit.set().unwrap();
             for field in fields {
                 set.insert(field.as_bytes());
             }
-        })
+        };
+        txn.replace_value(&name(key), &mut Some(Draft::new(Kind::Set, fill).0))
     };
     txn.submit(&name("string"), &acquire("o")).unwrap();
     put(&txn, "h", &["a"]).unwrap();
@@ -436,7 +437,8 @@ fn at_a_limit_nothing_is_added_and_the_rest_goes_on() {
     let large = "x".repeat(4000);
     put(&txn, "large", &[&large]).unwrap();
     assert_eq!(put(&txn, "h2", &["a"]), Err(Unavailable::ValuesBytesMax));
-    assert_eq!(txn.replace_value(&name("h2"), Kind::Set, |_| ()), Err(Unavailable::ValuesBytesMax));
+    let mut empty = Some(Draft::new(Kind::Set, |_| ()).0);
+    assert_eq!(txn.replace_value(&name("h2"), &mut empty), Err(Unavailable::ValuesBytesMax));
     assert_eq!(fields(&txn, "h").unwrap(), ["b", "c"]);
     assert_eq!(txn.submit(&name("large"), &DELETE), Ok(Outcome::Released(1)));
     put(&txn, "h2", &["a"]).unwrap();

@@ -57,6 +57,9 @@ function element(tag, attributes = {}, ...children) {
 /** Text of a client: isolated, so that its direction does not change what is around it. */
 const foreign = (text) => element('bdi', {}, text);
 
+/** A key as text. One without characters has something to click on, too. */
+const keyName = (key) => (key === '' ? '(empty)' : readable(key));
+
 function holderName(holder) {
   if (holder.owner !== null) return readable(holder.owner);
   return holder.id === null ? 'hidden' : `pseudonym ${holder.id.slice(0, 8)}`;
@@ -207,7 +210,7 @@ function setText(shown, text) {
 
 function newRow(key) {
   const cells = COLUMNS.map((title) => element('td', { 'data-title': title, class: NUMBERS.has(title) ? 'number' : '' }));
-  cells[0].append(element('a', { href: keyLink(key) }, foreign(readable(key))));
+  cells[0].append(element('a', { href: keyLink(key) }, foreign(keyName(key))));
   return element('tr', { 'data-key': key }, ...cells);
 }
 
@@ -238,7 +241,7 @@ let shownKey = null;
 function showKey(view) {
   setClock(view.observed_at);
   shownKey = view;
-  find('one-title').replaceChildren('Key ', foreign(readable(view.key)));
+  find('one-title').replaceChildren('Key ', foreign(keyName(view.key)));
   const state = find('one-state');
   state.replaceChildren(view.kind === 'free' ? 'Free' : view.kind);
   if (view.kind === 'limit' && view.limit !== null) state.append(`, at most ${view.limit} holders`);
@@ -289,17 +292,19 @@ function authorization(user, secret) {
 
 const keyLink = (key) => `#key=${encodeURIComponent(key)}`;
 
-/** The key that the address names, as the server encodes keys in paths; `null`: the list. */
+/** The key that the address names, percent-encoded; `null`: the list. */
 function currentKey() {
   const text = new URLSearchParams(location.hash.slice(1)).get('key');
-  // A name that HTTP knows is not encoded.
-  return text?.replaceAll('/', '%2F') ?? null;
+  // The server leaves letters and slashes as they are, and a person may have typed anything.
+  return text?.replace(/[^\w.%-]+/g, encodeURIComponent) ?? null;
 }
 
+/** The path of a route with the key that the address names: in the query, because in a path `..` means another one. */
+const pathOfKey = (path) => `${path}?name=${currentKey()}&db=${find('db').value || '0'}`;
+
 function currentPath() {
+  if (currentKey() !== null) return pathOfKey('/key');
   const query = new URLSearchParams({ db: find('db').value || '0' });
-  const key = currentKey();
-  if (key !== null) return `/keys/${key}?${query}`;
   query.set('prefix', find('prefix').value);
   query.set('sort', find('sort').value);
   if (after !== null) query.set('after', after);
@@ -434,11 +439,11 @@ find('sign-out').addEventListener('click', () => {
 let forced = null;
 
 find('force').addEventListener('click', () => {
-  forced = { path: `/keys/${currentKey()}/force-unlock?db=${find('db').value || '0'}`, token: shownKey.fencing_token };
+  forced = { path: pathOfKey('/key/force-unlock'), token: shownKey.fencing_token };
   const count = shownKey.holders_total;
   const holder = shownKey.holders.at(-1);
   find('force-text').replaceChildren(
-    'End ', count === 1 ? 'the lease' : `all ${count} leases`, ' of ', foreign(readable(shownKey.key)),
+    'End ', count === 1 ? 'the lease' : `all ${count} leases`, ' of ', foreign(keyName(shownKey.key)),
     ', held by ', foreign(holderName(holder)), ` with token ${forced.token}?`);
   setText(find('secret-hint'), shownKey.may_force ? 'Not needed if your user may run FORCEUNLOCK.' : 'Your user may not do this without it.');
   find('force-problem').textContent = '';
@@ -510,7 +515,7 @@ addEventListener('hashchange', () => {
   open();
   const heading = find('one-title');
   if (currentKey() !== null) {
-    heading.replaceChildren('Key ', foreign(readable(currentKey())));
+    heading.replaceChildren('Key ', foreign(keyName(currentKey())));
     heading.focus();
   }
 });

@@ -4,7 +4,7 @@ mod bench;
 mod connect;
 mod inspect;
 mod relay;
-mod run;
+pub(crate) mod run;
 mod schedules;
 mod terminal;
 
@@ -27,6 +27,6 @@ fn result(output: Output) -> (i32, String, String) {
     (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
 }
 
-fn call(addr: SocketAddr, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn call(addr: SocketAddr, arguments: &[&str]) -> (i32, String, String) {
     result(octostore(addr, arguments).output().expect("the program"))
 }

@@ -13,7 +13,7 @@ use crate::support::server::TestServer;
 use crate::support::until;
 
 /// A command under a lease, which has printed the id of its process group.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
     group: Pid,
@@ -21,7 +21,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Runs lines of a shell, and waits until they have begun.
-    pub(super) fn start(addr: SocketAddr, flags: &[&str], script: &str) -> Running {
+    pub(crate) fn start(addr: SocketAddr, flags: &[&str], script: &str) -> Running {
         let script = format!("echo $$; {script}");
         let arguments = [&["run"], flags, &["--", "sh", "-c", &script]].concat();
         let mut child = octostore(addr, &arguments).spawn().expect("the program");
@@ -38,7 +38,7 @@ impl Running {
         line.trim_end().to_owned()
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("kill").success());
     }
@@ -60,7 +60,7 @@ impl Running {
     }
 
     /// Waits for the end of the program. Returns its exit code and its messages.
-    pub(super) fn wait(self) -> (i32, String) {
+    pub(crate) fn wait(self) -> (i32, String) {
         let group = self.group;
         let (code, _, messages) = result(self.child.wait_with_output().expect("its end"));
         assert!(test_kill_process_group(group).is_err(), "a process is left");

@@ -155,11 +155,13 @@ fn ctrl_z_stops_both_and_the_shell_continues_both() {
     }
     let server = TestServer::real(&[]);
     for run in [
-        "$program run k -- sh -c 'echo ready; read line; echo \"<$line>\"; exit 3'; code=$?",
-        "$program run k -- sh -c 'echo ready; read line </dev/tty; echo \"<$line>\"; exit 3' | cat",
+        "$program run k -- sh -c 'read go; echo ready; read line; echo \"<$line>\"; exit 3'; code=$?",
+        "$program run k -- sh -c 'read go </dev/tty; echo ready; read line </dev/tty; echo \"<$line>\"; exit 3' | cat",
     ] {
         let lines = format!("set -m; {run}; echo stopped; fg; exit $?");
         let mut terminal = Terminal::start(server.addr, &lines);
+        // What it reads shows that it has the terminal.
+        terminal.type_keys("go\n");
         terminal.until_shows("ready");
         terminal.type_keys(CTRL_Z);
         terminal.until_shows("stopped");
@@ -177,9 +179,10 @@ fn a_command_that_was_stopped_past_its_lease_is_killed_before_it_continues() {
         return;
     }
     let server = TestServer::real(&[]);
-    let script = "trap 'echo continued' CONT; echo ready; while :; do sleep 0.01; done";
+    let script = "trap 'echo continued' CONT; read go; echo ready; while :; do read line; done";
     let lines = format!("set -m; $program run k --ttl 1s -- sh -c \"{script}\"; read line; fg; exit $?");
     let mut terminal = Terminal::start(server.addr, &lines);
+    terminal.type_keys("go\n");
     terminal.until_shows("ready");
     terminal.type_keys(CTRL_Z);
     until(|| server.engine.lock_stats().leases() == 0);
@@ -206,7 +209,9 @@ fn without_a_shell_ctrl_z_is_ignored() {
         return;
     }
     let server = TestServer::real(&[]);
-    let mut terminal = Terminal::start(server.addr, "exec $program run k -- sh -c 'echo ready; read line'");
+    let mut terminal =
+        Terminal::start(server.addr, "exec $program run k -- sh -c 'read go; echo ready; read line'");
+    terminal.type_keys("go\n");
     terminal.until_shows("ready");
     terminal.type_keys(CTRL_Z);
     terminal.type_keys("\n");

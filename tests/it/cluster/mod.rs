@@ -8,6 +8,7 @@ mod roles;
 mod secured;
 mod sentinel;
 mod shards;
+mod subcommands;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -16,11 +16,11 @@ use crate::support::until;
 const SHARDS: u16 = 3;
 
 /// Two servers of the first shard, and one of each other shard.
-struct Shards {
+pub(super) struct Shards {
     /// Ends with the servers.
     etcd: Etcd,
-    first: Vec<Option<Process>>,
-    others: Vec<Process>,
+    pub(super) first: Vec<Option<Process>>,
+    pub(super) others: Vec<Process>,
 }
 
 fn start_shard(store: &str, shard: &str) -> Process {
@@ -29,7 +29,7 @@ fn start_shard(store: &str, shard: &str) -> Process {
 
 impl Shards {
     /// `None`: there is no etcd here.
-    fn start() -> Option<Shards> {
+    pub(super) fn start() -> Option<Shards> {
         let etcd = Etcd::start()?;
         let store = etcd.store("locks");
         let first = ["1/3", "1/3"].map(|shard| Some(start_shard(&store, shard))).into();
@@ -39,17 +39,17 @@ impl Shards {
         Some(shards)
     }
 
-    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.first.iter().flatten().chain(&self.others).map(|node| node.addr)
     }
 
     /// The number of the server that leads the first shard.
-    fn leader(&self) -> usize {
+    pub(super) fn leader(&self) -> usize {
         let leads = |node: &Process| node.connect().line("ROLE").starts_with("*3\n  \"master\"");
         self.first.iter().position(|node| node.as_ref().is_some_and(leads)).expect("a leader")
     }
 
-    fn first(&self, number: usize) -> &Process {
+    pub(super) fn first(&self, number: usize) -> &Process {
         self.first[number].as_ref().expect("a process")
     }
 }
@@ -71,7 +71,7 @@ fn knows(addr: SocketAddr, nodes: usize) -> bool {
 }
 
 /// A key of a shard.
-fn key_of(shard: u16) -> String {
+pub(super) fn key_of(shard: u16) -> String {
     let keys = (0..).map(|n| format!("key{n}"));
     let mut own = keys.filter(|key| ShardId::of_slot(slot_of(key.as_bytes()), SHARDS).number() == shard);
     own.next().expect("every shard has keys")
@@ -182,7 +182,8 @@ fn http_clients_are_sent_to_the_shard_of_a_lock() {
     let shown: Vec<_> = shown.collect();
     let led = |shard| shown.iter().filter(|node| **node == (Some(shard), true)).count();
     assert!(shown.len() == 4 && [1, 2, 3].map(led) == [1, 1, 1], "{cluster}");
-    let request = format!("GET /keys/{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", key_of(3));
+    let request =
+        format!("GET /key?name={} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", key_of(3));
     let status = |addr| exchange(addr, request.as_bytes()).expect("an answer").status;
     assert_eq!((status(here), status(there)), (307, 200));
 }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::{call, exchange, metric, request, server};
+use crate::support::client::encode;
 use crate::support::server::TestServer;
 use crate::support::until;
 
@@ -42,13 +43,41 @@ fn keys_of_any_type_are_sorted_filtered_and_paged() {
     // These users may not run SCAN, and carol sees only her namespace.
     assert_eq!(keys(addr, "alice", ""), "a%3A1 b team.x");
     assert_eq!(keys(addr, "carol", ""), "team.x");
-    assert_eq!(call(addr, "carol", "GET", "/keys/b", "").status, 403);
-    let one = call(addr, "carol", "GET", "/keys/team%2Ex", "").json();
+    assert_eq!(call(addr, "carol", "GET", "/key?name=b", "").status, 403);
+    for path in ["/key", "/key?name=a&name=b", "/key?name=a&db=16"] {
+        assert_eq!(call(addr, "admin", "GET", path, "").status, 400, "{path}");
+    }
+    let one = call(addr, "carol", "GET", "/key?name=team%2Ex", "").json();
     assert_eq!((&one["kind"], &one["waiters_total"]), (&"shared".into(), &1.into()));
     assert_eq!(one["waiters"][0]["owner"], "you");
     assert_eq!(call(addr, "alice", "GET", "/server", "").status, 403);
     let shown = call(addr, "admin", "GET", "/server", "").json();
     assert_eq!((&shown["locks"], &shown["cluster"]["nodes"][0]["role"]), (&3.into(), &"leader".into()));
+}
+
+#[test]
+fn a_key_may_have_any_bytes() {
+    let (server, _dir) = server(&[]);
+    let addr = server.http.expect("HTTP");
+    let mut redis = server.connect();
+    for (key, encoded) in [
+        (&b""[..], ""),
+        (b".", "."),
+        (b"..", "%2e%2E"),
+        (b"a/../b", "a%2F..%2Fb"),
+        (b"a/../b", "a/../b"),
+        (b"//", "%2F%2F"),
+        (b"%2e", "%252e"),
+        (b"a b+c&d=e#?", "a+b%2Bc%26d%3De%23%3F"),
+        (b"\0\r\n\xff", "%00%0D%0A%FF"),
+    ] {
+        redis.send_bytes(&encode(&[&b"HSET"[..], key, b"field", b"value"]));
+        redis.reply();
+        let shown = call(addr, "admin", "GET", &format!("/key?name={encoded}"), "").json();
+        assert_eq!(shown["kind"], "hash", "{encoded}");
+        let again = shown["key"].as_str().expect("a key");
+        assert_eq!(call(addr, "admin", "GET", &format!("/key?name={again}"), "").json()["key"], again);
+    }
 }
 
 #[test]
@@ -58,7 +87,7 @@ fn an_operator_ends_only_the_lease_that_it_has_seen() {
     server.connect().line("LOCK a:b me EX 60");
     let force = |who: &str, token: i64| {
         let body = format!("{{\"fencing_token\":{token}}}");
-        call(addr, who, "POST", "/keys/a%3Ab/force-unlock", &body).status
+        call(addr, who, "POST", "/key/force-unlock?name=a%3Ab", &body).status
     };
     assert_eq!(force("anonymous", 1), 401);
     assert_eq!(force("alice", 1), 403);
@@ -66,7 +95,7 @@ fn an_operator_ends_only_the_lease_that_it_has_seen() {
     assert_eq!(force("admin", 1), 200);
     assert_eq!(force("admin", 1), 404);
     // A form of another web page has no JSON.
-    let form = request("admin", "POST", "/keys/a%3Ab/force-unlock", "content-type: text/plain\r\n", "{}");
+    let form = request("admin", "POST", "/key/force-unlock?name=a%3Ab", "content-type: text/plain\r\n", "{}");
     assert_eq!(exchange(addr, &form).expect("an answer").status, 415);
 }
 
@@ -108,7 +137,7 @@ fn a_stream_follows_the_keys_and_ends_with_the_permission() {
     assert!(list.reads("\"key\":\"abc\""));
     redis.line("ACL SETUSER viewer +lockinfo");
     assert!(list.reads("owner-1"));
-    let mut one = Live::open(addr, "viewer", "/keys/abc");
+    let mut one = Live::open(addr, "viewer", "/key?name=abc");
     assert!(one.reads("owner-1"));
     redis.line("RENEW abc owner-1 EX 90");
     assert!(one.reads("\"event\":\"renewed\""));
@@ -129,7 +158,7 @@ fn a_reader_that_stalls_is_cut_off() {
         assert_eq!(redis.reply(), "+OK");
     }
     let stalled = Live::open(addr, "anonymous", "/keys?limit=100");
-    let mut reader = Live::open(addr, "anonymous", "/keys/k");
+    let mut reader = Live::open(addr, "anonymous", "/key?name=k");
     assert!(reader.reads("\"kind\":\"free\""));
     // The other reader, and the one that asks for the number.
     until(|| metric(addr, "octostore_connections{protocol=\"http\"}") == 2);
@@ -146,5 +175,5 @@ fn streams_are_limited_and_end_with_their_readers() {
     assert!(all.iter_mut().all(|live| live.reads("\"total\":0")));
     assert!(Live::open(addr, "anonymous", "/keys").reads("409"));
     all.pop();
-    until(|| Live::open(addr, "anonymous", "/keys/a").reads(" 200 "));
+    until(|| Live::open(addr, "anonymous", "/key?name=a").reads(" 200 "));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use octostore::journal::{Faults, JournalError};
 
-use super::document::{self, DOCUMENT, Operation, operations};
+use super::document::{self, DOCUMENT, Node, Operation, operations};
 use super::{Answer, call, exchange, request, server};
 use crate::support::server::TestServer;
 use crate::support::until;
@@ -26,6 +26,20 @@ fn find(method: &str, path: &str) -> Option<Operation> {
         parts.len() == segments.len() && parts.iter().zip(&segments).all(same)
     };
     operations().into_iter().find(|operation| operation.method == method && matches(operation.path))
+}
+
+/// The path of an operation, and the query that it needs.
+fn valid_path(operation: &Operation) -> String {
+    let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
+    let is_needed = |parameter: &&'static Node| {
+        let parameter = *parameter;
+        document::text(parameter, "in") == Some("query") && parameter.as_mapping_get("required").is_some()
+    };
+    let needed = operation.common.iter().map(document::resolve).find(is_needed);
+    match needed.and_then(|parameter| document::text(parameter, "name")) {
+        Some(name) => format!("{path}?{name}=a"),
+        None => path,
+    }
 }
 
 /// Asserts that the document has the response to this request: its status, its media type, and in
@@ -88,7 +102,7 @@ fn the_document_has_exactly_the_possible_statuses() {
     server.advance(10_000);
     for operation in operations() {
         let method = operation.method;
-        let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
+        let path = valid_path(&operation);
         let raw = |head: &str| exchange(addr, head.as_bytes()).expect("an answer");
         for answer in [
             raw(&format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n\r\n")),
@@ -129,8 +143,8 @@ fn the_document_has_exactly_the_possible_statuses() {
     ask("alice", "GET", "/locks?prefix=a&prefix=b", "", 400);
     ask("alice", "GET", "/locks/..", "", 400);
     ask("alice", "GET", "/keys?limit=0", "", 400);
-    ask("alice", "GET", "/keys/a?db=16", "", 400);
-    ask("admin", "POST", "/keys/free/force-unlock", LEASE, 404);
+    ask("alice", "GET", "/key?name=a&db=16", "", 400);
+    ask("admin", "POST", "/key/force-unlock?name=free", LEASE, 404);
     ask("carol", "GET", "/locks?prefix=a", "", 403);
     ask("admin", "GET", "/admin/metrics/timeseries?window=2h", "", 400);
     ask("alice", "POST", "/locks/e/renew", &ephemeral, 410);
@@ -155,17 +169,17 @@ fn the_document_has_exactly_the_possible_statuses() {
     for n in 0..3 {
         server.connect().line(&format!("LOCK full{n} me EX 600"));
     }
-    let token = call(addr, "admin", "GET", "/keys/full0", "").json()["fencing_token"].clone();
+    let token = call(addr, "admin", "GET", "/key?name=full0", "").json()["fencing_token"].clone();
     let newest = format!("{{\"fencing_token\":{token}}}");
-    ask("admin", "POST", "/keys/full0/force-unlock", "{\"fencing_token\":0}", 400);
+    ask("admin", "POST", "/key/force-unlock?name=full0", "{\"fencing_token\":0}", 400);
     ask("alice", "POST", "/locks/z/acquire", "{}", 409);
-    ask("admin", "POST", "/keys/full0/force-unlock", &newest, 200);
+    ask("admin", "POST", "/key/force-unlock?name=full0", &newest, 200);
     for (method, path, answer) in faults() {
         seen.record(method, &path, &answer);
     }
     // Other tests cover the limits of bodies, time, connections and watched names, and shards.
     let elsewhere = BTreeSet::from([307, 408, 429, 503]);
-    for streams in ["/locks/{name}/watch", "/keys", "/keys/{name}"] {
+    for streams in ["/locks/{name}/watch", "/keys", "/key"] {
         seen.0.entry(("GET", streams)).or_default().insert(409);
     }
     for operation in operations() {
@@ -194,7 +208,7 @@ fn faults() -> Vec<(&'static str, String, Answer)> {
     until(|| call(addr, "anonymous", "GET", "/health", "").status == 500);
     let mut answers = Vec::new();
     for operation in operations() {
-        let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
+        let path = valid_path(&operation);
         let head = format!(
             "{} {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n",
             operation.method
@@ -220,7 +234,7 @@ fn the_document_says_who_needs_credentials() {
     let common = document::items(&DOCUMENT, "security").expect("alternatives");
     assert!(common.iter().any(|one| document::entries(one).next().is_none()));
     for operation in operations() {
-        let path = operation.path.replace("{name}", "a").replace("{id}", NO_SESSION);
+        let path = valid_path(&operation);
         let body = if operation.method == "POST" { LEASE } else { "" };
         if !path.ends_with("/watch") {
             assert_ne!(call(open, "anonymous", operation.method, &path, body).status, 401, "{operation:?}");

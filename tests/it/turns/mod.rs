@@ -59,7 +59,9 @@ const FULL: Scale =
 /// is room for a busy machine.
 const WAIT_MAX: Duration = Duration::from_millis(400);
 /// The same where a request may not delay the probe at all, because it has a thread of its own.
-const APART_WAIT_MAX: Duration = Duration::from_millis(50);
+const APART_WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long such a request may take.
+const APART_MAX: Duration = Duration::from_secs(10);
 /// A wait that no busy machine explains, so that another attempt is of no use.
 const STOPPED: Duration = Duration::from_secs(1);
 /// Attempts of one case. What stops the server does so each time; a busy machine does not.
@@ -122,6 +124,20 @@ impl Runner {
         if wait > wait_max {
             self.faults.push(format!("{name}: the probe waited {} ms", wait.as_millis()));
         }
+    }
+
+    /// Each of these lines, sent by a client of its own, must not delay the probe at all: the
+    /// server has a thread for it.
+    fn serves_apart(&mut self, lines: &[&str], prepare: impl Fn(&mut World)) {
+        self.serves_within(APART_WAIT_MAX, &lines.join(" beside "), |world| {
+            prepare(world);
+            let addr = world.server.addr;
+            let senders = lines.iter().map(|line| {
+                let bytes = [auth(), world.expand_once(line), encode(&["ECHO", MARK])].concat();
+                Sender { addr, bytes, ends_with: format!("{MARK}\r\n").into(), reads: true }
+            });
+            Abuse { senders: senders.collect(), at_most: APART_MAX, ..Abuse::default() }
+        });
     }
 
     /// The server must not grow by more than [`BYTES_MAX`] over its size before all cases while
@@ -314,22 +330,17 @@ fn retained_bytes(runner: &mut Runner) {
     });
 }
 
-/// Reads of very many elements run on a thread of their own.
+/// Adds very many elements to a key, a thousand with each request.
+fn add_elements(world: &mut World, line: &str, thousands: usize, element: fn(usize) -> String) {
+    let elements = |n: usize| (n * 1000..(n + 1) * 1000).map(element).collect::<Vec<_>>().join(" ");
+    world.control.each(thousands, |n| format!("{line} {}", elements(n)));
+}
+
 fn huge_values(runner: &mut Runner) {
-    const REQUESTS: usize = 1000;
-    let many = |line: &str, element: fn(usize) -> String| {
-        let elements = |n: usize| (n * 1000..(n + 1) * 1000).map(element).collect::<Vec<_>>().join(" ");
-        let requests: Vec<String> = (0..REQUESTS).map(|n| format!("{line} {}", elements(n))).collect();
-        requests
-    };
-    for requests in [
-        many("HSET huge-hash", |n| format!("f{n} {n}")),
-        many("SADD huge-set", |n| format!("m{n}")),
-        many("ZADD huge-sorted", |n| format!("{n} m{n}")),
-        many("RPUSH huge-list", |n| format!("i{n}")),
-    ] {
-        runner.world.control.each(REQUESTS, |n| requests[n].clone());
-    }
+    add_elements(&mut runner.world, "HSET huge-hash", 1000, |n| format!("f{n} {n}"));
+    add_elements(&mut runner.world, "SADD huge-set", 1000, |n| format!("m{n}"));
+    add_elements(&mut runner.world, "ZADD huge-sorted", 1000, |n| format!("{n} m{n}"));
+    add_elements(&mut runner.world, "RPUSH huge-list", 1000, |n| format!("i{n}"));
     for line in [
         "HGETALL huge-hash",
         "HKEYS huge-hash",
@@ -343,14 +354,65 @@ fn huge_values(runner: &mut Runner) {
         "LRANGE huge-list 0 -1",
         "LPOS huge-list absent",
     ] {
-        runner.serves_within(APART_WAIT_MAX, line, |world| {
-            let bytes =
-                [auth(), encode(&line.split(' ').collect::<Vec<_>>()), encode(&["ECHO", MARK])].concat();
-            let ends_with = format!("{MARK}\r\n").into_bytes();
-            let sender = Sender { addr: world.server.addr, bytes, ends_with, reads: true };
-            Abuse { senders: vec![sender], ..Abuse::default() }
+        runner.serves_apart(&[line], |_| ());
+    }
+    // The value changes while it is read.
+    runner.serves_apart(&["HGETALL huge-hash", "HSET huge-hash f0 x"], |_| ());
+    runner.serves_apart(&["LRANGE huge-list 0 -1", "LPOP huge-list"], |_| ());
+    runner.serves_apart(&["SMEMBERS huge-set", "MULTI; SADD huge-set more; EXEC"], |_| ());
+    runner.serves_apart(&["LRANGE huge-list 0 -1", "BLPOP huge-list 0"], |_| ());
+}
+
+/// Combinations and changes of as many elements as take long enough to be noticed.
+fn large_values(runner: &mut Runner) {
+    const SETS: [&str; 3] = ["SINTER", "SUNION", "SDIFF"];
+    const SORTED_SETS: [&str; 3] = ["ZINTER", "ZUNION", "ZDIFF"];
+    add_elements(&mut runner.world, "SADD large:set", 200, |n| format!("m{n}"));
+    add_elements(&mut runner.world, "ZADD large:sorted", 200, |n| format!("{n} m{n}"));
+    add_elements(&mut runner.world, "RPUSH large:list", 200, |n| format!("i{n}"));
+    for name in SETS {
+        runner.serves_apart(&[&format!("{name} large:set large:set")], |_| ());
+        runner.serves_apart(&[&format!("{name}STORE result large:set large:set")], |_| ());
+    }
+    for name in SORTED_SETS {
+        runner.serves_apart(&[&format!("{name} 2 large:sorted large:set")], |_| ());
+        runner.serves_apart(&[&format!("{name}STORE result 2 large:sorted large:set")], |_| ());
+    }
+    for line in [
+        "SINTERCARD 2 large:set large:set",
+        "ZINTERCARD 2 large:sorted large:sorted",
+        "ZRANGESTORE result large:sorted 0 -1",
+        "COPY large:sorted result REPLACE",
+    ] {
+        runner.serves_apart(&[line], |_| ());
+    }
+    for (kind, line) in [
+        ("list", "LREM changed 0 absent"),
+        ("list", "LREM changed 0 i0"),
+        ("list", "LINSERT changed BEFORE i100000 x"),
+        ("list", "LTRIM changed 100000 -1"),
+        ("list", "RPOP changed 100000"),
+        ("list", "LMPOP 1 changed LEFT COUNT 100000"),
+        ("list", "DEL changed"),
+        ("set", "SPOP changed 100000"),
+        ("set", "SPOP changed 200000"),
+        ("set", "UNLINK changed"),
+        ("sorted", "ZPOPMIN changed 100000"),
+        ("sorted", "ZMPOP 1 changed MAX COUNT 100000"),
+        ("sorted", "ZREMRANGEBYRANK changed 0 -2"),
+        ("sorted", "ZREMRANGEBYSCORE changed (5 +inf"),
+        ("sorted", "SET changed me"),
+    ] {
+        runner.serves_apart(&[line], |world| {
+            world.control.each(1, |_| format!("COPY large:{kind} changed REPLACE"));
         });
     }
+    // Its source is to change meanwhile.
+    runner.serves_apart(&["SUNIONSTORE result large:set large:set", "SADD large:set more"], |_| ());
+    runner.serves_apart(&["SET shared me"], |world| {
+        world.control.each(1, |_| "DEL shared".to_owned());
+        world.control.each(20_000, |n| format!("LOCK shared holder{n} SHARED"));
+    });
 }
 
 /// Asks the system for as many open files as it allows.
@@ -385,6 +447,11 @@ fn wrong_passwords_delay_no_other_client_while_stderr_is_not_read() {
 #[test]
 fn reads_of_huge_values_delay_no_other_client() {
     Runner::check(TINY, huge_values);
+}
+
+#[test]
+fn combinations_and_changes_of_large_values_delay_no_other_client() {
+    Runner::check(TINY, large_values);
 }
 
 #[test]

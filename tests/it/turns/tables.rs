@@ -427,10 +427,13 @@ pub(super) const ROUTES: &[(&str, &[(&str, &str)])] = &[
             ("/keys?prefix=none", ""),
         ],
     ),
-    ("get /keys/{name}", &[("/keys/limited", ""), ("/keys/queued", ""), ("/keys/shared", "")]),
+    ("get /key", &[("/key?name=limited", ""), ("/key?name=queued", ""), ("/key?name=shared", "")]),
     (
-        "post /keys/{name}/force-unlock",
-        &[("/keys/limited/force-unlock", r#"{"fencing_token":1}"#), ("/keys/web/force-unlock", "$brackets")],
+        "post /key/force-unlock",
+        &[
+            ("/key/force-unlock?name=limited", r#"{"fencing_token":1}"#),
+            ("/key/force-unlock?name=web", "$brackets"),
+        ],
     ),
 ];
 

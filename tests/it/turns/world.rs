@@ -140,7 +140,7 @@ impl World {
         bytes
     }
 
-    fn expand_once(&mut self, line: &str) -> Vec<u8> {
+    pub(super) fn expand_once(&mut self, line: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         for request in line.split("; ") {
             let words: Vec<String> = request.split(' ').flat_map(|word| self.words(word)).collect();

@@ -313,6 +313,38 @@ test('hostile names and owners are shown and do nothing', async (t) => {
   await close(page);
 });
 
+test('every key can be looked at, whatever its name means in a path', async (t) => {
+  const server = await Server.start(['--http-admin-key', 'open sesame']);
+  t.after(() => server.remove());
+  const client = server.client();
+  const names = ['.', '..', '...', '/', '//', 'a/../b', './a', '%2e', '%2E%2E', '%2F', 'a b+c&d=e#f?g', 'ä/日本'];
+  await client.run(['HSET', '', 'field', 'value'], ...names.map((name) => ['LOCK', name, 'me', 'EX', '600']));
+  const page = await open(server);
+  await sees(page, '#count', /1–13 of 13/);
+  const keys = await page.$$eval('#rows tr', (rows) => rows.map((row) => ({
+    name: row.cells[0].innerText, token: row.cells[3].innerText, link: row.querySelector('a').getAttribute('href'),
+  })));
+  assert.deepEqual(keys.map((key) => key.name).sort(), ['(empty)', ...names].sort());
+  for (const { name, token, link } of keys) {
+    await page.evaluate((hash) => { location.hash = hash; }, link);
+    const shown = new RegExp(`${name === '(empty)' ? 'hash' : 'exclusive'}, token ${token}\\b`);
+    await sees(page, '#one-state', shown);
+    assert.equal(await page.$eval('#one-title', (title) => title.innerText), `Key ${name}`);
+    await page.reload();
+    await sees(page, '#one-state', shown);
+  }
+  const dots = keys.find(({ name }) => name === '..');
+  await page.evaluate((hash) => { location.hash = hash; }, dots.link);
+  await sees(page, '#one-state', new RegExp(`token ${dots.token}\\b`));
+  await page.click('#force');
+  await page.type('#secret', 'open sesame');
+  await page.keyboard.press('Enter');
+  await sees(page, '#message', /1 lease ended/);
+  await sees(page, '#one-state', /Free/);
+  client.close();
+  await close(page);
+});
+
 test('100 000 keys are paged by the server', async (t) => {
   const server = await Server.start();
   t.after(() => server.remove());

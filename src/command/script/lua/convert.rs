@@ -26,7 +26,7 @@ pub(super) fn args(values: &[Value], bytes_max: usize) -> Result<OwnedArgs, Comm
     if values.is_empty() {
         return Err(NO_ARGS);
     }
-    let mut args = OwnedArgs::default();
+    let mut args = OwnedArgs::with_capacity(values.len());
     for value in values {
         match value {
             Value::String(string) => args.push(&string.as_bytes()),

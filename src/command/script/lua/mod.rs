@@ -32,9 +32,8 @@ use self::native::Fault;
 use self::random::Generator;
 use super::running::{RunningScript, Stop};
 use crate::clock::Clock;
-use crate::command::thread::leave_other_tasks;
 use crate::command::{Args, CommandError, OwnedArgs};
-use crate::engine::ScriptId;
+use crate::engine::{ScriptId, leave_other_tasks};
 use crate::reply::Reply;
 
 /// Instructions between two looks at the clock. Usually they take less than a microsecond, but each can
@@ -94,7 +93,7 @@ pub(super) struct Interpreter {
     lua: Lua,
     shared: Arc<Shared>,
     run: Function,
-    /// Nothing of the last script is left.
+    /// Nothing that the last script could change is left as it has left it.
     is_clean: bool,
     compiled: FxHashMap<ScriptId, Function>,
     compiled_bytes: usize,
@@ -180,8 +179,7 @@ impl Interpreter {
         Ok(())
     }
 
-    /// Runs a script. The interpreter must not be used again if [`Interpreter::is_reusable`] is
-    /// `false` afterwards.
+    /// Runs a script. [`Interpreter::reset`] says whether another one can follow.
     pub(super) fn run(
         &mut self,
         script: &Invocation<'_>,
@@ -195,7 +193,11 @@ impl Interpreter {
         *self.shared.json.lock() = JsonSettings::default();
         let reply = self.run_function(&function, script, host).unwrap_or_else(|error| Err(failure(&error)));
         match self.shared.must_stop() {
-            Some(stop) => Err(stopped(stop)),
+            Some(stop) => {
+                // Anywhere, so that nothing is known about what it has left.
+                self.is_clean = false;
+                Err(stopped(stop))
+            }
             None => reply,
         }
     }
@@ -224,8 +226,7 @@ impl Interpreter {
 
     /// Whether the interpreter can run another script.
     pub(super) fn reset(&mut self) -> bool {
-        // A script that was stopped may have been stopped anywhere.
-        if !self.is_clean || self.shared.must_stop().is_some() {
+        if !self.is_clean {
             return false;
         }
         if self.lua.used_memory() > self.memory_at_rest + GARBAGE_MAX {

@@ -1,7 +1,9 @@
-//! The connection of a subcommand to a running server.
+//! The server of a subcommand: how it is named, and how to connect to it.
 //!
 //! Guarantees: a password never appears in a message; no wait is longer than its caller allows.
-//! Not here: retries, and what requests mean.
+//! Not here: requests.
+
+mod connection;
 
 use std::time::Duration;
 
@@ -13,8 +15,11 @@ use redis::{
     IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates,
 };
 
+pub(super) use connection::Connection;
 /// A reply of the server.
 pub(super) use redis::Value as Reply;
+
+use crate::domain::HostPort;
 
 /// The server of a subcommand without `--url`.
 const URL_DEFAULT: &str = "redis://127.0.0.1:7379";
@@ -76,15 +81,21 @@ pub(super) struct Target {
 }
 
 enum Source {
-    Server(Client),
+    Server(Box<Login>),
     Cluster(Cluster),
+}
+
+/// A server, and how to log in there and at the other servers of its cluster.
+#[derive(Clone)]
+struct Login {
+    info: ConnectionInfo,
+    certificates: TlsCertificates,
 }
 
 /// Servers that know which of them leads. They answer as sentinels, and all have the same users.
 struct Cluster {
     name: String,
-    servers: Vec<ConnectionInfo>,
-    certificates: TlsCertificates,
+    servers: Vec<Login>,
 }
 
 impl Target {
@@ -108,24 +119,22 @@ impl Target {
         let plain = url.strip_prefix("redis-sentinel://").map(|rest| ("redis://", rest));
         let tls = || url.strip_prefix("rediss-sentinel://").map(|rest| ("rediss://", rest));
         if let Some((scheme, rest)) = plain.or_else(tls) {
-            return Target::of_cluster(scheme, rest, certificates.clone());
+            return Target::of_cluster(scheme, rest, certificates);
         }
-        let info = prepared(with_port(url).into_connection_info().map_err(unusable)?);
-        let name = info.addr().to_string();
-        Ok(Target { source: Source::Server(open(info, certificates).map_err(unusable)?), name })
+        let login = Login::new(url, certificates)?;
+        let name = login.info.addr().to_string();
+        login.open().map_err(unusable)?;
+        Ok(Target { source: Source::Server(Box::new(login)), name })
     }
 
     /// `rest` is what follows the scheme: `USER:PASSWORD@HOST:PORT,HOST:PORT/DB#NAME`.
-    fn of_cluster(scheme: &str, rest: &str, certificates: TlsCertificates) -> Result<Target, String> {
+    fn of_cluster(scheme: &str, rest: &str, certificates: &TlsCertificates) -> Result<Target, String> {
         let (rest, name) = rest.split_once('#').unwrap_or((rest, CLUSTER_DEFAULT));
-        let (login, rest) = rest.rfind('@').map_or(("", rest), |at| rest.split_at(at + 1));
+        let (user, rest) = rest.rfind('@').map_or(("", rest), |at| rest.split_at(at + 1));
         let (hosts, db) = rest.split_once('/').unwrap_or((rest, ""));
-        let server = |host: &str| {
-            let url = with_port(&format!("{scheme}{login}{host}/{db}"));
-            url.into_connection_info().map(prepared).map_err(unusable)
-        };
+        let server = |host: &str| Login::new(&format!("{scheme}{user}{host}/{db}"), certificates);
         let servers = hosts.split(',').map(server).collect::<Result<_, _>>()?;
-        let cluster = Cluster { name: name.to_owned(), servers, certificates };
+        let cluster = Cluster { name: name.to_owned(), servers };
         Ok(Target { source: Source::Cluster(cluster), name: format!("{name} at {hosts}") })
     }
 
@@ -133,27 +142,74 @@ impl Target {
     pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, Failure> {
         let connecting = async {
             match &self.source {
-                Source::Server(client) => connection(client, timeout).await,
+                Source::Server(login) => Ok((Login::clone(login), login.connect(timeout).await?)),
                 Source::Cluster(cluster) => cluster.connect(timeout).await,
             }
         };
-        match tokio::time::timeout(timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(Connection(connection)),
-            // Errors of the handshake: the server is there, and wants another password.
-            Ok(Err(error)) => Err(Failure::Unavailable(format!("{}: {}", self.name, describe(&error)))),
-            Err(_) => Err(Failure::Unavailable(format!("{}: no answer within {timeout:?}", self.name))),
+        let (login, connection) = within(&self.name, timeout, connecting).await?;
+        Ok(Connection::new(login, connection, timeout))
+    }
+}
+
+/// Waits for a connection to the server of this name.
+async fn within<T>(
+    name: &str,
+    timeout: Duration,
+    connecting: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, connecting).await {
+        Ok(Ok(connected)) => Ok(connected),
+        // Errors of the handshake: the server is there, and wants another password.
+        Ok(Err(error)) => Err(Failure::Unavailable(format!("{name}: {}", describe(&error)))),
+        Err(_) => Err(Failure::Unavailable(format!("{name}: no answer within {timeout:?}"))),
+    }
+}
+
+impl Login {
+    fn new(url: &str, certificates: &TlsCertificates) -> Result<Login, String> {
+        let info = with_port(url).into_connection_info().map_err(unusable)?;
+        Ok(Login { info: prepared(info), certificates: certificates.clone() })
+    }
+
+    /// The same at another address.
+    fn at(&self, HostPort { host, port }: HostPort) -> Login {
+        let address = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Login { info: self.info.clone().set_addr(address), certificates: self.certificates.clone() }
+    }
+
+    fn open(&self) -> Result<Client, RedisError> {
+        match self.info.addr() {
+            ConnectionAddr::TcpTls { .. } => {
+                Client::build_with_tls(self.info.clone(), self.certificates.clone())
+            }
+            _ => Client::open(self.info.clone()),
         }
+    }
+
+    /// A new connection, whose requests may take as long as their callers allow.
+    async fn connect(&self, timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
+        self.open()?.get_multiplexed_async_connection_with_config(&config).await
     }
 }
 
 impl Cluster {
     /// Connects to the leader that the first server knows which answers.
-    async fn connect(&self, timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
+    async fn connect(&self, timeout: Duration) -> Result<(Login, MultiplexedConnection), RedisError> {
         let each = timeout / u32::try_from(self.servers.len() + 1).unwrap_or(u32::MAX);
         let mut last = RedisError::from((ErrorKind::Io, "no server answers"));
         for server in &self.servers {
             match tokio::time::timeout(each, self.leader(server, each)).await {
-                Ok(Ok(leader)) => return connection(&leader, timeout).await,
+                Ok(Ok(leader)) => {
+                    let connection = leader.connect(timeout).await?;
+                    return Ok((leader, connection));
+                }
                 Ok(Err(error)) => last = error,
                 Err(_) => {}
             }
@@ -162,79 +218,14 @@ impl Cluster {
     }
 
     /// Asks this server for the leader.
-    async fn leader(&self, server: &ConnectionInfo, timeout: Duration) -> Result<Client, RedisError> {
-        let asked = open(server.clone(), &self.certificates)?;
-        let mut asked = connection(&asked, timeout).await?;
+    async fn leader(&self, server: &Login, timeout: Duration) -> Result<Login, RedisError> {
+        let mut asked = server.connect(timeout).await?;
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name);
         let Some((host, port)) = question.query_async::<Option<(String, u16)>>(&mut asked).await? else {
             return Err((ErrorKind::MasterNameNotFoundBySentinel, "no cluster has this name").into());
         };
-        let address = match server.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
-            }
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        open(server.clone().set_addr(address), &self.certificates)
-    }
-}
-
-fn open(info: ConnectionInfo, certificates: &TlsCertificates) -> Result<Client, RedisError> {
-    match info.addr() {
-        ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates.clone()),
-        _ => Client::open(info),
-    }
-}
-
-/// A new connection, whose requests may take as long as their callers allow.
-async fn connection(client: &Client, timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
-    client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-/// A connection. It closes once it is dropped.
-pub(super) struct Connection(MultiplexedConnection);
-
-impl Connection {
-    /// Sends a request and waits for its reply.
-    pub(super) async fn call(&mut self, request: &[&[u8]]) -> Result<Reply, Failure> {
-        let mut command = redis::Cmd::new();
-        request.iter().for_each(|argument| {
-            command.arg(*argument);
-        });
-        let reply = self.0.send_packed_command(&command).await;
-        reply.and_then(Reply::extract_error).map_err(failure)
-    }
-
-    /// Sends requests in one write and waits for their replies.
-    pub(super) async fn call_all(
-        &mut self,
-        requests: &[Vec<Vec<u8>>],
-    ) -> Result<Vec<Result<Reply, Failure>>, Failure> {
-        if requests.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = redis::Pipeline::with_capacity(requests.len());
-        for request in requests {
-            let mut command = redis::Cmd::new();
-            command.arg(request);
-            pipeline.add_command(command);
-        }
-        let replies = self.0.send_packed_commands(&pipeline, 0, requests.len()).await.map_err(failure)?;
-        let each = |reply: Reply| reply.extract_error().map_err(failure);
-        Ok(replies.into_iter().map(each).collect())
-    }
-
-    /// Sends a request and waits for its reply, but not longer than `timeout`.
-    pub(super) async fn call_within(
-        &mut self,
-        timeout: Duration,
-        request: &[&[u8]],
-    ) -> Result<Reply, Failure> {
-        let reply = tokio::time::timeout(timeout, self.call(request)).await;
-        reply.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+        Ok(server.at(HostPort { host, port }))
     }
 }
 

@@ -1,0 +1,339 @@
+//! Long work with large values, without the guard of their keys.
+//!
+//! Guarantees: a long edit works on a copy of the value. It is one change of the value that it
+//! began with: if the key holds another one at its end, it was not made, and the request is
+//! executed again. Readers of the key see the value as it was meanwhile. While long work holds a
+//! value, other edits are put off, so it is rarely done in vain. An exclusive transaction edits in
+//! place: it has the table alone. Not here: what is recorded.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use tokio::sync::Notify;
+
+use super::KeyWork;
+use super::draft::edited;
+use crate::domain::LockName;
+use crate::engine::keyspace::{Content, Entry, KeyedValue};
+use crate::engine::{Core, ELEMENTS_AT_ONCE_MAX, SharedTxn, Txn, Unavailable, run_long};
+use crate::value::{Edit, Kind, Value};
+
+/// A value that long work uses. Until it is dropped, other edits of the value are put off.
+pub struct HeldValue<'a> {
+    /// Shows others that the value is held: [`is_held`].
+    _mark: Weak<Value>,
+    value: Arc<Value>,
+    /// Dropped last.
+    _release: Release<'a>,
+}
+
+/// Lets those go on who were put off.
+struct Release<'a> {
+    core: &'a Core,
+    name: LockName,
+    kind: Kind,
+}
+
+/// The values that are held.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Holds {
+    count: AtomicUsize,
+    released: Notify,
+}
+
+/// How far an edit came under the guard of the key.
+pub(super) enum Progress<'a, R, F> {
+    /// It is done.
+    Done(R),
+    /// It takes long, and has not begun.
+    Apart(HeldValue<'a>, F),
+}
+
+/// Whether long work uses the value.
+fn is_held(keyed: &KeyedValue) -> bool {
+    Arc::weak_count(&keyed.value) > 0
+}
+
+/// Whether an edit would first copy a large value, for those who read it as it is now.
+fn is_costly_to_edit(keyed: &KeyedValue) -> bool {
+    keyed.value.len() > ELEMENTS_AT_ONCE_MAX && Arc::strong_count(&keyed.value) > 1
+}
+
+/// Whether [`Txn::prepare_edit`] has nothing to do.
+pub(in crate::engine) fn is_ready_for_edits(entry: &Entry) -> bool {
+    entry.value().is_none_or(|keyed| !is_held(keyed) && !is_costly_to_edit(keyed))
+}
+
+impl Holds {
+    /// Whether any value is held.
+    pub(in crate::engine) fn are_any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits until some value is no longer held.
+    pub(in crate::engine) async fn released(&self) {
+        self.released.notified().await;
+    }
+}
+
+impl Deref for HeldValue<'_> {
+    type Target = Arc<Value>;
+    fn deref(&self) -> &Arc<Value> {
+        &self.value
+    }
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        let Core { holds, pops, .. } = self.core;
+        // Those who wait for elements of the key were put off, too.
+        pops.signal(&self.name, self.kind);
+        holds.count.fetch_sub(1, Ordering::Relaxed);
+        holds.released.notify_waiters();
+    }
+}
+
+impl<'a> Txn<'a> {
+    /// Call it under the guard of the key.
+    fn hold(&self, keyed: &KeyedValue) -> HeldValue<'a> {
+        let core: &'a Core = &self.engine().core;
+        core.holds.count.fetch_add(1, Ordering::Relaxed);
+        HeldValue {
+            _mark: Arc::downgrade(&keyed.value),
+            value: Arc::clone(&keyed.value),
+            _release: Release { core, name: keyed.name.clone(), kind: keyed.value.kind() },
+        }
+    }
+
+    /// Edits the value of a key under its guard, unless that takes long. `visits` returns how many
+    /// elements the edit visits.
+    pub(super) fn begin_edit<R, F: FnOnce(&mut Edit<'_>) -> R>(
+        &self,
+        key: &mut KeyWork<'_, '_>,
+        kind: Kind,
+        visits: impl FnOnce(&Value) -> usize,
+        edit: F,
+    ) -> Result<Progress<'a, R, F>, Unavailable> {
+        if let Content::Value(keyed) = key.content()
+            && keyed.value.kind() == kind
+        {
+            let is_long =
+                keyed.value.len() > ELEMENTS_AT_ONCE_MAX && visits(&keyed.value) > ELEMENTS_AT_ONCE_MAX;
+            if self.is_exclusive() {
+                if is_long {
+                    return run_long(|| key.edit(kind, edit)).map(Progress::Done);
+                }
+            } else if is_held(keyed) {
+                return Err(Unavailable::Unsettled);
+            } else if is_long || is_costly_to_edit(keyed) {
+                return Ok(Progress::Apart(self.hold(keyed), edit));
+            }
+        }
+        key.edit(kind, edit).map(Progress::Done)
+    }
+
+    /// Goes on with an edit that takes long.
+    pub(super) fn finish_edit<R, F: FnOnce(&mut Edit<'_>) -> R>(
+        &self,
+        name: &LockName,
+        progress: Progress<'_, R, F>,
+    ) -> Result<R, Unavailable> {
+        let (original, edit) = match progress {
+            Progress::Done(result) => return Ok(result),
+            Progress::Apart(original, edit) => (original, edit),
+        };
+        run_long(move || {
+            let mut copy = Value::clone(&original);
+            let (result, elements) = edited(&mut copy, edit);
+            // All that takes long to free outlives the guard.
+            let mut copy = Some((copy, elements));
+            self.work_on_key(name, |key| key.replace_edited(&original, &mut copy))?;
+            Ok(result)
+        })
+    }
+
+    /// Makes sure that an edit of a large value does not copy it under the guard because others
+    /// read it: gives the key a copy. Reads may begin at any time, so this is no promise. Returns
+    /// whether the value can be edited: not while other long work holds it.
+    pub(in crate::engine) fn prepare_edit(&self, name: &LockName) -> Result<bool, Unavailable> {
+        let (mut is_held_by_others, mut original) = (false, None);
+        self.peek(name, |entry| {
+            if let Some(keyed) = entry.and_then(Entry::value) {
+                is_held_by_others = is_held(keyed);
+                original = (!is_held_by_others && is_costly_to_edit(keyed)).then(|| self.hold(keyed));
+            }
+        })?;
+        if let Some(original) = original {
+            self.finish_edit(name, Progress::Apart(original, |_: &mut Edit<'_>| ()))?;
+        }
+        Ok(!is_held_by_others)
+    }
+
+    /// [`Txn::prepare_edit`] for a request of which this is no part. Fails with
+    /// [`Unavailable::Unsettled`] while other long work holds the value.
+    pub(in crate::engine) fn prepare_edit_before(&self, name: &LockName) -> Result<(), Unavailable> {
+        match self.before_request(|| self.prepare_edit(name))? {
+            true => Ok(()),
+            false => Err(Unavailable::Unsettled),
+        }
+    }
+}
+
+impl<'a> SharedTxn<'a> {
+    /// The value of a key, to prepare a request of which this is no part: `None` for all that is no
+    /// value, and no miss is announced.
+    pub fn share_before(&self, name: &LockName) -> Result<Option<Arc<Value>>, Unavailable> {
+        let share = |key: &mut KeyWork<'_, '_>| Ok(key.content().shared_value().map(Arc::clone));
+        self.before_request(|| self.work_on_key(name, share))
+    }
+
+    /// [`SharedTxn::share_before`] for long work, whose result is used if the key still holds the
+    /// value then. Fails with [`Unavailable::Unsettled`] while other long work holds it.
+    pub fn hold_value(&self, name: &LockName) -> Result<Option<HeldValue<'a>>, Unavailable> {
+        self.work_on_key(name, |key| match key.content() {
+            Content::Value(keyed) if is_held(keyed) => Err(Unavailable::Unsettled),
+            Content::Value(keyed) => Ok(Some(self.hold(keyed))),
+            Content::Lock(_) => Ok(None),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::tests::{memory, name, on_disk};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::Timestamp;
+    use crate::engine::{Engine, PopAction, PopRequest, Popping, SharedTxn};
+    use crate::lock::Op;
+    use crate::value::End;
+
+    const ITEMS: usize = ELEMENTS_AT_ONCE_MAX + 100;
+
+    /// The item that is taken out.
+    type Taken = Option<Box<[u8]>>;
+
+    fn fill(txn: &Txn<'_>) {
+        let push_all = |edit: &mut Edit<'_>| {
+            let mut list = edit.list().unwrap();
+            (0..ITEMS).for_each(|n| list.push_back(n.to_string().as_bytes()));
+        };
+        txn.value(&name("k"), Kind::List, push_all).unwrap();
+    }
+
+    fn pop(edit: &mut Edit<'_>) -> Taken {
+        edit.list().unwrap().pop_front()
+    }
+
+    /// An edit that visits all items.
+    fn long_edit(
+        txn: &Txn<'_>,
+        edit: impl FnOnce(&mut Edit<'_>) -> Taken,
+    ) -> Result<Option<Taken>, Unavailable> {
+        txn.existing_value_of_many(&name("k"), Kind::List, Value::len, edit)
+    }
+
+    fn len(txn: &Txn<'_>) -> usize {
+        txn.read_value(&name("k"), Kind::List, |value| value.map_or(0, Value::len)).unwrap()
+    }
+
+    /// Runs `work` on another thread, which must not have to wait for this one.
+    fn beside<R: Send + 'static>(
+        engine: &Arc<Engine>,
+        work: impl FnOnce(&SharedTxn<'_>) -> R + Send + 'static,
+    ) -> R {
+        let (engine, (done, is_done)) = (Arc::clone(engine), mpsc::channel());
+        let thread = thread::spawn(move || done.send(work(&engine.txn())));
+        let result = is_done.recv_timeout(Duration::from_secs(60)).expect("nothing to wait for");
+        thread.join().unwrap().unwrap();
+        result
+    }
+
+    #[test]
+    fn a_long_edit_holds_up_no_reader_and_puts_off_other_edits() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, clock) = (dir.path().join("data.db"), Clock::manual());
+        let engine = on_disk(&path, &clock);
+        fill(&engine.txn());
+        let taken = long_edit(&engine.txn(), |edit| {
+            let taken = pop(edit);
+            assert_eq!(beside(&engine, |txn| len(txn)), ITEMS);
+            let other_edit = |txn: &SharedTxn<'_>| txn.existing_value(&name("k"), Kind::List, pop);
+            assert_eq!(beside(&engine, other_edit), Err(Unavailable::Unsettled));
+            taken
+        });
+        assert_eq!(taken, Ok(Some(Some(b"0".as_slice().into()))));
+        assert_eq!(len(&engine.txn()), ITEMS - 1);
+        let taken = engine.txn().existing_value(&name("k"), Kind::List, pop);
+        assert_eq!(taken, Ok(Some(Some(b"1".as_slice().into()))));
+        drop(engine);
+        let engine = on_disk(&path, &clock);
+        let first = |value: Option<&Value>| match value {
+            Some(Value::List(list)) => (list.len(), list.get(0).map(<[u8]>::to_vec)),
+            _ => (0, None),
+        };
+        let found = engine.txn().read_value(&name("k"), Kind::List, first);
+        assert_eq!(found, Ok((ITEMS - 2, Some(b"2".to_vec()))));
+    }
+
+    #[test]
+    fn a_long_edit_of_a_value_that_is_gone_at_its_end_was_not_made() {
+        let engine = memory(&Clock::manual());
+        fill(&engine.txn());
+        let edited = long_edit(&engine.txn(), |edit| {
+            beside(&engine, |txn| txn.submit(&name("k"), &Op::Delete { if_owner: None })).unwrap();
+            fill(&engine.txn());
+            pop(edit)
+        });
+        assert_eq!(edited, Err(Unavailable::Unsettled));
+        assert_eq!(len(&engine.txn()), ITEMS);
+        assert_eq!(long_edit(&engine.txn(), pop), Ok(Some(Some(b"0".as_slice().into()))));
+    }
+
+    #[test]
+    fn a_change_of_a_large_value_that_others_read_does_not_copy_it_under_the_guard() {
+        let engine = memory(&Clock::manual());
+        fill(&engine.txn());
+        let txn = engine.txn();
+        let read = txn.share_value(&name("k")).unwrap().unwrap();
+        let edited = txn.existing_value(&name("k"), Kind::List, |edit| {
+            assert_eq!(beside(&engine, |txn| len(txn)), ITEMS);
+            pop(edit)
+        });
+        assert!(edited.is_ok());
+        let changed = txn.share_value(&name("k")).unwrap().unwrap();
+        assert_eq!((read.len(), changed.len()), (ITEMS, ITEMS - 1));
+        // An exclusive transaction gets a value of its own before it begins.
+        let edited = txn.exclusively_editing(&[name("k")], |exclusive| {
+            let own = exclusive.share_value(&name("k")).unwrap().unwrap();
+            assert!(!Arc::ptr_eq(&own, &changed) && own.len() == ITEMS - 1);
+            drop(own);
+            exclusive.existing_value(&name("k"), Kind::List, pop)
+        });
+        assert_eq!(edited, Ok(Ok(Some(Some(b"1".as_slice().into())))));
+        assert_eq!((changed.len(), len(&txn)), (ITEMS - 1, ITEMS - 2));
+    }
+    #[test]
+    fn requests_that_wait_for_elements_are_served_once_the_value_is_not_held() {
+        let engine = memory(&Clock::manual());
+        let request = PopRequest::new(vec![name("k")], PopAction::Items { from: End::Front, count: 1 });
+        let waiting = engine.txn().pop_or_wait(request.clone(), Timestamp::NEVER).unwrap();
+        assert!(matches!(waiting, Popping::Blocked(_)));
+        let txn = engine.txn();
+        fill(&txn);
+        let held = txn.hold_value(&name("k")).unwrap();
+        assert!(held.is_some());
+        assert!(matches!(txn.hold_value(&name("k")), Err(Unavailable::Unsettled)));
+        drop(txn);
+        assert_eq!(len(&engine.txn()), ITEMS);
+        assert_eq!(engine.txn().pop_or_wait(request, Timestamp::NEVER).err(), Some(Unavailable::Unsettled));
+        drop(held);
+        drop(engine.txn());
+        assert_eq!(len(&engine.txn()), ITEMS - 1);
+    }
+}
