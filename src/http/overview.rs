@@ -15,7 +15,7 @@ use super::HttpState;
 use super::error::ApiError;
 use super::live::{self, Frame};
 use super::users::{Caller, User};
-use crate::domain::{Node, Topology};
+use crate::domain::{Membership, Shard};
 
 /// Seconds between two samples.
 pub(super) const SAMPLE_S: u64 = 5;
@@ -71,18 +71,21 @@ impl Sample {
     }
 }
 
-/// The servers that serve the same locks.
+/// The servers of the cluster.
 #[derive(Serialize, PartialEq)]
 struct ClusterView {
     name: String,
-    /// That of the leader; `null` without one.
+    /// That of the leader of this server's shard; `null` without one.
     epoch: Option<i64>,
+    /// Those of all shards, in the order of the shards.
     nodes: Vec<NodeView>,
 }
 
 #[derive(Serialize, PartialEq)]
 struct NodeView {
     id: String,
+    /// The number of its shard; `null` without shards.
+    shard: Option<u16>,
     role: &'static str,
     /// Whether it has answered this request.
     is_own: bool,
@@ -92,21 +95,30 @@ struct NodeView {
 }
 
 impl ClusterView {
-    fn of(topology: &Topology) -> ClusterView {
-        let leader = topology.leader.as_ref();
-        let node = |node: &Node| NodeView {
-            id: node.id.clone(),
-            role: if leader.is_some_and(|leader| leader.id == node.id) { "leader" } else { "standby" },
-            is_own: node.id == topology.own,
-            redis: node.redis.as_ref().map(ToString::to_string),
-            http: node.http.as_ref().map(ToString::to_string),
-        };
-        ClusterView {
-            name: topology.name.clone(),
-            epoch: leader.map(|leader| leader.epoch),
-            nodes: topology.nodes.iter().map(node).collect(),
+    fn of(Membership { topology, shards, .. }: &Membership) -> ClusterView {
+        let topology = topology.read();
+        let mut nodes = Vec::new();
+        match shards {
+            None => show_nodes(&mut nodes, None, &topology.shard, &topology.own),
+            Some(shards) => shards.all().iter().for_each(|(id, shard)| {
+                show_nodes(&mut nodes, Some(id.number()), shard, &topology.own);
+            }),
         }
+        let epoch = topology.leader.as_ref().map(|leader| leader.epoch);
+        ClusterView { name: topology.name.clone(), epoch, nodes }
     }
+}
+
+fn show_nodes(shown: &mut Vec<NodeView>, number: Option<u16>, shard: &Shard, own: &str) {
+    let leader = shard.leader.as_ref().map(|leader| leader.id.as_str());
+    shown.extend(shard.nodes.iter().map(|node| NodeView {
+        id: node.id.clone(),
+        shard: number,
+        role: if leader == Some(node.id.as_str()) { "leader" } else { "standby" },
+        is_own: node.id == own,
+        redis: node.redis.as_ref().map(ToString::to_string),
+        http: node.http.as_ref().map(ToString::to_string),
+    }));
 }
 
 /// The numbers now.
@@ -175,7 +187,7 @@ impl HttpState {
             connections: open as usize,
             grants_per_second: last.grants as f64 / SAMPLE_S as f64,
             commit_ms: last.commit_ms(),
-            cluster: ClusterView::of(&self.membership.topology.read()),
+            cluster: ClusterView::of(&self.membership),
         }
     }
 

@@ -225,8 +225,8 @@ fn the_example_of_a_new_command_matches_its_source() {
 
 #[test]
 fn every_option_that_the_documents_name_exists() {
-    // Options of the program that are no settings, of `cargo`, and of `tests/clients/run`.
-    let others = ["config", "help", "version", "features", "server"];
+    // Options of the program that are no settings, of `cargo`, and of `tests/clients`.
+    let others = ["config", "help", "version", "features", "server", "kills"];
     let of_subcommands = octostore::cli::flags();
     for path in pages().iter().filter(|path| !path.ends_with("CHANGELOG.md")) {
         for span in code_spans(&read(path)) {

@@ -139,8 +139,8 @@ function showServer(numbers) {
 function showNodes({ name, nodes }) {
   find('cluster').hidden = nodes.length < 2;
   setText(find('cluster-title'), `Cluster ${name}`);
-  const node = ({ id, role, redis, http }) => element('li', { class: role, 'data-node': id },
-    element('strong', {}, role), ' ', foreign(redis ?? id.slice(0, 8)),
+  const node = ({ id, shard, role, redis, http }) => element('li', { class: role, 'data-node': id },
+    shard === null ? null : `Shard ${shard} `, element('strong', {}, role), ' ', foreign(redis ?? id.slice(0, 8)),
     http === null ? null : element('span', { class: 'quiet' }, ' HTTP ', foreign(http)));
   find('nodes').replaceChildren(...nodes.map(node));
 }

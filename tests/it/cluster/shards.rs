@@ -174,6 +174,14 @@ fn http_clients_are_sent_to_the_shard_of_a_lock() {
     let location = answer.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("location"));
     assert_eq!(location.map(|(_, value)| value.as_str()), Some(format!("http://{there}{path}").as_str()));
     assert_eq!(exchange(there, request.as_bytes()).expect("an answer").status, 200);
+    // Each server shows the servers of all shards.
+    let request = "GET /server HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let cluster = exchange(here, request.as_bytes()).expect("an answer").json()["cluster"].clone();
+    let shown = cluster["nodes"].as_array().expect("nodes").iter();
+    let shown = shown.map(|node| (node["shard"].as_u64(), node["role"].as_str() == Some("leader")));
+    let shown: Vec<_> = shown.collect();
+    let led = |shard| shown.iter().filter(|node| **node == (Some(shard), true)).count();
+    assert!(shown.len() == 4 && [1, 2, 3].map(led) == [1, 1, 1], "{cluster}");
     let request =
         format!("GET /key?name={} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", key_of(3));
     let status = |addr| exchange(addr, request.as_bytes()).expect("an answer").status;

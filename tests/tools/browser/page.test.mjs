@@ -236,6 +236,22 @@ test('the servers of a cluster and their leader are shown, also after it is lost
   await close(page);
 });
 
+test('the servers of all shards are shown', async (t) => {
+  const etcd = await Etcd.start();
+  t.after(() => etcd.remove());
+  const servers = [];
+  for (const shard of ['1/2', '2/2']) {
+    const server = await Server.start(['--store', etcd.store, '--shard', shard]);
+    t.after(() => server.remove());
+    servers.push(server);
+  }
+  const page = await open(servers[0]);
+  for (const [number, server] of servers.entries()) {
+    await sees(page, '#nodes', new RegExp(`Shard ${number + 1}\\s+leader\\s+${server.redis}`));
+  }
+  await close(page);
+});
+
 test('the documentation of the routes is a page of the server', async (t) => {
   const server = await Server.start();
   t.after(() => server.remove());
