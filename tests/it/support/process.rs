@@ -13,6 +13,7 @@ pub(crate) struct Process {
     pub(crate) addr: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
     /// Where it is nothing but a Sentinel.
+    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "only members of a cluster have one"))]
     pub(crate) sentinel: Option<SocketAddr>,
     pub(crate) banner: Vec<String>,
 }
