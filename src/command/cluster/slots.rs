@@ -55,9 +55,9 @@ impl Context<'_> {
         }
         let seen = shards.read(shard);
         let leader = seen.leading_node().ok_or(NOT_SERVED)?;
-        // A leader that is loading is not there yet.
+        // This server has begun to lead since the client connected: its other service goes on.
         if leader.id == self.server.info.run_id {
-            return Err(NOT_SERVED);
+            return Ok(());
         }
         Err(moved(slot, &self.address_of(leader)))
     }

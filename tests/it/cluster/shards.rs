@@ -148,11 +148,14 @@ fn a_shard_has_a_new_leader_while_the_others_go_on() {
     assert_eq!(shards.first(standby).connect().line(&format!("GET {key}")), to_leader);
     assert_eq!(elsewhere.line(&format!("GET {key}")), to_leader);
     let mut client: Client = shards.first(leader).connect();
+    let mut early: Client = shards.first(standby).connect();
+    assert_eq!(early.line("PING"), "+PONG");
     assert_eq!(client.line(&format!("LOCK {key} me EX 600")), ":1");
     shards.first[leader].take().expect("a process").kill();
     assert_eq!(elsewhere.line(&format!("LOCK {other} me EX 600")), ":1", "another shard goes on");
     let successor = shards.first(standby).addr;
     until(|| shards.first(standby).connect().line(&format!("GET {key}")) == "\"me\"");
+    assert_eq!(early.line(&format!("GET {key}")), "\"me\"", "a connection from before it led");
     let moved = format!("-MOVED {slot} {successor}");
     until(|| shards.others[0].connect().line(&format!("GET {key}")) == moved);
     assert_eq!(shards.first(standby).connect().line(&format!("FENCE {key}")), ":1");
