@@ -14,7 +14,9 @@ import uuid
 from urllib.parse import urlparse
 
 import redis
+from redis.backoff import ConstantBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 TTL_S = 30
@@ -22,6 +24,11 @@ TTL_S = 30
 TIMEOUT_S = 2
 PAUSE_S = 0.005
 RETRY_PAUSE_S = 0.02
+
+
+def options():
+    """Of a connection. By default, redis-py waits for up to seconds between its attempts."""
+    return {"socket_timeout": TIMEOUT_S, "retry": Retry(ConstantBackoff(RETRY_PAUSE_S), 3)}
 
 
 def addresses():
@@ -55,7 +62,7 @@ class Plain(Redis):
     def fail(self):
         self.addresses.append(self.addresses.pop(0))
         host, port = self.addresses[0]
-        self.client = redis.Redis(host, port, socket_timeout=TIMEOUT_S)
+        self.client = redis.Redis(host, port, **options())
 
 
 class Http:
@@ -95,8 +102,8 @@ def connect(kind):
     if kind == "http":
         return Http()
     if kind == "sentinel":
-        sentinel = Sentinel(addresses(), socket_timeout=TIMEOUT_S)
-        return Redis(sentinel.master_for("octostore", socket_timeout=TIMEOUT_S))
+        sentinel = Sentinel(addresses(), sentinel_kwargs=options())
+        return Redis(sentinel.master_for("octostore", **options()))
     nodes = [ClusterNode(*address) for address in addresses()]
     return Redis(RedisCluster(startup_nodes=nodes, socket_timeout=TIMEOUT_S))
 
