@@ -112,6 +112,7 @@ pub struct Client {
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
+    was_put_off: bool,
     /// Number of commands that are not in the server's count yet.
     commands_run: u64,
     /// When the previous request of this batch was done that is not small, or when the batch began.
@@ -161,6 +162,7 @@ impl Client {
             counts_work: false,
             last_command: "NULL",
             is_retried: false,
+            was_put_off: false,
             commands_run: 0,
             ticked_at: Timestamp::default(),
             work: 0,
@@ -234,9 +236,10 @@ impl Client {
         std::mem::take(&mut self.is_retried)
     }
 
-    /// Whether the request that comes next was tried before.
+    /// Whether the request that is executed next was put off: others do long work with its values, or
+    /// keep all others out.
     pub fn was_put_off(&self) -> bool {
-        self.is_retried
+        self.was_put_off
     }
 
     /// Counts a command.
@@ -386,7 +389,8 @@ impl Client {
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.dispatch(args);
         context.spend(work_of_changes(txn.work()));
-        if done.as_ref().is_err_and(CommandError::is_unsettled) {
+        context.client.was_put_off = done.as_ref().is_err_and(CommandError::is_unsettled);
+        if context.client.was_put_off {
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
             return Execution { reply, seq, next, command };
@@ -447,6 +451,7 @@ impl Client {
         let progress = request.steps.advance(&mut context);
         context.spend(work_of_changes(txn.work()));
         let closes = context.closes;
+        self.was_put_off = progress.as_ref().is_err_and(CommandError::is_unsettled);
         request.took += self.tick(server);
         let reply = match progress {
             Ok(Progress::Done(reply)) => reply,
@@ -462,6 +467,11 @@ impl Client {
         }
         let next = if closes { AfterReply::Close } else { AfterReply::Request };
         Some(Execution { reply: Some(reply), seq: txn.finish(), next, command: self.last_command })
+    }
+
+    /// Whether requests get replies, as long as CLIENT REPLY says nothing else.
+    pub(super) fn is_answered(&self) -> bool {
+        self.replies == Replies::On
     }
 
     pub(super) fn set_replies(&mut self, arg: &[u8]) -> Result<Reply, CommandError> {

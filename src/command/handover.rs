@@ -45,6 +45,7 @@ impl Client {
         }
         // A user that does not exist here has to authenticate again.
         let user = state.user.as_deref().and_then(|user| server.users.find(user.as_bytes()));
+        let is_known = user.is_some() || state.user.is_none();
         if let Some(user) = user {
             client.set_user(user, true);
         }
@@ -56,7 +57,9 @@ impl Client {
             details.lib_name.clone_from(&state.lib_name);
             details.lib_version.clone_from(&state.lib_version);
         });
-        client.subscriptions.restore(server, &info, &state.subscribed);
+        if is_known {
+            client.subscriptions.restore(server, &info, &state.subscribed);
+        }
         client
     }
 
@@ -82,6 +85,7 @@ impl Client {
     pub fn follows_leaders(&self) -> bool {
         let is_idle = self.transaction.is_none() && self.watch.is_none() && self.tracking.is_none();
         is_idle
+            && self.is_answered()
             && !self.is_monitor
             && self.connection_session.is_none()
             && self.subscriptions.of_sentinel().is_some()

@@ -33,7 +33,9 @@ pub(super) fn config(settings: &Settings) -> Result<Option<TlsConfig>, ConfigErr
     let is_off = redis.is_empty() && http.is_empty() && sentinel.is_empty();
     for name in ["tls-cert", "tls-key", "tls-client-ca", "tls-client-auth"] {
         if is_off && !settings.is_default(name) {
-            return Err(settings.fault(name, "has no effect without --tls-listen or --https"));
+            return Err(
+                settings.fault(name, "has no effect without --tls-listen, --https or --sentinel-tls-listen")
+            );
         }
     }
     if is_off {

@@ -174,6 +174,13 @@ impl Connection {
         loop {
             let then = match self.execute_batch() {
                 Then::Yield => {
+                    if self.client.was_put_off() {
+                        // It may take long until its turn comes. Earlier replies do not wait for that.
+                        self.flush().await?;
+                        if self.client.info().is_killed() || self.stream.peer_has_closed() {
+                            return Err(End::Closed);
+                        }
+                    }
                     self.yield_turn().await;
                     continue;
                 }

@@ -66,8 +66,45 @@ pub struct Subscribed {
     patterns: Vec<Arc<[u8]>>,
 }
 
-/// Number of these: more than Sentinel has channels.
+/// Maximum number of both; Sentinel has fewer channels.
 const RESTORED_MAX: usize = 32;
+
+/// The channels of Sentinel, as its documentation lists them, and the patterns of all of them.
+const EVENTS_OF_SENTINEL: &[&[u8]] = &[
+    b"+*",
+    b"-*",
+    b"+convert-to-slave",
+    b"+elected-leader",
+    b"+failover-detected",
+    b"+failover-end",
+    b"+failover-end-for-timeout",
+    b"+failover-state-reconf-slaves",
+    b"+failover-state-select-slave",
+    b"+new-epoch",
+    b"+odown",
+    b"-odown",
+    b"+reboot",
+    b"-reboot",
+    b"+reset-master",
+    b"+sdown",
+    b"-sdown",
+    b"+sentinel",
+    b"-dup-sentinel",
+    b"+slave",
+    b"+slave-reconf-done",
+    b"+slave-reconf-inprog",
+    b"+slave-reconf-sent",
+    b"+switch-master",
+    b"+tilt",
+    b"-tilt",
+    b"+try-failover",
+];
+
+/// Whether a channel or pattern is one that only Sentinel publishes on. Connections with others must
+/// not go on where nothing is published.
+fn is_event_of_sentinel(topic: &[u8]) -> bool {
+    EVENTS_OF_SENTINEL.contains(&topic)
+}
 
 /// Whether a channel, or what a pattern matches, is one of Sentinel's: `+switch-master`, `-odown`.
 pub(in crate::command) fn is_of_sentinel(topic: &[u8]) -> bool {
@@ -321,7 +358,7 @@ impl Subscriptions {
         let patterns = self.patterns.keys().map(|glob| &**glob.text());
         let is_it = (1..=RESTORED_MAX).contains(&self.count())
             && self.shard_channels.is_empty()
-            && channels.clone().chain(patterns.clone()).all(is_of_sentinel);
+            && channels.clone().chain(patterns.clone()).all(is_event_of_sentinel);
         is_it.then(|| Subscribed {
             channels: channels.map(Arc::from).collect(),
             patterns: patterns.map(Arc::from).collect(),

@@ -99,8 +99,11 @@ impl Engine {
         loop {
             let serving = txn(self);
             if !serving.before_request(|| serving.prepare_edit(name))? {
-                // The key is signalled when the value is no longer held.
-                return Ok(Served::All);
+                self.core.holds.serve_later(name);
+                // Perhaps it was released just before that.
+                if !serving.before_request(|| serving.prepare_edit(name))? {
+                    return Ok(Served::All);
+                }
             }
             let served = serving.work_on_key(name, |key| key.serve(budget))?;
             if !matches!(served, Served::UpToMove) {

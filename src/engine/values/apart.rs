@@ -6,10 +6,12 @@
 //! value, other edits are put off, so it is rarely done in vain. An exclusive transaction edits in
 //! place: it has the table alone. Not here: what is recorded.
 
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::KeyWork;
@@ -18,6 +20,9 @@ use crate::domain::LockName;
 use crate::engine::keyspace::{Content, Entry, KeyedValue};
 use crate::engine::{Core, ELEMENTS_AT_ONCE_MAX, SharedTxn, Txn, Unavailable, run_long};
 use crate::value::{Edit, Kind, Value};
+
+/// Elements that may be copied for each one that an edit visits.
+const COPIED_PER_VISIT_MAX: usize = 64;
 
 /// A value that long work uses. Until it is dropped, other edits of the value are put off.
 pub struct HeldValue<'a> {
@@ -29,17 +34,15 @@ pub struct HeldValue<'a> {
 }
 
 /// Lets those go on who were put off.
-struct Release<'a> {
-    core: &'a Core,
-    name: LockName,
-    kind: Kind,
-}
+struct Release<'a>(&'a Core);
 
 /// The values that are held.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Holds {
     count: AtomicUsize,
     released: Notify,
+    /// Keys whose elements could not be given to those who wait for them.
+    unserved: Mutex<HashSet<LockName>>,
 }
 
 /// How far an edit came under the guard of the key.
@@ -71,6 +74,12 @@ impl Holds {
         self.count.load(Ordering::Relaxed) > 0
     }
 
+    /// Notes that a key is to be served when a value is released. It need not be the key that the
+    /// value had when it was held.
+    pub(in crate::engine) fn serve_later(&self, name: &LockName) {
+        self.unserved.lock().insert(name.clone());
+    }
+
     /// Waits until some value is no longer held.
     pub(in crate::engine) async fn released(&self) {
         self.released.notified().await;
@@ -86,9 +95,12 @@ impl Deref for HeldValue<'_> {
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        let Core { holds, pops, .. } = self.core;
-        // Those who wait for elements of the key were put off, too.
-        pops.signal(&self.name, self.kind);
+        let Core { holds, pops, .. } = self.0;
+        let unserved = std::mem::take(&mut *holds.unserved.lock());
+        for name in &unserved {
+            pops.signal(name, Kind::List);
+            pops.signal(name, Kind::SortedSet);
+        }
         holds.count.fetch_sub(1, Ordering::Relaxed);
         holds.released.notify_waiters();
     }
@@ -102,7 +114,7 @@ impl<'a> Txn<'a> {
         HeldValue {
             _mark: Arc::downgrade(&keyed.value),
             value: Arc::clone(&keyed.value),
-            _release: Release { core, name: keyed.name.clone(), kind: keyed.value.kind() },
+            _release: Release(core),
         }
     }
 
@@ -118,8 +130,10 @@ impl<'a> Txn<'a> {
         if let Content::Value(keyed) = key.content()
             && keyed.value.kind() == kind
         {
-            let is_long =
-                keyed.value.len() > ELEMENTS_AT_ONCE_MAX && visits(&keyed.value) > ELEMENTS_AT_ONCE_MAX;
+            let elements = keyed.value.len();
+            // A copy must not cost very much more than the edit itself.
+            let visits_min = ELEMENTS_AT_ONCE_MAX.max(elements / COPIED_PER_VISIT_MAX);
+            let is_long = elements > ELEMENTS_AT_ONCE_MAX && visits(&keyed.value) > visits_min;
             if self.is_exclusive() {
                 if is_long {
                     return run_long(|| key.edit(kind, edit)).map(Progress::Done);
@@ -188,6 +202,11 @@ impl<'a> SharedTxn<'a> {
         self.before_request(|| self.work_on_key(name, share))
     }
 
+    /// Whether a key exists, to prepare a request of which this is no part.
+    pub(super) fn exists_before(&self, name: &LockName) -> Result<bool, Unavailable> {
+        self.before_request(|| self.work_on_key(name, |key| Ok(key.content().exists())))
+    }
+
     /// [`SharedTxn::share_before`] for long work, whose result is used if the key still holds the
     /// value then. Fails with [`Unavailable::Unsettled`] while other long work holds it.
     pub fn hold_value(&self, name: &LockName) -> Result<Option<HeldValue<'a>>, Unavailable> {
@@ -209,7 +228,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::domain::Timestamp;
-    use crate::engine::{Engine, PopAction, PopRequest, Popping, SharedTxn};
+    use crate::engine::{Engine, PopAction, PopRequest, Popping, Renamed, SharedTxn};
     use crate::lock::Op;
     use crate::value::End;
 
@@ -318,6 +337,7 @@ mod tests {
         assert_eq!(edited, Ok(Ok(Some(Some(b"1".as_slice().into())))));
         assert_eq!((changed.len(), len(&txn)), (ITEMS - 1, ITEMS - 2));
     }
+
     #[test]
     fn requests_that_wait_for_elements_are_served_once_the_value_is_not_held() {
         let engine = memory(&Clock::manual());
@@ -335,5 +355,25 @@ mod tests {
         drop(held);
         drop(engine.txn());
         assert_eq!(len(&engine.txn()), ITEMS - 1);
+    }
+    #[test]
+    fn a_held_value_that_gets_another_name_is_served_under_that() {
+        let engine = memory(&Clock::manual());
+        let request = PopRequest::new(vec![name("new")], PopAction::Items { from: End::Front, count: 1 });
+        let waiting = engine.txn().pop_or_wait(request, Timestamp::NEVER).unwrap();
+        assert!(matches!(waiting, Popping::Blocked(_)));
+        let txn = engine.txn();
+        fill(&txn);
+        let held = txn.hold_value(&name("k")).unwrap();
+        let renamed =
+            txn.exclusively(&[name("k"), name("new")], |txn| txn.rename(&name("k"), &name("new"), true));
+        assert_eq!(renamed.unwrap().unwrap(), Renamed::Done);
+        drop(txn);
+        let new_len =
+            || engine.txn().read_value(&name("new"), Kind::List, |value| value.map_or(0, Value::len));
+        assert_eq!(new_len(), Ok(ITEMS));
+        drop(held);
+        drop(engine.txn());
+        assert_eq!(new_len(), Ok(ITEMS - 1));
     }
 }

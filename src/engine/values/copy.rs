@@ -52,7 +52,8 @@ impl SharedTxn<'_> {
     /// [`ExclusiveTxn::copy`] in a transaction of its own. A large value is copied before that.
     pub fn copy(&self, from: &LockName, to: &LockName, replaces: bool) -> Result<bool, Unavailable> {
         let names = [from.clone(), to.clone()];
-        if self.share_before(from)?.is_none_or(|value| value.len() <= ELEMENTS_AT_ONCE_MAX) {
+        let is_small = self.share_before(from)?.is_none_or(|value| value.len() <= ELEMENTS_AT_ONCE_MAX);
+        if is_small || (!replaces && self.exists_before(to)?) {
             return self.exclusively(&names, |txn| txn.copy(from, to, replaces))?;
         }
         run_long(|| {

@@ -146,7 +146,8 @@ fn field_rows(schema: &'static Node, before: &str, rows: &mut Vec<Vec<String>>) 
 fn parameter_row(parameter: &'static Node) -> Vec<String> {
     let parameter = resolve(parameter);
     let place = text(parameter, "in").expect("a place");
-    let optional = if place == "path" { "" } else { ", optional" };
+    let is_required = parameter.as_mapping_get("required").is_some();
+    let optional = if is_required { "" } else { ", optional" };
     let name = code(text(parameter, "name").expect("a name"));
     vec![name, format!("{place}{optional}"), type_of(&parameter["schema"]), description(parameter)]
 }

@@ -1,4 +1,4 @@
-//! Takes and releases locks until it is killed, as one of the clients of ../../failover, which see.
+//! Takes and releases locks until it is killed, as one of the clients of ../../failover; see there.
 //!
 //! `failover sentinel|cluster`
 
