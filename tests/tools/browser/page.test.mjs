@@ -40,7 +40,8 @@ async function open(server, { path = '', scheme = 'light', width = 1200, url = s
   });
   await page.setViewport({ width, height: 800 });
   await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
-  await page.goto(url + path);
+  // A server of a cluster that has no leader yet says so.
+  while ((await page.goto(url + path)).status() === 503);
   return page;
 }
 
