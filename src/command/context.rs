@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::options::{self, Given};
 use super::{Args, Caller, Client, Command, CommandError, Progress, ServerState, Steps, Waiting};
 use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
-use crate::engine::AnyTxn;
+use crate::engine::{AnyTxn, ExclusiveTxn};
 use crate::lock::{ENDS_PER_STEP, Op, Outcome};
 use crate::reply::Reply;
 
@@ -57,11 +57,7 @@ impl Context<'_> {
         names: &[LockName],
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
-        let AnyTxn::Shared(txn) = self.txn else { return work(self) };
-        let (server, client) = (self.server, &mut *self.client);
-        txn.exclusively(names, |exclusive| {
-            work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive)))
-        })?
+        self.transact(names, false, work)
     }
 
     /// [`Context::atomically`] for `work` that may edit the values of these keys.
@@ -70,11 +66,7 @@ impl Context<'_> {
         names: &[LockName],
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
-        let AnyTxn::Shared(txn) = self.txn else { return work(self) };
-        let (server, client) = (self.server, &mut *self.client);
-        txn.exclusively_editing(names, |exclusive| {
-            work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive)))
-        })?
+        self.transact(names, true, work)
     }
 
     /// [`Context::atomically`] with all keys of the request `args`.
@@ -83,11 +75,8 @@ impl Context<'_> {
         args: Args<'_>,
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
-        if matches!(self.txn, AnyTxn::Exclusive(_)) {
-            return work(self);
-        }
-        let names = self.names_in(args);
-        self.atomically(&names, work)
+        let names = self.names_to_transact(args);
+        self.transact(&names, false, work)
     }
 
     /// [`Context::edit_atomically`] with all keys of the request `args`.
@@ -96,11 +85,30 @@ impl Context<'_> {
         args: Args<'_>,
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
-        if matches!(self.txn, AnyTxn::Exclusive(_)) {
-            return work(self);
+        let names = self.names_to_transact(args);
+        self.transact(&names, true, work)
+    }
+
+    fn transact<R>(
+        &mut self,
+        names: &[LockName],
+        edits: bool,
+        work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        let AnyTxn::Shared(txn) = self.txn else { return work(self) };
+        let (server, client) = (self.server, &mut *self.client);
+        let work = |exclusive: &ExclusiveTxn<'_>| {
+            work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive)))
+        };
+        if edits { txn.exclusively_editing(names, work)? } else { txn.exclusively(names, work)? }
+    }
+
+    /// The keys of a request, unless it is a part of a transaction that has begun already.
+    fn names_to_transact(&self, args: Args<'_>) -> Vec<LockName> {
+        match self.txn {
+            AnyTxn::Exclusive(_) => Vec::new(),
+            AnyTxn::Shared(_) => self.names_in(args),
         }
-        let names = self.names_in(args);
-        self.edit_atomically(&names, work)
     }
 
     /// The keys of a request. Those that cannot exist are left out, and a request that is invalid has

@@ -72,7 +72,11 @@ pub(super) fn sources(
     keys: &[&[u8]],
     kinds: &[Kind],
 ) -> Result<Vec<Source>, CommandError> {
-    context.atomically_on_keys(args, |context| keys.iter().map(|key| source(context, key, kinds)).collect())
+    context.atomically_on_keys(args, |context| each_source(context, keys, kinds))
+}
+
+fn each_source(context: &Context<'_>, keys: &[&[u8]], kinds: &[Kind]) -> Result<Vec<Source>, CommandError> {
+    keys.iter().map(|key| source(context, key, kinds)).collect()
 }
 
 impl Context<'_> {
@@ -174,7 +178,7 @@ impl<V: Fn(&[Source]) -> usize, C: Fn(&[Source]) -> Draft> Stored<'_, V, C> {
     }
 
     fn sources(&self, context: &Context<'_>) -> Result<Vec<Source>, CommandError> {
-        self.keys.iter().map(|key| source(context, key, self.kinds)).collect()
+        each_source(context, self.keys, self.kinds)
     }
 
     fn put(&self, context: &mut Context<'_>, draft: &mut Option<Draft>) -> Result<Reply, CommandError> {

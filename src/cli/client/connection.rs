@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError};
 use tokio::task::JoinSet;
 
-use super::{Failure, Login, Reply, failure, field, integer, items, text, within};
+use super::{Failure, Login, Reply, answer_within, failure, field, integer, items, text, within};
 use crate::domain::{HostPort, SLOTS, slot_of};
 
 /// How often a request is sent on to another server before its error counts.
@@ -68,8 +68,7 @@ impl Connection {
         timeout: Duration,
         request: &[&[u8]],
     ) -> Result<Reply, Failure> {
-        let reply = tokio::time::timeout(timeout, self.call(request)).await;
-        reply.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+        answer_within(timeout, self.call(request)).await
     }
 
     /// Sends requests, in one write to each server, and waits for their replies. Those to other
@@ -112,8 +111,7 @@ impl Connection {
         timeout: Duration,
         requests: &[Vec<Vec<u8>>],
     ) -> Result<Vec<Result<Reply, Failure>>, Failure> {
-        let replies = tokio::time::timeout(timeout, self.call_all(requests)).await;
-        replies.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+        answer_within(timeout, self.call_all(requests)).await
     }
 
     /// A connection to the leader of every shard; this one if the server has all keys.

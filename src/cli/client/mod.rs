@@ -151,6 +151,15 @@ impl Target {
     }
 }
 
+/// Waits for an answer, but not longer than `timeout`.
+pub(super) async fn answer_within<T>(
+    timeout: Duration,
+    answering: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(timeout, answering).await;
+    answer.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+}
+
 /// Waits for a connection to the server of this name.
 async fn within<T>(
     name: &str,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::cli::client::{Connection, Failure, Target, integer};
+use crate::cli::client::{Connection, Failure, Target, answer_within, integer};
 use crate::domain::Timestamp;
 
 /// A lock that is held.
@@ -63,8 +63,7 @@ impl Link {
         timeout: Duration,
         requests: &[Vec<Vec<u8>>],
     ) -> Result<Vec<i64>, Failure> {
-        let replies = tokio::time::timeout(timeout, self.call_all(timeout, requests)).await;
-        replies.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+        answer_within(timeout, self.call_all(timeout, requests)).await
     }
 }
 

@@ -356,6 +356,7 @@ mod tests {
         drop(engine.txn());
         assert_eq!(len(&engine.txn()), ITEMS - 1);
     }
+
     #[test]
     fn a_held_value_that_gets_another_name_is_served_under_that() {
         let engine = memory(&Clock::manual());
