@@ -261,6 +261,11 @@ impl Client {
         self.subscriptions.have_begun() || self.is_monitor || self.tracking.is_some()
     }
 
+    /// Whether there are messages to be sent.
+    pub fn has_messages(&self) -> bool {
+        self.info.messages.has_any() || self.subscriptions.is_matching()
+    }
+
     /// Removes the oldest queued message.
     pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
         self.follow_users();
@@ -488,9 +493,8 @@ impl Client {
 
     /// Publishes the connection's state in the registry. Called between batches and before CLIENT
     /// LIST or INFO.
-    pub fn update_registry(&mut self, is_waiting: bool) {
+    pub fn update_registry(&mut self, now: Timestamp, is_waiting: bool) {
         self.publish_commands_run();
-        let now = self.server.engine.clock().now();
         let (channels, patterns, shard_channels) = self.subscriptions.counts();
         let (is_monitor, tracking) = (self.is_monitor, self.tracking);
         let queued = self.transaction.as_ref().map(Transaction::len);

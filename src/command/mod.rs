@@ -6,6 +6,7 @@
 
 mod acl;
 mod args;
+mod attention;
 mod blocking;
 mod categories;
 mod client;

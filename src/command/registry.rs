@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
 
 use super::Unblock;
+use super::attention::Attention;
 use super::pubsub::MessageQueue;
 use super::tracking::ClientTracking;
 use crate::auth::DEFAULT_USER;
@@ -36,7 +36,7 @@ pub struct ClientInfo {
     is_killed: AtomicBool,
     is_handed_over: AtomicBool,
     is_gone: AtomicBool,
-    attention: Notify,
+    attention: Attention,
     pub(super) messages: MessageQueue,
 }
 
@@ -87,7 +87,7 @@ impl Clients {
             is_killed: AtomicBool::new(false),
             is_handed_over: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
-            attention: Notify::new(),
+            attention: Attention::default(),
             messages: MessageQueue::new(message_bytes_max),
         });
         self.connected().insert(id, Arc::clone(&info));
@@ -209,7 +209,7 @@ impl ClientInfo {
     /// Makes the connection check [`ClientInfo::is_killed`], [`ClientInfo::is_unblocked`] and its
     /// message queue.
     pub(super) fn wake(&self) {
-        self.attention.notify_one();
+        self.attention.call();
     }
 
     /// Whether the connection has ended.
@@ -224,7 +224,7 @@ impl ClientInfo {
 
     /// Completes after `ClientInfo::wake`. Awaited by the connection only.
     pub async fn woken(&self) {
-        self.attention.notified().await;
+        self.attention.called().await;
     }
 
     /// Whether the connection waits for a key, or for messages.

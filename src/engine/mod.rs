@@ -280,7 +280,11 @@ impl Engine {
     /// Completes when a result with this Seq, computed before this call, may be revealed. May block the thread for one commit:
     /// hold no guard and no [`ExclusiveTxn`].
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
-        self.journal().revealed(self.awaited(seq)).await
+        let awaited = self.awaited(seq);
+        if awaited == Seq::default() {
+            return Ok(());
+        }
+        self.journal().revealed(awaited).await
     }
 
     /// Completes when everything up to this Seq is durable, which does not yet reveal what was read.

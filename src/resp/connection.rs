@@ -94,6 +94,7 @@ pub(super) struct Connection {
     /// Commands of the batch that are not in the metrics yet.
     ran: CommandCounts,
     batch_began: Timestamp,
+    batch_ended: Timestamp,
 }
 
 impl Connection {
@@ -121,6 +122,7 @@ impl Connection {
             highest: Seq::default(),
             ran: CommandCounts::default(),
             batch_began: Timestamp::default(),
+            batch_ended: Timestamp::default(),
         };
         connection.follow_authentication();
         connection
@@ -213,7 +215,7 @@ impl Connection {
                     }
                 }
                 Then::Wait { waiting, is_answered } => {
-                    self.client.update_registry(true);
+                    self.client.update_registry(self.batch_ended, true);
                     self.wait(waiting, is_answered).await?;
                 }
                 Then::Pause => self.await_end_of_pause().await?,
@@ -370,7 +372,8 @@ impl Connection {
 
     /// Records the batch in the command metrics.
     fn record_commands(&mut self) {
-        let took = self.server.engine.clock().now().nanos_since(self.batch_began);
+        self.batch_ended = self.server.engine.clock().now();
+        let took = self.batch_ended.nanos_since(self.batch_began);
         self.server.metrics.commands.observe(&mut self.ran, took);
     }
 
@@ -429,7 +432,7 @@ impl Connection {
 
     /// Waits for more input, sending messages meanwhile.
     async fn read(&mut self) -> Result<(), End> {
-        self.client.update_registry(false);
+        self.client.update_registry(self.batch_ended, false);
         if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX * 2 {
             self.input = BytesMut::new();
         }
@@ -437,7 +440,7 @@ impl Connection {
             if self.client.info().is_killed() {
                 return Err(End::Closed);
             }
-            let has_more = self.send_messages().await?;
+            let has_more = self.client.has_messages() && self.send_messages().await?;
             if self.client.info().is_handed_over() && self.client.follows_leaders() {
                 return Err(End::HandedOver);
             }
@@ -448,11 +451,13 @@ impl Connection {
             let read = {
                 let read = self.stream.read_buf(&mut self.input);
                 tokio::select! {
+                    // Between two reads, the messages have their turn.
+                    biased;
                     read = read => Some(read),
                     () = self.client.info().woken() => None,
                     () = yield_now(), if has_more => None,
-                    () = sleep(idle) => return Err(End::Idle),
-                    () = sleep(auth) => return Err(End::Unauthenticated),
+                    () = sleep(idle), if idle.is_some() => return Err(End::Idle),
+                    () = sleep(auth), if auth.is_some() => return Err(End::Unauthenticated),
                 }
             };
             match read {

@@ -106,7 +106,7 @@ pub(super) const CLIENT: Command = Command::container(
 .summary("A container for client connection commands.");
 
 fn info(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    context.client.update_registry(false);
+    context.client.update_registry(context.txn.now(), false);
     let now = context.txn.now();
     Ok(Reply::Text(context.client.info().line(now) + "\n"))
 }
@@ -155,7 +155,7 @@ fn on_or_off(_: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 }
 
 fn list(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    context.client.update_registry(false);
+    context.client.update_registry(context.txn.now(), false);
     let (kind, ids) = match args.at(2) {
         _ if args.len() == 2 => (None, None),
         filter if options::is(filter, "type") && args.len() == 4 => (Some(known_type(args.at(3))?), None),

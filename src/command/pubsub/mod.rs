@@ -216,6 +216,11 @@ impl Subscriptions {
         self.have_begun
     }
 
+    /// Whether a message is being compared with the patterns.
+    pub(in crate::command) fn is_matching(&self) -> bool {
+        self.matching.is_some()
+    }
+
     /// Removes the oldest message that `user` may hear.
     pub(in crate::command) fn next_message(
         &mut self,

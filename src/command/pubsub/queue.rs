@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -60,6 +61,8 @@ impl Entry {
 /// The messages that one connection has not sent yet.
 pub(in crate::command) struct MessageQueue {
     queue: Mutex<Queue>,
+    /// Whether there are any, for a check without the lock.
+    has_any: AtomicBool,
     bytes_max: usize,
 }
 
@@ -72,13 +75,20 @@ struct Queue {
 
 impl MessageQueue {
     pub(in crate::command) fn new(bytes_max: usize) -> MessageQueue {
-        MessageQueue { queue: Mutex::default(), bytes_max }
+        MessageQueue { queue: Mutex::default(), has_any: AtomicBool::new(false), bytes_max }
+    }
+
+    /// Whether there are messages. A message that is queued concurrently wakes the connection after it
+    /// is seen here.
+    pub(in crate::command) fn has_any(&self) -> bool {
+        self.has_any.load(Ordering::Acquire)
     }
 
     /// Drops all messages.
     pub(in crate::command) fn clear(&self) {
         let mut queue = self.queue.lock();
         (queue.entries, queue.bytes) = (VecDeque::new(), 0);
+        self.has_any.store(false, Ordering::Release);
     }
 
     /// Removes the oldest message.
@@ -90,6 +100,7 @@ impl MessageQueue {
             None if queue.entries.capacity() > SPARE_MESSAGES_MAX => queue.entries = VecDeque::new(),
             None => {}
         }
+        self.has_any.store(!queue.entries.is_empty(), Ordering::Release);
         entry
     }
 }
@@ -109,6 +120,7 @@ impl ClientInfo {
             return false;
         }
         queue.entries.push_back(entry);
+        self.messages.has_any.store(true, Ordering::Release);
         drop(queue);
         self.wake();
         true
