@@ -145,8 +145,9 @@ impl ApiError {
 
     /// This server does not lead, and no other can be asked.
     pub(super) fn not_leading() -> ApiError {
-        let unavailable = ApiError::no_capacity("no leader at this server; try again, or ask another one");
-        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..unavailable }
+        let (status, reason) = (StatusCode::SERVICE_UNAVAILABLE, "try again, or ask another server");
+        let unavailable = ApiError::because(status, Code::CapacityExceeded, "No leader yet", reason);
+        ApiError { retry_after_s: Some(1), ..unavailable }
     }
 
     /// Another server has this lock.
