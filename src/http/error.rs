@@ -143,10 +143,19 @@ impl ApiError {
         ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..full }
     }
 
-    /// This server does not lead, and no other can be asked.
+    /// This server does not lead.
     pub(super) fn not_leading() -> ApiError {
-        let (status, reason) = (StatusCode::SERVICE_UNAVAILABLE, "try again, or ask another server");
-        let unavailable = ApiError::because(status, Code::CapacityExceeded, "No leader yet", reason);
+        ApiError::unavailable("Not the leader", "another server may lead")
+    }
+
+    /// This server does not lead, and no other can be asked.
+    pub(super) fn no_leader() -> ApiError {
+        ApiError::unavailable("No leader yet", "this server reaches none")
+    }
+
+    fn unavailable(label: &'static str, reason: &str) -> ApiError {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let unavailable = ApiError::because(status, Code::CapacityExceeded, label, reason);
         ApiError { retry_after_s: Some(1), ..unavailable }
     }
 

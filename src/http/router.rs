@@ -146,7 +146,7 @@ async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
     {
         refusal.into_response()
     } else if state.membership.is_standby && !is_for_any_node(request.uri().path()) {
-        ApiError::not_leading().into_response()
+        ApiError::no_leader().into_response()
     } else if request.method() == Method::OPTIONS {
         preflight()
     } else if request.uri().path().contains("//") {
