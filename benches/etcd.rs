@@ -1,5 +1,5 @@
-//! Locks on one etcd: durable cycles of a leader in front of it, and locks made of an etcd lease and a transaction
-//! each, in turn on the same server.
+//! Locks on one etcd, of one server and of three: durable cycles of a leader in front of it, and locks made of an etcd
+//! lease and a transaction each, in turn on the same servers.
 //!
 //! `cargo bench --features etcd --bench etcd`; `BENCH_SECONDS` (2) is the length of one measurement, `BENCH_ROUNDS` (3) how
 //! many the median is of. Needs etcd.
@@ -25,18 +25,27 @@ use octostore::journal::StoreAddress;
 use octostore::journal::etcd::{EtcdBackend, connect};
 use octostore::server::Server;
 use support::{Idiom, Load, cycles, median, number, seconds};
+use tokio::runtime::Runtime;
 
 const CONNECTIONS: u64 = 50;
 
 fn main() {
-    let Some(etcd) = server::Etcd::start() else { return };
-    let store = StoreAddress::parse(&etcd.store("locks")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .on_thread_park(octostore::journal::commit_before_park)
         .enable_all()
         .build()
         .unwrap();
-    let addr = runtime.block_on(serve(&store));
+    println!("| locks on one etcd, {CONNECTIONS} connections | cycles per s |");
+    println!("|---|---|");
+    for members in [1, 3] {
+        let Some(etcd) = server::Etcd::start_with(members, |_| Vec::new()) else { return };
+        measure(&runtime, &StoreAddress::parse(&etcd.store("locks")).unwrap(), members);
+    }
+}
+
+/// Prints the rates on an etcd of this number of servers.
+fn measure(runtime: &Runtime, store: &StoreAddress, members: usize) {
+    let addr = runtime.block_on(serve(store));
     let pipelines = [1, 16];
     let (mut own, mut plain) = ([Vec::new(), Vec::new()], Vec::new());
     for _ in 0..number("BENCH_ROUNDS").unwrap_or(3) {
@@ -44,16 +53,14 @@ fn main() {
             let load = Load { connections: CONNECTIONS, pipeline, time: seconds(2.0) };
             measured.push(cycles(addr, &Idiom::Native, load).cycles_per_s);
         }
-        plain.push(runtime.block_on(plain_cycles(&store, seconds(2.0))));
+        plain.push(runtime.block_on(plain_cycles(store, seconds(2.0))));
     }
-    let plain = median(plain);
-    println!("| locks on one etcd, {CONNECTIONS} connections | cycles per s |");
-    println!("|---|---|");
+    let (plain, servers) = (median(plain), if members == 1 { "1 server" } else { "3 servers" });
     for (measured, pipeline) in own.into_iter().zip(pipelines) {
         let rate = median(measured);
-        println!("| octostore, pipelines of {pipeline} | {rate:.0} ({:.1} times) |", rate / plain);
+        println!("| octostore, pipelines of {pipeline}, {servers} | {rate:.0} ({:.1} times) |", rate / plain);
     }
-    println!("| etcd lease and transaction for each lock | {plain:.0} |");
+    println!("| etcd lease and transaction for each lock, {servers} | {plain:.0} |");
 }
 
 /// Starts a leader. Returns where its clients connect.

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ CLIENTS = 50
 PORTS = (7301, 7302, 7303)
 STORE = "etcd://127.0.0.1:23791,127.0.0.1:23792,127.0.0.1:23793/locks"
 KILL_EVERY_S = 10
+OCTOSTORE = os.environ.get("OCTOSTORE", "octostore")
 
 
 class Connection:
@@ -116,18 +118,28 @@ def kill_leader(folder):
         return None
     pid_file = folder / f"{port}.pid"
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
-    octostore = os.environ.get("OCTOSTORE", "octostore")
     addresses = ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{port + 100}"]
     with open(folder / f"{port}.log", "ab") as log:
-        command = [octostore, "--store", STORE, *addresses]
+        command = [OCTOSTORE, "--store", STORE, *addresses]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
     pid_file.write_text(f"{process.pid}\n")
     return port
 
 
+def check(folder):
+    """Ends the program if there is nothing to kill, or nothing to start again."""
+    if not all((folder / f"{port}.pid").exists() for port in PORTS):
+        sys.exit(f"{folder} is not a folder of run.sh: start the servers first, and name their folder")
+    if shutil.which(OCTOSTORE) is None:
+        sys.exit(f"there is no program {OCTOSTORE}: set the variable OCTOSTORE to its path")
+    if leader() is None:
+        sys.exit("no server leads: start the servers with run.sh first")
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 10**9
+    check(folder)
     totals, stop = Totals(), threading.Event()
     threads = [
         threading.Thread(target=serve, args=(number, totals, stop), daemon=True) for number in range(CLIENTS)

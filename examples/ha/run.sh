@@ -17,6 +17,7 @@ else
 fi
 
 processes=""
+# stop [STATUS]: ends all of it.
 stop() {
     trap - INT TERM
     # Those that lead first; etcd last, because it stores their last commits.
@@ -26,9 +27,16 @@ stop() {
     done
     # shellcheck disable=SC2086
     wait $processes 2>/dev/null || true
-    exit 0
+    exit "${1:-0}"
 }
 trap stop INT TERM
+
+# Says why there is no cluster, and ends all of it.
+fail() {
+    echo "$1; the ends of the logs:" >&2
+    tail -n 3 "$folder"/*.log >&2
+    stop 1
+}
 
 cluster=etcd1=http://127.0.0.1:23801,etcd2=http://127.0.0.1:23802,etcd3=http://127.0.0.1:23803
 for n in 1 2 3; do
@@ -55,10 +63,10 @@ until curl -sf -o /dev/null http://127.0.0.1:7401/health/leader ||
     curl -sf -o /dev/null http://127.0.0.1:7402/health/leader ||
     curl -sf -o /dev/null http://127.0.0.1:7403/health/leader; do
     tries=$((tries + 1))
-    if [ $tries -gt 300 ]; then
-        echo "no server leads after 30 s; see the logs in $folder" >&2
-        stop
-    fi
+    [ $tries -le 300 ] || fail "no server leads after 30 s"
+    for process in $processes; do
+        kill -0 "$process" 2>/dev/null || fail "a server has ended"
+    done
     sleep 0.1
 done
 
@@ -72,7 +80,7 @@ Try, in another terminal:
   redis-cli -p 7303 SENTINEL GET-MASTER-ADDR-BY-NAME octostore
   kill -9 \$(cat $folder/7301.pid)               # or 7302, or 7303: the one that leads
   redis-cli -p 7302 LOCKINFO demo               # the lock is still held, with the same token
-  examples/ha/kill-the-leader.sh $folder        # does that every ten seconds, under load
+  OCTOSTORE=$octostore examples/ha/kill-the-leader.sh $folder    # does that every ten seconds, under load
 
 Ctrl-C ends everything.
 TEXT

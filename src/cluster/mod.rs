@@ -3,7 +3,8 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `election` | the keys of leader and servers in etcd |
+//! | `election` | the part of one server in elections: the keys in etcd that it writes |
+//! | `observer` | what is in etcd about the servers |
 //! | `shards` | the division of a store into shards |
 //! | `store` | their connection to it |
 //! | `watchdog` | replaces a leader that does not answer |
@@ -14,14 +15,17 @@
 //! here: what a leader serves, what a standby answers itself.
 
 mod election;
+mod observer;
 mod proxy;
 mod proxy_header;
 mod shards;
 mod store;
 mod watchdog;
 
-pub use election::{Election, Seen};
+pub use election::Election;
+pub use observer::Seen;
 pub use proxy::{Knock, answer_pings, forward, receive};
 pub use proxy_header::Header;
 pub use shards::{divide, follow_shards};
+pub use store::Store;
 pub use watchdog::watch_leader;

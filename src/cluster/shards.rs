@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::election::{Election, Seen};
+use super::observer::{Observer, Seen};
 use super::store::Store;
-use crate::domain::{Node, Shard, ShardId, Shards};
+use crate::domain::{Shard, ShardId, Shards};
 use crate::journal::{JournalError, StoreAddress};
 
 /// Pause between two attempts to reach the store of another shard.
@@ -67,32 +68,30 @@ pub async fn divide(store: &StoreAddress, count: u16) -> Result<(), JournalError
     Err(JournalError::Store { what: format!("{store} {has}") })
 }
 
-/// Keeps what `shards` has of some shards up to date, until the future is dropped. `own` is this
-/// server, which belongs to none of them.
-pub async fn follow_shards(shards: Arc<Shards>, others: Vec<(ShardId, StoreAddress)>, own: Node) {
+/// Keeps what `shards` has of some shards up to date, until the future is dropped.
+pub async fn follow_shards(shards: Arc<Shards>, others: Vec<(ShardId, StoreAddress)>) {
     let mut followed = JoinSet::new();
     for (shard, store) in others {
-        followed.spawn(follow(Arc::clone(&shards), shard, store, own.clone()));
+        followed.spawn(follow(Arc::clone(&shards), shard, store));
     }
     // The tasks end with this future.
     pending().await
 }
 
 /// Follows a shard whose store may not be reachable yet.
-async fn follow(shards: Arc<Shards>, shard: ShardId, store: StoreAddress, own: Node) {
-    let election = loop {
-        match Election::connect(&store, own.clone()).await {
-            Ok(election) => break election,
+async fn follow(shards: Arc<Shards>, shard: ShardId, store: StoreAddress) {
+    let observer = loop {
+        match Store::connect(&store).await {
+            Ok(store) => break Observer::new(Arc::new(store)),
             Err(error) => tracing::debug!(%store, %error, "cannot reach the store of shard {shard}"),
         }
         sleep(STORE_PAUSE).await;
     };
-    tokio::join!(election.observe(), publish(&shards, shard, &election));
+    tokio::join!(observer.observe(), publish(&shards, shard, observer.seen()));
 }
 
-/// Shows what an election sees.
-async fn publish(shards: &Shards, shard: ShardId, election: &Election) {
-    let mut seen = election.seen();
+/// Shows what is seen of a shard.
+async fn publish(shards: &Shards, shard: ShardId, mut seen: watch::Receiver<Seen>) {
     loop {
         let Seen { leader, nodes, .. } = seen.borrow_and_update().clone();
         shards.replace(shard, Shard { leader, nodes });

@@ -20,11 +20,14 @@ use crate::journal::{JournalError, StoreAddress};
 /// How long one request may take.
 const REQUEST_TIME: Duration = Duration::from_millis(1500);
 
+/// Pause after a failed request.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
 /// A request that failed, for the log.
 pub(super) type Failed = String;
 
 /// The connection.
-pub(super) struct Store {
+pub struct Store {
     address: StoreAddress,
     link: Mutex<Link>,
 }
@@ -49,7 +52,7 @@ impl Store {
     /// # Errors
     ///
     /// If none can be reached, or the password is refused.
-    pub(super) async fn connect(address: &StoreAddress) -> Result<Store, JournalError> {
+    pub async fn connect(address: &StoreAddress) -> Result<Store, JournalError> {
         let link = Link { given_up: 0, client: None, reached: Instant::now() };
         let store = Store { address: address.clone(), link: Mutex::new(link) };
         for _ in 1..address.endpoints.len() {

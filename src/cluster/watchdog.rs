@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::election::{Election, Seen};
+use super::election::Election;
+use super::observer::Seen;
 use super::proxy::connect;
 use super::proxy_header::Header;
 use crate::domain::{HostPort, Leader};

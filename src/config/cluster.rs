@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use super::ConfigError;
 use super::sources::Settings;
 use super::store;
+use super::{ConfigError, addresses};
 use crate::domain::{HostPort, SHARDS_MAX, ShardId};
 use crate::journal::StoreAddress;
+use crate::net::ListenAddress;
 
 /// The settings of a cluster.
 #[derive(Debug, Clone)]
@@ -60,9 +61,18 @@ pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError>
     let address = |name: &'static str| match settings.text(name).filter(|text| !text.is_empty()) {
         None => Ok(None),
         Some(_) if !has_store => Err(settings.fault(name, "is of no use without --store")),
-        Some(text) => HostPort::parse(text).map(Some).ok_or_else(|| {
-            settings.fault(name, format!("{text:?} is not a host and a port, as in 10.0.0.7:7379"))
-        }),
+        Some(text) => match HostPort::parse(text) {
+            Some(address) if address.is_any() => {
+                let problem =
+                    format!("{text} is not an address that others reach: it stands for all of a machine");
+                Err(settings.fault(name, problem))
+            }
+            Some(address) => Ok(Some(address)),
+            None => {
+                let problem = format!("{text:?} is not a host and a port, as in 10.0.0.7:7379");
+                Err(settings.fault(name, problem))
+            }
+        },
     };
     let advertise = address("advertise")?;
     let advertise_http = address("advertise-http")?;
@@ -72,10 +82,15 @@ pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError>
             return Err(settings.fault(name, "is of no use without --store"));
         }
     }
-    if has_store {
-        let (redis, http) = if is_given("cluster-ca") { ("tls-listen", "https") } else { ("listen", "http") };
-        check_advertised(settings, redis, "advertise", advertise.is_some())?;
-        check_advertised(settings, http, "advertise-http", advertise_http.is_some() || advertise.is_some())?;
+    if has_store && advertise.is_none() {
+        let mut own = ["listen", "tls-listen"];
+        if is_given("cluster-ca") {
+            own.reverse();
+        }
+        check_advertised(settings, "advertise", own, ["sentinel-listen", "sentinel-tls-listen"])?;
+        if advertise_http.is_none() {
+            check_advertised(settings, "advertise-http", own, ["http", "https"])?;
+        }
     }
     let leader_silent = Duration::from_millis(settings.number("leader-silent-ms", 100, 60_000)?);
     let shard = shard(settings)?;
@@ -111,39 +126,48 @@ fn shard(settings: &Settings) -> Result<Option<ShardConfig>, ConfigError> {
     Ok(Some(ShardConfig { id, stores }))
 }
 
-/// Servers that connect to each other with TLS must listen with TLS.
+/// Servers that connect to each other with TLS must listen with TLS, and others in plain text.
 fn check_encrypted(settings: &Settings, has_store: bool) -> Result<(), ConfigError> {
     const NAME: &str = "cluster-ca";
     let is_off = |name| settings.text(name).is_none_or(|text| text.is_empty() || text == "off");
-    if is_off(NAME) {
-        return Ok(());
-    }
-    if !has_store {
+    if !has_store && !is_off(NAME) {
         return Err(settings.fault(NAME, "is of no use without --store"));
     }
-    for (plain, encrypted) in [("listen", "tls-listen"), ("http", "https")] {
-        if is_off(encrypted) && !is_off(plain) {
-            let problem = format!("needs --{encrypted}: the servers connect to each other there");
-            return Err(settings.fault(NAME, problem));
-        }
+    for (plain, encrypted) in [("listen", "tls-listen"), ("http", "https")].into_iter().filter(|_| has_store)
+    {
+        let problem = match (is_off(NAME), is_off(plain), is_off(encrypted)) {
+            (false, false, true) => {
+                format!("needs --{encrypted}: the servers connect to each other there")
+            }
+            (true, true, false) => {
+                format!("is needed: without it, the servers connect to each other at --{plain}, which is off")
+            }
+            _ => continue,
+        };
+        return Err(settings.fault(NAME, problem));
     }
     Ok(())
 }
 
-/// All addresses of a machine are not an address at which others reach it.
+/// Without an advertised address, others are told the first of those at which this server is for Redis
+/// clients. They must reach it, if they reach this server at all.
 fn check_advertised(
     settings: &Settings,
-    listens: &'static str,
     advertises: &'static str,
-    is_given: bool,
+    own: [&'static str; 2],
+    others: [&'static str; 2],
 ) -> Result<(), ConfigError> {
-    let is_any =
-        settings.text(listens).is_some_and(|text| text.contains("0.0.0.0") || text.contains("[::]:"));
-    if is_any && !is_given {
-        let problem = format!(
-            "is needed: --{listens} names all addresses of this machine, not the one that others use"
-        );
-        return Err(settings.fault(advertises, problem));
+    let mut told = None;
+    for name in own.into_iter().chain(others) {
+        for ListenAddress { address, .. } in addresses(settings, name)? {
+            let told = *told.get_or_insert(address.ip().to_canonical());
+            if told.is_unspecified() || told.is_loopback() && !address.ip().is_loopback() {
+                let problem = format!(
+                    "is needed: others reach --{name} {address}, and would be told that this server is at {told}"
+                );
+                return Err(settings.fault(advertises, problem));
+            }
+        }
     }
     Ok(())
 }
@@ -208,11 +232,22 @@ mod tests {
         for (flags, problem) in [
             (&["--tls-listen", "127.0.0.1:1"][..], "needs --https"),
             (&[], "needs --tls-listen"),
-            (&["--tls-listen", "0.0.0.0:1", "--http", "off"], "--tls-listen names all addresses"),
+            (&["--tls-listen", "0.0.0.0:1", "--http", "off"], "others reach --tls-listen 0.0.0.0:1"),
         ] {
             let tls: &[&str] = if flags.is_empty() { &[] } else { &tls };
             let Err(ConfigError::Setting(text)) = config(&[flags, tls].concat()) else { panic!("{flags:?}") };
             assert!(text.contains(problem), "{text}");
+        }
+        for (flags, problem) in [
+            (
+                ["--listen", "off", "--tls-listen", "127.0.0.1:1"],
+                "connect to each other at --listen, which is off",
+            ),
+            (["--http", "off", "--https", "127.0.0.1:1"], "connect to each other at --http, which is off"),
+        ] {
+            let flags = [&["--store", "etcd://h1/a"][..], &flags, &tls].concat();
+            let Err(ConfigError::Setting(text)) = Config::with(&flags) else { panic!("{flags:?}") };
+            assert!(text.starts_with("--cluster-ca") && text.contains(problem), "{text}");
         }
         let flags = [&["--tls-listen", "127.0.0.1:1", "--http", "off"][..], &tls[..]].concat();
         let files = config(&flags).unwrap().tls.unwrap().files;
@@ -225,10 +260,45 @@ mod tests {
         let exposed = ["--store", "etcd://h1/a", "--sentinel-listen", "10.0.0.7:26379"];
         let Err(ConfigError::Setting(text)) = Config::with(&exposed) else { panic!() };
         assert!(text.contains("--sentinel-listen") && text.contains("no password is set"), "{text}");
-        let flags = ["--store", "etcd://h1/a", "--listen", "0.0.0.0:7379", "--allow-no-password"];
-        let Err(ConfigError::Setting(text)) = Config::with(&flags) else { panic!() };
-        assert!(text.contains("--advertise") && text.contains("is needed"), "{text}");
-        let config = Config::with(&[&flags[..], &["--advertise", "10.0.0.7:7379"]].concat()).unwrap();
-        assert_eq!(config.cluster.advertise.unwrap().to_string(), "10.0.0.7:7379");
+        let advertised = "--advertise=10.0.0.7:7379";
+        let config = |flags: &[&str]| {
+            Config::with(&[&["--store", "etcd://h1/a", "--allow-no-password"], flags].concat())
+        };
+        for (flags, setting) in [
+            (&["--listen", "0.0.0.0:7379"][..], "advertise"),
+            (&["--listen", "[::]:7379"], "advertise"),
+            (&["--listen", "[0:0::0]:7379"], "advertise"),
+            (&["--listen", "127.0.0.1:7379,10.0.0.7:7379"], "advertise"),
+            (&["--sentinel-listen", "0.0.0.0:26379"], "advertise"),
+            (&["--sentinel-listen", "10.0.0.7:26379"], "advertise"),
+            (&["--http", "0.0.0.0:7380"], "advertise-http"),
+            (&["--http", "10.0.0.7:7380"], "advertise-http"),
+        ] {
+            let Err(ConfigError::Setting(text)) = config(flags) else { panic!("{flags:?}") };
+            let begin = format!("--{setting} (from its default): is needed");
+            assert!(text.starts_with(&begin), "{flags:?}: {text}");
+            let config = config(&[flags, &[advertised]].concat()).unwrap();
+            assert_eq!(config.cluster.advertise.unwrap().to_string(), "10.0.0.7:7379");
+        }
+        assert!(config(&["--http", "0.0.0.0:7380", "--advertise-http", "10.0.0.7:7380"]).is_ok());
+        assert!(config(&["--listen", "10.0.0.0:7379,127.0.0.1:7379"]).is_ok());
+    }
+
+    #[test]
+    #[cfg(feature = "etcd")]
+    fn an_advertised_address_is_one_that_others_reach() {
+        for (name, address) in [
+            ("advertise", "0.0.0.0:7379"),
+            ("advertise", "[::]:7379"),
+            ("advertise-http", "[::ffff:0.0.0.0]:1"),
+        ] {
+            let name_flag = format!("--{name}");
+            let flags = ["--store", "etcd://h1/a", name_flag.as_str(), address];
+            let Err(ConfigError::Setting(text)) = Config::with(&flags) else { panic!("{address}") };
+            assert!(
+                text.starts_with(&format!("--{name} (from ")) && text.contains("stands for all"),
+                "{text}"
+            );
+        }
     }
 }

@@ -143,10 +143,20 @@ impl ApiError {
         ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..full }
     }
 
-    /// This server does not lead, and no other can be asked.
+    /// This server does not lead.
     pub(super) fn not_leading() -> ApiError {
-        let unavailable = ApiError::no_capacity("no leader at this server; try again, or ask another one");
-        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..unavailable }
+        ApiError::unavailable("Not the leader", "another server may lead")
+    }
+
+    /// This server does not lead, and no other can be asked.
+    pub(super) fn no_leader() -> ApiError {
+        ApiError::unavailable("No leader yet", "this server reaches none")
+    }
+
+    fn unavailable(label: &'static str, reason: &str) -> ApiError {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let unavailable = ApiError::because(status, Code::CapacityExceeded, label, reason);
+        ApiError { retry_after_s: Some(1), ..unavailable }
     }
 
     /// Another server has this lock.

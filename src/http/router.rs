@@ -146,7 +146,7 @@ async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
     {
         refusal.into_response()
     } else if state.membership.is_standby && !is_for_any_node(request.uri().path()) {
-        ApiError::not_leading().into_response()
+        ApiError::no_leader().into_response()
     } else if request.method() == Method::OPTIONS {
         preflight()
     } else if request.uri().path().contains("//") {
@@ -158,9 +158,10 @@ async fn answer(state: &HttpState, request: Request, next: Next) -> Response {
 }
 
 /// Whether every server of a cluster answers requests for this path itself; the others are for the
-/// leader.
+/// leader. The page is there while none leads, and says so.
 pub fn is_for_any_node(path: &str) -> bool {
-    ["/health", "/health/leader", "/metrics"].contains(&path)
+    matches!(path, "/health" | "/health/leader" | "/metrics" | "/" | "/docs" | "/openapi.yaml")
+        || path.starts_with("/page/")
 }
 
 /// The response to a head that cannot be parsed, or to a connection beyond the limit.

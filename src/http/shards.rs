@@ -16,6 +16,6 @@ impl HttpState {
         }
         let seen = shards.read(shard);
         let leader = seen.leading_node().and_then(|leader| leader.http.as_ref());
-        Err(leader.map_or_else(ApiError::not_leading, |address| ApiError::moved(address.to_string())))
+        Err(leader.map_or_else(ApiError::no_leader, |address| ApiError::moved(address.to_string())))
     }
 }

@@ -23,7 +23,7 @@ use super::service::{Process, Service, complete};
 use super::sockets::Sockets;
 use super::{Reloader, StartError, dropped, supervisor};
 use crate::clock::Clock;
-use crate::cluster::{Election, Seen, divide, follow_shards, watch_leader};
+use crate::cluster::{Election, Seen, Store, divide, follow_shards, watch_leader};
 use crate::command::Delivery;
 use crate::config::Config;
 use crate::domain::{HostPort, Leader, Membership, Node, Shard, Shards, SharedTopology, Topology};
@@ -127,19 +127,20 @@ enum TermEnd {
 }
 
 impl Member {
-    /// Binds, and connects to the store. While the store cannot be reached, this tries again.
+    /// Connects to the store, and binds. While the store cannot be reached, this tries again.
     ///
     /// # Errors
     ///
     /// If the store refuses this server or has data of another version, or a socket cannot be
     /// bound.
     pub async fn start(config: &Config, store: &StoreAddress) -> Result<Member, StartError> {
+        let reached = reach(config, store).await;
+        let reached = reached.map_err(|error| StartError::Journal(store.to_string(), error))?;
+        // Until now, clients are refused, and ask another server.
         let sockets = Sockets::bind(config)?;
         let process =
             Process::new(&sockets, store.to_string(), Clock::system(), Some(ClusterMetrics::default()));
-        let own = own_node(config, &sockets, &process);
-        let election =
-            reach(config, store, own).await.map_err(|error| StartError::Journal(store.to_string(), error))?;
+        let election = Arc::new(Election::new(reached, own_node(config, &sockets, &process)));
         let topology = Topology {
             name: config.cluster.name.clone(),
             own: process.run_id.clone(),
@@ -225,7 +226,7 @@ impl Member {
             let cluster = self.running.config().cluster;
             let shards = async {
                 if let (Some(shards), Some(config)) = (self.state.shards.clone(), cluster.shard) {
-                    follow_shards(shards, config.others(), election.own().clone()).await;
+                    follow_shards(shards, config.others()).await;
                 }
             };
             let (own, tls) = (&self.state.process.run_id, self.state.tls.as_deref());
@@ -272,7 +273,7 @@ fn own_node(config: &Config, sockets: &Sockets, process: &Process) -> Node {
 }
 
 /// Connects to the store and checks that it can be used. Tries again while it cannot be reached.
-async fn reach(config: &Config, store: &StoreAddress, own: Node) -> Result<Arc<Election>, JournalError> {
+async fn reach(config: &Config, store: &StoreAddress) -> Result<Store, JournalError> {
     loop {
         let reached = async {
             etcd::check(store).await?;
@@ -280,7 +281,7 @@ async fn reach(config: &Config, store: &StoreAddress, own: Node) -> Result<Arc<E
                 Some(shard) => divide(&shard.stores[shard.id.index()], shard.id.count()).await?,
                 None => divide(store, 0).await?,
             }
-            Election::connect(store, own.clone()).await
+            Store::connect(store).await
         };
         match reached.await {
             Err(error) if error.is_retryable() => {

@@ -394,12 +394,14 @@ async function refused(response) {
     askForCredentials(wasWrong ? 'These credentials are not valid.' : 'This server needs credentials.');
     return false;
   }
-  setConnection('lost', error.details);
   if (response.status === 403 || response.status === 400) {
+    setConnection('lost', error.details);
     clearAll();
     return false;
   }
-  retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
+  setConnection('lost', `${error.details}. Trying again…`);
+  const retryAfterS = Number(response.headers.get('retry-after'));
+  retryMs = retryAfterS > 0 ? retryAfterS * 1000 : Math.min(retryMs * 2, RETRY_MS_MAX);
   return true;
 }
 

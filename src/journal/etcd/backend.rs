@@ -34,8 +34,10 @@ const FOLD_BYTES: usize = 4 << 20;
 const FOLD_BYTES_OVERDUE: usize = 4 * FOLD_BYTES;
 /// Times that the head may change while it is claimed.
 const CLAIMS_MAX: usize = 4;
-/// Commits and verifications between two looks at the size of the database.
-const CALLS_PER_LOOK: u32 = 1024;
+/// Bytes that are written between two looks at the size of the database. A commit or a verification
+/// counts as some, too.
+const BYTES_PER_LOOK: usize = 16 << 20;
+const BYTES_PER_CALL: usize = 16 << 10;
 /// The quota of etcd unless it is set, and the size from which on this server warns.
 const QUOTA_BYTES: u64 = 2 << 30;
 const WARN_BYTES: u64 = QUOTA_BYTES / 10 * 8;
@@ -53,7 +55,7 @@ pub struct EtcdBackend {
     fold: Option<Fold>,
     fold_batches: usize,
     fold_batches_idle: usize,
-    calls_until_look: u32,
+    bytes_until_look: usize,
     database_bytes: u64,
     metrics: Option<(Arc<StoreMetrics>, Clock)>,
 }
@@ -106,7 +108,7 @@ impl EtcdBackend {
             fold: None,
             fold_batches: FOLD_BATCHES,
             fold_batches_idle: FOLD_BATCHES_IDLE,
-            calls_until_look: 0,
+            bytes_until_look: 0,
             database_bytes: 0,
             metrics: None,
         }
@@ -129,8 +131,11 @@ impl EtcdBackend {
     /// Runs a transaction of the leader. After a failure, the state must be loaded again.
     fn guarded(&mut self, txn: Txn) -> Result<TxnResult, JournalError> {
         let result = self.transport.txn(txn).map_err(failure);
-        if result.is_err() {
+        if let Err(error) = &result {
             self.head = None;
+            if *error == JournalError::Full {
+                self.look_at_size(BYTES_PER_LOOK);
+            }
         }
         result
     }
@@ -288,13 +293,13 @@ impl EtcdBackend {
         Ok(())
     }
 
-    /// Looks at the size of the database now and then.
-    fn look_at_size(&mut self) {
-        if self.calls_until_look > 0 {
-            self.calls_until_look -= 1;
+    /// Looks at the size of the database now and then, after a call that has written this much.
+    fn look_at_size(&mut self, written_bytes: usize) {
+        self.bytes_until_look = self.bytes_until_look.saturating_sub(BYTES_PER_CALL + written_bytes);
+        if self.bytes_until_look > 0 {
             return;
         }
-        self.calls_until_look = CALLS_PER_LOOK;
+        self.bytes_until_look = BYTES_PER_LOOK;
         let Ok(bytes) = self.transport.database_bytes() else { return };
         let before = std::mem::replace(&mut self.database_bytes, bytes);
         if let Some((metrics, _)) = &self.metrics {
@@ -342,16 +347,16 @@ impl Backend for EtcdBackend {
         (self.log, self.known) = (found.log, found.known);
         self.log_bytes = self.log.iter().map(|batch| batch.text.len()).sum();
         self.measure_log(true);
-        self.look_at_size();
+        self.look_at_size(0);
         Ok(Loaded { tokens_reserved, rebooted, secret })
     }
 
     fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
-        self.look_at_size();
+        let text = codec::encode(batch);
+        self.look_at_size(text.len());
         if batch.is_empty() {
             return self.check_leadership();
         }
-        let text = codec::encode(batch);
         let entries = log::split(&text);
         self.begin_fold(self.fold_batches, FOLD_BYTES)?;
         if self.log_bytes >= FOLD_BYTES_OVERDUE {
@@ -376,7 +381,7 @@ impl Backend for EtcdBackend {
     }
 
     fn verify(&mut self) -> Result<(), JournalError> {
-        self.look_at_size();
+        self.look_at_size(0);
         self.check_leadership()
     }
 

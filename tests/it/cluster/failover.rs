@@ -5,12 +5,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::Caller;
 use super::clients::History;
 use super::nodes::Nodes;
 use crate::support::client::encode;
 use crate::support::etcd::Etcd;
 use crate::support::random::Random;
 use crate::support::relay::Side;
+use crate::support::until;
 
 const CLIENTS: u8 = 4;
 /// Grants between two faults.
@@ -216,6 +218,30 @@ fn leaders_change_and_servers_start_while_the_first_etcd_server_is_lost() {
     nodes.restart(leader);
     let next = nodes.leader();
     assert!(nodes.connect(next).line("LOCK k me EX 600").starts_with(':'));
+}
+
+#[test]
+fn without_a_majority_of_etcd_every_request_ends_and_nothing_is_lost() {
+    let _alone = alone();
+    let Some(mut nodes) = Etcd::start_with(MEMBERS, |_| Vec::new()).and_then(Nodes::start_on) else { return };
+    let call = |nodes: &Nodes, words: &[&str]| -> Vec<String> {
+        let reply = |number| Caller::connect(nodes.node(number).addr)?.call(words);
+        (0..3).map(|number| reply(number).unwrap_or_default()).collect()
+    };
+    assert_eq!(call(&nodes, &["LOCK", "k", "me", "EX", "600"]), [":1", ":1", ":1"]);
+    nodes.etcd.kill(0);
+    nodes.etcd.kill(1);
+    // Until they know, requests have an unknown outcome.
+    let is_refusal = |reply: &String| reply.starts_with("-LOADING no leader yet");
+    until(|| {
+        let replies = call(&nodes, &["FENCE", "k"]);
+        assert!(replies.iter().all(|reply| !reply.starts_with(':')), "{replies:?}");
+        replies.iter().all(is_refusal)
+    });
+    nodes.etcd.restart(0);
+    nodes.etcd.restart(1);
+    until(|| call(&nodes, &["FENCE", "k"]) == [":1", ":1", ":1"]);
+    assert!(nodes.connect(nodes.leader()).line("LOCK other me EX 600").starts_with(':'));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod clients;
 mod example;
 mod failover;
+mod full;
 mod nodes;
 mod roles;
 mod secured;
@@ -14,7 +15,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::support::client::encode;
+use crate::support::http::exchange;
 
 /// A client that neither panics nor hangs when its server dies.
 struct Caller(BufReader<TcpStream>);
@@ -44,4 +48,14 @@ impl Caller {
         self.send(words)?;
         self.line()
     }
+}
+
+/// Calls the JSON interface of etcd.
+fn call_etcd(port: u16, path: &str, body: &Value) -> Value {
+    let body = body.to_string();
+    let head = format!("POST /v3/{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close");
+    let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = exchange(([127, 0, 0, 1], port).into(), request.as_bytes()).expect("an answer");
+    assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    answer.json()
 }

@@ -1,12 +1,17 @@
-//! What leaders and standbys answer.
+//! What leaders and standbys answer, and servers before they are either.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
 
 use octostore::journal::StoreAddress;
 use octostore::journal::etcd::{EtcdTransport, Transport, Txn, Write};
 
+use super::Caller;
 use super::nodes::{Nodes, start_node};
 use crate::support::client::Client;
 use crate::support::etcd::Etcd;
 use crate::support::http::{Answer, exchange};
+use crate::support::port::free_port;
 use crate::support::process::Process;
 use crate::support::until;
 
@@ -89,9 +94,13 @@ fn without_a_leader_no_request_waits() {
     }
     // Once it is registered.
     until(|| get(&node, "/health").status == 200);
-    for path in ["/health/leader", "/locks/k"] {
+    for path in ["/health/leader", "/locks/k", "/keys"] {
         let answer = get(&node, path);
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}");
+    }
+    // A person sees the page, which says the rest.
+    for path in ["/", "/page/style.css", "/page/app.js", "/docs", "/openapi.yaml"] {
+        assert_eq!(get(&node, path).status, 200, "{path}");
     }
 }
 
@@ -106,4 +115,47 @@ fn a_client_cannot_pass_itself_off_as_a_server() {
     let mut client = nodes.connect(nodes.leader());
     client.send_bytes(&header.encode(&[0; 32]));
     assert_eq!(client.rest(), b"");
+}
+
+#[test]
+fn a_server_that_does_not_reach_etcd_refuses_clients_and_says_why_until_it_does() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    etcd.kill(0);
+    let (log, port) = (tempfile::NamedTempFile::new().expect("a file"), free_port());
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octostore"));
+    command.args(["--store", &etcd.store("locks"), "--listen", &addr.to_string(), "--http", "off"]);
+    command.env_clear().stdout(Stdio::null()).stderr(log.reopen().expect("a file"));
+    let _server = EndOnDrop(command.spawn().expect("octostore starts"));
+    let text = || std::fs::read_to_string(log.path()).expect("text");
+    until(|| text().matches("cannot reach the store; trying again").count() > 1);
+    assert!(Caller::connect(addr).is_none(), "a client would wait");
+    etcd.restart(0);
+    let lock = || Caller::connect(addr)?.call(&["LOCK", "k", "me", "EX", "600"]);
+    until(|| lock().as_deref() == Some(":1"));
+}
+
+/// A process that is killed when dropped.
+struct EndOnDrop(Child);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn tokens_of_a_store_are_above_the_token_floor() {
+    let Some(etcd) = Etcd::start() else { return };
+    for (flags, owner, token) in
+        [(&[][..], "first", ":1"), (&["--token-floor", "5000000"], "second", ":5000001")]
+    {
+        let flags: Vec<String> = flags.iter().map(|flag: &&str| (*flag).to_owned()).collect();
+        let node = start_node(&etcd.store("locks"), &flags);
+        until(|| get(&node, "/health/leader").status == 200);
+        assert_eq!(Client::connect(node.addr).line(&format!("LOCK {owner} me EX 600")), token);
+        assert_eq!(node.terminate().0, Some(0));
+    }
 }

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use super::call_etcd;
 use super::nodes::{Seen, start_node};
 use crate::support::certificates::Certificates;
 use crate::support::client::Client;
@@ -12,15 +13,6 @@ use crate::support::http::{Answer, exchange};
 use crate::support::port::free_port;
 use crate::support::process::Process;
 use crate::support::until;
-
-/// Calls the JSON interface of etcd.
-fn call_etcd(port: u16, path: &str, body: &serde_json::Value) {
-    let body = body.to_string();
-    let head = format!("POST /v3/{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close");
-    let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    let answer = exchange(([127, 0, 0, 1], port).into(), request.as_bytes()).expect("an answer");
-    assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-}
 
 /// Lets only users in: one that may use the prefix `/locks`.
 fn demand_passwords(port: u16) {

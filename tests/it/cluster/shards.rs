@@ -72,8 +72,13 @@ fn knows(addr: SocketAddr, nodes: usize) -> bool {
 
 /// A key of a shard.
 pub(super) fn key_of(shard: u16) -> String {
+    key_among(SHARDS, shard)
+}
+
+/// A key of one of so many shards.
+fn key_among(shards: u16, shard: u16) -> String {
     let keys = (0..).map(|n| format!("key{n}"));
-    let mut own = keys.filter(|key| ShardId::of_slot(slot_of(key.as_bytes()), SHARDS).number() == shard);
+    let mut own = keys.filter(|key| ShardId::of_slot(slot_of(key.as_bytes()), shards).number() == shard);
     own.next().expect("every shard has keys")
 }
 
@@ -205,4 +210,24 @@ fn a_store_is_divided_once() {
         let log = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(!ended.status.success() && log.contains(problem), "{log}");
     }
+}
+
+#[test]
+fn a_shard_with_an_etcd_of_its_own_does_not_depend_on_the_others() {
+    let (Some(first), Some(mut second)) = (Etcd::start(), Etcd::start()) else { return };
+    let stores = [first.store("locks"), second.store("locks")];
+    let start = |shard: &str, store: &str| {
+        start_node(store, &["--shard", shard, "--shard-stores", &stores.join(" ")].map(str::to_owned))
+    };
+    let nodes = [start("1/2", &stores[0]), start("2/2", &stores[1])];
+    until(|| nodes.iter().all(|node| knows(node.addr, 2)));
+    let (own, other) = (key_among(2, 1), key_among(2, 2));
+    let mut client = nodes[0].connect();
+    assert_eq!(client.line(&format!("LOCK {own} me EX 600")), ":1");
+    let moved = format!("-MOVED {} {}", slot_of(other.as_bytes()), nodes[1].addr);
+    assert_eq!(client.line(&format!("LOCK {other} me EX 600")), moved);
+    assert_eq!(nodes[1].connect().line(&format!("LOCK {other} me EX 600")), ":1");
+    second.kill(0);
+    assert_eq!(client.line(&format!("LOCK {own} me EX 600")), ":1");
+    assert_eq!(client.line(&format!("UNLOCK {own} me")), ":1");
 }

@@ -40,8 +40,7 @@ async function open(server, { path = '', scheme = 'light', width = 1200, url = s
   });
   await page.setViewport({ width, height: 800 });
   await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
-  // A server of a cluster that has no leader yet says so.
-  while ((await page.goto(url + path)).status() === 503);
+  await page.goto(url + path);
   return page;
 }
 
@@ -234,6 +233,23 @@ test('the servers of a cluster and their leader are shown, also after it is lost
   leader.process.kill('SIGKILL');
   await sees(page, '#nodes', new RegExp(`leader\\s+${standby.redis}`));
   await sees(page, '#connection', /Live/);
+  await close(page);
+});
+
+test('without a leader the page is there and says so', async (t) => {
+  const etcd = await Etcd.start();
+  t.after(() => etcd.remove());
+  // A leader that nothing is known of.
+  const key = btoa('/locks/leader');
+  await etcd.call('kv/put', { key, value: btoa('{"node":"gone"}') });
+  const server = await Server.start(['--store', etcd.store, '--leader-silent-ms', '60000']);
+  t.after(() => server.remove());
+  const page = await open(server);
+  await sees(page, '#connection', /^No leader yet: .*Trying again…$/);
+  await check(page, 'no-leader');
+  await etcd.call('kv/deleterange', { key });
+  await sees(page, '#connection', /Live/);
+  await sees(page, '#count', /No keys/);
   await close(page);
 });
 

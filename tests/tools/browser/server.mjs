@@ -39,6 +39,13 @@ export class Etcd {
     }
   }
 
+  /** Calls the JSON interface. */
+  async call(path, body) {
+    const { host } = new URL(this.store);
+    const response = await fetch(`http://${host}/v3/${path}`, { method: 'POST', body: JSON.stringify(body) });
+    if (!response.ok) throw new Error(`etcd: ${await response.text()}`);
+  }
+
   async remove() {
     await stop(this.process);
     rmSync(this.folder, { recursive: true });
