@@ -93,6 +93,7 @@ fn quit(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
     let Some(found) = context.server.users.authenticate(user, password) else {
         context.server.metrics.failed_logins.add(1);
+        context.client.failed_to_log_in = true;
         // Never with the input.
         log_failed_login(&context.client.info().addr);
         // A name that no user has may be a password in the wrong place.

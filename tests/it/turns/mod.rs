@@ -320,6 +320,16 @@ fn retained_bytes(runner: &mut Runner) {
             Abuse { senders, kept, at_most, ..Abuse::default() }
         });
     }
+    add_elements(&mut runner.world, "SADD combined", 200, |n| format!("m{n}"));
+    runner.bounds("SUNION combined combined by 64 clients", |world| {
+        let sender = || Sender {
+            addr: world.server.addr,
+            bytes: [auth(), encode(&["SUNION", "combined", "combined"]), encode(&["ECHO", MARK])].concat(),
+            ends_with: format!("{MARK}\r\n").into(),
+            reads: true,
+        };
+        Abuse { senders: (0..64).map(|_| sender()).collect(), at_most, ..Abuse::default() }
+    });
     runner.bounds("HTTP bodies that do not end, without token", |world| {
         let addr = world.server.http.expect("HTTP");
         let head = "POST /locks/web/acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
