@@ -10,15 +10,12 @@ use std::time::Duration;
 use tokio::task::yield_now;
 
 use super::{Connection, End, Place};
+use crate::auth::WRONG_PASSWORD_DELAY;
 use crate::command::Waiting;
 use crate::resp::input::receive;
 
 /// Input that is read from a client whose request waits. The rest stays in the socket.
 const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
-
-/// How long the reply to a wrong password takes. What the client has sent after it waits, too, so
-/// trying very many passwords keeps others from little.
-const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(50);
 
 impl Connection {
     /// Whether a client whose request waits has sent as much as is read meanwhile.
