@@ -112,8 +112,8 @@ pub struct Client {
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
-    /// A user or password was wrong.
-    pub(super) failed_to_log_in: bool,
+    /// How long the reply to the current request waits.
+    pub(super) delay: Option<Duration>,
     /// The current request, if it was put off: others do long work, or keep all others out.
     put_off: Option<Box<PutOff>>,
     /// Number of commands that are not in the server's count yet.
@@ -165,7 +165,7 @@ impl Client {
             counts_work: false,
             last_command: "NULL",
             is_retried: false,
-            failed_to_log_in: false,
+            delay: None,
             put_off: None,
             commands_run: 0,
             ticked_at: Timestamp::default(),
@@ -194,9 +194,10 @@ impl Client {
         self.work = 0;
     }
 
-    /// Whether the client has given a wrong password since this was asked.
-    pub fn has_failed_to_log_in(&mut self) -> bool {
-        std::mem::take(&mut self.failed_to_log_in)
+    /// How long the reply to the previous request waits, and the next request, if they do: the
+    /// client has given a wrong password.
+    pub fn take_delay(&mut self) -> Option<Duration> {
+        self.delay.take()
     }
 
     /// The public information about the connection.

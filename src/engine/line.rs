@@ -23,7 +23,7 @@ const ATTEMPTS_IN_VAIN_MAX: u32 = 3;
 /// not hold up all others.
 const PERMITS_MIN: usize = 2;
 
-/// Who works long, and who waits.
+/// The requests that work long and those that wait.
 #[derive(Debug)]
 pub(super) struct Line {
     /// One for each request that may work long.

@@ -69,8 +69,8 @@ enum Then {
     },
     /// Wait until a pause ends.
     Pause,
-    /// Wait a little, because a password was wrong.
-    Delay,
+    /// Wait for a while, because a password was wrong.
+    Delay(Duration),
     Close,
     /// Leave the connection to the leader.
     LeaveToLeader,
@@ -179,8 +179,8 @@ impl Connection {
                     self.yield_turn().await?;
                     continue;
                 }
-                Then::Delay => {
-                    self.delay_guesses().await?;
+                Then::Delay(time) => {
+                    self.delay_guesses(time).await?;
                     continue;
                 }
                 Then::Answer { reply, seq, closes } => {
@@ -205,7 +205,7 @@ impl Connection {
                         self.client.begin_turn();
                     }
                 }
-                Then::Continue | Then::Yield | Then::Delay | Then::Answer { .. } => {}
+                Then::Continue | Then::Yield | Then::Delay(_) | Then::Answer { .. } => {}
                 Then::Steps { request, is_answered, command } => {
                     if self.take_turns(request, is_answered, command).await? {
                         return Ok(());
@@ -291,8 +291,8 @@ impl Connection {
             if closes {
                 break Then::Close;
             }
-            if self.client.has_failed_to_log_in() {
-                break Then::Delay;
+            if let Some(time) = self.client.take_delay() {
+                break Then::Delay(time);
             }
         };
         self.input.advance(done);

@@ -426,7 +426,7 @@ mod tests {
         });
         assert!(taken.is_ok());
         let [small, first, second] = [small, first, second].map(|txn| txn.put_off().unwrap());
-        // Whoever edits again and again has to wait, however quick it is.
+        // A client that edits again and again has to wait, however quick it is.
         let quick = engine.txn();
         assert_eq!(long_edit(&quick, pop), Err(Unavailable::Unsettled));
         let quick = quick.put_off().unwrap();

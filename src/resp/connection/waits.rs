@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::task::yield_now;
 
 use super::{Connection, End, Place};
-use crate::auth::WRONG_PASSWORD_DELAY;
 use crate::command::Waiting;
 use crate::resp::input::receive;
 
@@ -65,8 +64,8 @@ impl Connection {
     }
 
     /// Waits after a wrong password, and reads nothing meanwhile.
-    pub(super) async fn delay_guesses(&mut self) -> Result<(), End> {
-        tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
+    pub(super) async fn delay_guesses(&mut self, time: Duration) -> Result<(), End> {
+        tokio::time::sleep(time).await;
         self.client.begin_turn();
         // A client that has sent very many is not read from before they were all tried.
         match self.place.as_ref().map(Place::time_left) {

@@ -320,16 +320,6 @@ fn retained_bytes(runner: &mut Runner) {
             Abuse { senders, kept, at_most, ..Abuse::default() }
         });
     }
-    add_elements(&mut runner.world, "SADD combined", 200, |n| format!("m{n}"));
-    runner.bounds("SUNION combined combined by 64 clients", |world| {
-        let sender = || Sender {
-            addr: world.server.addr,
-            bytes: [auth(), encode(&["SUNION", "combined", "combined"]), encode(&["ECHO", MARK])].concat(),
-            ends_with: format!("{MARK}\r\n").into(),
-            reads: true,
-        };
-        Abuse { senders: (0..64).map(|_| sender()).collect(), at_most, ..Abuse::default() }
-    });
     runner.bounds("HTTP bodies that do not end, without token", |world| {
         let addr = world.server.http.expect("HTTP");
         let head = "POST /locks/web/acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -337,6 +327,16 @@ fn retained_bytes(runner: &mut Runner) {
         let bytes = [head.as_bytes(), &vec![b' '; 1_900_000]].concat();
         let sender = || Sender { addr, bytes: bytes.clone(), ends_with: Vec::new(), reads: true };
         Abuse { senders: (0..150).map(|_| sender()).collect(), at_most, ..Abuse::default() }
+    });
+    add_elements(&mut runner.world, "SADD united", 100, |n| format!("m{n}"));
+    runner.bounds("SUNION united united by 64 clients", |world| {
+        let sender = || Sender {
+            addr: world.server.addr,
+            bytes: [auth(), encode(&["SUNION", "united", "united"]), encode(&["ECHO", MARK])].concat(),
+            ends_with: format!("{MARK}\r\n").into(),
+            reads: true,
+        };
+        Abuse { senders: (0..64).map(|_| sender()).collect(), at_most, ..Abuse::default() }
     });
 }
 
