@@ -255,6 +255,8 @@ impl Client {
     /// Goes on with the request that was put off.
     pub fn resume_request(&mut self, put_off: Box<PutOff>) {
         self.put_off = Some(put_off);
+        // Messages that have come meanwhile are sent with the reply.
+        self.info.wake();
     }
 
     /// Counts a command.

@@ -109,8 +109,12 @@ impl Drop for Place {
 }
 
 impl Engine {
-    /// Waits until a request that was put off is to be executed again.
+    /// Waits until a request that was put off is to be executed again. From then on, it waits in the
+    /// line: execute it at once.
     pub async fn next_attempt(&self, mut put_off: Box<PutOff>) -> Box<PutOff> {
+        if let Some(place) = &put_off.place {
+            place.wait();
+        }
         if self.core.table.is_closed_for_long() {
             tokio::time::sleep(HELD_UP_CHECK).await;
             return put_off;
@@ -176,7 +180,6 @@ impl Txn<'_> {
         if is_ready {
             place.stop_waiting();
         } else {
-            place.wait();
             put_off.awaits = Awaited::Change(changed);
             put_off.permit = None;
         }

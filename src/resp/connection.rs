@@ -306,17 +306,12 @@ impl Connection {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        let server = Arc::clone(&self.server);
         match self.client.put_off() {
-            None => server.engine.give_way().await,
+            None => self.server.engine.give_way().await,
             Some(put_off) => {
                 // It may take long until its turn comes. Earlier replies do not wait for that.
                 self.flush().await?;
-                let put_off = self.meanwhile(server.engine.next_attempt(put_off)).await?;
-                if self.client.info().is_killed() || self.stream.peer_has_closed() {
-                    return Err(End::Closed);
-                }
-                self.client.resume_request(put_off);
+                self.await_attempt(put_off).await?;
             }
         }
         self.client.begin_turn();

@@ -425,24 +425,30 @@ mod tests {
             pop(edit)
         });
         assert!(taken.is_ok());
-        let [small, first, second] = [small, first, second].map(|txn| txn.put_off().unwrap());
+        let wait = |txn: &Txn<'_>| Box::pin(engine.next_attempt(txn.put_off().unwrap()));
+        let [small, first, second] =
+            [small, first, second].map(|txn| is_next(&mut wait(&txn)).expect("the value is free"));
         // A client that edits again and again has to wait, however quick it is.
         let quick = engine.txn();
         assert_eq!(long_edit(&quick, pop), Err(Unavailable::Unsettled));
-        let quick = quick.put_off().unwrap();
+        let mut quick = wait(&quick);
+        assert!(is_next(&mut quick).is_none());
         let again = |put_off, edit: fn(&Txn<'_>) -> Result<Option<Taken>, Unavailable>| {
             let txn = engine.txn();
             txn.resume(put_off);
-            edit(&txn).map_err(|_| txn.put_off().unwrap())
+            edit(&txn).map_err(|_| wait(&txn))
         };
         let long = |txn: &Txn<'_>| long_edit(txn, pop);
-        let second = again(second, long).unwrap_err();
+        let mut second = again(second, long).err().unwrap();
+        assert!(is_next(&mut second).is_none());
         let item = |n: &str| -> Option<Taken> { Some(Some(n.as_bytes().into())) };
-        assert_eq!(again(small, |txn| txn.existing_value(&name("k"), Kind::List, pop)).unwrap(), item("1"));
-        assert_eq!(again(first, long).unwrap(), item("2"));
-        let quick = again(quick, long).unwrap_err();
-        assert_eq!(again(second, long).unwrap(), item("3"));
-        assert_eq!(again(quick, long).unwrap(), item("4"));
+        let made = |edited: Result<Option<Taken>, _>| edited.ok().expect("its turn");
+        let small = again(small, |txn| txn.existing_value(&name("k"), Kind::List, pop));
+        assert_eq!(made(small), item("1"));
+        assert_eq!(made(again(first, long)), item("2"));
+        let mut quick = again(is_next(&mut quick).unwrap(), long).err().unwrap();
+        assert_eq!(made(again(is_next(&mut second).unwrap(), long)), item("3"));
+        assert_eq!(made(again(is_next(&mut quick).unwrap(), long)), item("4"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a connection does while a request waits.
 //!
 //! Guarantees: a client that is gone or killed waits for nothing. Input is read up to a limit, and
-//! messages are sent meanwhile. Not here: what is waited for.
+//! messages are sent meanwhile, unless others wait for this client. Not here: what is waited for.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::task::yield_now;
 
 use super::{Connection, End, Place};
 use crate::command::Waiting;
+use crate::engine::PutOff;
 use crate::resp::input::receive;
 
 /// Input that is read from a client whose request waits. The rest stays in the socket.
@@ -22,8 +23,24 @@ impl Connection {
         self.input.len() >= self.limits.scan.request_bytes_max.min(INPUT_WHILE_WAITING_MAX)
     }
 
-    /// Waits for what a request waits for, reading input and sending messages meanwhile.
-    pub(super) async fn meanwhile<R>(&mut self, awaited: impl Future<Output = R>) -> Result<R, End> {
+    /// Waits until a request that was put off is to be executed again. Sends nothing meanwhile: what
+    /// it is given then must not wait until the client reads.
+    pub(super) async fn await_attempt(&mut self, put_off: Box<PutOff>) -> Result<(), End> {
+        let server = Arc::clone(&self.server);
+        let put_off = self.meanwhile(false, server.engine.next_attempt(put_off)).await?;
+        if self.client.info().is_killed() || self.stream.peer_has_closed() {
+            return Err(End::Closed);
+        }
+        self.client.resume_request(put_off);
+        Ok(())
+    }
+
+    /// Waits for what a request waits for, reading input and perhaps sending messages meanwhile.
+    async fn meanwhile<R>(
+        &mut self,
+        sends_messages: bool,
+        awaited: impl Future<Output = R>,
+    ) -> Result<R, End> {
         let mut awaited = pin!(awaited);
         let mut has_more = false;
         loop {
@@ -35,7 +52,9 @@ impl Connection {
                     if self.client.info().is_killed() {
                         return Err(End::Closed);
                     }
-                    has_more = self.send_messages().await?;
+                    if sends_messages {
+                        has_more = self.send_messages().await?;
+                    }
                 }
                 () = yield_now(), if has_more => has_more = self.send_messages().await?,
             }
@@ -46,7 +65,7 @@ impl Connection {
     pub(super) async fn await_end_of_pause(&mut self) -> Result<(), End> {
         let server = Arc::clone(&self.server);
         let mut pause = server.pauses.follow();
-        self.meanwhile(async {
+        self.meanwhile(true, async {
             loop {
                 let Some(until) = pause.borrow_and_update().map(|pause| pause.until()) else { return };
                 let now = server.engine.clock().now();
