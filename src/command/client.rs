@@ -392,6 +392,8 @@ impl Client {
     /// cloning the `Arc`.
     pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
         if server.pauses.stops(args, || server.engine.clock().now()) && self.is_authenticated {
+            // Others do not wait for it meanwhile.
+            self.put_off = None;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Paused, "");
             return Execution { reply, seq, next, command };
         }
