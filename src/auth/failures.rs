@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -19,6 +20,10 @@ const ENTRIES_MAX: usize = 128;
 const OBJECT_BYTES_MAX: usize = 256;
 /// How long the same refusal counts in the same entry.
 const GROUP_MS: u64 = 60_000;
+
+/// How long the reply to a wrong password takes. What the client has sent after it on the same
+/// connection waits, too, so trying very many passwords keeps others from little.
+pub const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(50);
 
 /// Logs a failed authentication, of Redis and HTTP clients alike. The log has at most one such line
 /// a second, and after it the number of the others.

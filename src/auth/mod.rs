@@ -14,7 +14,7 @@ mod user;
 mod users;
 
 pub use catalog::{Catalog, CommandId};
-pub use failures::{Denial, DenialContext, DenialLog, DenialReason, log_failed_login};
+pub use failures::{Denial, DenialContext, DenialLog, DenialReason, WRONG_PASSWORD_DELAY, log_failed_login};
 pub use file::{check_private, parse_users, read_private, read_users, without_mark};
 pub use rules::{Denied, KeyRights, RuleError, Uses};
 pub use secret::{Digest, PasswordHash, Proof, Secret};

@@ -18,7 +18,7 @@ use super::transaction::Transaction;
 use super::{Args, Command, CommandError, Context, KeySpec, ServerState, Waiting};
 use crate::auth::User;
 use crate::domain::{SessionId, Timestamp};
-use crate::engine::{AnyTxn, Watch};
+use crate::engine::{AnyTxn, PutOff, Watch};
 use crate::journal::Seq;
 use crate::lock::Origin;
 use crate::reply::Reply;
@@ -112,7 +112,10 @@ pub struct Client {
     last_command: &'static str,
     /// The current request is the previous one again, which is counted already.
     is_retried: bool,
-    was_put_off: bool,
+    /// How long the reply to the current request waits.
+    pub(super) delay: Option<Duration>,
+    /// The current request, if it was put off: others do long work, or keep all others out.
+    put_off: Option<Box<PutOff>>,
     /// Number of commands that are not in the server's count yet.
     commands_run: u64,
     /// When the previous request of this batch was done that is not small, or when the batch began.
@@ -162,7 +165,8 @@ impl Client {
             counts_work: false,
             last_command: "NULL",
             is_retried: false,
-            was_put_off: false,
+            delay: None,
+            put_off: None,
             commands_run: 0,
             ticked_at: Timestamp::default(),
             work: 0,
@@ -188,6 +192,12 @@ impl Client {
     /// Starts a new turn, after the connection has yielded.
     pub fn begin_turn(&mut self) {
         self.work = 0;
+    }
+
+    /// How long the reply to the previous request waits, and the next request, if they do: the
+    /// client has given a wrong password.
+    pub fn take_delay(&mut self) -> Option<Duration> {
+        self.delay.take()
     }
 
     /// The public information about the connection.
@@ -236,10 +246,17 @@ impl Client {
         std::mem::take(&mut self.is_retried)
     }
 
-    /// Whether the request that is executed next was put off: others do long work with its values, or
-    /// keep all others out.
-    pub fn was_put_off(&self) -> bool {
-        self.was_put_off
+    /// The request that is executed next, if it was put off. Give it to
+    /// [`Client::resume_request`] when it may go on.
+    pub fn put_off(&mut self) -> Option<Box<PutOff>> {
+        self.put_off.take()
+    }
+
+    /// Goes on with the request that was put off.
+    pub fn resume_request(&mut self, put_off: Box<PutOff>) {
+        self.put_off = Some(put_off);
+        // Messages that have come meanwhile are sent with the reply.
+        self.info.wake();
     }
 
     /// Counts a command.
@@ -380,6 +397,8 @@ impl Client {
     /// cloning the `Arc`.
     pub fn execute(&mut self, server: &Arc<ServerState>, args: Args<'_>) -> Execution {
         if server.pauses.stops(args, || server.engine.clock().now()) && self.is_authenticated {
+            // Others do not wait for it meanwhile.
+            self.put_off = None;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Paused, "");
             return Execution { reply, seq, next, command };
         }
@@ -391,11 +410,14 @@ impl Client {
         let work_before = self.work;
         self.work += REQUEST_WORK + work_of_bytes(args.size());
         let txn = server.engine.txn();
+        if let Some(put_off) = self.put_off.take() {
+            txn.resume(put_off);
+        }
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let done = context.dispatch(args);
         context.spend(work_of_changes(txn.work()));
-        context.client.was_put_off = done.as_ref().is_err_and(CommandError::is_unsettled);
-        if context.client.was_put_off {
+        if done.as_ref().is_err_and(CommandError::is_unsettled) {
+            self.put_off = Some(txn.put_off().unwrap_or_default());
             self.is_retried = true;
             let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
             return Execution { reply, seq, next, command };
@@ -420,6 +442,7 @@ impl Client {
             (None, Some(steps)) => {
                 let (args, took) = (cut_for_slow_log(args), slow.map_or(Duration::ZERO, |(_, took)| took));
                 let cause = txn.cause();
+                self.put_off = txn.put_off();
                 AfterReply::Steps(Box::new(LongRequest { steps, seen: txn.seen(), cause, args, took }))
             }
             (None, None) if closes => AfterReply::Close,
@@ -452,11 +475,16 @@ impl Client {
         self.tick(server);
         let txn = server.engine.resume_txn(request.seen);
         txn.set_cause(request.cause);
+        if let Some(put_off) = self.put_off.take() {
+            txn.resume(put_off);
+        }
         let mut context = Context::new(server, self, AnyTxn::Shared(&txn));
         let progress = request.steps.advance(&mut context);
         context.spend(work_of_changes(txn.work()));
         let closes = context.closes;
-        self.was_put_off = progress.as_ref().is_err_and(CommandError::is_unsettled);
+        if progress.as_ref().is_err_and(CommandError::is_unsettled) {
+            self.put_off = Some(txn.put_off().unwrap_or_default());
+        }
         request.took += self.tick(server);
         let reply = match progress {
             Ok(Progress::Done(reply)) => reply,

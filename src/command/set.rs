@@ -249,8 +249,9 @@ fn each_member<'s>(operation: Operation, sources: &'s [Source], each: impl FnMut
 
 fn combine(context: &mut Context<'_>, args: Args<'_>, operation: Operation) -> Result<Reply, CommandError> {
     let keys: Vec<&[u8]> = args.from(1).collect();
-    let sources = sources(context, args, &keys, KINDS)?;
-    Ok(context.compute(operation.visits(&sources), move || {
+    let visits = |sources: &[Source]| operation.visits(sources);
+    let sources = sources(context, args, &keys, KINDS, visits)?;
+    Ok(context.compute(visits(&sources), move || {
         let mut seen = Set::default();
         each_member(operation, &sources, |member| seen.extend([member]));
         Reply::Set(seen.iter().map(Reply::bulk).collect())
@@ -302,8 +303,9 @@ fn sintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
     let (keys, next) = values::counted_keys(args, 1, CommandError::KEY_COUNT)?;
     let [limit] = args.options(next, &[options::value("LIMIT").check(values::check_limit)])?;
     let limit = values::limit_of(limit)?;
-    let sources = sources(context, args, &keys, KINDS)?;
-    Ok(context.compute(Operation::Intersection.visits(&sources), move || {
+    let visits = |sources: &[Source]| Operation::Intersection.visits(sources);
+    let sources = sources(context, args, &keys, KINDS, visits)?;
+    Ok(context.compute(visits(&sources), move || {
         let mut count = 0;
         each_member(Operation::Intersection, &sources, |_| count += 1);
         Reply::count(limit.min(count))

@@ -47,40 +47,71 @@ pub(super) fn of_type<T: Typed>(source: &Source) -> Option<&T> {
     source.as_deref().and_then(T::of)
 }
 
-/// The value of a key, which must be of one of these types. Counts as a lookup.
-pub(super) fn source(context: &Context<'_>, key: &[u8], kinds: &[Kind]) -> Result<Source, CommandError> {
-    let value = match name_or_none(context, key)? {
-        Some(name) => context.txn.share_value(&name).map_err(CommandError::from),
-        None => Ok(None),
-    };
-    let value = value.and_then(|value| match &value {
-        Some(of_other_type) if !kinds.contains(&of_other_type.kind()) => Err(CommandError::WRONG_TYPE),
-        _ => Ok(value),
-    });
-    match &value {
-        Ok(value) => context.count_lookup(value.is_some()),
-        Err(error) if *error == CommandError::WRONG_TYPE => context.count_lookup(true),
-        Err(_) => {}
-    }
-    value
+/// What was found of some keys: all of them, or those before the first that is of another type.
+struct Found {
+    sources: Vec<Source>,
+    error: Option<CommandError>,
 }
 
-/// The values of the keys of a request, all at one instant.
+impl Found {
+    fn of(context: &Context<'_>, keys: &[&[u8]], kinds: &[Kind]) -> Found {
+        let mut found = Found { sources: Vec::with_capacity(keys.len()), error: None };
+        for key in keys {
+            match look_up(context, key, kinds) {
+                Ok(source) => found.sources.push(source),
+                Err(error) => {
+                    found.error = Some(error);
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Counts the lookups. Call it only once for a request, not each time that it is tried.
+    fn counted(self, context: &Context<'_>) -> Result<Vec<Source>, CommandError> {
+        if self.error.as_ref().is_some_and(CommandError::is_unsettled) {
+            return Err(CommandError::UNSETTLED);
+        }
+        self.sources.iter().for_each(|source| context.count_lookup(source.is_some()));
+        if self.error == Some(CommandError::WRONG_TYPE) {
+            context.count_lookup(true);
+        }
+        self.error.map_or(Ok(self.sources), Err)
+    }
+}
+
+fn look_up(context: &Context<'_>, key: &[u8], kinds: &[Kind]) -> Result<Source, CommandError> {
+    let Some(name) = name_or_none(context, key)? else { return Ok(None) };
+    match context.txn.share_value(&name)? {
+        Some(of_other_type) if !kinds.contains(&of_other_type.kind()) => Err(CommandError::WRONG_TYPE),
+        value => Ok(value),
+    }
+}
+
+/// Checks that the value of a key is of one of these types. Counts as a lookup.
+pub(super) fn check_type(context: &Context<'_>, key: &[u8], kinds: &[Kind]) -> Result<(), CommandError> {
+    Found::of(context, &[key], kinds).counted(context).map(drop)
+}
+
+/// The values of the keys of a request, all at one instant, for a computation that visits `visits`
+/// elements.
 pub(super) fn sources(
     context: &mut Context<'_>,
     args: Args<'_>,
     keys: &[&[u8]],
     kinds: &[Kind],
+    visits: impl Fn(&[Source]) -> usize,
 ) -> Result<Vec<Source>, CommandError> {
-    context.atomically_on_keys(args, |context| each_source(context, keys, kinds))
-}
-
-fn each_source(context: &Context<'_>, keys: &[&[u8]], kinds: &[Kind]) -> Result<Vec<Source>, CommandError> {
-    keys.iter().map(|key| source(context, key, kinds)).collect()
+    let found = context.atomically_on_keys(args, |context| Ok(Found::of(context, keys, kinds)))?;
+    if found.error.is_none() && visits(&found.sources) > ELEMENTS_AT_ONCE_MAX {
+        context.txn.begin_long_work()?;
+    }
+    found.counted(context)
 }
 
 impl Context<'_> {
-    /// Computes something that visits this many elements.
+    /// Computes something that visits this many elements of [`sources`].
     pub(super) fn compute<R>(&mut self, elements: usize, work: impl FnOnce() -> R) -> R {
         self.spend_elements(elements);
         visit_elements(elements, work)
@@ -140,14 +171,24 @@ impl<V: Fn(&[Source]) -> usize, C: Fn(&[Source]) -> Draft> Stored<'_, V, C> {
             let held = self.hold(context, txn)?;
             let source = |key: &&[u8]| held.get(key)?.as_deref().cloned();
             let prepared: Vec<Source> = self.keys.iter().map(source).collect();
-            context.spend_elements((self.visits)(&prepared));
+            let visits = (self.visits)(&prepared);
+            context.spend_elements(visits);
+            let making = txn.make_value(bytes_of(&prepared, visits))?;
             let mut draft = Some((self.compute)(&prepared));
+            drop(making);
             let stored = context.atomically_on_keys(args, |context| {
-                let are_same = are_same(&prepared, &self.sources(context)?);
-                if are_same { self.put(context, &mut draft).map(Some) } else { Ok(None) }
+                let now = self.find(context);
+                if now.error.is_some() || !are_same(&prepared, &now.sources) {
+                    return Ok(None);
+                }
+                now.counted(context)?;
+                self.put(context, &mut draft).map(Some)
             })?;
             if let Some(reply) = stored {
                 return Ok(reply);
+            }
+            if !self.is_long(context, txn)? {
+                break;
             }
         }
         self.store_at_once(context, args)
@@ -171,14 +212,14 @@ impl<V: Fn(&[Source]) -> usize, C: Fn(&[Source]) -> Draft> Stored<'_, V, C> {
 
     fn store_at_once(&self, context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
         context.atomically_on_keys(args, |context| {
-            let sources = self.sources(context)?;
+            let sources = self.find(context).counted(context)?;
             let draft = context.compute((self.visits)(&sources), || (self.compute)(&sources));
             self.put(context, &mut Some(draft))
         })
     }
 
-    fn sources(&self, context: &Context<'_>) -> Result<Vec<Source>, CommandError> {
-        each_source(context, self.keys, self.kinds)
+    fn find(&self, context: &Context<'_>) -> Found {
+        Found::of(context, self.keys, self.kinds)
     }
 
     fn put(&self, context: &mut Context<'_>, draft: &mut Option<Draft>) -> Result<Reply, CommandError> {
@@ -187,6 +228,13 @@ impl<V: Fn(&[Source]) -> usize, C: Fn(&[Source]) -> Draft> Stored<'_, V, C> {
         context.txn.replace_value(&context.key(self.destination)?, draft)?;
         Ok(Reply::count(len))
     }
+}
+
+/// About how many bytes a value has at most that is made of this many elements of the sources.
+fn bytes_of(sources: &[Source], visits: usize) -> usize {
+    let bytes: usize = sources.iter().flatten().map(|value| value.bytes()).sum();
+    let elements: usize = sources.iter().map(len).sum();
+    if visits < elements { bytes / elements * visits } else { bytes }
 }
 
 /// Whether keys still hold the values that they held.

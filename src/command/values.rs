@@ -3,12 +3,14 @@
 //! Guarantees: a key that does not exist reads as an empty value; one of another type is an error.
 //! Not here: the commands, the values themselves.
 
+use std::slice;
 use std::sync::Arc;
 
 use super::options::{self, Given, flag, value};
 use super::scan::cursor;
 use super::{Args, CommandError, Context, name_or_none};
-use crate::engine::{Draft, ELEMENTS_AT_ONCE_MAX, run_long};
+use crate::domain::LockName;
+use crate::engine::{AnyTxn, Draft, ELEMENTS_AT_ONCE_MAX, Txn, Unavailable, run_long};
 use crate::glob::Glob;
 use crate::reply::Reply;
 use crate::value::{
@@ -122,6 +124,9 @@ pub(super) fn read_many<T: Typed, R>(
         }
     });
     let found = found.map_err(CommandError::from);
+    if let Ok(Found::Large(..)) = found {
+        context.txn.begin_long_work()?;
+    }
     count_lookup(context, exists, &found);
     match found? {
         Found::Read(result) => Ok(result),
@@ -172,7 +177,8 @@ pub(super) fn edit_many<T: Typed, R>(
     work: impl FnOnce(T::Edit<'_>) -> R,
 ) -> Result<R, CommandError> {
     let name = context.key(key)?;
-    let edited = context.txn.value_of_many(&name, T::KIND, visits_typed(visits), edit_typed::<T, R>(work))?;
+    let (visits, work) = (visits_typed(visits), edit_typed::<T, R>(work));
+    let edited = edit_once(context, &name, |txn| txn.value_of_many(&name, T::KIND, visits, work))?;
     edited.ok_or(CommandError::WRONG_TYPE)
 }
 
@@ -194,7 +200,23 @@ pub(super) fn edit_existing_many<T: Typed, R>(
 ) -> Result<Option<R>, CommandError> {
     let Some(name) = name_or_none(context, key)? else { return Ok(None) };
     let (visits, work) = (visits_typed(visits), edit_typed::<T, R>(work));
-    Ok(context.txn.existing_value_of_many(&name, T::KIND, visits, work)?.flatten())
+    let edit = |txn: &Txn<'_>| txn.existing_value_of_many(&name, T::KIND, visits, work);
+    Ok(edit_once(context, &name, edit)?.flatten())
+}
+
+/// Runs `edit`, which edits the value of a key. It keeps all others out if they have replaced that
+/// value again and again while `edit` worked on a copy.
+fn edit_once<R>(
+    context: &Context<'_>,
+    name: &LockName,
+    edit: impl FnOnce(&Txn<'_>) -> Result<R, Unavailable>,
+) -> Result<R, Unavailable> {
+    match context.txn {
+        AnyTxn::Shared(txn) if txn.must_work_alone() => {
+            txn.exclusively_editing(slice::from_ref(name), |txn| edit(txn))?
+        }
+        txn => edit(&txn),
+    }
 }
 
 /// A new value that `work` fills.

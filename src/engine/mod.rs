@@ -16,6 +16,7 @@ mod examination;
 mod expiry;
 mod keyspace;
 mod late_owners;
+mod line;
 mod long_work;
 mod losses;
 mod notifications;
@@ -59,6 +60,8 @@ pub use expiry::Expiry;
 pub use keyspace::{Content, FoundKey, KeyKind, KeyOrder, KeyedValue, Scan, Scanned};
 use keyspace::{Gate, NameHash, Table};
 use late_owners::LateOwners;
+use line::Line;
+pub use line::PutOff;
 pub use long_work::{ELEMENTS_AT_ONCE_MAX, leave_other_tasks, run_long, visit_elements};
 pub use notifications::Cause;
 pub use pseudonyms::Pseudonyms;
@@ -70,7 +73,7 @@ use sessions::Sessions;
 pub use stats::LockStats;
 use tokens::Tokens;
 pub use txn::{Acquired, AnyTxn, ExclusiveTxn, Seen, SharedTxn, Txn};
-pub use values::{Draft, HeldValue, Renamed, ValueStats};
+pub use values::{Draft, HeldValue, Making, Renamed, ValueStats};
 use values::{Holds, Reclaimer};
 pub use watches::Watch;
 use watches::Watches;
@@ -136,8 +139,8 @@ pub enum Unavailable {
     /// The changes that wait for storage have as many bytes as they may.
     BacklogMax,
     /// So much has ended that others are to get their turn before the rest is freed, a transaction
-    /// keeps all others out, or others do long work with a value that is to be edited. Nothing was
-    /// done of what was asked: yield, and ask again.
+    /// keeps all others out, or others do long work. Nothing was done of what was asked: yield, and
+    /// ask again.
     Unsettled,
     /// A transaction has kept all others out for [`BUSY_AFTER_MS`]; only a script takes that long.
     /// Nothing was done of what was asked.
@@ -182,6 +185,7 @@ struct Core {
     lock_stats: LockStats,
     value_stats: ValueStats,
     holds: Holds,
+    line: Arc<Line>,
     reclaimer: Reclaimer,
     quotas: Quotas,
     late_owners: LateOwners,
@@ -215,6 +219,7 @@ impl Core {
             lock_stats: LockStats::default(),
             value_stats: ValueStats::default(),
             holds: Holds::default(),
+            line: Arc::default(),
             reclaimer: Reclaimer::default(),
             quotas: Quotas::default(),
             late_owners: LateOwners::default(),
@@ -373,13 +378,10 @@ impl Engine {
     }
 
     /// Lets other tasks run between two turns. Waits a little if a transaction has kept all others
-    /// out for longer than they wait for it, and before a request that was put off is tried again,
-    /// as long as others do long work with values.
-    pub async fn give_way(&self, was_put_off: bool) {
+    /// out for longer than they wait for it.
+    pub async fn give_way(&self) {
         if self.core.table.is_closed_for_long() {
             tokio::time::sleep(HELD_UP_CHECK).await;
-        } else if was_put_off && self.core.holds.are_any() {
-            let _ = tokio::time::timeout(HELD_UP_CHECK, self.core.holds.released()).await;
         } else {
             tokio::task::yield_now().await;
         }

@@ -17,7 +17,7 @@ use super::blocking::{Blocked, Place};
 use super::keyspace::{Alone, ClosedSince, Entry, Table};
 use super::notifications::Cause;
 use super::values::{KeyWork, is_ready_for_edits};
-use super::{BUSY_AFTER_MS, Engine, Event, Interest, Unavailable};
+use super::{BUSY_AFTER_MS, Engine, Event, Interest, PutOff, Unavailable};
 use crate::domain::{LockName, Timestamp};
 use crate::journal::{CommitGroup, JournalError, Seq};
 use crate::lock::{ENDS_PER_STEP, Op, Outcome, Request, Slot};
@@ -33,6 +33,8 @@ pub struct Txn<'a> {
     has_entered: Cell<bool>,
     /// What is behind the changes that follow.
     cause: Cell<Cause>,
+    /// The request, if it works long or was put off.
+    pub(super) put_off: Cell<Option<Box<PutOff>>>,
     /// `None`: each operation takes the shared side of the table and reads the clock.
     exclusive: Option<Exclusive<'a>>,
 }
@@ -118,8 +120,8 @@ impl Engine {
     /// Begins a transaction that has seen what an earlier one of the same request saw.
     pub fn resume_txn(self: &Arc<Self>, seen: Seen) -> SharedTxn<'_> {
         let (seen, work, has_entered) = (Cell::new(seen), Cell::new(0), Cell::new(false));
-        let cause = Cell::default();
-        SharedTxn(Txn { engine: self, seen, work, has_entered, cause, exclusive: None })
+        let (cause, put_off) = (Cell::default(), Cell::default());
+        SharedTxn(Txn { engine: self, seen, work, has_entered, cause, put_off, exclusive: None })
     }
 
     /// Begins a transaction that keeps all others out. Fails if another one does so for long.
@@ -139,8 +141,17 @@ impl Engine {
         let (now, wall_millis) = (clock.now(), clock.wall_millis());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
         let exclusive = Exclusive { _one_commit: self.one_commit(), table, now, wall_millis };
-        let (work, has_entered, cause) = (Cell::new(0), Cell::new(true), Cell::default());
-        ExclusiveTxn(Txn { engine: self, seen, work, has_entered, cause, exclusive: Some(exclusive) })
+        let (work, has_entered) = (Cell::new(0), Cell::new(true));
+        let (cause, put_off) = (Cell::default(), Cell::default());
+        ExclusiveTxn(Txn {
+            engine: self,
+            seen,
+            work,
+            has_entered,
+            cause,
+            put_off,
+            exclusive: Some(exclusive),
+        })
     }
 
     /// Why nothing can be done while the gate of the table is closed.
@@ -393,7 +404,7 @@ impl<'a> Txn<'a> {
             let is_ready = |entry: Option<&Entry>| !edits || entry.is_none_or(is_ready_for_edits);
             self.before_request(|| match self.peek(name, is_ready)? {
                 Some(true) => Ok(()),
-                Some(false) => self.prepare_edit_before(name),
+                Some(false) => self.prepare_edit(name),
                 None => self.free_in_steps(name, STEPS_PER_TURN),
             })?;
             if self.work() - before > ENDS_PER_STEP {

@@ -187,7 +187,7 @@ impl HttpState {
                     done => break (done, txn.finish()),
                 }
             }
-            self.engine.give_way(true).await;
+            self.engine.give_way().await;
         };
         self.engine.barrier(seq).await.map_err(|_| ApiError::internal())?;
         Ok(done?)

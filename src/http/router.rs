@@ -20,6 +20,7 @@ use super::metrics::Endpoint;
 use super::unread::Unread;
 use super::users::Caller;
 use super::{HttpState, admin, body, host, key, keys, locks, overview, page, sessions, watch};
+use crate::auth::WRONG_PASSWORD_DELAY;
 
 /// A path, its method and its handler.
 pub(super) struct Route {
@@ -134,6 +135,9 @@ async fn middleware(State(state): State<Arc<HttpState>>, request: Request, next:
     }
     let is_error = response.status().is_client_error() || response.status().is_server_error();
     state.metrics.record(endpoint, clock.now().nanos_since(started), is_error);
+    if response.status() == StatusCode::UNAUTHORIZED {
+        tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
+    }
     if let Some(unread) = unread {
         unread.finish(&mut response).await;
     }

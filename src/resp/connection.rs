@@ -7,6 +7,8 @@
 //! reverted. A connection yields to others after every turn of work: a request, a part of a long
 //! pipeline or of a large reply. Not here: what commands mean.
 
+mod waits;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use tokio::task::yield_now;
 
 use super::codec::{Encoder, encode};
 use super::end::End;
-use super::input::{READ_BYTES_MIN, receive};
+use super::input::READ_BYTES_MIN;
 use super::listener::{Arrival, ListenerLimits};
 use super::requests::Scanner;
 use super::unauthenticated::{Place, Unauthenticated};
@@ -34,8 +36,6 @@ use crate::reply::Reply;
 /// The output is sent once it has this many bytes, even if more requests are buffered.
 const FLUSH_BYTES: usize = 64 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
-/// Input that is read from a client whose request waits. The rest stays in the socket.
-const INPUT_WHILE_WAITING_MAX: usize = 2 << 20;
 
 /// How long, and how much, input is discarded after the last reply.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
@@ -69,6 +69,8 @@ enum Then {
     },
     /// Wait until a pause ends.
     Pause,
+    /// Wait for a while, because a password was wrong.
+    Delay(Duration),
     Close,
     /// Leave the connection to the leader.
     LeaveToLeader,
@@ -176,14 +178,11 @@ impl Connection {
         loop {
             let then = match self.execute_batch() {
                 Then::Yield => {
-                    if self.client.was_put_off() {
-                        // It may take long until its turn comes. Earlier replies do not wait for that.
-                        self.flush().await?;
-                        if self.client.info().is_killed() || self.stream.peer_has_closed() {
-                            return Err(End::Closed);
-                        }
-                    }
-                    self.yield_turn().await;
+                    self.yield_turn().await?;
+                    continue;
+                }
+                Then::Delay(time) => {
+                    self.delay_guesses(time).await?;
                     continue;
                 }
                 Then::Answer { reply, seq, closes } => {
@@ -208,7 +207,7 @@ impl Connection {
                         self.client.begin_turn();
                     }
                 }
-                Then::Continue | Then::Yield | Then::Answer { .. } => {}
+                Then::Continue | Then::Yield | Then::Delay(_) | Then::Answer { .. } => {}
                 Then::Steps { request, is_answered, command } => {
                     if self.take_turns(request, is_answered, command).await? {
                         return Ok(());
@@ -294,20 +293,31 @@ impl Connection {
             if closes {
                 break Then::Close;
             }
+            if let Some(time) = self.client.take_delay() {
+                break Then::Delay(time);
+            }
         };
         self.input.advance(done);
         then
     }
 
     /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:
-    /// a small request can change a large value, so the size of the input does not bound it. Waits a
-    /// little while a script keeps all others out.
-    async fn yield_turn(&mut self) {
+    /// a small request can change a large value, so the size of the input does not bound it. Waits
+    /// as long as a request is put off.
+    async fn yield_turn(&mut self) -> Result<(), End> {
         if self.server.engine.backlog_bytes() > BACKLOG_BYTES {
             self.await_durable().await;
         }
-        self.server.engine.give_way(self.client.was_put_off()).await;
+        match self.client.put_off() {
+            None => self.server.engine.give_way().await,
+            Some(put_off) => {
+                // It may take long until its turn comes. Earlier replies do not wait for that.
+                self.flush().await?;
+                self.await_attempt(put_off).await?;
+            }
+        }
         self.client.begin_turn();
+        Ok(())
     }
 
     /// Completes a request in turns, yielding in between. Abandons it if the client disconnects.
@@ -321,7 +331,7 @@ impl Connection {
         let server = Arc::clone(&self.server);
         self.batch_began = server.engine.clock().now();
         let Execution { reply, seq, next, .. } = loop {
-            self.yield_turn().await;
+            self.yield_turn().await?;
             if self.client.info().is_killed() || self.stream.peer_has_closed() {
                 return Err(End::Closed);
             }
@@ -348,7 +358,7 @@ impl Connection {
         self.stream.begin_output();
         while encoder.encode(&mut self.output, FLUSH_BYTES) {
             self.send_output().await?;
-            self.yield_turn().await;
+            self.yield_turn().await?;
         }
         self.send_output().await
     }
@@ -492,74 +502,6 @@ impl Connection {
         };
         self.send().await?;
         Ok(has_more)
-    }
-
-    /// Whether a client whose request waits has sent as much as is read meanwhile.
-    fn is_input_full(&self) -> bool {
-        self.input.len() >= self.limits.scan.request_bytes_max.min(INPUT_WHILE_WAITING_MAX)
-    }
-
-    /// Waits until a pause of requests ends, sending messages meanwhile.
-    async fn await_end_of_pause(&mut self) -> Result<(), End> {
-        let mut pause = self.server.pauses.follow();
-        let mut has_more = false;
-        loop {
-            let Some(until) = pause.borrow_and_update().map(|pause| pause.until()) else { return Ok(()) };
-            let now = self.server.engine.clock().now();
-            if until <= now {
-                return Ok(());
-            }
-            let left = Duration::from_nanos(until.nanos_since(now));
-            let is_full = self.is_input_full();
-            tokio::select! {
-                _ = pause.changed() => {}
-                () = tokio::time::sleep(left) => {}
-                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
-                () = self.client.info().woken() => {
-                    if self.client.info().is_killed() {
-                        return Err(End::Closed);
-                    }
-                    has_more = self.send_messages().await?;
-                }
-                () = yield_now(), if has_more => has_more = self.send_messages().await?,
-            }
-        }
-    }
-
-    /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
-    async fn wait(&mut self, mut waiting: Box<Waiting>, is_answered: bool) -> Result<(), End> {
-        let mut has_more = false;
-        let outcome = loop {
-            let is_full = self.is_input_full();
-            tokio::select! {
-                outcome = waiting.reply() => break Some(outcome),
-                read = receive(&mut self.stream, &mut self.input, is_full, &self.server.metrics.redis.received) => read?,
-                () = self.client.info().woken() => {
-                    if self.client.info().is_killed() {
-                        return Err(End::Closed);
-                    }
-                    if self.client.info().is_unblocked() {
-                        break None;
-                    }
-                    has_more = self.send_messages().await?;
-                }
-                () = yield_now(), if has_more => has_more = self.send_messages().await?,
-            }
-        };
-        let (waiting, (reply, seq)) = match (self.client.info().end_wait(), outcome) {
-            (Some(how), _) => (None, waiting.unblock(&self.server.engine, how)),
-            (None, Some(outcome)) => (Some(waiting), outcome),
-            (None, None) => return Err(End::Closed),
-        };
-        if is_answered {
-            self.answer(&reply, seq);
-        }
-        self.await_durable().await;
-        let sent = if self.stream.peer_has_closed() { Err(End::Closed) } else { self.send().await };
-        if let (Err(_), Some(waiting)) = (&sent, waiting) {
-            waiting.undo();
-        }
-        sent
     }
 }
 

@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Instant;
 
+use octostore::auth::WRONG_PASSWORD_DELAY;
 use octostore::command::{Command, OwnedArgs, commands_and_subcommands};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, encode};
 use crate::support::http::{Answer, exchange};
 use crate::support::server::TestServer;
 use crate::support::until;
@@ -419,6 +421,28 @@ fn a_connection_that_does_not_authenticate_is_closed() {
     assert_eq!(active.line("PING"), "+PONG");
     assert_eq!(active.line("RESET"), "+RESET");
     assert_eq!(active.reply(), "(closed)", "it must authenticate again");
+}
+
+#[test]
+fn a_client_that_tries_passwords_waits_for_each_reply() {
+    let server = TestServer::real(&["--requirepass", "swordfish"]);
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
+    let began = Instant::now();
+    let mut client = server.connect();
+    client.send_bytes(&encode(&["AUTH", "wrong"]).repeat(3));
+    client.send(&["AUTH", "swordfish"]);
+    (0..3).for_each(|_| assert_eq!(client.reply(), wrong));
+    assert_eq!(client.reply(), "+OK");
+    assert!(began.elapsed() >= 3 * WRONG_PASSWORD_DELAY);
+    let began = Instant::now();
+    assert_eq!(http(&server, "Bearer wrong", "GET", "/locks").status, 401);
+    assert!(began.elapsed() >= WRONG_PASSWORD_DELAY);
+    // Attempts that were sent in time do not extend it.
+    let server = TestServer::real(&["--requirepass", "swordfish", "--auth-timeout-ms", "100"]);
+    let mut client = server.connect();
+    client.send_bytes(&encode(&["AUTH", "wrong"]).repeat(100));
+    let replies = (0..100).take_while(|_| client.reply() != "(closed)").count();
+    assert!(replies < 100, "{replies}");
 }
 
 #[test]

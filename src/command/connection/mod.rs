@@ -5,7 +5,7 @@ mod client;
 
 use std::sync::Arc;
 
-use crate::auth::{DEFAULT_USER, DenialReason, log_failed_login};
+use crate::auth::{DEFAULT_USER, DenialReason, WRONG_PASSWORD_DELAY, log_failed_login};
 use crate::command::options::{self, value, values};
 use crate::command::steps::{Progress, Steps};
 use crate::command::{Args, Caller, Command, CommandError, Context, Flags, Group, REDIS_VERSION, key};
@@ -93,6 +93,7 @@ fn quit(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
 fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
     let Some(found) = context.server.users.authenticate(user, password) else {
         context.server.metrics.failed_logins.add(1);
+        context.client.delay = Some(WRONG_PASSWORD_DELAY);
         // Never with the input.
         log_failed_login(&context.client.info().addr);
         // A name that no user has may be a password in the wrong place.

@@ -14,11 +14,11 @@ use crate::command::{
     PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
 };
 use crate::domain::{Limits, SharedTopology, Timestamp, Topology};
-use crate::engine::{AnyTxn, ELEMENTS_AT_ONCE_MAX, Engine, EngineConfig};
+use crate::engine::{AnyTxn, ELEMENTS_AT_ONCE_MAX, Engine, EngineConfig, Unavailable};
 use crate::entropy::Entropy;
 use crate::journal::{Durability, MemoryBackend};
 use crate::metrics::{Count, ServerMetrics};
-use crate::value::{Kind, Set};
+use crate::value::{Kind, List, Set};
 
 fn server() -> Arc<ServerState> {
     let config = EngineConfig {
@@ -282,9 +282,44 @@ fn a_value_that_was_computed_before_is_stored_if_its_sources_are_still_the_same(
         let visits = |_: &[Source]| ELEMENTS_AT_ONCE_MAX + 1;
         let stored = Stored { destination: b"stored", keys: &keys, kinds: &[Kind::Set], visits, compute };
         let args = OwnedArgs::of(["SUNIONSTORE", "stored", "source"]);
+        let lookups = || (server.lookups.hits.read(), server.lookups.misses.read());
+        let before = lookups();
         assert_eq!(stored.store(&mut context, args.as_args()), Ok(Reply::Integer(1)));
         assert_eq!(computed.get(), replacements + 1);
+        assert_eq!(lookups(), (before.0 + 1, before.1), "however often it is computed");
         let expected = replacements.checked_sub(1).map_or("member".into(), |last| format!("member{last}"));
         assert_eq!(execute("SMEMBERS stored").reply, Some(Reply::Set(vec![Reply::bulk(expected)])));
     }
+}
+
+#[test]
+fn an_edit_whose_value_is_replaced_again_and_again_is_made_in_the_end() {
+    let server = server();
+    let name = LockName::new(0, b"k").expect("a valid key");
+    let replace = || {
+        let list = values::draft::<List>(|mut list| {
+            (0..=ELEMENTS_AT_ONCE_MAX).for_each(|_| list.push_back(b"x"));
+        });
+        server.engine.txn().replace_value(&name, &mut Some(list))
+    };
+    assert_eq!(replace(), Ok(()));
+    let mut client = connect(&server);
+    let (mut put_off, mut attempts) = (None, 0);
+    let popped = loop {
+        attempts += 1;
+        let txn = server.engine.txn();
+        if let Some(put_off) = put_off.take() {
+            txn.resume(put_off);
+        }
+        let context = Context::new(&server, &mut client, AnyTxn::Shared(&txn));
+        let popped = values::edit_existing_many::<List, _>(&context, b"k", List::len, |mut list| {
+            let replaced = replace();
+            list.pop_front().map(|_| replaced)
+        });
+        match popped {
+            Err(error) if error.is_unsettled() => put_off = txn.put_off(),
+            popped => break popped,
+        }
+    };
+    assert_eq!((attempts, popped), (4, Ok(Some(Some(Err(Unavailable::Unsettled))))));
 }

@@ -130,7 +130,7 @@ fn type_first<R>(
 ) -> Result<R, CommandError> {
     if request.is_err() {
         for key in counted_keys(args, at, name)?.0 {
-            sources::source(context, key, KINDS)?;
+            sources::check_type(context, key, KINDS)?;
         }
     }
     request
@@ -265,8 +265,9 @@ fn combine(
     name: &str,
 ) -> Result<Reply, CommandError> {
     let request = type_first(context, args, 1, name, Request::parse(operation, args, 1, name))?;
-    let sources = sources(context, args, &request.keys, KINDS)?;
-    Ok(context.compute(2 * operation.visits(&sources), move || {
+    let visits = |sources: &[Source]| 2 * operation.visits(sources);
+    let sources = sources(context, args, &request.keys, KINDS, visits)?;
+    Ok(context.compute(visits(&sources), move || {
         let members = request.members(&sources).into_iter();
         match request.with_scores {
             true => {
@@ -323,7 +324,8 @@ fn zintercard(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, Comman
     let weights = vec![1.0; keys.len()];
     let (operation, aggregate) = (Operation::Intersection, Aggregate::Sum);
     let request = Request { operation, keys, weights, aggregate, with_scores: false };
-    let sources = sources(context, args, &request.keys, KINDS)?;
-    let visits = 2 * operation.visits(&sources);
-    Ok(context.compute(visits, move || Reply::count(request.intersection(&sources).len().min(limit))))
+    let visits = |sources: &[Source]| 2 * operation.visits(sources);
+    let sources = sources(context, args, &request.keys, KINDS, visits)?;
+    Ok(context
+        .compute(visits(&sources), move || Reply::count(request.intersection(&sources).len().min(limit))))
 }

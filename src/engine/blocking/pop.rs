@@ -150,7 +150,7 @@ impl SharedTxn<'_> {
         let request = Arc::new(request);
         let attempt = match &request.keys[..] {
             [name] if !request.moves_elsewhere() => {
-                self.prepare_edit_before(name)?;
+                self.prepare_edit(name)?;
                 self.work_on_key(name, |key| {
                     Ok(match key.pop(&request, true)? {
                         Some(popped) => Attempt::Popped(popped),

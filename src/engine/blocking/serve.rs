@@ -98,10 +98,10 @@ impl Engine {
     ) -> Result<Served, Unavailable> {
         loop {
             let serving = txn(self);
-            if !serving.before_request(|| serving.prepare_edit(name))? {
+            if !serving.prepare_serving(name)? {
                 self.core.holds.serve_later(name);
                 // Perhaps it was released just before that.
-                if !serving.before_request(|| serving.prepare_edit(name))? {
+                if !serving.prepare_serving(name)? {
                     return Ok(Served::All);
                 }
             }

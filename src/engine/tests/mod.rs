@@ -36,7 +36,7 @@ fn config() -> EngineConfig {
     }
 }
 
-fn memory(clock: &Clock) -> Arc<Engine> {
+pub(super) fn memory(clock: &Clock) -> Arc<Engine> {
     Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config()).unwrap()
 }
 

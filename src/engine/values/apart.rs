@@ -3,19 +3,18 @@
 //! Guarantees: a long edit works on a copy of the value. It is one change of the value that it
 //! began with: if the key holds another one at its end, it was not made, and the request is
 //! executed again. Readers of the key see the value as it was meanwhile. While long work holds a
-//! value, other edits are put off, so it is rarely done in vain. An exclusive transaction edits in
-//! place: it has the table alone. Not here: what is recorded.
+//! value, other edits are put off, so it is rarely done in vain; they go first when it ends. A copy
+//! counts toward the limit of all values. An exclusive transaction edits in place: it has the table
+//! alone. Not here: what is recorded, the order of those who were put off.
 
 use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
-use super::KeyWork;
 use super::draft::edited;
+use super::{KeyWork, Making};
 use crate::domain::LockName;
 use crate::engine::keyspace::{Content, Entry, KeyedValue};
 use crate::engine::{Core, ELEMENTS_AT_ONCE_MAX, SharedTxn, Txn, Unavailable, run_long};
@@ -39,8 +38,6 @@ struct Release<'a>(&'a Core);
 /// The values that are held.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Holds {
-    count: AtomicUsize,
-    released: Notify,
     /// Keys whose elements could not be given to those who wait for them.
     unserved: Mutex<HashSet<LockName>>,
 }
@@ -69,20 +66,10 @@ pub(in crate::engine) fn is_ready_for_edits(entry: &Entry) -> bool {
 }
 
 impl Holds {
-    /// Whether any value is held.
-    pub(in crate::engine) fn are_any(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
-    }
-
     /// Notes that a key is to be served when a value is released. It need not be the key that the
     /// value had when it was held.
     pub(in crate::engine) fn serve_later(&self, name: &LockName) {
         self.unserved.lock().insert(name.clone());
-    }
-
-    /// Waits until some value is no longer held.
-    pub(in crate::engine) async fn released(&self) {
-        self.released.notified().await;
     }
 }
 
@@ -95,27 +82,42 @@ impl Deref for HeldValue<'_> {
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        let Core { holds, pops, .. } = self.0;
+        let Core { holds, pops, line, .. } = self.0;
         let unserved = std::mem::take(&mut *holds.unserved.lock());
         for name in &unserved {
             pops.signal(name, Kind::List);
             pops.signal(name, Kind::SortedSet);
         }
-        holds.count.fetch_sub(1, Ordering::Relaxed);
-        holds.released.notify_waiters();
+        line.advance();
     }
 }
 
 impl<'a> Txn<'a> {
-    /// Call it under the guard of the key.
-    fn hold(&self, keyed: &KeyedValue) -> HeldValue<'a> {
+    /// Puts the request off while long work uses the value. Call it under the guard of the key.
+    fn check_free(&self, keyed: &KeyedValue) -> Result<(), Unavailable> {
+        if is_held(keyed) { self.wait_in_line(false, || !is_held(keyed)) } else { Ok(()) }
+    }
+
+    /// Holds a value, or puts the request off until its turn. Call it under the guard of the key.
+    fn hold(&self, keyed: &KeyedValue) -> Result<HeldValue<'a>, Unavailable> {
+        self.wait_in_line(true, || !is_held(keyed))?;
+        Ok(self.hold_now(keyed))
+    }
+
+    /// Holds a value that is not held.
+    fn hold_now(&self, keyed: &KeyedValue) -> HeldValue<'a> {
         let core: &'a Core = &self.engine().core;
-        core.holds.count.fetch_add(1, Ordering::Relaxed);
         HeldValue {
             _mark: Arc::downgrade(&keyed.value),
             value: Arc::clone(&keyed.value),
             _release: Release(core),
         }
+    }
+
+    /// Counts a value of about this many bytes toward the limit while it is made. Fails at the limit.
+    pub fn make_value(&self, bytes: usize) -> Result<Making<'a>, Unavailable> {
+        self.engine().check_room(None).map_err(|why| self.refuse(why))?;
+        Ok(self.engine().core.value_stats.making(bytes as u64))
     }
 
     /// Edits the value of a key under its guard, unless that takes long. `visits` returns how many
@@ -138,10 +140,15 @@ impl<'a> Txn<'a> {
                 if is_long {
                     return run_long(|| key.edit(kind, edit)).map(Progress::Done);
                 }
-            } else if is_held(keyed) {
-                return Err(Unavailable::Unsettled);
-            } else if is_long || is_costly_to_edit(keyed) {
-                return Ok(Progress::Apart(self.hold(keyed), edit));
+            } else {
+                self.check_free(keyed)?;
+                if is_long {
+                    self.begin_long_work()?;
+                }
+                // There are not more copies for readers than there are readers who work long.
+                if is_long || is_costly_to_edit(keyed) {
+                    return Ok(Progress::Apart(self.hold(keyed)?, edit));
+                }
             }
         }
         key.edit(kind, edit).map(Progress::Done)
@@ -157,39 +164,64 @@ impl<'a> Txn<'a> {
             Progress::Done(result) => return Ok(result),
             Progress::Apart(original, edit) => (original, edit),
         };
+        // What adds nothing is not refused at the limit, but what adds is, as long as this takes.
+        let _making = self.engine().core.value_stats.making(original.bytes() as u64);
         run_long(move || {
             let mut copy = Value::clone(&original);
             let (result, elements) = edited(&mut copy, edit);
             // All that takes long to free outlives the guard.
             let mut copy = Some((copy, elements));
-            self.work_on_key(name, |key| key.replace_edited(&original, &mut copy))?;
-            Ok(result)
+            let replaced = self.work_on_key(name, |key| key.replace_edited(&original, &mut copy));
+            if replaced == Err(Unavailable::Unsettled) {
+                self.worked_in_vain();
+            }
+            replaced.map(|()| result)
         })
     }
 
     /// Makes sure that an edit of a large value does not copy it under the guard because others
-    /// read it: gives the key a copy. Reads may begin at any time, so this is no promise. Returns
-    /// whether the value can be edited: not while other long work holds it.
-    pub(in crate::engine) fn prepare_edit(&self, name: &LockName) -> Result<bool, Unavailable> {
-        let (mut is_held_by_others, mut original) = (false, None);
-        self.peek(name, |entry| {
-            if let Some(keyed) = entry.and_then(Entry::value) {
-                is_held_by_others = is_held(keyed);
-                original = (!is_held_by_others && is_costly_to_edit(keyed)).then(|| self.hold(keyed));
-            }
-        })?;
-        if let Some(original) = original {
-            self.finish_edit(name, Progress::Apart(original, |_: &mut Edit<'_>| ()))?;
-        }
-        Ok(!is_held_by_others)
+    /// read it: gives the key a copy. Reads may begin at any time, so this is no promise.
+    ///
+    /// For a request of which this is no part. Fails with [`Unavailable::Unsettled`] while other
+    /// long work holds the value.
+    pub(in crate::engine) fn prepare_edit(&self, name: &LockName) -> Result<(), Unavailable> {
+        let is_costly = |keyed: &KeyedValue| is_costly_to_edit(keyed) && !self.must_work_alone();
+        self.before_request(|| {
+            self.prepare(name, |keyed| {
+                self.check_free(keyed)?;
+                if is_costly(keyed) { self.hold(keyed).map(Some) } else { Ok(None) }
+            })
+        })
     }
 
-    /// [`Txn::prepare_edit`] for a request of which this is no part. Fails with
-    /// [`Unavailable::Unsettled`] while other long work holds the value.
-    pub(in crate::engine) fn prepare_edit_before(&self, name: &LockName) -> Result<(), Unavailable> {
-        match self.before_request(|| self.prepare_edit(name))? {
-            true => Ok(()),
-            false => Err(Unavailable::Unsettled),
+    /// [`Txn::prepare_edit`] for those who wait for elements, and not in line. Returns whether the
+    /// value can be edited.
+    pub(in crate::engine) fn prepare_serving(&self, name: &LockName) -> Result<bool, Unavailable> {
+        let mut is_free = true;
+        self.before_request(|| {
+            self.prepare(name, |keyed| {
+                is_free = !is_held(keyed);
+                Ok((is_free && is_costly_to_edit(keyed)).then(|| self.hold_now(keyed)))
+            })
+        })?;
+        Ok(is_free)
+    }
+
+    /// Gives the key a copy of the value that `hold` holds.
+    fn prepare(
+        &self,
+        name: &LockName,
+        mut hold: impl FnMut(&KeyedValue) -> Result<Option<HeldValue<'a>>, Unavailable>,
+    ) -> Result<(), Unavailable> {
+        let mut held = Ok(None);
+        self.peek(name, |entry| {
+            if let Some(keyed) = entry.and_then(Entry::value) {
+                held = hold(keyed);
+            }
+        })?;
+        match held? {
+            Some(original) => self.finish_edit(name, Progress::Apart(original, |_: &mut Edit<'_>| ())),
+            None => Ok(()),
         }
     }
 }
@@ -211,8 +243,10 @@ impl<'a> SharedTxn<'a> {
     /// value then. Fails with [`Unavailable::Unsettled`] while other long work holds it.
     pub fn hold_value(&self, name: &LockName) -> Result<Option<HeldValue<'a>>, Unavailable> {
         self.work_on_key(name, |key| match key.content() {
-            Content::Value(keyed) if is_held(keyed) => Err(Unavailable::Unsettled),
-            Content::Value(keyed) => Ok(Some(self.hold(keyed))),
+            Content::Value(keyed) => {
+                self.begin_long_work()?;
+                self.hold(keyed).map(Some)
+            }
             Content::Lock(_) => Ok(None),
         })
     }
@@ -224,11 +258,12 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use super::super::tests::{memory, name, on_disk};
+    use super::super::tests::{memory, memory_of, name, on_disk};
     use super::*;
     use crate::clock::Clock;
     use crate::domain::Timestamp;
-    use crate::engine::{Engine, PopAction, PopRequest, Popping, Renamed, SharedTxn};
+    use crate::engine::line::tests::is_next;
+    use crate::engine::{Engine, PopAction, PopRequest, Popping, PutOff, Renamed, SharedTxn};
     use crate::lock::Op;
     use crate::value::End;
 
@@ -376,5 +411,101 @@ mod tests {
         drop(held);
         drop(engine.txn());
         assert_eq!(new_len(), Ok(ITEMS - 1));
+    }
+
+    #[test]
+    fn edits_that_were_put_off_go_before_younger_ones_in_order() {
+        let engine = memory(&Clock::manual());
+        fill(&engine.txn());
+        let [small, first, second] = [(); 3].map(|()| engine.txn());
+        let taken = long_edit(&engine.txn(), |edit| {
+            let put_off = Err(Unavailable::Unsettled);
+            assert_eq!(small.existing_value(&name("k"), Kind::List, pop), put_off);
+            assert_eq!([&first, &second].map(|txn| long_edit(txn, pop)), [put_off.clone(), put_off]);
+            pop(edit)
+        });
+        assert!(taken.is_ok());
+        let wait = |txn: &Txn<'_>| Box::pin(engine.next_attempt(txn.put_off().unwrap()));
+        let [small, first, second] =
+            [small, first, second].map(|txn| is_next(&mut wait(&txn)).expect("the value is free"));
+        // A client that edits again and again has to wait, however quick it is.
+        let quick = engine.txn();
+        assert_eq!(long_edit(&quick, pop), Err(Unavailable::Unsettled));
+        let mut quick = wait(&quick);
+        assert!(is_next(&mut quick).is_none());
+        let again = |put_off, edit: fn(&Txn<'_>) -> Result<Option<Taken>, Unavailable>| {
+            let txn = engine.txn();
+            txn.resume(put_off);
+            edit(&txn).map_err(|_| wait(&txn))
+        };
+        let long = |txn: &Txn<'_>| long_edit(txn, pop);
+        let mut second = again(second, long).err().unwrap();
+        assert!(is_next(&mut second).is_none());
+        let item = |n: &str| -> Option<Taken> { Some(Some(n.as_bytes().into())) };
+        let made = |edited: Result<Option<Taken>, _>| edited.ok().expect("its turn");
+        let small = again(small, |txn| txn.existing_value(&name("k"), Kind::List, pop));
+        assert_eq!(made(small), item("1"));
+        assert_eq!(made(again(first, long)), item("2"));
+        let mut quick = again(is_next(&mut quick).unwrap(), long).err().unwrap();
+        assert_eq!(made(again(is_next(&mut second).unwrap(), long)), item("3"));
+        assert_eq!(made(again(is_next(&mut quick).unwrap(), long)), item("4"));
+    }
+
+    #[test]
+    fn a_request_that_was_put_off_waits_until_the_value_is_free_or_its_elder_is_gone() {
+        let engine = memory(&Clock::manual());
+        fill(&engine.txn());
+        // Edits would copy it, because others read it.
+        let read = engine.txn().share_value(&name("k")).unwrap();
+        let holder = engine.txn();
+        let held = holder.hold_value(&name("k")).unwrap();
+        let prepare = |put_off: Option<Box<PutOff>>| {
+            let txn = engine.txn();
+            if let Some(put_off) = put_off {
+                txn.resume(put_off);
+            }
+            let prepared = txn.prepare_edit(&name("k"));
+            prepared.map_err(|_| Box::pin(engine.next_attempt(txn.put_off().unwrap())))
+        };
+        let [mut elder, mut younger] = [(); 2].map(|()| prepare(None).err().unwrap());
+        assert!(is_next(&mut elder).is_none() && is_next(&mut younger).is_none());
+        drop(held);
+        let elder = is_next(&mut elder).unwrap();
+        let mut younger = prepare(is_next(&mut younger)).err().unwrap();
+        assert!(is_next(&mut younger).is_none());
+        // Its client has disconnected.
+        drop(elder);
+        assert!(prepare(is_next(&mut younger)).is_ok());
+        assert!(!Arc::ptr_eq(&engine.txn().share_value(&name("k")).unwrap().unwrap(), &read.unwrap()));
+    }
+
+    #[test]
+    fn a_copy_counts_toward_the_limit_while_it_is_made() {
+        let fill_and_measure = |engine: &Arc<Engine>| {
+            fill(&engine.txn());
+            engine.value_stats().bytes()
+        };
+        let bytes = fill_and_measure(&memory(&Clock::manual()));
+        let engine = memory_of(bytes * 3 / 2);
+        fill_and_measure(&engine);
+        let add = |txn: &Txn<'_>| {
+            txn.value(&name("other"), Kind::List, |edit| edit.list().unwrap().push_back(b"x"))
+        };
+        assert_eq!(add(&engine.txn()), Ok(()));
+        let taken = long_edit(&engine.txn(), |edit| {
+            assert_eq!(add(&engine.txn()), Err(Unavailable::ValuesBytesMax));
+            pop(edit)
+        });
+        assert!(taken.is_ok());
+        assert_eq!(add(&engine.txn()), Ok(()));
+        let txn = engine.txn();
+        let making = txn.make_value(bytes as usize).unwrap();
+        assert_eq!(add(&txn), Err(Unavailable::ValuesBytesMax));
+        assert!(txn.make_value(1).is_err());
+        assert!(txn.copy(&name("k"), &name("copy"), false).is_err());
+        // What makes room is not refused.
+        assert!(long_edit(&txn, pop).is_ok());
+        drop(making);
+        assert_eq!(txn.copy(&name("k"), &name("copy"), false), Ok(true));
     }
 }

@@ -68,7 +68,7 @@ impl Engine {
     pub(super) fn check_room(&self, value: Option<&Value>) -> Result<(), Unavailable> {
         let core = &*self.core;
         self.check_backlog()?;
-        if core.value_stats.bytes() + core.pops.bytes() >= core.config.values_bytes_max {
+        if core.value_stats.limited_bytes() + core.pops.bytes() >= core.config.values_bytes_max {
             return Err(Unavailable::ValuesBytesMax);
         }
         if value.is_some_and(|value| value.len() >= core.config.value_elements_max) {

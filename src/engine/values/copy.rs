@@ -56,10 +56,13 @@ impl SharedTxn<'_> {
         if is_small || (!replaces && self.exists_before(to)?) {
             return self.exclusively(&names, |txn| txn.copy(from, to, replaces))?;
         }
+        let held = self.hold_value(from)?;
         run_long(|| {
-            let held = self.hold_value(from)?;
-            let mut prepared =
-                held.map(|original| Prepared { copy: Some(Draft::copy_of(&original)), original });
+            let mut prepared = None;
+            if let Some(original) = held {
+                let _making = self.make_value(original.bytes())?;
+                prepared = Some(Prepared { copy: Some(Draft::copy_of(&original)), original });
+            }
             self.exclusively(&names, |txn| txn.copy_prepared(from, to, replaces, prepared.as_mut()))?
         })
     }

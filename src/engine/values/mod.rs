@@ -22,7 +22,7 @@ pub(super) use self::change::KeyWork;
 pub use self::draft::Draft;
 pub(super) use self::reclaim::Reclaimer;
 pub use self::rename::Renamed;
-pub use self::stats::ValueStats;
+pub use self::stats::{Making, ValueStats};
 
 use std::sync::Arc;
 

@@ -1,12 +1,22 @@
 //! Counts of values.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::metrics::Count;
+
+/// A value that is being made, or a copy of one. It counts until this is dropped.
+pub struct Making<'a> {
+    stats: &'a ValueStats,
+    bytes: u64,
+}
 
 /// The counts of values. Totals restart at 0 with the process.
 #[derive(Debug, Default)]
 pub struct ValueStats {
     values: Count,
     bytes: Count,
+    /// Those of values that are being made.
+    making: AtomicU64,
     /// Values that reached their deadline.
     pub expiries: Count,
 }
@@ -20,6 +30,17 @@ impl ValueStats {
     /// About how many bytes of memory they take.
     pub fn bytes(&self) -> u64 {
         self.bytes.read()
+    }
+
+    /// The bytes that count toward the limit: also those of values that are being made.
+    pub(super) fn limited_bytes(&self) -> u64 {
+        self.bytes.read() + self.making.load(Ordering::Relaxed)
+    }
+
+    /// Counts a value of about this many bytes while it is made.
+    pub(super) fn making(&self, bytes: u64) -> Making<'_> {
+        self.making.fetch_add(bytes, Ordering::Relaxed);
+        Making { stats: self, bytes }
     }
 
     pub(in crate::engine) fn added(&self, bytes: u64) {
@@ -40,5 +61,11 @@ impl ValueStats {
     pub(in crate::engine) fn clear(&self) {
         self.values.clear();
         self.bytes.clear();
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.stats.making.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

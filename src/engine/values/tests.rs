@@ -32,6 +32,12 @@ pub(super) fn memory(clock: &Clock) -> Arc<Engine> {
     Engine::start(Box::new(MemoryBackend::default()), clock.clone(), config()).unwrap()
 }
 
+/// With this limit of all values together.
+pub(super) fn memory_of(values_bytes_max: u64) -> Arc<Engine> {
+    let config = EngineConfig { values_bytes_max, ..config() };
+    Engine::start(Box::new(MemoryBackend::default()), Clock::manual(), config).unwrap()
+}
+
 pub(super) fn on_disk(path: &Path, clock: &Clock) -> Arc<Engine> {
     let backend = SqliteBackend::open(path).unwrap();
     Engine::start(Box::new(backend), clock.clone(), config()).unwrap()

@@ -328,6 +328,16 @@ fn retained_bytes(runner: &mut Runner) {
         let sender = || Sender { addr, bytes: bytes.clone(), ends_with: Vec::new(), reads: true };
         Abuse { senders: (0..150).map(|_| sender()).collect(), at_most, ..Abuse::default() }
     });
+    add_elements(&mut runner.world, "SADD united", 100, |n| format!("m{n}"));
+    runner.bounds("SUNION united united by 64 clients", |world| {
+        let sender = || Sender {
+            addr: world.server.addr,
+            bytes: [auth(), encode(&["SUNION", "united", "united"]), encode(&["ECHO", MARK])].concat(),
+            ends_with: format!("{MARK}\r\n").into(),
+            reads: true,
+        };
+        Abuse { senders: (0..64).map(|_| sender()).collect(), at_most, ..Abuse::default() }
+    });
 }
 
 /// Adds very many elements to a key, a thousand with each request.
