@@ -62,6 +62,9 @@ impl Context<'_> {
                 let command = find_for_script(args, may_write)?;
                 self.permit(command, args)?;
                 self.check_slots(command, args)?;
+                if command.is(Flags::WRITE) {
+                    self.server.scripts.write()?;
+                }
                 // The time limit of the script bounds its commands together; the budget bounds each
                 // of them.
                 self.begin_transaction();
