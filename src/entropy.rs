@@ -60,7 +60,7 @@ impl Entropy {
     }
 
     /// A keyed hasher to clone for each value. A system source gives each caller another key.
-    pub(crate) fn hasher(&self) -> DefaultHasher {
+    fn hasher(&self) -> DefaultHasher {
         match &self.0 {
             Source::System => RandomState::new().build_hasher(),
             Source::Seeded { seed, .. } => {

@@ -8,6 +8,7 @@ use super::error::printable;
 use super::parts::LONG_ARGS;
 use super::steps::SCRIPT_WORK;
 use super::{Args, Command, CommandError, Context, Flags, Group, Run, docs, options, sentinel};
+use crate::auth::CommandId;
 use crate::domain::LockName;
 use crate::engine::Cause;
 use crate::reply::Reply;
@@ -51,16 +52,18 @@ impl Context<'_> {
                 reply
             }
             Caller::Queue { .. } => {
-                let command = find(args).map_err(|mismatch| mismatch.error(args))?;
-                self.permit(command, args)?;
+                let found = find(args).map_err(|mismatch| mismatch.error(args))?;
+                self.permit(found, args)?;
+                let command = found.command;
                 if !command.is(Flags::WRITE) {
                     self.check_transaction_budget()?;
                 }
                 self.call(command, args)
             }
             Caller::Script { may_write } => {
-                let command = find_for_script(args, may_write)?;
-                self.permit(command, args)?;
+                let found = find_for_script(args, may_write)?;
+                self.permit(found, args)?;
+                let command = found.command;
                 self.check_slots(command, args)?;
                 if command.is(Flags::WRITE) {
                     self.server.scripts.write()?;
@@ -76,12 +79,13 @@ impl Context<'_> {
     /// Finds the command and checks that the connection may send it now.
     fn admit(&mut self, args: Args<'_>) -> Result<&'static Command, CommandError> {
         let found = if self.has_command(args.at(0)) { find(args) } else { Err(Mismatch::Command) };
-        let command = found.map_err(|mismatch| mismatch.error(args))?;
+        let found = found.map_err(|mismatch| mismatch.error(args))?;
+        let command = found.command;
         self.client.set_command(command);
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
             return Err(CommandError::fixed("NOAUTH Authentication required."));
         }
-        self.permit(command, args)?;
+        self.permit(found, args)?;
         if self.is_in_pubsub_mode() && !command.is(Flags::SUBSCRIBED) {
             return Err(CommandError::new(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
@@ -213,45 +217,54 @@ impl Mismatch {
     }
 }
 
+/// The command or subcommand of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) command: &'static Command,
+    /// Its place in the catalog.
+    pub(super) id: CommandId,
+}
+
 /// Finds the command or subcommand and checks its arity.
 #[inline]
-pub(super) fn find(args: Args<'_>) -> Result<&'static Command, Mismatch> {
-    let command = Command::find(args.at(0)).ok_or(Mismatch::Command)?;
+pub(super) fn find(args: Args<'_>) -> Result<Found, Mismatch> {
+    let (command, place) = Command::find_with_place(args.at(0)).ok_or(Mismatch::Command)?;
     if !command.accepts(args.len()) {
         return Err(Mismatch::Arity(command));
     }
     match command.run {
-        Run::Handler(_) => Ok(command),
-        Run::Subcommands(subcommands) => find_subcommand(command, subcommands, args),
+        Run::Handler(_) => Ok(Found { command, id: CommandId::new(place) }),
+        Run::Subcommands(_) => find_subcommand(command, place, args),
     }
 }
 
-fn find_subcommand(
-    command: &'static Command,
-    subcommands: &'static [Command],
-    args: Args<'_>,
-) -> Result<&'static Command, Mismatch> {
-    if args.len() == 1 {
+fn find_subcommand(container: &'static Command, place: u16, args: Args<'_>) -> Result<Found, Mismatch> {
+    let n = match args.len() {
         // COMMAND without a subcommand is COMMAND INFO.
-        return subcommands.first().ok_or(Mismatch::Subcommand(command));
+        1 => 0,
+        _ if options::is(args.at(1), "help") => {
+            return Ok(Found { command: container, id: CommandId::new(place) });
+        }
+        _ => container.subcommand_number(args.at(1)).ok_or(Mismatch::Subcommand(container))?,
+    };
+    let command = container.subcommands().get(n).ok_or(Mismatch::Subcommand(container))?;
+    if args.len() > 1 && !command.accepts(args.len()) {
+        return Err(Mismatch::Arity(command));
     }
-    if options::is(args.at(1), "help") {
-        return Ok(command);
-    }
-    let subcommand = command.subcommand(args.at(1)).ok_or(Mismatch::Subcommand(command))?;
-    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(Mismatch::Arity(subcommand)) }
+    Ok(Found { command, id: CommandId::new(place + 1 + n as u16) })
 }
 
 /// Finds the command that a script calls, and checks that the script may call it.
-fn find_for_script(args: Args<'_>, may_write: bool) -> Result<&'static Command, CommandError> {
-    let command = find(args).map_err(Mismatch::error_in_script)?;
+fn find_for_script(args: Args<'_>, may_write: bool) -> Result<Found, CommandError> {
+    let found = find(args).map_err(Mismatch::error_in_script)?;
+    let command = found.command;
     if command.is(Flags::NOSCRIPT) {
         return Err(CommandError::fixed("ERR This Redis command is not allowed from script"));
     }
     if !may_write && command.is(Flags::WRITE | Flags::MAY_REPLICATE) {
         return Err(CommandError::fixed("ERR Write commands are not allowed from read-only scripts."));
     }
-    Ok(command)
+    Ok(found)
 }
 
 fn unknown(args: Args<'_>) -> CommandError {

@@ -86,6 +86,8 @@ impl Command {
     pub fn visit_keys<'a>(&self, args: Args<'a>, visit: KeyVisitor<'_, 'a>) -> Result<(), CommandError> {
         match self.keys {
             KeySpec::None => {}
+            // Most commands have one key.
+            KeySpec::Range { first: 1, last: 1, access, .. } if args.len() > 1 => visit(args.at(1), access),
             KeySpec::Range { first, last, step, access } => {
                 let end = match usize::try_from(last) {
                     Ok(last) => args.len().min(last + 1),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::dispatch::find;
 use super::pubsub::{Entry, Notice, Via};
 use super::steps::{KEY_WORK, work_of_bytes};
 use super::{Args, Caller, ClientInfo, Command, CommandError, Context, Flags, Group, OwnedArgs, secrets};
@@ -60,7 +61,7 @@ fn monitor(context: &mut Context<'_>, _: Args<'_>) -> Result<Reply, CommandError
 /// Whether a user may run MONITOR, also after a change of its rules.
 pub(super) fn may_monitor(user: &User) -> bool {
     let request = OwnedArgs::of([MONITOR.name]);
-    MONITOR.check(user, request.as_args()).is_ok()
+    find(request.as_args()).is_ok_and(|found| found.check(user, request.as_args()).is_ok())
 }
 
 /// The line that shows a command.

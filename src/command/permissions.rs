@@ -6,15 +6,14 @@
 
 use std::sync::{Arc, LazyLock};
 
+use super::dispatch::Found;
 use super::pubsub::key_of_message;
 use super::registry::ClientInfo;
 use super::{
     Args, Caller, Categories, Command, CommandError, Context, Flags, Group, KeyAccess, ServerState,
     commands_and_subcommands, options,
 };
-use crate::auth::{
-    Catalog, Changed, CommandId, Denial, DenialContext, DenialReason, Denied, KeyRights, User, Uses,
-};
+use crate::auth::{Catalog, Changed, Denial, DenialContext, DenialReason, Denied, KeyRights, User, Uses};
 
 /// All commands as the rules of users see them.
 pub fn catalog() -> &'static Catalog {
@@ -35,24 +34,21 @@ impl KeyAccess {
     }
 }
 
-impl Command {
-    /// Its place in the catalog.
-    pub(super) fn id(&self) -> Option<CommandId> {
-        catalog().find(self.name)
-    }
-
+impl Found {
     /// Whether `user` may run this request. `Err(Err(_))`: the request is not valid.
-    pub(super) fn check(&self, user: &User, args: Args<'_>) -> Result<(), Result<Denied, CommandError>> {
+    pub(super) fn check(self, user: &User, args: Args<'_>) -> Result<(), Result<Denied, CommandError>> {
+        let Found { command, id } = self;
         if user.allows_everything() {
             return Ok(());
         }
-        if self.keys.is_movable() {
-            self.visit_keys(args, &mut |_, _| {}).map_err(Err)?;
+        if command.keys.is_movable() {
+            command.visit_keys(args, &mut |_, _| {}).map_err(Err)?;
         }
-        let Some(id) = self.id() else { return Err(Ok(Denied::Command)) };
         // As in Redis, no rule keeps a client from authenticating.
-        let request = Request { command: self, args };
-        if self.is(Flags::NO_AUTH) { Ok(()) } else { user.check(id, &request).map_err(Ok) }
+        if command.is(Flags::NO_AUTH) {
+            return Ok(());
+        }
+        user.check(id, &Request { command, args }).map_err(Ok)
     }
 }
 
@@ -98,27 +94,29 @@ impl Uses for Request<'_> {
 impl Context<'_> {
     /// Checks that the user of the connection may run this request.
     #[inline]
-    pub(super) fn permit(&mut self, command: &'static Command, args: Args<'_>) -> Result<(), CommandError> {
-        if self.client.user.allows_everything() { Ok(()) } else { self.permit_restricted(command, args) }
-    }
-
-    fn permit_restricted(&mut self, command: &'static Command, args: Args<'_>) -> Result<(), CommandError> {
+    pub(super) fn permit(&mut self, found: Found, args: Args<'_>) -> Result<(), CommandError> {
+        if self.client.user.allows_everything() {
+            return Ok(());
+        }
         // Each argument may be a key, which is compared with patterns.
         self.spend(args.len());
-        let denied = match command.check(&self.client.user, args) {
-            Ok(()) => return Ok(()),
-            Err(Err(invalid)) => return Err(invalid),
-            Err(Ok(denied)) => denied,
-        };
-        let (reason, object) = match &denied {
+        found.check(&self.client.user, args).map_err(|why| match why {
+            Err(invalid) => invalid,
+            Ok(denied) => self.refuse(found.command, &denied),
+        })
+    }
+
+    #[cold]
+    fn refuse(&mut self, command: &'static Command, denied: &Denied) -> CommandError {
+        let (reason, object) = match denied {
             Denied::Command => (DenialReason::Command, command.name.as_bytes()),
             Denied::Key(key) => (DenialReason::Key, key.as_slice()),
             Denied::Channel(channel) => (DenialReason::Channel, channel.as_slice()),
         };
         self.log_denial(reason, object, Arc::clone(self.client.user.name()));
         let name = self.client.user.name();
-        Err(CommandError::new(match self.caller {
-            Caller::Connection => format!("NOPERM {}", denial_text(name, command.name, &denied, false)),
+        CommandError::new(match self.caller {
+            Caller::Connection => format!("NOPERM {}", denial_text(name, command.name, denied, false)),
             Caller::Queue { .. } => format!(
                 "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC \
                  call. This command is no longer allowed for the following reason: {}",
@@ -131,9 +129,9 @@ impl Context<'_> {
                 }
             ),
             Caller::Script { .. } => {
-                format!("NOPERM ACL failure in script: {}", denial_text(name, command.name, &denied, false))
+                format!("NOPERM ACL failure in script: {}", denial_text(name, command.name, denied, false))
             }
-        }))
+        })
     }
 
     /// Adds an entry to ACL LOG.
@@ -202,14 +200,26 @@ pub(super) fn denial_text(user: &str, command: &str, denied: &Denied, is_detaile
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::dispatch::find;
     use crate::command::{OwnedArgs, commands};
 
     fn check(rules: &str, request: &str) -> Result<(), Denied> {
         let mut user = User::new(b"alice").unwrap();
         user.apply_all(catalog(), rules.split(' ').map(str::as_bytes)).unwrap();
         let args = OwnedArgs::of(request.split(' '));
-        let command = Command::of_request(args.as_args()).unwrap();
-        command.check(&user, args.as_args()).map_err(Result::unwrap)
+        find(args.as_args()).ok().unwrap().check(&user, args.as_args()).map_err(Result::unwrap)
+    }
+
+    #[test]
+    fn a_command_is_found_with_its_place_in_the_catalog() {
+        for command in commands_and_subcommands() {
+            let help = (!command.subcommands().is_empty()).then_some("help");
+            let mut args = OwnedArgs::of(command.name.split('|').chain(help));
+            (args.as_args().len()..usize::from(command.arity.unsigned_abs())).for_each(|_| args.push(b"a"));
+            let found = find(args.as_args()).ok().unwrap();
+            assert_eq!(found.command.name, command.name);
+            assert_eq!(Some(found.id), catalog().find(command.name), "{}", command.name);
+        }
     }
 
     #[test]
@@ -286,7 +296,7 @@ mod tests {
         let mut user = User::new(b"alice").unwrap();
         user.apply(catalog(), b"+@all").unwrap();
         let args = OwnedArgs::of(["EVAL", "return 1", "2", "a"]);
-        let command = Command::of_request(args.as_args()).unwrap();
-        assert_eq!(command.check(&user, args.as_args()), Err(Err(CommandError::KEY_COUNT)));
+        let found = find(args.as_args()).ok().unwrap();
+        assert_eq!(found.check(&user, args.as_args()), Err(Err(CommandError::KEY_COUNT)));
     }
 }

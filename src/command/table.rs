@@ -4,8 +4,8 @@
 //! name does not compile. Not here: the rows, which stand beside their handlers.
 
 use super::{
-    Args, Command, acl, blocking, cluster, connection, docs, hash, key, list, lock, options, pubsub, script,
-    sentinel, server, set, sorted_set, string, transaction,
+    Args, Command, Run, acl, blocking, cluster, connection, docs, hash, key, list, lock, options, pubsub,
+    script, sentinel, server, set, sorted_set, string, transaction,
 };
 
 /// All commands by family, in the order of the documentation.
@@ -52,7 +52,8 @@ struct Slot {
     name: Folded,
     /// Whether the folded name and the length tell the name from all others.
     is_whole: bool,
-    command: Option<&'static Command>,
+    /// With its place in [`commands_and_subcommands`].
+    command: Option<(&'static Command, u16)>,
 }
 
 /// A power of two, and more than twice the number of commands.
@@ -101,7 +102,7 @@ impl Folded {
 
 const fn index(families: &[&'static [Command]]) -> Index {
     let mut index = [Slot { name: Folded::EMPTY, is_whole: false, command: None }; SLOTS];
-    let mut count = 0;
+    let (mut count, mut place) = (0, 0);
     let mut family = 0;
     while family < families.len() {
         let mut n = 0;
@@ -112,12 +113,16 @@ const fn index(families: &[&'static [Command]]) -> Index {
             assert!(is_plain || is_lower_case(name, true), "a name has an unexpected character");
             let folded = Folded::of(name);
             let mut slot = folded.first_slot(name.len());
-            while let Some(other) = index[slot].command {
+            while let Some((other, _)) = index[slot].command {
                 assert!(!name.eq_ignore_ascii_case(other.name.as_bytes()), "two commands of one name");
                 slot = (slot + 1) % SLOTS;
             }
             let is_whole = is_plain && name.len() <= FOLDED_BYTES;
-            index[slot] = Slot { name: folded, is_whole, command: Some(command) };
+            index[slot] = Slot { name: folded, is_whole, command: Some((command, place)) };
+            place += 1;
+            if let Run::Subcommands(subcommands) = command.run {
+                place += subcommands.len() as u16;
+            }
             count += 1;
             assert!(count <= COMMANDS_MAX, "SLOTS is too small");
             n += 1;
@@ -136,13 +141,13 @@ const fn is_lower_case(name: &[u8], may_have_underscores: bool) -> bool {
     n == name.len()
 }
 
-fn find_in(index: &Index, name: &[u8]) -> Option<&'static Command> {
+fn find_in(index: &Index, name: &[u8]) -> Option<(&'static Command, u16)> {
     let folded = Folded::of(name);
     let mut slot = folded.first_slot(name.len());
-    while let Slot { name: found, is_whole, command: Some(command) } = index[slot] {
+    while let Slot { name: found, is_whole, command: Some((command, place)) } = index[slot] {
         let is_equal = || is_whole || command.name.as_bytes().eq_ignore_ascii_case(name);
         if found == folded && command.name.len() == name.len() && is_equal() {
-            return Some(command);
+            return Some((command, place));
         }
         slot = (slot + 1) % SLOTS;
     }
@@ -152,12 +157,23 @@ fn find_in(index: &Index, name: &[u8]) -> Option<&'static Command> {
 impl Command {
     /// The command of a name, in any case.
     pub fn find(name: &[u8]) -> Option<&'static Command> {
+        Command::find_with_place(name).map(|(command, _)| command)
+    }
+
+    /// The command of a name, in any case, and its place in [`commands_and_subcommands`]. Those of its
+    /// subcommands follow.
+    pub(super) fn find_with_place(name: &[u8]) -> Option<(&'static Command, u16)> {
         find_in(&INDEX, name)
     }
 
     /// The subcommand of a name without the container's, in any case.
     pub(super) fn subcommand(&self, own_name: &[u8]) -> Option<&'static Command> {
-        self.subcommands().iter().find(|subcommand| options::is(own_name, subcommand.own_name()))
+        self.subcommands().get(self.subcommand_number(own_name)?)
+    }
+
+    /// The number of a subcommand among all.
+    pub(super) fn subcommand_number(&self, own_name: &[u8]) -> Option<usize> {
+        self.subcommands().iter().position(|subcommand| options::is(own_name, subcommand.own_name()))
     }
 
     /// The command or subcommand that a request names.
@@ -225,7 +241,7 @@ mod tests {
         static LONG: Index = index(&[NAMES]);
         for command in NAMES {
             let found = find_in(&LONG, command.name.to_ascii_uppercase().as_bytes());
-            assert_eq!(found.map(|found| found.name), Some(command.name));
+            assert_eq!(found.map(|(found, _)| found.name), Some(command.name));
         }
         for unknown in ["c", "ac", "aca", "aaaaaaaacaaaaaaa", "aaaaaaaacaaaaaaaa", "aaaaaaaaa"] {
             assert!(find_in(&LONG, unknown.as_bytes()).is_none(), "{unknown}");
@@ -236,7 +252,7 @@ mod tests {
     fn most_names_are_found_in_the_first_slot() {
         let is_first = |command: &&Command| {
             let slot = Folded::of(command.name.as_bytes()).first_slot(command.name.len());
-            INDEX[slot].command.is_some_and(|found| found.name == command.name)
+            INDEX[slot].command.is_some_and(|(found, _)| found.name == command.name)
         };
         let (all, first) = (commands().count(), commands().filter(is_first).count());
         assert!(first * 10 >= all * 8, "{first} of {all}");

@@ -11,6 +11,7 @@ pub struct LockName(ShortBytes);
 
 impl LockName {
     /// Copies `key`; fails on a length or database out of range.
+    #[inline]
     pub fn new(database: u8, key: &[u8]) -> Result<LockName, Invalid> {
         if database >= DATABASES {
             return Err(Invalid::Database);

@@ -12,6 +12,7 @@ pub struct Owner(ShortBytes);
 
 impl Owner {
     /// Copies `bytes`; fails on a length out of range.
+    #[inline]
     pub fn new(bytes: &[u8]) -> Result<Owner, Invalid> {
         if bytes.len() > OWNER_BYTES_MAX {
             return Err(Invalid::OwnerLength { min: 0, max: OWNER_BYTES_MAX });

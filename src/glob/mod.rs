@@ -373,6 +373,9 @@ impl Glob {
 
     /// Whether `text` as a whole matches.
     pub(crate) fn matches(&self, text: &[u8]) -> bool {
+        if self.is_prefix() {
+            return text.starts_with(&self.pattern[..usize::from(self.text_bytes_min)]);
+        }
         let mut work = Work::new(u64::MAX);
         self.advance(text, &mut Progress::default(), &mut work).unwrap_or(false)
     }

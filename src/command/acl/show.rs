@@ -122,10 +122,10 @@ pub(super) fn dry_run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply
         .users
         .find(name)
         .ok_or_else(|| CommandError::new(format!("ERR User '{}' not found", name.escape_ascii())))?;
-    let command = find(request).map_err(|mismatch| mismatch.error_in_dry_run(request))?;
-    match command.check(&user, request) {
+    let found = find(request).map_err(|mismatch| mismatch.error_in_dry_run(request))?;
+    match found.check(&user, request) {
         Ok(()) => Ok(Reply::OK),
-        Err(Ok(denied)) => Ok(Reply::bulk(denial_text(user.name(), command.name, &denied, true))),
+        Err(Ok(denied)) => Ok(Reply::bulk(denial_text(user.name(), found.command.name, &denied, true))),
         Err(Err(invalid)) => Err(invalid),
     }
 }

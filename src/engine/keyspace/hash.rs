@@ -3,7 +3,9 @@
 //! Guarantees: a hash has 32 bits; a client cannot find names that collide.
 //! Not here: what is stored under a hash.
 
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
 
 use crate::domain::{LockName, Owner};
 use crate::entropy::Entropy;
@@ -11,7 +13,7 @@ use crate::entropy::Entropy;
 /// Hashes names. The key of the hash is secret and stays the same for the life of the process, so
 /// that scans survive rebuilds.
 #[derive(Clone)]
-pub(in crate::engine) struct NameHash(DefaultHasher);
+pub(in crate::engine) struct NameHash(SipHasher13);
 
 impl NameHash {
     /// Of ten million names, one in a thousand shares its hash with another. That only costs
@@ -23,18 +25,16 @@ impl NameHash {
 
     /// Takes a key that no client can guess.
     pub(in crate::engine) fn new(entropy: &Entropy) -> NameHash {
-        NameHash(entropy.hasher())
+        NameHash(SipHasher13::new_with_keys(entropy.number(), entropy.number()))
     }
 
     pub(in crate::engine) fn of(&self, name: &LockName) -> u64 {
-        let mut hasher = self.0.clone();
-        hasher.write(name.as_bytes());
-        hasher.finish() >> (u64::BITS - NameHash::BITS)
+        self.0.hash(name.as_bytes()) >> (u64::BITS - NameHash::BITS)
     }
 
     /// The hash of a lock, by its hash, and an owner.
     pub(in crate::engine) fn with_owner(&self, hash: u64, owner: &Owner) -> u64 {
-        let mut hasher = self.0.clone();
+        let mut hasher = self.0;
         hasher.write_u64(hash);
         hasher.write(owner.as_bytes());
         hasher.finish()

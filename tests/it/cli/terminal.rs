@@ -27,10 +27,15 @@ struct Terminal {
 impl Terminal {
     /// Runs lines of a shell, in which `$program` is the program. With `set -m`, the shell has jobs.
     fn start(addr: SocketAddr, lines: &str) -> Terminal {
+        Terminal::start_by(&[], addr, lines)
+    }
+
+    /// Has this command run what provides the terminal.
+    fn start_by(outer: &[&str], addr: SocketAddr, lines: &str) -> Terminal {
         // What has started the tests may have ignored or blocked the signals of terminals.
         SigSet::all().thread_unblock().expect("a set of signals");
         let mut command = Command::new("env");
-        command.args(["--default-signal", "timeout", "--foreground", "60"]);
+        command.args(["--default-signal", "timeout", "--foreground", "60"]).args(outer);
         command.args(["script", "--quiet", "--return", "--flush", "--command", lines]);
         command.arg("/dev/null").env_clear().env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/bash");
         command.env("TERM", "xterm").env("OCTOSTORE_URL", format!("redis://{addr}")).env("program", PROGRAM);
@@ -217,6 +222,26 @@ fn without_a_shell_ctrl_z_is_ignored() {
     terminal.type_keys("\n");
     let (code, rest) = terminal.end();
     assert_eq!(code, 0, "{rest}");
+}
+
+#[test]
+fn the_session_and_the_group_may_be_of_another_pid_namespace() {
+    let namespace = ["unshare", "--pid", "--fork"];
+    if !Command::new(namespace[0]).args(&namespace[1..]).arg("true").status().is_ok_and(|end| end.success()) {
+        println!("skipped: this user may not make PID namespaces");
+        return;
+    }
+    let server = TestServer::real(&[]);
+    // The session of the parent, and then also that of `octostore run` and its group.
+    let run = "$program run k -- sh -c 'read line; echo \"<$line>\"'";
+    let mut terminal = Terminal::start_by(&namespace, server.addr, &format!("exec {run}"));
+    terminal.type_keys("text\n");
+    terminal.until_shows("<text>");
+    assert_eq!(terminal.end().0, 0);
+    let run = "$program run k -- echo done";
+    let mut terminal = Terminal::start(server.addr, &format!("unshare --pid --fork {run}; exit $?"));
+    terminal.until_shows("done");
+    assert_eq!(terminal.end().0, 0);
 }
 
 #[test]
