@@ -19,9 +19,6 @@ pub struct OwnedArgs {
     spans: Vec<Span>,
 }
 
-/// Bytes of an argument for which room is made in advance.
-const SHORT: usize = 24;
-
 impl OwnedArgs {
     /// Copies `args`.
     pub fn of<A: AsRef<[u8]>>(args: impl IntoIterator<Item = A>) -> OwnedArgs {
@@ -30,9 +27,10 @@ impl OwnedArgs {
         owned
     }
 
-    /// No arguments yet, with room for this many short ones.
-    pub fn with_capacity(count: usize) -> OwnedArgs {
-        OwnedArgs { bytes: Vec::with_capacity(count * SHORT), spans: Vec::with_capacity(count) }
+    /// Removes all arguments, and keeps the memory for others.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
     }
 
     /// Appends an argument.

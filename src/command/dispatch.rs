@@ -65,6 +65,9 @@ impl Context<'_> {
                 self.permit(found, args)?;
                 let command = found.command;
                 self.check_slots(command, args)?;
+                if command.is(Flags::WRITE) {
+                    self.server.scripts.write()?;
+                }
                 // The time limit of the script bounds its commands together; the budget bounds each
                 // of them.
                 self.begin_transaction();

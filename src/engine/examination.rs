@@ -34,7 +34,7 @@ pub fn examine(records: Vec<Record>, loaded: &Loaded) -> Examination {
     let core = Core::new(clock, config(), loaded, commits);
     let locks: HashSet<LockName> = records.iter().filter_map(lock_of).cloned().collect();
     let mut findings = Vec::new();
-    let mut table = core.table.close_in_time(core.clock.now());
+    let mut table = core.table.close_in_time(|| core.clock.now());
     let restored = core.restore(&mut table, records, loaded.tokens_reserved, &mut |fault| {
         findings.push(fault.what());
         Ok(())

@@ -246,7 +246,7 @@ impl Engine {
         })?;
         let (backend, commits) = MeteredBackend::new(backend, &clock);
         let core = Arc::new(Core::new(clock, config, &loaded, commits));
-        let mut table = core.table.close_in_time(core.clock.now());
+        let mut table = core.table.close_in_time(|| core.clock.now());
         core.restore(&mut table, found, loaded.tokens_reserved, &mut Err)?;
         drop(table);
         let clock = core.clock.clone();

@@ -210,7 +210,7 @@ impl Core {
             backend.load(self.config.boot.as_deref(), self.clock.now(), &mut |record| found.push(record))?;
         // Writing must work again, too.
         backend.commit(&[Record::TokensReserved(self.tokens.reserved())])?;
-        let mut table = self.table.close_in_time(self.clock.now());
+        let mut table = self.table.close_in_time(|| self.clock.now());
         let mut fresh = Table::new(epoch);
         self.restore(&mut fresh, found, loaded.tokens_reserved, &mut Err)?;
         self.tokens.after_failure();

@@ -27,6 +27,18 @@ const USES_JOURNALED_AFTER: u64 = SCRIPTS_MAX as u64 / 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScriptId(ScriptHash);
 
+/// The value of each hexadecimal digit.
+static HEX: [u8; 256] = {
+    let (mut values, mut digit) = ([NOT_HEX; 256], 0);
+    while digit < 16 {
+        values[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        values[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
+const NOT_HEX: u8 = u8::MAX;
+
 impl ScriptId {
     /// The hash of a text.
     pub fn of(text: &[u8]) -> ScriptId {
@@ -39,20 +51,13 @@ impl ScriptId {
         if text.len() != 2 * hash.len() {
             return None;
         }
-        let mut is_hex = true;
-        let mut value = |digit: u8| match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            b'A'..=b'F' => digit - b'A' + 10,
-            _ => {
-                is_hex = false;
-                0
-            }
-        };
+        let mut all = 0;
         for (byte, digits) in hash.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = value(digits[0]) << 4 | value(digits[1]);
+            let (high, low) = (HEX[usize::from(digits[0])], HEX[usize::from(digits[1])]);
+            all |= high | low;
+            *byte = high << 4 | low;
         }
-        is_hex.then_some(ScriptId(hash))
+        (all != NOT_HEX).then_some(ScriptId(hash))
     }
 }
 
@@ -109,10 +114,13 @@ impl ScriptTable {
     /// A script, now the most recently used one.
     fn find(&mut self, id: &ScriptId) -> Option<&Script> {
         let script = self.scripts.get_mut(id)?;
-        self.uses += 1;
-        self.by_use.remove(&script.used);
-        self.by_use.insert(self.uses, *id);
-        script.used = self.uses;
+        // Usually one script is called again and again.
+        if script.used != self.uses {
+            self.uses += 1;
+            self.by_use.remove(&script.used);
+            self.by_use.insert(self.uses, *id);
+            script.used = self.uses;
+        }
         Some(script)
     }
 

@@ -7,7 +7,7 @@
 //! instant and land in one commit.
 //! Not here: protocols, the rules of locks, what follows from a transition.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,7 +62,8 @@ struct Exclusive<'a> {
     _one_commit: CommitGroup<'a>,
     table: Alone<'a, Table>,
     now: Timestamp,
-    wall_millis: u64,
+    /// The same by the wall clock, once it was asked for.
+    wall_millis: OnceCell<u64>,
 }
 
 /// What a transaction has seen. Carries it over to the next transaction of the same request.
@@ -126,19 +127,18 @@ impl Engine {
 
     /// Begins a transaction that keeps all others out. Fails if another one does so for long.
     fn close_gate(self: &Arc<Self>) -> Result<ExclusiveTxn<'_>, Unavailable> {
-        let table = self.core.table.close(self.core.clock.now());
-        table.map(|table| self.exclusive_txn_on(table)).map_err(|closed| self.unavailable_since(closed))
+        let closed = self.core.table.close(|| self.core.clock.now());
+        closed.map(|closed| self.exclusive_txn_on(closed)).map_err(|since| self.unavailable_since(since))
     }
 
     /// Begins a transaction that keeps all others out, however long it has to wait for another one.
     /// Deadlocks on a thread that is in one already.
     pub(super) fn exclusive_txn(self: &Arc<Self>) -> ExclusiveTxn<'_> {
-        self.exclusive_txn_on(self.core.table.close_in_time(self.core.clock.now()))
+        self.exclusive_txn_on(self.core.table.close_in_time(|| self.core.clock.now()))
     }
 
     fn exclusive_txn_on<'a>(self: &'a Arc<Self>, table: Alone<'a, Table>) -> ExclusiveTxn<'a> {
-        let clock = &self.core.clock;
-        let (now, wall_millis) = (clock.now(), clock.wall_millis());
+        let (now, wall_millis) = (table.since(), OnceCell::new());
         let seen = Cell::new(Seen { epoch: table.epoch, seq: Seq::default() });
         let exclusive = Exclusive { _one_commit: self.one_commit(), table, now, wall_millis };
         let (work, has_entered) = (Cell::new(0), Cell::new(true));
@@ -231,15 +231,17 @@ impl SharedTxn<'_> {
         edits: bool,
         work: impl FnOnce(&ExclusiveTxn<'_>) -> R,
     ) -> Result<R, Unavailable> {
-        self.make_ready(names, edits)?;
-        let had_entered = self.has_entered.replace(true);
-        let exclusive = match had_entered {
-            true => self.engine.exclusive_txn(),
-            false => self.engine.close_gate().inspect_err(|_| self.has_entered.set(false))?,
-        };
-        self.enter(exclusive.seen.get().epoch)?;
-        // Little has ended since, unless much ended at once.
-        let freed = exclusive.make_ready(names, false);
+        let had_entered = self.has_entered.get();
+        let mut exclusive = self.begin_exclusive()?;
+        let mut freed = Ok(());
+        if !exclusive.is_ready(names, edits) {
+            drop(exclusive);
+            self.has_entered.set(had_entered);
+            self.make_ready(names, edits)?;
+            exclusive = self.begin_exclusive()?;
+            // Little has ended since, unless much ended at once.
+            freed = exclusive.make_ready(names, false);
+        }
         exclusive.set_cause(self.cause.get());
         let result = freed.map(|()| work(&exclusive));
         if result.is_err() {
@@ -248,6 +250,15 @@ impl SharedTxn<'_> {
         self.observe(exclusive.seen.get().seq);
         self.count_work(exclusive.work());
         result
+    }
+
+    fn begin_exclusive(&self) -> Result<ExclusiveTxn<'_>, Unavailable> {
+        let exclusive = match self.has_entered.replace(true) {
+            true => self.engine.exclusive_txn(),
+            false => self.engine.close_gate().inspect_err(|_| self.has_entered.set(false))?,
+        };
+        self.enter(exclusive.seen.get().epoch)?;
+        Ok(exclusive)
     }
 
     /// Asks for a lock and, if it is not free, queues for it until the clock reaches `until`.
@@ -302,9 +313,10 @@ impl<'a> Txn<'a> {
 
     /// The same by the wall clock, in milliseconds since 1970.
     pub fn wall_millis(&self) -> u64 {
-        self.exclusive
-            .as_ref()
-            .map_or_else(|| self.engine.core.clock.wall_millis(), |exclusive| exclusive.wall_millis)
+        let clock = &self.engine.core.clock;
+        let Some(exclusive) = &self.exclusive else { return clock.wall_millis() };
+        let read = || clock.wall_millis().saturating_sub(clock.now().millis_since(exclusive.now));
+        *exclusive.wall_millis.get_or_init(read)
     }
 
     /// The milliseconds since 1970 at [`Txn::now`]. The wall clock itself can be a millisecond ahead.
@@ -394,6 +406,12 @@ impl<'a> Txn<'a> {
         let result = work();
         self.has_entered.set(had_entered);
         result
+    }
+
+    /// Whether [`Txn::make_ready`] would find nothing to do.
+    fn is_ready(&self, names: &[LockName], edits: bool) -> bool {
+        let is_ready = |entry: Option<&Entry>| !edits || entry.is_none_or(is_ready_for_edits);
+        names.iter().all(|name| matches!(self.peek(name, is_ready), Ok(Some(true))))
     }
 
     /// Frees what has ended of some keys, and stops with [`Unavailable::Unsettled`] where that

@@ -10,18 +10,18 @@ mod lua;
 mod running;
 mod shebang;
 
+use std::cell::Cell;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use self::lua::{Host, Interpreter, Invocation};
 use self::running::{RunningScript, Stop};
 use self::shebang::Shebang;
+use super::context::name_or_none;
 use super::parts::Join;
 use super::{
     Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, OwnedArgs, ServerState, options,
 };
-use crate::domain::Ttl;
+use crate::domain::{LockName, Ttl};
 use crate::engine::ScriptId;
 use crate::reply::Reply;
 
@@ -130,35 +130,45 @@ impl Default for ScriptLimits {
     }
 }
 
-/// What runs scripts: one interpreter, since one script runs at a time.
+/// What runs scripts: one at a time, in the interpreter of the thread.
 pub struct ScriptEngine {
     limits: ScriptLimits,
     running: Arc<RunningScript>,
-    /// Made when the first script runs, and again after a script that had to be stopped.
-    interpreter: Mutex<Option<Interpreter>>,
+}
+
+thread_local! {
+    /// The interpreter of this thread, which needs no locks as it stays here. Made when the first
+    /// script runs, and again after a script that had to be stopped.
+    static INTERPRETER: Cell<Option<Interpreter>> = const { Cell::new(None) };
 }
 
 impl ScriptEngine {
     /// A script engine that has run nothing yet.
     pub fn new(limits: ScriptLimits) -> ScriptEngine {
-        ScriptEngine { limits, running: Arc::default(), interpreter: Mutex::new(None) }
+        ScriptEngine { limits, running: Arc::default() }
     }
 
-    /// Runs `work` with the interpreter. For transactions that keep all others out, so that no thread
-    /// waits for the interpreter.
+    /// Notes that the running script is about to run a command that writes.
+    pub(super) fn write(&self) -> Result<(), CommandError> {
+        self.running.write().map_err(|_: Stop| CommandError::fixed("ERR script stopped"))
+    }
+
+    /// Runs `work` with the interpreter. For transactions that keep all others out, so that only one
+    /// script runs at a time.
     fn with_interpreter<R>(
         &self,
         server: &ServerState,
         work: impl FnOnce(&mut Interpreter) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
-        let mut slot = self.interpreter.lock();
-        let mut interpreter = match slot.take() {
+        // A thread that has served another server has the interpreter of that one.
+        let own = INTERPRETER.take().filter(|interpreter| interpreter.is_of(&self.running));
+        let mut interpreter = match own {
             Some(interpreter) => interpreter,
             None => Interpreter::new(server.engine.clock(), &self.running, self.limits.bytes_max)?,
         };
         let result = work(&mut interpreter);
         if interpreter.reset() {
-            *slot = Some(interpreter);
+            INTERPRETER.set(Some(interpreter));
         }
         self.running.end();
         result
@@ -170,12 +180,7 @@ struct Commands<'c, 'a>(&'c mut Context<'a>);
 
 impl Host for Commands<'_, '_> {
     fn call(&mut self, args: &OwnedArgs) -> Result<Reply, CommandError> {
-        let args = args.as_args();
-        if Command::find(args.at(0)).is_some_and(|command| command.is(Flags::WRITE)) {
-            let running = Arc::clone(&self.0.server.scripts.running);
-            running.write().map_err(|_: Stop| CommandError::fixed("ERR script stopped"))?;
-        }
-        self.0.dispatch(args)
+        self.0.dispatch(args.as_args())
     }
 }
 
@@ -213,8 +218,9 @@ fn run(
         return Err(NO_DEBUGGER);
     }
     let count = key_count(args)?;
-    let keys: Vec<&[u8]> = args.from(3).take(count).collect();
-    let names = context.names_in(args);
+    let keys = args.range(3, 3 + count);
+    let names: Vec<LockName> =
+        keys.from(0).filter_map(|key| name_or_none(context, key).ok().flatten()).collect();
     let args = args.skip(3 + count);
     context.run_script(&names, may_write, |context| {
         let text = find(context)?;
@@ -229,7 +235,7 @@ fn run(
         }
         let server = context.server;
         let scripts = &server.scripts;
-        let script = Invocation { id, text: shebang.text, keys: &keys, args };
+        let script = Invocation { id, text: shebang.text, keys, args };
         scripts.with_interpreter(server, |interpreter| {
             // Of all scripts of an EXEC together: the instant at which it began.
             let began = context.txn.now();

@@ -69,6 +69,11 @@ impl RunningScript {
         Look { stop: script.stop, has_become_long }
     }
 
+    /// Why the script has to stop, as far as is known without looking at the clock.
+    pub(super) fn stop(&self) -> Option<Stop> {
+        self.0.lock().script.as_ref().and_then(|script| script.stop)
+    }
+
     /// Notes that the script is about to run a command that writes. Fails if the script has to
     /// stop.
     pub(super) fn write(&self) -> Result<(), Stop> {

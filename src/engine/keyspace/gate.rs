@@ -37,6 +37,7 @@ struct GateState {
 /// A gate that is closed, or about to be.
 #[derive(Debug, Clone, Copy)]
 struct Closing {
+    /// [`Timestamp::NEVER`] while it waits for those inside.
     since: Timestamp,
     /// A thread has waited for [`GRACE`] in vain.
     is_long: bool,
@@ -49,6 +50,7 @@ pub(in crate::engine) struct ClosedSince(pub(in crate::engine) Timestamp);
 /// Keeps the gate closed until it is dropped.
 pub(in crate::engine) struct Alone<'a, T> {
     gate: &'a Gate<T>,
+    since: Timestamp,
     /// `None` only while it is dropped.
     inside: Option<ShardedLockWriteGuard<'a, T>>,
 }
@@ -91,23 +93,30 @@ impl<T> Gate<T> {
         }
     }
 
-    /// Closes the gate at `now` and waits until all who are inside have left. Fails if another
-    /// transaction keeps it closed for [`GRACE`].
-    pub(in crate::engine) fn close(&self, now: Timestamp) -> Result<Alone<'_, T>, ClosedSince> {
+    /// Closes the gate and waits until all who are inside have left; then `clock` is read. Fails if
+    /// another transaction keeps it closed for [`GRACE`].
+    pub(in crate::engine) fn close(
+        &self,
+        clock: impl FnOnce() -> Timestamp,
+    ) -> Result<Alone<'_, T>, ClosedSince> {
         let mut state = self.state.lock();
         while state.closing.is_some() {
             self.wait_for_opening(&mut state)?;
         }
-        state.closing = Some(Closing { since: now, is_long: false });
+        state.closing = Some(Closing { since: Timestamp::NEVER, is_long: false });
         drop(state);
         let inside = self.inside.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Alone { gate: self, inside: Some(inside) })
+        let since = clock();
+        if let Some(closing) = &mut self.state.lock().closing {
+            closing.since = since;
+        }
+        Ok(Alone { gate: self, since, inside: Some(inside) })
     }
 
     /// [`Gate::close`], however long that takes.
-    pub(in crate::engine) fn close_in_time(&self, now: Timestamp) -> Alone<'_, T> {
+    pub(in crate::engine) fn close_in_time(&self, clock: impl Fn() -> Timestamp) -> Alone<'_, T> {
         loop {
-            match self.close(now) {
+            match self.close(&clock) {
                 Ok(alone) => return alone,
                 Err(_) => self.wait_until_opened(),
             }
@@ -128,17 +137,28 @@ impl<T> Gate<T> {
 
     /// Waits for [`GRACE`], or not at all if another thread has done so since the gate was closed.
     fn wait_for_opening(&self, state: &mut MutexGuard<'_, GateState>) -> Result<(), ClosedSince> {
-        let Some(Closing { since, is_long }) = state.closing else { return Ok(()) };
-        if is_long {
-            return Err(ClosedSince(since));
+        match state.closing {
+            None => return Ok(()),
+            Some(closing) if closing.is_long => return Err(ClosedSince(closing.since)),
+            Some(_) => {}
         }
         let openings = state.openings;
         self.opened.wait_while_for(state, |state| state.openings == openings, GRACE);
-        if state.openings > openings {
-            return Ok(());
+        let is_open = state.openings > openings;
+        match state.closing.as_mut().filter(|_| !is_open) {
+            None => Ok(()),
+            Some(closing) => {
+                closing.is_long = true;
+                Err(ClosedSince(closing.since))
+            }
         }
-        state.closing = Some(Closing { since, is_long: true });
-        Err(ClosedSince(since))
+    }
+}
+
+impl<T> Alone<'_, T> {
+    /// When the gate was closed.
+    pub(in crate::engine) fn since(&self) -> Timestamp {
+        self.since
     }
 }
 
@@ -186,17 +206,17 @@ mod tests {
     #[test]
     fn a_closed_gate_tells_since_when_and_opens_for_all_who_wait() {
         let gate = Arc::new(Gate::new(0));
-        let mut alone = gate.close(at(5)).ok().unwrap();
+        let mut alone = gate.close(|| at(5)).ok().unwrap();
         assert!(!gate.is_closed_for_long());
         assert_eq!(gate.enter().err(), Some(ClosedSince(at(5))));
         assert!(gate.is_closed_for_long());
-        assert_eq!(gate.close(at(9)).err(), Some(ClosedSince(at(5))));
+        assert_eq!(gate.close(|| at(9)).err(), Some(ClosedSince(at(5))));
         let waiting: Vec<_> = (0..4)
             .map(|n| {
                 let gate = Arc::clone(&gate);
                 thread::spawn(move || match n % 2 {
                     0 => *gate.enter_in_time(),
-                    _ => *gate.close_in_time(at(7)),
+                    _ => *gate.close_in_time(|| at(7)),
                 })
             })
             .collect();
@@ -210,7 +230,7 @@ mod tests {
     #[test]
     fn an_opening_counts_even_if_a_closing_follows_at_once() {
         let gate = Arc::new(Gate::new(()));
-        let alone = gate.close(at(1)).ok().unwrap();
+        let alone = gate.close(|| at(1)).ok().unwrap();
         let (returned, has_returned) = mpsc::channel();
         let waiting = thread::spawn({
             let gate = Arc::clone(&gate);
@@ -246,7 +266,7 @@ mod tests {
         let closing = thread::spawn({
             let gate = Arc::clone(&gate);
             move || {
-                let alone = gate.close_in_time(at(3));
+                let alone = gate.close_in_time(|| at(3));
                 closed.send(()).unwrap();
                 drop(alone);
             }
@@ -326,7 +346,7 @@ mod tests {
                 thread::spawn(move || {
                     for _ in 0..500 {
                         let before = *gate.enter_in_time();
-                        let mut alone = gate.close_in_time(at(1));
+                        let mut alone = gate.close_in_time(|| at(1));
                         assert!(*alone >= before);
                         *alone += 1;
                     }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use mlua::{Either, IntoLua, Lua, LuaString, Table, Value};
+use mlua::{Either, IntoLua, Lua, LuaString, MultiValue, Table, Value};
 
 use super::expansion::Budget;
 use super::native::Fault;
@@ -21,12 +21,16 @@ const NOT_AN_ARG: CommandError =
 const NO_ARGS: CommandError =
     CommandError::fixed("ERR Please specify at least one argument for this redis lib call");
 
-/// The arguments of `redis.call`.
-pub(super) fn args(values: &[Value], bytes_max: usize) -> Result<OwnedArgs, CommandError> {
+/// Replaces `args` by the arguments of `redis.call`.
+pub(super) fn set_args(
+    args: &mut OwnedArgs,
+    values: &MultiValue,
+    bytes_max: usize,
+) -> Result<(), CommandError> {
     if values.is_empty() {
         return Err(NO_ARGS);
     }
-    let mut args = OwnedArgs::with_capacity(values.len());
+    args.clear();
     for value in values {
         match value {
             Value::String(string) => args.push(&string.as_bytes()),
@@ -42,7 +46,7 @@ pub(super) fn args(values: &[Value], bytes_max: usize) -> Result<OwnedArgs, Comm
             )));
         }
     }
-    Ok(args)
+    Ok(())
 }
 
 /// Bytes as a string of Lua. The usual kind, text, is the one that mlua can push without a detour.

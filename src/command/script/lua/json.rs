@@ -5,7 +5,7 @@
 mod decode;
 mod encode;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use mlua::{IntoLuaMulti, Lua, Table, Value};
 
@@ -67,31 +67,31 @@ impl Default for JsonSettings {
 }
 
 /// The library. `text_bytes_max` is the longest text that `encode` makes.
-pub(super) fn library(lua: &Lua, shared: &Arc<Shared>, text_bytes_max: usize) -> mlua::Result<Table> {
+pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, text_bytes_max: usize) -> mlua::Result<Table> {
     let library = lua.create_table()?;
     library.raw_set("_NAME", "cjson")?;
     library.raw_set("_VERSION", "2.1.0")?;
     library.raw_set("null", Value::NULL)?;
-    let state = Arc::clone(shared);
+    let state = Rc::clone(shared);
     export(lua, &library, "encode", move |call| {
         if call.len() != 1 {
             return Err(call.refuse(1, "expected 1 argument"));
         }
-        let settings = state.json.lock().clone();
+        let settings = state.json.borrow().clone();
         let text = encode(call.value(1), &settings, Budget::new(&state, text_bytes_max))?;
         one(call.lua, call.lua.create_string(text)?)
     })?;
-    let state = Arc::clone(shared);
+    let state = Rc::clone(shared);
     export(lua, &library, "decode", move |call| {
         if call.len() != 1 {
             return Err(call.refuse(1, "expected 1 argument"));
         }
-        let settings = state.json.lock().clone();
+        let settings = state.json.borrow().clone();
         one(call.lua, decode(call.lua, &call.bytes(1)?, &settings)?)
     })?;
     let setting = |name, set: fn(&Call<'_>, &mut JsonSettings) -> Results| {
-        let state = Arc::clone(shared);
-        export(lua, &library, name, move |call| set(call, &mut state.json.lock()))
+        let state = Rc::clone(shared);
+        export(lua, &library, name, move |call| set(call, &mut state.json.borrow_mut()))
     };
     setting("encode_max_depth", |call, settings| integer(call, &mut settings.encode_depth_max, 1, INT_MAX))?;
     setting("decode_max_depth", |call, settings| integer(call, &mut settings.decode_depth_max, 1, INT_MAX))?;

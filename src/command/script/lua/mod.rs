@@ -17,12 +17,12 @@ mod random;
 mod redis;
 mod strings;
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::chunk::ChunkMode;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, VmState};
-use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use self::convert::{ReplyBuilder, one_line};
@@ -39,9 +39,9 @@ use crate::reply::Reply;
 /// Instructions between two looks at the clock. Usually they take less than a microsecond, but each can
 /// call a function of Lua's own whose work grows with a string or table, for example `table.insert`.
 const HOOK_INSTRUCTIONS: u32 = 100;
-/// Compiled scripts that are kept, and the size of their texts.
-const COMPILED_MAX: usize = 1000;
-const COMPILED_BYTES_MAX: usize = 4 << 20;
+/// Compiled scripts that each thread keeps, and the size of their texts.
+const COMPILED_MAX: usize = 500;
+const COMPILED_BYTES_MAX: usize = 1 << 20;
 /// Garbage, in bytes, that may be left by a script.
 const GARBAGE_MAX: usize = 1 << 20;
 /// The name of scripts in errors.
@@ -63,7 +63,7 @@ pub(super) struct Invocation<'a> {
     pub(super) id: &'a ScriptId,
     /// The text, without a shebang.
     pub(super) text: &'a [u8],
-    pub(super) keys: &'a [&'a [u8]],
+    pub(super) keys: Args<'a>,
     pub(super) args: Args<'a>,
 }
 
@@ -71,9 +71,13 @@ pub(super) struct Invocation<'a> {
 struct Shared {
     clock: Clock,
     running: Arc<RunningScript>,
-    is_resp3: AtomicBool,
-    generator: Arc<Generator>,
-    json: Arc<Mutex<JsonSettings>>,
+    is_resp3: Cell<bool>,
+    /// The running script has called a command.
+    has_called: Cell<bool>,
+    /// The memory of the arguments of the last command.
+    args: Cell<OwnedArgs>,
+    generator: Rc<Generator>,
+    json: RefCell<JsonSettings>,
 }
 
 impl Shared {
@@ -86,12 +90,21 @@ impl Shared {
         }
         found.stop
     }
+
+    /// Whether the running script may not call a command: it has to stop. Looks at the clock from the
+    /// second call on; a command takes a few milliseconds at most.
+    fn must_stop_before_command(&self) -> bool {
+        match self.has_called.replace(true) {
+            true => self.must_stop().is_some(),
+            false => self.running.stop().is_some(),
+        }
+    }
 }
 
 /// An interpreter with the libraries of Redis.
 pub(super) struct Interpreter {
     lua: Lua,
-    shared: Arc<Shared>,
+    shared: Rc<Shared>,
     run: Function,
     /// Nothing that the last script could change is left as it has left it.
     is_clean: bool,
@@ -114,12 +127,14 @@ impl Interpreter {
 
     fn build(clock: &Clock, running: &Arc<RunningScript>, bytes_max: usize) -> mlua::Result<Interpreter> {
         let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::new())?;
-        let shared = Arc::new(Shared {
+        let shared = Rc::new(Shared {
             clock: clock.clone(),
             running: Arc::clone(running),
-            is_resp3: AtomicBool::new(false),
-            generator: Arc::default(),
-            json: Arc::default(),
+            is_resp3: Cell::default(),
+            has_called: Cell::default(),
+            args: Cell::default(),
+            generator: Rc::default(),
+            json: RefCell::default(),
         });
         let native = redis::natives(&lua, &shared, bytes_max)?;
         native.raw_set("math", random::library(&lua, &shared.generator)?)?;
@@ -134,7 +149,7 @@ impl Interpreter {
         lua.set_globals(environment)?;
         // The parser relies on the name of a chunk staying alive.
         lua.set_named_registry_value("chunk name", CHUNK)?;
-        let hook = Arc::clone(&shared);
+        let hook = Rc::clone(&shared);
         let triggers = HookTriggers::new().every_nth_instruction(HOOK_INSTRUCTIONS);
         lua.set_global_hook(triggers, move |_, _| match hook.must_stop() {
             Some(_) => Err(mlua::Error::runtime("stopped")),
@@ -153,6 +168,11 @@ impl Interpreter {
             memory_at_rest,
             bytes_max,
         })
+    }
+
+    /// Whether it is an interpreter for the script that `running` says.
+    pub(super) fn is_of(&self, running: &Arc<RunningScript>) -> bool {
+        Arc::ptr_eq(&self.shared.running, running)
     }
 
     /// Compiles a script, unless it is compiled already.
@@ -188,11 +208,12 @@ impl Interpreter {
         self.compile(script.id, script.text)?;
         let Some(function) = self.compiled.get(script.id).cloned() else { return Err(OUT_OF_MEMORY) };
         self.is_clean = false;
-        self.shared.is_resp3.store(false, Ordering::Relaxed);
+        self.shared.is_resp3.set(false);
+        self.shared.has_called.set(false);
         self.shared.generator.seed(0);
-        *self.shared.json.lock() = JsonSettings::default();
+        self.shared.json.take();
         let reply = self.run_function(&function, script, host).unwrap_or_else(|error| Err(failure(&error)));
-        match self.shared.must_stop() {
+        match self.shared.running.stop() {
             Some(stop) => {
                 // Anywhere, so that nothing is known about what it has left.
                 self.is_clean = false;
@@ -208,15 +229,14 @@ impl Interpreter {
         script: &Invocation<'_>,
         host: &mut dyn Host,
     ) -> mlua::Result<Result<Reply, CommandError>> {
-        let keys = self.strings(script.keys.iter().copied())?;
-        let args = self.strings(script.args.from(0))?;
+        let (keys, args) = (self.strings(script.keys)?, self.strings(script.args)?);
         let call = || self.within_limit(|| self.run.call::<(bool, Value)>((function, keys, args)));
         let (ok, result) = redis::with_host(host, call)?;
         self.is_clean = true;
         if !ok {
             return Ok(Err(self.error(script.id, &result)));
         }
-        let is_resp3 = self.shared.is_resp3.load(Ordering::Relaxed);
+        let is_resp3 = self.shared.is_resp3.get();
         match ReplyBuilder::new(is_resp3, Budget::new(&self.shared, self.bytes_max)).reply(&result) {
             Ok(reply) => Ok(Ok(reply)),
             Err(Fault::Text(text)) => Ok(Err(CommandError::new(format!("ERR {text}")))),
@@ -244,8 +264,8 @@ impl Interpreter {
         result
     }
 
-    fn strings<'a>(&self, strings: impl Iterator<Item = &'a [u8]>) -> mlua::Result<Table> {
-        self.lua.create_sequence_from(strings.map(convert::text))
+    fn strings(&self, strings: Args<'_>) -> mlua::Result<Table> {
+        self.lua.create_sequence_from(strings.from(0).map(convert::text))
     }
 
     /// The error of a script that raised `error`, as `describe` in the prelude completes it.

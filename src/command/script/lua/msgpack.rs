@@ -1,6 +1,6 @@
 //! `cmsgpack`: MessagePack as the library of that name writes and reads it.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use mlua::{Lua, MultiValue, Table, Value};
 
@@ -14,13 +14,13 @@ const DEPTH_MAX: usize = 16;
 const UNPACK_DEPTH_MAX: usize = 128;
 
 /// The library. `bytes_max` is the longest string that `pack` makes.
-pub(super) fn library(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
+pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let library = lua.create_table()?;
     library.raw_set("_NAME", "cmsgpack")?;
     library.raw_set("_VERSION", "lua-cmsgpack 0.4.0")?;
     library.raw_set("_COPYRIGHT", "Copyright (C) 2012, Salvatore Sanfilippo")?;
     library.raw_set("_DESCRIPTION", "MessagePack C implementation for Lua")?;
-    let shared = Arc::clone(shared);
+    let shared = Rc::clone(shared);
     export(lua, &library, "pack", move |call| {
         if call.len() == 0 {
             return Err(call.refuse(0, "MessagePack pack needs input."));

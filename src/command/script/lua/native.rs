@@ -164,7 +164,7 @@ pub(super) fn export(
     lua: &Lua,
     library: &Table,
     name: &'static str,
-    function: impl Fn(&Call<'_>) -> Results + Send + Sync + 'static,
+    function: impl Fn(&Call<'_>) -> Results + 'static,
 ) -> mlua::Result<()> {
     export_as(lua, library, name, name, function)
 }
@@ -175,7 +175,7 @@ pub(super) fn export_as(
     library: &Table,
     key: &str,
     name: &'static str,
-    function: impl Fn(&Call<'_>) -> Results + Send + Sync + 'static,
+    function: impl Fn(&Call<'_>) -> Results + 'static,
 ) -> mlua::Result<()> {
     let function = lua.create_function(move |lua, args: MultiValue| {
         let call = Call { lua, name, args: args.into_vec() };

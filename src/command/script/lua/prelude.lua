@@ -327,24 +327,25 @@ local function describe(err)
   return { err = text, source = source, line = line }
 end
 
--- Removes what a script has left: its keys and arguments, and what it has inserted into read-only tables.
-local function clean_up(...)
-  globals.KEYS, globals.ARGV = nil, nil
-  if may_insert then
-    may_insert = false
-    for table in pairs(contents_of) do
-      while next(table) ~= nil do
-        rawset(table, next(table), nil)
-      end
+-- Removes what a script has inserted into read-only tables.
+local function remove_inserted()
+  may_insert = false
+  for table in pairs(contents_of) do
+    while next(table) ~= nil do
+      rawset(table, next(table), nil)
     end
   end
-  return ...
 end
 
--- Runs a compiled script.
+-- Runs a compiled script, and removes what it has left.
 local function run(script, keys, args)
   globals.KEYS, globals.ARGV = keys, args
-  return clean_up(xpcall(script, describe))
+  local ok, result = xpcall(script, describe)
+  globals.KEYS, globals.ARGV = nil, nil
+  if may_insert then
+    remove_inserted()
+  end
+  return ok, result
 end
 
 return environment, run

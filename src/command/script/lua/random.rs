@@ -1,7 +1,7 @@
 //! `math.random`: the same numbers in every run of a script, as in Redis.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::rc::Rc;
 
 use mlua::{Lua, Table};
 
@@ -10,27 +10,26 @@ use super::number::truncate;
 
 /// The state of the generator: that of `lrand48`, which Redis has in place of C's `rand`.
 #[derive(Debug, Default)]
-pub(super) struct Generator(AtomicU64);
+pub(super) struct Generator(Cell<u64>);
 
 impl Generator {
     /// Starts the sequence of a seed.
     pub(super) fn seed(&self, seed: i32) {
-        self.0.store(u64::from(seed.cast_unsigned()) << 16 | 0x330e, Ordering::Relaxed);
+        self.0.set(u64::from(seed.cast_unsigned()) << 16 | 0x330e);
     }
 
     /// The next number of 31 bits.
     fn next(&self) -> u32 {
-        let state = self.0.load(Ordering::Relaxed);
-        let state = state.wrapping_mul(0x5_deec_e66d).wrapping_add(0xb) & 0xffff_ffff_ffff;
-        self.0.store(state, Ordering::Relaxed);
+        let state = self.0.get().wrapping_mul(0x5_deec_e66d).wrapping_add(0xb) & 0xffff_ffff_ffff;
+        self.0.set(state);
         (state >> 17) as u32
     }
 }
 
 /// The functions that replace those of Lua.
-pub(super) fn library(lua: &Lua, generator: &Arc<Generator>) -> mlua::Result<Table> {
+pub(super) fn library(lua: &Lua, generator: &Rc<Generator>) -> mlua::Result<Table> {
     let library = lua.create_table()?;
-    let shared = Arc::clone(generator);
+    let shared = Rc::clone(generator);
     export(lua, &library, "random", move |call| -> Results {
         let max = f64::from(i32::MAX);
         let random = f64::from(shared.next() % i32::MAX.cast_unsigned()) / max;
@@ -46,7 +45,7 @@ pub(super) fn library(lua: &Lua, generator: &Arc<Generator>) -> mlua::Result<Tab
             false => Err(call.refuse(call.len(), "interval is empty")),
         }
     })?;
-    let shared = Arc::clone(generator);
+    let shared = Rc::clone(generator);
     export(lua, &library, "randomseed", move |call| {
         shared.seed(truncate(call.number(1)?) as i32);
         Ok(mlua::MultiValue::new())

@@ -1,7 +1,6 @@
 //! The table `redis` with `redis.call`, and the clock of `os`.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::rc::Rc;
 
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
 use scoped_tls_hkt::scoped_thread_local;
@@ -13,11 +12,13 @@ use crate::engine::ScriptId;
 use crate::reply::Reply;
 
 const NANOS_PER_S: f64 = 1e9;
+/// Bytes of arguments whose memory is kept for the next command.
+const ARGS_KEPT: usize = 64 << 10;
 
 /// The functions that the prelude builds the sandbox with.
-pub(super) fn natives(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
+pub(super) fn natives(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let natives = lua.create_table()?;
-    let stop = Arc::clone(shared);
+    let stop = Rc::clone(shared);
     natives.raw_set("caught", lua.create_function(move |lua, error| caught(lua, &stop, error))?)?;
     natives.raw_set("value", lua.create_function(Raised::value)?)?;
     natives.raw_set("place", lua.create_function(|lua, ()| Ok(place(lua)))?)?;
@@ -37,7 +38,7 @@ pub(super) fn with_host<R>(host: &mut dyn Host, work: impl FnOnce() -> R) -> R {
 }
 
 /// The table `redis`.
-fn library(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
+fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let parts = REDIS_VERSION.split('.').map(|part| part.parse::<i64>().unwrap_or(0));
     let number = parts.fold(0, |number, part| number << 8 | part);
     let constants = [
@@ -61,8 +62,8 @@ fn library(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Ta
     library.raw_set("set_repl", lua.create_function(set_repl)?)?;
     library.raw_set("acl_check_cmd", lua.create_function(acl_check_cmd)?)?;
     for (name, raises) in [("call", true), ("pcall", false)] {
-        let shared = Arc::clone(shared);
-        let run = move |lua: &Lua, args: MultiValue| call(lua, &shared, &args.into_vec(), bytes_max, raises);
+        let shared = Rc::clone(shared);
+        let run = move |lua: &Lua, args: MultiValue| call(lua, &shared, args, bytes_max, raises);
         library.raw_set(name, lua.create_function(run)?)?;
     }
     // Commands are always replicated by their effects.
@@ -70,13 +71,13 @@ fn library(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Ta
     // There is no debugger.
     library.raw_set("breakpoint", lua.create_function(|_, ()| Ok(false))?)?;
     library.raw_set("debug", lua.create_function(|_, _: MultiValue| Ok(()))?)?;
-    let shared = Arc::clone(shared);
+    let shared = Rc::clone(shared);
     let setresp = move |lua: &Lua, args: MultiValue| {
         let [version] = &args.into_vec()[..] else {
             return Err(Raised::command("ERR redis.setresp() requires one argument."));
         };
         match lua.coerce_number(version.clone())? {
-            Some(version @ (2.0 | 3.0)) => shared.is_resp3.store(version == 3.0, Ordering::Relaxed),
+            Some(version @ (2.0 | 3.0)) => shared.is_resp3.set(version == 3.0),
             _ => return Err(Raised::command("ERR RESP version must be 2 or 3.")),
         }
         Ok(())
@@ -172,9 +173,9 @@ fn log(lua: &Lua, args: MultiValue) -> mlua::Result<()> {
 }
 
 /// `os.clock`, all there is of that library.
-fn clock(lua: &Lua, shared: &Arc<Shared>) -> mlua::Result<Table> {
+fn clock(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
     let library = lua.create_table()?;
-    let shared = Arc::clone(shared);
+    let shared = Rc::clone(shared);
     super::native::export(lua, &library, "clock", move |call| {
         super::native::one(call.lua, shared.clock.now().as_nanos() as f64 / NANOS_PER_S)
     })?;
@@ -209,17 +210,40 @@ fn place(lua: &Lua) -> (Option<String>, Option<usize>) {
 }
 
 /// Runs a command for the script. `raises`: an error of the command is raised, not returned.
-fn call(lua: &Lua, shared: &Shared, values: &[Value], bytes_max: usize, raises: bool) -> mlua::Result<Value> {
-    if shared.must_stop().is_some() {
+fn call(
+    lua: &Lua,
+    shared: &Shared,
+    values: MultiValue,
+    bytes_max: usize,
+    raises: bool,
+) -> mlua::Result<Value> {
+    if shared.must_stop_before_command() {
         return Err(mlua::Error::runtime("stopped"));
     }
-    let reply = convert::args(values, bytes_max).and_then(|args| HOST.with(|host| host.call(&args)));
+    let mut args = shared.args.take();
+    let reply =
+        convert::set_args(&mut args, &values, bytes_max).and_then(|()| HOST.with(|host| host.call(&args)));
+    if args.size() <= ARGS_KEPT {
+        shared.args.set(args);
+    }
     let mut reply = reply.unwrap_or_else(Reply::from);
     if reply.is_larger_than(bytes_max) {
         reply = Reply::Error(format!("ERR reply exceeds {bytes_max} bytes (--script-bytes-max)").into());
     }
     match reply {
         Reply::Error(text) if raises => Err(Raised::command(text)),
-        reply => convert::to_lua(lua, reply, shared.is_resp3.load(Ordering::Relaxed)),
+        reply => without_limit(lua, || convert::to_lua(lua, reply, shared.is_resp3.get())),
+    }
+}
+
+/// Does `work`, which takes a bounded amount of memory, without the limit of the script: under it,
+/// each allocation is a protected call. Fails if the limit is exceeded afterwards.
+fn without_limit<R>(lua: &Lua, work: impl FnOnce() -> mlua::Result<R>) -> mlua::Result<R> {
+    let limit = lua.set_memory_limit(0)?;
+    let result = work();
+    lua.set_memory_limit(limit)?;
+    match lua.used_memory() > limit {
+        true => Err(mlua::Error::MemoryError("not enough memory".to_owned())),
+        false => result,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: as Lua's own, but interruptible. Not here: how patterns match.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::memmem;
 use mlua::{Lua, MultiValue, Table, Value};
@@ -12,10 +12,10 @@ use super::native::{Call, Fault, Results, export_as, one};
 use super::pattern::{Captured, Matcher};
 
 /// The functions that replace those of Lua, and those that the prelude makes others of.
-pub(super) fn library(lua: &Lua, shared: &Arc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
+pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let library = lua.create_table()?;
     let add = |key, name, function: fn(&Call<'_>, &dyn Fn() -> bool, usize) -> Results| {
-        let shared = Arc::clone(shared);
+        let shared = Rc::clone(shared);
         export_as(lua, &library, key, name, move |call| {
             function(call, &|| shared.must_stop().is_some(), bytes_max)
         })
