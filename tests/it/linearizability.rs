@@ -6,7 +6,7 @@
 //! every grant has a larger token than all before it; a lease may end by itself once its TTL has
 //! passed since the start of the call that set it, never before.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,15 @@ impl Mutex {
             state.answer(call, &mut after);
         }
         after
+    }
+
+    /// Whether whatever can follow this state can follow `other`, too: they differ by a later end at most.
+    fn is_as_hard_as(&self, other: &Mutex) -> bool {
+        let until_ms = |mutex: &Mutex| mutex.held.as_ref().map(|held| held.until_ms);
+        let known = |mutex: &Mutex| mutex.held.as_ref().map(|held| (held.owner, held.token));
+        self.last_token == other.last_token
+            && known(self) == known(other)
+            && until_ms(self) >= until_ms(other)
     }
 
     fn freed(&self) -> Mutex {
@@ -178,7 +187,7 @@ impl Mutex {
 pub(crate) fn check(calls: &[Call]) -> Result<(), String> {
     let mut calls: Vec<&Call> = calls.iter().collect();
     calls.sort_by_key(|call| call.began);
-    let mut search = Search { seen: HashSet::new(), deepest: Vec::new(), calls: &calls };
+    let mut search = Search { seen: HashMap::new(), deepest: Vec::new(), calls: &calls };
     let nothing_done = vec![false; calls.len()];
     if search.explain(&nothing_done, &Mutex::default()) {
         return Ok(());
@@ -192,15 +201,48 @@ pub(crate) fn check(calls: &[Call]) -> Result<(), String> {
 
 struct Search<'a> {
     calls: &'a [&'a Call],
-    seen: HashSet<(Vec<bool>, Mutex)>,
+    /// The states that were reached with these answered calls, and the unanswered ones that had taken
+    /// effect then.
+    seen: HashMap<(Vec<bool>, Mutex), Vec<Vec<bool>>>,
     deepest: Vec<bool>,
 }
 
 impl Search<'_> {
+    /// Whether a state is worth a look. It is not if it was reached with fewer of the unanswered calls:
+    /// those that are left can only help.
+    fn is_new(&mut self, done: &[bool], mutex: &Mutex) -> bool {
+        let of = |is_answered: bool| -> Vec<bool> {
+            let calls = self.calls.iter().zip(done);
+            calls.filter(|(call, _)| call.answered.is_some() == is_answered).map(|(_, done)| *done).collect()
+        };
+        let (answered, unanswered) = (of(true), of(false));
+        let reached = self.seen.entry((answered, mutex.clone())).or_default();
+        let is_part = |part: &Vec<bool>| part.iter().zip(&unanswered).all(|(part, all)| part <= all);
+        if reached.iter().any(is_part) {
+            return false;
+        }
+        reached.push(unanswered);
+        true
+    }
+
+    /// Whether an unanswered call that began earlier would have the same effect on a mutex, so that
+    /// this one can be left for later.
+    fn has_earlier_twin(&self, index: usize, done: &[bool], mutex: &Mutex) -> bool {
+        let call = self.calls[index];
+        let may_expire = mutex.held.as_ref().is_some_and(|held| held.until_ms <= call.ended_ms);
+        let mut earlier = self.calls[..index].iter().zip(done).filter(|(_, done)| !**done);
+        call.answered.is_none()
+            && !may_expire
+            && earlier.any(|(earlier, _)| {
+                earlier.answered.is_none() && earlier.asked == call.asked && earlier.ended >= call.ended
+            })
+    }
+
     fn explain(&mut self, start: &[bool], mutex: &Mutex) -> bool {
+        let all = self.calls;
         let mut open = vec![(start.to_vec(), mutex.clone())];
         while let Some((done, mutex)) = open.pop() {
-            let left = || self.calls.iter().zip(&done).filter(|(_, done)| !**done).map(|(call, _)| call);
+            let left = || all.iter().zip(&done).filter(|(_, done)| !**done).map(|(call, _)| call);
             if left().all(|call| call.answered.is_none()) {
                 return true;
             }
@@ -213,22 +255,24 @@ impl Search<'_> {
             // never.
             let first_answer = left().filter(|call| call.answered.is_some()).map(|call| call.ended).min();
             let first_answer = first_answer.unwrap_or(u64::MAX);
-            let began = self.calls.iter().zip(&done).filter(|(_, done)| **done).map(|(call, _)| call.began);
+            let began = all.iter().zip(&done).filter(|(_, done)| **done).map(|(call, _)| call.began);
             let last_began = began.max().unwrap_or(0);
             // What began first is tried first, and what was not answered only if nothing else explains
             // the answers: it may have taken effect just before it was seen.
             let unanswered_last = [false, true].map(|is_answered| {
-                let calls = self.calls.iter().enumerate().rev();
+                let calls = all.iter().enumerate().rev();
                 calls.filter(move |(_, call)| call.answered.is_some() == is_answered)
             });
             for (index, call) in unanswered_last.into_iter().flatten() {
-                if done[index] || call.began > first_answer || call.ended < last_began {
+                let is_impossible = done[index] || call.began > first_answer || call.ended < last_began;
+                if is_impossible || self.has_earlier_twin(index, &done, &mutex) {
                     continue;
                 }
                 for after in mutex.after(call) {
                     let mut next = done.clone();
                     next[index] = true;
-                    if self.seen.insert((next.clone(), after.clone())) {
+                    let is_needless = call.answered.is_none() && after.is_as_hard_as(&mutex);
+                    if !is_needless && self.is_new(&next, &after) {
                         open.push((next, after));
                     }
                 }
@@ -312,4 +356,31 @@ fn impossible_histories_are_rejected() {
     for history in wrong {
         assert!(check(history).is_err(), "{history:?}");
     }
+}
+
+/// Clients that get no answer for a while try again, and one of their requests has taken effect.
+#[test]
+fn many_calls_without_an_answer_do_not_keep_the_search_busy() {
+    use Answered::{Done, Refused, Token};
+    let lock = |owner| Asked::Lock { owner, ttl: 1_000_000 };
+    let unlock = |owner| Asked::Unlock { owner, token: None };
+    let mut history = vec![call(lock(1), 0, 1, Some(Token(1)))];
+    for began in 2..102 {
+        let owner = (began % 4) as u8;
+        let asked = if began % 8 < 4 { lock(owner) } else { unlock(owner) };
+        history.push(Call { ended: u64::MAX, ..call(asked, began, began, None) });
+    }
+    for round in 0..20 {
+        let at = 200 + 10 * round;
+        history.push(call(lock(0), at, at + 1, Some(Refused)));
+        history.push(call(Asked::Fence, at + 2, at + 3, Some(Token(2))));
+        history.push(call(unlock(1), at + 4, at + 5, Some(Done(false))));
+    }
+    history.push(call(unlock(2), 500, 501, Some(Done(true))));
+    history.push(call(Asked::Fence, 502, 503, Some(Token(0))));
+    assert_eq!(check(&history), Ok(()));
+    // No call has taken this one's lock.
+    history.push(call(lock(7), 504, 505, Some(Token(3))));
+    history.push(call(Asked::Fence, 506, 507, Some(Token(0))));
+    assert!(check(&history).is_err());
 }
