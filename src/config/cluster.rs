@@ -2,6 +2,7 @@
 //!
 //! Guarantees: the stores of a shard are as many as there are shards. Not here: the store, which makes servers a cluster.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::sources::Settings;
@@ -62,7 +63,7 @@ pub(super) fn cluster(settings: &Settings) -> Result<ClusterConfig, ConfigError>
         None => Ok(None),
         Some(_) if !has_store => Err(settings.fault(name, "is of no use without --store")),
         Some(text) => match HostPort::parse(text) {
-            Some(address) if address.is_any() => {
+            Some(address) if is_any(&address) => {
                 let problem =
                     format!("{text} is not an address that others reach: it stands for all of a machine");
                 Err(settings.fault(name, problem))
@@ -124,6 +125,11 @@ fn shard(settings: &Settings) -> Result<Option<ShardConfig>, ConfigError> {
         return Err(settings.fault("shard-stores", problem));
     }
     Ok(Some(ShardConfig { id, stores }))
+}
+
+/// Whether an address stands for all of a machine, so that others do not reach it.
+fn is_any(address: &HostPort) -> bool {
+    address.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_unspecified())
 }
 
 /// Servers that connect to each other with TLS must listen with TLS, and others in plain text.

@@ -3,7 +3,6 @@
 //! Guarantees: a reader sees one consistent state. Not here: how the servers agree on it.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -35,11 +34,6 @@ impl HostPort {
             _ => return None,
         };
         Some(HostPort { host: host.to_owned(), port })
-    }
-
-    /// Whether it stands for all addresses of a machine, so that others do not reach it.
-    pub fn is_any(&self) -> bool {
-        self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_unspecified())
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn key_of(shard: u16) -> String {
     key_among(SHARDS, shard)
 }
 
-/// A key of one of so many shards.
+/// A key of a shard, where there are this many.
 fn key_among(shards: u16, shard: u16) -> String {
     let keys = (0..).map(|n| format!("key{n}"));
     let mut own = keys.filter(|key| ShardId::of_slot(slot_of(key.as_bytes()), shards).number() == shard);
