@@ -89,6 +89,7 @@ fn a_dependency_is_named_in_one_place() {
         ("clap_mangen", vec!["cli/shell.rs"]),
         ("redis", vec!["cli/client/", "command/script/lua/"]),
         ("nix", vec!["cli/run/terminal.rs"]),
+        ("signal_hook", vec!["cli/run/end.rs"]),
         ("hdrhistogram", vec!["cli/bench/"]),
         ("rustls", vec!["net/tls/"]),
         ("x509_cert", vec!["net/tls/certificate.rs"]),

@@ -14,9 +14,6 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group, wait,
 };
 
-/// Exit codes of shells for a command that a signal has ended.
-const SIGNAL_CODE: i32 = 128;
-
 /// A command and the processes that it has started.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -84,9 +81,9 @@ impl Group {
         self.stop = if is_asked { Some(Signal::TSTP) } else { by.or(self.stop) };
     }
 
-    /// Whether the first process has ended.
-    pub(super) fn has_ended(&self) -> bool {
-        self.end.is_some()
+    /// How the first process has ended.
+    pub(super) fn end(&self) -> Option<WaitStatus> {
+        self.end
     }
 
     /// Whether no process of the group is left.
@@ -98,16 +95,4 @@ impl Group {
     pub(super) fn take_stop(&mut self) -> Option<Signal> {
         self.stop.take()
     }
-
-    /// The exit code of the first process, as a shell shows it.
-    pub(super) fn code(&self) -> Option<u8> {
-        let end = self.end?;
-        let code = end.exit_status().or_else(|| end.terminating_signal().map(|signal| SIGNAL_CODE + signal));
-        Some(u8::try_from(code?).unwrap_or(u8::MAX))
-    }
-}
-
-/// The exit code of a program that this signal ends.
-pub(super) fn code_of(signal: Signal) -> u8 {
-    u8::try_from(SIGNAL_CODE + signal.as_raw()).unwrap_or(u8::MAX)
 }

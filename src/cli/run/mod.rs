@@ -6,6 +6,7 @@
 //! (`schedule.rs`).
 
 mod acquire;
+mod end;
 mod group;
 mod options;
 mod progress;
@@ -69,24 +70,22 @@ async fn run_under_locks(options: &Options, target: &Arc<Target>) -> ExitCode {
         }
         Err(NotAcquired::Refused(reason)) => return fail(codes.not_acquired, reason),
         Err(NotAcquired::Unavailable(reason)) => return fail(codes.no_server, reason),
-        Err(NotAcquired::Interrupted(signal)) => return ExitCode::from(group::code_of(signal)),
+        Err(NotAcquired::Interrupted(signal)) => return end::end_by(signal),
     };
     let mut command = command_of(options, &acquired.locks);
     let Acquired { locks, lease, mut renewer } = acquired;
     let outcome = supervise(&mut command, lease, options, &locks, &mut renewer, &clock, &mut signals).await;
-    let attempts = if matches!(outcome, Outcome::Lost { .. }) { 1 } else { RELEASE_ATTEMPTS };
+    let attempts = if matches!(outcome, Outcome::Lost(_)) { 1 } else { RELEASE_ATTEMPTS };
     let was_lost = release(&mut renewer, &locks, attempts).await;
     match outcome {
         Outcome::NotStarted(error) => {
             let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
             fail(code, format!("{}: {error}", options.program.display()))
         }
-        Outcome::Ended(code) | Outcome::Lost { code } if options.on_lost == OnLost::Ignore => {
-            ExitCode::from(code)
-        }
-        Outcome::Lost { .. } => ExitCode::from(codes.lost),
+        Outcome::Ended(end) | Outcome::Lost(end) if options.on_lost == OnLost::Ignore => end.repeat(),
+        Outcome::Lost(_) => ExitCode::from(codes.lost),
         Outcome::Ended(_) if was_lost => ExitCode::from(codes.lost),
-        Outcome::Ended(code) => ExitCode::from(code),
+        Outcome::Ended(end) => end.repeat(),
     }
 }
 

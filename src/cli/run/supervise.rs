@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::end::End;
 use super::group::Group;
 use super::options::Options;
 use super::renewer::{Lock, Renewal, Renewer};
@@ -24,13 +25,10 @@ const LOOK_MS: u64 = 10;
 pub(super) enum Outcome {
     /// It was not started.
     NotStarted(std::io::Error),
-    /// By itself, with this exit code.
-    Ended(u8),
+    /// By itself, or by a signal that was passed on.
+    Ended(End),
     /// The lease was lost, or could not be renewed in time.
-    Lost {
-        /// The exit code of the command.
-        code: u8,
-    },
+    Lost(End),
 }
 
 /// Runs the command. Returns when no process of its group is left.
@@ -52,12 +50,12 @@ pub(super) async fn supervise(
     let mut schedule = Schedule::new(lease, options.on_lost);
     let mut reason = String::new();
     let (mut is_ending, mut has_outlived) = (false, false);
-    loop {
+    let status = loop {
         group.observe();
-        if group.is_gone() {
-            break;
-        }
-        if group.has_ended() {
+        if let Some(status) = group.end() {
+            if group.is_gone() {
+                break status;
+            }
             is_ending = true;
             schedule.ended();
         }
@@ -111,9 +109,9 @@ pub(super) async fn supervise(
                 }
             }
         }
-    }
-    let code = group.code().unwrap_or_default();
-    if schedule.has_lost_lease() { Outcome::Lost { code } } else { Outcome::Ended(code) }
+    };
+    let end = End { status, has_terminal: terminal.is_lent() };
+    if schedule.has_lost_lease() { Outcome::Lost(end) } else { Outcome::Ended(end) }
 }
 
 fn lost_message(schedule: &Schedule, now: Timestamp, reason: &str) -> String {

@@ -44,6 +44,11 @@ impl Terminal {
         }
     }
 
+    /// Whether the command has the terminal.
+    pub(super) fn is_lent(&self) -> bool {
+        self.is_lent
+    }
+
     /// Continues the command after [`Terminal::stopped`].
     pub(super) fn resume(&mut self, group: &mut Group) {
         self.lend(group);

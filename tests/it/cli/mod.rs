@@ -9,7 +9,8 @@ mod schedules;
 mod terminal;
 
 use std::net::SocketAddr;
-use std::process::{Command, Output, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_octostore");
 
@@ -21,10 +22,15 @@ fn octostore(addr: SocketAddr, arguments: &[&str]) -> Command {
     command
 }
 
-/// The exit code, the output and the messages.
+/// The exit code as a shell shows it.
+pub(crate) fn code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| Some(128 + status.signal()?)).expect("an end")
+}
+
+/// The exit code as a shell shows it, the output and the messages.
 fn result(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
+    (code(output.status), text(output.stdout), text(output.stderr))
 }
 
 pub(crate) fn call(addr: SocketAddr, arguments: &[&str]) -> (i32, String, String) {

@@ -1,5 +1,6 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use octostore::clock::Clock;
@@ -7,7 +8,7 @@ use octostore::domain::Timestamp;
 use rustix::process::{Pid, test_kill_process_group};
 
 use super::relay::Relay;
-use super::{call, octostore, result};
+use super::{call, code, octostore, result};
 use crate::support::process::{Process, signal};
 use crate::support::server::TestServer;
 use crate::support::until;
@@ -185,6 +186,28 @@ fn signals_reach_the_whole_group() {
     assert_eq!(server.engine.lock_stats().leases(), 0);
 }
 
+/// What asks to end also ends the program, so that a shell sees a signal. The rest is an exit code.
+#[test]
+fn the_program_ends_by_the_signal_that_has_ended_the_command() {
+    let server = TestServer::real(&[]);
+    let end_of = |script: &str, signal: &str| {
+        let mut running = Running::start(server.addr, &["k"], script);
+        assert_eq!(running.line(), "ready");
+        running.signal(signal);
+        running.child.wait().expect("its end")
+    };
+    for (name, number) in [("-INT", 2), ("-QUIT", 3), ("-TERM", 15)] {
+        let status = end_of("ulimit -c 0; echo ready; exec sleep 1000", name);
+        assert_eq!(status.signal(), Some(number), "{status}");
+        assert!(!status.core_dumped(), "{status}");
+    }
+    let status = end_of("trap 'exit 130' INT; echo ready; while :; do sleep 0.01; done", "-INT");
+    assert_eq!(status.code(), Some(130), "{status}");
+    let status = end_of("trap 'kill -KILL $$' INT; echo ready; while :; do sleep 0.01; done", "-INT");
+    assert_eq!(status.code(), Some(128 + 9), "{status}");
+    assert_eq!(server.engine.lock_stats().leases(), 0);
+}
+
 #[test]
 fn nohup_ignores_the_end_of_a_terminal() {
     let server = TestServer::real(&[]);
@@ -203,7 +226,7 @@ fn nohup_ignores_the_end_of_a_terminal() {
     // The first would end both, and is not even seen.
     send("-HUP");
     send("-TERM");
-    assert_eq!(child.wait().expect("its end").code(), Some(128 + 15));
+    assert_eq!(code(child.wait().expect("its end")), 128 + 15);
 }
 
 #[test]

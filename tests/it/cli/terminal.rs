@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use nix::sys::signal::SigSet;
 
-use super::PROGRAM;
+use super::{PROGRAM, code};
 use crate::support::server::TestServer;
 use crate::support::until;
 
@@ -77,7 +77,7 @@ impl Terminal {
         let mut rest = Vec::new();
         self.screen.read_to_end(&mut rest).expect("a terminal");
         self.unread.push_str(&String::from_utf8_lossy(&rest));
-        (self.child.wait().expect("its end").code().expect("a code"), self.unread)
+        (code(self.child.wait().expect("its end")), self.unread)
     }
 }
 
@@ -138,6 +138,40 @@ fn ctrl_c_ends_the_command_and_releases_the_lock() {
         assert_eq!(terminal.end().0, 128 + 2, "{lines}");
         assert_eq!(server.engine.lock_stats().leases(), 0, "{lines}");
     }
+}
+
+/// The shell, too, has to see the signal, or a loop goes on for ever.
+#[test]
+fn ctrl_c_ends_a_script_unless_the_command_has_handled_it() {
+    let server = TestServer::real(&[]);
+    server.connect().line("LOCK held other EX 1000");
+    for (command, shown, is_handled) in [
+        ("k -- sh -c 'echo ready; exec sleep 1000'", "ready", false),
+        // It asks for the terminal, whose signals then do not reach the script.
+        ("k -- sh -c 'read go; echo ready; exec sleep 1000'", "ready", false),
+        ("k -- sh -c 'read go; echo ready; exec sleep 1000' | cat", "ready", false),
+        ("held -- true", "waiting for held", false),
+        ("k -- sh -c 'trap \"exit 0\" INT; echo ready; while :; do sleep 0.01; done'", "ready", true),
+    ] {
+        for shell in ["bash", "dash"] {
+            let script = format!("$program run {command}; echo went on");
+            let mut terminal = Terminal::start(server.addr, &format!("{shell} -c '{}'", quoted(&script)));
+            terminal.type_keys("go\n");
+            terminal.until_shows(shown);
+            terminal.type_keys(CTRL_C);
+            let (code, rest) = terminal.end();
+            // dash ends at any Ctrl-C that it has seen.
+            let goes_on = is_handled && shell == "bash";
+            assert_eq!(rest.contains("went on"), goes_on, "{shell}: {script}: {rest}");
+            assert_eq!(code, if goes_on { 0 } else { 128 + 2 }, "{shell}: {script}: {rest}");
+            until(|| server.engine.lock_stats().leases() == 1);
+        }
+    }
+}
+
+/// Text between single quotes of a shell.
+fn quoted(text: &str) -> String {
+    text.replace('\'', r"'\''")
 }
 
 #[test]
@@ -255,6 +289,16 @@ fn force_unlock_asks_first() {
         assert_eq!(terminal.end().0, code);
         assert_eq!(server.engine.lock_stats().leases(), leases);
     }
+}
+
+#[test]
+fn a_benchmark_shows_its_progress() {
+    let server = TestServer::real(&[]);
+    let mut terminal = Terminal::start(server.addr, "$program bench --time 50s");
+    terminal.until_shows("%  ");
+    terminal.until_shows("/s");
+    terminal.type_keys(CTRL_C);
+    assert_eq!(terminal.end().0, 128 + 2);
 }
 
 #[test]
