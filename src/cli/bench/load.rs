@@ -115,7 +115,10 @@ impl Side {
             let mut connection = target.connect(CONNECT_MAX).await?;
             let dialect = match &dialect {
                 Some(dialect) => Dialect::clone(dialect),
-                None => dialect.insert(Dialect::of(&mut connection, &key(0)).await?).clone(),
+                None => {
+                    let found = Dialect::of(&mut connection, &key(0)).await;
+                    dialect.insert(found.map_err(|failure| failure.at(target.name()))?).clone()
+                }
             };
             clients.push(Locker::new(connection, dialect, key(client), client.to_string().into_bytes()));
         }
@@ -145,7 +148,10 @@ impl Side {
         loop {
             tokio::select! {
                 joined = running.join_next() => match joined {
-                    Some(Ok(client)) => self.clients.push(client?),
+                    Some(Ok(client)) => {
+                        let client = client.map_err(|failure| failure.at(&self.name))?;
+                        self.clients.push(client);
+                    }
                     Some(Err(error)) => return Err(Failure::Unavailable(error.to_string())),
                     None => break,
                 },

@@ -40,6 +40,16 @@ pub(super) enum Failure {
     Refused(String),
 }
 
+impl Failure {
+    /// The same, with the server that it comes from.
+    pub(super) fn at(self, server: &str) -> Failure {
+        match self {
+            Failure::Unavailable(reason) => Failure::Unavailable(format!("{server}: {reason}")),
+            Failure::Refused(reason) => Failure::Refused(format!("{server}: {reason}")),
+        }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,6 +1,8 @@
-use super::call;
+use super::{call, octostore, result};
 use crate::differential::redis::Redis;
+use crate::support::process::Process;
 use crate::support::server::TestServer;
+use crate::support::until;
 
 #[test]
 fn each_kind_of_work_is_measured_and_leaves_nothing() {
@@ -67,4 +69,17 @@ fn a_benchmark_that_cannot_work_says_why() {
         let (code, _, message) = call(server.addr, &[&["bench"], arguments.as_slice()].concat());
         assert_eq!(code, 2, "{arguments:?}: {message}");
     }
+}
+
+#[test]
+fn a_benchmark_whose_server_ends_says_which() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (lasting, ending) = (TestServer::real(&[]), Process::start(&dir.path().join("octostore.db"), &[]));
+    let (url, addr) = (format!("redis://{}", ending.addr), ending.addr.to_string());
+    let arguments = ["bench", "--work", "renew", "--time", "60s", "--compare", &url];
+    let running = octostore(lasting.addr, &arguments).spawn().expect("the program");
+    until(|| ending.connect().line("DBSIZE") != ":0");
+    ending.kill();
+    let (code, _, message) = result(running.wait_with_output().expect("its end"));
+    assert!(code == 69 && message.contains(&addr), "{code} {message}");
 }
