@@ -2,7 +2,8 @@
 //!
 //! Guarantees: every block of shell commands runs as it is printed, apart from the ports, or its
 //! section is listed with the script that runs it. Sessions with redis-cli are run by `docs`;
-//! snippets in Python and JavaScript by `tests/clients/run`.
+//! snippets in Python and JavaScript by `tests/clients/run`, those in Go and Java by
+//! `tests/tools/snippets`, and the configuration of Prometheus by `tests/tools/prometheus`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -174,6 +175,48 @@ fn the_users_file_of_the_documents_is_accepted() {
     assert_eq!(client.line("AUTH worker password"), "+OK");
     assert_eq!(client.line("LOCK jobs:1 me"), ":1");
     assert!(client.line("LOCK other me").starts_with("-NOPERM"));
+}
+
+#[test]
+fn the_sql_of_the_documents_refuses_late_writes() {
+    for page in ["README.md", "docs/fencing.md"] {
+        let [statement] = blocks_of(page, "sql").try_into().ok().expect("one statement");
+        let database = rusqlite::Connection::open_in_memory().expect("a database");
+        let table = "CREATE TABLE invoice (id INTEGER, total INTEGER, fence INTEGER); INSERT INTO invoice VALUES (42, 0, 0)";
+        database.execute_batch(table).expect("a table");
+        let write = |token: i64| {
+            let mut update = database.prepare(&statement.text).expect("SQL");
+            update
+                .execute(rusqlite::named_params! {":total": 100 * token, ":token": token})
+                .expect("an update")
+        };
+        assert_eq!([1, 3, 2, 3, 4].map(write), [1, 1, 0, 0, 1], "{page}");
+        let kept =
+            database.query_row("SELECT total, fence FROM invoice", [], |row| Ok((row.get(0)?, row.get(1)?)));
+        assert_eq!(kept, Ok((400, 4)), "{page}");
+    }
+}
+
+/// Times and addresses are other ones.
+#[test]
+fn the_lock_that_the_documents_show_has_the_fields_of_lockinfo() {
+    let server = TestServer::manual(&[]);
+    let mut client = server.connect();
+    client.line("HELLO 3");
+    client.line("LOCK invoice:42 worker-1");
+    client.line("UNLOCK invoice:42 worker-1");
+    assert_eq!(client.line("LOCK invoice:42 worker-2 EX 30"), ":2");
+    let mut waiting = server.connect();
+    waiting.send(&["LOCK", "invoice:42", "worker-4", "WAIT", "10000"]);
+    server.until_waiting(1);
+    let fields = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let [block] = blocks_of("docs/locks.md", "text").try_into().ok().expect("one block");
+    let is_field =
+        |text: &String| text.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !text.is_empty();
+    let shown: Vec<String> = fields(&block.text).into_iter().filter(is_field).collect();
+    let sent: Vec<String> =
+        fields(&client.line("LOCKINFO invoice:42")).into_iter().filter(is_field).collect();
+    assert_eq!(shown, sent);
 }
 
 /// Snippets of clients differ in punctuation; each sends these words in this order.

@@ -42,9 +42,9 @@ def octostore():
     return os.environ["OCTOSTORE"]
 
 
-def need(*programs, packages):
-    """Installs Debian packages if one of the programs is missing."""
-    if all(shutil.which(program) for program in programs):
+def need(*programs, packages, files=()):
+    """Installs Debian packages if one of the programs or files is missing."""
+    if all(shutil.which(program) for program in programs) and all(file.exists() for file in files):
         return
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
     subprocess.run(["apt-get", "update", "-qq"], check=True)
@@ -178,6 +178,35 @@ def expect(condition, seen):
     """Fails and shows what was seen, unless the condition is true."""
     if not condition:
         raise AssertionError(seen)
+
+
+@contextlib.contextmanager
+def etcd():
+    """The address of an etcd with empty data."""
+    clients, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    with tempfile.TemporaryDirectory(prefix="octostore-tools-") as folder:
+        process = subprocess.Popen(
+            [
+                *("etcd", "--data-dir", folder, "--listen-client-urls", clients),
+                *("--advertise-client-urls", clients, "--listen-peer-urls", peers),
+                *("--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def answers():
+            expect(process.poll() is None, "etcd has ended")
+            try:
+                return urllib.request.urlopen(f"{clients}/health", timeout=1).status == 200
+            except OSError:
+                return False
+
+        try:
+            wait_until(answers, "etcd")
+            yield clients
+        finally:
+            stop(process)
 
 
 @contextlib.contextmanager
