@@ -119,6 +119,19 @@ fn a_hostile_script_is_stopped_and_the_next_one_sees_nothing_of_it() {
 }
 
 #[test]
+fn replies_that_a_script_keeps_count_toward_its_memory() {
+    let server = TestServer::real(&["--script-ms-max", "60000", "--script-bytes-max", "1048576"]);
+    let mut client = server.connect();
+    let reply = eval(
+        &mut client,
+        "for i = 1, 1000 do redis.call('RPUSH', 'l', 'x') end \
+        local kept = {} for i = 1, 1000 do kept[i] = redis.call('LRANGE', 'l', 0, -1) end",
+    );
+    assert!(reply.starts_with("-ERR script memory limit"), "{reply}");
+    assert_eq!(client.line("LLEN l"), ":1000");
+}
+
+#[test]
 fn what_a_stopped_script_has_written_stays() {
     let server = TestServer::real(&["--script-ms-max", "30"]);
     let mut client = server.connect();
