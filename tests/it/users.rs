@@ -424,6 +424,7 @@ fn a_connection_that_does_not_authenticate_is_closed() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods)] // Real time is what it is about.
 fn a_client_that_tries_passwords_waits_for_each_reply() {
     let server = TestServer::real(&["--requirepass", "swordfish"]);
     let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
