@@ -40,7 +40,7 @@ impl Attention {
             self.registered.store(own, Ordering::Relaxed);
             *waker = Some(context.waker().clone());
         }
-        // After the waker is there: whoever calls sees it, or is seen here.
+        // After the waker is there: a caller sees it, or is seen here.
         let is_called =
             self.is_called.load(Ordering::Acquire) && self.is_called.swap(false, Ordering::AcqRel);
         if is_called { Poll::Ready(()) } else { Poll::Pending }
