@@ -57,11 +57,11 @@ for n in 1 2 3; do
     processes="$processes $!"
 done
 
-# Until a server names the leader.
+# Until all servers answer, and one of them leads.
+answers() { curl -s -o /dev/null "http://127.0.0.1:$1/health"; }
+leads() { curl -sf -o /dev/null "http://127.0.0.1:$1/health/leader"; }
 tries=0
-until curl -sf -o /dev/null http://127.0.0.1:7401/health/leader ||
-    curl -sf -o /dev/null http://127.0.0.1:7402/health/leader ||
-    curl -sf -o /dev/null http://127.0.0.1:7403/health/leader; do
+until answers 7401 && answers 7402 && answers 7403 && { leads 7401 || leads 7402 || leads 7403; }; do
     tries=$((tries + 1))
     [ $tries -le 300 ] || fail "no server leads after 30 s"
     for process in $processes; do
