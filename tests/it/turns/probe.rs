@@ -96,7 +96,8 @@ impl Probe {
                     if line.0.write_all(request).is_err() {
                         return;
                     }
-                    let mut reply = [0; 64];
+                    // As long as any refusal.
+                    let mut reply = [0; 1024];
                     match line.0.read(&mut reply) {
                         Ok(length @ 1..) => {
                             assert!(reply[..length].ends_with(end), "{:?}", reply.escape_ascii())
