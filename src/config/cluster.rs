@@ -155,8 +155,8 @@ fn check_encrypted(settings: &Settings, has_store: bool) -> Result<(), ConfigErr
     Ok(())
 }
 
-/// Without an advertised address, others are told the first of those at which this server is for Redis
-/// clients. They must reach it, if they reach this server at all.
+/// Checks that clients and other servers can reach the address that they are given. Without an
+/// advertised address, this is the first of the addresses that serve Redis clients.
 fn check_advertised(
     settings: &Settings,
     advertises: &'static str,
