@@ -4,6 +4,7 @@
 //! never waits; a reader sees every earlier observation. Not here: labels, formats and
 //! clocks.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,15 +24,34 @@ const OWN_STRIPES: usize = 8;
 static FREE: Mutex<[bool; OWN_STRIPES]> = Mutex::new([true; OWN_STRIPES]);
 
 /// The part of every counter that a thread changes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stripe(usize);
 
+thread_local! {
+    /// The stripe that this thread holds, where every addition finds it at once.
+    static OF_THREAD: Cell<Stripe> = const { Cell::new(Stripe::UNKNOWN) };
+    static HELD: HeldStripe = HeldStripe::take();
+}
+
 impl Stripe {
+    /// The thread has counted nothing yet.
+    const UNKNOWN: Stripe = Stripe(STRIPES);
+
     /// The stripe of this thread.
+    #[inline]
     pub fn of_thread() -> Stripe {
-        thread_local!(static STRIPE: HeldStripe = HeldStripe::take());
+        match OF_THREAD.get() {
+            Stripe::UNKNOWN => Stripe::take(),
+            stripe => stripe,
+        }
+    }
+
+    #[cold]
+    fn take() -> Stripe {
         // A thread that ends has given its stripe back.
-        STRIPE.try_with(|held| held.0).unwrap_or(Stripe(STRIPES - 1))
+        let stripe = HELD.try_with(|held| held.0).unwrap_or(Stripe(STRIPES - 1));
+        OF_THREAD.set(stripe);
+        stripe
     }
 
     /// Its index, less than [`STRIPES`].
@@ -77,6 +97,8 @@ impl HeldStripe {
 
 impl Drop for HeldStripe {
     fn drop(&mut self) {
+        // What the thread counts from now on, another thread may count, too.
+        OF_THREAD.set(Stripe(STRIPES - 1));
         // The lock lets the next thread see what this one has written.
         if let Some(is_free) = FREE.lock().get_mut(self.0.index()) {
             *is_free = true;

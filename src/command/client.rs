@@ -36,6 +36,14 @@ pub struct Execution {
     pub command: &'static str,
 }
 
+impl Execution {
+    /// A request that was not executed now.
+    #[cold]
+    fn not_run(next: AfterReply, command: &'static str) -> Execution {
+        Execution { reply: None, seq: Seq::default(), next, command }
+    }
+}
+
 /// What a connection does after a reply.
 pub enum AfterReply {
     /// Executes the next request.
@@ -399,8 +407,7 @@ impl Client {
         if server.pauses.stops(args, || server.engine.clock().now()) && self.is_authenticated {
             // Others do not wait for it meanwhile.
             self.put_off = None;
-            let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Paused, "");
-            return Execution { reply, seq, next, command };
+            return Execution::not_run(AfterReply::Paused, "");
         }
         self.follow_users();
         let replies = self.replies;
@@ -419,12 +426,10 @@ impl Client {
         if done.as_ref().is_err_and(CommandError::is_unsettled) {
             self.put_off = Some(txn.put_off().unwrap_or_default());
             self.is_retried = true;
-            let (reply, seq, next, command) = (None, Seq::default(), AfterReply::Again, self.command);
-            return Execution { reply, seq, next, command };
+            return Execution::not_run(AfterReply::Again, self.command);
         }
         if context.is_for_leader {
-            let (reply, seq, next) = (None, Seq::default(), AfterReply::LeaveToLeader);
-            return Execution { reply, seq, next, command: "" };
+            return Execution::not_run(AfterReply::LeaveToLeader, "");
         }
         let reply = done.unwrap_or_else(Reply::from);
         let Context { waiting, steps, closes, .. } = context;
@@ -440,10 +445,9 @@ impl Client {
         let next = match (waiting, steps) {
             (Some(waiting), _) => AfterReply::Wait(waiting),
             (None, Some(steps)) => {
-                let (args, took) = (cut_for_slow_log(args), slow.map_or(Duration::ZERO, |(_, took)| took));
-                let cause = txn.cause();
+                let took = slow.map_or(Duration::ZERO, |(_, took)| took);
                 self.put_off = txn.put_off();
-                AfterReply::Steps(Box::new(LongRequest { steps, seen: txn.seen(), cause, args, took }))
+                AfterReply::Steps(Box::new(LongRequest::begun(steps, &txn, args, took)))
             }
             (None, None) if closes => AfterReply::Close,
             (None, None) => AfterReply::Request,
@@ -454,13 +458,19 @@ impl Client {
             && !matches!(next, AfterReply::Steps(_))
             && !self.command.is_empty()
         {
-            server.slow_log.add(server, took, cut_for_slow_log(args), &self.info.addr, self.info.name());
+            self.log_slow(args, took);
         }
         if !self.command.is_empty() {
             self.last_command = self.command;
         }
         let reply = (!is_silent).then_some(reply);
         Execution { reply, seq: txn.finish(), next, command: self.command }
+    }
+
+    #[cold]
+    fn log_slow(&self, args: Args<'_>, took: Duration) {
+        let (log, info) = (&self.server.slow_log, &self.info);
+        log.add(&self.server, took, cut_for_slow_log(args), &info.addr, info.name());
     }
 
     /// Returns the time since the previous request was done.

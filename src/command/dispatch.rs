@@ -35,45 +35,50 @@ impl Context<'_> {
     /// use it now, then runs or queues it.
     pub(super) fn dispatch(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
         match self.caller {
-            Caller::Connection => {
-                let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
-                self.check_slots(command, args).map_err(|error| self.leave_slot(command, error))?;
-                let is_for_leader = || !self.client.is_sentinel && !sentinel::is_for_any_node(command, args);
-                if self.server.is_standby && is_for_leader() {
-                    return self.leave_to_leader();
-                }
-                if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
-                    return self.queue(command, args);
-                }
-                let reply = self.call(command, args);
-                if !reply.as_ref().is_err_and(CommandError::is_unsettled) {
-                    self.client.end_caching(command);
-                }
-                reply
-            }
-            Caller::Queue { .. } => {
-                let found = find(args).map_err(|mismatch| mismatch.error(args))?;
-                self.permit(found, args)?;
-                let command = found.command;
-                if !command.is(Flags::WRITE) {
-                    self.check_transaction_budget()?;
-                }
-                self.call(command, args)
-            }
-            Caller::Script { may_write } => {
-                let found = find_for_script(args, may_write)?;
-                self.permit(found, args)?;
-                let command = found.command;
-                self.check_slots(command, args)?;
-                if command.is(Flags::WRITE) {
-                    self.server.scripts.write()?;
-                }
-                // The time limit of the script bounds its commands together; the budget bounds each
-                // of them.
-                self.begin_transaction();
-                self.call(command, args)
-            }
+            Caller::Connection => self.dispatch_from_connection(args),
+            Caller::Queue { .. } => self.dispatch_from_queue(args),
+            Caller::Script { may_write } => self.dispatch_from_script(args, may_write),
         }
+    }
+
+    fn dispatch_from_connection(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
+        let command = self.admit(args).map_err(|error| self.abort_transaction(args, error))?;
+        self.check_slots(command, args).map_err(|error| self.leave_slot(command, error))?;
+        let is_for_leader = || !self.client.is_sentinel && !sentinel::is_for_any_node(command, args);
+        if self.server.is_standby && is_for_leader() {
+            return self.leave_to_leader();
+        }
+        if self.client.transaction.is_some() && !command.is(Flags::NOT_QUEUED) {
+            return self.queue(command, args);
+        }
+        let reply = self.call(command, args);
+        if !reply.as_ref().is_err_and(CommandError::is_unsettled) {
+            self.client.end_caching(command);
+        }
+        reply
+    }
+
+    #[inline(never)]
+    fn dispatch_from_queue(&mut self, args: Args<'_>) -> Result<Reply, CommandError> {
+        let found = find(args).map_err(|mismatch| mismatch.error(args))?;
+        self.permit(found, args)?;
+        if !found.command.is(Flags::WRITE) {
+            self.check_transaction_budget()?;
+        }
+        self.call(found.command, args)
+    }
+
+    #[inline(never)]
+    fn dispatch_from_script(&mut self, args: Args<'_>, may_write: bool) -> Result<Reply, CommandError> {
+        let found = find_for_script(args, may_write)?;
+        self.permit(found, args)?;
+        self.check_slots(found.command, args)?;
+        if found.command.is(Flags::WRITE) {
+            self.server.scripts.write()?;
+        }
+        // The time limit of the script bounds its commands together; the budget bounds each of them.
+        self.begin_transaction();
+        self.call(found.command, args)
     }
 
     /// Finds the command and checks that the connection may send it now.
@@ -97,6 +102,7 @@ impl Context<'_> {
     }
 
     /// Leaves the connection to the leader, together with this request.
+    #[cold]
     fn leave_to_leader(&mut self) -> Result<Reply, CommandError> {
         if self.server.topology.read().leading_node().is_none() {
             return Err(sentinel::NO_LEADER);

@@ -131,12 +131,12 @@ impl<'a> Args<'a> {
     }
 
     /// Reads options into `given`, up to the first argument that is none. Returns its number.
-    fn read_options<const N: usize>(
+    fn read_options(
         &self,
         first: usize,
-        specs: &[OptionSpec; N],
-        given: &mut [Given<'a>; N],
-        error: &impl Fn(&[u8]) -> CommandError,
+        specs: &[OptionSpec],
+        given: &mut [Given<'a>],
+        error: &dyn Fn(&[u8]) -> CommandError,
     ) -> Result<usize, CommandError> {
         let mut next = first;
         while next < self.len() {
@@ -148,7 +148,7 @@ impl<'a> Args<'a> {
                 given[other].is_given() && if other == n { spec.is_once } else { is_same_group }
             };
             let end = next + 1 + spec.values;
-            if end > self.len() || (0..N).any(conflicts) {
+            if end > self.len() || (0..specs.len()).any(conflicts) {
                 return Err(error(arg));
             }
             let values = self.range(next + 1, end);

@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
+use super::server::cut_for_slow_log;
 use super::{Args, CommandError, Context, OwnedArgs};
-use crate::engine::{AnyTxn, Cause, Seen};
+use crate::engine::{AnyTxn, Cause, Seen, Txn};
 use crate::reply::Reply;
 
 /// Units of work in one turn of a connection. One unit takes about 100 ns, a turn less than 1 ms.
@@ -44,6 +45,14 @@ pub struct LongRequest {
     pub(super) args: Vec<Vec<u8>>,
     /// How long the turns so far took.
     pub(super) took: Duration,
+}
+
+impl LongRequest {
+    /// A request after its first turn.
+    #[cold]
+    pub(super) fn begun(steps: Box<dyn Steps>, txn: &Txn<'_>, args: Args<'_>, took: Duration) -> LongRequest {
+        LongRequest { steps, seen: txn.seen(), cause: txn.cause(), args: cut_for_slow_log(args), took }
+    }
 }
 
 /// The state of a request after a turn.

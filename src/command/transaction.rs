@@ -216,6 +216,7 @@ impl Client {
 impl Context<'_> {
     /// Marks the transaction as broken after a command could not be queued, so that EXEC fails. A
     /// refused EXEC discards the transaction.
+    #[cold]
     pub(super) fn abort_transaction(&mut self, args: Args<'_>, error: CommandError) -> CommandError {
         if options::is(args.at(0), EXEC.name) {
             self.client.discard_transaction();
@@ -230,6 +231,7 @@ impl Context<'_> {
     }
 
     /// The same after a request for another shard. Its error tells the client where to send it.
+    #[cold]
     pub(super) fn leave_slot(&mut self, command: &Command, error: CommandError) -> CommandError {
         match self.client.transaction.as_mut() {
             Some(_) if command.name == EXEC.name => self.client.discard_transaction(),
@@ -240,6 +242,7 @@ impl Context<'_> {
     }
 
     /// Queues a command for EXEC.
+    #[inline(never)]
     pub(super) fn queue(&mut self, command: &'static Command, args: Args<'_>) -> Result<Reply, CommandError> {
         let bytes_max = self.server.client_limits.multi_bytes_max;
         let Some(transaction) = self.client.transaction.as_mut() else { return Err(CommandError::SYNTAX) };

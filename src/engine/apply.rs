@@ -16,7 +16,7 @@ use super::{Engine, Unavailable, WaitOutcome, losses, run_long};
 use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, Effect, Effects, EndReason, LeaveReason, Op, Outcome, Request, SetCondition, Slot, Waiter,
+    self, Effect, Effects, EndReason, Lease, LeaveReason, Op, Outcome, Request, SetCondition, Slot, Waiter,
 };
 
 /// Holders that [`Op::Set`], which replaces all of them in one step, replaces on a thread that
@@ -117,6 +117,7 @@ impl Engine {
     }
 
     /// Ends what a lock has of sessions that are over.
+    #[cold]
     fn end_over_sessions(&self, scope: &Scope<'_>, guarded: &mut Guarded<'_>) -> Result<(), Retry> {
         let (sessions, slot, now) = (&self.core.sessions, &*guarded.slot, scope.now);
         if slot.session_members() == 0 {
@@ -236,12 +237,12 @@ impl Engine {
         let mut effects = Effects::default();
         let mut env = EngineEnv { engine: self, epoch, now };
         let outcome = lock::apply(guarded.slot, op, now, &mut env, &mut effects);
-        let changes_value = changes_value(op, &outcome, &effects);
-        if changes_value {
+        let changes_value = || changes_value(op, &outcome, &effects);
+        if core.watches.are_any() && changes_value() {
             core.watches.changed(name);
         }
         if effects.is_empty() {
-            if changes_value {
+            if changes_value() {
                 // The value that it sets is there already.
                 let (slot, cause) = (&*guarded.slot, scope.cause);
                 let transition = Transition { name, op, outcome: &outcome, effects: &effects, slot, cause };
@@ -263,19 +264,26 @@ impl Engine {
             core.lock_stats.count(effect, now);
             losses::log_end(name, op, effect);
             self.record(name, effect, &effects, guarded, now);
-            let Some((waiter, outcome)) = outcome_of(effect, seq) else { continue };
-            let granted = match &outcome {
-                WaitOutcome::Granted(token, _) => Some(*token),
-                _ => None,
-            };
-            if !core.waiters.notify(waiter, outcome)
-                && let Some(token) = granted
-                && let Some(lease) = guarded.slot.lease(token)
-            {
-                undelivered.push(Op::RevertGrant { owner: lease.owner.clone(), token });
+            if let Some((waiter, outcome)) = outcome_of(effect, seq) {
+                undelivered.extend(self.end_wait(waiter, outcome, guarded.slot));
             }
         }
         Ok(outcome)
+    }
+
+    /// Tells a waiter how its wait has ended. Returns the operation that reverts a grant to a waiter
+    /// that is gone.
+    #[inline(never)]
+    fn end_wait(&self, waiter: WaiterId, outcome: WaitOutcome, slot: &Slot) -> Option<Op> {
+        let granted = match &outcome {
+            WaitOutcome::Granted(token, _) => Some(*token),
+            _ => None,
+        };
+        if self.core.waiters.notify(waiter, outcome) {
+            return None;
+        }
+        let lease = slot.lease(granted?)?;
+        Some(Op::RevertGrant { owner: lease.owner.clone(), token: lease.token })
     }
 
     /// Adds a lease or waiter to a session, and sees to its end if the session has ended since the
@@ -288,44 +296,66 @@ impl Engine {
 
     /// What sessions, quotas and the memory of late owners have to know of an effect.
     fn record(&self, name: &LockName, effect: &Effect, all: &Effects, guarded: &Guarded<'_>, now: Timestamp) {
-        let core = &*self.core;
         match effect {
             Effect::Granted { token, waiter } => {
-                let Some(lease) = all.granted(*token, guarded.slot) else { return };
-                if let Some(session) = lease.session() {
-                    self.attach(session, name, MemberKind::Lease);
-                    if waiter.is_some() {
-                        core.sessions.detach(session, name, MemberKind::Waiter);
-                    }
-                }
-                if let Some(session) = lease.counted_by() {
-                    core.sessions.count(session, name, true);
-                }
-                if waiter.is_some() {
-                    // Other requests were counted when admitted.
-                    lease.account().into_iter().for_each(|account| core.quotas.add(account));
+                let lease = all.granted(*token, guarded.slot);
+                if let Some(lease) = lease.filter(|lease| lease.extra.is_some()) {
+                    self.record_grant(name, lease, waiter.is_some());
                 }
             }
             Effect::Ended { lease, how } => {
-                if let Some(session) = lease.session() {
-                    core.sessions.detach(session, name, MemberKind::Lease);
+                if lease.extra.is_some() {
+                    self.record_end(name, lease);
                 }
-                if let Some(session) = lease.counted_by() {
-                    core.sessions.count(session, name, false);
-                }
-                lease.account().into_iter().for_each(|account| core.quotas.remove(account));
-                let is_remembered = LateOwners::remembers(&lease.owner);
-                if is_remembered && (how.is_unclean() || *how == EndReason::Replaced) {
-                    let at = now.min(lease.deadline);
-                    let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
-                    core.late_owners.ended(core.hash.with_owner(guarded.hash, &lease.owner), lost);
+                if how.is_unclean() || *how == EndReason::Replaced {
+                    self.remember_end(lease, guarded.hash, now);
                 }
             }
             Effect::Joined { session: Some(session), .. } => self.attach(*session, name, MemberKind::Waiter),
             Effect::WaiterLeft { session: Some(session), .. } => {
-                core.sessions.detach(*session, name, MemberKind::Waiter);
+                self.core.sessions.detach(*session, name, MemberKind::Waiter);
             }
             _ => {}
+        }
+    }
+
+    #[inline(never)]
+    fn record_grant(&self, name: &LockName, lease: &Lease, has_waited: bool) {
+        let core = &*self.core;
+        if let Some(session) = lease.session() {
+            self.attach(session, name, MemberKind::Lease);
+            if has_waited {
+                core.sessions.detach(session, name, MemberKind::Waiter);
+            }
+        }
+        if let Some(session) = lease.counted_by() {
+            core.sessions.count(session, name, true);
+        }
+        if has_waited {
+            // Other requests were counted when admitted.
+            lease.account().into_iter().for_each(|account| core.quotas.add(account));
+        }
+    }
+
+    #[inline(never)]
+    fn record_end(&self, name: &LockName, lease: &Lease) {
+        let core = &*self.core;
+        if let Some(session) = lease.session() {
+            core.sessions.detach(session, name, MemberKind::Lease);
+        }
+        if let Some(session) = lease.counted_by() {
+            core.sessions.count(session, name, false);
+        }
+        lease.account().into_iter().for_each(|account| core.quotas.remove(account));
+    }
+
+    /// Remembers a lease that has ended behind its owner's back.
+    #[inline(never)]
+    fn remember_end(&self, lease: &Lease, hash: u64, now: Timestamp) {
+        if LateOwners::remembers(&lease.owner) {
+            let at = now.min(lease.deadline);
+            let lost = Lost { at, token: lease.token, origin: losses::origin_if_logged(lease) };
+            self.core.late_owners.ended(self.core.hash.with_owner(hash, &lease.owner), lost);
         }
     }
 }

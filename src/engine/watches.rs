@@ -28,12 +28,21 @@ impl Watches {
         self.flags.lock()
     }
 
+    pub(super) fn are_any(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
     pub(super) fn changed(&self, name: &LockName) {
-        if self.count.load(Ordering::SeqCst) > 0 {
-            let flags = self.flags();
-            let of_lock = flags.range((name.clone(), 0)..=(name.clone(), usize::MAX));
-            of_lock.for_each(|(_, flag)| flag.store(true, Ordering::SeqCst));
+        if self.are_any() {
+            self.break_watches(name);
         }
+    }
+
+    #[cold]
+    fn break_watches(&self, name: &LockName) {
+        let flags = self.flags();
+        let of_lock = flags.range((name.clone(), 0)..=(name.clone(), usize::MAX));
+        of_lock.for_each(|(_, flag)| flag.store(true, Ordering::SeqCst));
     }
 
     pub(super) fn all_changed(&self) {

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use bytes::BytesMut;
+use itoa::Integer;
 use redis_protocol::resp2::encode::extend_encode_borrowed as encode2;
 use redis_protocol::resp2::types::BorrowedFrame as Frame2;
 use redis_protocol::resp3::encode::complete::extend_encode_borrowed as encode3;
@@ -17,6 +18,15 @@ use crate::reply::{Bulks, Reply, Rope, double};
 
 /// Appends a reply in RESP `protocol` (2 or 3) to `out`.
 pub fn encode(reply: &Reply, protocol: u8, out: &mut BytesMut) {
+    match reply {
+        // Most replies: kept apart, since it stays in the processor's cache.
+        Reply::Integer(n) => number(b':', *n, out),
+        _ => encode_any(reply, protocol, out),
+    }
+}
+
+#[inline(never)]
+fn encode_any(reply: &Reply, protocol: u8, out: &mut BytesMut) {
     let is_3 = protocol == 3;
     match reply {
         Reply::Simple(text) => scalar(out, &Frame2::SimpleString(text.as_bytes())),
@@ -234,13 +244,15 @@ fn aggregate(kind: u8, items: &[Reply], protocol: u8, out: &mut BytesMut) {
     items.iter().for_each(|item| encode(item, protocol, out));
 }
 
-fn number(kind: u8, n: impl itoa::Integer, out: &mut BytesMut) {
+/// Writes a number of at most 64 bits.
+fn number(kind: u8, n: impl Integer, out: &mut BytesMut) {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(n).as_bytes();
-    out.reserve(digits.len() + 3);
-    out.extend_from_slice(&[kind]);
-    out.extend_from_slice(digits);
-    out.extend_from_slice(b"\r\n");
+    let mut line = [kind; 1 + i64::MAX_STR_LEN + 2];
+    let end = 1 + digits.len();
+    line[1..end].copy_from_slice(digits);
+    line[end..end + 2].copy_from_slice(b"\r\n");
+    out.extend_from_slice(&line[..end + 2]);
 }
 
 fn scalar(out: &mut BytesMut, frame: &Frame2<'_>) {

@@ -27,6 +27,7 @@ impl Context<'_> {
         }
     }
 
+    #[inline(never)]
     fn check_slots_of(
         &self,
         shards: &Shards,

@@ -7,8 +7,8 @@
 
 use crate::command::options::{self, Given, OptionSpec, flag, once, value};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec, Waiting};
-use crate::domain::{LOCK_TTL_MS_MAX, LockName, Ttl};
-use crate::engine::{Acquired, AnyTxn, Unavailable, WaitOutcome};
+use crate::domain::{LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
+use crate::engine::{Acquired, AnyTxn, SharedTxn, Unavailable, WaitOutcome};
 use crate::lock::{LeaseExtra, Mode, Op, Outcome, Refusal, Request};
 use crate::reply::Reply;
 
@@ -49,8 +49,24 @@ const OPTIONS: [OptionSpec; 10] = once([
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.name(args.at(1))?;
     let owner = context.owner(args.at(2))?;
-    let [ex, px, wait, shared, limit, max_hold, delay, session, conn, meta] = args.options(3, &OPTIONS)?;
+    let [ex, px, rest @ ..] = args.options(3, &OPTIONS)?;
     let ttl = context.ttl_option(ex, px, "lock")?;
+    if rest.iter().any(Given::is_given) {
+        return run_with_options(context, &name, (owner, ttl), rest);
+    }
+    let ttl = ttl.map_or_else(|| context.server.limits.ttl_default(), Ok)?;
+    let request = Request { origin: Some(context.client.origin()), ..Request::exclusive(owner, Some(ttl)) };
+    acquire(context, &name, request, None)
+}
+
+/// A request with more than a TTL.
+#[inline(never)]
+fn run_with_options(
+    context: &mut Context<'_>,
+    name: &LockName,
+    (owner, ttl): (Owner, Option<Ttl>),
+    [wait, shared, limit, max_hold, delay, session, conn, meta]: [Given<'_>; 8],
+) -> Result<Reply, CommandError> {
     let wait = wait_millis(wait)?;
     let mode = match limit.integer()? {
         Some(n) => Mode::limit(u32::try_from(n).map_err(|_| LIMIT_RANGE)?)?,
@@ -74,7 +90,7 @@ fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError>
     };
     let request = Request { mode, origin: Some(context.client.origin()), ..Request::exclusive(owner, ttl) };
     let request = request.with(LeaseExtra { max_hold, delay, session, meta, ..LeaseExtra::default() });
-    acquire(context, &name, request, wait)
+    acquire(context, name, request, wait)
 }
 
 const LIMIT_RANGE: CommandError = CommandError::fixed("ERR LIMIT must be between 1 and 4294967295");
@@ -95,9 +111,20 @@ fn acquire(
     request: Request,
     wait: Option<u64>,
 ) -> Result<Reply, CommandError> {
-    let (AnyTxn::Shared(txn), Some(wait)) = (context.txn, wait) else {
-        return reply(context.txn.submit(name, &Op::Acquire { request, wait: None })?);
-    };
+    match (context.txn, wait) {
+        (AnyTxn::Shared(txn), Some(wait)) => acquire_or_wait(context, txn, name, request, wait),
+        _ => reply(context.txn.submit(name, &Op::Acquire { request, wait: None })?),
+    }
+}
+
+#[inline(never)]
+fn acquire_or_wait(
+    context: &mut Context<'_>,
+    txn: &SharedTxn<'_>,
+    name: &LockName,
+    request: Request,
+    wait: u64,
+) -> Result<Reply, CommandError> {
     let until = txn.now().after(Ttl::from_millis(wait).ok());
     // Before others can see it in the queue: from then on, CLIENT UNBLOCK finds it.
     context.client.info().set_waiting(true);
@@ -124,21 +151,24 @@ fn meta(text: &[u8], bytes_max: usize) -> Result<Box<str>, CommandError> {
 fn reply(outcome: Outcome) -> Result<Reply, CommandError> {
     match outcome {
         Outcome::Granted { token, .. } => Ok(Reply::Integer(token.get())),
-        Outcome::Refused(Refusal::OtherMode(held)) => {
-            let held = match held {
-                Mode::Exclusive => "exclusive".to_owned(),
-                Mode::Shared => "SHARED".to_owned(),
-                Mode::Limit(n) => format!("LIMIT {n}"),
-            };
-            Err(CommandError::new(format!(
-                "ERR owner already holds the lock in another mode ({held}); release it first or request that mode"
-            )))
-        }
+        Outcome::Refused(Refusal::OtherMode(held)) => Err(other_mode(held)),
         Outcome::Refused(Refusal::OtherSession) => Err(CommandError::fixed(
             "ERR owner already holds the lock under a different session or without one; release it first",
         )),
         _ => Ok(Reply::Null),
     }
+}
+
+#[cold]
+fn other_mode(held: Mode) -> CommandError {
+    let held = match held {
+        Mode::Exclusive => "exclusive".to_owned(),
+        Mode::Shared => "SHARED".to_owned(),
+        Mode::Limit(n) => format!("LIMIT {n}"),
+    };
+    CommandError::new(format!(
+        "ERR owner already holds the lock in another mode ({held}); release it first or request that mode"
+    ))
 }
 
 /// The reply to a request that has waited.
