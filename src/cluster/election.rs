@@ -48,8 +48,8 @@ impl Election {
         tokio::join!(self.stay_registered(), self.observer.observe());
     }
 
-    /// The address of the store, beginning with an etcd server that answers, if one does.
-    pub fn store(&self) -> StoreAddress {
+    /// The address of the store.
+    pub fn store(&self) -> &StoreAddress {
         self.store.address()
     }
 

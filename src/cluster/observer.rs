@@ -123,7 +123,7 @@ impl Observer {
 
     /// Reads the keys whenever they may have changed, until a request fails.
     async fn observe_once(&self) -> Result<(), Failed> {
-        let server = self.store.server();
+        let connection = self.store.connection();
         let revision = self.read().await?;
         let from = || WatchOptions::new().with_start_revision(revision + 1);
         let (leader, nodes) = (self.leader_key(), self.store.key("nodes/"));
@@ -132,8 +132,8 @@ impl Observer {
         };
         let mut leaders = watch(leader, from()).await?;
         let mut nodes = watch(nodes, from().with_prefix()).await?;
-        // The streams of a server that was given up may be silent for long.
-        while self.store.server() == server {
+        // The streams of a connection that was given up may be silent for long.
+        while self.store.connection() == connection {
             let change = tokio::select! {
                 change = leaders.message() => Some(change),
                 change = nodes.message() => Some(change),

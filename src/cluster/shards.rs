@@ -44,11 +44,8 @@ pub async fn divide(store: &StoreAddress, count: u16) -> Result<(), JournalError
         .and_then([TxnOp::put(key.as_str(), value, None)])
         .or_else([TxnOp::get(key.as_str(), None)]);
     let link = Store::connect(store).await?;
-    let request = link.request_of_any(|mut client| {
-        let txn = txn.clone();
-        async move { client.txn(txn).await }
-    });
-    let response = request.await.map_err(|what| JournalError::Unreachable { what })?;
+    let response = link.request(|mut client| async move { client.txn(txn).await }).await;
+    let response = response.map_err(|what| JournalError::Unreachable { what })?;
     if response.succeeded() {
         return Ok(());
     }

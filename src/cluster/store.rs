@@ -1,7 +1,7 @@
 //! The connection of elections to etcd.
 //!
-//! It speaks to one etcd server at a time, and goes to the next one after a failure: a server that is
-//! stopped or cut off accepts requests as well as the others, and answers none.
+//! It speaks to one etcd server at a time. After a failure, it goes to the first one that answers: a
+//! server that is stopped or cut off accepts requests as well as the others, and answers none.
 //!
 //! Guarantees: every request ends within [`REQUEST_TIME`] and the time of connecting. Not here: what is
 //! asked.
@@ -33,7 +33,7 @@ pub struct Store {
 }
 
 struct Link {
-    /// Number of servers that were given up.
+    /// Number of connections that were given up.
     given_up: usize,
     client: Option<Client>,
     /// When the latest request was made that was answered.
@@ -51,25 +51,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If none can be reached, or the password is refused.
+    /// If none answers, or the password is refused.
     pub async fn connect(address: &StoreAddress) -> Result<Store, JournalError> {
         let link = Link { given_up: 0, client: None, reached: Instant::now() };
         let store = Store { address: address.clone(), link: Mutex::new(link) };
-        for _ in 1..address.endpoints.len() {
-            match store.client().await {
-                Err(error) if error.is_retryable() => store.give_up(store.server()),
-                connected => return connected.map(|_| store),
-            }
-        }
         store.client().await.map(|_| store)
     }
 
-    /// The address, beginning with the server that is asked.
-    pub(super) fn address(&self) -> StoreAddress {
-        let mut address = self.address.clone();
-        let servers = address.endpoints.len();
-        address.endpoints.rotate_left(self.server() % servers);
-        address
+    /// The address.
+    pub(super) fn address(&self) -> &StoreAddress {
+        &self.address
     }
 
     /// The key of this name below the prefix.
@@ -77,8 +68,8 @@ impl Store {
         self.address.key(name)
     }
 
-    /// Which server is asked: another number after each failure.
-    pub(super) fn server(&self) -> usize {
+    /// Which connection is used: another number after each failure.
+    pub(super) fn connection(&self) -> usize {
         self.link.lock().given_up
     }
 
@@ -91,12 +82,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If it is not answered in time, or with an error. The next one goes to another server.
+    /// If it is not answered in time, or with an error. The next one makes another connection.
     pub(super) async fn request<R, F>(&self, request: impl FnOnce(Client) -> F) -> Result<R, Failed>
     where
         F: Future<Output = Result<R, Error>>,
     {
-        let (server, began) = (self.server(), Instant::now());
+        let (connection, began) = (self.connection(), Instant::now());
         let result = match self.client().await {
             Err(error) => Err(error.to_string()),
             Ok(client) => match timeout(REQUEST_TIME, request(client)).await {
@@ -109,26 +100,7 @@ impl Store {
                 let mut link = self.link.lock();
                 link.reached = link.reached.max(began);
             }
-            Err(_) => self.give_up(server),
-        }
-        result
-    }
-
-    /// Makes a request of one server after the other, until one answers it.
-    ///
-    /// # Errors
-    ///
-    /// The last one, if none answers.
-    pub(super) async fn request_of_any<R, F>(&self, request: impl Fn(Client) -> F) -> Result<R, Failed>
-    where
-        F: Future<Output = Result<R, Error>>,
-    {
-        let mut result = self.request(&request).await;
-        for _ in 1..self.address.endpoints.len() {
-            if result.is_ok() {
-                break;
-            }
-            result = self.request(&request).await;
+            Err(_) => self.give_up(connection),
         }
         result
     }
@@ -141,9 +113,7 @@ impl Store {
             }
             link.given_up
         };
-        let endpoints = &self.address.endpoints;
-        let endpoints = vec![endpoints[given_up % endpoints.len()].clone()];
-        let client = connect(&StoreAddress { endpoints, ..self.address.clone() }).await?;
+        let client = connect(&self.address).await?;
         let mut link = self.link.lock();
         if link.given_up == given_up {
             link.client = Some(client.clone());
@@ -151,7 +121,7 @@ impl Store {
         Ok(client)
     }
 
-    /// Goes to the next server, unless another request has done so.
+    /// Closes the connection, unless another request has done so.
     fn give_up(&self, given_up: usize) {
         let mut link = self.link.lock();
         if link.given_up == given_up {

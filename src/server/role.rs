@@ -392,7 +392,7 @@ async fn load(state: &Arc<State>, config: Config, epoch: i64) -> Result<Service,
         let process = &state.process;
         let store = process.metrics.cluster.as_ref().map(|cluster| Arc::clone(&cluster.store));
         let open = || -> Result<Box<dyn Backend>, JournalError> {
-            let backend = EtcdBackend::open(&state.election.store(), epoch)?;
+            let backend = EtcdBackend::open(state.election.store(), epoch)?;
             Ok(Box::new(backend.measured(store.unwrap_or_default(), process.clock.clone())))
         };
         let (topology, shards) = (Arc::clone(&state.topology), state.shards.clone());

@@ -205,6 +205,29 @@ fn a_script_inside_exec_publishes_after_exec() {
 }
 
 #[test]
+fn a_subscriber_with_many_messages_sends_a_part_of_them_in_each_turn() {
+    let server = server();
+    let (mut client, mut subscriber) = (connect(&server), connect(&server));
+    send(&server, &mut subscriber, "SUBSCRIBE news");
+    let messages = 5000;
+    for _ in 0..messages {
+        client.begin_turn();
+        send(&server, &mut client, "PUBLISH news hello");
+    }
+    let mut turns = Vec::new();
+    while subscriber.has_messages() {
+        let mut turn = Turn::default();
+        let sent = std::iter::from_fn(|| match subscriber.next_message(&mut turn) {
+            Incoming::Message(message) => Some(message),
+            Incoming::Nothing | Incoming::Unfinished => None,
+        });
+        turns.push(sent.count());
+    }
+    assert_eq!(turns.iter().sum::<usize>(), messages);
+    assert!(turns.iter().all(|sent| (1..=200).contains(sent)), "{turns:?}");
+}
+
+#[test]
 fn what_has_ended_of_the_keys_of_a_transaction_is_freed_in_turns_before_it() {
     let server = server();
     let mut client = connect(&server);

@@ -121,12 +121,13 @@ pub enum Incoming {
     Unfinished,
 }
 
-/// The work that a connection may do for its subscriptions before it yields.
+/// The work that a connection may do for its subscriptions before it yields. Thousands of connections
+/// may have to send the same events, and others wait until each of them has had a turn.
 pub struct Turn(Work);
 
 impl Default for Turn {
     fn default() -> Turn {
-        Turn(Work::of_units(TURN_WORK))
+        Turn(Work::of_units(TURN_WORK / 8))
     }
 }
 
@@ -242,12 +243,12 @@ impl Subscriptions {
                     Err(()) => return Incoming::Unfinished,
                 }
             } else {
+                if work.is_spent() {
+                    return Incoming::Unfinished;
+                }
                 let Some(Entry { via, notice }) = info.messages.take() else { return Incoming::Nothing };
-                work.spend(1);
+                work.spend(queue::work_of(&notice));
                 if !may_hear(user, &via, &notice) {
-                    if work.is_spent() {
-                        return Incoming::Unfinished;
-                    }
                     continue;
                 }
                 if let Via::Prefix(_) = via {

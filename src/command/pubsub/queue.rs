@@ -47,6 +47,16 @@ pub(in crate::command) struct Entry {
     pub(in crate::command) notice: Arc<Notice>,
 }
 
+/// Units of work to take a message from a queue and to write it, without its bytes.
+const WORK_PER_MESSAGE: usize = 40;
+/// Bytes that are written in about one unit.
+const BYTES_PER_UNIT: usize = 4;
+
+/// Units of work to send a notice to one connection.
+pub(super) fn work_of(notice: &Notice) -> usize {
+    WORK_PER_MESSAGE + (notice.channel.len() + notice.payload.len()) / BYTES_PER_UNIT
+}
+
 impl Entry {
     /// Its size, as counted against the limit. What subscribers share counts for each of them.
     fn size(&self) -> usize {

@@ -70,15 +70,7 @@ impl EtcdBackend {
     pub fn open(address: &StoreAddress, epoch: i64) -> Result<EtcdBackend, JournalError> {
         let transport = EtcdTransport::start(address)?;
         let mut backend = EtcdBackend::new(Box::new(transport), &address.prefix, epoch);
-        let mut found = backend.find_or_create_schema();
-        // The transport goes to the next server after a failure; all but one may be lost.
-        for _ in 1..address.endpoints.len() {
-            match &found {
-                Err(error) if error.is_retryable() => found = backend.find_or_create_schema(),
-                _ => break,
-            }
-        }
-        found.map(|_| backend)
+        backend.find_or_create_schema().map(|_| backend)
     }
 
     /// [`EtcdBackend::open`] over any transport. `prefix` ends without a slash.

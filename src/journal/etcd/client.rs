@@ -2,10 +2,12 @@
 //!
 //! It has a thread with a runtime of its own: the thread that commits may block, within a runtime or
 //! without; connections are kept alive between commits; and a busy runtime of the server does not
-//! delay commits. It speaks to one etcd server at a time, and goes to the next one after a failure.
+//! delay commits. It speaks to one etcd server at a time. At first and after a failure, it asks all of
+//! them and takes the first one that answers: one that is stopped or cut off from the others accepts
+//! connections, too.
 //!
-//! Guarantees: every request ends within [`REQUEST_TIMEOUT`]; user and password are in no error. Not
-//! here: what a missing response means.
+//! Guarantees: every request ends within [`REQUEST_TIMEOUT`], and so does connecting before it; user
+//! and password are in no error. Not here: what a missing response means.
 
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -17,7 +19,8 @@ use etcd_client::{
     TxnOp, TxnOpResponse,
 };
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use super::layout::{Layout, Schema, VERSION, from_json};
 use super::transport::{Compare, KeyValue, Range, Transport, TransportError, Txn, TxnResult, Write};
@@ -27,18 +30,74 @@ use crate::journal::{JournalError, StoreAddress};
 /// etcd servers takes one to two seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before another attempt at a server that has failed, while others have not.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// etcd closes connections that are probed more often than every five seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connects to all servers of a store, in turn. Does not wait until one answers, unless there is a
-/// password.
+/// A connection to one etcd server, which has answered.
+#[derive(Clone)]
+struct Connected {
+    client: Client,
+    /// The place of the server in the address of the store.
+    server: usize,
+    /// The key `schema`, which it was asked for.
+    schema: Option<KeyValue>,
+}
+
+/// Connects to a server of a store that answers for the majority of them.
 ///
 /// # Errors
 ///
 /// If the password is refused, a certificate cannot be read, or no server answers.
 pub async fn connect(address: &StoreAddress) -> Result<Client, JournalError> {
-    connect_to(address, &address.endpoints).await
+    first_to_answer(address).await.map(|connected| connected.client)
+}
+
+/// Asks all servers of a store. Fails when each has failed, or [`REQUEST_TIMEOUT`] has passed.
+async fn first_to_answer(address: &StoreAddress) -> Result<Connected, JournalError> {
+    let mut attempts = JoinSet::new();
+    for server in 0..address.endpoints.len() {
+        attempts.spawn(try_server(address.clone(), server, Duration::ZERO));
+    }
+    let mut has_failed = vec![false; address.endpoints.len()];
+    let answered = async {
+        while let Some(attempt) = attempts.join_next().await {
+            let (server, result) = attempt.map_err(|error| JournalError::Io { what: error.to_string() })?;
+            match result {
+                Err(error) if error.is_retryable() => {
+                    has_failed[server] = true;
+                    if has_failed.iter().all(|has_failed| *has_failed) {
+                        return Err(error);
+                    }
+                    // While the servers elect a leader, those that answer fail.
+                    attempts.spawn(try_server(address.clone(), server, RETRY_PAUSE));
+                }
+                result => return result,
+            }
+        }
+        Err(unreachable(&address.endpoints, "there is no server"))
+    };
+    let answered = timeout(REQUEST_TIMEOUT, answered).await;
+    answered.unwrap_or_else(|_| Err(unreachable(&address.endpoints, "no response")))
+}
+
+/// Connects to a server after a pause, and asks it for something that only a majority knows.
+async fn try_server(
+    address: StoreAddress,
+    server: usize,
+    pause: Duration,
+) -> (usize, Result<Connected, JournalError>) {
+    sleep(pause).await;
+    let endpoints = &address.endpoints[server..=server];
+    let answered = async {
+        let mut client = connect_to(&address, endpoints).await?;
+        let key = Layout::below(&address.prefix).schema;
+        let found = client.get(key, None).await.map_err(|error| unusable(endpoints, &error))?;
+        Ok(Connected { client, server, schema: found.kvs().first().map(key_value) })
+    };
+    (server, answered.await)
 }
 
 async fn connect_to(address: &StoreAddress, endpoints: &[String]) -> Result<Client, JournalError> {
@@ -60,11 +119,14 @@ async fn connect_to(address: &StoreAddress, endpoints: &[String]) -> Result<Clie
         }
         options = options.with_tls(with);
     }
-    let connected = timeout(REQUEST_TIMEOUT, Client::connect(endpoints, Some(options))).await;
-    connected.map_err(|_| unreachable(endpoints, "no response"))?.map_err(|error| match classify(&error) {
+    Client::connect(endpoints, Some(options)).await.map_err(|error| unusable(endpoints, &error))
+}
+
+fn unusable(endpoints: &[String], error: &Error) -> JournalError {
+    match classify(error) {
         TransportError::Refused(what) => JournalError::Store { what },
-        _ => unreachable(endpoints, &describe(&error)),
-    })
+        _ => unreachable(endpoints, &describe(error)),
+    }
 }
 
 fn unreachable(endpoints: &[String], why: &str) -> JournalError {
@@ -82,17 +144,8 @@ fn read(file: &Path) -> Result<Vec<u8>, JournalError> {
 ///
 /// [`JournalError::is_retryable`] ones, while it cannot be reached.
 pub async fn check(address: &StoreAddress) -> Result<(), JournalError> {
-    let layout = Layout::below(&address.prefix);
-    let mut client = connect(address).await?;
-    let get = client.get(layout.schema.as_str(), None);
-    let found =
-        timeout(REQUEST_TIMEOUT, get).await.map_err(|_| unreachable(&address.endpoints, "no response"))?;
-    let found = found.map_err(|error| match classify(&error) {
-        TransportError::Refused(what) => JournalError::Store { what },
-        _ => unreachable(&address.endpoints, &describe(&error)),
-    })?;
-    let Some(found) = found.kvs().first() else { return Ok(()) };
-    match from_json::<Schema>(&key_value(found))?.octostore {
+    let Some(schema) = first_to_answer(address).await?.schema else { return Ok(()) };
+    match from_json::<Schema>(&schema)?.octostore {
         VERSION => Ok(()),
         found => Err(JournalError::Newer { found, known: VERSION }),
     }
@@ -167,7 +220,7 @@ impl EtcdTransport {
             |error: std::io::Error| JournalError::Io { what: format!("cannot start a thread: {error}") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (requests, received) = mpsc::unbounded_channel();
-        let connection = Connection { address: address.clone(), next: 0, client: None };
+        let connection = Connection { address: address.clone(), connected: None };
         let serve = move || runtime.block_on(connection.serve(received));
         let thread =
             std::thread::Builder::new().name("octostore-etcd".into()).spawn(serve).map_err(failed)?;
@@ -213,9 +266,7 @@ impl Transport for EtcdTransport {
 /// The connection to one of the servers.
 struct Connection {
     address: StoreAddress,
-    /// The server to be connected to next.
-    next: usize,
-    client: Option<Client>,
+    connected: Option<Connected>,
 }
 
 impl Connection {
@@ -239,34 +290,28 @@ impl Connection {
     where
         F: Future<Output = Result<R, Error>>,
     {
-        let client = self.connected().await?;
+        let Connected { client, server, .. } = self.connected().await?;
         let outcome = match timeout(REQUEST_TIMEOUT, request(client)).await {
             Ok(outcome) => outcome.map_err(|error| classify(&error)),
             Err(_) => Err(TransportError::Unknown(format!("no response within {REQUEST_TIMEOUT:?}"))),
         };
         outcome.map_err(|error| match error {
             TransportError::Unknown(why) => {
-                self.client = None;
-                let server = &self.address.endpoints[self.next];
-                self.next = (self.next + 1) % self.address.endpoints.len();
-                TransportError::Unknown(format!("{server}: {why}"))
+                self.connected = None;
+                TransportError::Unknown(format!("{}: {why}", self.address.endpoints[server]))
             }
             certain => certain,
         })
     }
 
-    async fn connected(&mut self) -> Result<Client, TransportError> {
-        if let Some(client) = &self.client {
-            return Ok(client.clone());
+    async fn connected(&mut self) -> Result<Connected, TransportError> {
+        if let Some(connected) = &self.connected {
+            return Ok(connected.clone());
         }
-        let server = &self.address.endpoints[self.next..=self.next];
-        match connect_to(&self.address, server).await {
-            Ok(client) => Ok(self.client.insert(client).clone()),
+        match first_to_answer(&self.address).await {
+            Ok(connected) => Ok(self.connected.insert(connected).clone()),
             Err(JournalError::Store { what }) => Err(TransportError::Refused(what)),
-            Err(error) => {
-                self.next = (self.next + 1) % self.address.endpoints.len();
-                Err(TransportError::Unknown(error.to_string()))
-            }
+            Err(error) => Err(TransportError::Unknown(error.to_string())),
         }
     }
 }

@@ -56,14 +56,18 @@ enum Fault {
     CutPeers,
     /// What the leader sends to the standbys arrives late.
     HoldPeers,
+    /// What the standbys send to the leader arrives late.
+    HoldPeerRequests,
     /// Clients lose their connections to the leader.
     CutClients,
     /// What the leader sends to clients arrives late.
     HoldClients,
+    /// What clients send to the leader arrives late.
+    HoldClientRequests,
 }
 
 impl Fault {
-    const ALL: [Fault; 12] = [
+    const ALL: [Fault; 14] = [
         Fault::Kill,
         Fault::Terminate,
         Fault::Stop,
@@ -74,13 +78,15 @@ impl Fault {
         Fault::HoldResponses,
         Fault::CutPeers,
         Fault::HoldPeers,
+        Fault::HoldPeerRequests,
         Fault::CutClients,
         Fault::HoldClients,
+        Fault::HoldClientRequests,
     ];
 
     /// Whether clients that connect to the leader get no answer at all.
     fn hangs_clients(self) -> bool {
-        matches!(self, Fault::Stop | Fault::HoldClients)
+        matches!(self, Fault::Stop | Fault::HoldClients | Fault::HoldClientRequests)
     }
 }
 
@@ -105,8 +111,10 @@ impl Nodes {
             Fault::HoldResponses => place.stores.iter().for_each(|relay| relay.hold(Side::Server)),
             Fault::CutPeers => place.peers.cut(),
             Fault::HoldPeers => place.peers.hold(Side::Server),
+            Fault::HoldPeerRequests => place.peers.hold(Side::Client),
             Fault::CutClients => place.clients.cut(),
             Fault::HoldClients => place.clients.hold(Side::Server),
+            Fault::HoldClientRequests => place.clients.hold(Side::Client),
         }
     }
 
@@ -198,8 +206,12 @@ fn locks_are_mutexes_whatever_fails() {
     let Some(mut nodes) = Etcd::start_with(MEMBERS, |_| Vec::new()).and_then(Nodes::start_on) else { return };
     let mut random = Random::new(number_in("OCTOSTORE_TEST_SEED", 1) as u64);
     let number = number_in("OCTOSTORE_TEST_FAULTS", Fault::ALL.len());
+    let only = std::env::var("OCTOSTORE_TEST_FAULT").ok();
+    let kinds =
+        Fault::ALL.into_iter().filter(|kind| only.as_ref().is_none_or(|only| format!("{kind:?}") == *only));
     // Each kind equally often, in a random order.
-    let mut faults: Vec<Fault> = Fault::ALL.into_iter().cycle().take(number).collect();
+    let mut faults: Vec<Fault> = kinds.cycle().take(number).collect();
+    assert_eq!(faults.len(), number, "OCTOSTORE_TEST_FAULT: {only:?}");
     for place in (1..faults.len()).rev() {
         faults.swap(place, random.below(place as u64 + 1) as usize);
     }

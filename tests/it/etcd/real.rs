@@ -14,9 +14,9 @@ use octostore::lock::{Op, Outcome, Request};
 use super::answer;
 use crate::linearizability::{self, Answered, Asked, Call};
 use crate::support::engine_config;
-use crate::support::etcd::Etcd;
+use crate::support::etcd::{Etcd, store_at};
 use crate::support::random::Random;
-use crate::support::relay::Relay;
+use crate::support::relay::{Relay, Side};
 use crate::support::until;
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -208,4 +208,22 @@ fn a_store_that_cannot_be_used_is_refused_with_the_reason() {
     with_password.credentials = Some(("me".into(), "hush".into()));
     let refused = check(&with_password).expect_err("etcd has no users");
     assert!(!refused.is_retryable() && !refused.to_string().contains("hush"), "{refused}");
+}
+
+#[test]
+fn the_first_request_goes_to_an_etcd_server_that_answers() {
+    let Some(etcd) = Etcd::start() else { return };
+    let relays = [(); 3].map(|()| Relay::to(etcd.ports()[0]));
+    // One accepts connections and answers nothing, and one closes them.
+    relays[0].hold(Side::Server);
+    relays[1].cut();
+    let read = Txn { reads: vec!["/key".into()], ..Txn::default() };
+    for first in 0..relays.len() {
+        let mut ports = [relays[0].port, relays[1].port, relays[2].port];
+        ports.rotate_left(first);
+        let address = StoreAddress::parse(&store_at(&ports, "locks")).expect("an address");
+        let mut transport = EtcdTransport::start(&address).expect("a thread");
+        let found = transport.txn(read.clone()).map(|result| result.found);
+        assert_eq!(found, Ok(Vec::new()), "the order begins with server {first}");
+    }
 }

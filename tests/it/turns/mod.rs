@@ -162,6 +162,7 @@ impl Runner {
         let _ = std::fs::write(format!("/proc/{}/clear_refs", self.world.server.id()), "5");
         let probe = Probe::start(self.world.server.addr, self.world.server.id());
         let began = Instant::now();
+        let has_kept = !abuse.kept.is_empty() || !abuse.closing.is_empty();
         drop(abuse.closing);
         std::thread::scope(|scope| {
             for sender in &abuse.senders {
@@ -182,6 +183,9 @@ impl Runner {
             drop(probe);
         } else {
             probe.stop();
+            if has_kept {
+                self.world.until_closed();
+            }
         }
         (waited, peak)
     }
@@ -271,7 +275,7 @@ fn ends_of_many(runner: &mut Runner) {
             Abuse { at_least: Duration::from_millis(TTL_MS + 200), ..Abuse::default() }
         });
         runner.serves(&format!("the end of connections that share one lock ({mode})"), |world| {
-            let (name, count) = (format!("closing{}", world.next()), world.scale.waiters);
+            let (name, count) = (format!("closing{}", world.next()), world.room_for(world.scale.waiters));
             let lock = |n| format!("LOCK {name} o{n} {mode} CONN\r\n");
             let closing = (0..count).map(|n| world.open(lock(n).as_bytes())).collect();
             Abuse { closing, at_least: WINDOW, ..Abuse::default() }

@@ -19,6 +19,11 @@ pub(super) const PIPELINE_MAX: usize = 2000;
 pub(super) const MULTI_BYTES: usize = 1 << 20;
 pub(super) const QUEUED_BYTES: usize = 64;
 
+/// Connections that the server accepts (`--connections-max`), and those that stay free for the clients of a
+/// case and the probe.
+const CONNECTIONS_MAX: usize = 9000;
+const CONNECTIONS_FREE: usize = 200;
+
 pub(super) const PASSWORD: &str = "password-of-tests";
 pub(super) const TOKEN: &str = "token-of-alice";
 pub(super) const ADMIN_KEY: &str = "key-of-admin";
@@ -46,12 +51,12 @@ impl World {
         std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .expect("a file");
         // What the server logs goes into a pipe that nothing drains.
-        let threads = scale.threads.to_string();
+        let (threads, connections_max) = (scale.threads.to_string(), CONNECTIONS_MAX.to_string());
         let flags = [
             ["--durability", "memory"],
             ["--threads", &threads],
             ["--log", "warn"],
-            ["--connections-max", "9000"],
+            ["--connections-max", &connections_max],
             ["--requirepass", PASSWORD],
             ["--http-tokens", tokens.to_str().expect("text")],
             ["--http-admin-key", ADMIN_KEY],
@@ -106,6 +111,21 @@ impl World {
         let mut stream = TcpStream::connect(self.server.addr).expect("a connection");
         stream.write_all(&[auth().as_slice(), bytes].concat()).expect("a server that reads");
         stream
+    }
+
+    /// How many of `count` connections there is room for.
+    pub(super) fn room_for(&self, count: usize) -> usize {
+        count.min(CONNECTIONS_MAX - self.scale.waiters - CONNECTIONS_FREE)
+    }
+
+    /// Waits until the server has closed the connections of a case.
+    pub(super) fn until_closed(&self) {
+        let most = self.scale.waiters + CONNECTIONS_FREE / 2;
+        crate::support::until(|| {
+            let clients = Line::connect(self.server.addr).text(&["INFO", "clients"]);
+            let connected = clients.lines().find_map(|line| line.strip_prefix("connected_clients:"));
+            connected.and_then(|connected| connected.parse().ok()).is_some_and(|now: usize| now <= most)
+        });
     }
 
     pub(super) fn next(&mut self) -> usize {
