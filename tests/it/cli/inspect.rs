@@ -1,4 +1,8 @@
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use super::{call, octostore, result};
+use crate::support::client::encode;
 use crate::support::server::TestServer;
 use crate::support::until;
 
@@ -49,6 +53,18 @@ fn a_lock_is_taken_from_its_holder() {
     assert_eq!(call(server.addr, &["force-unlock", "k"]).0, 0);
     let (code, text, _) = call(server.addr, &["force-unlock", "k", "--yes"]);
     assert_eq!((code, text.trim_end()), (1, "holders removed: 0"));
+    // A key is any bytes.
+    let mut client = server.connect();
+    client.send_bytes(&encode(&[&b"LOCK"[..], b"\xff*k", b"me"]));
+    client.reply();
+    let with_key = |subcommand: &str, key: &[u8]| {
+        let mut command = octostore(server.addr, &[subcommand]);
+        result(command.arg(OsStr::from_bytes(key)).output().expect("the program"))
+    };
+    assert_eq!(with_key("locks", b"\xff*").1.lines().count(), 2, "a header and a lock");
+    assert_eq!(with_key("locks", b"\xfe").1.lines().count(), 1);
+    assert!(with_key("info", b"\xff*k").1.contains("holders  1"));
+    assert_eq!(with_key("force-unlock", b"\xff*k").1, "holders removed: 1\n");
 }
 
 #[test]
