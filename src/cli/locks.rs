@@ -28,7 +28,7 @@ const HEADER: [&str; 7] = ["KEY", "STATE", "OWNER", "TOKEN", "ENDS IN", "HELD FO
 
 pub(super) fn locks_command() -> Command {
     Command::new("locks")
-        .about("Lists the locks that are held: by whom, for how much longer, and how many clients wait")
+        .about("Lists the locks that are held: by whom, for how long, and how many wait")
         .arg(
             Arg::new("prefix")
                 .value_name("PREFIX")

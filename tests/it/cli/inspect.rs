@@ -122,3 +122,18 @@ fn serve_is_the_program_without_a_subcommand() {
     let (code, _, message) = result(serve.output().expect("the program"));
     assert!(code == 2 && message.contains("--durability"), "{code} {message}");
 }
+
+#[test]
+fn help_is_found_by_each_of_its_names() {
+    let addr = "127.0.0.1:1".parse().expect("an address");
+    for (arguments, part) in [
+        (vec!["help"], "octostore SUBCOMMAND"),
+        (vec!["--help"], "octostore SUBCOMMAND"),
+        (vec!["serve", "--help"], "octostore SUBCOMMAND"),
+        (vec!["help", "run"], "Usage: octostore run"),
+        (vec!["run", "--help"], "Usage: octostore run"),
+    ] {
+        let (code, text, message) = call(addr, &arguments);
+        assert!(code == 0 && text.contains(part), "{arguments:?}: {code} {text} {message}");
+    }
+}
