@@ -10,7 +10,7 @@ use crate::journal::check;
 
 pub(super) fn command() -> Command {
     Command::new("check")
-        .about("Verifies a database that no server uses: one line per finding, exit code 1 if there is one")
+        .about("Verifies a database that no server uses; exit code 1 if there is a finding")
         .arg(data())
 }
 

@@ -17,6 +17,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let total = number.parse::<u32>().ok().map(|number| u64::from(number) * millis);
     match total {
         Some(total) if total > 0 => Ok(Duration::from_millis(total)),
+        Some(_) if millis > 0 => Err("it must be more than 0".to_owned()),
         _ => Err("a number with ms, s, m, h or d is expected, as in 30s".to_owned()),
     }
 }
@@ -47,6 +48,7 @@ mod tests {
         for text in ["", "h", "1", "0h", "1w", "-1h", "1.5h", "4294967296d"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert_eq!(duration("0s"), Err("it must be more than 0".to_owned()));
     }
 
     #[test]

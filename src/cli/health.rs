@@ -35,7 +35,11 @@ pub(super) fn run(matches: &ArgMatches) -> ExitCode {
             print("healthy");
             ExitCode::SUCCESS
         }
-        Ok(line) => fail(1, format!("{address} is not healthy: {line}")),
+        Ok(line) if line.starts_with("HTTP/") => fail(1, format!("{address} is not healthy: {line}")),
+        Ok(_) => fail(1, format!("{address} does not answer in HTTP; it must be an address of --http")),
+        Err(_) if address == "off" => {
+            fail(1, "the server is asked over HTTP, which is off; add an address of loopback to --http")
+        }
         Err(error) => fail(1, format!("{address} cannot be asked: {error}")),
     }
 }
@@ -48,8 +52,12 @@ fn status_line(address: &str) -> io::Result<String> {
     let request = format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut line = String::new();
-    BufReader::new(stream.take(STATUS_LINE_BYTES_MAX)).read_line(&mut line)?;
-    Ok(line.trim_end().to_owned())
+    match BufReader::new(stream.take(STATUS_LINE_BYTES_MAX)).read_line(&mut line) {
+        Ok(_) => Ok(line.trim_end().to_owned()),
+        // Bytes of another protocol.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(String::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Connects to one of the addresses that a host name stands for.

@@ -3,7 +3,9 @@
 //! Guarantees: names and owners are printed without control characters; a lock is taken from its
 //! holders only after a confirmation where a person can give one.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stdin, stdout};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,8 +28,13 @@ const HEADER: [&str; 7] = ["KEY", "STATE", "OWNER", "TOKEN", "ENDS IN", "HELD FO
 
 pub(super) fn locks_command() -> Command {
     Command::new("locks")
-        .about("Lists the locks that are held: by whom, for how much longer, and how many clients wait")
-        .arg(Arg::new("prefix").value_name("PREFIX").help("Only keys that begin with this"))
+        .about("Lists the locks that are held: by whom, for how long, and how many wait")
+        .arg(
+            Arg::new("prefix")
+                .value_name("PREFIX")
+                .value_parser(value_parser!(OsString))
+                .help("Only keys that begin with this"),
+        )
         .arg(
             Arg::new("watch")
                 .long("watch")
@@ -61,7 +68,7 @@ pub(super) fn force_unlock_command() -> Command {
 }
 
 fn key() -> Arg {
-    Arg::new("key").value_name("KEY").required(true).value_parser(value_parser!(String)).help("The lock")
+    Arg::new("key").value_name("KEY").required(true).value_parser(value_parser!(OsString)).help("The lock")
 }
 
 fn json_flag(help: &'static str) -> Arg {
@@ -86,18 +93,19 @@ fn with_connection(
     })
 }
 
-fn argument<'m>(matches: &'m ArgMatches, name: &str) -> &'m str {
-    matches.get_one::<String>(name).map_or("", String::as_str)
+/// A key or a part of one, which may be any bytes.
+fn argument<'m>(matches: &'m ArgMatches, name: &str) -> &'m [u8] {
+    matches.get_one::<OsString>(name).map_or(b"", |text| text.as_bytes())
 }
 
 pub(super) fn locks(matches: &ArgMatches) -> ExitCode {
-    let pattern = format!("{}*", escape_glob(argument(matches, "prefix")));
+    let pattern = pattern_of(argument(matches, "prefix"));
     let (is_json, is_watch) = (matches.get_flag("json"), matches.get_flag("watch"));
     with_connection(matches, async |connection| {
         let mut shards = connection.into_shards().await?;
         loop {
             let mut text = String::new();
-            let found = list_all(&mut shards, pattern.as_bytes()).await?;
+            let found = list_all(&mut shards, &pattern).await?;
             if is_json {
                 found.iter().for_each(|(key, info)| text.push_str(&format!("{}\n", to_json(key, info))));
             } else {
@@ -195,9 +203,9 @@ fn json(reply: &Reply) -> Json {
 pub(super) fn info(matches: &ArgMatches) -> ExitCode {
     let (key, is_json) = (argument(matches, "key"), matches.get_flag("json"));
     with_connection(matches, async |mut connection| {
-        let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key.as_bytes()]).await?;
+        let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key]).await?;
         match is_json {
-            true => print(to_json(key.as_bytes(), &info)),
+            true => print(to_json(key, &info)),
             false => print(details(key, &info).trim_end()),
         }
         Ok(ExitCode::SUCCESS)
@@ -205,17 +213,18 @@ pub(super) fn info(matches: &ArgMatches) -> ExitCode {
 }
 
 /// A lock in lines, for people.
-fn details(key: &str, info: &Reply) -> String {
+fn details(key: &[u8], info: &Reply) -> String {
     let value = |map: &Reply, name: &str| match field(map, name) {
         Some(Reply::Int(number)) => number.to_string(),
-        Some(Reply::Nil) | None => "-".to_owned(),
-        Some(other) => printable(&text(other)),
+        Some(other) if !bytes(other).is_empty() => printable(&text(other)),
+        _ => "-".to_owned(),
     };
     let time = |map: &Reply, name: &str| {
         let millis = integer(field(map, name)).and_then(|millis| u64::try_from(millis).ok());
         millis.map_or("-".to_owned(), duration::format)
     };
-    let mut shown = format!("key      {}\nstate    {}\n", printable(key), value(info, "state"));
+    let key = printable(&String::from_utf8_lossy(key));
+    let mut shown = format!("key      {key}\nstate    {}\n", value(info, "state"));
     shown.push_str(&format!(
         "holders  {}\nwaiters  {}\n",
         value(info, "holders_total"),
@@ -250,13 +259,13 @@ pub(super) fn force_unlock(matches: &ArgMatches) -> ExitCode {
     let asks = !matches.get_flag("yes") && stdin().is_terminal();
     with_connection(matches, async |mut connection| {
         if asks {
-            let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key.as_bytes()]).await?;
+            let info = connection.call_within(ANSWER_MAX, &[b"LOCKINFO", key]).await?;
             print(details(key, &info).trim_end());
             if !is_confirmed() {
                 return Ok(fail(1, "nothing was changed"));
             }
         }
-        let removed = connection.call_within(ANSWER_MAX, &[b"FORCEUNLOCK", key.as_bytes()]).await?;
+        let removed = connection.call_within(ANSWER_MAX, &[b"FORCEUNLOCK", key]).await?;
         let removed = integer(Some(&removed)).unwrap_or(0);
         print(format_args!("holders removed: {removed}"));
         Ok(if removed > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -271,14 +280,15 @@ fn is_confirmed() -> bool {
     stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-/// The pattern that matches only this text.
-fn escape_glob(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
-            pattern.push('\\');
+/// The pattern that matches what begins with this.
+fn pattern_of(prefix: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(prefix.len() + 1);
+    for byte in prefix {
+        if b"*?[]\\^".contains(byte) {
+            pattern.push(b'\\');
         }
-        pattern.push(c);
+        pattern.push(*byte);
     }
+    pattern.push(b'*');
     pattern
 }

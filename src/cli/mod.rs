@@ -68,9 +68,19 @@ const SUBCOMMANDS: [Subcommand; 11] = [
 
 /// The arguments of the server: those without the subcommand that stands for it.
 pub fn server_arguments(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut arguments = with_help_as_flag(arguments);
     if arguments.get(1).is_some_and(|first| first == SERVE) {
         arguments.remove(1);
+    }
+    arguments
+}
+
+/// `octostore help run` is `octostore run --help`.
+fn with_help_as_flag(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|first| first == "help") {
+        arguments.remove(1);
+        arguments.push("--help".into());
     }
     arguments
 }
@@ -89,7 +99,7 @@ pub fn flags() -> Vec<String> {
 
 /// Runs a subcommand if the first argument names one other than `serve`.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = with_help_as_flag(arguments);
     let wanted = arguments.get(1)?;
     let named = |subcommand: &&Subcommand| (subcommand.command)().get_name() == wanted;
     let subcommand = SUBCOMMANDS.iter().find(named)?;
@@ -173,4 +183,27 @@ fn approve(state: StoredState, examined: &mut Option<Examination>) -> Result<(),
 fn summary(examination: &Examination) -> String {
     let Examination { keys, sessions, tokens_reserved, .. } = examination;
     format!("keys {keys}, sessions {sessions}, highest token {tokens_reserved}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_help_lists_every_subcommand_with_its_summary() {
+        let summary = |command: &Command| command.get_about().map(ToString::to_string).unwrap_or_default();
+        let own = SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)());
+        let own: Vec<(String, String)> =
+            own.map(|command| (command.get_name().to_owned(), summary(&command))).collect();
+        let listed: Vec<(String, String)> = config::SUBCOMMANDS
+            .iter()
+            .map(|(name, summary)| ((*name).to_owned(), (*summary).to_owned()))
+            .collect();
+        assert_eq!(listed, own);
+        let help = config::command().render_help().to_string();
+        for (name, summary) in own {
+            assert!(help.contains(&format!("  {name:<14}{summary}\n")), "{name} is not in {help}");
+        }
+    }
 }

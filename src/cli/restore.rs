@@ -11,7 +11,7 @@ use crate::journal::{FloorOrigin, restore};
 
 pub(super) fn command() -> Command {
     Command::new("restore")
-        .about("Makes the copy in FILE the database; does not overwrite one, and not beside a server")
+        .about("Makes the copy in FILE the database, if there is none and no server runs")
         .arg(Arg::new("file").value_name("FILE").required(true).help("A copy that octostore backup has made"))
         .arg(data())
         .arg(

@@ -26,6 +26,7 @@ pub(super) fn man_command() -> Command {
 fn program() -> Command {
     let serve = config::command().name(SERVE).about("Runs the server, as without a subcommand");
     config::command()
+        .after_help(config::NOTES)
         .disable_help_subcommand(true)
         .subcommand(serve)
         .subcommands(SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)()))
@@ -46,7 +47,10 @@ pub(super) fn man(matches: &ArgMatches) -> ExitCode {
         None => Some(&program),
         Some(name) => program.find_subcommand(name),
     };
-    let Some(page) = page else { return fail(2, "there is no such subcommand") };
+    let Some(page) = page else {
+        let name = matches.get_one::<String>("subcommand").map_or("", String::as_str);
+        return fail(2, format!("there is no subcommand {name:?}: see octostore --help"));
+    };
     let mut text = Vec::new();
     let version = concat!("octostore ", env!("CARGO_PKG_VERSION"));
     match clap_mangen::Man::new(page.clone()).source(version).render(&mut text) {

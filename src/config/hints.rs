@@ -73,7 +73,7 @@ pub(super) fn hint(wrong: &str, form: &Form) -> String {
     if let Some(hint) = redis_hint(&wrong, form) {
         return hint;
     }
-    match nearest(&wrong) {
+    match nearest(&wrong, OPTIONS.iter().map(|option| option.name).chain(["config"])) {
         Some(name) => format!("did you mean {}?", form.of(name)),
         None => "see octostore --help".to_owned(),
     }
@@ -93,9 +93,8 @@ fn redis_hint(name: &str, form: &Form) -> Option<String> {
     })
 }
 
-/// The setting with the smallest edit distance, if it is small.
-fn nearest(wrong: &str) -> Option<&'static str> {
-    let names = OPTIONS.iter().map(|option| option.name).chain(["config"]);
+/// The name with the smallest edit distance, if it is small.
+pub(super) fn nearest(wrong: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let (distance, name) = names.map(|name| (distance(wrong, name), name)).min()?;
     (distance <= name.len() / 3).then_some(name)
 }
@@ -141,10 +140,11 @@ mod tests {
         {
             assert_eq!(distance(a, b), letters, "{a:?} {b:?}");
         }
-        assert_eq!(nearest("requirepas"), Some("requirepass"));
-        assert_eq!(nearest("lock-max"), Some("locks-max"));
-        assert_eq!(nearest("colour"), None);
-        assert_eq!(nearest(&"x".repeat(1 << 20)), None);
+        let nearest_option = |wrong: &str| nearest(wrong, OPTIONS.iter().map(|option| option.name));
+        assert_eq!(nearest_option("requirepas"), Some("requirepass"));
+        assert_eq!(nearest_option("lock-max"), Some("locks-max"));
+        assert_eq!(nearest_option("colour"), None);
+        assert_eq!(nearest_option(&"x".repeat(1 << 20)), None);
         assert_eq!(hint("REQUIREPASSS", &Form::Variable), "did you mean OCTOSTORE_REQUIREPASS?");
         assert_eq!(hint("port", &Form::Key), "use listen ADDR:PORT");
     }

@@ -32,7 +32,9 @@ use crate::resp::{ListenerLimits, ScanLimits};
 
 pub use self::cluster::{ClusterConfig, ShardConfig};
 pub use self::options::{OPTIONS, Opt};
-pub(crate) use self::sources::command;
+#[cfg(test)]
+pub(crate) use self::sources::SUBCOMMANDS;
+pub(crate) use self::sources::{NOTES, command};
 pub use self::tls::TlsConfig;
 
 /// The validated configuration.

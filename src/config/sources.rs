@@ -87,6 +87,32 @@ pub(super) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Sett
     Ok(settings)
 }
 
+/// What the program does besides serving: the names and summaries of its subcommands.
+pub(crate) const SUBCOMMANDS: [(&str, &str); 11] = [
+    ("run", "Runs a command while it holds a lock"),
+    ("locks", "Lists the locks that are held: by whom, for how long, and how many wait"),
+    ("info", "Shows the holders and waiters of a lock"),
+    ("force-unlock", "Takes a lock from its holders; exit code 1 if there is none"),
+    ("bench", "Measures how many locks a server grants, and how long requests take"),
+    ("health", "Asks a server whether it can grant locks: GET /health"),
+    ("backup", "Copies the database to FILE, also while a server uses it, and checks the copy"),
+    ("restore", "Makes the copy in FILE the database, if there is none and no server runs"),
+    ("check", "Verifies a database that no server uses; exit code 1 if there is a finding"),
+    ("completions", "Prints the completions for a shell: bash, elvish, fish, powershell or zsh"),
+    ("man", "Prints the manual page of the server, or of a subcommand"),
+];
+
+/// The end of the help.
+pub(crate) const NOTES: &str = "Every flag can also be a variable or a line of the file; a flag wins over a variable, \
+                                a variable over the file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30";
+
+/// The subcommands as the help lists them.
+fn subcommands_help() -> String {
+    let row = |(name, summary): &(&str, &str)| format!("  {name:<14}{summary}\n");
+    let rows: String = SUBCOMMANDS.iter().map(row).collect();
+    format!("Subcommands (octostore SUBCOMMAND --help has their options):\n{rows}")
+}
+
 /// The command line.
 pub(crate) fn command() -> clap::Command {
     let arg = |option: &'static Opt| {
@@ -118,12 +144,8 @@ pub(crate) fn command() -> clap::Command {
     clap::Command::new("octostore")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A durable lock server that speaks the Redis protocol")
-        .after_help(
-            "Subcommands: run, locks, info, force-unlock, bench, backup, restore, check, completions, man; see octostore \
-             run --help.\n\
-             Every flag can also be a variable or a line of the file; a flag wins over a variable, a variable over the \
-             file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30",
-        )
+        .override_usage("octostore [OPTIONS]\n       octostore SUBCOMMAND …, see below")
+        .after_help(format!("{}\n{NOTES}", subcommands_help()))
         .max_term_width(110)
         .args_override_self(true)
         .arg(config)
@@ -138,10 +160,14 @@ fn usage(error: clap::Error) -> ConfigError {
         _ => return ConfigError::Usage(error),
     };
     if !unknown.starts_with('-') {
-        return wrong(format!(
-            "{unknown:?} is not an option; settings are flags such as --listen ADDR:PORT, or lines of the TOML file \
-             given by --config (redis.conf is not supported)"
-        ));
+        return wrong(match hints::nearest(&unknown, SUBCOMMANDS.iter().map(|(name, _)| *name)) {
+            Some(name) if name == unknown => format!("the subcommand comes first: octostore {name}"),
+            Some(name) => format!("unknown subcommand {unknown:?}: did you mean octostore {name}?"),
+            None => format!(
+                "{unknown:?} is not an option; settings are flags such as --listen ADDR:PORT, or lines of the TOML \
+                 file given by --config (redis.conf is not supported). octostore --help lists the subcommands"
+            ),
+        });
     }
     // Without the value, which may be a secret.
     let flag = unknown.split('=').next().unwrap_or("");

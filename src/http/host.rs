@@ -25,7 +25,7 @@ pub(super) fn check(request: &Request, must_be_local: bool) -> Result<(), ApiErr
     }
     if must_be_local && !is_local(request) {
         return Err(ApiError::forbidden(
-            "without tokens only requests to localhost are served; see --http-tokens",
+            "without credentials only requests whose Host is localhost are served; set --users or --requirepass-file",
         ));
     }
     Ok(())

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use super::sockets::{Accepted, Encryption};
-use super::{Listeners, Socket};
+use super::{Listeners, Socket, tls};
 use crate::metrics::ConnectionMetrics;
 
 /// What happens to the connections of a listener.
@@ -217,7 +217,11 @@ async fn handshake(
         Ok(socket) => Some(Handshaken { socket, peer, open }),
         Err(error) => {
             open.0.fail_handshake();
-            tracing::debug!(client = %peer, %error, "TLS handshake failed");
+            // Probes and scanners fail all the time; a client with another certificate wants to be served.
+            match tls::is_refusal(&error) {
+                true => tracing::warn!(client = %peer, %error, "TLS handshake refused"),
+                false => tracing::debug!(client = %peer, %error, "TLS handshake failed"),
+            }
             None
         }
     }

@@ -118,7 +118,7 @@ struct Surroundings {
 impl Surroundings {
     fn new() -> Surroundings {
         let certificates = Certificates::new();
-        certificates.write("clients.pem", &String::from_utf8_lossy(&certificates.read("ca.pem")));
+        certificates.write("authority.pem", &String::from_utf8_lossy(&certificates.read("ca.pem")));
         let users = blocks_of("docs/security.md", "text");
         certificates.write("users.acl", &users.first().expect("the users file").text);
         std::fs::create_dir(certificates.path("copies")).expect("a folder");

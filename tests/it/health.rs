@@ -28,6 +28,10 @@ fn health_is_that_of_the_server_and_its_storage() {
     let several = check(&format!("0.0.0.0:{}, 192.0.2.1:1", http.port()));
     assert!(several.status.success(), "{}", stderr(&several));
 
+    let redis = check(&server.addr.to_string());
+    assert_eq!(redis.status.code(), Some(1));
+    assert!(stderr(&redis).contains("does not answer in HTTP"), "{}", stderr(&redis));
+
     std::fs::remove_file(&data).unwrap();
     // The server looks for its files about once a second.
     until(|| !check(&http.to_string()).status.success());
@@ -39,5 +43,7 @@ fn health_is_that_of_the_server_and_its_storage() {
     let gone = check(&http.to_string());
     assert_eq!(gone.status.code(), Some(1));
     assert!(stderr(&gone).contains("cannot be asked"), "{}", stderr(&gone));
-    assert_eq!(check("off").status.code(), Some(1));
+    let off = check("off");
+    assert_eq!(off.status.code(), Some(1));
+    assert!(stderr(&off).contains("HTTP, which is off"), "{}", stderr(&off));
 }

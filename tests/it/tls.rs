@@ -87,6 +87,25 @@ fn clients_without_the_required_certificate_are_refused() {
     assert_eq!(ask(&mut known, &["PING"]).expect("a reply"), "+PONG\r\n");
 }
 
+#[test]
+fn the_log_says_why_a_handshake_was_refused() {
+    let certificates = Certificates::new();
+    let flags = certificates.flags(&["--tls-client-ca", &certificates.path("ca.pem")]);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Process::start(&dir.path().join("octostore.db"), &flags);
+    let address = tls_address(&server, "redis");
+    // A probe of the port is no concern.
+    drop(TcpStream::connect(address).expect("a connection"));
+    assert!(ask(&mut connect(&certificates.client(None), address), &["PING"]).is_err());
+    let log = server.terminate().1;
+    assert!(
+        log.contains("WARN TLS handshake refused client=127.0.0.1:") && log.contains("certificate"),
+        "{log}"
+    );
+    assert!(!log.contains("TLS handshake failed"), "{log}");
+}
+
 /// Runs a program. Returns its output; `None`, with a line that says why, if it is not installed.
 fn run(words: &[&str]) -> Option<String> {
     match Command::new(words[0]).args(&words[1..]).output() {

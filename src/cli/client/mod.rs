@@ -30,6 +30,16 @@ const CLUSTER_DEFAULT: &str = "octostore";
 /// A peer that has vanished is noticed after about 20 seconds of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+/// A server of another protocol.
+const NOT_REDIS: &str = "does not answer as a Redis server; is it the port for HTTP?";
+/// Errors of TLS, and what to do.
+const TLS_HINTS: [(&str, &str); 5] = [
+    ("CertificateRequired", "the server wants a certificate, see --cert"),
+    ("CaUsedAsEndEntity", "it is the certificate of an authority (CA:TRUE), not of a server"),
+    ("UnknownIssuer", "give the certificate of its authority with --cacert"),
+    ("UnknownCA", "the server does not know the authority of --cert"),
+    ("InvalidContentType", "the port may be one without TLS, see redis://"),
+];
 
 /// Why a request has no reply.
 #[derive(Debug)]
@@ -167,7 +177,11 @@ pub(super) async fn answer_within<T>(
     answering: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let answer = tokio::time::timeout(timeout, answering).await;
-    answer.unwrap_or_else(|_| Err(Failure::Unavailable(format!("no answer within {timeout:?}"))))
+    answer.unwrap_or_else(|_| Err(Failure::Unavailable(no_answer(timeout))))
+}
+
+fn no_answer(timeout: Duration) -> String {
+    format!("no answer within {} ms", timeout.as_millis())
 }
 
 /// Waits for a connection to the server of this name.
@@ -180,7 +194,7 @@ async fn within<T>(
         Ok(Ok(connected)) => Ok(connected),
         // Errors of the handshake: the server is there, and wants another password.
         Ok(Err(error)) => Err(Failure::Unavailable(format!("{name}: {}", describe(&error)))),
-        Err(_) => Err(Failure::Unavailable(format!("{name}: no answer within {timeout:?}"))),
+        Err(_) => Err(Failure::Unavailable(format!("{name}: {}", no_answer(timeout)))),
     }
 }
 
@@ -295,13 +309,22 @@ fn describe(error: &RedisError) -> String {
         (Some(code), None) => code.to_owned(),
         // A URL may have a password; these errors do not repeat it, but their details may.
         (None, _) if error.kind() == ErrorKind::InvalidClientConfig => error.category().to_owned(),
-        (None, _) => error.to_string(),
+        (None, _) if error.kind() == ErrorKind::Parse => NOT_REDIS.to_owned(),
+        (None, _) => with_hint(error.to_string()),
+    }
+}
+
+/// Adds what to do about a certificate that one of the two sides refuses.
+fn with_hint(error: String) -> String {
+    match TLS_HINTS.iter().find(|(part, _)| error.contains(part)) {
+        Some((_, hint)) => format!("{error}: {hint}"),
+        None => error,
     }
 }
 
 /// What is wrong with a URL, without its password.
 fn unusable(error: RedisError) -> String {
-    format!("the URL cannot be used: {}", describe(&error))
+    format!("the URL cannot be used: {}; redis://HOST:PORT is one, --help has the others", describe(&error))
 }
 
 fn certificates(matches: &ArgMatches) -> Result<TlsCertificates, String> {

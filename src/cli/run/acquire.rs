@@ -169,11 +169,12 @@ impl Acquisition<'_> {
                     None => return Err(NotAcquired::Held(key.to_vec())),
                 },
                 Event::Answered(_, Err(failure)) => {
-                    if !has_failed && self.options.wait != Wait::Try {
-                        say(format_args!("{failure}; trying again"));
+                    let reason = failure.to_string();
+                    self.may_retry(failure)?;
+                    if !has_failed {
+                        say(format_args!("{reason}; trying again"));
                         has_failed = true;
                     }
-                    self.may_retry(failure)?;
                     if let Event::Lost = self.event(None, later(self.clock.now(), RETRY)).await? {
                         self.withdraw().await;
                         return Ok(());

@@ -163,6 +163,13 @@ impl Tls {
     }
 }
 
+/// Whether a handshake has failed because one side refuses what the other one presents.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    use rustls::Error::{AlertReceived, InvalidCertificate, NoCertificatesPresented};
+    let reason = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(reason, Some(InvalidCertificate(_) | NoCertificatesPresented | AlertReceived(_)))
+}
+
 impl TlsFiles {
     fn state(&self) -> Vec<FileState> {
         let roots = self.client_roots.as_ref().map(|(path, _)| path).into_iter().chain(&self.server_roots);

@@ -27,7 +27,35 @@ fn a_server_is_reached_over_tls_with_and_without_a_certificate() {
         assert!(code == 0 && output.contains("\"key\":\"k\""), "{code} {output} {message}");
         // The root certificates of the system do not have the authority of this test.
         let (code, _, message) = locks(&url, &[]);
-        assert!(code == 69 && message.contains("certificate"), "{code} {message}");
+        assert!(
+            code == 69 && message.contains("UnknownIssuer: give the certificate of its authority"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_used_is_named_with_what_to_do() {
+    let certificates = Certificates::new();
+    let ca = certificates.path("ca.pem");
+    let flags = certificates.flags(&["--tls-client-ca", &ca]);
+    let server = TestServer::real(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let tls = format!("rediss://{}", server.tls.expect("an address"));
+    let http = server.http.expect("an address");
+    for (url, code, part) in [
+        (tls, 69, "CertificateRequired: the server wants a certificate, see --cert"),
+        (format!("rediss://{}", server.addr), 69, "InvalidContentType: the port may be one without TLS"),
+        (format!("redis://{http}"), 69, "does not answer as a Redis server; is it the port for HTTP?"),
+        (
+            format!("http://{http}"),
+            2,
+            "the URL cannot be used: invalid client config; redis://HOST:PORT is one",
+        ),
+        ("host:7379".to_owned(), 2, "redis://HOST:PORT is one"),
+    ] {
+        let (found, _, message) = locks(&url, &["--cacert", &ca]);
+        assert!(found == code && message.contains(part), "{url}: {found} {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
     }
 }
 

@@ -1,4 +1,8 @@
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use super::{call, octostore, result};
+use crate::support::client::encode;
 use crate::support::server::TestServer;
 use crate::support::until;
 
@@ -49,6 +53,18 @@ fn a_lock_is_taken_from_its_holder() {
     assert_eq!(call(server.addr, &["force-unlock", "k"]).0, 0);
     let (code, text, _) = call(server.addr, &["force-unlock", "k", "--yes"]);
     assert_eq!((code, text.trim_end()), (1, "holders removed: 0"));
+    // A key is any bytes.
+    let mut client = server.connect();
+    client.send_bytes(&encode(&[&b"LOCK"[..], b"\xff*k", b"me"]));
+    client.reply();
+    let with_key = |subcommand: &str, key: &[u8]| {
+        let mut command = octostore(server.addr, &[subcommand]);
+        result(command.arg(OsStr::from_bytes(key)).output().expect("the program"))
+    };
+    assert_eq!(with_key("locks", b"\xff*").1.lines().count(), 2, "a header and a lock");
+    assert_eq!(with_key("locks", b"\xfe").1.lines().count(), 1);
+    assert!(with_key("info", b"\xff*k").1.contains("holders  1"));
+    assert_eq!(with_key("force-unlock", b"\xff*k").1, "holders removed: 1\n");
 }
 
 #[test]
@@ -105,4 +121,19 @@ fn serve_is_the_program_without_a_subcommand() {
     let mut serve = octostore(addr, &["serve", "--durability", "nonsense"]);
     let (code, _, message) = result(serve.output().expect("the program"));
     assert!(code == 2 && message.contains("--durability"), "{code} {message}");
+}
+
+#[test]
+fn help_is_found_by_each_of_its_names() {
+    let addr = "127.0.0.1:1".parse().expect("an address");
+    for (arguments, part) in [
+        (vec!["help"], "octostore SUBCOMMAND"),
+        (vec!["--help"], "octostore SUBCOMMAND"),
+        (vec!["serve", "--help"], "octostore SUBCOMMAND"),
+        (vec!["help", "run"], "Usage: octostore run"),
+        (vec!["run", "--help"], "Usage: octostore run"),
+    ] {
+        let (code, text, message) = call(addr, &arguments);
+        assert!(code == 0 && text.contains(part), "{arguments:?}: {code} {text} {message}");
+    }
 }

@@ -1,9 +1,10 @@
 //! A network that a test cuts: passes bytes on until the test drops them.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use octostore::clock::Clock;
 use octostore::domain::Timestamp;
@@ -13,8 +14,8 @@ use octostore::domain::Timestamp;
 struct State {
     drops_requests: AtomicBool,
     drops_replies: AtomicBool,
-    /// When a request about a lease was last passed on, by the boot-time clock, in nanoseconds.
-    extended_at: AtomicU64,
+    /// When a request about the lease of a key was last passed on, by the boot-time clock.
+    extended_at: Mutex<BTreeMap<Vec<u8>, Timestamp>>,
 }
 
 /// A relay in front of a server. Connections stay open while bytes are dropped, as in a network
@@ -39,10 +40,8 @@ impl Relay {
                 std::thread::spawn(move || {
                     let clock = Clock::system();
                     let observe = |bytes: &[u8]| {
-                        let has = |word: &[u8]| bytes.windows(word.len()).any(|part| part == word);
-                        if has(b"\r\nLOCK\r\n") || has(b"\r\nRENEW\r\n") {
-                            requests.extended_at.store(clock.now().as_nanos(), Ordering::SeqCst);
-                        }
+                        let mut extended_at = requests.extended_at.lock().expect("no panic");
+                        extended_at.extend(leased(bytes).map(|key| (key.to_vec(), clock.now())));
                     };
                     pass(client_reader, server, &requests.drops_requests, observe);
                 });
@@ -57,10 +56,21 @@ impl Relay {
         self.state.drops_replies.store(drops_replies, Ordering::SeqCst);
     }
 
-    /// The server has not extended a lease after this time, plus what a request takes.
+    /// The server has not extended the lease of one of the keys after this time, plus what a request
+    /// takes.
     pub(super) fn extended_at(&self) -> Timestamp {
-        Timestamp::from_nanos(self.state.extended_at.load(Ordering::SeqCst))
+        let extended_at = self.state.extended_at.lock().expect("no panic");
+        extended_at.values().min().copied().expect("a lease")
     }
+}
+
+/// The keys whose leases are requested or renewed. Each write of the client is a whole request.
+fn leased(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end()).collect();
+    let is_lease = |word: &[u8]| word == b"LOCK" || word == b"RENEW";
+    let keys: Vec<&[u8]> =
+        lines.windows(3).filter(|lines| is_lease(lines[0])).map(|lines| lines[2]).collect();
+    keys.into_iter()
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, drops: &AtomicBool, observe: impl Fn(&[u8])) {

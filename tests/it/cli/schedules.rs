@@ -16,8 +16,8 @@ const RUNS: u64 = 6;
 const AT_ONCE: u64 = 12;
 const TTL_MS: u64 = 1_000;
 
-/// In each run the group is gone before a lease can have ended: less than one TTL after the last
-/// request that has reached the server.
+/// In each run, under one lock or several, the group is gone before a lease can have ended: less
+/// than one TTL after the last request about it that has reached the server.
 #[test]
 fn in_random_schedules_every_group_is_gone_before_its_lease_ends() {
     let server = TestServer::real(&[]);
@@ -44,9 +44,12 @@ fn in_random_schedules_every_group_is_gone_before_its_lease_ends() {
 fn one_run(server: &TestServer, seed: u64) -> u64 {
     let mut random = Random::new(seed);
     let relay = Relay::start(server.addr);
-    let key = format!("k{seed}");
+    let keys = ["a", "b", "c"].map(|key| format!("{key}{seed}"));
     let grace = format!("{}ms", 1 + random.below(500));
-    let running = Running::start(relay.addr, &[&key, "--ttl", "1s", "--grace", &grace], STUBBORN);
+    let kinds: [&[&str]; 5] =
+        [&[], &["--shared"], &["--limit", "3"], &[&keys[1]], &[&keys[2], &keys[1], "--shared"]];
+    let flags = [random.of(&kinds), &[&keys[0], "--ttl", "1s", "--grace", &grace]].concat();
+    let running = Running::start(relay.addr, &flags, STUBBORN);
     let clock = Clock::system();
     let gone = std::thread::scope(|scope| {
         // The end may come before the last disturbance.
