@@ -182,7 +182,7 @@ impl Server {
             "memory" => "memory only, locks are lost on restart".to_owned(),
             mode => format!("{} ({recovered}), durability {mode}", info.data),
         };
-        self.sockets.banner(&kept, !self.service.server.users.default_user().is_open())
+        self.sockets.banner(&kept, &self.service.server.users.default_user())
     }
 
     /// Serves until `shutdown`, then finishes what was received and closes the data.

@@ -179,7 +179,7 @@ impl Member {
     /// The lines printed at start.
     pub fn banner(&self) -> String {
         let kept = format!("{} (standby until elected)", self.state.process.data);
-        self.sockets.banner(&kept, !self.standby.server.users.default_user().is_open())
+        self.sockets.banner(&kept, &self.standby.server.users.default_user())
     }
 
     /// Serves until `shutdown`, then finishes what was received, commits it, and lets another

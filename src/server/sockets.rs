@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{StartError, certificate};
+use crate::auth::User;
 use crate::config::{Config, TlsConfig};
 use crate::net::{ListenAddress, Listeners, Tls, TlsProtocol};
 
@@ -86,7 +87,7 @@ impl Sockets {
     }
 
     /// The lines printed at start. `kept` says where the data is.
-    pub(super) fn banner(&self, kept: &str, has_password: bool) -> String {
+    pub(super) fn banner(&self, kept: &str, default: &User) -> String {
         let address = self.redis_address();
         let mut try_it = "redis-cli".to_owned();
         if !matches!(address.ip().to_string().as_str(), "127.0.0.1" | "0.0.0.0" | "::") {
@@ -94,11 +95,17 @@ impl Sockets {
         }
         try_it.push_str(&format!(" -p {}", address.port()));
         if self.redis.plain_addresses().is_empty() {
-            try_it.push_str(" --tls");
+            try_it.push_str(if self.requires_certificates {
+                " --tls --cert FILE --key FILE"
+            } else {
+                " --tls"
+            });
         }
-        if has_password {
-            try_it.push_str(" --askpass");
-        }
+        try_it.push_str(match (default.is_open(), default.is_on()) {
+            (true, _) => "",
+            (false, true) => " --askpass",
+            (false, false) => " --user USER --askpass",
+        });
         let mut lines = vec![
             ("redis", listed(&self.redis)),
             ("http", self.http.as_ref().map_or("off".to_owned(), listed)),

@@ -170,6 +170,7 @@ fn the_users_file_of_the_documents_is_accepted() {
     let data = surroundings.certificates.path("octostore.db");
     let users = surroundings.certificates.path("users.acl");
     let server = Process::start(Path::new(&data), &["--users", &users]);
+    assert!(server.banner[4].ends_with(" --user USER --askpass LOCK demo me EX 30"), "{:?}", server.banner);
     let mut client = server.connect();
     assert!(client.line("GET jobs:1").starts_with("-NOAUTH"));
     assert_eq!(client.line("AUTH worker password"), "+OK");
