@@ -283,6 +283,21 @@ fn a_user_that_is_deleted_or_off_loses_its_connections() {
         }
         server.until_waiting(0);
     }
+    // Also the connection that says so, after its reply.
+    for end in ["CLIENT KILL USER alice SKIPME no", "ACL SETUSER alice off", "ACL DELUSER alice"] {
+        for in_transaction in [false, true] {
+            assert_eq!(admin.line("ACL SETUSER alice on >pw allkeys allchannels +@all"), "+OK");
+            let mut own = connect("alice");
+            if in_transaction {
+                assert_eq!(own.line("MULTI"), "+OK");
+                assert_eq!(own.line(end), "+QUEUED");
+                own.line("EXEC");
+            } else {
+                own.line(end);
+            }
+            assert_eq!(own.reply(), "(closed)", "{end}");
+        }
+    }
     // With fewer keys, a request that waits for one must not get it.
     assert_eq!(admin.line("ACL SETUSER alice on >pw ~k +@all"), "+OK");
     let (mut idle, mut waiting) = (connect("alice"), connect("alice"));
