@@ -363,6 +363,17 @@ fn http_has_the_users_of_redis_clients() {
     let bob = |method: &str, path: &str| http(&server, "Bearer pw2", method, path).status;
     assert_eq!((bob("GET", "/metrics"), bob("GET", "/admin/status")), (200, 200));
     assert_eq!((bob("GET", "/locks/other"), bob("POST", "/sessions")), (403, 403));
+    // An operator of the server who may not read all keys sees the locks that it may read.
+    let seen = || {
+        let locks = http(&server, "Bearer pw2", "GET", "/admin/status").json();
+        let names = locks["locks"].as_array().expect("locks").iter().map(|lock| lock["name"].to_string());
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(seen(), ["\"other\"", "\"team/a\""]);
+    assert_eq!(admin.line("ACL SETUSER bob resetkeys %R~team/*"), "+OK");
+    assert_eq!(seen(), ["\"team/a\""]);
     for wrong in ["Bearer nosuch", "Basic YWxpY2U6eA=="] {
         assert_eq!(http(&server, wrong, "GET", "/locks").json()["code"], "authentication_failed");
     }
