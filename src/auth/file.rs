@@ -3,10 +3,12 @@
 //! Guarantees: a file that other users of the machine may read or change is refused. An error names
 //! the line and the reason, never a password. A saved file is complete or unchanged.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::catalog::Catalog;
 use super::user::{User, join_selectors};
@@ -49,13 +51,15 @@ pub fn read_users(catalog: &Catalog, path: &str) -> Result<Vec<User>, String> {
 /// start with `#` are skipped.
 pub fn parse_users(catalog: &Catalog, text: &str) -> Result<Vec<User>, String> {
     let mut users: Vec<User> = Vec::new();
+    let mut names = HashSet::new();
     for (at, line) in text.lines().enumerate() {
-        let line = line.trim();
+        // Other white space may be a part of a password.
+        let line = line.trim_ascii();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let user = parse_user(catalog, line).map_err(|problem| format!("line {}: {problem}", at + 1))?;
-        if users.iter().any(|other| other.name() == user.name()) {
+        if !names.insert(Arc::clone(user.name())) {
             return Err(format!("line {}: user '{}' is defined twice", at + 1, user.name()));
         }
         users.push(user);
@@ -88,7 +92,12 @@ pub(super) fn write_users<'u>(path: &str, users: impl Iterator<Item = &'u User>)
     let path = Path::new(path);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    // What is there may be a link, or have the rights of another file.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     for user in users {
         file.write_all(&user.line())?;
         file.write_all(b"\n")?;
@@ -101,7 +110,26 @@ pub(super) fn write_users<'u>(path: &str, users: impl Iterator<Item = &'u User>)
 
 #[cfg(test)]
 mod tests {
-    use super::is_private;
+    use super::*;
+
+    #[test]
+    fn a_file_is_saved_whatever_an_earlier_attempt_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("users"), folder.path().join("other"));
+        let temporary = folder.path().join("users.tmp");
+        fs::write(&other, "other").unwrap();
+        let saved = || {
+            write_users(file.to_str().unwrap(), std::iter::empty()).unwrap();
+            let found = fs::symlink_metadata(&file).unwrap();
+            assert!(found.is_file() && found.mode() & 0o777 == 0o600, "{found:?}");
+        };
+        fs::write(&temporary, "shared with others").unwrap();
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o666)).unwrap();
+        saved();
+        std::os::unix::fs::symlink(&other, &temporary).unwrap();
+        saved();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "other");
+    }
 
     #[test]
     fn a_group_may_read_files_of_root_only() {

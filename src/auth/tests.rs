@@ -207,6 +207,17 @@ fn a_file_with_an_error_is_refused_with_line_and_reason() {
 }
 
 #[test]
+fn a_password_at_the_end_of_a_line_keeps_all_of_its_characters() {
+    for end in ["\u{a0}", "\u{3000}", "\u{b}"] {
+        let password = format!("secret{end}");
+        for behind in ["", " ", "\t", "\r"] {
+            let users = parse_users(catalog(), &format!("user a on >{password}{behind}\n")).unwrap();
+            assert!(users[0].has_password(&PasswordHash::of(password.as_bytes())), "{end:?} {behind:?}");
+        }
+    }
+}
+
+#[test]
 fn only_the_password_of_a_user_that_is_on_authenticates() {
     let users = Users::open(catalog());
     assert!(users.authenticate(b"default", b"anything").is_some());

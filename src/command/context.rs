@@ -96,9 +96,12 @@ impl Context<'_> {
         work: impl FnOnce(&mut Context<'_>) -> Result<R, CommandError>,
     ) -> Result<R, CommandError> {
         let AnyTxn::Shared(txn) = self.txn else { return work(self) };
-        let (server, client) = (self.server, &mut *self.client);
+        let (server, client, closes) = (self.server, &mut *self.client, &mut self.closes);
         let work = |exclusive: &ExclusiveTxn<'_>| {
-            work(&mut Context::new(server, client, AnyTxn::Exclusive(exclusive)))
+            let mut inner = Context::new(server, client, AnyTxn::Exclusive(exclusive));
+            let done = work(&mut inner);
+            *closes |= inner.closes;
+            done
         };
         if edits { txn.exclusively_editing(names, work)? } else { txn.exclusively(names, work)? }
     }

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::dispatch::Found;
+use super::dispatch::{Found, Mismatch, find};
 use super::pubsub::key_of_message;
 use super::registry::ClientInfo;
 use super::{
@@ -111,6 +111,20 @@ impl Context<'_> {
         })
     }
 
+    /// Whether the user of the connection may run this request, which need not be complete. `None`:
+    /// there is no such command.
+    pub(super) fn may_call(&mut self, args: Args<'_>) -> Option<bool> {
+        self.spend(args.len());
+        let user = &self.client.user;
+        match find(args) {
+            Ok(found) => Some(found.check(user, args).is_ok()),
+            Err(Mismatch::Arity(command)) => {
+                Some(catalog().find(command.name).is_some_and(|command| user.may_run(command)))
+            }
+            Err(Mismatch::Command | Mismatch::Subcommand(_)) => None,
+        }
+    }
+
     #[cold]
     fn refuse(&mut self, command: &'static Command, denied: &Denied) -> CommandError {
         let (reason, object) = match denied {
@@ -205,7 +219,6 @@ pub(super) fn denial_text(user: &str, command: &str, denied: &Denied, is_detaile
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::dispatch::find;
     use crate::command::{OwnedArgs, commands};
 
     fn check(rules: &str, request: &str) -> Result<(), Denied> {

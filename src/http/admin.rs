@@ -172,7 +172,7 @@ pub(super) async fn admin_status(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    state.users.authenticate_admin(Caller::of(&parts))?;
+    let user = state.users.authenticate_admin(Caller::of(&parts))?;
     let snapshot = |name: &LockName, lease: &Lease| HeldSnapshot {
         name: name.clone(),
         holder: holder(lease),
@@ -180,9 +180,9 @@ pub(super) async fn admin_status(
         token: lease.token,
         deadline: lease.deadline,
     };
-    let view = |state: &HttpState, held: HeldSnapshot| {
+    let view = move |state: &HttpState, held: HeldSnapshot| {
         let now = state.engine.clock().now();
-        Some(HeldView {
+        user.may_list(&held.name).then(|| HeldView {
             name: names::escape(held.name.key()),
             holder_username: held.holder,
             metadata: held.meta,

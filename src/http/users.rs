@@ -379,18 +379,19 @@ impl Users {
     }
 
     /// Refuses callers that are neither users with the category `@admin` nor have the operators' key.
-    pub(super) fn authenticate_admin(&self, caller: Caller<'_>) -> Result<(), ApiError> {
-        let may = self.authenticate_operator(caller)?.check(OPERATOR_COMMAND);
-        may.map_err(|_| {
-            ApiError::forbidden(
+    pub(super) fn authenticate_admin(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
+        let user = self.authenticate_operator(caller)?;
+        match user.may_run(OPERATOR_COMMAND) {
+            true => Ok(user),
+            false => Err(ApiError::forbidden(
                 "this path needs a user with +@admin, or the key of --http-admin-key-file in x-admin-key",
-            )
-        })
+            )),
+        }
     }
 
     /// [`Users::authenticate_admin`], unless metrics are open.
     pub(super) fn authenticate_metrics(&self, caller: Caller<'_>) -> Result<(), ApiError> {
-        if self.access().is_metrics_open { Ok(()) } else { self.authenticate_admin(caller) }
+        if self.access().is_metrics_open { Ok(()) } else { self.authenticate_admin(caller).map(drop) }
     }
 
     /// Whether the server must check the host of a request because it checks no credentials.

@@ -141,7 +141,8 @@ impl Connection {
 
     #[cold]
     fn change_limits(&mut self, is_authenticated: bool) {
-        self.place = (!is_authenticated).then(|| self.unauthenticated.enter(self.limits.auth_timeout));
+        self.place = (!is_authenticated)
+            .then(|| self.unauthenticated.enter(&self.server, self.client.info(), self.limits.auth_timeout));
         self.scanner.set_limits(match is_authenticated {
             true => self.limits.scan.clone(),
             false => self.limits.scan.unauthenticated(),

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -144,12 +143,6 @@ impl Resp {
                 }
                 client
             });
-            let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
-            if !client.is_authenticated() && unauthenticated.are_full(connections_max) {
-                server.metrics.redis.refuse();
-                send_refusal(stream).await;
-                return None;
-            }
             Connection::new(stream, input, client, server, limits, unauthenticated).run().await
         }
     }

@@ -1,35 +1,58 @@
 //! Connections that have not authenticated: how many there may be, and for how long.
 //!
-//! Guarantees: they take at most half of all connections, so that clients without a password cannot
-//! keep out those that have one. Not here: what such a connection may send.
+//! Guarantees: they take at most half of all connections, and the oldest gives way to a new one, so
+//! that clients without a password cannot keep out those that have one. Not here: what such a
+//! connection may send.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The number of connections that have not authenticated.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Unauthenticated(Arc<AtomicUsize>);
+use crate::command::{ClientInfo, ServerState};
+
+/// The connections that have not authenticated.
+#[derive(Clone, Default)]
+pub(super) struct Unauthenticated(Arc<Mutex<ByAge>>);
+
+#[derive(Default)]
+struct ByAge {
+    /// The number of the last one.
+    last: u64,
+    connections: BTreeMap<u64, Arc<ClientInfo>>,
+}
 
 /// A connection that counts as not authenticated while this exists.
-#[derive(Debug)]
 pub(super) struct Place {
     all: Unauthenticated,
+    number: u64,
     deadline: Instant,
 }
 
 impl Unauthenticated {
-    /// Whether another such connection is too many, if there may be `connections_max` in total.
-    pub(super) fn are_full(&self, connections_max: usize) -> bool {
-        self.0.load(Ordering::Relaxed) >= (connections_max / 2).max(1)
-    }
-
-    /// Counts a connection that must authenticate within `time`.
-    pub(super) fn enter(&self, time: Duration) -> Place {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Place { all: self.clone(), deadline: Instant::now() + time }
+    /// Counts a connection that must authenticate within `time`. If there are too many, the oldest is
+    /// closed: honest clients authenticate at once.
+    pub(super) fn enter(&self, server: &ServerState, client: &Arc<ClientInfo>, time: Duration) -> Place {
+        let max = (server.settings.connections_max().load(Ordering::Relaxed) / 2).max(1);
+        let mut by_age = self.0.lock();
+        by_age.last += 1;
+        let number = by_age.last;
+        by_age.connections.insert(number, Arc::clone(client));
+        while by_age.connections.len() > max
+            && let Some((_, oldest)) = by_age.connections.pop_first()
+        {
+            server.metrics.redis.refuse();
+            tracing::warn!(
+                client = %oldest.addr,
+                "connection closed for a newer one: half of --connections-max have not authenticated"
+            );
+            oldest.kill();
+        }
+        drop(by_age);
+        Place { all: self.clone(), number, deadline: Instant::now() + time }
     }
 }
 
@@ -42,20 +65,6 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_of_the_connections_may_be_unauthenticated() {
-        let all = Unauthenticated::default();
-        let places: Vec<_> = (0..5).map(|_| all.enter(Duration::from_secs(1))).collect();
-        assert!(all.are_full(10) && all.are_full(11) && !all.are_full(12));
-        drop(places);
-        assert!(!all.are_full(1), "a server for one client serves it");
+        self.all.0.lock().connections.remove(&self.number);
     }
 }

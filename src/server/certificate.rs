@@ -27,6 +27,7 @@ pub(super) fn load(config: &Config) -> Result<Option<Arc<Tls>>, TlsError> {
 pub(super) fn record(tls: &Tls, metrics: &ServerMetrics, clock: &Clock) {
     metrics.certificate_expires_at.store(tls.expires_at(), Ordering::Relaxed);
     match metrics.certificate_days(clock.wall_millis()) {
+        Some(days) if days < 0 => tracing::warn!(days, "the certificate has expired: clients refuse it"),
         Some(days) if days < DAYS_FEW => tracing::warn!(days, "the certificate expires soon"),
         Some(days) => tracing::info!(days, "certificate loaded"),
         None => {}

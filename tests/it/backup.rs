@@ -333,6 +333,43 @@ fn what_must_not_be_overwritten_is_not() {
 }
 
 #[test]
+fn a_part_of_a_copy_is_not_restored() {
+    let (dir, data, file) = folder();
+    let server = Process::start(&data, &[]);
+    server.connect().call(&["LOCK", "k", "me"]);
+    back_up(&data, &file);
+    server.kill();
+    lose(&data, true);
+    let whole = std::fs::read(&file).expect("a copy");
+    let page = whole.len() - 4096;
+    let sizes = [0, 1, 50, 100, 4095, 4096, page - 1, page, page + 1, whole.len() - 1];
+    let again = dir.path().join("again");
+    for size in sizes {
+        std::fs::write(&file, &whole[..size]).expect("a file");
+        for arguments in [
+            &["restore", text(&file), "--data", text(&data)][..],
+            &["backup", "--data", text(&file), text(&again)],
+            &["check", "--data", text(&file)],
+        ] {
+            let (code, output) = run(arguments);
+            assert!(code != 0 && output.lines().count() == 1, "{size} bytes: {arguments:?}: {code} {output}");
+            assert!(size > 0 || output.contains("the file is empty"), "{output}");
+        }
+        let names: Vec<_> = std::fs::read_dir(dir.path()).expect("a folder").flatten().collect();
+        assert_eq!(names.len(), 1, "only the copy is there: {names:?}");
+    }
+    // What a process that was killed has left goes with the next attempt.
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        std::fs::write(format!("{}.partial{suffix}", again.display()), "left").expect("a file");
+    }
+    std::fs::write(&file, &whole).expect("a file");
+    back_up(&file, &again);
+    let names: Vec<_> = std::fs::read_dir(dir.path()).expect("a folder").flatten().collect();
+    assert_eq!(names.len(), 2, "only the copies are there: {names:?}");
+    restore(&file, &data);
+}
+
+#[test]
 fn a_loop_of_backups_keeps_the_newest() {
     let (dir, data, file) = folder();
     let server = Process::start(&data, &[]);

@@ -12,7 +12,6 @@ use octostore::command::{Command, OwnedArgs, commands_and_subcommands};
 use crate::support::client::{Client, encode};
 use crate::support::http::{Answer, exchange};
 use crate::support::server::TestServer;
-use crate::support::until;
 
 /// Requests that create keys of each type, with a value that no other request has.
 const HIDDEN: [&str; 6] = [
@@ -283,6 +282,21 @@ fn a_user_that_is_deleted_or_off_loses_its_connections() {
         }
         server.until_waiting(0);
     }
+    // Also the connection that says so, after its reply.
+    for end in ["CLIENT KILL USER alice SKIPME no", "ACL SETUSER alice off", "ACL DELUSER alice"] {
+        for in_transaction in [false, true] {
+            assert_eq!(admin.line("ACL SETUSER alice on >pw allkeys allchannels +@all"), "+OK");
+            let mut own = connect("alice");
+            if in_transaction {
+                assert_eq!(own.line("MULTI"), "+OK");
+                assert_eq!(own.line(end), "+QUEUED");
+                own.line("EXEC");
+            } else {
+                own.line(end);
+            }
+            assert_eq!(own.reply(), "(closed)", "{end}");
+        }
+    }
     // With fewer keys, a request that waits for one must not get it.
     assert_eq!(admin.line("ACL SETUSER alice on >pw ~k +@all"), "+OK");
     let (mut idle, mut waiting) = (connect("alice"), connect("alice"));
@@ -349,6 +363,17 @@ fn http_has_the_users_of_redis_clients() {
     let bob = |method: &str, path: &str| http(&server, "Bearer pw2", method, path).status;
     assert_eq!((bob("GET", "/metrics"), bob("GET", "/admin/status")), (200, 200));
     assert_eq!((bob("GET", "/locks/other"), bob("POST", "/sessions")), (403, 403));
+    // An operator of the server who may not read all keys sees the locks that it may read.
+    let seen = || {
+        let locks = http(&server, "Bearer pw2", "GET", "/admin/status").json();
+        let names = locks["locks"].as_array().expect("locks").iter().map(|lock| lock["name"].to_string());
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(seen(), ["\"other\"", "\"team/a\""]);
+    assert_eq!(admin.line("ACL SETUSER bob resetkeys %R~team/*"), "+OK");
+    assert_eq!(seen(), ["\"team/a\""]);
     for wrong in ["Bearer nosuch", "Basic YWxpY2U6eA=="] {
         assert_eq!(http(&server, wrong, "GET", "/locks").json()["code"], "authentication_failed");
     }
@@ -450,11 +475,23 @@ fn a_client_that_tries_passwords_waits_for_each_reply() {
 fn clients_that_have_not_authenticated_take_half_of_the_connections() {
     let server = TestServer::real(&["--requirepass", "swordfish", "--connections-max", "4"]);
     let noauth = "-NOAUTH Authentication required.";
-    let (mut first, mut second) = (server.connect(), server.connect());
-    assert_eq!((&*first.line("PING"), &*second.line("PING")), (noauth, noauth));
-    assert_eq!(server.connect().reply(), "-ERR max number of clients reached");
-    assert_eq!(first.line("AUTH swordfish"), "+OK");
-    until(|| server.connect().line("PING") == noauth);
+    let connect = || {
+        let mut client = server.connect();
+        assert_eq!(client.line("PING"), noauth);
+        client
+    };
+    let (mut first, mut second) = (connect(), connect());
+    // Those that only wait do not keep out a client that has the password.
+    let mut third = connect();
+    assert_eq!(first.reply(), "(closed)");
+    assert_eq!(third.line("AUTH swordfish"), "+OK");
+    let fourth = connect();
+    let _fifth = connect();
+    assert_eq!(second.reply(), "(closed)");
+    drop(fourth);
+    assert_eq!(third.line("RESET"), "+RESET");
+    assert_eq!(third.line("AUTH swordfish"), "+OK");
+    assert_eq!(third.line("PING"), "+PONG");
 }
 
 #[test]

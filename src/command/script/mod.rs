@@ -182,6 +182,10 @@ impl Host for Commands<'_, '_> {
     fn call(&mut self, args: &OwnedArgs) -> Result<Reply, CommandError> {
         self.0.dispatch(args.as_args())
     }
+
+    fn may_call(&mut self, args: &OwnedArgs) -> Option<bool> {
+        self.0.may_call(args.as_args())
+    }
 }
 
 fn eval(context: &mut Context<'_>, args: Args<'_>, may_write: bool) -> Result<Reply, CommandError> {

@@ -19,7 +19,7 @@ use super::fault::fault;
 use super::load;
 use super::lock_file::LockFile;
 use super::open::{log_path, real};
-use super::schema::{prepare, refuse_foreign};
+use super::schema::{has_tables, prepare, refuse_foreign};
 use super::token_floor::{self, FloorOrigin};
 use super::wal_check;
 use crate::clock::Clock;
@@ -180,7 +180,29 @@ pub(super) fn open_source(path: &Path) -> Result<Connection, JournalError> {
     }
     let db = open_reading(path)?;
     refuse_foreign(&db)?;
+    refuse_part(path, &db)?;
     Ok(db)
+}
+
+/// Refuses what is left of a file whose copying ended early, if SQLite takes it for a whole one.
+fn refuse_part(path: &Path, db: &Connection) -> Result<(), JournalError> {
+    if !has_tables(db)? {
+        return Err(JournalError::corrupt("the file is empty"));
+    }
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+    // Beside a log, the file may end anywhere: the log has the rest.
+    if size(&log_path(path)) > 0 {
+        return Ok(());
+    }
+    let page_size: u32 = db
+        .pragma_query_value(None, "page_size", |row| row.get(0))
+        .map_err(|error| fault("open the database", &error))?;
+    match size(path) {
+        bytes if bytes.is_multiple_of(page_size.into()) => Ok(()),
+        bytes => Err(JournalError::corrupt(format!(
+            "the file ends within a page, after {bytes} bytes: its end is missing"
+        ))),
+    }
 }
 
 fn open_reading(path: &Path) -> Result<Connection, JournalError> {
@@ -223,6 +245,8 @@ struct Partial {
     path: PathBuf,
     /// Locked: another process does not use the same name.
     file: File,
+    /// It is complete: `path` may be another one.
+    has_name: bool,
 }
 
 impl Partial {
@@ -238,7 +262,18 @@ impl Partial {
         }
         // What an earlier one has left when it was killed.
         file.set_len(0).map_err(|error| failed("make", &path, &error))?;
-        Ok(Partial { path, file })
+        let partial = Partial { path, file, has_name: false };
+        partial.remove_companions();
+        Ok(partial)
+    }
+
+    /// Removes what SQLite may have left beside it.
+    fn remove_companions(&self) {
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let mut path = self.path.as_os_str().to_owned();
+            path.push(suffix);
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     fn open(&self) -> Result<Connection, JournalError> {
@@ -281,10 +316,11 @@ impl Partial {
     }
 
     /// Gives the copy its name, durably.
-    fn finish(self, db: Connection, target: &Path) -> Result<(), JournalError> {
+    fn finish(mut self, db: Connection, target: &Path) -> Result<(), JournalError> {
         db.close().map_err(|(_, error)| fault("complete the copy", &error))?;
         self.file.sync_all().map_err(|error| failed("write", &self.path, &error))?;
         std::fs::rename(&self.path, target).map_err(|error| failed("write", target, &error))?;
+        self.has_name = true;
         let folder = target.parent().filter(|folder| !folder.as_os_str().as_bytes().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
@@ -294,7 +330,10 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After a rename there is nothing to remove; a file that stays is written over.
-        let _ = std::fs::remove_file(&self.path);
+        // After a rename, another process may be using the path. A file that stays is written over.
+        if !self.has_name {
+            self.remove_companions();
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

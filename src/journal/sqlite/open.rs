@@ -54,6 +54,9 @@ pub(super) fn log_path(database: &Path) -> PathBuf {
 
 /// The path without links.
 pub(super) fn real(path: &Path) -> Result<PathBuf, JournalError> {
+    if path.as_os_str().is_empty() {
+        return Err(JournalError::Path { what: "the name of a file is empty; give one".to_owned() });
+    }
     match std::fs::canonicalize(path) {
         Ok(path) if path.is_dir() => {
             let what = format!("{} is a directory; name a file in it", path.display());

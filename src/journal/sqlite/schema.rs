@@ -184,7 +184,8 @@ pub(super) fn refuse_foreign(db: &Connection) -> Result<(), JournalError> {
     }
 }
 
-fn has_tables(db: &Connection) -> Result<bool, JournalError> {
+/// Whether there is anything in a database.
+pub(super) fn has_tables(db: &Connection) -> Result<bool, JournalError> {
     db.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
         .map_err(|error| fault("open the database", &error))
 }

@@ -56,6 +56,9 @@ const OUT_OF_MEMORY: CommandError =
 pub(super) trait Host {
     /// Runs a command.
     fn call(&mut self, args: &OwnedArgs) -> Result<Reply, CommandError>;
+
+    /// Whether the user may run a command; `None`: there is no such command.
+    fn may_call(&mut self, args: &OwnedArgs) -> Option<bool>;
 }
 
 /// A script that is to run.

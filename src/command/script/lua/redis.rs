@@ -7,7 +7,7 @@ use scoped_tls_hkt::scoped_thread_local;
 
 use super::native::Raised;
 use super::{Host, PRELUDE, Shared, convert};
-use crate::command::{Command, REDIS_VERSION};
+use crate::command::{CommandError, OwnedArgs, REDIS_VERSION};
 use crate::engine::ScriptId;
 use crate::reply::Reply;
 
@@ -60,7 +60,9 @@ fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Tab
     library.raw_set("error_reply", lua.create_function(error_reply)?)?;
     library.raw_set("status_reply", lua.create_function(status_reply)?)?;
     library.raw_set("set_repl", lua.create_function(set_repl)?)?;
-    library.raw_set("acl_check_cmd", lua.create_function(acl_check_cmd)?)?;
+    let checks = Rc::clone(shared);
+    let check = move |_: &Lua, args: MultiValue| acl_check_cmd(&checks, &args, bytes_max);
+    library.raw_set("acl_check_cmd", lua.create_function(check)?)?;
     for (name, raises) in [("call", true), ("pcall", false)] {
         let shared = Rc::clone(shared);
         let run = move |lua: &Lua, args: MultiValue| call(lua, &shared, args, bytes_max, raises);
@@ -125,15 +127,12 @@ fn set_repl(lua: &Lua, args: MultiValue) -> mlua::Result<()> {
     }
 }
 
-fn acl_check_cmd(lua: &Lua, args: MultiValue) -> mlua::Result<bool> {
-    let Some(name) = args.into_vec().into_iter().next() else {
-        return Err(Raised::command("ERR Please specify at least one argument for this redis lib call"));
-    };
-    let name = lua.coerce_string(name)?;
-    match name.is_some_and(|name| Command::find(&name.as_bytes()).is_some()) {
-        true => Ok(true),
-        false => Err(Raised::command("ERR Invalid command passed to redis.acl_check_cmd()")),
-    }
+/// Whether the user may run a command, which is not run.
+fn acl_check_cmd(shared: &Shared, values: &MultiValue, bytes_max: usize) -> mlua::Result<bool> {
+    let may_call = with_args(shared, values, bytes_max, |host, args| Ok(host.may_call(args)));
+    may_call
+        .map_err(|error| Raised::command(error.text()))?
+        .ok_or_else(|| Raised::command("ERR Invalid command passed to redis.acl_check_cmd()"))
 }
 
 fn sha1hex(lua: &Lua, args: MultiValue) -> mlua::Result<String> {
@@ -209,6 +208,22 @@ fn place(lua: &Lua) -> (Option<String>, Option<usize>) {
     (None, None)
 }
 
+/// Does `work` with what runs commands, and with the arguments of a command.
+fn with_args<R>(
+    shared: &Shared,
+    values: &MultiValue,
+    bytes_max: usize,
+    work: impl FnOnce(&mut dyn Host, &OwnedArgs) -> Result<R, CommandError>,
+) -> Result<R, CommandError> {
+    let mut args = shared.args.take();
+    let done =
+        convert::set_args(&mut args, values, bytes_max).and_then(|()| HOST.with(|host| work(host, &args)));
+    if args.size() <= ARGS_KEPT {
+        shared.args.set(args);
+    }
+    done
+}
+
 /// Runs a command for the script. `raises`: an error of the command is raised, not returned.
 fn call(
     lua: &Lua,
@@ -220,12 +235,7 @@ fn call(
     if shared.must_stop_before_command() {
         return Err(mlua::Error::runtime("stopped"));
     }
-    let mut args = shared.args.take();
-    let reply =
-        convert::set_args(&mut args, &values, bytes_max).and_then(|()| HOST.with(|host| host.call(&args)));
-    if args.size() <= ARGS_KEPT {
-        shared.args.set(args);
-    }
+    let reply = with_args(shared, &values, bytes_max, |host, args| host.call(args));
     let mut reply = reply.unwrap_or_else(Reply::from);
     if reply.is_larger_than(bytes_max) {
         reply = Reply::Error(format!("ERR reply exceeds {bytes_max} bytes (--script-bytes-max)").into());
