@@ -490,19 +490,28 @@ impl Connection {
     /// Sends the messages of one turn. Returns whether there are more; other tasks run before
     /// those.
     async fn send_messages(&mut self) -> Result<bool, End> {
-        let mut turn = Turn::default();
-        let has_more = loop {
-            match self.client.next_message(&mut turn) {
-                Incoming::Message(message) => encode(&message, self.client.protocol(), &mut self.output),
-                Incoming::Nothing => break false,
-                Incoming::Unfinished => break true,
-            }
-            if self.output.len() >= FLUSH_BYTES {
-                self.send().await?;
-            }
-        };
+        let server = Arc::clone(&self.server);
+        let turn = server.pubsub.turn().await;
+        let has_more = self.write_messages();
+        if has_more {
+            yield_now().await;
+        }
+        drop(turn);
         self.send().await?;
         Ok(has_more)
+    }
+
+    /// Writes the messages of one turn into the output. Returns whether there may be more.
+    fn write_messages(&mut self) -> bool {
+        let mut turn = Turn::default();
+        while self.output.len() < FLUSH_BYTES {
+            match self.client.next_message(&mut turn) {
+                Incoming::Message(message) => encode(&message, self.client.protocol(), &mut self.output),
+                Incoming::Nothing => return false,
+                Incoming::Unfinished => break,
+            }
+        }
+        true
     }
 }
 

@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::queue::{Entry, Notice, Via};
 use crate::command::ClientInfo;
@@ -21,6 +22,8 @@ use crate::glob::{Glob, Progress, Work};
 
 /// Subscribers that are served before the work that is left is checked, under one lock.
 const SUBSCRIBERS_PER_STEP: usize = 128;
+/// Connections that have many messages and may write some of them before those with requests go on.
+const TURNS_AT_ONCE: usize = 8;
 /// Units of work to put a message into one queue.
 const WORK_PER_SUBSCRIBER: usize = 20;
 /// Units of work to find an entry of a map.
@@ -34,9 +37,15 @@ pub(in crate::command) const SUBSCRIPTION_BYTES: usize = 192;
 type Subscribers = Vec<(u64, Arc<ClientInfo>)>;
 
 /// The subscriptions of all connections.
-#[derive(Default)]
 pub struct PubSub {
     topics: Mutex<Topics>,
+    turns: Semaphore,
+}
+
+impl Default for PubSub {
+    fn default() -> PubSub {
+        PubSub { topics: Mutex::default(), turns: Semaphore::new(TURNS_AT_ONCE) }
+    }
 }
 
 #[derive(Default)]
@@ -144,6 +153,15 @@ impl Topics {
 }
 
 impl PubSub {
+    /// Waits for the turn of a connection that has many messages, in the order of the calls. It ends
+    /// with the value, and is to include a yield: one event may be for thousands of connections, and
+    /// those with requests are not to wait until all of these have had a turn. It must not include
+    /// a wait for a client.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.turns.acquire().await.ok()
+    }
+
     fn topics(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock()
     }

@@ -121,13 +121,12 @@ pub enum Incoming {
     Unfinished,
 }
 
-/// The work that a connection may do for its subscriptions before it yields. Thousands of connections
-/// may have to send the same events, and others wait until each of them has had a turn.
+/// The work that a connection may do for its subscriptions before it yields.
 pub struct Turn(Work);
 
 impl Default for Turn {
     fn default() -> Turn {
-        Turn(Work::of_units(TURN_WORK / 8))
+        Turn(Work::of_units(TURN_WORK / 4))
     }
 }
 

@@ -48,7 +48,7 @@ pub(in crate::command) struct Entry {
 }
 
 /// Units of work to take a message from a queue and to write it, without its bytes.
-const WORK_PER_MESSAGE: usize = 40;
+const WORK_PER_MESSAGE: usize = 60;
 /// Bytes that are written in about one unit.
 const BYTES_PER_UNIT: usize = 4;
 
