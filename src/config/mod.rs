@@ -172,6 +172,7 @@ impl Config {
             locks_per_user_max: settings.number("http-locks-per-user-max", 1, u64::from(u32::MAX))?,
             connections_max: listener.connections_max,
             output_stall: listener.output_stall,
+            auth_timeout: listener.auth_timeout,
         };
         let (store, cluster) = (store::store(settings)?, cluster::cluster(settings)?);
         let token_floor = settings.number("token-floor", 0, (TOKEN_MAX / 2) as u64)?;

@@ -59,7 +59,7 @@ pub static OPTIONS: &[Opt] = &[
         "auth-timeout-ms",
         "MS",
         "10000",
-        "Close Redis connections that have not authenticated after this time",
+        "Close connections that have not authenticated after this time",
     ),
     opt(SERVE, "allow-no-password", "", "", "Allow listening beyond loopback without a password"),
     opt(SERVE, "allow-flush", "", "", "Allow FLUSHDB and FLUSHALL, which release every lock"),

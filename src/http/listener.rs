@@ -26,13 +26,14 @@ use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::ApiError;
 use super::head::{self, Fault};
 use super::metrics::Endpoint;
 use super::overview::SAMPLE_S;
 use super::router::{refusal, router};
+use super::standing::{Overdue, Standing};
 use super::unread::Lingers;
 use super::users::Peer;
 use super::{HttpState, times};
@@ -40,6 +41,8 @@ use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
 
 /// How long a connection may be idle, or take for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
+/// How long a response may take when the time to authenticate is over.
+const LAST_RESPONSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long connections get to end on shutdown: enough for commits under way. Clients that have
 /// sent half a request must not keep the server running until a supervisor kills it.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -188,7 +191,12 @@ async fn run(
     state: &HttpState,
     mut stopping: watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let peer = Peer { addr: arrival.peer, certificate: arrival.certificate.map(Arc::from) };
+    let certificate = arrival.certificate.map(Arc::<str>::from);
+    let standing = Arc::new(match state.users.demand_credentials(certificate.as_deref()) {
+        true => Standing::unauthenticated(state, arrival.peer),
+        false => Standing::default(),
+    });
+    let peer = Peer { addr: arrival.peer, certificate, standing: Arc::clone(&standing) };
     let stream = Guarded { stream: arrival.stream, input: arrival.input, is_flushed: true };
     let lingers = Lingers::default();
     let mut builder = http1::Builder::new();
@@ -196,11 +204,26 @@ async fn run(
     builder.max_buf_size(head::HEAD_BYTES_MAX).max_headers(head::HEADERS_MAX);
     let requests = Requests { router, lingers: lingers.clone(), peer };
     let mut connection = builder.serve_connection(TokioIo::new(stream), requests);
+    let mut is_late = false;
     let ended = tokio::select! {
         ended = &mut connection => ended,
         _ = stopping.changed() => {
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
+        }
+        overdue = standing.overdue() => {
+            if overdue == Overdue::GivesWay {
+                return Ok(());
+            }
+            Pin::new(&mut connection).graceful_shutdown();
+            match timeout(LAST_RESPONSE_TIME_MAX, &mut connection).await {
+                Ok(ended) => ended,
+                Err(_) if standing.is_authenticated() => (&mut connection).await,
+                Err(_) => {
+                    is_late = true;
+                    Ok(())
+                }
+            }
         }
     };
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
@@ -213,6 +236,7 @@ async fn run(
             Fault::Malformed(&words)
         }
         Err(error) if error.is_timeout() && !read_buf.is_empty() => Fault::TooSlow,
+        Ok(()) if is_late && !read_buf.is_empty() => Fault::TooSlow,
         Err(_) => return ended,
         Ok(()) => {
             if lingers.is_set() {

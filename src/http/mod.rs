@@ -31,6 +31,7 @@ mod recent;
 mod router;
 mod sessions;
 mod shards;
+mod standing;
 mod text_format;
 mod times;
 mod timeseries;
@@ -61,6 +62,7 @@ use crate::auth;
 use crate::domain::{Limits, Membership, Timestamp};
 use crate::engine::{Engine, LeaseEvent, SharedTxn, Unavailable};
 use crate::metrics::ServerMetrics;
+use crate::net::Unauthenticated;
 
 /// The routes without sockets, for fuzzing.
 pub mod parts {
@@ -82,6 +84,9 @@ pub struct HttpConfig {
     pub connections_max: usize,
     /// A connection that reads none of a pending response for this time is closed.
     pub output_stall: Duration,
+    /// A connection none of whose requests has authenticated in this time is closed, where they need
+    /// credentials.
+    pub auth_timeout: Duration,
 }
 
 /// Where locks are stored.
@@ -112,6 +117,7 @@ pub struct HttpState {
     limits: Limits,
     ids: Ids,
     users: Users,
+    unauthenticated: Unauthenticated,
     /// The budget for bodies of all callers without credentials.
     anonymous: Budget,
     watchers: Arc<Watchers>,
@@ -140,6 +146,7 @@ impl HttpState {
         let ids = Ids::new(engine.secret());
         Arc::new(HttpState {
             users: Users::new(users, &config.access, engine.secret()),
+            unauthenticated: Unauthenticated::default(),
             anonymous: body::budget(),
             watchers: Watchers::new(engine),
             metrics: HttpMetrics::default(),

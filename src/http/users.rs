@@ -18,6 +18,7 @@ use super::budget::Budget;
 use super::credentials::{self, Credentials};
 use super::error::ApiError;
 use super::pseudonyms::Ids;
+use super::standing::Standing;
 use super::{HttpState, body, names};
 use crate::auth::{self, DEFAULT_USER, Digest, KeyRights, Secret, Uses};
 use crate::domain::{LockName, Owner};
@@ -60,11 +61,12 @@ impl Act {
 }
 
 /// The other end of a connection.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     /// The common name in the certificate of the client, if that names users.
     pub(super) certificate: Option<Arc<str>>,
+    pub(super) standing: Arc<Standing>,
 }
 
 /// What a request says about its user.
@@ -82,6 +84,13 @@ impl<'r> Caller<'r> {
 
     pub(super) fn of_request(request: &'r Request) -> Caller<'r> {
         Caller { headers: request.headers(), peer: request.extensions().get() }
+    }
+
+    /// Says that it has authenticated.
+    fn is_authenticated(self) {
+        if let Some(peer) = self.peer {
+            peer.standing.authenticate();
+        }
     }
 
     /// What is kept to authenticate the same caller again.
@@ -347,9 +356,16 @@ impl Users {
     /// The user of a request for locks and sessions.
     pub(super) fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
         if self.has_admin_key(caller.headers) {
+            caller.is_authenticated();
             return Ok(Arc::clone(&self.admin));
         }
         self.counted(caller, self.user_of(caller))
+    }
+
+    /// Whether requests of a client need credentials, given the name in its certificate.
+    pub(super) fn demand_credentials(&self, certificate: Option<&str>) -> bool {
+        self.anonymous().is_none()
+            && certificate.and_then(|name| self.shared.with_certificate(name)).is_none()
     }
 
     /// Differs after each change of users.
@@ -367,6 +383,7 @@ impl Users {
     /// without credentials are refused.
     pub(super) fn authenticate_operator(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
         if self.is_operator(caller.headers) {
+            caller.is_authenticated();
             return Ok(Arc::clone(&self.admin));
         }
         let anonymous = self.anonymous().filter(|_| self.access().admin_key.is_none());
@@ -404,6 +421,9 @@ impl Users {
     /// Counts and logs a failed authentication. A key in the header of operators is wrong if nothing
     /// was found.
     fn counted<T>(&self, caller: Caller<'_>, found: Result<T, ApiError>) -> Result<T, ApiError> {
+        if found.is_ok() {
+            caller.is_authenticated();
+        }
         let is_wrong = |error: &ApiError| error.is_wrong_credentials() || admin_key(caller.headers).is_some();
         if found.as_ref().is_err_and(is_wrong) {
             self.failed_logins.add(1);

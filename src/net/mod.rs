@@ -7,9 +7,11 @@ mod socket;
 mod sockets;
 mod stream;
 mod tls;
+mod unauthenticated;
 
 pub use listener::{AcceptLimits, Protocol, serve, set_options};
 pub use socket::Socket;
 pub use sockets::{ListenAddress, Listeners};
 pub use stream::{Stream, WriteError};
 pub use tls::{ClientAuth, Tls, TlsError, TlsFiles, TlsProtocol};
+pub use unauthenticated::{Place, Unauthenticated};

@@ -12,6 +12,7 @@ mod waits;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -23,14 +24,13 @@ use super::end::End;
 use super::input::READ_BYTES_MIN;
 use super::listener::{Arrival, ListenerLimits};
 use super::requests::Scanner;
-use super::unauthenticated::{Place, Unauthenticated};
 use crate::command::{
     AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
 };
 use crate::domain::Timestamp;
 use crate::journal::Seq;
 use crate::metrics::CommandCounts;
-use crate::net::Stream;
+use crate::net::{Place, Stream, Unauthenticated};
 use crate::reply::Reply;
 
 /// The output is sent once it has this many bytes, even if more requests are buffered.
@@ -141,8 +141,18 @@ impl Connection {
 
     #[cold]
     fn change_limits(&mut self, is_authenticated: bool) {
-        self.place = (!is_authenticated)
-            .then(|| self.unauthenticated.enter(&self.server, self.client.info(), self.limits.auth_timeout));
+        self.place = (!is_authenticated).then(|| {
+            let (server, info) = (Arc::clone(&self.server), Arc::clone(self.client.info()));
+            let connections_max = server.settings.connections_max().load(Ordering::Relaxed);
+            self.unauthenticated.enter(connections_max, self.limits.auth_timeout, move || {
+                server.metrics.redis.refuse();
+                tracing::warn!(
+                    client = %info.addr,
+                    "connection closed for a newer one: half of --connections-max have not authenticated"
+                );
+                info.kill();
+            })
+        });
         self.scanner.set_limits(match is_authenticated {
             true => self.limits.scan.clone(),
             false => self.limits.scan.unauthenticated(),

@@ -14,9 +14,8 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::requests::ScanLimits;
-use super::unauthenticated::Unauthenticated;
 use crate::command::{Client, ClientState, ServerState};
-use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream};
+use crate::net::{self, AcceptLimits, Listeners, Protocol, Socket, Stream, Unauthenticated};
 
 /// The limits of connections.
 #[derive(Debug, Clone)]

@@ -10,7 +10,6 @@ mod end;
 mod input;
 mod listener;
 mod requests;
-mod unauthenticated;
 
 pub use listener::{Arrival, ListenerLimits, Resp, accept_limits, listen, send_refusal};
 pub use requests::ScanLimits;

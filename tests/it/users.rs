@@ -1,6 +1,6 @@
 //! Users over Redis and HTTP: what they reach, how they change, and what is not shown.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -446,6 +446,41 @@ fn a_connection_that_does_not_authenticate_is_closed() {
     assert_eq!(active.line("PING"), "+PONG");
     assert_eq!(active.line("RESET"), "+RESET");
     assert_eq!(active.reply(), "(closed)", "it must authenticate again");
+}
+
+#[test]
+fn http_connections_without_credentials_end_in_time_and_give_way() {
+    let flags = ["--requirepass", "swordfish", "--connections-max", "4", "--auth-timeout-ms", "300"];
+    let server = TestServer::real(&flags);
+    let connect = |text: &str| {
+        let mut connection = TcpStream::connect(server.http.expect("HTTP")).expect("a connection");
+        connection.write_all(text.as_bytes()).expect("sent");
+        connection
+    };
+    let rest = |mut connection: TcpStream| {
+        let mut text = String::new();
+        // A connection that gives way may be reset.
+        let _ = connection.read_to_string(&mut text);
+        text
+    };
+    let status = |credentials: &str| http(&server, credentials, "GET", "/locks").status;
+    let head = "GET /locks HTTP/1.1\r\nhost: localhost\r\n";
+    // Those that say nothing, or only a part of a head, do not keep out a client that has the password.
+    let waiting: Vec<TcpStream> = ["", head, "", head, "", head].map(connect).into();
+    assert_eq!(status("Bearer swordfish"), 200);
+    let ends: Vec<String> = waiting.into_iter().map(rest).collect();
+    assert!(ends.iter().all(|end| end.is_empty() || end.starts_with("HTTP/1.1 408 ")), "{ends:?}");
+    assert!(ends[5].starts_with("HTTP/1.1 408 "), "the last one had its time: {ends:?}");
+    // What is answered without credentials does not count as credentials.
+    let health = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    assert_eq!(rest(connect(health)).matches("HTTP/1.1 200 ").count(), 1);
+    // A connection that has authenticated stays.
+    let authorized = format!("{head}authorization: Bearer swordfish\r\n\r\n");
+    let mut connection = connect(&authorized);
+    rest(connect(""));
+    let last = authorized.replace("host: ", "connection: close\r\nhost: ");
+    connection.write_all(last.as_bytes()).expect("sent");
+    assert_eq!(rest(connection).matches("HTTP/1.1 200 ").count(), 2);
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn state() -> Arc<HttpState> {
         locks_per_user_max: 4,
         connections_max: 4,
         output_stall: Duration::from_secs(1),
+        auth_timeout: Duration::from_secs(1),
     };
     let metrics = Arc::new(ServerMetrics::of(command::names()));
     let users = Arc::new(Users::open(command::catalog()));
