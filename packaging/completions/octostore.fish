@@ -29,7 +29,7 @@ complete -c octostore -n "__fish_octostore_needs_command" -l listen -d 'Addresse
 complete -c octostore -n "__fish_octostore_needs_command" -l requirepass -d 'Password that clients must present; prefer --requirepass-file' -r
 complete -c octostore -n "__fish_octostore_needs_command" -l requirepass-file -d 'File whose first line is the password' -r
 complete -c octostore -n "__fish_octostore_needs_command" -l users -d 'File of users and their permissions, in the format of Redis\' ACL files' -r
-complete -c octostore -n "__fish_octostore_needs_command" -l auth-timeout-ms -d 'Close Redis connections that have not authenticated after this time [default: 10000]' -r
+complete -c octostore -n "__fish_octostore_needs_command" -l auth-timeout-ms -d 'Close connections that have not authenticated after this time [default: 10000]' -r
 complete -c octostore -n "__fish_octostore_needs_command" -l allow-no-password -d 'Allow listening beyond loopback without a password' -r
 complete -c octostore -n "__fish_octostore_needs_command" -l allow-flush -d 'Allow FLUSHDB and FLUSHALL, which release every lock' -r
 complete -c octostore -n "__fish_octostore_needs_command" -l idle-timeout-s -d 'Close connections that are idle for this time (0 = never) [default: 0]' -r
@@ -113,7 +113,7 @@ complete -c octostore -n "__fish_octostore_using_subcommand serve" -l listen -d 
 complete -c octostore -n "__fish_octostore_using_subcommand serve" -l requirepass -d 'Password that clients must present; prefer --requirepass-file' -r
 complete -c octostore -n "__fish_octostore_using_subcommand serve" -l requirepass-file -d 'File whose first line is the password' -r
 complete -c octostore -n "__fish_octostore_using_subcommand serve" -l users -d 'File of users and their permissions, in the format of Redis\' ACL files' -r
-complete -c octostore -n "__fish_octostore_using_subcommand serve" -l auth-timeout-ms -d 'Close Redis connections that have not authenticated after this time [default: 10000]' -r
+complete -c octostore -n "__fish_octostore_using_subcommand serve" -l auth-timeout-ms -d 'Close connections that have not authenticated after this time [default: 10000]' -r
 complete -c octostore -n "__fish_octostore_using_subcommand serve" -l allow-no-password -d 'Allow listening beyond loopback without a password' -r
 complete -c octostore -n "__fish_octostore_using_subcommand serve" -l allow-flush -d 'Allow FLUSHDB and FLUSHALL, which release every lock' -r
 complete -c octostore -n "__fish_octostore_using_subcommand serve" -l idle-timeout-s -d 'Close connections that are idle for this time (0 = never) [default: 0]' -r

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: every request is checked here before its command runs, whether a connection sends it,
 //! EXEC takes it from its queue, or a script calls it. Users who may do everything cost one look.
-//! Not here: users and their rules.
+//! Not here: users and their rules, requests over HTTP (`http/users.rs`).
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,7 +1,7 @@
-//! The script that runs at present.
+//! The script that runs at present, and whether its time is over.
 //!
 //! Guarantees: at most one script runs. A script that has written anything cannot be killed.
-//! Not here: the interpreter.
+//! Not here: the interpreter, whose hook asks (`lua/mod.rs`).
 
 use parking_lot::Mutex;
 

@@ -1,7 +1,8 @@
 //! What a connection does while a request waits.
 //!
 //! Guarantees: a client that is gone or killed waits for nothing. Input is read up to a limit, and
-//! messages are sent meanwhile, unless others wait for this client. Not here: what is waited for.
+//! messages are sent meanwhile, unless others wait for this client. Not here: what is waited for,
+//! the wait until replies are durable.
 
 use std::pin::pin;
 use std::sync::Arc;
