@@ -86,8 +86,8 @@ impl<'r> Caller<'r> {
         Caller { headers: request.headers(), peer: request.extensions().get() }
     }
 
-    /// Says that it has authenticated.
-    fn is_authenticated(self) {
+    /// Counts its connection as one that has authenticated.
+    fn mark_authenticated(self) {
         if let Some(peer) = self.peer {
             peer.standing.authenticate();
         }
@@ -356,7 +356,7 @@ impl Users {
     /// The user of a request for locks and sessions.
     pub(super) fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
         if self.has_admin_key(caller.headers) {
-            caller.is_authenticated();
+            caller.mark_authenticated();
             return Ok(Arc::clone(&self.admin));
         }
         self.counted(caller, self.user_of(caller))
@@ -383,7 +383,7 @@ impl Users {
     /// without credentials are refused.
     pub(super) fn authenticate_operator(&self, caller: Caller<'_>) -> Result<Arc<User>, ApiError> {
         if self.is_operator(caller.headers) {
-            caller.is_authenticated();
+            caller.mark_authenticated();
             return Ok(Arc::clone(&self.admin));
         }
         let anonymous = self.anonymous().filter(|_| self.access().admin_key.is_none());
@@ -422,7 +422,7 @@ impl Users {
     /// was found.
     fn counted<T>(&self, caller: Caller<'_>, found: Result<T, ApiError>) -> Result<T, ApiError> {
         if found.is_ok() {
-            caller.is_authenticated();
+            caller.mark_authenticated();
         }
         let is_wrong = |error: &ApiError| error.is_wrong_credentials() || admin_key(caller.headers).is_some();
         if found.as_ref().is_err_and(is_wrong) {
