@@ -161,14 +161,9 @@ const fn same(
 }
 
 fn compare_same_requests(row: &SameRequests) {
-    let name = row.name;
-    let Some(peer) = Peer::redis(row.is_durable) else {
-        return println!("{name:<58} skipped: redis-server is not installed");
-    };
-    let own = Peer::octostore(row.flags);
     let load = Load { connections: 50, pipeline: row.pipeline, time: seconds(1.0) };
     let turn = |peer: &Peer| cycles(peer.addr, &(row.idiom)(peer), load).cycles_per_s;
-    in_turns(name, row.wanted, || turn(&own), || turn(&peer));
+    compare_servers(row.name, row.flags, row.wanted, turn, || Some(turn(&Peer::redis(row.is_durable)?)));
 }
 
 fn rounds() -> usize {
@@ -183,27 +178,34 @@ fn compare_cycles(
     pipeline: u64,
     wanted: f64,
 ) {
-    let peer = match against {
-        Against::RedisAlways => Peer::redis(true),
-        Against::RedisNone => Peer::redis(false),
-        Against::Ones => Some(Peer::ones()),
-        Against::OtherBuild => Peer::other_build(flags),
-    };
-    let Some(peer) = peer else {
-        let missing = match against {
-            Against::OtherBuild => "the variable BENCH_AGAINST names none",
-            _ => "redis-server is not installed",
-        };
-        return println!("{name:<58} skipped: {missing}");
-    };
-    let its = match against {
-        Against::RedisAlways | Against::RedisNone => Idiom::of_redis(&peer),
-        Against::Ones | Against::OtherBuild => Idiom::Native,
-    };
-    let own = Peer::octostore(flags);
     let load = Load { connections, pipeline, time: seconds(1.0) };
-    let turn = |peer: &Peer, idiom| cycles(peer.addr, idiom, load).cycles_per_s;
-    in_turns(name, wanted, || turn(&own, &Idiom::Native), || turn(&peer, &its));
+    let turn = |peer: &Peer, idiom: &Idiom| cycles(peer.addr, idiom, load).cycles_per_s;
+    let own = |own: &Peer| turn(own, &Idiom::Native);
+    let of_redis = |peer: Peer| turn(&peer, &Idiom::of_redis(&peer));
+    compare_servers(name, flags, wanted, own, || match against {
+        Against::RedisAlways => Peer::redis(true).map(of_redis),
+        Against::RedisNone => Peer::redis(false).map(of_redis),
+        Against::Ones => Some(own(&Peer::ones())),
+        Against::OtherBuild => Peer::other_build(flags).as_ref().map(own),
+    });
+}
+
+/// Measures octostore and a peer in turns; `peer` is `None` if there is no such peer. Each turn starts
+/// both anew: where a process has its code and data makes it up to a tenth faster or slower for as long
+/// as it runs.
+fn compare_servers(
+    name: &str,
+    flags: &[&str],
+    wanted: f64,
+    own: impl Fn(&Peer) -> f64,
+    peer: impl Fn() -> Option<f64>,
+) {
+    if peer().is_none() {
+        return println!(
+            "{name:<58} skipped: redis-server is not installed, or BENCH_AGAINST names no build"
+        );
+    }
+    in_turns(name, wanted, || own(&Peer::octostore(flags)), || peer().expect("the peer"));
 }
 
 /// Measures both sides in turns, and reports medians: of each side, and of the ratios of neighbours.
@@ -297,12 +299,8 @@ fn contention() {
 /// The same, of two builds.
 fn contention_of_builds() {
     let name = "hand-offs, 50 clients on one key, another build";
-    let Some(peer) = Peer::other_build(DURABLE) else {
-        return println!("{name:<58} skipped: the variable BENCH_AGAINST names none");
-    };
-    let own = Peer::octostore(DURABLE);
     let turn = |peer: &Peer| contend(peer.addr, &Idiom::Native).per_s;
-    in_turns(name, 1.0, || turn(&own), || turn(&peer));
+    compare_servers(name, DURABLE, 1.0, turn, || Peer::other_build(DURABLE).as_ref().map(turn));
 }
 
 fn contend(addr: std::net::SocketAddr, idiom: &Idiom) -> Contention {
