@@ -16,9 +16,9 @@ use crate::reply::{Reply, double};
 /// Levels of tables within a reply.
 const DEPTH_MAX: usize = 100;
 
-const NOT_AN_ARG: CommandError =
+pub(super) const NOT_AN_ARG: CommandError =
     CommandError::fixed("ERR Lua redis lib command arguments must be strings or integers");
-const NO_ARGS: CommandError =
+pub(super) const NO_ARGS: CommandError =
     CommandError::fixed("ERR Please specify at least one argument for this redis lib call");
 
 /// Replaces `args` by the arguments of `redis.call`.
@@ -33,20 +33,29 @@ pub(super) fn set_args(
     args.clear();
     for value in values {
         match value {
-            Value::String(string) => args.push(&string.as_bytes()),
-            Value::Integer(integer) => {
-                args.push(double::format(*integer as f64, double::EXACT_DIGITS).as_bytes())
-            }
-            Value::Number(number) => args.push(double::format(*number, double::EXACT_DIGITS).as_bytes()),
+            Value::String(string) => push_arg(args, &string.as_bytes(), bytes_max)?,
+            Value::Integer(integer) => push_number(args, *integer as f64, bytes_max)?,
+            Value::Number(number) => push_number(args, *number, bytes_max)?,
             _ => return Err(NOT_AN_ARG),
-        }
-        if args.size() > bytes_max {
-            return Err(CommandError::new(format!(
-                "ERR command arguments exceed {bytes_max} bytes (--script-bytes-max)"
-            )));
         }
     }
     Ok(())
+}
+
+/// Appends an argument of `redis.call`.
+pub(super) fn push_arg(args: &mut OwnedArgs, arg: &[u8], bytes_max: usize) -> Result<(), CommandError> {
+    args.push(arg);
+    match args.size() > bytes_max {
+        true => Err(CommandError::new(format!(
+            "ERR command arguments exceed {bytes_max} bytes (--script-bytes-max)"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Appends an argument of `redis.call` that is a number.
+pub(super) fn push_number(args: &mut OwnedArgs, number: f64, bytes_max: usize) -> Result<(), CommandError> {
+    push_arg(args, double::format(number, double::EXACT_DIGITS).as_bytes(), bytes_max)
 }
 
 /// Bytes as a string of Lua. The usual kind, text, is the one that mlua can push without a detour.
@@ -118,6 +127,28 @@ pub(super) fn to_lua(lua: &Lua, reply: Reply, is_resp3: bool) -> mlua::Result<Va
         }
         Reply::Map(pairs) | Reply::Pairs(pairs) => {
             list(lua, pairs.into_iter().flat_map(|(key, value)| [key, value]).collect(), is_resp3)
+        }
+    }
+}
+
+/// The reply of a script that returns what `redis.call` returned for `reply`.
+pub(super) fn in_resp2(reply: Reply) -> Reply {
+    match reply {
+        Reply::Simple(_) | Reply::Bulk(_) | Reply::Bulks(_) | Reply::Null => reply,
+        Reply::Status(text) => Reply::Status(one_line(&text)),
+        Reply::Error(text) => Reply::Error(Cow::Owned(one_line(&text))),
+        Reply::Integer(n) => Reply::Integer(truncate(n as f64)),
+        Reply::Double(number) => Reply::bulk(double::format(number, double::EXACT_DIGITS)),
+        Reply::Boolean(boolean) => Reply::Integer(i64::from(boolean)),
+        Reply::BigNumber(text) | Reply::Text(text) => Reply::Bulk(text.into_bytes()),
+        Reply::LongText(rope) => Reply::Bulk(rope.pieces().collect::<Vec<_>>().concat()),
+        Reply::Verbatim(_, bytes) => Reply::Bulk(bytes),
+        Reply::NullArray => Reply::Null,
+        Reply::Array(parts) | Reply::Push(parts) | Reply::Sequence(parts) | Reply::Set(parts) => {
+            Reply::Array(parts.into_iter().map(in_resp2).collect())
+        }
+        Reply::Map(pairs) | Reply::Pairs(pairs) => {
+            Reply::Array(pairs.into_iter().flat_map(|(key, value)| [key, value]).map(in_resp2).collect())
         }
     }
 }

@@ -12,8 +12,6 @@ use crate::engine::ScriptId;
 use crate::reply::Reply;
 
 const NANOS_PER_S: f64 = 1e9;
-/// Bytes of arguments whose memory is kept for the next command.
-const ARGS_KEPT: usize = 64 << 10;
 
 /// The functions that the prelude builds the sandbox with.
 pub(super) fn natives(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
@@ -218,10 +216,25 @@ fn with_args<R>(
     let mut args = shared.args.take();
     let done =
         convert::set_args(&mut args, values, bytes_max).and_then(|()| HOST.with(|host| work(host, &args)));
-    if args.size() <= ARGS_KEPT {
-        shared.args.set(args);
-    }
+    shared.keep_args(args);
     done
+}
+
+/// Runs a command for the script by `run`. `None`: the script has to stop.
+pub(super) fn run_command(
+    shared: &Shared,
+    bytes_max: usize,
+    run: impl FnOnce() -> Result<Reply, CommandError>,
+) -> Option<Reply> {
+    if shared.must_stop_before_command() {
+        return None;
+    }
+    let reply = run().unwrap_or_else(Reply::from);
+    if reply.is_larger_than(bytes_max) {
+        let text = format!("ERR reply exceeds {bytes_max} bytes (--script-bytes-max)");
+        return Some(Reply::Error(text.into()));
+    }
+    Some(reply)
 }
 
 /// Runs a command for the script. `raises`: an error of the command is raised, not returned.
@@ -232,14 +245,8 @@ fn call(
     bytes_max: usize,
     raises: bool,
 ) -> mlua::Result<Value> {
-    if shared.must_stop_before_command() {
-        return Err(mlua::Error::runtime("stopped"));
-    }
-    let reply = with_args(shared, &values, bytes_max, |host, args| host.call(args));
-    let mut reply = reply.unwrap_or_else(Reply::from);
-    if reply.is_larger_than(bytes_max) {
-        reply = Reply::Error(format!("ERR reply exceeds {bytes_max} bytes (--script-bytes-max)").into());
-    }
+    let run = || with_args(shared, &values, bytes_max, |host, args| host.call(args));
+    let reply = run_command(shared, bytes_max, run).ok_or_else(|| mlua::Error::runtime("stopped"))?;
     match reply {
         Reply::Error(text) if raises => Err(Raised::command(text)),
         reply => without_limit(lua, || convert::to_lua(lua, reply, shared.is_resp3.get())),
