@@ -162,7 +162,7 @@ const fn same(
 
 fn compare_same_requests(row: &SameRequests) {
     let load = Load { connections: 50, pipeline: row.pipeline, time: seconds(1.0) };
-    let turn = |peer: &Peer| cycles(peer.addr, &(row.idiom)(peer), load).cycles_per_s;
+    let turn = |peer: &Peer| warm_cycles(peer, &(row.idiom)(peer), load);
     compare_servers(row.name, row.flags, row.wanted, turn, || Some(turn(&Peer::redis(row.is_durable)?)));
 }
 
@@ -179,7 +179,7 @@ fn compare_cycles(
     wanted: f64,
 ) {
     let load = Load { connections, pipeline, time: seconds(1.0) };
-    let turn = |peer: &Peer, idiom: &Idiom| cycles(peer.addr, idiom, load).cycles_per_s;
+    let turn = |peer: &Peer, idiom: &Idiom| warm_cycles(peer, idiom, load);
     let own = |own: &Peer| turn(own, &Idiom::Native);
     let of_redis = |peer: Peer| turn(&peer, &Idiom::of_redis(&peer));
     compare_servers(name, flags, wanted, own, || match against {
@@ -188,6 +188,14 @@ fn compare_cycles(
         Against::Ones => Some(own(&Peer::ones())),
         Against::OtherBuild => Peer::other_build(flags).as_ref().map(own),
     });
+}
+
+/// How long a server that has just started is under load before it is measured.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+fn warm_cycles(peer: &Peer, idiom: &Idiom, load: Load) -> f64 {
+    cycles(peer.addr, idiom, Load { time: WARM_UP, ..load });
+    cycles(peer.addr, idiom, load).cycles_per_s
 }
 
 /// Measures octostore and a peer in turns; `peer` is `None` if there is no such peer. Each turn starts

@@ -73,12 +73,19 @@ impl Stripe {
         changed.is_some()
     }
 
+    #[inline]
     fn add(self, number: &AtomicU64, more: u64) {
         match self.is_own() {
             true => number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed),
-            false => _ = number.fetch_add(more, Ordering::Relaxed),
+            false => add_to_shared(number, more),
         }
     }
+}
+
+/// Kept apart from the addition of most threads, which is in many places.
+#[cold]
+fn add_to_shared(number: &AtomicU64, more: u64) {
+    number.fetch_add(more, Ordering::Relaxed);
 }
 
 /// The stripe of a thread, given back when the thread ends.

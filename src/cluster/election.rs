@@ -1,10 +1,10 @@
-//! The part of one server in elections: the keys in etcd that it writes.
+//! How one server takes part in elections: the keys that it writes in etcd.
 //!
 //! etcd does not delete and create a key in one transaction. So a leader is replaced in two steps:
 //! its key is deleted, if its epoch is still the same, and then any server may create it.
 //!
 //! Guarantees: a key `leader` is created only where there is none, and deleted only with its epoch.
-//! Not here: what a leader does, when one is replaced.
+//! Not here: what a leader does (`server/role.rs`), when a leader is to be replaced (`watchdog`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const RENEW_INTERVAL: Duration = Duration::from_millis(1000);
 /// After this time without an answer from etcd, this server does not act as one that could lead.
 const STORE_SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// The part of one server in elections.
+/// One server's part in elections.
 pub struct Election {
     store: Arc<Store>,
     observer: Observer,

@@ -3,7 +3,7 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `election` | the part of one server in elections: the keys in etcd that it writes |
+//! | `election` | how one server takes part in elections: the keys that it writes in etcd |
 //! | `observer` | what is in etcd about the servers |
 //! | `shards` | the division of a store into shards |
 //! | `store` | their connection to it |

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::options::{self, Given};
 use super::{Args, Caller, Client, Command, CommandError, Progress, ServerState, Steps, Waiting};
-use crate::domain::{Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
+use crate::domain::{BorrowedName, BorrowedOwner, Invalid, LOCK_TTL_MS_MAX, LockName, Owner, Ttl};
 use crate::engine::{AnyTxn, ExclusiveTxn};
 use crate::lock::{ENDS_PER_STEP, Op, Outcome};
 use crate::reply::Reply;
@@ -162,6 +162,12 @@ impl Context<'_> {
 
     /// Parses the key of a lock in the current database.
     pub(super) fn name(&self, key: &[u8]) -> Result<LockName, CommandError> {
+        Ok(self.borrowed_name(key)?.to_owned())
+    }
+
+    /// [`Context::name`] without a copy of the key.
+    #[inline]
+    pub(super) fn borrowed_name<'k>(&self, key: &'k [u8]) -> Result<BorrowedName<'k>, CommandError> {
         Ok(self.server.limits.lock_name(self.database, key)?)
     }
 
@@ -204,6 +210,12 @@ impl Context<'_> {
 
     /// Parses an owner.
     pub(super) fn owner(&self, owner: &[u8]) -> Result<Owner, CommandError> {
+        Ok(self.borrowed_owner(owner)?.to_owned())
+    }
+
+    /// [`Context::owner`] without a copy of the owner.
+    #[inline]
+    pub(super) fn borrowed_owner<'o>(&self, owner: &'o [u8]) -> Result<BorrowedOwner<'o>, CommandError> {
         Ok(self.server.limits.owner(owner)?)
     }
 }

@@ -1,7 +1,7 @@
 //! Configuration: flags, `OCTOSTORE_*` variables and a TOML file become a validated [`Config`].
 //!
 //! Guarantees: one table, [`OPTIONS`], gives flags, variables, file keys, help, `CONFIG GET` and
-//! the README's table. A flag wins over a variable, a variable over the file. Every error names the
+//! the table in `docs/configuration.md`. A flag wins over a variable, a variable over the file. Every error names the
 //! setting, where it came from and what to do. A setting that does not exist, or that is empty, is
 //! an error wherever it stands. Not here: secrets in any output.
 

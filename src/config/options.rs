@@ -1,6 +1,6 @@
 //! The table of settings.
 //!
-//! Guarantees: flags, variables, file keys, the help, `CONFIG GET` and the README's table come from
+//! Guarantees: flags, variables, file keys, the help, `CONFIG GET` and the table in the docs come from
 //! it. Not here: how values are read and checked.
 
 /// A setting.

@@ -9,17 +9,38 @@ use super::short_bytes::ShortBytes;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockName(ShortBytes);
 
-impl LockName {
-    /// Copies `key`; fails on a length or database out of range.
+/// The parts of a [`LockName`], borrowed. Checked before the name is made, so that a request that is
+/// refused copies nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BorrowedName<'a> {
+    database: u8,
+    key: &'a [u8],
+}
+
+impl<'a> BorrowedName<'a> {
+    /// Fails on a length or database out of range.
     #[inline]
-    pub fn new(database: u8, key: &[u8]) -> Result<LockName, Invalid> {
+    pub fn new(database: u8, key: &'a [u8]) -> Result<BorrowedName<'a>, Invalid> {
         if database >= DATABASES {
             return Err(Invalid::Database);
         }
         if key.len() > KEY_BYTES_MAX {
             return Err(Invalid::KeyLength { min: 0, max: KEY_BYTES_MAX });
         }
-        Ok(LockName(ShortBytes::of(&[database], key)))
+        Ok(BorrowedName { database, key })
+    }
+
+    /// Copies the name.
+    pub fn to_owned(self) -> LockName {
+        LockName(ShortBytes::of(&[self.database], self.key))
+    }
+}
+
+impl LockName {
+    /// Copies `key`; fails on a length or database out of range.
+    #[inline]
+    pub fn new(database: u8, key: &[u8]) -> Result<LockName, Invalid> {
+        BorrowedName::new(database, key).map(BorrowedName::to_owned)
     }
 
     /// The database, 0…15.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{LockName, Owner, Ttl};
+use super::{BorrowedName, BorrowedOwner, LockName, Owner, Ttl};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 65_534;
@@ -63,19 +63,19 @@ impl Limits {
     }
 
     /// The name of `key` in `database`, for the lock commands.
-    pub fn lock_name(&self, database: u8, key: &[u8]) -> Result<LockName, Invalid> {
+    pub fn lock_name<'a>(&self, database: u8, key: &'a [u8]) -> Result<BorrowedName<'a>, Invalid> {
         if key.is_empty() || key.len() > self.lock_key_bytes_max {
             return Err(Invalid::KeyLength { min: 1, max: self.lock_key_bytes_max });
         }
-        LockName::new(database, key)
+        BorrowedName::new(database, key)
     }
 
     /// The owner that a client has sent.
-    pub fn owner(&self, bytes: &[u8]) -> Result<Owner, Invalid> {
+    pub fn owner<'a>(&self, bytes: &'a [u8]) -> Result<BorrowedOwner<'a>, Invalid> {
         if bytes.is_empty() || bytes.len() > self.owner_bytes_max {
             return Err(Invalid::OwnerLength { min: 1, max: self.owner_bytes_max });
         }
-        Owner::new(bytes)
+        BorrowedOwner::new(bytes)
     }
 
     /// The value of a string that a client has sent.

@@ -20,12 +20,12 @@ mod time;
 mod topology;
 
 pub use ids::{FencingToken, SessionId, WaiterId};
-pub use key::LockName;
+pub use key::{BorrowedName, LockName};
 pub use keyspace_events::KeyspaceEvents;
 pub use limits::{
     DATABASES, Invalid, KEY_BYTES_MAX, LOCK_TTL_MS_MAX, Limits, OWNER_BYTES_MAX, TOKEN_MAX, TTL_MS_MAX,
 };
-pub use owner::Owner;
+pub use owner::{BorrowedOwner, Owner};
 pub use shards::{Shard, Shards};
 pub use slots::{SHARDS_MAX, SLOTS, ShardId, slot_of};
 pub use time::{Timestamp, Ttl};

@@ -10,14 +10,31 @@ use super::short_bytes::ShortBytes;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(ShortBytes);
 
+/// The bytes of an [`Owner`], borrowed and checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct BorrowedOwner<'a>(&'a [u8]);
+
+impl<'a> BorrowedOwner<'a> {
+    /// Fails on a length out of range.
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Result<BorrowedOwner<'a>, Invalid> {
+        if bytes.len() > OWNER_BYTES_MAX {
+            return Err(Invalid::OwnerLength { min: 0, max: OWNER_BYTES_MAX });
+        }
+        Ok(BorrowedOwner(bytes))
+    }
+
+    /// Copies the owner.
+    pub fn to_owned(self) -> Owner {
+        Owner(ShortBytes::of(&[], self.0))
+    }
+}
+
 impl Owner {
     /// Copies `bytes`; fails on a length out of range.
     #[inline]
     pub fn new(bytes: &[u8]) -> Result<Owner, Invalid> {
-        if bytes.len() > OWNER_BYTES_MAX {
-            return Err(Invalid::OwnerLength { min: 0, max: OWNER_BYTES_MAX });
-        }
-        Ok(Owner(ShortBytes::of(&[], bytes)))
+        BorrowedOwner::new(bytes).map(BorrowedOwner::to_owned)
     }
 
     /// The owner as the client sent it.

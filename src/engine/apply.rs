@@ -13,10 +13,11 @@ use super::notifications::{Cause, DELETED, Transition};
 use super::sessions::{MemberKind, Members};
 use super::values::KeyWork;
 use super::{Engine, Unavailable, WaitOutcome, losses, run_long};
-use crate::domain::{FencingToken, LockName, SessionId, Timestamp, WaiterId};
+use crate::domain::{FencingToken, LockName, Owner, SessionId, Timestamp, WaiterId};
 use crate::journal::{Journal, Record, Renewal, Seq, StoredLease};
 use crate::lock::{
-    self, Effect, Effects, EndReason, Lease, LeaveReason, Op, Outcome, Request, SetCondition, Slot, Waiter,
+    self, Effect, Effects, EndReason, Lease, LeaseExtra, LeaveReason, Op, Outcome, Request, SetCondition,
+    Slot, Waiter,
 };
 
 /// Holders that [`Op::Set`], which replaces all of them in one step, replaces on a thread that
@@ -58,7 +59,7 @@ impl Scope<'_> {
 
 impl Engine {
     /// Runs `work` on a key under its guard, at `instant` or at the time that the clock shows there. A
-    /// value that has ended is gone before. Returns the Seq of the last change to the key, too. Adds
+    /// value that has expired is removed first. Returns the Seq of the last change to the key, too. Adds
     /// the number of leases and waiters that were changed to `changed`.
     pub(super) fn under_guard<R>(
         &self,
@@ -141,11 +142,7 @@ impl Engine {
         let (Op::Acquire { request, .. } | Op::Set { request, .. }) = op else { return Ok(None) };
         self.check_backlog()?;
         if let Some(extra) = &request.extra {
-            for id in [extra.session, extra.counted_by].into_iter().flatten() {
-                if self.core.sessions.is_over(id, now) {
-                    return Err(Unavailable::NoSession.into());
-                }
-            }
+            self.check_sessions(extra, now)?;
         }
         if slot.lease_of(&request.owner).is_none() {
             if needs_room(op, slot) && !self.core.lock_stats.has_room(self.core.config.locks_max) {
@@ -154,24 +151,42 @@ impl Engine {
             if self.core.tokens.are_exhausted() {
                 return Err(Unavailable::TokensExhausted.into());
             }
-            if let Op::Acquire { wait: Some(_), .. } = op
-                && slot.waiter_count() >= self.core.config.waiters_per_lock_max
-                && !slot.is_queued(&request.owner)
-            {
-                return Err(Unavailable::WaitersMax.into());
+            if let Op::Acquire { wait: Some(_), .. } = op {
+                self.check_waiters(slot, &request.owner)?;
             }
             if let Some(account) = request.account() {
-                if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
-                    return Ok(Some(account));
-                }
-                // A lease that has ended, but was not freed yet, counts.
-                let is_any_due = self.core.deadlines.next() <= now
-                    || self.core.sessions.may_be_over(now)
-                    || self.core.expiring.is_locked();
-                return Err(if is_any_due { Retry::AfterExpiry } else { Unavailable::AccountMax.into() });
+                return self.reserve(account, now);
             }
         }
         Ok(None)
+    }
+
+    #[inline(never)]
+    fn check_sessions(&self, extra: &LeaseExtra, now: Timestamp) -> Result<(), Retry> {
+        let is_over = |id: SessionId| self.core.sessions.is_over(id, now);
+        match [extra.session, extra.counted_by].into_iter().flatten().any(is_over) {
+            true => Err(Unavailable::NoSession.into()),
+            false => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn check_waiters(&self, slot: &Slot, owner: &Owner) -> Result<(), Retry> {
+        let is_full = slot.waiter_count() >= self.core.config.waiters_per_lock_max;
+        if is_full && !slot.is_queued(owner) { Err(Unavailable::WaitersMax.into()) } else { Ok(()) }
+    }
+
+    /// Counts one more lease for an account.
+    #[inline(never)]
+    fn reserve<'o>(&self, account: &'o str, now: Timestamp) -> Result<Option<&'o str>, Retry> {
+        if self.core.quotas.reserve(account, self.core.config.leases_per_account_max) {
+            return Ok(Some(account));
+        }
+        // A lease that has ended, but was not freed yet, counts.
+        let is_any_due = self.core.deadlines.next() <= now
+            || self.core.sessions.may_be_over(now)
+            || self.core.expiring.is_locked();
+        Err(if is_any_due { Retry::AfterExpiry } else { Unavailable::AccountMax.into() })
     }
 
     /// Counts an owner that comes back after its lease has ended.

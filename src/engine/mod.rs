@@ -282,8 +282,8 @@ impl Engine {
         self.journal.get().unwrap_or_else(|| unreachable!("set when the engine starts"))
     }
 
-    /// Completes when a result with this Seq, computed before this call, may be revealed. May block the thread for one commit:
-    /// hold no guard and no [`ExclusiveTxn`].
+    /// Completes when a result that was computed before this call, and depends on `seq`, may be sent to
+    /// a client. May block the thread for one commit: hold no guard and no [`ExclusiveTxn`].
     pub async fn barrier(&self, seq: Seq) -> Result<(), OutcomeUnknown> {
         let awaited = self.awaited(seq);
         if awaited == Seq::default() {

@@ -1,7 +1,8 @@
 //! The source of fencing tokens.
 //!
-//! Guarantees: every token is larger than all before it, through crashes and restarts: a
-//! reservation is in the journal before any token under it is used. Not here: clocks.
+//! Guarantees: every token is larger than all before it, through crashes and restarts. A reservation
+//! is in the journal before every grant of a token under it, so it is durable before a token is
+//! revealed, and a restart begins above it. Not here: clocks.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 

@@ -1,9 +1,10 @@
-//! The HTTP state, in the wire format of OctoStore 0.14.
+//! The HTTP API and the state that its requests share. The wire format is that of OctoStore 0.14.
 //!
 //! Guarantees: the same locks as over RESP, in one order of tokens; nothing about locks is decided
 //! here. A response is sent once everything it depends on is durable. Each route is one function in
-//! `locks`, `sessions`, `watch`, `keys`, `key`, `overview`, `page` or `admin`, with its checks in the contract's order. Not here:
-//! RESP, storage, elections, ACLs and webhooks (404), TLS (terminate it in front).
+//! `locks`, `sessions`, `watch`, `keys`, `key`, `overview`, `page` or `admin`, with its checks in the
+//! contract's order. Not here: RESP, storage, TLS (`net/tls`). Elections, access lists and webhooks of
+//! OctoStore 0.14 do not exist (404).
 //!
 //! How HTTP maps to Redis: a name is a key of database 0; a user's locks have the owner
 //! `http:<user>`, those of its session `http:<user>:session:<pseudonym>`; a lease id is derived

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::error::ApiError;
-use crate::domain::{DATABASES, Limits, LockName};
+use crate::domain::{BorrowedName, DATABASES, Limits, LockName};
 
 /// Longest name, in bytes of UTF-8.
 const NAME_BYTES_MAX: usize = 256;
@@ -104,7 +104,8 @@ pub(super) fn parse(limits: &Limits, name: &str) -> Result<LockName, ApiError> {
     if let Some(problem) = problem(name) {
         return Err(ApiError::invalid_name(&problem));
     }
-    limits.lock_name(0, name.as_bytes()).map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
+    let name = limits.lock_name(0, name.as_bytes());
+    name.map(BorrowedName::to_owned).map_err(|invalid| ApiError::invalid_name(&invalid.to_string()))
 }
 
 /// Returns whether the names of a user's locks can start with `namespace` and a dot.

@@ -45,7 +45,8 @@ const fn method(name: &str) -> Method {
     match name.as_bytes() {
         b"get" => Method::GET,
         b"post" => Method::POST,
-        _ => Method::DELETE,
+        b"delete" => Method::DELETE,
+        _ => panic!("a route has the method get, post or delete"),
     }
 }
 

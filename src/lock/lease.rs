@@ -36,6 +36,7 @@ pub struct Request {
 
 impl Request {
     /// A request for the whole lock, without anything that most do without.
+    #[inline]
     pub fn exclusive(owner: Owner, ttl: Option<Ttl>) -> Request {
         Request { owner, mode: Mode::Exclusive, ttl, origin: None, extra: None }
     }

@@ -2,9 +2,9 @@
 //!
 //! Guarantees: total and deterministic (the same slot, operation, time, tokens and deliverability
 //! give the same result); what was decided is returned as data, in the order in which it happened.
-//! Every operation first settles what has ended by `now`, and ends by granting the lock to the head
-//! of the queue, so a release, the choice of the successor and its token are one step. Not here:
-//! IO, clocks, randomness, panics on any input.
+//! Every operation first frees what has ended by `now` (`expire_due`), and ends by granting the lock
+//! to the head of the queue (`promote`), so a release, the choice of the successor and its token are
+//! one step. Not here: IO, clocks, randomness, panics on any input.
 
 use super::effect::{Effect, Effects, EndReason, LeaveReason};
 use super::lease::{Lease, Request};
@@ -72,7 +72,7 @@ pub enum Op {
         /// The owner it queued for.
         owner: Owner,
     },
-    /// Put a value as Redis' SET does. If its condition holds, it replaces all holders and any
+    /// Take the lock as Redis' SET does: the value is the owner. If its condition holds, it replaces all holders and any
     /// running lock-delay.
     Set {
         /// The new holder; always exclusive.
@@ -110,7 +110,7 @@ pub enum SetCondition {
     IfOwner(Owner),
 }
 
-/// What became of an [`Op`].
+/// The result of an [`Op`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The owner holds the lock under this token.
@@ -135,7 +135,7 @@ pub enum Outcome {
     NotHeld,
     /// The lock is shared or limited, and the operation is for one holder.
     NotExclusive,
-    /// Nothing to say.
+    /// It is done, and has no other result.
     Done,
     /// More has ended, by now or with a session, than one step frees; nothing else was done.
     /// Apply it again.
@@ -150,7 +150,7 @@ pub enum Refusal {
     /// The owner's lease ends with another session than the request's, or only one of them ends
     /// with a session.
     OtherSession,
-    /// The lock rests after an unclean end.
+    /// A lock-delay runs after an unclean end.
     Delayed,
     /// Held by others, or others wait for it.
     Held,
@@ -445,14 +445,19 @@ impl<E: Env> Step<'_, E> {
         if let Some(length) = delay {
             // An expiry that is noticed late started its delay when the lease ended.
             let from = if how == EndReason::Expired { lease.deadline } else { at };
-            let delay = Delay { until: from.after(Some(length)), length };
-            let running = self.slot.delay();
-            if running.is_none_or(|running| running.until < delay.until) {
-                self.slot.contention_mut().delay = Some(delay);
-                self.effects.push(Effect::DelayStarted { delay, is_first: running.is_none() });
-            }
+            self.start_delay(Delay { until: from.after(Some(length)), length });
         }
         self.effects.push(Effect::Ended { lease, how });
+    }
+
+    /// Starts a delay, unless one runs that is longer.
+    #[inline(never)]
+    fn start_delay(&mut self, delay: Delay) {
+        let running = self.slot.delay();
+        if running.is_none_or(|running| running.until < delay.until) {
+            self.slot.contention_mut().delay = Some(delay);
+            self.effects.push(Effect::DelayStarted { delay, is_first: running.is_none() });
+        }
     }
 
     /// Ends all leases, and frees them.

@@ -23,7 +23,7 @@ use super::codec::{Encoder, encode};
 use super::end::End;
 use super::input::READ_BYTES_MIN;
 use super::listener::{Arrival, ListenerLimits};
-use super::requests::Scanner;
+use super::requests::{ProtocolError, Scanner};
 use crate::command::{
     AfterReply, Client, Execution, Incoming, LongRequest, OUTCOME_UNKNOWN, ServerState, Turn, Waiting,
 };
@@ -241,6 +241,9 @@ impl Connection {
 
     /// Executes the complete requests in the input until none is left or the output must be sent
     /// first.
+    ///
+    /// Not inlined: within a future, variables are fields of its state.
+    #[inline(never)]
     fn execute_batch(&mut self) -> Then {
         let server = Arc::clone(&self.server);
         let now = server.engine.clock().now();
@@ -260,56 +263,77 @@ impl Connection {
             let length = match self.scanner.scan(&self.input[done..]) {
                 Ok(Some(length)) => length,
                 Ok(None) => break Then::Read,
-                Err(super::requests::ProtocolError::Http) => {
-                    tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the port for Redis clients; HTTP is served at --http");
-                    break Then::Close;
-                }
-                Err(error) => {
-                    self.answer(&Reply::Error(format!("ERR {error}").into()), Seq::default());
-                    break Then::HangUp;
-                }
+                Err(error) => break self.refuse(&error),
             };
             let args = self.scanner.args(&self.input[done..done + length]);
             if args.is_empty() {
                 done += length;
                 continue;
             }
-            let Execution { reply, seq, next, command } = self.client.execute(&self.server, args);
-            match next {
-                AfterReply::Again => break Then::Yield,
-                AfterReply::Paused => break Then::Pause,
-                AfterReply::LeaveToLeader => break Then::LeaveToLeader,
-                _ => {}
-            }
-            done += length;
-            let next = match next {
-                AfterReply::Steps(request) => {
-                    break Then::Steps { request, is_answered: reply.is_some(), command };
+            match self.client.execute(&self.server, args) {
+                Execution { reply: Some(reply), seq, next: AfterReply::Request, command }
+                    if !reply.is_larger_than(FLUSH_BYTES) =>
+                {
+                    done += length;
+                    self.ran.add(command, matches!(reply, Reply::Error(_)));
+                    self.answer(&reply, seq);
+                    if let Some(time) = self.client.take_delay() {
+                        break Then::Delay(time);
+                    }
                 }
-                next => next,
-            };
-            let is_error = matches!(reply, Some(Reply::Error(_)));
-            self.ran.add(command, is_error);
-            if let AfterReply::Wait(waiting) = next {
-                break Then::Wait { waiting, is_answered: reply.is_some() };
-            }
-            let closes = matches!(next, AfterReply::Close);
-            match reply {
-                Some(reply) if reply.is_larger_than(FLUSH_BYTES) => {
-                    break Then::Answer { reply, seq, closes };
+                uncommon => {
+                    let (is_done, then) = self.after_uncommon(uncommon);
+                    done += if is_done { length } else { 0 };
+                    if let Some(then) = then {
+                        break then;
+                    }
                 }
-                Some(reply) => self.answer(&reply, seq),
-                None => {}
-            }
-            if closes {
-                break Then::Close;
-            }
-            if let Some(time) = self.client.take_delay() {
-                break Then::Delay(time);
             }
         };
         self.input.advance(done);
         then
+    }
+
+    /// What follows the execution of a request with no reply, with a large one, or after which the
+    /// next request cannot just be executed. Also returns whether the request is over, as far as its
+    /// input is concerned.
+    #[inline(never)]
+    fn after_uncommon(&mut self, execution: Execution) -> (bool, Option<Then>) {
+        let Execution { reply, seq, next, command } = execution;
+        let next = match next {
+            AfterReply::Again => return (false, Some(Then::Yield)),
+            AfterReply::Paused => return (false, Some(Then::Pause)),
+            AfterReply::LeaveToLeader => return (false, Some(Then::LeaveToLeader)),
+            AfterReply::Steps(request) => {
+                return (true, Some(Then::Steps { request, is_answered: reply.is_some(), command }));
+            }
+            next => next,
+        };
+        self.ran.add(command, matches!(reply, Some(Reply::Error(_))));
+        if let AfterReply::Wait(waiting) = next {
+            return (true, Some(Then::Wait { waiting, is_answered: reply.is_some() }));
+        }
+        let closes = matches!(next, AfterReply::Close);
+        match reply {
+            Some(reply) if reply.is_larger_than(FLUSH_BYTES) => {
+                return (true, Some(Then::Answer { reply, seq, closes }));
+            }
+            Some(reply) => self.answer(&reply, seq),
+            None => {}
+        }
+        let mut delay = || self.client.take_delay().map(Then::Delay);
+        (true, if closes { Some(Then::Close) } else { delay() })
+    }
+
+    /// Answers input that is no request.
+    #[cold]
+    fn refuse(&mut self, error: &ProtocolError) -> Then {
+        if let ProtocolError::Http = error {
+            tracing::warn!(client = %self.client.info().addr, "connection closed: HTTP request on the port for Redis clients; HTTP is served at --http");
+            return Then::Close;
+        }
+        self.answer(&Reply::Error(format!("ERR {error}").into()), Seq::default());
+        Then::HangUp
     }
 
     /// Yields to other tasks and starts a new turn. Waits for storage first if much is waiting for it:

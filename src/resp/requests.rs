@@ -169,19 +169,27 @@ impl Scanner {
     /// `None` if more input is needed; the next call must then have the same start. Until the next
     /// call, [`Scanner::args`] returns the arguments.
     pub fn scan(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolError> {
+        if self.state == State::Start {
+            self.spans.clear();
+            if self.spans.capacity() > SPANS_KEPT_MAX {
+                self.spans = Vec::new();
+            }
+            if !self.inline.is_empty() {
+                self.inline = OwnedArgs::default();
+            }
+            if let Some(length) = self.common(input) {
+                return Ok(Some(length));
+            }
+        }
+        self.scan_any(input)
+    }
+
+    /// Any request, from its start or from where the last call has stopped.
+    #[inline(never)]
+    fn scan_any(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolError> {
         loop {
             match self.state {
                 State::Start => {
-                    self.spans.clear();
-                    if self.spans.capacity() > SPANS_KEPT_MAX {
-                        self.spans = Vec::new();
-                    }
-                    if !self.inline.is_empty() {
-                        self.inline = OwnedArgs::default();
-                    }
-                    if let Some(length) = self.common(input) {
-                        return Ok(Some(length));
-                    }
                     self.spans.clear();
                     (self.position, self.searched) = (0, 0);
                     self.state = match input.first() {
@@ -253,18 +261,20 @@ impl Scanner {
 
     /// Common case: a complete request of fewer than 100 arguments of fewer than 100 bytes. Returns
     /// its length; `None` for any other request, which must be scanned from the start.
+    ///
+    /// Not inlined: within the loop over requests, too little of it stays in registers.
+    #[inline(never)]
     fn common(&mut self, input: &[u8]) -> Option<usize> {
+        let ScanLimits { args_max, arg_bytes_max, request_bytes_max, .. } = self.limits;
         let (args, mut position) = short_number(b'*', input)?;
-        if args == 0 || args > self.limits.args_max {
+        if args == 0 || args > args_max {
             return None;
         }
+        self.spans.reserve(args);
         for _ in 0..args {
             let (length, digits) = short_number(b'$', input.get(position..)?)?;
             let (start, end) = (position + digits, position + digits + length);
-            if length > self.limits.arg_bytes_max
-                || end > self.limits.request_bytes_max
-                || input.get(end..end + 2)? != b"\r\n"
-            {
+            if length > arg_bytes_max || end > request_bytes_max || input.get(end..end + 2)? != b"\r\n" {
                 return None;
             }
             self.spans.push((start as u32, end as u32));

@@ -1,9 +1,9 @@
 //! A server of a cluster: leader or standby.
 //!
-//! The sockets stay open all the time. A connection goes to the service of the leader, if that is
-//! in this process. Otherwise the standby's service has it: this answers what every server answers
-//! itself, and leaves the connection at the first request that is for the leader, to which it is
-//! passed on.
+//! The sockets stay open all the time. A new connection goes to the leader's service if this process
+//! leads, otherwise to the standby's service. The standby's service answers the requests that any
+//! server can answer; at the first one that needs the leader, the connection is passed on to it
+//! (`cluster/proxy.rs`).
 //!
 //! Guarantees: a leader that was replaced closes its clients' connections and goes on as a standby.
 //! No request waits for a leader. Not here: elections, what a service does.

@@ -120,7 +120,7 @@ fn a_dependency_is_named_in_one_place() {
             let is_named = code.match_indices(&path).any(|(at, _)| is_word(&at));
             assert!(
                 !is_named || places.iter().any(|place| name.starts_with(place)),
-                "{name} names {dependency}"
+                "{name} names {dependency}, which belongs to {places:?}"
             );
         }
     }

@@ -47,26 +47,30 @@ const OPTIONS: [OptionSpec; 10] = once([
 ]);
 
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
-    let owner = context.owner(args.at(2))?;
-    let [ex, px, rest @ ..] = args.options(3, &OPTIONS)?;
-    let ttl = context.ttl_option(ex, px, "lock")?;
-    if rest.iter().any(Given::is_given) {
-        return run_with_options(context, &name, (owner, ttl), rest);
-    }
-    let ttl = ttl.map_or_else(|| context.server.limits.ttl_default(), Ok)?;
-    let request = Request { origin: Some(context.client.origin()), ..Request::exclusive(owner, Some(ttl)) };
-    acquire(context, &name, request, None)
+    let name = context.borrowed_name(args.at(1))?;
+    let owner = context.borrowed_owner(args.at(2))?;
+    // Most requests have a TTL and no other option.
+    let unit_ms = match args.at(3) {
+        arg if args.len() == 5 && options::is(arg, "px") => 1,
+        arg if args.len() == 5 && options::is(arg, "ex") => 1000,
+        _ => return run_with_options(context, &name.to_owned(), owner.to_owned(), args),
+    };
+    let ttl = context.ttl(args.at(4), unit_ms, "lock")?;
+    let request = Request::exclusive(owner.to_owned(), Some(ttl));
+    let request = Request { origin: Some(context.client.origin()), ..request };
+    reply(context.txn.submit(&name.to_owned(), &Op::Acquire { request, wait: None })?)
 }
 
-/// A request with more than a TTL.
+/// A request with any options.
 #[inline(never)]
 fn run_with_options(
     context: &mut Context<'_>,
     name: &LockName,
-    (owner, ttl): (Owner, Option<Ttl>),
-    [wait, shared, limit, max_hold, delay, session, conn, meta]: [Given<'_>; 8],
+    owner: Owner,
+    args: Args<'_>,
 ) -> Result<Reply, CommandError> {
+    let [ex, px, wait, shared, limit, max_hold, delay, session, conn, meta] = args.options(3, &OPTIONS)?;
+    let ttl = context.ttl_option(ex, px, "lock")?;
     let wait = wait_millis(wait)?;
     let mode = match limit.integer()? {
         Some(n) => Mode::limit(u32::try_from(n).map_err(|_| LIMIT_RANGE)?)?,

@@ -4,6 +4,7 @@
 
 use crate::command::options::{self, OptionSpec, once, value};
 use crate::command::{Args, Command, CommandError, Context, Flags, Group, KeyAccess, KeySpec};
+use crate::domain::FencingToken;
 use crate::lock::{Op, Outcome};
 use crate::reply::Reply;
 
@@ -17,15 +18,25 @@ pub(super) const UNLOCK: Command = Command::new("unlock", -3, run)
 
 const OPTIONS: [OptionSpec; 1] = once([value("TOKEN")]);
 
-fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let name = context.name(args.at(1))?;
-    let owner = context.owner(args.at(2))?;
+/// The token in the options; `None`: it is an integer that no token is.
+#[inline(never)]
+fn token(args: Args<'_>) -> Result<Option<FencingToken>, CommandError> {
     let [token] = args.options(3, &OPTIONS)?;
-    let token = match token.value().map(options::token).transpose()? {
-        // No acquisition has this token.
-        Some(None) => return Ok(Reply::Integer(0)),
-        token => token.flatten(),
+    token.value().map_or(Ok(None), options::token)
+}
+
+fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let name = context.borrowed_name(args.at(1))?;
+    let owner = context.borrowed_owner(args.at(2))?;
+    let token = match args.len() {
+        3 => None,
+        _ => match token(args)? {
+            // No acquisition has this token.
+            None => return Ok(Reply::Integer(0)),
+            token => token,
+        },
     };
-    let outcome = context.txn.submit(&name, &Op::Release { owner, token })?;
+    let op = Op::Release { owner: owner.to_owned(), token };
+    let outcome = context.txn.submit(&name.to_owned(), &op)?;
     Ok(Reply::Integer(i64::from(matches!(outcome, Outcome::Released(_)))))
 }

@@ -121,6 +121,7 @@ impl ClientInfo {
     pub(in crate::command) fn queue_message(&self, entry: Entry) -> bool {
         let mut queue = self.messages.queue.lock();
         if queue.is_closed {
+            // It was cut off before, which is logged once.
             return true;
         }
         queue.bytes += entry.size();

@@ -3,7 +3,7 @@
 //! Guarantees: nothing else runs while a script does, its changes are in one commit, and its reply
 //! waits for that. A script that has been seen once can be called by its hash until SCRIPT FLUSH,
 //! also after a restart, unless it was evicted because too many others were used since.
-//! Not here: the interpreter.
+//! Not here: the interpreter (`lua`), the check of the limit of time (`running`).
 
 mod function;
 mod lua;

@@ -1,7 +1,8 @@
 //! The script that runs at present, and whether its time is over.
 //!
 //! Guarantees: at most one script runs. A script that has written anything cannot be killed.
-//! Not here: the interpreter, whose hook asks (`lua/mod.rs`).
+//! Not here: how long a script may run (`run` in `mod.rs`); the interpreter, whose hook asks
+//! (`lua/mod.rs`).
 
 use parking_lot::Mutex;
 
@@ -15,7 +16,7 @@ pub(super) struct RunningScript(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     script: Option<Script>,
-    /// The last time at which scripts became long.
+    /// `is_long_at` of the transaction that was last reported as long, so that each is reported once.
     long_since: Option<Timestamp>,
 }
 

@@ -16,7 +16,7 @@ use super::sync::MutexGuard;
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often the commit thread looks for records that no other thread commits, while there are any.
-const POLL_INTERVAL: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// After this time without a commit, the backend does its maintenance.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
 /// How often the backend verifies itself while nothing is committed.

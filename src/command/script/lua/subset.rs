@@ -5,7 +5,8 @@
 //! `local` variables, assignments to them, `if`, `return`, comparisons, `and`, `or`, `not`, literals,
 //! `KEYS[n]`, `ARGV[n]` and `redis.call`. It has no loops, functions, tables or arithmetic, so that a
 //! program ends after its commands and holds nothing but their replies.
-//! Not here: everything else that scripts use.
+//! A new construct is read in `parser.rs` and run in `evaluation.rs`; `tests.rs` makes programs with it
+//! and compares with Lua. Not here: everything else that scripts use.
 
 mod evaluation;
 mod lexer;

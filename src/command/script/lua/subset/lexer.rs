@@ -1,4 +1,4 @@
-//! The words of a script.
+//! Splits the text of a script into tokens.
 
 /// A word of a script, or a sign.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +14,7 @@ pub(super) enum Token<'a> {
 /// Signs, the longer ones first. Those that are not here are not in the subset.
 const SIGNS: &[&str] = &["==", "~=", "<=", ">=", "<", ">", "=", "(", ")", "[", "]", ",", ";", ".", "-"];
 
-/// Digits that any number may have, so that it is exact.
+/// The most digits of a number: every integer of this length is exact as `f64`.
 const DIGITS_MAX: usize = 15;
 
 /// Splits a script into its words.

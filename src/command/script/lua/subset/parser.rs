@@ -1,4 +1,4 @@
-//! The text of a script becomes a program, or is not in the subset.
+//! The parser: tokens become a program, or the text is not in the subset.
 //!
 //! What is read here must be what Lua reads: when in doubt, a text is not in the subset.
 
@@ -126,7 +126,7 @@ impl<'a> Parser<'a> {
         self.variables.iter().rposition(|variable| *variable == name)
     }
 
-    fn deeper<R>(&mut self, read: impl FnOnce(&mut Parser<'a>) -> Option<R>) -> Option<R> {
+    fn nested<R>(&mut self, read: impl FnOnce(&mut Parser<'a>) -> Option<R>) -> Option<R> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return None;
@@ -138,7 +138,7 @@ impl<'a> Parser<'a> {
 
     /// The statements up to the end of a block.
     fn block(&mut self) -> Option<Block> {
-        self.deeper(|parser| {
+        self.nested(|parser| {
             let outer = parser.variables.len();
             let mut block = Block::new();
             loop {
@@ -231,7 +231,7 @@ impl<'a> Parser<'a> {
     }
 
     fn expression(&mut self) -> Option<Expression> {
-        self.deeper(Parser::or)
+        self.nested(Parser::or)
     }
 
     fn or(&mut self) -> Option<Expression> {
@@ -267,7 +267,7 @@ impl<'a> Parser<'a> {
 
     fn unary(&mut self) -> Option<Expression> {
         if self.takes_word(b"not")? {
-            return self.deeper(|parser| Some(Expression::Not(Box::new(parser.unary()?))));
+            return self.nested(|parser| Some(Expression::Not(Box::new(parser.unary()?))));
         }
         if self.takes_sign("-")? {
             return match self.take()? {
@@ -298,11 +298,11 @@ impl<'a> Parser<'a> {
                 Token::Sign(_) | Token::End => return None,
             },
         };
-        (!self.goes_on()).then_some(expression)
+        (!self.is_indexed_or_called()).then_some(expression)
     }
 
     /// Whether a field or a call of what was read comes next.
-    fn goes_on(&self) -> bool {
+    fn is_indexed_or_called(&self) -> bool {
         matches!(self.next.0, Token::Sign("." | "[" | "(") | Token::Text(_))
     }
 
@@ -328,6 +328,6 @@ impl<'a> Parser<'a> {
         self.expect_sign("(")?;
         let args = if self.is_sign(")") { Vec::new() } else { self.list()? };
         self.expect_sign(")")?;
-        (!self.goes_on()).then_some(Call { args, line })
+        (!self.is_indexed_or_called()).then_some(Call { args, line })
     }
 }
