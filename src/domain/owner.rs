@@ -11,7 +11,7 @@ use super::short_bytes::ShortBytes;
 pub struct Owner(ShortBytes);
 
 /// The bytes of an [`Owner`], borrowed and checked.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BorrowedOwner<'a>(&'a [u8]);
 
 impl<'a> BorrowedOwner<'a> {

@@ -74,6 +74,8 @@ pub(super) struct QueueState {
     /// Counts failures; an append for an earlier state is refused.
     pub(super) epoch: u64,
     open_groups: u32,
+    /// A thread wanted to commit while a group was open.
+    is_wanted: bool,
     /// Batches taken so far.
     pub(super) batches: u64,
     pub(super) down: Option<JournalError>,
@@ -93,6 +95,14 @@ impl QueueState {
 
     pub(super) fn has_records(&self) -> bool {
         self.blocked.is_some() || self.has_pending()
+    }
+
+    /// Whether there are records that cannot be committed before a group ends; its end then sees to
+    /// that.
+    fn must_wait_for_group(&mut self) -> bool {
+        let must_wait = self.open_groups > 0 && self.has_pending();
+        self.is_wanted |= must_wait;
+        must_wait
     }
 
     fn has_pending(&self) -> bool {
@@ -137,6 +147,7 @@ impl CommitQueue {
             limit: traits.batch_bytes_max.map(BatchLimit::new),
             epoch: 0,
             open_groups: 0,
+            is_wanted: false,
             batches: 0,
             down: None,
             // An earlier process may have left some.
@@ -248,15 +259,15 @@ impl CommitQueue {
 
     /// Whether there are records that no thread is going to commit: none was asked to.
     pub(super) fn needs_committer(&self) -> bool {
-        let queue = self.lock();
-        // The end of a group makes its records urgent.
-        queue.has_pending() && !queue.is_urgent && queue.open_groups == 0
+        let mut queue = self.lock();
+        !queue.must_wait_for_group() && queue.has_pending() && !queue.is_urgent
     }
 
     /// Takes the next batch, unless a group is open. `spare` is room for later records.
     pub(super) fn take_batch(&self, spare: &mut Vec<Record>) -> Option<Batch> {
         let mut queue = self.lock();
         if !queue.may_commit() {
+            queue.must_wait_for_group();
             return None;
         }
         queue.has_maintenance = true;
@@ -336,8 +347,9 @@ impl Drop for CommitGroup<'_> {
         if let Some(limit) = &mut queue.limit {
             limit.end_group();
         }
-        if queue.has_pending() {
-            // Threads that wanted to commit meanwhile could not.
+        // Else the records wait until a barrier wants them, like all others.
+        let was_wanted = std::mem::take(&mut queue.is_wanted) || queue.is_urgent || queue.is_closing;
+        if was_wanted && queue.has_pending() {
             queue.is_urgent = true;
             drop(queue);
             self.queue.changed.notify_one();

@@ -84,6 +84,8 @@ struct Shared {
     has_called: Cell<bool>,
     /// The memory of the arguments of the last command.
     args: Cell<OwnedArgs>,
+    /// The size of the replies and arguments that the running script of the subset holds.
+    held_bytes: Cell<usize>,
     generator: Rc<Generator>,
     json: RefCell<JsonSettings>,
 }
@@ -156,6 +158,7 @@ impl Interpreter {
             is_resp3: Cell::default(),
             has_called: Cell::default(),
             args: Cell::default(),
+            held_bytes: Cell::default(),
             generator: Rc::default(),
             json: RefCell::default(),
         });

@@ -74,3 +74,13 @@ fn the_backlog_has_the_size_of_the_records_that_no_commit_has_taken() {
     journal.barrier(seq).wait().unwrap();
     assert_eq!(journal.backlog_bytes(), 0);
 }
+
+#[test]
+fn the_end_of_a_group_leaves_its_records_to_their_barrier() {
+    let (journal, _faults, _) = start(Durability::Always);
+    let group = journal.commit_group();
+    let seq = journal.append(0, [session(1)]).unwrap();
+    drop(group);
+    assert!(!journal.committer.queue.lock().is_urgent, "nothing wants the commit yet");
+    journal.barrier(seq).wait().unwrap();
+}

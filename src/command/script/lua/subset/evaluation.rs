@@ -1,5 +1,6 @@
 //! Runs a program of the subset.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -18,25 +19,40 @@ enum Value<'a> {
     Boolean(bool),
     Number(f64),
     Text(&'a [u8]),
-    /// A reply of `size` bytes: a string if it is [`Reply::Bulk`], otherwise a table.
-    Reply {
-        reply: Rc<Reply>,
-        size: usize,
-    },
+    /// A string if it is [`Reply::Bulk`], otherwise a table.
+    Reply(Rc<HeldReply<'a>>),
+}
+
+/// A reply that counts toward the memory of its script for as long as a value refers to it.
+#[derive(Debug)]
+struct HeldReply<'a> {
+    reply: Reply,
+    size: usize,
+    held_bytes: &'a Cell<usize>,
+}
+
+impl<'a> HeldReply<'a> {
+    fn new(reply: Reply, held_bytes: &'a Cell<usize>) -> HeldReply<'a> {
+        let size = reply.size();
+        held_bytes.set(held_bytes.get() + size);
+        HeldReply { reply, size, held_bytes }
+    }
+}
+
+impl Drop for HeldReply<'_> {
+    fn drop(&mut self) {
+        self.held_bytes.set(self.held_bytes.get() - self.size);
+    }
 }
 
 impl<'a> Value<'a> {
     /// What `redis.call` returns for a reply.
-    fn of_reply(reply: Reply) -> Value<'a> {
+    fn of_reply(reply: Reply, held_bytes: &'a Cell<usize>) -> Value<'a> {
         match reply {
             Reply::Integer(integer) => Value::Number(integer as f64),
             Reply::Boolean(boolean) => Value::Number(f64::from(u8::from(boolean))),
             Reply::Null | Reply::NullArray => Value::Boolean(false),
-            reply => {
-                let reply = convert::in_resp2(reply);
-                let size = reply.size();
-                Value::Reply { reply: Rc::new(reply), size }
-            }
+            reply => Value::Reply(Rc::new(HeldReply::new(convert::in_resp2(reply), held_bytes))),
         }
     }
 
@@ -46,7 +62,10 @@ impl<'a> Value<'a> {
             Value::Boolean(true) => Reply::Integer(1),
             Value::Number(number) => Reply::Integer(truncate(number)),
             Value::Text(text) => Reply::bulk(text),
-            Value::Reply { reply, .. } => Rc::unwrap_or_clone(reply),
+            Value::Reply(held) => match Rc::try_unwrap(held) {
+                Ok(mut held) => std::mem::replace(&mut held.reply, Reply::Null),
+                Err(held) => held.reply.clone(),
+            },
         }
     }
 
@@ -58,7 +77,7 @@ impl<'a> Value<'a> {
     fn bytes(&self) -> Option<&[u8]> {
         match self {
             Value::Text(text) => Some(text),
-            Value::Reply { reply, .. } => match &**reply {
+            Value::Reply(held) => match &held.reply {
                 Reply::Bulk(bytes) => Some(bytes),
                 _ => None,
             },
@@ -81,7 +100,7 @@ impl<'a> Value<'a> {
 
     fn is_same_table(&self, other: &Value<'_>) -> bool {
         match (self, other) {
-            (Value::Reply { reply, .. }, Value::Reply { reply: other, .. }) => Rc::ptr_eq(reply, other),
+            (Value::Reply(one), Value::Reply(other)) => Rc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -94,14 +113,6 @@ impl<'a> Value<'a> {
             Value::Number(_) => "number",
             value if value.bytes().is_some() => "string",
             _ => "table",
-        }
-    }
-
-    /// The size of a reply in memory.
-    fn size(&self) -> usize {
-        match self {
-            Value::Reply { size, .. } => *size,
-            _ => 0,
         }
     }
 }
@@ -117,13 +128,18 @@ pub(in crate::command::script::lua) struct Evaluation<'a, 'h> {
     bytes_max: usize,
     /// The variables in scope.
     frame: Vec<Value<'a>>,
+    /// Bytes that were compared since the last look at the clock.
+    compared: usize,
 }
+
+/// Bytes of strings that may be compared between two looks at the clock.
+const COMPARED_MAX: usize = 1 << 20;
 
 type Outcome<T> = Result<T, CommandError>;
 
 impl<'a, 'h> Evaluation<'a, 'h> {
-    /// Runs `program`, whose commands `host` runs. What a command replies may take `bytes_max` bytes,
-    /// and so may all that the variables hold.
+    /// Runs `program`, whose commands `host` runs. A reply of a command may take `bytes_max` bytes, and
+    /// so may all replies together that variables and unfinished expressions hold.
     pub(in crate::command::script::lua) fn run(
         program: &'a Program,
         shared: &'a Shared,
@@ -131,7 +147,8 @@ impl<'a, 'h> Evaluation<'a, 'h> {
         host: &'h mut dyn Host,
         bytes_max: usize,
     ) -> Outcome<Reply> {
-        let mut evaluation = Evaluation { shared, script, host, bytes_max, frame: Vec::new() };
+        shared.held_bytes.set(0);
+        let mut evaluation = Evaluation { shared, script, host, bytes_max, frame: Vec::new(), compared: 0 };
         let flow = evaluation.block(&program.0)?;
         // A reply that no variable holds any more is not copied.
         evaluation.frame.clear();
@@ -211,14 +228,29 @@ impl<'a, 'h> Evaluation<'a, 'h> {
                 _ => self.value(&sides[1])?,
             },
             Expression::Equal { sides, is_negated } => {
-                let (left, right) = (self.value(&sides[0])?, self.value(&sides[1])?);
+                let (left, right) = self.sides(sides)?;
                 Value::Boolean(left.equals(&right) != *is_negated)
             }
             Expression::Order { sides, order, line } => {
-                let (left, right) = (self.value(&sides[0])?, self.value(&sides[1])?);
+                let (left, right) = self.sides(sides)?;
                 Value::Boolean(self.are_in_order(&left, &right, *order, *line)?)
             }
         })
+    }
+
+    /// Both sides of a comparison, which takes as long as the shorter one is.
+    fn sides(&mut self, sides: &'a [Expression; 2]) -> Outcome<(Value<'a>, Value<'a>)> {
+        let (left, right) = (self.value(&sides[0])?, self.value(&sides[1])?);
+        if let (Some(left), Some(right)) = (left.bytes(), right.bytes()) {
+            self.compared += left.len().min(right.len());
+        }
+        if self.compared > COMPARED_MAX {
+            self.compared = 0;
+            if self.shared.must_stop().is_some() {
+                return Err(STOPPED);
+            }
+        }
+        Ok((left, right))
     }
 
     #[inline(never)]
@@ -265,9 +297,8 @@ impl<'a, 'h> Evaluation<'a, 'h> {
         match reply {
             Reply::Error(text) => Err(self.error(&text, call.line)),
             reply => {
-                let value = Value::of_reply(reply);
-                self.check_memory(&value)?;
-                Ok(value)
+                let value = Value::of_reply(reply, &self.shared.held_bytes);
+                if self.shared.held_bytes.get() > self.bytes_max { Err(OUT_OF_MEMORY) } else { Ok(value) }
             }
         }
     }
@@ -276,7 +307,11 @@ impl<'a, 'h> Evaluation<'a, 'h> {
     fn push_args(&mut self, call: &'a Call, args: &mut OwnedArgs) -> Outcome<()> {
         let mut pushed = if call.args.is_empty() { Err(convert::NO_ARGS) } else { Ok(()) };
         for arg in &call.args {
+            // Calls among the arguments do not get the memory of those before them.
+            let (held_bytes, size) = (&self.shared.held_bytes, args.size());
+            held_bytes.set(held_bytes.get() + size);
             let value = self.value(arg)?;
+            held_bytes.set(held_bytes.get() - size);
             if pushed.is_ok() {
                 pushed = match (&value, value.bytes()) {
                     (_, Some(bytes)) => push_arg(args, bytes, self.bytes_max),
@@ -286,16 +321,6 @@ impl<'a, 'h> Evaluation<'a, 'h> {
             }
         }
         pushed.map_err(|error| self.error(error.text(), call.line))
-    }
-
-    /// Checks that a new value and all variables do not take more memory than a script may.
-    fn check_memory(&self, value: &Value<'_>) -> Outcome<()> {
-        let size = value.size();
-        if size == 0 {
-            return Ok(());
-        }
-        let all = self.frame.iter().map(Value::size).fold(size, usize::saturating_add);
-        if all > self.bytes_max { Err(OUT_OF_MEMORY) } else { Ok(()) }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Block, Call, Expression, Order, Statement};
 const TEXT_MAX: usize = 8 << 10;
 /// Blocks and parentheses within each other.
 const DEPTH_MAX: usize = 50;
-/// `and` and `or` in a script, which nest in each other.
+/// Operators in a script, which nest in each other.
 const OPERATORS_MAX: usize = 200;
 /// Variables at one place and arguments of calls within each other: Lua has up to 250 registers for
 /// them and for the sides of comparisons.
@@ -101,8 +101,15 @@ impl<'a> Parser<'a> {
 
     fn takes_operator(&mut self, word: &[u8]) -> Option<bool> {
         let is_next = self.takes_word(word)?;
-        self.operators += usize::from(is_next);
-        (self.operators <= OPERATORS_MAX).then_some(is_next)
+        if is_next {
+            self.count_operator()?;
+        }
+        Some(is_next)
+    }
+
+    fn count_operator(&mut self) -> Option<()> {
+        self.operators += 1;
+        (self.operators <= OPERATORS_MAX).then_some(())
     }
 
     fn expect_sign(&mut self, sign: &str) -> Option<()> {
@@ -257,6 +264,7 @@ impl<'a> Parser<'a> {
                 return Some(left);
             };
             self.take()?;
+            self.count_operator()?;
             let sides = Box::new([left, self.unary()?]);
             left = match sign {
                 "==" | "~=" => Expression::Equal { sides, is_negated: sign == "~=" },

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::command::script::lua::{Compiled, Host, Interpreter, Invocation};
 use crate::command::script::running::RunningScript;
 use crate::command::{CommandError, OwnedArgs};
+use crate::domain::Timestamp;
 use crate::engine::ScriptId;
 use crate::reply::Reply;
 
@@ -224,7 +225,7 @@ fn errors_name_the_line_that_lua_names() {
         "@user_script:1.",
     );
     check(
-        "return redis.call('x', redis.call('half'), redis.call('half'))",
+        "local h = redis.call('half') return redis.call('x', h, h)",
         "ERR command arguments exceed 65536 bytes (--script-bytes-max)",
         "@user_script:1.",
     );
@@ -238,8 +239,41 @@ fn variables_hold_no_more_than_a_script_may() {
     let (reply, replies) = run(&mut interpreter, text, Compiled::Subset(program.into()));
     assert!(reply.is_err_and(|error| error.contains("--script-bytes-max")));
     assert_eq!(replies.calls.len(), 2);
-    let text = "local a = redis.call('half') a = 1 local b = redis.call('half') return 1";
-    assert_eq!(check(&mut interpreter, text), Some(Ok(Reply::Integer(1))));
+    for text in [
+        "local a = redis.call('half') a = 1 local b = redis.call('half') return 1",
+        "local a = redis.call('half') local b = a local c = b return redis.call('x', 'y') and 1",
+        "return redis.call('half') == redis.call('x', 'y') and 1 or redis.call('half') and 1",
+    ] {
+        assert_eq!(check(&mut interpreter, text), Some(Ok(Reply::Integer(1))), "{text}");
+    }
+}
+
+#[test]
+fn unfinished_expressions_hold_no_more_than_a_script_may() {
+    let mut interpreter = interpreter();
+    for text in [
+        "return redis.call('half') == redis.call('half')",
+        "return redis.call('x', redis.call('half'), redis.call('x', redis.call('half')))",
+        "return redis.call('half') and redis.call('half') and 1 == 1 and redis.call('half') < redis.call('half')",
+    ] {
+        let program = Program::parse(text.as_bytes()).expect("a program of the subset");
+        let (reply, _) = run(&mut interpreter, text, Compiled::Subset(program.into()));
+        assert!(reply.is_err_and(|error| error.contains("--script-bytes-max")), "{text}");
+    }
+}
+
+#[test]
+fn comparisons_of_long_strings_look_at_the_clock() {
+    let running = Arc::<RunningScript>::default();
+    let mut interpreter = Interpreter::new(&Clock::manual(), &running, BYTES_MAX).expect("an interpreter");
+    running.begin(Timestamp::default(), Timestamp::default());
+    let text = format!("local x {} return 1", "x = ARGV[1] == ARGV[2] ".repeat(3));
+    let long = vec![b'x'; 1 << 19];
+    let args = OwnedArgs::of([&long, &long]);
+    let id = ScriptId::of(text.as_bytes());
+    let script = Invocation { id: &id, text: text.as_bytes(), keys: args.as_args(), args: args.as_args() };
+    let reply = interpreter.run(&script, &mut Replies::default());
+    assert!(reply.is_err_and(|error| error.text().contains("--script-ms-max")));
 }
 
 #[test]
