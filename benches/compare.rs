@@ -163,7 +163,8 @@ const fn same(
 fn compare_same_requests(row: &SameRequests) {
     let load = Load { connections: 50, pipeline: row.pipeline, time: seconds(1.0) };
     let turn = |peer: &Peer| warm_cycles(peer, &(row.idiom)(peer), load);
-    compare_servers(row.name, row.flags, row.wanted, turn, || Some(turn(&Peer::redis(row.is_durable)?)));
+    let redis = || Peer::redis(row.is_durable).ok_or(NO_REDIS);
+    compare_servers((row.name, row.wanted), row.flags, turn, redis, turn);
 }
 
 fn rounds() -> usize {
@@ -180,15 +181,25 @@ fn compare_cycles(
 ) {
     let load = Load { connections, pipeline, time: seconds(1.0) };
     let turn = |peer: &Peer, idiom: &Idiom| warm_cycles(peer, idiom, load);
-    let own = |own: &Peer| turn(own, &Idiom::Native);
-    let of_redis = |peer: Peer| turn(&peer, &Idiom::of_redis(&peer));
-    compare_servers(name, flags, wanted, own, || match against {
-        Against::RedisAlways => Peer::redis(true).map(of_redis),
-        Against::RedisNone => Peer::redis(false).map(of_redis),
-        Against::Ones => Some(own(&Peer::ones())),
-        Against::OtherBuild => Peer::other_build(flags).as_ref().map(own),
-    });
+    let native = |server: &Peer| turn(server, &Idiom::Native);
+    let redis = |peer: &Peer| turn(peer, &Idiom::of_redis(peer));
+    let row = (name, wanted);
+    match against {
+        Against::RedisAlways => {
+            compare_servers(row, flags, native, || Peer::redis(true).ok_or(NO_REDIS), redis);
+        }
+        Against::RedisNone => {
+            compare_servers(row, flags, native, || Peer::redis(false).ok_or(NO_REDIS), redis);
+        }
+        Against::Ones => compare_servers(row, flags, native, || Ok(Peer::ones()), native),
+        Against::OtherBuild => {
+            compare_servers(row, flags, native, || Peer::other_build(flags).ok_or(NO_BUILD), native);
+        }
+    }
 }
+
+const NO_REDIS: &str = "redis-server is not installed";
+const NO_BUILD: &str = "the variable BENCH_AGAINST names none";
 
 /// How long a server that has just started is under load before it is measured.
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -198,22 +209,19 @@ fn warm_cycles(peer: &Peer, idiom: &Idiom, load: Load) -> f64 {
     cycles(peer.addr, idiom, load).cycles_per_s
 }
 
-/// Measures octostore and a peer in turns; `peer` is `None` if there is no such peer. Each turn starts
-/// both anew: where a process has its code and data makes it up to a tenth faster or slower for as long
-/// as it runs.
+/// Measures octostore and a peer in turns, unless the peer cannot be started. Each turn starts both anew:
+/// where a process has its code and data makes it up to a tenth faster or slower for as long as it runs.
 fn compare_servers(
-    name: &str,
+    (name, wanted): (&str, f64),
     flags: &[&str],
-    wanted: f64,
     own: impl Fn(&Peer) -> f64,
-    peer: impl Fn() -> Option<f64>,
+    start: impl Fn() -> Result<Peer, &'static str>,
+    other: impl Fn(&Peer) -> f64,
 ) {
-    if peer().is_none() {
-        return println!(
-            "{name:<58} skipped: redis-server is not installed, or BENCH_AGAINST names no build"
-        );
+    if let Err(missing) = start() {
+        return println!("{name:<58} skipped: {missing}");
     }
-    in_turns(name, wanted, || own(&Peer::octostore(flags)), || peer().expect("the peer"));
+    in_turns(name, wanted, || own(&Peer::octostore(flags)), || other(&start().expect("it has started")));
 }
 
 /// Measures both sides in turns, and reports medians: of each side, and of the ratios of neighbours.
@@ -308,7 +316,8 @@ fn contention() {
 fn contention_of_builds() {
     let name = "hand-offs, 50 clients on one key, another build";
     let turn = |peer: &Peer| contend(peer.addr, &Idiom::Native).per_s;
-    compare_servers(name, DURABLE, 1.0, turn, || Peer::other_build(DURABLE).as_ref().map(turn));
+    let other = || Peer::other_build(DURABLE).ok_or(NO_BUILD);
+    compare_servers((name, 1.0), DURABLE, turn, other, turn);
 }
 
 fn contend(addr: std::net::SocketAddr, idiom: &Idiom) -> Contention {

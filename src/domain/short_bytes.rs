@@ -12,7 +12,7 @@ pub(super) const IN_PLACE_MAX: usize = 47;
 /// A byte string that is usually short.
 ///
 /// Not an enum: its tag would be one byte, and what follows would be copied at odd addresses, in pieces
-/// that overlap, whenever a name moves out of a `Result`. That costs a request some percent.
+/// that overlap, whenever a name moves out of a `Result`.
 #[derive(Clone)]
 pub(super) struct ShortBytes {
     /// The bytes, if they are too many to be stored inline.

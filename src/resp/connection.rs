@@ -283,7 +283,9 @@ impl Connection {
                 }
                 uncommon => {
                     let (is_done, then) = self.after_uncommon(uncommon);
-                    done += if is_done { length } else { 0 };
+                    if is_done {
+                        done += length;
+                    }
                     if let Some(then) = then {
                         break then;
                     }

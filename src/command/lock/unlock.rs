@@ -28,14 +28,11 @@ fn token(args: Args<'_>) -> Result<Option<FencingToken>, CommandError> {
 fn run(context: &mut Context<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let name = context.borrowed_name(args.at(1))?;
     let owner = context.borrowed_owner(args.at(2))?;
-    let token = match args.len() {
-        3 => None,
-        _ => match token(args)? {
-            // No acquisition has this token.
-            None => return Ok(Reply::Integer(0)),
-            token => token,
-        },
-    };
+    let token = if args.len() == 3 { None } else { token(args)? };
+    if args.len() > 3 && token.is_none() {
+        // No acquisition has this token.
+        return Ok(Reply::Integer(0));
+    }
     let op = Op::Release { owner: owner.to_owned(), token };
     let outcome = context.txn.submit(&name.to_owned(), &op)?;
     Ok(Reply::Integer(i64::from(matches!(outcome, Outcome::Released(_)))))

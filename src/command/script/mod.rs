@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use self::lua::{Host, Interpreter, Invocation};
-use self::running::{RunningScript, Stop};
+use self::running::{RunningScript, STOPPED, Stop};
 use self::shebang::Shebang;
 use super::context::name_or_none;
 use super::parts::Join;
@@ -150,7 +150,7 @@ impl ScriptEngine {
 
     /// Notes that the running script is about to run a command that writes.
     pub(super) fn write(&self) -> Result<(), CommandError> {
-        self.running.write().map_err(|_: Stop| CommandError::fixed("ERR script stopped"))
+        self.running.write().map_err(|_: Stop| STOPPED)
     }
 
     /// Runs `work` with the interpreter. For transactions that keep all others out, so that only one

@@ -9,6 +9,9 @@ use parking_lot::Mutex;
 use crate::command::CommandError;
 use crate::domain::Timestamp;
 
+/// The error of a script that has to stop; its client gets the reason instead.
+pub(super) const STOPPED: CommandError = CommandError::fixed("ERR script stopped");
+
 /// The script that runs at present, if any.
 #[derive(Debug, Default)]
 pub(super) struct RunningScript(Mutex<State>);

@@ -97,12 +97,12 @@ impl QueueState {
         self.blocked.is_some() || self.has_pending()
     }
 
-    /// Whether there are records that cannot be committed before a group ends; its end then sees to
-    /// that.
-    fn must_wait_for_group(&mut self) -> bool {
-        let must_wait = self.open_groups > 0 && self.has_pending();
-        self.is_wanted |= must_wait;
-        must_wait
+    /// Leaves the commit of what is pending to the end of the open group. Returns whether there is
+    /// both.
+    fn leave_to_group(&mut self) -> bool {
+        let is_left = self.open_groups > 0 && self.has_pending();
+        self.is_wanted |= is_left;
+        is_left
     }
 
     fn has_pending(&self) -> bool {
@@ -260,14 +260,14 @@ impl CommitQueue {
     /// Whether there are records that no thread is going to commit: none was asked to.
     pub(super) fn needs_committer(&self) -> bool {
         let mut queue = self.lock();
-        !queue.must_wait_for_group() && queue.has_pending() && !queue.is_urgent
+        !queue.leave_to_group() && queue.has_pending() && !queue.is_urgent
     }
 
     /// Takes the next batch, unless a group is open. `spare` is room for later records.
     pub(super) fn take_batch(&self, spare: &mut Vec<Record>) -> Option<Batch> {
         let mut queue = self.lock();
         if !queue.may_commit() {
-            queue.must_wait_for_group();
+            queue.leave_to_group();
             return None;
         }
         queue.has_maintenance = true;

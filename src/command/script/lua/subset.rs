@@ -64,32 +64,14 @@ enum Expression {
         sides: Box<[Expression; 2]>,
         is_negated: bool,
     },
-    /// Whether both sides are in this order.
-    Order {
+    /// Whether one side is less than the other, or at most as large: the first one, or if the sides
+    /// are swapped, the second one.
+    Less {
         sides: Box<[Expression; 2]>,
-        order: Order,
+        is_swapped: bool,
+        or_equal: bool,
         line: usize,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Order {
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
-impl Order {
-    fn of(sign: &str) -> Option<Order> {
-        Some(match sign {
-            "<" => Order::Less,
-            "<=" => Order::LessOrEqual,
-            ">" => Order::Greater,
-            ">=" => Order::GreaterOrEqual,
-            _ => return None,
-        })
-    }
 }
 
 /// `redis.call(…)`

@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use super::{Block, Call, Expression, Order, Program, Statement};
+use super::{Block, Call, Expression, Program, Statement};
 use crate::command::script::lua::convert::{push_arg, push_number};
 use crate::command::script::lua::number::truncate;
 use crate::command::script::lua::redis::run_command;
 use crate::command::script::lua::{CHUNK, Host, Invocation, OUT_OF_MEMORY, Shared, convert, located};
+use crate::command::script::running::STOPPED;
 use crate::command::{Args, CommandError, OwnedArgs};
 use crate::reply::Reply;
 
@@ -116,9 +117,6 @@ impl<'a> Value<'a> {
         }
     }
 }
-
-/// The error of a script that has to stop; why it has is what its client gets.
-const STOPPED: CommandError = CommandError::fixed("ERR script stopped");
 
 /// One run of a program.
 pub(in crate::command::script::lua) struct Evaluation<'a, 'h> {
@@ -231,9 +229,11 @@ impl<'a, 'h> Evaluation<'a, 'h> {
                 let (left, right) = self.sides(sides)?;
                 Value::Boolean(left.equals(&right) != *is_negated)
             }
-            Expression::Order { sides, order, line } => {
+            Expression::Less { sides, is_swapped, or_equal, line } => {
                 let (left, right) = self.sides(sides)?;
-                Value::Boolean(self.are_in_order(&left, &right, *order, *line)?)
+                // As Lua compares them, and names them in its error.
+                let (less, more) = if *is_swapped { (right, left) } else { (left, right) };
+                Value::Boolean(self.is_less(&less, &more, *or_equal, *line)?)
             }
         })
     }
@@ -254,13 +254,7 @@ impl<'a, 'h> Evaluation<'a, 'h> {
     }
 
     #[inline(never)]
-    fn are_in_order(&self, left: &Value<'_>, right: &Value<'_>, order: Order, line: usize) -> Outcome<bool> {
-        let (less, more) = match order {
-            Order::Less | Order::LessOrEqual => (left, right),
-            // What Lua compares, and names in its error.
-            Order::Greater | Order::GreaterOrEqual => (right, left),
-        };
-        let or_equal = matches!(order, Order::LessOrEqual | Order::GreaterOrEqual);
+    fn is_less(&self, less: &Value<'_>, more: &Value<'_>, or_equal: bool, line: usize) -> Outcome<bool> {
         match (less, more) {
             (Value::Number(less), Value::Number(more)) => {
                 Ok(if or_equal { less <= more } else { less < more })

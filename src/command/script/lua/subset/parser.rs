@@ -3,7 +3,7 @@
 //! What is read here must be what Lua reads: when in doubt, a text is not in the subset.
 
 use super::lexer::{Lexer, Token};
-use super::{Block, Call, Expression, Order, Statement};
+use super::{Block, Call, Expression, Statement};
 
 /// The longest text, in bytes.
 const TEXT_MAX: usize = 8 << 10;
@@ -148,12 +148,7 @@ impl<'a> Parser<'a> {
         self.nested(|parser| {
             let outer = parser.variables.len();
             let mut block = Block::new();
-            loop {
-                match parser.next.0 {
-                    Token::End => break,
-                    Token::Name(b"end" | b"else" | b"elseif") => break,
-                    _ => {}
-                }
+            while !parser.is_at_end_of_block() {
                 let statement = parser.statement()?;
                 let is_last = matches!(statement, Statement::Return(_));
                 block.push(statement);
@@ -167,6 +162,10 @@ impl<'a> Parser<'a> {
         })
     }
 
+    fn is_at_end_of_block(&self) -> bool {
+        matches!(self.next.0, Token::End | Token::Name(b"end" | b"else" | b"elseif"))
+    }
+
     fn statement(&mut self) -> Option<Statement> {
         let Token::Name(word) = self.next.0 else { return None };
         match word {
@@ -174,10 +173,7 @@ impl<'a> Parser<'a> {
             b"if" => self.branches(),
             b"return" => {
                 self.take()?;
-                let ends = matches!(
-                    self.next.0,
-                    Token::End | Token::Sign(";") | Token::Name(b"end" | b"else" | b"elseif")
-                );
+                let ends = self.is_at_end_of_block() || self.is_sign(";");
                 Some(Statement::Return(if ends { Expression::Nil } else { self.expression()? }))
             }
             b"redis" => Some(Statement::Call(self.call()?)),
@@ -268,7 +264,12 @@ impl<'a> Parser<'a> {
             let sides = Box::new([left, self.unary()?]);
             left = match sign {
                 "==" | "~=" => Expression::Equal { sides, is_negated: sign == "~=" },
-                _ => Expression::Order { sides, order: Order::of(sign)?, line: self.last_line },
+                _ => Expression::Less {
+                    sides,
+                    is_swapped: sign.starts_with('>'),
+                    or_equal: sign.ends_with('='),
+                    line: self.last_line,
+                },
             };
         }
     }
