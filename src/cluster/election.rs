@@ -4,7 +4,8 @@
 //! its key is deleted, if its epoch is still the same, and then any server may create it.
 //!
 //! Guarantees: a key `leader` is created only where there is none, and deleted only with its epoch.
-//! Not here: what a leader does (`server/role.rs`), when a leader is to be replaced (`watchdog`).
+//! Not here: when to campaign and what a leader does (`play` in `server/role.rs`), when a leader is to
+//! be replaced (`watchdog`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! What a connection does while a request waits.
+//! What a connection does while a request waits: a LOCK in the queue, a BLPOP, one that was put off.
 //!
 //! Guarantees: a client that is gone or killed waits for nothing. Input is read up to a limit, and
-//! messages are sent meanwhile, unless others wait for this client. Not here: what is waited for,
-//! the wait until replies are durable.
+//! messages are sent meanwhile, unless others wait for this client. Not here: what is waited for;
+//! replies that wait for their commit (`durable_replies.rs`).
 
 use std::pin::pin;
 use std::sync::Arc;
