@@ -10,7 +10,7 @@ use super::{Core, EngineConfig};
 use crate::clock::Clock;
 use crate::domain::{DATABASES, LockName, Timestamp};
 use crate::entropy::Entropy;
-use crate::journal::{Durability, Loaded, MemoryBackend, MeteredBackend, Record};
+use crate::journal::{Durability, Loaded, Record};
 use crate::lock::invariants;
 
 /// What [`examine`] finds.
@@ -30,8 +30,7 @@ pub struct Examination {
 pub fn examine(records: Vec<Record>, loaded: &Loaded) -> Examination {
     // A clock at its start, at which no deadline has passed.
     let clock = Clock::manual();
-    let (_, commits) = MeteredBackend::new(Box::<MemoryBackend>::default(), &clock);
-    let core = Core::new(clock, config(), loaded, commits);
+    let core = Core::new(clock, config(), loaded);
     let locks: HashSet<LockName> = records.iter().filter_map(lock_of).cloned().collect();
     let mut findings = Vec::new();
     let mut table = core.table.close_in_time(|| core.clock.now());

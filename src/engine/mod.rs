@@ -45,9 +45,7 @@ use crate::clock::Clock;
 use crate::domain::SessionId;
 use crate::entropy::Entropy;
 pub use crate::journal::CommitMetrics;
-use crate::journal::{
-    Backend, CommitGroup, Durability, Journal, JournalError, Loaded, MeteredBackend, OutcomeUnknown, Seq,
-};
+use crate::journal::{Backend, CommitGroup, Durability, Journal, JournalError, Loaded, OutcomeUnknown, Seq};
 pub use blocking::{
     Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
 };
@@ -198,7 +196,7 @@ struct Core {
 
 impl Core {
     /// Nothing is held yet; tokens start above those that were reserved.
-    fn new(clock: Clock, config: EngineConfig, loaded: &Loaded, commits: Arc<CommitMetrics>) -> Core {
+    fn new(clock: Clock, config: EngineConfig, loaded: &Loaded) -> Core {
         Core {
             table: Gate::new(Table::new(0)),
             epoch: AtomicU64::new(0),
@@ -207,7 +205,6 @@ impl Core {
             deadlines: Deadlines::default(),
             expiring: Mutex::default(),
             cancellations: Cancellations::default(),
-            clock,
             config,
             sessions: Sessions::new(),
             waiters: Waiters::default(),
@@ -223,10 +220,11 @@ impl Core {
             reclaimer: Reclaimer::default(),
             quotas: Quotas::default(),
             late_owners: LateOwners::default(),
-            commits,
+            commits: CommitMetrics::new(&clock),
             suspended: Notify::new(),
             secret: loaded.secret,
             pseudonyms: Pseudonyms::new(&loaded.secret),
+            clock,
         }
     }
 }
@@ -244,17 +242,15 @@ impl Engine {
             found.push(record);
             progress.record(found.len());
         })?;
-        let (backend, commits) = MeteredBackend::new(backend, &clock);
-        let core = Arc::new(Core::new(clock, config, &loaded, commits));
+        let core = Arc::new(Core::new(clock, config, &loaded));
         let mut table = core.table.close_in_time(|| core.clock.now());
         core.restore(&mut table, found, loaded.tokens_reserved, &mut Err)?;
         drop(table);
-        let clock = core.clock.clone();
         let journal = Journal::start(
-            Box::new(backend),
+            backend,
             core.config.durability,
             Box::new(Arc::clone(&core)),
-            Box::new(move || clock.now().as_nanos()),
+            Box::new(Arc::clone(&core.commits)),
         )
         .map_err(|error| JournalError::Io { what: format!("cannot start the commit thread: {error}") })?;
         let cell = OnceLock::new();

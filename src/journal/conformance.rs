@@ -160,20 +160,13 @@ fn an_empty_commit_succeeds_and_changes_nothing() {
 }
 
 #[test]
-fn traits_are_constant_and_wrappers_pass_them_on() {
+fn traits_are_constant() {
     every_backend(|backend, _| {
         let traits = backend.traits();
         state(backend.as_mut(), BOOT, ms(0));
         backend.commit(&[Record::Granted(lease("k", 1))]).unwrap();
         assert_eq!(backend.traits(), traits);
     });
-    let remote =
-        BackendTraits { commit_on_caller: false, batch_bytes_max: Some(1 << 20), reads_need_commit: true };
-    let faults = std::sync::Arc::new(Faults::default());
-    faults.set_traits(remote);
-    let backend = FaultyBackend::new(MemoryBackend::default(), faults);
-    let (metered, _) = MeteredBackend::new(Box::new(backend), &crate::clock::Clock::manual());
-    assert_eq!(metered.traits(), remote);
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub mod etcd;
 mod faulty;
 mod log;
 mod memory;
-mod metered;
+mod metrics;
 mod record;
 mod sqlite;
 mod store_address;
@@ -26,7 +26,7 @@ pub use commit::{
 pub use error::JournalError;
 pub use faulty::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
-pub use metered::{CommitMetrics, MeteredBackend};
+pub use metrics::CommitMetrics;
 pub use record::{Record, Renewal, ScriptHash, SessionRecord, StoredLease, StoredValue};
 pub use sqlite::{
     Approve, Checked, DamagedLog, FloorOrigin, Restored, SqliteBackend, StoredState, back_up, check, restore,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use octostore::domain::Timestamp;
 
-use crate::journal::commit::{Durability, Journal, Recover};
+use crate::journal::commit::{Durability, Journal, Recover, Stopwatch};
 use crate::journal::{Attempt, Backend, BackendTraits, JournalError, Loaded, Record};
 
 /// How the backend behaves.
@@ -105,14 +105,26 @@ impl Recover for Nothing {
     }
 }
 
+/// A commit begins and ends at these times: each reading advances the watch.
+struct Steps {
+    step: u64,
+    readings: std::sync::atomic::AtomicU64,
+}
+
+impl Stopwatch for Steps {
+    fn nanos(&self) -> u64 {
+        self.readings.fetch_add(self.step, Ordering::Relaxed)
+    }
+
+    fn committed(&self, _nanos: u64, _records: usize) {}
+}
+
 /// A journal on a backend that behaves like this, and what that stores.
 pub(crate) fn start(behaviour: Behaviour) -> (Arc<Journal>, Stored) {
     let stored = Stored(Arc::new(AtomicU64::new(0)));
     let backend = ModelBackend { behaviour, stored: stored.clone() };
-    // A commit begins and ends at these times: each reading advances the watch.
-    let readings = std::sync::atomic::AtomicU64::new(0);
     let step = if behaviour.is_slow { u64::from(u32::MAX) } else { 0 };
-    let stopwatch = Box::new(move || readings.fetch_add(step, Ordering::Relaxed));
+    let stopwatch = Box::new(Steps { step, readings: std::sync::atomic::AtomicU64::new(0) });
     let journal = Journal::start(Box::new(backend), Durability::Always, Box::new(Nothing), stopwatch);
     (Arc::new(journal.expect("a thread")), stored)
 }

@@ -66,6 +66,26 @@ fn two_callers_commit_for_themselves_and_each_other() {
 }
 
 #[test]
+fn callers_that_are_alone_on_their_threads_commit_at_once() {
+    /// A thread that parked twice with nothing to do in between.
+    fn commits_one_at_once(journal: &Journal, stored: &Stored, number: u64) {
+        commit_before_park();
+        commit_before_park();
+        commits_one(journal, stored, number);
+    }
+
+    for is_locked_once in [false, true] {
+        explore(3, move || {
+            together(
+                Behaviour { is_locked_once, ..Behaviour::PLAIN },
+                |journal, stored| commits_one_at_once(journal, stored, 1),
+                |journal, stored| commits_one_at_once(journal, stored, 2),
+            );
+        });
+    }
+}
+
+#[test]
 fn a_thread_without_the_hook_is_served_by_the_others() {
     explore(2, || {
         together(

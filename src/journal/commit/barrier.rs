@@ -1,8 +1,9 @@
 //! Barriers: futures that resolve when a sequence number is decided, that is durable or lost.
 //!
 //! Guarantees: a barrier resolves to `Ok` only after its Seq was published as durable; every
-//! publication wakes exactly the barriers that it decides; polling never blocks on storage; a
-//! barrier that is dropped leaves nothing behind. Not here: commits.
+//! publication wakes exactly the barriers that it decides; polling blocks on storage for at most one
+//! commit, and only on a thread that has nothing else to do; a barrier that is dropped leaves nothing
+//! behind. Not here: commits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -123,7 +124,7 @@ impl Barriers {
     }
 }
 
-/// Resolves when a Seq is decided. Polling it never blocks.
+/// Resolves when a Seq is decided. Polling it may block for one commit.
 #[must_use = "a reply must not leave before its barrier"]
 pub struct Barrier<'a> {
     committer: &'a Arc<Committer>,
@@ -149,8 +150,15 @@ impl Future for Barrier<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (committer, seq, waker) = (self.committer, self.awaited.0, context.waker());
         let barriers = &committer.barriers;
+        let is_alone = hook::note_poll();
         if let Some(durability) = self.durability() {
             return Poll::Ready(durability);
+        }
+        if is_alone && self.stage == Stage::New {
+            committer.commit_alone();
+            if let Some(durability) = self.durability() {
+                return Poll::Ready(durability);
+            }
         }
         let mut waiting = barriers.waiting.lock();
         let has_yielded = self.withdraw(&mut waiting) == Stage::Yielding;

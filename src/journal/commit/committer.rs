@@ -19,8 +19,14 @@ pub(super) const FAST_COMMITS_MIN: u32 = 8;
 /// Room kept from one commit to the next, in records.
 const SPARE_RECORDS_MAX: usize = 8192;
 
-/// Nanoseconds that have passed since some fixed moment.
-pub type Stopwatch = Box<dyn Fn() -> u64 + Send + Sync>;
+/// Times commits.
+pub trait Stopwatch: Send + Sync {
+    /// Nanoseconds that have passed since some fixed moment.
+    fn nanos(&self) -> u64;
+
+    /// A commit of `records` was made, or failed, after `nanos`.
+    fn committed(&self, nanos: u64, records: usize);
+}
 
 /// The state in memory that the journal makes durable. Called on the commit thread after a failure.
 pub trait Recover: Send {
@@ -38,7 +44,7 @@ pub(super) struct Committer {
     pub(super) barriers: Barriers,
     pub(super) writer: Mutex<Writer>,
     pace: Pace,
-    stopwatch: Stopwatch,
+    stopwatch: Box<dyn Stopwatch>,
     commits: AtomicU64,
     records: AtomicU64,
 }
@@ -63,7 +69,11 @@ struct Pace {
 }
 
 impl Committer {
-    pub(super) fn new(backend: Box<dyn Backend>, state: Box<dyn Recover>, stopwatch: Stopwatch) -> Committer {
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        state: Box<dyn Recover>,
+        stopwatch: Box<dyn Stopwatch>,
+    ) -> Committer {
         let traits = backend.traits();
         let writer = Writer { backend, state, spare: Vec::new(), fast_commits: FAST_COMMITS_MIN };
         Committer {
@@ -98,6 +108,17 @@ impl Committer {
         if self.is_for_commit_thread() || self.queue.is_large() {
             return self.queue.request_commit();
         }
+        self.try_commit();
+    }
+
+    /// Like [`Committer::commit_on_caller`], but asks no other thread.
+    pub(super) fn commit_alone(&self) {
+        if !self.is_for_commit_thread() && !self.queue.is_large() {
+            self.try_commit();
+        }
+    }
+
+    fn try_commit(&self) {
         // The thread that commits wakes a barrier for what it did not take.
         let Some(mut writer) = self.writer.try_lock() else { return };
         self.commit_batch(&mut writer, |backend, records| backend.try_commit(records));
@@ -127,15 +148,18 @@ impl Committer {
     ) {
         let Some(batch) = self.queue.take_batch(&mut writer.spare) else { return };
         let (records, numbers) = (batch.records.len(), batch.numbers);
-        let started = (self.stopwatch)();
+        let started = self.stopwatch.nanos();
         let backend = writer.backend.as_mut();
         let commit = AssertUnwindSafe(|| commit(backend, &batch.records));
         // The state is loaded anew after a panic, as after every failure.
         let panicked = |_| Err(JournalError::Io { what: "the commit panicked".into() });
         let outcome = catch_unwind(commit).unwrap_or_else(panicked);
-        let nanos = (self.stopwatch)().saturating_sub(started);
-        let was_slow = nanos > SLOW_COMMIT_NANOS || outcome == Ok(Attempt::WouldBlock);
-        self.record_pace(writer, records, was_slow);
+        let nanos = self.stopwatch.nanos().saturating_sub(started);
+        let would_block = outcome == Ok(Attempt::WouldBlock);
+        if !would_block {
+            self.stopwatch.committed(nanos, records);
+        }
+        self.record_pace(writer, records, would_block || nanos > SLOW_COMMIT_NANOS);
         match outcome {
             Ok(Attempt::Committed) => {
                 self.commits.fetch_add(1, Ordering::Relaxed);

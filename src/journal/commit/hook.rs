@@ -15,12 +15,18 @@ thread_local! {
     static SCHEDULED: RefCell<Option<Arc<Committer>>> = const { RefCell::new(None) };
     /// [`commit_before_park`] is called on this thread.
     static IS_HOOKED: Cell<bool> = const { Cell::new(false) };
+    /// Barriers polled on this thread since it last parked.
+    static POLLS: Cell<u32> = const { Cell::new(u32::MAX) };
+    /// At most one barrier was polled between the last two parks.
+    static IS_CALM: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Commits the records that barriers polled on this thread wait for. May block for one commit. For
 /// the runtime to call whenever a thread is about to park.
 pub fn commit_before_park() {
     IS_HOOKED.with(|is_hooked| is_hooked.set(true));
+    let polls = POLLS.with(|polls| polls.replace(0));
+    IS_CALM.with(|is_calm| is_calm.set(polls <= 1));
     if let Some(committer) = SCHEDULED.with(RefCell::take) {
         committer.commit_on_caller();
     }
@@ -33,6 +39,14 @@ pub fn leave_commits() {
     if let Some(committer) = SCHEDULED.with(RefCell::take) {
         committer.queue.request_commit();
     }
+}
+
+/// Notes that a barrier is polled. Returns whether its task seems to be the only one of this thread
+/// that is ready: it is the first since the thread parked, and there was at most one before that.
+/// It may then commit at once: no other record would join the commit before the thread parks.
+pub(super) fn note_poll() -> bool {
+    let polls = POLLS.with(|polls| polls.replace(polls.get().saturating_add(1)));
+    polls == 0 && is_hooked() && IS_CALM.with(Cell::get)
 }
 
 /// Schedules a commit: on this thread before it parks, else on the commit thread.

@@ -37,7 +37,7 @@ impl Journal {
         backend: Box<dyn Backend>,
         durability: Durability,
         state: Box<dyn Recover>,
-        stopwatch: Stopwatch,
+        stopwatch: Box<dyn Stopwatch>,
     ) -> std::io::Result<Journal> {
         let committer = Arc::new(Committer::new(backend, state, stopwatch));
         let own = Arc::clone(&committer);

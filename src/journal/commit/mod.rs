@@ -12,7 +12,8 @@
 //! * **Small commits: the threads of the runtime.** A barrier parks its waker and schedules a
 //!   commit on its thread. The runtime calls [`commit_before_park`] when a thread has no ready task
 //!   left: the records of all its tasks become one commit, without the two thread switches that a
-//!   commit thread costs.
+//!   commit thread costs. Where one task is all that a thread has to do, its barrier commits at once,
+//!   without the detour through the runtime that parks the thread and wakes the task again.
 //! * **Large commits: the commit thread**, so that requests are executed meanwhile. The first
 //!   barrier yields once to the ready tasks of its thread, so that their records join the commit,
 //!   and then requests it.

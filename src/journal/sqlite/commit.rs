@@ -75,19 +75,26 @@ impl SqliteBackend {
 
     fn write_staged(&mut self, batch: &[Record], staged: &Staged) -> Result<(), JournalError> {
         let failed = |error| fault("commit", &error);
-        let Staged { row, text, has_others } = staged;
+        let put_row = |db: &Connection| {
+            staged.row.map_or(Ok(()), |row| rows::put_changes(db, row, &staged.text)).map_err(failed)
+        };
         let is_full = self.log.changes() > self.log_changes_max || self.log.bytes() > LOG_BYTES_MAX;
         // Fast enough to finish before as much has arrived again, and not faster: a lease that
         // changes meanwhile need not be moved.
         let share = |changes| Budget {
             changes: batch.len() * changes / self.log_changes_max + SWEEP_MIN.changes,
-            bytes: 2 * text.len() + SWEEP_MIN.bytes,
+            bytes: 2 * staged.text.len() + SWEEP_MIN.bytes,
         };
         let to_move = self.log.sweeping().or(is_full.then_some(0)).map(share);
-        let removal = to_move.is_none().then(|| self.log.plan_removal());
-        let is_one_statement =
-            !has_others && self.leftovers.is_empty() && removal.as_ref().is_some_and(Compaction::is_empty);
-        let writing = if is_one_statement { None } else { Some(Writing::begin(&self.db)?) };
+        let removal = if to_move.is_none() { self.log.plan_removal() } else { None };
+        let is_one_row = to_move.is_none() && removal.is_none() && !staged.has_others;
+        if is_one_row && self.leftovers.is_empty() {
+            // A statement is a transaction.
+            put_row(&self.db)?;
+            self.checkpoints.after_commit(&self.db);
+            return Ok(());
+        }
+        let writing = Writing::begin(&self.db)?;
         for record in batch {
             match record {
                 Record::DelayStarted(name, delay) => rows::put_delay(&self.db, name, Some(*delay)),
@@ -103,15 +110,15 @@ impl SqliteBackend {
             }
             .map_err(failed)?;
         }
-        row.map_or(Ok(()), |row| rows::put_changes(&self.db, row, text)).map_err(failed)?;
-        let moved = match removal {
-            Some(plan) => plan,
-            None => plan_compaction(&mut self.log, &self.db, to_move.unwrap_or(SWEEP_MIN))?,
+        put_row(&self.db)?;
+        let moved = match to_move {
+            Some(budget) => Some(plan_compaction(&mut self.log, &self.db, budget)?),
+            None => removal,
         };
-        finish_step(&self.db, &moved)?;
+        moved.as_ref().map_or(Ok(()), |moved| finish_step(&self.db, moved))?;
         let budget = Budget { changes: batch.len() + SWEEP_MIN.changes, ..SWEEP_MIN };
         let is_clean = self.remove_leftovers(budget)?;
-        writing.map_or(Ok(()), Writing::commit)?;
+        writing.commit()?;
         self.step_is_durable(moved, is_clean);
         Ok(())
     }
@@ -122,14 +129,16 @@ impl SqliteBackend {
         self.leftovers.front().map_or(Ok(false), removed).map_err(|error| fault(COMPACT, &error))
     }
 
-    /// Applies a step of compaction that has become durable. `is_clean`: the first value with
+    /// Applies a step of compaction that has become durable, if there was one. `is_clean`: the first value with
     /// leftovers has none any more.
-    pub(super) fn step_is_durable(&mut self, moved: Compaction, is_clean: bool) {
+    pub(super) fn step_is_durable(&mut self, moved: Option<Compaction>, is_clean: bool) {
         if is_clean {
             self.leftovers.pop_front();
         }
-        self.leftovers.extend(moved.removed_values());
-        self.log.compacted(moved);
+        if let Some(moved) = moved {
+            self.leftovers.extend(moved.removed_values());
+            self.log.compacted(moved);
+        }
         self.checkpoints.after_commit(&self.db);
     }
 

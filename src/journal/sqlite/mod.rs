@@ -61,6 +61,8 @@ pub enum DamagedLog {
 #[derive(Debug)]
 pub struct SqliteBackend {
     db: Connection,
+    /// How long `db` waits for another process that has the database locked.
+    busy_timeout: Duration,
     /// The database and its write-ahead log.
     files: [FileIdentity; 2],
     /// The batch of a commit that has found the database locked.
@@ -87,6 +89,16 @@ impl SqliteBackend {
         !self.log.is_empty() || !self.leftovers.is_empty()
     }
 
+    fn set_busy_timeout(&mut self, timeout: Duration) -> Result<(), JournalError> {
+        if self.busy_timeout != timeout {
+            self.db
+                .busy_timeout(timeout)
+                .map_err(|error| fault("change the time to wait for locks", &error))?;
+            self.busy_timeout = timeout;
+        }
+        Ok(())
+    }
+
     /// Like [`SqliteBackend::open`], with a choice for a damaged write-ahead log.
     pub fn open_with(path: &Path, damaged_log: DamagedLog) -> Result<SqliteBackend, JournalError> {
         let path = &real(path)?;
@@ -102,6 +114,7 @@ impl SqliteBackend {
         compiled::report(&db);
         Ok(SqliteBackend {
             db,
+            busy_timeout: BUSY_TIMEOUT,
             files,
             staged: None,
             log: ChangeLog::default(),
@@ -126,6 +139,7 @@ impl Backend for SqliteBackend {
         each: &mut dyn FnMut(Record),
     ) -> Result<Loaded, JournalError> {
         self.verify()?;
+        self.set_busy_timeout(BUSY_TIMEOUT)?;
         self.staged = None;
         let Found { mut loaded, log, leftovers } = load::load(&mut self.db, boot, now, each)?;
         (self.log, self.leftovers) = (log, leftovers.into());
@@ -134,6 +148,7 @@ impl Backend for SqliteBackend {
     }
 
     fn commit(&mut self, batch: &[Record]) -> Result<(), JournalError> {
+        self.set_busy_timeout(BUSY_TIMEOUT)?;
         let written = self.write(batch);
         // After an error this batch is not committed again.
         self.staged = None;
@@ -141,11 +156,8 @@ impl Backend for SqliteBackend {
     }
 
     fn try_commit(&mut self, batch: &[Record]) -> Result<Attempt, JournalError> {
-        let failed = |error| fault("commit", &error);
-        self.db.busy_timeout(Duration::ZERO).map_err(failed)?;
-        let written = self.write(batch);
-        self.db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        match written {
+        self.set_busy_timeout(Duration::ZERO)?;
+        match self.write(batch) {
             Err(JournalError::Locked) if self.staged.is_some() => Ok(Attempt::WouldBlock),
             written => written.map(|()| Attempt::Committed),
         }
@@ -159,13 +171,14 @@ impl Backend for SqliteBackend {
     fn maintain(&mut self) -> Result<bool, JournalError> {
         let failed = |error| fault("compact the change log", &error);
         self.verify_if_due()?;
+        self.set_busy_timeout(BUSY_TIMEOUT)?;
         if self.has_maintenance() {
             let moving = Writing::begin(&self.db)?;
             let moved = plan_compaction(&mut self.log, &self.db, STEP)?;
             finish_step(&self.db, &moved)?;
             let is_clean = self.remove_leftovers(STEP)?;
             moving.commit()?;
-            self.step_is_durable(moved, is_clean);
+            self.step_is_durable(Some(moved), is_clean);
             if !self.has_maintenance() {
                 // Give the memory of a burst back to the system.
                 self.db.execute_batch("PRAGMA shrink_memory").map_err(failed)?;

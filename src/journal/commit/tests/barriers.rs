@@ -46,6 +46,35 @@ fn all_tasks_of_a_thread_share_its_commit() {
 }
 
 #[test]
+fn a_task_that_is_alone_on_its_thread_commits_at_once() {
+    let (journal, faults, _) = start(Durability::Always);
+    let mut id = 0;
+    let mut is_durable_at_once = || {
+        id += 1;
+        let mut barrier = journal.barrier(journal.append(0, [session(id)]).unwrap());
+        let is_at_once = !is_pending(&mut barrier);
+        // The thread parks and the task is polled again.
+        commit_before_park();
+        assert_eq!(
+            (barrier.wait(), faults.committed_by().pop()),
+            (Ok(()), Some(std::thread::current().id()))
+        );
+        is_at_once
+    };
+    // Once a thread has parked, and had no more than one task to poll before that.
+    commit_before_park();
+    assert!(!is_durable_at_once(), "nothing is known about the thread yet");
+    commit_before_park();
+    assert!(is_durable_at_once());
+    assert!(!is_durable_at_once(), "another was polled since the thread parked");
+    assert!(!is_pending(&mut journal.barrier(Seq::default())));
+    commit_before_park();
+    assert!(!is_durable_at_once(), "there were two before the thread parked");
+    commit_before_park();
+    assert!(is_durable_at_once());
+}
+
+#[test]
 fn the_commits_of_a_thread_that_leaves_them_do_not_wait_for_it() {
     let (journal, faults, _) = start(Durability::Always);
     commit_before_park();

@@ -8,16 +8,21 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::journal::Record;
 
 /// A look ahead at the records of a batch.
+#[derive(Default)]
 pub(super) struct Lookahead {
     ended_leases: Vec<i64>,
     gone_values: Vec<i64>,
     /// Leases that were granted within the batch and end in it as well.
     never_held: BTreeSet<i64>,
-    overwrites: Overwrites,
+    /// `None`: there are none.
+    overwrites: Option<Overwrites>,
 }
 
 impl Lookahead {
     pub(super) fn of(batch: &[Record]) -> Lookahead {
+        if batch.len() < 2 {
+            return Lookahead::default();
+        }
         let (mut ended_leases, mut gone_values, mut elements) = (Vec::new(), Vec::new(), 0);
         for record in batch {
             match record {
@@ -29,7 +34,7 @@ impl Lookahead {
         }
         ended_leases.sort_unstable();
         gone_values.sort_unstable();
-        let overwrites = if elements > 1 { Overwrites::of(batch) } else { Overwrites::default() };
+        let overwrites = (elements > 1).then(|| Overwrites::of(batch));
         Lookahead { ended_leases, gone_values, never_held: BTreeSet::new(), overwrites }
     }
 
@@ -55,7 +60,8 @@ impl Lookahead {
 
     /// The record to be stored at this place of the batch; `None`: none.
     pub(super) fn record_at<'a>(&self, batch: &'a [Record], index: usize) -> Option<&'a Record> {
-        self.overwrites.last_of(index).map(|last| &batch[last])
+        let last = self.overwrites.as_ref().map_or(Some(index), |overwrites| overwrites.last_of(index));
+        last.map(|last| &batch[last])
     }
 }
 

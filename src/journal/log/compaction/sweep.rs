@@ -115,12 +115,6 @@ impl Compaction {
         self.is_position_new.then_some(self.position)
     }
 
-    /// Whether the step writes nothing.
-    pub(in crate::journal) fn is_empty(&self) -> bool {
-        let moves_nothing = self.grants.is_empty() && self.later.is_empty() && self.values.is_empty();
-        moves_nothing && self.last_row.is_none() && !self.is_position_new
-    }
-
     /// The ids of values that this step has removed from their table.
     pub(in crate::journal) fn removed_values(&self) -> impl Iterator<Item = i64> {
         self.values.iter().filter(|moved| moved.is_removal()).map(|moved| moved.id)
@@ -128,15 +122,20 @@ impl Compaction {
 }
 
 impl ChangeLog {
-    /// Plans to move nothing, and to remove unneeded rows if there are many.
-    pub(in crate::journal) fn plan_removal(&mut self) -> Compaction {
+    /// Plans to move nothing, and to remove unneeded rows; `None`: there are few.
+    pub(in crate::journal) fn plan_removal(&mut self) -> Option<Compaction> {
+        let are_few = |rows, bytes| rows < ROWS_AT_ONCE && bytes < ROW_BYTES_AT_ONCE;
+        if are_few(self.rows.len(), self.bytes) {
+            return None;
+        }
         let mut plan = self.no_compaction(self.sweep);
         let bytes = self.removable(&mut plan);
-        if plan.rows < ROWS_AT_ONCE && bytes < ROW_BYTES_AT_ONCE {
-            (plan.rows, plan.last_row) = (0, None);
+        if are_few(plan.rows, bytes) {
+            self.opened = plan.opened;
+            return None;
         }
         self.note_position(&mut plan);
-        plan
+        Some(plan)
     }
 
     fn no_compaction(&mut self, sweep: Option<Sweep>) -> Compaction {

@@ -17,7 +17,7 @@ mod sync;
 mod thread;
 
 pub(crate) use barrier::Barrier;
-pub(crate) use committer::Recover;
+pub(crate) use committer::{Recover, Stopwatch};
 pub(crate) use hook::commit_before_park;
 pub(crate) use journal::{Durability, Journal};
 pub(crate) use queue::Seq;
