@@ -57,6 +57,9 @@ pub(super) struct Writer {
     spare: Vec<Record>,
     /// Since the last slow one.
     fast_commits: u32,
+    /// Records of recent commits: of the last one, or half of this number before it if that is
+    /// more. There are small commits among large ones.
+    recent_records: usize,
 }
 
 /// Which threads commit.
@@ -64,7 +67,7 @@ struct Pace {
     may_commit_on_caller: bool,
     /// Recent commits were slow, or found the storage locked.
     is_slow: AtomicBool,
-    /// The last commit was large.
+    /// Recent commits were large.
     is_large: AtomicBool,
 }
 
@@ -75,7 +78,8 @@ impl Committer {
         stopwatch: Box<dyn Stopwatch>,
     ) -> Committer {
         let traits = backend.traits();
-        let writer = Writer { backend, state, spare: Vec::new(), fast_commits: FAST_COMMITS_MIN };
+        let fast_commits = FAST_COMMITS_MIN;
+        let writer = Writer { backend, state, spare: Vec::new(), fast_commits, recent_records: 0 };
         Committer {
             queue: CommitQueue::new(traits),
             barriers: Barriers::new(),
@@ -176,7 +180,8 @@ impl Committer {
     fn record_pace(&self, writer: &mut Writer, records: usize, was_slow: bool) {
         writer.fast_commits = if was_slow { 0 } else { writer.fast_commits.saturating_add(1) };
         self.pace.is_slow.store(writer.fast_commits < FAST_COMMITS_MIN, Ordering::Relaxed);
-        self.pace.is_large.store(records >= LARGE_COMMIT_RECORDS_MIN, Ordering::Relaxed);
+        writer.recent_records = records.max(writer.recent_records / 2);
+        self.pace.is_large.store(writer.recent_records >= LARGE_COMMIT_RECORDS_MIN, Ordering::Relaxed);
     }
 
     /// Fails everything in flight: the queue, and the `taken` numbers of the batch before it. The

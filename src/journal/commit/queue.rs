@@ -14,7 +14,7 @@ use crate::journal::{BackendTraits, JournalError, Record};
 
 /// Records of a large commit. The commit thread makes these: executing requests meanwhile is worth
 /// the thread switches.
-pub(super) const LARGE_COMMIT_RECORDS_MIN: usize = 256;
+pub(super) const LARGE_COMMIT_RECORDS_MIN: usize = 64;
 /// Size of a large commit, in bytes, however few records it has: writing takes a millisecond from
 /// here on.
 pub(super) const LARGE_COMMIT_BYTES_MIN: usize = 256 << 10;
