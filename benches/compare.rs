@@ -247,7 +247,7 @@ fn compare_builds((name, wanted): (&str, f64), flags: &[&str], work: impl Fn(&Pe
         let mut speeds = [0.0; 2];
         for slice in 0..slices {
             // Each side goes first in every other slice.
-            for side in if (turn + slice) % 2 == 0 { [0, 1] } else { [1, 0] } {
+            for side in if (turn + slice).is_multiple_of(2) { [0, 1] } else { [1, 0] } {
                 speeds[side] += work(&sides[side], SLICE) / slices as f64;
             }
         }

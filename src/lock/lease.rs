@@ -1,7 +1,7 @@
 //! Requests, and the leases by which they are granted.
 //!
 //! Guarantees: plain data, and what follows from one lease alone. Not here: who may hold what
-//! (in `transition`), and when.
+//! (`transition.rs`), and when a lease ends (`transition/expiry.rs`).
 
 use std::sync::Arc;
 

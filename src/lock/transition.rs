@@ -6,6 +6,8 @@
 //! to the head of the queue (`promote`), so a release, the choice of the successor and its token are
 //! one step. Not here: IO, clocks, randomness, panics on any input.
 
+mod expiry;
+
 use super::effect::{Effect, Effects, EndReason, LeaveReason};
 use super::lease::{Lease, Request};
 use super::mode::Mode;
@@ -228,37 +230,6 @@ impl<E: Env> Step<'_, E> {
             },
             Op::Inspect => Outcome::Done,
         }
-    }
-
-    /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one
-    /// step may do.
-    fn expire_due(&mut self) -> bool {
-        let mut room = ENDS_PER_STEP;
-        if !self.free_revoked(&mut room) {
-            return false;
-        }
-        while let Some(token) = self.slot.due_holder(self.now) {
-            if room == 0 {
-                return false;
-            }
-            room -= 1;
-            self.end(token, EndReason::Expired);
-        }
-        if self.slot.delay().is_some_and(|delay| delay.until <= self.now) {
-            self.end_delay();
-        }
-        let Some(contention) = self.slot.contention.as_mut() else { return true };
-        while let Some(place) = contention.queue.due(self.now) {
-            if room == 0 {
-                return false;
-            }
-            room -= 1;
-            if let Some(waiter) = contention.queue.remove(place) {
-                self.effects.push(left(&waiter, LeaveReason::TimedOut));
-            }
-        }
-        self.promote();
-        true
     }
 
     fn acquire(&mut self, request: &Request, wait: Option<(WaiterId, Timestamp)>) -> Outcome {

@@ -1,6 +1,7 @@
 //! Deadlines: the index of what ends when, the sweep that frees it, and its thread.
 //!
-//! The rules are elsewhere: leases end in `lock/transition.rs`, values in `values/change.rs`.
+//! The rules are elsewhere: leases end in `lock/transition/expiry.rs`, values in
+//! `engine/values/expiry.rs`.
 
 mod index;
 mod sweep;

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: bounded steps; one thread sweeps at a time. Nothing depends on it: what has ended
 //! counts as ended for every reader from that instant on. Not here: the index, the thread, and what
-//! ends at a deadline (leases: `lock/transition.rs`; values: `engine/values/change.rs`).
+//! ends at a deadline (leases: `lock/transition/expiry.rs`; values: `engine/values/expiry.rs`).
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use super::draft::{Draft, edited};
 use crate::domain::{FencingToken, KeyspaceEvents, LockName, Timestamp, Ttl};
 use crate::engine::apply::{Retry, Scope};
 use crate::engine::keyspace::{Content, GuardedKey, KeyedValue};
-use crate::engine::notifications::{CREATED, Cause, DELETED, EXPIRED, Notification, renewed_until};
+use crate::engine::notifications::{CREATED, Cause, DELETED, Notification, renewed_until};
 use crate::engine::{Engine, ExclusiveTxn, Txn, Unavailable};
 use crate::journal::{Record, Seq, StoredValue};
 use crate::lock::Op;
@@ -218,22 +218,6 @@ impl KeyWork<'_, '_> {
                 let op = Op::Delete { if_owner: None };
                 self.engine.step_and_return(&op, &scope, &mut lock).map(drop)
             }
-        }
-    }
-
-    /// Ends the value if its deadline has passed.
-    #[inline]
-    pub(in crate::engine) fn expire_value(&mut self) -> Result<(), Unavailable> {
-        match &*self.key.content {
-            Content::Value(keyed) if keyed.deadline <= self.scope.now => {
-                self.engine.core.value_stats.expiries.add(1);
-                // No client has changed it.
-                let cause = mem::take(&mut self.scope.cause);
-                let ended = self.end_value(&[EXPIRED]);
-                self.scope.cause = cause;
-                ended
-            }
-            _ => Ok(()),
         }
     }
 

@@ -10,6 +10,7 @@ mod apart;
 mod change;
 mod copy;
 mod draft;
+mod expiry;
 mod reclaim;
 mod rename;
 mod stats;
