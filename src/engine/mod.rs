@@ -45,7 +45,9 @@ use crate::clock::Clock;
 use crate::domain::SessionId;
 use crate::entropy::Entropy;
 pub use crate::journal::CommitMetrics;
-use crate::journal::{Backend, CommitGroup, Durability, Journal, JournalError, Loaded, OutcomeUnknown, Seq};
+use crate::journal::{
+    Backend, CommitGroup, Durability, Journal, JournalError, Loaded, OutcomeUnknown, Seq, Stopwatch,
+};
 pub use blocking::{
     Blocked, PopAction, PopRequest, Popped, PoppedElements, Popping, WAITED_KEYS_MAX, WaitOutcome,
 };
@@ -250,7 +252,7 @@ impl Engine {
             backend,
             core.config.durability,
             Box::new(Arc::clone(&core)),
-            Box::new(Arc::clone(&core.commits)),
+            Arc::clone(&core.commits) as Arc<dyn Stopwatch>,
         )
         .map_err(|error| JournalError::Io { what: format!("cannot start the commit thread: {error}") })?;
         let cell = OnceLock::new();

@@ -109,8 +109,8 @@ impl Faults {
     }
 
     /// A stopwatch that only commits advance.
-    pub fn stopwatch(self: &Arc<Self>) -> Box<dyn Stopwatch> {
-        Box::new(CommitClock(Arc::clone(self)))
+    pub fn stopwatch(self: &Arc<Self>) -> Arc<dyn Stopwatch> {
+        Arc::new(CommitClock(Arc::clone(self)))
     }
 
     /// The number of records in each successful commit.

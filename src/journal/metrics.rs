@@ -26,7 +26,7 @@ impl CommitMetrics {
     }
 }
 
-impl Stopwatch for Arc<CommitMetrics> {
+impl Stopwatch for CommitMetrics {
     fn nanos(&self) -> u64 {
         self.clock.now().as_nanos()
     }

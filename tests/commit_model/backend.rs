@@ -124,7 +124,7 @@ pub(crate) fn start(behaviour: Behaviour) -> (Arc<Journal>, Stored) {
     let stored = Stored(Arc::new(AtomicU64::new(0)));
     let backend = ModelBackend { behaviour, stored: stored.clone() };
     let step = if behaviour.is_slow { u64::from(u32::MAX) } else { 0 };
-    let stopwatch = Box::new(Steps { step, readings: std::sync::atomic::AtomicU64::new(0) });
+    let stopwatch = Arc::new(Steps { step, readings: std::sync::atomic::AtomicU64::new(0) });
     let journal = Journal::start(Box::new(backend), Durability::Always, Box::new(Nothing), stopwatch);
     (Arc::new(journal.expect("a thread")), stored)
 }

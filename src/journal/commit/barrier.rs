@@ -2,8 +2,8 @@
 //!
 //! Guarantees: a barrier resolves to `Ok` only after its Seq was published as durable; every
 //! publication wakes exactly the barriers that it decides; polling blocks on storage for at most one
-//! commit, and only on a thread that has nothing else to do; a barrier that is dropped leaves nothing
-//! behind. Not here: commits.
+//! commit, and only where `hook::note_poll` says so; a barrier that is dropped leaves nothing behind.
+//! Not here: commits.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -5,6 +5,7 @@
 //! are not forgotten. Not here: when to commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::barrier::Barriers;
@@ -44,7 +45,7 @@ pub(super) struct Committer {
     pub(super) barriers: Barriers,
     pub(super) writer: Mutex<Writer>,
     pace: Pace,
-    stopwatch: Box<dyn Stopwatch>,
+    stopwatch: Arc<dyn Stopwatch>,
     commits: AtomicU64,
     records: AtomicU64,
 }
@@ -75,7 +76,7 @@ impl Committer {
     pub(super) fn new(
         backend: Box<dyn Backend>,
         state: Box<dyn Recover>,
-        stopwatch: Box<dyn Stopwatch>,
+        stopwatch: Arc<dyn Stopwatch>,
     ) -> Committer {
         let traits = backend.traits();
         let fast_commits = FAST_COMMITS_MIN;

@@ -1,4 +1,5 @@
-//! Commits on the threads of the runtime, each when it has no ready task left.
+//! Commits on the threads of the runtime, each when it has no ready task left, or at once where one
+//! task is all that it has to do.
 //!
 //! Guarantees: a commit that was scheduled is made when its thread parks, by this thread or by the
 //! one that is asked or already commits; threads that do not call the hook leave theirs to the
@@ -42,8 +43,9 @@ pub fn leave_commits() {
 }
 
 /// Notes that a barrier is polled. Returns whether its task seems to be the only one of this thread
-/// that is ready: it is the first since the thread parked, and there was at most one before that.
-/// It may then commit at once: no other record would join the commit before the thread parks.
+/// that is ready: it is the first since the thread parked, and there was at most one between the two
+/// parks before. It may then commit at once: probably no other record would join the commit before
+/// the thread parks. If it is wrong, the other tasks wait for one commit.
 pub(super) fn note_poll() -> bool {
     let polls = POLLS.with(|polls| polls.replace(polls.get().saturating_add(1)));
     polls == 0 && is_hooked() && IS_CALM.with(Cell::get)

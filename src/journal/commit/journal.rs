@@ -32,12 +32,12 @@ pub struct Journal {
 
 impl Journal {
     /// Starts the commit thread on a backend whose state is already loaded, as epoch 0. `stopwatch`
-    /// tells slow commits from fast ones.
+    /// tells slow commits from fast ones, and is told about each.
     pub fn start(
         backend: Box<dyn Backend>,
         durability: Durability,
         state: Box<dyn Recover>,
-        stopwatch: Box<dyn Stopwatch>,
+        stopwatch: Arc<dyn Stopwatch>,
     ) -> std::io::Result<Journal> {
         let committer = Arc::new(Committer::new(backend, state, stopwatch));
         let own = Arc::clone(&committer);

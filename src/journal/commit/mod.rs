@@ -14,8 +14,9 @@
 //!   left: the records of all its tasks become one commit, without the two thread switches that a
 //!   commit thread costs. Where one task is all that a thread has to do, its barrier commits at once,
 //!   without the detour through the runtime that parks the thread and wakes the task again.
-//! * **Large commits: the commit thread**, so that requests are executed meanwhile. The first
-//!   barrier yields once to the ready tasks of its thread, so that their records join the commit,
+//! * **Large commits: the commit thread**, so that requests are executed meanwhile. It also makes
+//!   the small ones among them, until half the size of the last large one, a quarter of it, and so on
+//!   is small, too. The first barrier yields once to the ready tasks of its thread, so that their records join the commit,
 //!   and then requests it.
 //! * **All commits: the commit thread**, while storage is slow or if the backend asks for it
 //!   ([`BackendTraits::commit_on_caller`]). Storage that stalls therefore blocks a thread of the

@@ -129,8 +129,8 @@ impl SqliteBackend {
         self.leftovers.front().map_or(Ok(false), removed).map_err(|error| fault(COMPACT, &error))
     }
 
-    /// Applies a step of compaction that has become durable, if there was one. `is_clean`: the first value with
-    /// leftovers has none any more.
+    /// Applies a step of compaction that has become durable, if there was one. `is_clean`: the first
+    /// value with leftovers has none any more.
     pub(super) fn step_is_durable(&mut self, moved: Option<Compaction>, is_clean: bool) {
         if is_clean {
             self.leftovers.pop_front();

@@ -1,7 +1,5 @@
 //! Barriers and batches.
 
-use std::time::Duration;
-
 use super::*;
 
 #[test]
@@ -47,13 +45,13 @@ fn all_tasks_of_a_thread_share_its_commit() {
 
 #[test]
 fn a_task_that_is_alone_on_its_thread_commits_at_once() {
-    let (journal, faults, _) = start(Durability::Always);
+    let (journal, faults, _) = start(NEVER_BY_ITSELF);
     let mut id = 0;
     let mut is_durable_at_once = || {
         id += 1;
-        let mut barrier = journal.barrier(journal.append(0, [session(id)]).unwrap());
+        let mut barrier = journal.synced(journal.append(0, [session(id)]).unwrap());
         let is_at_once = !is_pending(&mut barrier);
-        // The thread parks and the task is polled again.
+        // The thread parks, and the task is polled again.
         commit_before_park();
         assert_eq!(
             (barrier.wait(), faults.committed_by().pop()),
@@ -61,7 +59,6 @@ fn a_task_that_is_alone_on_its_thread_commits_at_once() {
         );
         is_at_once
     };
-    // Once a thread has parked, and had no more than one task to poll before that.
     commit_before_park();
     assert!(!is_durable_at_once(), "nothing is known about the thread yet");
     commit_before_park();
@@ -72,6 +69,41 @@ fn a_task_that_is_alone_on_its_thread_commits_at_once() {
     assert!(!is_durable_at_once(), "there were two before the thread parked");
     commit_before_park();
     assert!(is_durable_at_once());
+}
+
+/// A thread that has had nothing to do between two parks.
+fn become_idle() {
+    commit_before_park();
+    commit_before_park();
+}
+
+#[test]
+fn a_commit_that_is_made_at_once_may_fail() {
+    for panics in [false, true] {
+        let (journal, faults, recoveries) = start(NEVER_BY_ITSELF);
+        become_idle();
+        if panics {
+            faults.panic_once();
+        } else {
+            faults.fail_with(Some(JournalError::Full));
+        }
+        let mut barrier = journal.synced(journal.append(0, [session(1)]).unwrap());
+        assert_eq!(poll_with(&mut barrier, Waker::noop()), Poll::Ready(Err(OutcomeUnknown)));
+        faults.fail_with(None);
+        assert_eq!(recoveries.rebuilt(), (1, vec![]));
+    }
+}
+
+#[test]
+fn a_task_that_is_alone_waits_for_the_end_of_a_group() {
+    let (journal, faults, _) = start(NEVER_BY_ITSELF);
+    become_idle();
+    let group = journal.commit_group();
+    let mut barrier = journal.synced(journal.append(0, [session(1)]).unwrap());
+    assert!(is_pending(&mut barrier));
+    assert!(faults.batch_sizes().is_empty());
+    drop(group);
+    assert_eq!((barrier.wait(), faults.batch_sizes()), (Ok(()), vec![1]));
 }
 
 #[test]
@@ -124,7 +156,7 @@ fn records_without_a_barrier_are_committed() {
 
 #[test]
 fn an_interval_answers_at_once_and_commits_on_close() {
-    let (journal, faults, _) = start(Durability::Interval(Duration::from_secs(3600)));
+    let (journal, faults, _) = start(NEVER_BY_ITSELF);
     let seq = journal.append(0, [session(1)]).unwrap();
     assert_eq!(journal.barrier(seq).wait(), Ok(()));
     // Or the commit thread would be asked at once.
@@ -151,7 +183,7 @@ fn a_dropped_barrier_leaves_nothing_behind() {
 
 #[test]
 fn a_dropped_barrier_leaves_the_commit_to_another() {
-    let (journal, _, _) = start(Durability::Interval(Duration::from_secs(3600)));
+    let (journal, _, _) = start(NEVER_BY_ITSELF);
     // Or the commit thread would be asked at once.
     commit_before_park();
     let seq = journal.append(0, [session(1)]).unwrap();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use super::{Barrier, Durability, Journal, OutcomeUnknown, Recover, Seq, commit_before_park, leave_commits};
 use crate::domain::{SessionId, Timestamp};
@@ -54,6 +55,9 @@ impl Recoveries {
         }
     }
 }
+
+/// The commit thread commits nothing that is not requested.
+const NEVER_BY_ITSELF: Durability = Durability::Interval(Duration::from_secs(3600));
 
 fn start(durability: Durability) -> (Journal, Arc<Faults>, Recoveries) {
     start_with(durability, BackendTraits::LOCAL)

@@ -62,11 +62,11 @@ fn after_a_large_commit_a_barrier_yields_once_and_asks_the_commit_thread() {
 
 #[test]
 fn small_commits_among_large_ones_are_left_to_the_commit_thread() {
-    let (journal, faults, _) = start(Durability::Always);
+    let (journal, faults, _) = start(NEVER_BY_ITSELF);
     let mut ids = 0..;
     let mut commit = |records| {
         let batch: Vec<_> = ids.by_ref().take(records).map(session).collect();
-        assert_eq!(journal.barrier(journal.append(0, batch).unwrap()).wait(), Ok(()));
+        assert_eq!(journal.synced(journal.append(0, batch).unwrap()).wait(), Ok(()));
         faults.committed_by().last() == Some(&std::thread::current().id())
     };
     assert!(!commit(3 * LARGE_COMMIT_RECORDS_MIN));

@@ -110,3 +110,22 @@ fn a_reboot_applies_the_ttl_of_a_renewal_that_is_still_in_the_log() {
     assert_eq!(load(&mut backend, "second", 1_000), [Record::Granted(renewed)]);
     assert!(backend.log.is_empty());
 }
+
+#[test]
+fn short_leases_leave_few_rows_in_the_log() {
+    let dir = in_memory();
+    let path = dir.path().join("db");
+    let mut backend = SqliteBackend::open(&path).unwrap();
+    backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+    let rows = |backend: &SqliteBackend| -> i64 {
+        backend.db.query_row("SELECT count(*) FROM changes", [], |row| row.get(0)).unwrap()
+    };
+    let mut most = 0;
+    for token in 1..200 {
+        backend.commit(&granted(token..token + 1)).unwrap();
+        backend.commit(&[Record::Ended(FencingToken::new(token).unwrap())]).unwrap();
+        most = most.max(rows(&backend));
+    }
+    assert!((32..=64).contains(&most), "{most} rows: several are removed at once");
+    assert!(view(&path).is_empty());
+}

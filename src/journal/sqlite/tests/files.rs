@@ -111,3 +111,28 @@ fn a_removed_lock_file_is_restored_while_the_database_is_locked() {
     assert!(matches!(backend.verify(), Err(JournalError::Path { .. })));
     assert_eq!(std::fs::read_to_string(&lock_file).unwrap(), "other notes");
 }
+
+#[test]
+fn only_commits_of_callers_do_not_wait_for_a_locked_database() {
+    let dir = in_memory();
+    let mut backend = SqliteBackend::open(&dir.path().join("db")).unwrap();
+    let load = |backend: &mut SqliteBackend| {
+        backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
+    };
+    let may_wait = |backend: &SqliteBackend| {
+        let timeout = backend.db.query_row("PRAGMA busy_timeout", [], |row| row.get::<_, i64>(0));
+        timeout.unwrap() > 0
+    };
+    load(&mut backend);
+    let waiting_work: [fn(&mut SqliteBackend); 2] =
+        [|backend| backend.commit(&granted(2..3)).unwrap(), |backend| assert!(backend.maintain().is_ok())];
+    for work in waiting_work {
+        assert_eq!(backend.try_commit(&[Record::TokensReserved(9)]), Ok(Attempt::Committed));
+        assert!(!may_wait(&backend));
+        work(&mut backend);
+        assert!(may_wait(&backend));
+    }
+    backend.try_commit(&[Record::TokensReserved(9)]).unwrap();
+    load(&mut backend);
+    assert!(may_wait(&backend));
+}
