@@ -32,7 +32,7 @@ pub struct Journal {
 
 impl Journal {
     /// Starts the commit thread on a backend whose state is already loaded, as epoch 0. `stopwatch`
-    /// tells slow commits from fast ones, and is told about each.
+    /// tells slow commits from fast ones, and records how long each took.
     pub fn start(
         backend: Box<dyn Backend>,
         durability: Durability,
