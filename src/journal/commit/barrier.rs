@@ -155,7 +155,7 @@ impl Future for Barrier<'_> {
             return Poll::Ready(durability);
         }
         if is_alone && self.stage == Stage::New {
-            committer.commit_alone();
+            committer.try_commit();
             if let Some(durability) = self.durability() {
                 return Poll::Ready(durability);
             }

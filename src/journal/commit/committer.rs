@@ -108,27 +108,26 @@ impl Committer {
             || self.pace.is_slow.load(Ordering::Relaxed)
     }
 
-    /// Commits what is pending, unless that is for the commit thread or another thread is at it.
+    /// Commits what is pending, unless another thread is at it. What is for the commit thread is
+    /// requested from it.
     pub(super) fn commit_on_caller(&self) {
+        if !self.try_commit() {
+            self.queue.request_commit();
+        }
+    }
+
+    /// Commits what is pending, unless another thread is at it. Returns `false` if that is for the
+    /// commit thread.
+    pub(super) fn try_commit(&self) -> bool {
         if self.is_for_commit_thread() || self.queue.is_large() {
-            return self.queue.request_commit();
+            return false;
         }
-        self.try_commit();
-    }
-
-    /// Like [`Committer::commit_on_caller`], but asks no other thread.
-    pub(super) fn commit_alone(&self) {
-        if !self.is_for_commit_thread() && !self.queue.is_large() {
-            self.try_commit();
-        }
-    }
-
-    fn try_commit(&self) {
         // The thread that commits wakes a barrier for what it did not take.
-        let Some(mut writer) = self.writer.try_lock() else { return };
+        let Some(mut writer) = self.writer.try_lock() else { return true };
         self.commit_batch(&mut writer, |backend, records| backend.try_commit(records));
         drop(writer);
         self.wake_next();
+        true
     }
 
     /// Commits, and waits for storage that another process has locked. For the commit thread.
