@@ -11,12 +11,15 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::http::HttpClient;
-use support::{HTTP_TOKEN, Idiom, Load, Peer, cycles, cycles_with, encode, key, median, owner, seconds};
+use support::{
+    HTTP_TOKEN, Idiom, Load, PROGRAM, Peer, cycles, cycles_with, encode, key, median, owner, seconds,
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 fn main() {
@@ -231,16 +234,18 @@ fn compare_servers(
 /// too short for the maintenance that an idle server does.
 const SLICE: Duration = Duration::from_millis(30);
 
-/// Measures two builds of octostore at `work`, which returns the speed. Each turn starts both anew, and
-/// measures them slice by slice.
+/// Measures two builds of octostore at `work`, which returns the speed. Each turn starts both anew, from new copies
+/// of their files, and measures them slice by slice.
 fn compare_builds((name, wanted): (&str, f64), flags: &[&str], work: impl Fn(&Peer, Duration) -> f64) {
-    let start = || Peer::other_build(flags);
-    if start().is_none() {
+    let Some(other) = std::env::var_os("BENCH_AGAINST") else {
         return println!("{name:<58} skipped: {NO_BUILD}");
-    }
+    };
+    let builds = [Path::new(PROGRAM), Path::new(&other)];
     let slices = (seconds(1.0).as_secs_f64() / SLICE.as_secs_f64()).ceil() as usize;
-    let turn = |turn: usize| {
-        let sides = [Peer::octostore(flags), start().expect("it has started")];
+    // The folders stay until the end, so that each copy takes other memory than the one before.
+    let mut folders = Vec::new();
+    let mut turn = |turn: usize| {
+        let sides = builds.map(|build| Peer::copy_of(build, flags));
         for peer in &sides {
             work(peer, WARM_UP);
         }
@@ -251,9 +256,21 @@ fn compare_builds((name, wanted): (&str, f64), flags: &[&str], work: impl Fn(&Pe
                 speeds[side] += work(&sides[side], SLICE) / slices as f64;
             }
         }
+        folders.extend(sides.map(Peer::kill));
         (speeds[0], speeds[1])
     };
-    report_turns(name, wanted, (0..rounds()).map(turn).collect());
+    let turns: Vec<(f64, f64)> = (0..rounds()).map(&mut turn).collect();
+    let error = standard_error(turns.iter().map(|(own, peer)| own / peer).collect());
+    report_turns(name, wanted, turns);
+    println!("{:<58} {:>33}", "", format!("± {error:.2}"));
+}
+
+/// By how much a mean of these would differ, typically, if they were measured once more.
+fn standard_error(values: Vec<f64>) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    (variance / count).sqrt()
 }
 
 /// Measures both sides in turns, and reports medians: of each side, and of the ratios of neighbours.

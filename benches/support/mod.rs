@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use access::{Access, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// The octostore of this build.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_octostore");
+
 /// A server in a process of its own.
 pub struct Peer {
     child: Child,
@@ -41,13 +44,16 @@ impl Peer {
 
     /// octostore on the data of a folder.
     pub fn octostore_in(dir: tempfile::TempDir, flags: &[&str]) -> Peer {
-        Peer::server(Command::new(env!("CARGO_BIN_EXE_octostore")), dir, flags)
+        Peer::server(Command::new(PROGRAM), dir, flags)
     }
 
-    /// Another build of octostore, by its path in the variable BENCH_AGAINST.
-    pub fn other_build(flags: &[&str]) -> Option<Peer> {
-        let program = std::env::var("BENCH_AGAINST").ok()?;
-        Some(Peer::server(Command::new(program), tempfile::tempdir().unwrap(), flags))
+    /// A program that takes the flags of octostore, run from a copy of its file. Which pages of memory hold its code makes a
+    /// program up to a tenth faster or slower, and they stay the same as long as the file is in the system's cache.
+    pub fn copy_of(program: &Path, flags: &[&str]) -> Peer {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("program");
+        std::fs::copy(program, &copy).unwrap();
+        Peer::server(Command::new(copy), dir, flags)
     }
 
     /// octostore, to be asked over HTTP with [`HTTP_TOKEN`].
