@@ -54,11 +54,6 @@ impl Stripe {
         stripe
     }
 
-    /// Its index, less than [`STRIPES`].
-    pub fn index(self) -> usize {
-        self.0
-    }
-
     fn is_own(self) -> bool {
         self.0 < OWN_STRIPES
     }
@@ -73,12 +68,19 @@ impl Stripe {
         changed.is_some()
     }
 
+    /// Adds to a number of this stripe.
     #[inline]
-    fn add(self, number: &AtomicU64, more: u64) {
+    pub fn add(self, number: &AtomicU64, more: u64) {
         match self.is_own() {
             true => number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed),
             false => add_to_shared(number, more),
         }
+    }
+
+    /// Subtracts from a number of this stripe.
+    #[inline]
+    pub fn subtract(self, number: &AtomicU64, less: u64) {
+        self.add(number, less.wrapping_neg());
     }
 }
 
@@ -107,21 +109,48 @@ impl Drop for HeldStripe {
         // What the thread counts from now on, another thread may count, too.
         OF_THREAD.set(Stripe(STRIPES - 1));
         // The lock lets the next thread see what this one has written.
-        if let Some(is_free) = FREE.lock().get_mut(self.0.index()) {
+        if let Some(is_free) = FREE.lock().get_mut(self.0.0) {
             *is_free = true;
         }
     }
 }
 
+/// Numbers that many threads change and few read: one `T` for each stripe. What is changed together
+/// belongs into one of these, where it is side by side in memory.
+#[derive(Debug, Default)]
+pub struct Striped<T>([CachePadded<T>; STRIPES]);
+
+impl<T> Striped<T> {
+    /// The stripe of this thread, and its numbers.
+    #[inline]
+    pub fn of_thread(&self) -> (Stripe, &T) {
+        let stripe = Stripe::of_thread();
+        (stripe, &self.0[stripe.0])
+    }
+
+    /// The numbers of all stripes.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|numbers| &**numbers)
+    }
+
+    /// The sum of one number over all stripes, never below 0. Concurrent changes may be included or
+    /// not.
+    pub fn sum(&self, number: impl Fn(&T) -> &AtomicU64) -> u64 {
+        let parts = self.iter().map(|numbers| number(numbers).load(Ordering::Relaxed));
+        let sum = parts.fold(0u64, u64::wrapping_add);
+        u64::try_from(sum.cast_signed()).unwrap_or(0)
+    }
+}
+
 /// A number that many threads change and few read.
 #[derive(Debug, Default)]
-pub struct Count([CachePadded<AtomicU64>; STRIPES]);
+pub struct Count(Striped<AtomicU64>);
 
 impl Count {
     /// Adds `more`.
     pub fn add(&self, more: u64) {
-        let stripe = Stripe::of_thread();
-        stripe.add(&self.0[stripe.index()], more);
+        let (stripe, number) = self.0.of_thread();
+        stripe.add(number, more);
     }
 
     /// Subtracts `less`.
@@ -131,13 +160,12 @@ impl Count {
 
     /// The number, never below 0. Concurrent changes may be included or not.
     pub fn read(&self) -> u64 {
-        let sum = self.0.iter().fold(0u64, |sum, part| sum.wrapping_add(part.load(Ordering::Relaxed)));
-        u64::try_from(sum.cast_signed()).unwrap_or(0)
+        self.0.sum(|number| number)
     }
 
     /// Sets it to 0. There must be no concurrent change.
     pub fn clear(&self) {
-        self.0.iter().for_each(|part| part.store(0, Ordering::Relaxed));
+        self.0.iter().for_each(|number| number.store(0, Ordering::Relaxed));
     }
 }
 
@@ -212,7 +240,7 @@ impl Histogram {
     /// Records `value`, observed `times` times.
     pub fn observe(&self, value: u64, times: u64) {
         let stripe = Stripe::of_thread();
-        let seen = &self.stripes[stripe.index()];
+        let seen = &self.stripes[stripe.0];
         let bucket = value.div_ceil(self.unit).next_power_of_two().trailing_zeros() as usize;
         stripe.add(&seen.buckets[bucket.min(BUCKETS)], times);
         stripe.add(&seen.sum, value.saturating_mul(times));

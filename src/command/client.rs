@@ -384,6 +384,7 @@ impl Client {
     }
 
     /// Takes over a change of users. A client whose user is gone may do nothing more.
+    #[cold]
     fn refresh_user(&mut self, generation: u64) {
         self.users_generation = generation;
         if !self.is_authenticated {
@@ -474,6 +475,7 @@ impl Client {
     }
 
     /// Returns the time since the previous request was done.
+    #[inline(never)]
     fn tick(&mut self, server: &ServerState) -> Duration {
         let now = server.engine.clock().now();
         Duration::from_nanos(now.nanos_since(std::mem::replace(&mut self.ticked_at, now)))

@@ -88,15 +88,11 @@ impl Context<'_> {
         let command = found.command;
         self.client.set_command(command);
         if !self.client.is_authenticated && !command.is(Flags::NO_AUTH) {
-            return Err(CommandError::fixed("NOAUTH Authentication required."));
+            return Err(unauthenticated());
         }
         self.permit(found, args)?;
         if self.is_in_pubsub_mode() && !command.is(Flags::SUBSCRIBED) {
-            return Err(CommandError::new(format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-                 allowed in this context",
-                command.name
-            )));
+            return Err(not_for_subscribers(command));
         }
         Ok(command)
     }
@@ -244,6 +240,7 @@ pub(super) fn find(args: Args<'_>) -> Result<Found, Mismatch> {
     }
 }
 
+#[inline(never)]
 fn find_subcommand(container: &'static Command, place: u16, args: Args<'_>) -> Result<Found, Mismatch> {
     let n = match args.len() {
         // COMMAND without a subcommand is COMMAND INFO.
@@ -271,6 +268,20 @@ fn find_for_script(args: Args<'_>, may_write: bool) -> Result<Found, CommandErro
         return Err(CommandError::fixed("ERR Write commands are not allowed from read-only scripts."));
     }
     Ok(found)
+}
+
+#[cold]
+fn unauthenticated() -> CommandError {
+    CommandError::fixed("NOAUTH Authentication required.")
+}
+
+#[cold]
+fn not_for_subscribers(command: &Command) -> CommandError {
+    CommandError::new(format!(
+        "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+         allowed in this context",
+        command.name
+    ))
 }
 
 fn unknown(args: Args<'_>) -> CommandError {

@@ -88,6 +88,7 @@ impl From<Invalid> for CommandError {
 }
 
 impl From<Unavailable> for CommandError {
+    #[cold]
     fn from(unavailable: Unavailable) -> CommandError {
         match unavailable {
             Unavailable::Journal(error) => CommandError::new(format!(

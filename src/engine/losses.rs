@@ -27,11 +27,17 @@ pub(super) fn log_end(name: &LockName, op: &Op, effect: &Effect) {
             _ => return,
         },
     };
+    log_loss(name, lease, why);
+}
+
+#[inline(never)]
+fn log_loss(name: &LockName, lease: &Lease, why: &str) {
     let holder = Holder(lease.origin.as_deref());
     tracing::debug!(lock = ?name, token = lease.token.get(), %holder, why, "lease ended");
 }
 
 /// Logs that an owner wanted to release or renew a lease after its end.
+#[inline(never)]
 pub(super) fn log_late(name: &LockName, op: &Op, lost: &Lost, now: Timestamp) {
     let wanted = if matches!(op, Op::Renew { .. }) { "renew" } else { "release" };
     let (holder, late_ms) = (Holder(lost.origin.as_deref()), now.millis_since(lost.at));

@@ -5,11 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_utils::CachePadded;
-
 use crate::domain::{DATABASES, Timestamp};
 use crate::lock::{Effect, EndReason, LeaveReason, Outcome};
-use crate::metrics::{Count, Histogram, STRIPES, Stripe};
+use crate::metrics::{Histogram, STRIPES, Striped};
 
 /// Leases that the threads of one stripe may grant before they look at the limit again.
 const ROOM_MAX: u64 = 256;
@@ -21,48 +19,80 @@ const ROOM_PART: u64 = 64 * STRIPES as u64;
 /// them.
 #[derive(Debug, Default)]
 struct KeyCounts {
-    keys: Count,
+    keys: AtomicU64,
     /// Keys that do not end by themselves.
-    lasting: Count,
+    lasting: AtomicU64,
     /// The sum of the deadlines of the others, in milliseconds of the clock.
-    deadlines: Count,
+    deadlines: AtomicU64,
 }
 
 /// Deadlines count as at most this many milliseconds, 34 years, so that the sum of those of eight
 /// million keys fits.
 const DEADLINE_MS_MAX: u64 = 1 << 40;
 
-/// The counts of a lock manager. Totals restart at 0 with the process.
+/// What one stripe has counted. What every lock that is taken and given back changes is in the first
+/// two cache lines.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Counts {
+    leases: AtomicU64,
+    /// Leases that may be granted without looking at the limit.
+    room: AtomicU64,
+    grants: AtomicU64,
+    releases: AtomicU64,
+    delays: AtomicU64,
+    waiting: AtomicU64,
+    waits: AtomicU64,
+    renewals: AtomicU64,
+    keys: [KeyCounts; DATABASES as usize],
+    repeats: AtomicU64,
+    refusals: AtomicU64,
+    session_ends: AtomicU64,
+    expiries: AtomicU64,
+    forced: AtomicU64,
+    replaced: AtomicU64,
+    wait_timeouts: AtomicU64,
+}
+
+impl Counts {
+    /// What counts the things that are there now, and not those that happened.
+    fn of_present(&self) -> impl Iterator<Item = &AtomicU64> {
+        let keys = self.keys.iter().flat_map(|of| [&of.keys, &of.lasting, &of.deadlines]);
+        keys.chain([&self.leases, &self.delays, &self.waiting, &self.room])
+    }
+}
+
+/// What has happened since the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockTotals {
+    /// Grants of a lock to an owner that did not hold it.
+    pub grants: u64,
+    /// Grants to an owner that held the lock already.
+    pub repeats: u64,
+    /// Requests that were not granted and did not queue.
+    pub refusals: u64,
+    /// Deadlines moved.
+    pub renewals: u64,
+    /// Leases ended by their owner, or by a DEL.
+    pub releases: u64,
+    /// Leases ended with their session.
+    pub session_ends: u64,
+    /// Leases that reached their deadline.
+    pub expiries: u64,
+    /// Leases ended by an operator.
+    pub forced: u64,
+    /// Leases ended by a SET that gave the lock to another owner.
+    pub replaced: u64,
+    /// Requests that had to queue.
+    pub waits: u64,
+    /// Queued requests that timed out.
+    pub wait_timeouts: u64,
+}
+
+/// The counts of a lock manager.
 #[derive(Debug)]
 pub struct LockStats {
-    leases: Count,
-    delays: Count,
-    keys: [KeyCounts; DATABASES as usize],
-    waiting: Count,
-    /// Leases that may be granted without looking at the limit.
-    room: [CachePadded<AtomicU64>; STRIPES],
-    /// Grants of a lock to an owner that did not hold it.
-    pub grants: Count,
-    /// Grants to an owner that held the lock already.
-    pub repeats: Count,
-    /// Requests that were not granted and did not queue.
-    pub refusals: Count,
-    /// Deadlines moved.
-    pub renewals: Count,
-    /// Leases ended by their owner, or by a DEL.
-    pub releases: Count,
-    /// Leases ended with their session.
-    pub session_ends: Count,
-    /// Leases that reached their deadline.
-    pub expiries: Count,
-    /// Leases ended by an operator.
-    pub forced: Count,
-    /// Leases ended by a SET that gave the lock to another owner.
-    pub replaced: Count,
-    /// Requests that had to queue.
-    pub waits: Count,
-    /// Queued requests that timed out.
-    pub wait_timeouts: Count,
+    counts: Striped<Counts>,
     /// Nanoseconds that those who were granted a lock in the queue had waited.
     pub waiting_times: Histogram,
     /// Nanoseconds for which leases that have ended were held.
@@ -76,22 +106,7 @@ pub struct LockStats {
 impl Default for LockStats {
     fn default() -> LockStats {
         LockStats {
-            leases: Count::default(),
-            delays: Count::default(),
-            keys: Default::default(),
-            waiting: Count::default(),
-            room: Default::default(),
-            grants: Count::default(),
-            repeats: Count::default(),
-            refusals: Count::default(),
-            renewals: Count::default(),
-            releases: Count::default(),
-            session_ends: Count::default(),
-            expiries: Count::default(),
-            forced: Count::default(),
-            replaced: Count::default(),
-            waits: Count::default(),
-            wait_timeouts: Count::default(),
+            counts: Striped::default(),
             waiting_times: Histogram::of_times(),
             hold_times: Histogram::of_times(),
             late_releases: Histogram::of_times(),
@@ -103,43 +118,73 @@ impl Default for LockStats {
 impl LockStats {
     /// Leases held; those that have ended and were not swept yet included.
     pub fn leases(&self) -> u64 {
-        self.leases.read()
+        self.counts.sum(|counts| &counts.leases)
     }
 
     /// Leases held and lock-delays running: what the limit of locks is about.
     pub fn kept(&self) -> u64 {
-        self.leases() + self.delays.read()
+        self.leases() + self.counts.sum(|counts| &counts.delays)
     }
 
     /// Whether there is room for one more, of `max`. Usually reads only the stripe of this thread.
     pub(super) fn has_room(&self, max: u64) -> bool {
-        let stripe = Stripe::of_thread();
-        let room = &self.room[stripe.index()];
-        if stripe.update(room, |left| left.checked_sub(1)) {
+        let (stripe, counts) = self.counts.of_thread();
+        if stripe.update(&counts.room, |left| left.checked_sub(1)) {
             return true;
         }
+        self.take_room(counts, max)
+    }
+
+    #[cold]
+    fn take_room(&self, counts: &Counts, max: u64) -> bool {
         let left = max.saturating_sub(self.kept());
-        room.store((left / ROOM_PART).min(ROOM_MAX), Ordering::Relaxed);
+        counts.room.store((left / ROOM_PART).min(ROOM_MAX), Ordering::Relaxed);
         left > 0
     }
 
     /// Locks of a database that are held.
     pub fn keys(&self, database: u8) -> u64 {
-        self.keys.get(usize::from(database)).map_or(0, |counts| counts.keys.read())
+        self.of_database(database, |of| &of.keys)
+    }
+
+    fn of_database(&self, database: u8, number: impl Fn(&KeyCounts) -> &AtomicU64) -> u64 {
+        match usize::from(database) {
+            database if database < usize::from(DATABASES) => {
+                self.counts.sum(|counts| number(&counts.keys[database]))
+            }
+            _ => 0,
+        }
     }
 
     /// Keys of a database that end by themselves, and the milliseconds after which they do so on
     /// average.
     pub fn expiring(&self, database: u8, now: Timestamp) -> (u64, u64) {
-        let Some(counts) = self.keys.get(usize::from(database)) else { return (0, 0) };
-        let keys = counts.keys.read().saturating_sub(counts.lasting.read());
-        let average = counts.deadlines.read().checked_div(keys).unwrap_or(0);
+        let keys = self.keys(database).saturating_sub(self.of_database(database, |of| &of.lasting));
+        let deadlines = self.of_database(database, |of| &of.deadlines);
+        let average = deadlines.checked_div(keys).unwrap_or(0);
         (keys, average.saturating_sub(millis_of(now)))
     }
 
     /// Requests that queue.
     pub fn waiting(&self) -> u64 {
-        self.waiting.read()
+        self.counts.sum(|counts| &counts.waiting)
+    }
+
+    /// What has happened so far.
+    pub fn totals(&self) -> LockTotals {
+        LockTotals {
+            grants: self.counts.sum(|counts| &counts.grants),
+            repeats: self.counts.sum(|counts| &counts.repeats),
+            refusals: self.counts.sum(|counts| &counts.refusals),
+            renewals: self.counts.sum(|counts| &counts.renewals),
+            releases: self.counts.sum(|counts| &counts.releases),
+            session_ends: self.counts.sum(|counts| &counts.session_ends),
+            expiries: self.counts.sum(|counts| &counts.expiries),
+            forced: self.counts.sum(|counts| &counts.forced),
+            replaced: self.counts.sum(|counts| &counts.replaced),
+            waits: self.counts.sum(|counts| &counts.waits),
+            wait_timeouts: self.counts.sum(|counts| &counts.wait_timeouts),
+        }
     }
 
     /// Counts a change of a key, given its deadline before and after it; `None`: it does not exist.
@@ -148,89 +193,93 @@ impl LockStats {
         if before == after {
             return;
         }
-        let counts = &self.keys[usize::from(database)];
+        let (stripe, counts) = self.counts.of_thread();
+        let counts = &counts.keys[usize::from(database)];
         match (before, after) {
-            (None, Some(_)) => counts.keys.add(1),
-            (Some(_), None) => counts.keys.subtract(1),
+            (None, Some(_)) => stripe.add(&counts.keys, 1),
+            (Some(_), None) => stripe.subtract(&counts.keys, 1),
             _ => {}
         }
         match (before == Some(Timestamp::NEVER), after == Some(Timestamp::NEVER)) {
-            (false, true) => counts.lasting.add(1),
-            (true, false) => counts.lasting.subtract(1),
+            (false, true) => stripe.add(&counts.lasting, 1),
+            (true, false) => stripe.subtract(&counts.lasting, 1),
             _ => {}
         }
         let millis = |deadline: Option<Timestamp>| {
             deadline.filter(|deadline| *deadline != Timestamp::NEVER).map_or(0, millis_of)
         };
-        counts.deadlines.add(millis(after).wrapping_sub(millis(before)));
+        stripe.add(&counts.deadlines, millis(after).wrapping_sub(millis(before)));
     }
 
     pub(super) fn lease_restored(&self) {
-        self.leases.add(1);
+        let (stripe, counts) = self.counts.of_thread();
+        stripe.add(&counts.leases, 1);
     }
 
     pub(super) fn outcome(&self, outcome: &Outcome) {
+        let (stripe, counts) = self.counts.of_thread();
         match outcome {
-            Outcome::Granted { already_held: true, .. } => self.repeats.add(1),
-            Outcome::Refused(_) => self.refusals.add(1),
+            Outcome::Granted { already_held: true, .. } => stripe.add(&counts.repeats, 1),
+            Outcome::Refused(_) => stripe.add(&counts.refusals, 1),
             _ => {}
         }
     }
 
     pub(super) fn count(&self, effect: &Effect, now: Timestamp) {
+        let (stripe, counts) = self.counts.of_thread();
         let total = match effect {
             Effect::Granted { waiter, .. } => {
-                self.leases.add(1);
+                stripe.add(&counts.leases, 1);
                 if let Some((_, since)) = waiter {
-                    self.waiting.subtract(1);
+                    stripe.subtract(&counts.waiting, 1);
                     self.waiting_times.observe(now.nanos_since(*since), 1);
                 }
-                &self.grants
+                &counts.grants
             }
-            Effect::Renewed { .. } => &self.renewals,
+            Effect::Renewed { .. } => &counts.renewals,
             Effect::Ended { lease, how } => {
-                self.leases.subtract(1);
+                stripe.subtract(&counts.leases, 1);
                 self.hold_times.observe(now.min(lease.deadline).nanos_since(lease.granted_at), 1);
                 match how {
-                    EndReason::Released => &self.releases,
-                    EndReason::Session { .. } => &self.session_ends,
-                    EndReason::Expired => &self.expiries,
-                    EndReason::Forced => &self.forced,
-                    EndReason::Replaced => &self.replaced,
+                    EndReason::Released => &counts.releases,
+                    EndReason::Session { .. } => &counts.session_ends,
+                    EndReason::Expired => &counts.expiries,
+                    EndReason::Forced => &counts.forced,
+                    EndReason::Replaced => &counts.replaced,
                 }
             }
             Effect::Joined { .. } => {
-                self.waiting.add(1);
-                &self.waits
+                stripe.add(&counts.waiting, 1);
+                &counts.waits
             }
             Effect::WaiterLeft { why, .. } => {
-                self.waiting.subtract(1);
+                stripe.subtract(&counts.waiting, 1);
                 if *why != LeaveReason::TimedOut {
                     return;
                 }
-                &self.wait_timeouts
+                &counts.wait_timeouts
             }
             Effect::DelayStarted { is_first, .. } => {
-                self.delays.add(u64::from(*is_first));
+                stripe.add(&counts.delays, u64::from(*is_first));
                 return;
             }
             Effect::DelayEnded => {
-                self.delays.subtract(1);
+                stripe.subtract(&counts.delays, 1);
                 return;
             }
         };
-        total.add(1);
+        stripe.add(total, 1);
     }
 
     pub(super) fn delay_restored(&self) {
-        self.delays.add(1);
+        let (stripe, counts) = self.counts.of_thread();
+        stripe.add(&counts.delays, 1);
     }
 
     /// No lock is held and the queues are empty; totals stay.
     pub(super) fn clear(&self) {
-        let of_keys = self.keys.iter().flat_map(|counts| [&counts.keys, &counts.lasting, &counts.deadlines]);
-        of_keys.chain([&self.leases, &self.delays, &self.waiting]).for_each(Count::clear);
-        self.room.iter().for_each(|room| room.store(0, Ordering::Relaxed));
+        let present = self.counts.iter().flat_map(Counts::of_present);
+        present.for_each(|number| number.store(0, Ordering::Relaxed));
     }
 }
 

@@ -87,7 +87,7 @@ impl HttpState {
             active_locks: stats.leases(),
             total_users: self.users.all().len(),
             total_acquires: self.acquires(),
-            total_releases: stats.releases.read(),
+            total_releases: stats.totals().releases,
         }
     }
 
@@ -97,8 +97,8 @@ impl HttpState {
 
     /// Grants, repeated ones included.
     pub(super) fn acquires(&self) -> u64 {
-        let stats = self.engine.lock_stats();
-        stats.grants.read() + stats.repeats.read()
+        let totals = self.engine.lock_stats().totals();
+        totals.grants + totals.repeats
     }
 
     pub(super) fn record_minute(&self) {
@@ -107,7 +107,7 @@ impl HttpState {
             unix_s: self.engine.clock().wall_millis() / 1000,
             requests: self.metrics.requests(),
             acquires: self.acquires(),
-            releases: stats.releases.read(),
+            releases: stats.totals().releases,
             active_locks: stats.leases(),
         });
     }

@@ -190,15 +190,16 @@ impl HttpState {
     /// Numbers that differ after a change that can change a list of keys.
     fn changes(&self) -> [u64; 12] {
         let (stats, values) = (self.engine.lock_stats(), self.engine.value_stats());
+        let totals = stats.totals();
         [
-            stats.grants.read(),
-            stats.repeats.read(),
-            stats.renewals.read(),
-            stats.releases.read(),
-            stats.session_ends.read(),
-            stats.expiries.read(),
-            stats.forced.read(),
-            stats.replaced.read(),
+            totals.grants,
+            totals.repeats,
+            totals.renewals,
+            totals.releases,
+            totals.session_ends,
+            totals.expiries,
+            totals.forced,
+            totals.replaced,
             stats.waiting(),
             values.values(),
             values.expiries.read(),

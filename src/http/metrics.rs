@@ -242,20 +242,21 @@ impl All {
             "The latest fencing token",
             (engine.next_token() - 1).unsigned_abs(),
         )?;
+        let totals = stats.totals();
         for (name, help, total) in [
-            ("grants", "Locks granted to an owner that did not hold them", &stats.grants),
-            ("repeats", "Locks granted again to the owner that held them", &stats.repeats),
-            ("refusals", "Requests that were not granted and did not wait", &stats.refusals),
-            ("renewals", "Deadlines moved", &stats.renewals),
-            ("releases", "Leases ended by their owner", &stats.releases),
-            ("session_ends", "Leases ended with their session", &stats.session_ends),
-            ("expiries", "Leases that reached their deadline", &stats.expiries),
-            ("forced_ends", "Leases ended by an operator", &stats.forced),
-            ("replaced_ends", "Leases ended by a SET of another owner", &stats.replaced),
-            ("waits", "Requests that queued", &stats.waits),
-            ("wait_timeouts", "Requests whose WAIT time ended", &stats.wait_timeouts),
+            ("grants", "Locks granted to an owner that did not hold them", totals.grants),
+            ("repeats", "Locks granted again to the owner that held them", totals.repeats),
+            ("refusals", "Requests that were not granted and did not wait", totals.refusals),
+            ("renewals", "Deadlines moved", totals.renewals),
+            ("releases", "Leases ended by their owner", totals.releases),
+            ("session_ends", "Leases ended with their session", totals.session_ends),
+            ("expiries", "Leases that reached their deadline", totals.expiries),
+            ("forced_ends", "Leases ended by an operator", totals.forced),
+            ("replaced_ends", "Leases ended by a SET of another owner", totals.replaced),
+            ("waits", "Requests that queued", totals.waits),
+            ("wait_timeouts", "Requests whose WAIT time ended", totals.wait_timeouts),
         ] {
-            out.counter(name, help, total.read())?;
+            out.counter(name, help, total)?;
         }
         out.times("wait", "Time that granted requests had waited", &stats.waiting_times)?;
         out.times("hold", "Time for which ended leases were held", &stats.hold_times)?;
@@ -461,8 +462,8 @@ pub(super) fn as_json(state: &HttpState) -> MetricsView {
         },
         lock_store: LockStoreView {
             total_acquires: state.acquires(),
-            total_releases: stats.releases.read(),
-            total_expirations: stats.expiries.read(),
+            total_releases: stats.totals().releases,
+            total_expirations: stats.totals().expiries,
             cache_hits: looked_up,
             cache_misses: 0,
         },

@@ -164,7 +164,7 @@ impl HttpState {
         let (stats, commits) = (self.engine.lock_stats(), self.engine.commit_metrics().times.read());
         self.hour.0.lock().push(Sample {
             unix_s: self.engine.clock().wall_millis() / 1000,
-            grants: stats.grants.read(),
+            grants: stats.totals().grants,
             commits: commits.count,
             commit_nanos: commits.sum,
             waiting: stats.waiting(),

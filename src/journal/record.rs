@@ -80,7 +80,11 @@ pub struct StoredValue {
 pub type ScriptHash = [u8; 20];
 
 /// One change of state.
+///
+/// Its tag is a word: after a tag of one byte, the rest would be copied at odd addresses, in pieces
+/// that overlap, for which a processor waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(u64)]
 pub enum Record {
     /// A new lease; no earlier record has its token.
     Granted(Box<StoredLease>),

@@ -108,6 +108,7 @@ pub struct Effects {
 }
 
 impl Effects {
+    #[inline]
     pub(super) fn push(&mut self, effect: Effect) {
         match self.first {
             None => self.first = Some(effect),

@@ -307,35 +307,47 @@ impl Slot {
     }
 
     pub(super) fn add_holder(&mut self, lease: Lease) {
-        match &mut self.holders {
+        match self.holders {
             Holders::None => self.holders = Holders::One(lease),
-            Holders::Many(set) => set.insert(lease),
-            Holders::One(_) => {
-                let mut set = Box::<IndexedSet<Lease>>::default();
-                if let Holders::One(first) = std::mem::take(&mut self.holders) {
-                    set.insert(first);
-                }
-                set.insert(lease);
-                self.holders = Holders::Many(set);
-            }
+            _ => self.add_another_holder(lease),
         }
     }
 
+    #[inline(never)]
+    fn add_another_holder(&mut self, lease: Lease) {
+        let mut set = match std::mem::take(&mut self.holders) {
+            Holders::Many(set) => set,
+            Holders::None => Box::default(),
+            Holders::One(first) => {
+                let mut set = Box::<IndexedSet<Lease>>::default();
+                set.insert(first);
+                set
+            }
+        };
+        set.insert(lease);
+        self.holders = Holders::Many(set);
+    }
+
+    #[inline]
     pub(super) fn remove_holder(&mut self, token: FencingToken) -> Option<Lease> {
         match &mut self.holders {
             Holders::One(lease) if lease.token == token => match std::mem::take(&mut self.holders) {
                 Holders::One(lease) => Some(lease),
                 _ => None,
             },
-            Holders::Many(set) => {
-                let removed = set.remove(token.get());
-                if set.len() == 0 {
-                    self.holders = Holders::None;
-                }
-                removed
-            }
+            Holders::Many(_) => self.remove_one_of_many(token),
             _ => None,
         }
+    }
+
+    #[inline(never)]
+    fn remove_one_of_many(&mut self, token: FencingToken) -> Option<Lease> {
+        let Holders::Many(set) = &mut self.holders else { return None };
+        let removed = set.remove(token.get());
+        if set.len() == 0 {
+            self.holders = Holders::None;
+        }
+        removed
     }
 
     pub(super) fn update_holder<R>(

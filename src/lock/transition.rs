@@ -233,28 +233,39 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn acquire(&mut self, request: &Request, wait: Option<(WaiterId, Timestamp)>) -> Outcome {
-        if let Some(lease) = self.slot.lease_of(&request.owner) {
-            if lease.mode != request.mode {
-                return Outcome::Refused(Refusal::OtherMode(lease.mode));
-            }
-            // Either it would end with a session the request does not name, or it would not end
-            // when the request says.
-            if lease.session() != request.session() {
-                return Outcome::Refused(Refusal::OtherSession);
-            }
-            let (token, was) = (lease.token, lease.deadline);
-            let deadline = lease.clip(self.now.after(request.ttl));
-            self.claim(token);
-            if deadline > was {
-                self.move_deadline(token, deadline, request.ttl);
-            }
-            return Outcome::Granted { token, already_held: true };
+        if self.slot.lease_of(&request.owner).is_some() {
+            return self.acquire_again(request);
         }
-        let place =
-            self.slot.contention.as_ref().and_then(|contention| contention.queue.number_of(&request.owner));
-        if place.is_none() && self.slot.waiter_count() == 0 && self.has_room_for(request.mode) {
+        if self.slot.waiter_count() == 0 && self.has_room_for(request.mode) {
             return Outcome::Granted { token: self.grant(request, None), already_held: false };
         }
+        self.queue(request, wait)
+    }
+
+    /// A request of the owner that holds the lock.
+    #[inline(never)]
+    fn acquire_again(&mut self, request: &Request) -> Outcome {
+        let Some(lease) = self.slot.lease_of(&request.owner) else { return Outcome::NotHeld };
+        if lease.mode != request.mode {
+            return Outcome::Refused(Refusal::OtherMode(lease.mode));
+        }
+        // Either it would end with a session the request does not name, or it would not end
+        // when the request says.
+        if lease.session() != request.session() {
+            return Outcome::Refused(Refusal::OtherSession);
+        }
+        let (token, was) = (lease.token, lease.deadline);
+        let deadline = lease.clip(self.now.after(request.ttl));
+        self.claim(token);
+        if deadline > was {
+            self.move_deadline(token, deadline, request.ttl);
+        }
+        Outcome::Granted { token, already_held: true }
+    }
+
+    /// Queues a request, if it waits. It takes the place of an earlier one of its owner.
+    #[inline(never)]
+    fn queue(&mut self, request: &Request, wait: Option<(WaiterId, Timestamp)>) -> Outcome {
         let Some((id, deadline)) = wait.filter(|(_, deadline)| *deadline > self.now) else {
             return Outcome::Refused(match self.slot.delay() {
                 Some(_) => Refusal::Delayed,
@@ -262,6 +273,7 @@ impl<E: Env> Step<'_, E> {
             });
         };
         let contention = self.slot.contention_mut();
+        let place = contention.queue.number_of(&request.owner);
         let mut waiter = Waiter { place: 0, id, request: request.clone(), since: self.now, deadline };
         match place.and_then(|place| contention.queue.remove(place)) {
             Some(first) => {
@@ -275,6 +287,7 @@ impl<E: Env> Step<'_, E> {
         Outcome::Queued
     }
 
+    #[inline(never)]
     fn end_session(&mut self, session: SessionId, clean: bool) -> Outcome {
         let tokens: Vec<_> = self.slot.tokens_of(session).take(ENDS_PER_STEP).collect();
         for token in &tokens {
@@ -293,6 +306,7 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
+    #[inline(never)]
     fn leave(&mut self, id: WaiterId, owner: &Owner) -> Outcome {
         let Some(contention) = self.slot.contention.as_mut() else { return Outcome::NotHeld };
         let place = contention.queue.number_of(owner);
@@ -307,6 +321,7 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
+    #[inline(never)]
     fn set(&mut self, request: &Request, condition: &SetCondition, keep_ttl: bool) -> Outcome {
         let held = self.slot.newest().is_some();
         let met = match condition {
@@ -358,6 +373,7 @@ impl<E: Env> Step<'_, E> {
         Outcome::Granted { token, already_held: false }
     }
 
+    #[inline(never)]
     fn delete(&mut self, if_owner: Option<&Owner>) -> Outcome {
         let Some(lease) = self.slot.newest() else { return Outcome::NotHeld };
         if let Some(owner) = if_owner {
@@ -377,6 +393,7 @@ impl<E: Env> Step<'_, E> {
         (token.is_none() || token == Some(held)).then_some(held)
     }
 
+    #[inline(never)]
     fn renew(&mut self, token: FencingToken, ttl: impl FnOnce(&Lease) -> Option<Ttl>) -> Outcome {
         match self.slot.lease(token) {
             None => Outcome::NotHeld,
@@ -410,7 +427,7 @@ impl<E: Env> Step<'_, E> {
     }
 
     fn end_at(&mut self, token: FencingToken, how: EndReason, at: Timestamp) {
-        let Some(lease) = self.slot.remove_holder(token) else { return };
+        let Some(lease) = self.slot.lease(token) else { return };
         // A SET hands the lock over at that instant: nothing can rest between.
         let delay = lease.delay_after(how.is_unclean()).filter(|_| how != EndReason::Replaced);
         if let Some(length) = delay {
@@ -418,7 +435,9 @@ impl<E: Env> Step<'_, E> {
             let from = if how == EndReason::Expired { lease.deadline } else { at };
             self.start_delay(Delay { until: from.after(Some(length)), length });
         }
-        self.effects.push(Effect::Ended { lease, how });
+        if let Some(lease) = self.slot.remove_holder(token) {
+            self.effects.push(Effect::Ended { lease, how });
+        }
     }
 
     /// Starts a delay, unless one runs that is longer.
@@ -440,6 +459,7 @@ impl<E: Env> Step<'_, E> {
 
     /// Ends all leases. Where there are very many, the next steps free most of them, before they do
     /// anything else.
+    #[inline(never)]
     fn revoke_all(&mut self, how: EndReason) -> u32 {
         let holders = self.slot.holder_count();
         if holders > ENDS_PER_STEP {
@@ -487,6 +507,7 @@ impl<E: Env> Step<'_, E> {
         }
     }
 
+    #[inline(never)]
     fn promote_waiters(&mut self) {
         let mut room = PROMOTIONS_PER_STEP;
         loop {

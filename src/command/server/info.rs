@@ -294,20 +294,21 @@ fn locks(context: &Context<'_>, out: &mut String) -> std::fmt::Result {
     write!(out, "leases:{}\r\n", stats.leases())?;
     write!(out, "waiting:{}\r\n", stats.waiting())?;
     write!(out, "sessions:{}\r\n", engine.sessions())?;
+    let totals = stats.totals();
     for (name, total) in [
-        ("grants", &stats.grants),
-        ("repeats", &stats.repeats),
-        ("refusals", &stats.refusals),
-        ("renewals", &stats.renewals),
-        ("releases", &stats.releases),
-        ("session_ends", &stats.session_ends),
-        ("expiries", &stats.expiries),
-        ("forced", &stats.forced),
-        ("replaced", &stats.replaced),
-        ("waits", &stats.waits),
-        ("wait_timeouts", &stats.wait_timeouts),
+        ("grants", totals.grants),
+        ("repeats", totals.repeats),
+        ("refusals", totals.refusals),
+        ("renewals", totals.renewals),
+        ("releases", totals.releases),
+        ("session_ends", totals.session_ends),
+        ("expiries", totals.expiries),
+        ("forced", totals.forced),
+        ("replaced", totals.replaced),
+        ("waits", totals.waits),
+        ("wait_timeouts", totals.wait_timeouts),
     ] {
-        write!(out, "total_{name}:{}\r\n", total.read())?;
+        write!(out, "total_{name}:{total}\r\n")?;
     }
     Ok(())
 }

@@ -77,7 +77,7 @@ impl Totals {
             sent_bytes: metrics.redis.sent.read(),
             commands: server.commands_run.read(),
             failed_logins: metrics.failed_logins.read(),
-            expired_keys: engine.lock_stats().expiries.read() + engine.value_stats().expiries.read(),
+            expired_keys: engine.lock_stats().totals().expiries + engine.value_stats().expiries.read(),
             lookup_hits: server.lookups.hits.read(),
             lookup_misses: server.lookups.misses.read(),
             by_command,

@@ -90,7 +90,8 @@ impl LastChange<'_> {
     }
 
     fn advance(self, seq: Seq) {
-        if seq > self.get() {
+        // Without durability there are no numbers, and the stripe need not be fetched.
+        if seq > Seq::default() && seq > self.get() {
             self.0.fetch_max(seq.get(), Ordering::AcqRel);
         }
     }

@@ -72,7 +72,7 @@ async fn a_lock_delay_replaced_by_a_set_stays_gone_and_needs_no_room() {
     assert!(matches!(set(&engine, "k", request("b")), Outcome::Granted { already_held: false, .. }));
     assert!(matches!(set(&engine, "k", request("c")), Outcome::Granted { already_held: false, .. }));
     assert_eq!((engine.lock_stats().leases(), engine.lock_stats().kept()), (1, 1));
-    assert_eq!(engine.lock_stats().replaced.read(), 1);
+    assert_eq!(engine.lock_stats().totals().replaced, 1);
     drop(engine);
     let engine = start();
     assert_eq!((engine.lock_stats().leases(), engine.lock_stats().kept()), (1, 1));

@@ -11,6 +11,14 @@ impl<E: Env> Step<'_, E> {
     /// Frees what has ended by now: leases, the delay, waiters. `false`: there is more than one
     /// step may do.
     pub(super) fn expire_due(&mut self) -> bool {
+        if self.slot.contention.is_none() && self.slot.due_holder(self.now).is_none() {
+            return true;
+        }
+        self.expire_what_is_due()
+    }
+
+    #[inline(never)]
+    fn expire_what_is_due(&mut self) -> bool {
         let mut room = ENDS_PER_STEP;
         if !self.free_revoked(&mut room) {
             return false;
