@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use access::{Access, Stream};
@@ -377,7 +378,8 @@ pub fn cycles(addr: SocketAddr, idiom: &Idiom, load: Load) -> Outcome {
     cycles_with(&Access::default(), addr, idiom, load)
 }
 
-/// [`cycles`] of clients that get in this way.
+/// [`cycles`] of clients that get in this way. The first cycle of each is not measured: with many clients
+/// and little time, it would measure how connections are accepted.
 pub fn cycles_with(access: &Access, addr: SocketAddr, idiom: &Idiom, load: Load) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -392,17 +394,25 @@ pub fn cycles_with(access: &Access, addr: SocketAddr, idiom: &Idiom, load: Load)
             }
             clients.push((stream, take, give_back));
         }
-        let started = Instant::now();
+        let start = Arc::new(tokio::sync::Barrier::new(clients.len() + 1));
         let tasks: Vec<_> = clients
             .into_iter()
             .map(|(stream, take, give_back)| {
-                let (replies, end) = (load.pipeline as usize, started + load.time);
-                match stream {
-                    Stream::Plain(stream) => tokio::spawn(client(stream, take, give_back, replies, end)),
-                    Stream::Tls(stream) => tokio::spawn(client(stream, take, give_back, replies, end)),
-                }
+                let (replies, start) = (load.pipeline as usize, Arc::clone(&start));
+                tokio::spawn(async move {
+                    match stream {
+                        Stream::Plain(stream) => {
+                            measured_client(stream, &take, &give_back, replies, start, load.time).await
+                        }
+                        Stream::Tls(stream) => {
+                            measured_client(stream, &take, &give_back, replies, start, load.time).await
+                        }
+                    }
+                })
             })
             .collect();
+        start.wait().await;
+        let started = Instant::now();
         let mut latencies_us = Vec::new();
         for task in tasks {
             latencies_us.extend(task.await.unwrap());
@@ -414,17 +424,33 @@ pub fn cycles_with(access: &Access, addr: SocketAddr, idiom: &Idiom, load: Load)
     })
 }
 
-async fn client(
+/// One cycle and, once all clients are at the start, cycles for this time.
+async fn measured_client(
     mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin,
-    take: Vec<u8>,
-    give_back: Vec<u8>,
+    take: &[u8],
+    give_back: &[u8],
     replies: usize,
-    end: Instant,
+    start: Arc<tokio::sync::Barrier>,
+    time: Duration,
 ) -> Vec<u32> {
+    client(&mut stream, take, give_back, replies, Duration::ZERO).await;
+    start.wait().await;
+    client(&mut stream, take, give_back, replies, time).await
+}
+
+/// Cycles for this time, at least one. Returns how long each request took.
+async fn client(
+    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+    take: &[u8],
+    give_back: &[u8],
+    replies: usize,
+    time: Duration,
+) -> Vec<u32> {
+    let end = Instant::now() + time;
     let mut input = vec![0; 64 << 10];
     let mut latencies_us = Vec::new();
-    while Instant::now() < end {
-        for request in [&take, &give_back] {
+    loop {
+        for request in [take, give_back] {
             let sent = Instant::now();
             stream.write_all(request).await.unwrap();
             stream.flush().await.unwrap();
@@ -446,8 +472,10 @@ async fn client(
             }
             latencies_us.push(sent.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
         }
+        if Instant::now() >= end {
+            return latencies_us;
+        }
     }
-    latencies_us
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {
