@@ -496,7 +496,7 @@ fn reads_all(mut stream: TcpStream) -> Task {
 fn slow_patterns(server: &Server) -> Vec<Task> {
     let subscriber = listen_to_patterns(server, |n| format!("*{}*{n}", "a".repeat(500)));
     let key = "a".repeat(1020);
-    assert_eq!(server.connect().ask(&["LOCK", &key, "me", "EX", "3600"]), ":1");
+    assert!(server.connect().ask(&["LOCK", &key, "me", "EX", "3600"]).starts_with(':'));
     let mut tasks = again(vec![encode(&["RENEW", &key, "me"]).repeat(32)]);
     tasks.push(reads_all(subscriber));
     tasks
