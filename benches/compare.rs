@@ -260,17 +260,20 @@ fn compare_builds((name, wanted): (&str, f64), flags: &[&str], work: impl Fn(&Pe
         (speeds[0], speeds[1])
     };
     let turns: Vec<(f64, f64)> = (0..rounds()).map(&mut turn).collect();
-    let error = standard_error(turns.iter().map(|(own, peer)| own / peer).collect());
+    let ratios: Vec<f64> = turns.iter().map(|(own, peer)| own / peer).collect();
     report_turns(name, wanted, turns);
-    println!("{:<58} {:>33}", "", format!("± {error:.2}"));
+    if ratios.len() > 1 {
+        let (mean, error) = mean_and_error(&ratios);
+        println!("{:<58} {:>33}", "", format!("mean {mean:.3} ± {error:.3}"));
+    }
 }
 
-/// By how much a mean of these would differ, typically, if they were measured once more.
-fn standard_error(values: Vec<f64>) -> f64 {
+/// The mean, and its standard error.
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
-    (variance / count).sqrt()
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    (mean, (variance / count).sqrt())
 }
 
 /// Measures both sides in turns, and reports medians: of each side, and of the ratios of neighbours.

@@ -68,7 +68,7 @@ impl Stripe {
         changed.is_some()
     }
 
-    /// Adds to a number of this stripe.
+    /// Adds to a number, which must be of this stripe: its threads are the only ones that change it.
     #[inline]
     pub fn add(self, number: &AtomicU64, more: u64) {
         match self.is_own() {
@@ -77,7 +77,7 @@ impl Stripe {
         }
     }
 
-    /// Subtracts from a number of this stripe.
+    /// Subtracts from a number, which must be of this stripe.
     #[inline]
     pub fn subtract(self, number: &AtomicU64, less: u64) {
         self.add(number, less.wrapping_neg());
@@ -116,7 +116,7 @@ impl Drop for HeldStripe {
 }
 
 /// Numbers that many threads change and few read: one `T` for each stripe. What is changed together
-/// belongs into one of these, where it is side by side in memory.
+/// belongs in one of these, where it is side by side in memory.
 #[derive(Debug, Default)]
 pub struct Striped<T>([CachePadded<T>; STRIPES]);
 

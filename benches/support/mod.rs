@@ -10,7 +10,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use access::{Access, Stream};
@@ -394,25 +393,28 @@ pub fn cycles_with(access: &Access, addr: SocketAddr, idiom: &Idiom, load: Load)
             }
             clients.push((stream, take, give_back));
         }
-        let start = Arc::new(tokio::sync::Barrier::new(clients.len() + 1));
-        let tasks: Vec<_> = clients
+        let replies = load.pipeline as usize;
+        let first: Vec<_> = clients
             .into_iter()
-            .map(|(stream, take, give_back)| {
-                let (replies, start) = (load.pipeline as usize, Arc::clone(&start));
+            .map(|(mut stream, take, give_back)| {
                 tokio::spawn(async move {
-                    match stream {
-                        Stream::Plain(stream) => {
-                            measured_client(stream, &take, &give_back, replies, start, load.time).await
-                        }
-                        Stream::Tls(stream) => {
-                            measured_client(stream, &take, &give_back, replies, start, load.time).await
-                        }
-                    }
+                    cycle_until(&mut stream, &take, &give_back, replies, Instant::now()).await;
+                    (stream, take, give_back)
                 })
             })
             .collect();
-        start.wait().await;
+        let mut ready = Vec::new();
+        for task in first {
+            ready.push(task.await.unwrap());
+        }
         let started = Instant::now();
+        let end = started + load.time;
+        let tasks: Vec<_> = ready
+            .into_iter()
+            .map(|(mut stream, take, give_back)| {
+                tokio::spawn(async move { cycle_until(&mut stream, &take, &give_back, replies, end).await })
+            })
+            .collect();
         let mut latencies_us = Vec::new();
         for task in tasks {
             latencies_us.extend(task.await.unwrap());
@@ -424,29 +426,28 @@ pub fn cycles_with(access: &Access, addr: SocketAddr, idiom: &Idiom, load: Load)
     })
 }
 
-/// One cycle and, once all clients are at the start, cycles for this time.
-async fn measured_client(
-    mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin,
+/// [`client`] on a stream of either kind.
+async fn cycle_until(
+    stream: &mut Stream,
     take: &[u8],
     give_back: &[u8],
     replies: usize,
-    start: Arc<tokio::sync::Barrier>,
-    time: Duration,
+    end: Instant,
 ) -> Vec<u32> {
-    client(&mut stream, take, give_back, replies, Duration::ZERO).await;
-    start.wait().await;
-    client(&mut stream, take, give_back, replies, time).await
+    match stream {
+        Stream::Plain(stream) => client(stream, take, give_back, replies, end).await,
+        Stream::Tls(stream) => client(stream, take, give_back, replies, end).await,
+    }
 }
 
-/// Cycles for this time, at least one. Returns how long each request took.
+/// Cycles until `end`, at least one. Returns how long each request took.
 async fn client(
     stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
     take: &[u8],
     give_back: &[u8],
     replies: usize,
-    time: Duration,
+    end: Instant,
 ) -> Vec<u32> {
-    let end = Instant::now() + time;
     let mut input = vec![0; 64 << 10];
     let mut latencies_us = Vec::new();
     loop {

@@ -15,7 +15,8 @@ pub(super) const IN_PLACE_MAX: usize = 47;
 /// that overlap, whenever a name moves out of a `Result`.
 #[derive(Clone)]
 pub(super) struct ShortBytes {
-    /// The bytes, if they are too many to be stored inline.
+    /// The bytes, if they are too many to be stored inline. In a box, so that the pointer is one word,
+    /// and a lease two words shorter.
     shared: Option<Arc<Box<[u8]>>>,
     /// How many bytes are stored inline.
     length: u8,
@@ -29,8 +30,6 @@ impl ShortBytes {
     #[inline]
     pub(super) fn of(first: &[u8], rest: &[u8]) -> ShortBytes {
         let length = first.len() + rest.len();
-        // One value that is filled where it stays: a copy would read what has just been written in
-        // pieces of other sizes, for which a processor waits.
         let mut all = ShortBytes { shared: None, length: 0, bytes: [0; IN_PLACE_MAX] };
         if length > IN_PLACE_MAX {
             all.shared = Some(Arc::new([first, rest].concat().into()));

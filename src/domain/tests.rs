@@ -65,6 +65,7 @@ fn inline_and_boxed_bytes_compare_and_split_alike() {
     for length in 1..=all.len() {
         let owner = Owner::new(&all[..length]).unwrap();
         assert_eq!((owner.as_bytes(), owner.clone()), (&all[..length], owner.clone()));
+        assert_eq!(owner, Owner::new(&all[..length]).unwrap(), "made separately");
         assert!(before.is_none_or(|before| before < owner));
         let name = LockName::new(3, &all[..length]).unwrap();
         assert_eq!((name.database(), name.key()), (3, &all[..length]));

@@ -31,7 +31,7 @@ struct KeyCounts {
 const DEADLINE_MS_MAX: u64 = 1 << 40;
 
 /// What one stripe has counted. What every lock that is taken and given back changes is in the first
-/// two cache lines.
+/// cache line, and in that of its database.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct Counts {
@@ -55,7 +55,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// What counts the things that are there now, and not those that happened.
+    /// What is about the things that are there now, and not about those that happened.
     fn of_present(&self) -> impl Iterator<Item = &AtomicU64> {
         let keys = self.keys.iter().flat_map(|of| [&of.keys, &of.lasting, &of.deadlines]);
         keys.chain([&self.leases, &self.delays, &self.waiting, &self.room])
@@ -276,7 +276,7 @@ impl LockStats {
         stripe.add(&counts.delays, 1);
     }
 
-    /// No lock is held and the queues are empty; totals stay.
+    /// No lock is held and the queues are empty; totals stay. There must be no concurrent change.
     pub(super) fn clear(&self) {
         let present = self.counts.iter().flat_map(Counts::of_present);
         present.for_each(|number| number.store(0, Ordering::Relaxed));
@@ -285,4 +285,29 @@ impl LockStats {
 
 fn millis_of(time: Timestamp) -> u64 {
     (time.as_nanos() / 1_000_000).min(DEADLINE_MS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::FencingToken;
+
+    #[test]
+    fn what_is_there_is_counted_over_all_threads_and_cleared_and_totals_stay() {
+        let stats = LockStats::default();
+        let granted = Effect::Granted { token: FencingToken::new(1).unwrap(), waiter: None };
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    stats.count(&granted, Timestamp::default());
+                    stats.key_changed(1, None, Some(Timestamp::NEVER));
+                });
+            }
+        });
+        assert!(stats.has_room(1 << 20), "takes room for the next, too");
+        assert_eq!((stats.leases(), stats.keys(1), stats.keys(0), stats.totals().grants), (3, 3, 0, 3));
+        stats.clear();
+        assert_eq!((stats.leases(), stats.keys(1), stats.totals().grants), (0, 0, 3));
+        assert!(!stats.has_room(0), "no room is left over");
+    }
 }

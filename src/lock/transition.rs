@@ -263,7 +263,7 @@ impl<E: Env> Step<'_, E> {
         Outcome::Granted { token, already_held: true }
     }
 
-    /// Queues a request, if it waits. It takes the place of an earlier one of its owner.
+    /// Queues a request, in the place of an earlier one of its owner. Refuses one that does not wait.
     #[inline(never)]
     fn queue(&mut self, request: &Request, wait: Option<(WaiterId, Timestamp)>) -> Outcome {
         let Some((id, deadline)) = wait.filter(|(_, deadline)| *deadline > self.now) else {

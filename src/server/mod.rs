@@ -173,10 +173,13 @@ impl Server {
     /// The lines printed at start.
     pub fn banner(&self) -> String {
         let info = &self.service.server.info;
-        let stats = self.service.engine.lock_stats();
-        let recovered = match (0..DATABASES).map(|database| stats.keys(database)).sum::<u64>() {
-            1 => "1 lock recovered".to_owned(),
-            locks => format!("{locks} locks recovered"),
+        let (stats, values) = (self.service.engine.lock_stats(), self.service.engine.value_stats().values());
+        let keys: u64 = (0..DATABASES).map(|database| stats.keys(database)).sum();
+        let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let locks = counted(keys.saturating_sub(values), "lock");
+        let recovered = match values {
+            0 => format!("{locks} recovered"),
+            values => format!("{locks} and {} recovered", counted(values, "value")),
         };
         let kept = match info.durability {
             "memory" => "memory only, locks are lost on restart".to_owned(),

@@ -34,6 +34,20 @@ fn a_lock_survives_kill_9_with_owner_token_and_remaining_time() {
 }
 
 #[test]
+fn the_start_counts_locks_and_values_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("octostore.db");
+    let server = Process::start(&data, &[]);
+    let mut client = server.connect();
+    assert_eq!(client.line("HSET h f v"), ":1");
+    assert_eq!(client.line("LOCK job me EX 60"), ":2");
+    assert_eq!(client.line("LOCK other me EX 60"), ":3");
+    server.kill();
+    let server = Process::start(&data, &[]);
+    assert!(server.banner[3].contains("(2 locks and 1 value recovered)"), "{:?}", server.banner);
+}
+
+#[test]
 fn sigterm_ends_it_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("octostore.db");

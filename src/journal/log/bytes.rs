@@ -148,6 +148,20 @@ mod tests {
     }
 
     #[test]
+    fn every_byte_at_every_place_is_read_again() {
+        for byte in 0..=u8::MAX {
+            for place in 0..40 {
+                let mut bytes = [b'a'; 40];
+                bytes[place] = byte;
+                for write in [write_listed as fn(&mut Vec<u8>, &[u8]), write_compact] {
+                    let text = written(write, &bytes);
+                    assert_eq!(serde_json::from_str::<Bytes>(&text).unwrap().0, bytes, "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_megabyte_of_any_bytes_takes_little_more_in_the_log() {
         let all: Vec<u8> = (0..=u8::MAX).cycle().take(1 << 20).collect();
         for bytes in [all, vec![1; 1 << 20], vec![0xff; 1 << 20], vec![b'\n'; 1 << 20]] {

@@ -172,7 +172,7 @@ impl World {
     /// Waits until the commit thread has nothing to do, or waits for the fate of a commit.
     pub(super) fn wait_for_journal(&self) {
         // What no reply waits for, the commit thread may leave for a while.
-        let mut reply = std::pin::pin!(self.engine.barrier(self.engine.last()));
+        let mut reply = Some(Box::pin(self.engine.barrier(self.engine.last())));
         loop {
             if self.disk.has_commit() {
                 return;
@@ -183,7 +183,7 @@ impl World {
             if is_up && self.engine.durability_of(self.engine.last()).is_some() {
                 return;
             }
-            let _ = reply.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            reply.take_if(|reply| reply.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
             std::thread::yield_now();
         }
     }
