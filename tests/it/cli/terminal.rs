@@ -219,7 +219,7 @@ fn a_command_that_was_stopped_past_its_lease_is_killed_before_it_continues() {
     }
     let server = TestServer::real(&[]);
     let script = "trap 'echo continued' CONT; read go; echo ready; while :; do read line; done";
-    let lines = format!("set -m; $program run k --ttl 1s -- sh -c \"{script}\"; read line; fg; exit $?");
+    let lines = format!("set -m; $program run k --ttl 2s -- sh -c \"{script}\"; read line; fg; exit $?");
     let mut terminal = Terminal::start(server.addr, &lines);
     terminal.type_keys("go\n");
     terminal.until_shows("ready");
