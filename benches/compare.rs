@@ -16,11 +16,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use support::contention::{Contention, contend};
 use support::http::HttpClient;
 use support::{
     HTTP_TOKEN, Idiom, Load, PROGRAM, Peer, cycles, cycles_with, encode, key, median, owner, seconds,
 };
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 fn main() {
     support::serve_ones_if_asked();
@@ -335,16 +335,6 @@ fn http_cycles(peer: &Peer) -> f64 {
     cycles as f64 / started.elapsed().as_secs_f64()
 }
 
-/// What the waiting of many clients for one key comes to.
-struct Contention {
-    per_s: f64,
-    /// Jain's index of the grants of each client: 1 is perfectly even.
-    fairness: f64,
-    p99_over_mean: f64,
-}
-
-const CONTENDERS: usize = 50;
-
 /// 50 clients on one key: waiting in line on the server, against asking again every millisecond.
 fn contention() {
     let name = "hand-offs, 50 clients on one key, Redis always polled";
@@ -371,67 +361,6 @@ fn contention() {
 fn contention_of_builds() {
     let name = "hand-offs, 50 clients on one key, another build";
     compare_builds((name, 1.0), DURABLE, |peer, time| contend(peer.addr, &Idiom::Native, time).per_s);
-}
-
-fn contend(addr: std::net::SocketAddr, idiom: &Idiom, time: Duration) -> Contention {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let started = Instant::now();
-        let end = started + time;
-        let tasks: Vec<_> =
-            (0..CONTENDERS).map(|n| tokio::spawn(contender(addr, idiom.clone(), n as u64, end))).collect();
-        let mut waits: Vec<Vec<f64>> = Vec::new();
-        for task in tasks {
-            waits.push(task.await.unwrap());
-        }
-        let elapsed = started.elapsed().as_secs_f64();
-        let counts: Vec<f64> = waits.iter().map(|waits| waits.len() as f64).collect();
-        let (sum, squares) =
-            (counts.iter().sum::<f64>(), counts.iter().map(|count| count * count).sum::<f64>());
-        let mut all: Vec<f64> = waits.into_iter().flatten().collect();
-        all.sort_by(f64::total_cmp);
-        let mean = all.iter().sum::<f64>() / all.len() as f64;
-        Contention {
-            per_s: sum / elapsed,
-            fairness: sum * sum / (CONTENDERS as f64 * squares),
-            p99_over_mean: all[all.len() * 99 / 100] / mean,
-        }
-    })
-}
-
-async fn contender(addr: std::net::SocketAddr, idiom: Idiom, n: u64, end: Instant) -> Vec<f64> {
-    let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut stream = BufReader::new(stream);
-    let (key, owner) = (key(0), owner(n));
-    let take = match idiom {
-        Idiom::Native => encode(&["LOCK", &key, &owner, "PX", "30000", "WAIT", "60000"]),
-        _ => idiom.take(&key, &owner),
-    };
-    let give_back = idiom.give_back(&key, &owner);
-    let mut waits = Vec::new();
-    let mut line = String::new();
-    while Instant::now() < end {
-        let asked = Instant::now();
-        loop {
-            stream.get_mut().write_all(&take).await.unwrap();
-            line.clear();
-            stream.read_line(&mut line).await.unwrap();
-            if !line.starts_with("$-1") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            if Instant::now() > end {
-                return waits;
-            }
-        }
-        waits.push(asked.elapsed().as_secs_f64());
-        stream.get_mut().write_all(&give_back).await.unwrap();
-        line.clear();
-        stream.read_line(&mut line).await.unwrap();
-        assert!(line.starts_with(":1"), "{line}");
-    }
-    waits
 }
 
 const MANY: u64 = 1_000_000;

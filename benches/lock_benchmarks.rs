@@ -155,7 +155,7 @@ fn fencing_token_generation(c: &mut Criterion) {
 fn lease(token: i64) -> Record {
     let request = request("bench-owner-0123456789");
     let lease = Lease::grant(&request, FencingToken::new(token).unwrap(), Timestamp::from_nanos(1));
-    Record::Granted(Box::new(StoredLease { name: name(token as usize), lease }))
+    Record::Granted(StoredLease { name: name(token as usize), lease })
 }
 
 /// One commit of so many grants and the end of as many earlier ones.

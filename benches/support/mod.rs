@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
 
 pub mod access;
+pub mod contention;
 pub mod http;
 
 use std::io::{BufRead, BufReader, Read, Write};

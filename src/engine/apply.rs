@@ -481,7 +481,7 @@ fn record_of(name: &LockName, effect: &Effect, all: &Effects, slot: &Slot) -> Op
     match effect {
         Effect::Granted { token, .. } => {
             let lease = all.granted(*token, slot)?.clone();
-            Some(Record::Granted(Box::new(StoredLease { name: name.clone(), lease })))
+            Some(Record::Granted(StoredLease { name: name.clone(), lease }))
         }
         Effect::Renewed { token, deadline, effective_ttl, renewals } => Some(Record::Renewed(Renewal {
             token: *token,

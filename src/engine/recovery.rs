@@ -82,7 +82,7 @@ impl Core {
                 }
                 Record::DelayStarted(name, delay) => self.restore_delay(table, &name, delay, now),
                 Record::Granted(stored) => is_issued(stored.lease.token, tokens_reserved)
-                    .and_then(|()| self.restore_lease(table, *stored, now)),
+                    .and_then(|()| self.restore_lease(table, stored, now)),
                 Record::ValuePut(stored) => {
                     let id = stored.id;
                     let mut elements = std::iter::from_fn(|| {

@@ -19,7 +19,7 @@ fn ttl(millis: u64) -> Option<Ttl> {
     Some(Ttl::from_millis(millis).unwrap())
 }
 
-fn lease(key: &str, token: i64) -> Box<StoredLease> {
+fn lease(key: &str, token: i64) -> StoredLease {
     let lease = Lease {
         owner: Owner::new(b"\0binary\xff").unwrap(),
         token: FencingToken::new(token).unwrap(),
@@ -33,10 +33,10 @@ fn lease(key: &str, token: i64) -> Box<StoredLease> {
         is_unacknowledged: false,
         extra: None,
     };
-    Box::new(StoredLease { name: name(key), lease })
+    StoredLease { name: name(key), lease }
 }
 
-fn full_lease(token: i64) -> Box<StoredLease> {
+fn full_lease(token: i64) -> StoredLease {
     let mut stored = lease("full", token);
     stored.lease.mode = Mode::limit(7).unwrap();
     stored.lease.renewals = 4;

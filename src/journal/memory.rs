@@ -15,7 +15,7 @@ use crate::lock::Delay;
 /// State in memory.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
-    leases: BTreeMap<FencingToken, Box<StoredLease>>,
+    leases: BTreeMap<FencingToken, StoredLease>,
     delays: BTreeMap<LockName, Delay>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     values: BTreeMap<FencingToken, (Box<StoredValue>, OrderedElements)>,

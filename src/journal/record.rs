@@ -87,7 +87,7 @@ pub type ScriptHash = [u8; 20];
 #[repr(u64)]
 pub enum Record {
     /// A new lease; no earlier record has its token.
-    Granted(Box<StoredLease>),
+    Granted(StoredLease),
     /// A lease was renewed.
     Renewed(Renewal),
     /// The lease with this token is over.

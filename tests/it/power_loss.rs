@@ -145,7 +145,7 @@ fn batch(random: &mut Random, live: &mut Live) -> Vec<Record> {
                 let extra = LeaseExtra { meta: Some(meta.into()), ..LeaseExtra::default() };
                 let request = Request::exclusive(owner, Some(millis)).with(extra);
                 let lease = Lease::grant(&request, token, Timestamp::default());
-                records.push(Record::Granted(Box::new(StoredLease { name, lease })));
+                records.push(Record::Granted(StoredLease { name, lease }));
                 live.held.push(token);
             }
             3..5 if !live.held.is_empty() => {

@@ -65,7 +65,7 @@ fn leases_that_no_server_could_have_left_are_refused() {
     };
     let granted = |request: &Request, token: i64| {
         let lease = Lease::grant(request, FencingToken::new(token).unwrap(), Timestamp::default());
-        Record::Granted(Box::new(StoredLease { name: name("k"), lease }))
+        Record::Granted(StoredLease { name: name("k"), lease })
     };
     let reserved = || Record::TokensReserved(100);
     let two = vec![reserved(), granted(&request("a"), 1), granted(&request("b"), 2)];

@@ -332,7 +332,7 @@ pub(in crate::journal) fn read_in_order(
         each(match entry {
             Entry::Value(change) => change,
             Entry::Lease(lease) => match lease.into_change()? {
-                (_, Change::Granted(stored)) => Record::Granted(stored),
+                (_, Change::Granted(stored)) => Record::Granted(*stored),
                 (_, Change::Renewed(renewal)) => Record::Renewed(renewal),
                 (token, Change::Ended) => {
                     Record::Ended(FencingToken::new(token).map_err(JournalError::corrupt)?)

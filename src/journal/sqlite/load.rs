@@ -78,7 +78,7 @@ fn read_all(db: &Connection, each: &mut dyn FnMut(Record)) -> Result<(ChangeLog,
     let mut replay = read_log(db)?;
     read_sessions_and_delays(db, each)?;
     read_held(db, &mut replay, &mut |stored| {
-        each(Record::Granted(stored));
+        each(Record::Granted(*stored));
         Ok(())
     })?;
     values::read_scripts(db, each)?;

@@ -26,7 +26,7 @@ pub(super) fn granted(tokens: std::ops::Range<i64>) -> Vec<Record> {
 }
 
 /// A lease; those with even tokens have a TTL and an origin, as is common.
-fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
+fn lease(token: i64, deadline: u64) -> StoredLease {
     let mut lease = Lease {
         owner: Owner::new(if token % 3 == 0 { b"\0\xff" } else { "w\"\u{1F512}".as_bytes() }).unwrap(),
         token: FencingToken::new(token).unwrap(),
@@ -46,5 +46,5 @@ fn lease(token: i64, deadline: u64) -> Box<StoredLease> {
         lease.restart(Timestamp::from_nanos(deadline));
         lease.origin = Some(Arc::new(Origin { addr: "127.0.0.1:1".into(), client_name: "c".into() }));
     }
-    Box::new(StoredLease { name: LockName::new(0, token.to_string().as_bytes()).unwrap(), lease })
+    StoredLease { name: LockName::new(0, token.to_string().as_bytes()).unwrap(), lease }
 }

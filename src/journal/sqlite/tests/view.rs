@@ -39,10 +39,7 @@ fn the_view_shows_binary_keys_as_they_are() {
     };
     assert_eq!(names(&path), expected, "after the migration");
     assert_eq!(load(&mut backend), expected);
-    let other = Box::new(StoredLease {
-        name: LockName::new(0, b"\0\xfe").unwrap(),
-        lease: lease(9, 7).lease.clone(),
-    });
+    let other = StoredLease { name: LockName::new(0, b"\0\xfe").unwrap(), lease: lease(9, 7).lease };
     backend.commit(&[Record::Granted(other)]).unwrap();
     let other = (9, b"\0\xfe".to_vec(), b"\0\xff".to_vec());
     assert_eq!(names(&path)[3], other, "in the log");
@@ -120,7 +117,7 @@ fn the_view_and_a_restart_agree_at_every_stage_of_compaction() {
         random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         (random >> 33) as usize % bound
     };
-    let mut expected: BTreeMap<i64, Box<StoredLease>> = BTreeMap::new();
+    let mut expected: BTreeMap<i64, StoredLease> = BTreeMap::new();
     let mut backend = SqliteBackend::open(&path).unwrap();
     backend.load(Some("b"), Timestamp::default(), &mut |_| {}).unwrap();
     backend.log_changes_max = 20;
