@@ -1,8 +1,9 @@
 //! Accepts connections and ends them.
 //!
 //! Guarantees: the number of connections is limited; one beyond the limit is refused by its
-//! protocol. TLS handshakes are limited in number and time, and delay nothing else. On shutdown no connection is accepted any more, and those that exist get a limited
-//! time to end. Not here: what connections do.
+//! protocol. TLS handshakes are limited in number and time, and delay nothing else. On shutdown no
+//! connection is accepted any more, and those that exist get a limited time to end. Not here: what
+//! connections do.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,6 +17,7 @@ use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
+use super::open_connection::{OpenConnection, Served};
 use super::sockets::{Accepted, Encryption};
 use super::{Listeners, Socket, tls};
 use crate::metrics::ConnectionMetrics;
@@ -69,6 +71,7 @@ pub async fn serve<P: Protocol>(
         protocol,
         limits,
         metrics,
+        served: Served::default(),
         connections: JoinSet::new(),
         handshakes: JoinSet::new(),
         oldest_handshakes: VecDeque::new(),
@@ -103,6 +106,7 @@ struct Accepting<P> {
     protocol: P,
     limits: AcceptLimits,
     metrics: Arc<ConnectionMetrics>,
+    served: Served,
     connections: JoinSet<()>,
     handshakes: JoinSet<Option<Handshaken>>,
     /// Those under way, by age, and some that are done.
@@ -120,8 +124,7 @@ struct Handshaken {
 impl<P: Protocol> Accepting<P> {
     fn accept(&mut self, Accepted { tcp, peer, encryption }: Accepted) {
         let connections_max = self.limits.connections_max.load(Ordering::Relaxed);
-        if self.connections.len() + self.handshakes.len() >= connections_max && self.open() >= connections_max
-        {
+        if self.served.count() + self.handshakes.len() >= connections_max && self.open() >= connections_max {
             self.metrics.refuse();
             tracing::warn!(
                 protocol = self.limits.protocol, client = %peer,
@@ -145,12 +148,11 @@ impl<P: Protocol> Accepting<P> {
 
     /// Counts connections and handshakes without those that have ended or were given up.
     fn open(&mut self) -> usize {
-        while self.connections.try_join_next().is_some() {}
         while let Some(done) = self.handshakes.try_join_next() {
             self.end_handshake(done);
         }
         self.oldest_handshakes.retain(|handshake| !handshake.is_finished());
-        self.connections.len() + self.oldest_handshakes.len()
+        self.served.count() + self.oldest_handshakes.len()
     }
 
     /// Serves the client if its handshake has succeeded.
@@ -183,11 +185,8 @@ impl<P: Protocol> Accepting<P> {
     }
 
     fn serve(&mut self, socket: Socket, peer: SocketAddr, open: OpenConnection) {
-        let served = self.protocol.serve(socket, peer);
-        self.connections.spawn(async move {
-            let _open = open;
-            served.await;
-        });
+        let socket = socket.counted(open.serve(&self.served));
+        self.connections.spawn(self.protocol.serve(socket, peer));
     }
 
     /// Waits for all connections to end, for a limited time.
@@ -216,7 +215,7 @@ async fn handshake(
     match made.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(socket) => Some(Handshaken { socket, peer, open }),
         Err(error) => {
-            open.0.fail_handshake();
+            open.fail_handshake();
             // Probes and scanners fail all the time; a client with another certificate wants to be served.
             match tls::is_refusal(&error) {
                 true => tracing::warn!(client = %peer, %error, "TLS handshake refused"),
@@ -224,22 +223,6 @@ async fn handshake(
             }
             None
         }
-    }
-}
-
-/// Counts a connection as open while it exists.
-struct OpenConnection(Arc<ConnectionMetrics>);
-
-impl OpenConnection {
-    fn new(metrics: &Arc<ConnectionMetrics>) -> OpenConnection {
-        metrics.open();
-        OpenConnection(Arc::clone(metrics))
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.close();
     }
 }
 
@@ -303,6 +286,10 @@ mod tests {
     }
 
     fn start(connections_max: usize, is_stubborn: bool) -> Running {
+        start_with(Letters { stop: watch::channel(()).0, is_stubborn }, connections_max)
+    }
+
+    fn start_with(protocol: impl Protocol + Send + 'static, connections_max: usize) -> Running {
         let address = ListenAddress { address: "127.0.0.1:0".parse().unwrap(), is_required: true };
         let listeners = Listeners::bind(&[address]).unwrap();
         let address = listeners.addresses()[0];
@@ -314,7 +301,6 @@ mod tests {
             refusals_max: 1,
             drain_max: Duration::from_secs(5),
         };
-        let protocol = Letters { stop: watch::channel(()).0, is_stubborn };
         let stop = Arc::clone(&shutdown);
         let served = serve(listeners, protocol, limits, Arc::clone(&metrics), async move {
             stop.notified().await;
@@ -352,6 +338,35 @@ mod tests {
         assert_eq!(letter, Some(b's'), "a refusal under way takes no one's place");
         server.shutdown.notify_one();
         server.task.await.unwrap();
+    }
+
+    /// Closes each connection at once, and has something left to do then.
+    struct Slow;
+
+    impl Protocol for Slow {
+        fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
+            async move {
+                drop(socket);
+                std::future::pending().await
+            }
+        }
+
+        fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+            refuse_until_closed(stream)
+        }
+
+        fn drain(self) {}
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_its_client_sees_closed_takes_no_place() {
+        let server = start_with(Slow, 1);
+        for _ in 0..3 {
+            let (_client, letter) = server.connect().await;
+            assert_eq!(letter, None, "closed, not refused");
+            assert_eq!(server.metrics.open_now(), 0);
+        }
+        assert_eq!((server.metrics.opened(), server.metrics.refused()), (3, 0));
     }
 
     #[tokio::test(start_paused = true)]

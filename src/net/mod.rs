@@ -3,6 +3,7 @@
 //! Not here: protocols.
 
 mod listener;
+mod open_connection;
 mod socket;
 mod sockets;
 mod stream;

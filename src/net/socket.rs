@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::open_connection::OpenConnection;
 use super::tls::Session;
 
 /// Input that is decrypted at once: the largest record.
@@ -21,17 +22,25 @@ pub struct Socket {
     tcp: TcpStream,
     /// Boxed: a connection in plain text should not pay for what TLS needs.
     session: Option<Box<Session>>,
+    /// What it counts as; `None`: it does not count.
+    open: Option<OpenConnection>,
 }
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Socket {
-        Socket { tcp, session: None }
+        Socket { tcp, session: None, open: None }
     }
 }
 
 impl Socket {
     pub(super) fn encrypted(tcp: TcpStream, session: Session) -> Socket {
-        Socket { tcp, session: Some(Box::new(session)) }
+        Socket { tcp, session: Some(Box::new(session)), open: None }
+    }
+
+    /// The same socket, which counts until it closes.
+    pub(super) fn counted(mut self, open: OpenConnection) -> Socket {
+        self.open = Some(open);
+        self
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
@@ -151,6 +160,8 @@ impl Socket {
 /// Tells the peer that the output is complete, if there is room for that.
 impl Drop for Socket {
     fn drop(&mut self) {
+        // First: a client that sees its connection closed can open another at once.
+        self.open = None;
         if let Some(session) = &mut self.session {
             session.close();
             // The peer may be gone.
