@@ -73,7 +73,7 @@ pub struct LockTotals {
     pub refusals: u64,
     /// Deadlines moved.
     pub renewals: u64,
-    /// Leases ended by their owner, or by a DEL.
+    /// Leases released by their owner or deleted by a client.
     pub releases: u64,
     /// Leases ended with their session.
     pub session_ends: u64,

@@ -248,7 +248,7 @@ impl All {
             ("repeats", "Locks granted again to the owner that held them", totals.repeats),
             ("refusals", "Requests that were not granted and did not wait", totals.refusals),
             ("renewals", "Deadlines moved", totals.renewals),
-            ("releases", "Leases ended by their owner", totals.releases),
+            ("releases", "Leases released by their owner or deleted by a client", totals.releases),
             ("session_ends", "Leases ended with their session", totals.session_ends),
             ("expiries", "Leases that reached their deadline", totals.expiries),
             ("forced_ends", "Leases ended by an operator", totals.forced),
