@@ -25,10 +25,10 @@ const CONTENDERS: usize = 50;
 pub fn contend(addr: SocketAddr, idiom: &Idiom, time: Duration) -> Contention {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let are_connected = Arc::new(Barrier::new(CONTENDERS + 1));
-        let contend = |n| contender(addr, idiom.clone(), n as u64, Arc::clone(&are_connected), time);
+        let are_ready = Arc::new(Barrier::new(CONTENDERS + 1));
+        let contend = |n| contender(addr, idiom.clone(), n as u64, Arc::clone(&are_ready), time);
         let tasks: Vec<_> = (0..CONTENDERS).map(|n| tokio::spawn(contend(n))).collect();
-        are_connected.wait().await;
+        are_ready.wait().await;
         let started = Instant::now();
         let mut waits: Vec<Vec<f64>> = Vec::new();
         for task in tasks {
@@ -49,11 +49,12 @@ pub fn contend(addr: SocketAddr, idiom: &Idiom, time: Duration) -> Contention {
     })
 }
 
+/// Returns how long each wait for the key took, in seconds.
 async fn contender(
     addr: SocketAddr,
     idiom: Idiom,
     n: u64,
-    are_connected: Arc<Barrier>,
+    are_ready: Arc<Barrier>,
     time: Duration,
 ) -> Vec<f64> {
     let stream = TcpStream::connect(addr).await.unwrap();
@@ -65,32 +66,43 @@ async fn contender(
         _ => idiom.take(&key, &owner),
     };
     let give_back = idiom.give_back(&key, &owner);
-    let mut waits = Vec::new();
-    let mut line = String::new();
-    // How the server accepts connections is not measured.
-    stream.get_mut().write_all(&encode(&["PING"])).await.unwrap();
-    stream.read_line(&mut line).await.unwrap();
-    are_connected.wait().await;
+    // The first turn is not measured: the server has to accept the connection.
+    take_turn(&mut stream, &take, &give_back, None).await;
+    are_ready.wait().await;
     let end = Instant::now() + time;
+    let mut waits = Vec::new();
     while Instant::now() < end {
-        let asked = Instant::now();
-        loop {
-            stream.get_mut().write_all(&take).await.unwrap();
-            line.clear();
-            stream.read_line(&mut line).await.unwrap();
-            if !line.starts_with("$-1") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            if Instant::now() > end {
-                return waits;
-            }
-        }
-        waits.push(asked.elapsed().as_secs_f64());
-        stream.get_mut().write_all(&give_back).await.unwrap();
-        line.clear();
-        stream.read_line(&mut line).await.unwrap();
-        assert!(line.starts_with(":1"), "{line}");
+        waits.extend(take_turn(&mut stream, &take, &give_back, Some(end)).await);
     }
     waits
+}
+
+/// Takes the key and gives it back. Returns how long the wait for it took; `None`: longer than until
+/// `end`.
+async fn take_turn(
+    stream: &mut BufReader<TcpStream>,
+    take: &[u8],
+    give_back: &[u8],
+    end: Option<Instant>,
+) -> Option<f64> {
+    let mut line = String::new();
+    let asked = Instant::now();
+    loop {
+        stream.get_mut().write_all(take).await.unwrap();
+        line.clear();
+        stream.read_line(&mut line).await.unwrap();
+        if !line.starts_with("$-1") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if end.is_some_and(|end| Instant::now() > end) {
+            return None;
+        }
+    }
+    let wait = asked.elapsed().as_secs_f64();
+    stream.get_mut().write_all(give_back).await.unwrap();
+    line.clear();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with(":1"), "{line}");
+    Some(wait)
 }

@@ -15,8 +15,10 @@ use crate::journal::{Attempt, Backend, JournalError, Record};
 
 /// A commit that takes longer is slow: its thread does nothing else meanwhile.
 pub(super) const SLOW_COMMIT_NANOS: u64 = 2_000_000;
-/// Fast commits in a row after which callers make them again.
-pub(super) const FAST_COMMITS_MIN: u32 = 8;
+/// After a slow commit, the commit thread makes the next ones: one for each [`SLOW_COMMIT_NANOS`] that
+/// it took, up to this number. Storage that stalls is a reason to keep callers away for long; a thread
+/// that was preempted once is not, and a commit costs more with two threads.
+pub(super) const COMMITS_AFTER_SLOW_MAX: u64 = 8;
 /// Room kept from one commit to the next, in records.
 const SPARE_RECORDS_MAX: usize = 8192;
 
@@ -56,8 +58,8 @@ pub(super) struct Writer {
     pub(super) state: Box<dyn Recover>,
     /// Room for the records that come during a commit.
     spare: Vec<Record>,
-    /// Since the last slow one.
-    fast_commits: u32,
+    /// Fast commits that the commit thread has to make before callers make them again.
+    thread_commits: u64,
     /// Records of recent commits: of the last one, or half of this number before it if that is
     /// more. There are small commits among large ones.
     recent_records: usize,
@@ -79,8 +81,7 @@ impl Committer {
         stopwatch: Arc<dyn Stopwatch>,
     ) -> Committer {
         let traits = backend.traits();
-        let fast_commits = FAST_COMMITS_MIN;
-        let writer = Writer { backend, state, spare: Vec::new(), fast_commits, recent_records: 0 };
+        let writer = Writer { backend, state, spare: Vec::new(), thread_commits: 0, recent_records: 0 };
         Committer {
             queue: CommitQueue::new(traits),
             barriers: Barriers::new(),
@@ -163,7 +164,7 @@ impl Committer {
         if !would_block {
             self.stopwatch.committed(nanos, records);
         }
-        self.record_pace(writer, records, would_block || nanos > SLOW_COMMIT_NANOS);
+        self.record_pace(writer, records, if would_block { u64::MAX } else { nanos });
         match outcome {
             Ok(Attempt::Committed) => {
                 self.commits.fetch_add(1, Ordering::Relaxed);
@@ -176,10 +177,13 @@ impl Committer {
         }
     }
 
-    /// Remembers how large a commit was, and whether it was slow.
-    fn record_pace(&self, writer: &mut Writer, records: usize, was_slow: bool) {
-        writer.fast_commits = if was_slow { 0 } else { writer.fast_commits.saturating_add(1) };
-        self.pace.is_slow.store(writer.fast_commits < FAST_COMMITS_MIN, Ordering::Relaxed);
+    /// Remembers how large a commit was, and how slow.
+    fn record_pace(&self, writer: &mut Writer, records: usize, nanos: u64) {
+        writer.thread_commits = match nanos > SLOW_COMMIT_NANOS {
+            true => (nanos / SLOW_COMMIT_NANOS).min(COMMITS_AFTER_SLOW_MAX).max(writer.thread_commits),
+            false => writer.thread_commits.saturating_sub(1),
+        };
+        self.pace.is_slow.store(writer.thread_commits > 0, Ordering::Relaxed);
         writer.recent_records = records.max(writer.recent_records / 2);
         self.pace.is_large.store(writer.recent_records >= LARGE_COMMIT_RECORDS_MIN, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! Which thread commits.
 
 use super::*;
-use crate::journal::commit::committer::{FAST_COMMITS_MIN, SLOW_COMMIT_NANOS};
+use crate::journal::commit::committer::{COMMITS_AFTER_SLOW_MAX, SLOW_COMMIT_NANOS};
 use crate::journal::commit::hook::is_hooked;
 use crate::journal::commit::queue::{LARGE_COMMIT_BYTES_MIN, LARGE_COMMIT_RECORDS_MIN};
 
@@ -76,7 +76,7 @@ fn small_commits_among_large_ones_are_left_to_the_commit_thread() {
 }
 
 #[test]
-fn after_a_slow_commit_the_commit_thread_commits_until_several_were_fast() {
+fn after_a_slow_commit_the_commit_thread_commits_until_as_many_were_fast_as_it_took_time() {
     let (journal, faults, _) = start(Durability::Always);
     let mut ids = 0..;
     let mut committed_here = || {
@@ -86,16 +86,18 @@ fn after_a_slow_commit_the_commit_thread_commits_until_several_were_fast() {
     };
     faults.set_commit_nanos(SLOW_COMMIT_NANOS);
     assert!(committed_here() && committed_here(), "that is fast");
-    faults.set_commit_nanos(SLOW_COMMIT_NANOS + 1);
-    assert!(committed_here(), "the first slow one");
-    for _ in 0..3 {
-        assert!(!committed_here());
+    for (time, commits) in [(1, 1), (3, 3), (1_000, COMMITS_AFTER_SLOW_MAX)] {
+        faults.set_commit_nanos(time * SLOW_COMMIT_NANOS + 1);
+        assert!(committed_here(), "the first slow one");
+        assert!(!committed_here(), "one more is slow");
+        faults.set_commit_nanos(SLOW_COMMIT_NANOS + 1);
+        assert!(!committed_here(), "one that is less slow shortens nothing");
+        faults.set_commit_nanos(1);
+        for n in 0..commits {
+            assert!(!committed_here(), "{time}, {n}");
+        }
+        assert!(committed_here(), "{time}");
     }
-    faults.set_commit_nanos(1);
-    for _ in 0..FAST_COMMITS_MIN {
-        assert!(!committed_here());
-    }
-    assert!(committed_here());
 }
 
 #[test]
