@@ -345,10 +345,8 @@ mod tests {
 
     impl Protocol for Slow {
         fn serve(&self, socket: Socket, _: SocketAddr) -> impl Future<Output = ()> + Send + 'static {
-            async move {
-                drop(socket);
-                std::future::pending().await
-            }
+            drop(socket);
+            std::future::pending()
         }
 
         fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
