@@ -150,11 +150,15 @@ impl Future for Barrier<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (committer, seq, waker) = (self.committer, self.awaited.0, context.waker());
         let barriers = &committer.barriers;
-        let is_alone = hook::note_poll();
-        if let Some(durability) = self.durability() {
+        let is_new = self.stage == Stage::New;
+        let durability = self.durability();
+        // One that never had to wait is no sign of other records: it was granted what another task
+        // released and committed.
+        let is_alone = (durability.is_none() || !is_new) && hook::note_poll();
+        if let Some(durability) = durability {
             return Poll::Ready(durability);
         }
-        if is_alone && self.stage == Stage::New {
+        if is_alone && is_new {
             committer.try_commit();
             if let Some(durability) = self.durability() {
                 return Poll::Ready(durability);

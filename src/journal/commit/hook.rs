@@ -16,9 +16,9 @@ thread_local! {
     static SCHEDULED: RefCell<Option<Arc<Committer>>> = const { RefCell::new(None) };
     /// [`commit_before_park`] is called on this thread.
     static IS_HOOKED: Cell<bool> = const { Cell::new(false) };
-    /// Barriers polled on this thread since it last parked.
+    /// Barriers that had to wait and were polled on this thread since it last parked.
     static POLLS: Cell<u32> = const { Cell::new(u32::MAX) };
-    /// At most one barrier was polled between the last two parks.
+    /// At most one such barrier was polled between the last two parks.
     static IS_CALM: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -42,10 +42,10 @@ pub fn leave_commits() {
     }
 }
 
-/// Notes that a barrier is polled. Returns whether its task seems to be the only one of this thread
-/// that is ready: it is the first since the thread parked, and there was at most one between the two
-/// parks before. It may then commit at once: probably no other record would join the commit before
-/// the thread parks. If it is wrong, the other tasks wait for one commit.
+/// Notes that a barrier is polled that has to wait, or had to. Returns whether its task seems to be the
+/// only one of this thread that is ready: it is the first since the thread parked, and there was at
+/// most one between the two parks before. It may then commit at once: probably no other record would
+/// join the commit before the thread parks. If it is wrong, the other tasks wait for one commit.
 pub(super) fn note_poll() -> bool {
     let polls = POLLS.with(|polls| polls.replace(polls.get().saturating_add(1)));
     polls == 0 && is_hooked() && IS_CALM.with(Cell::get)

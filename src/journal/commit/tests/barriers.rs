@@ -1,5 +1,7 @@
 //! Barriers and batches.
 
+use std::cell::Cell;
+
 use super::*;
 
 #[test]
@@ -46,10 +48,13 @@ fn all_tasks_of_a_thread_share_its_commit() {
 #[test]
 fn a_task_that_is_alone_on_its_thread_commits_at_once() {
     let (journal, faults, _) = start(NEVER_BY_ITSELF);
-    let mut id = 0;
-    let mut is_durable_at_once = || {
-        id += 1;
-        let mut barrier = journal.synced(journal.append(0, [session(id)]).unwrap());
+    let ids = Cell::new(0);
+    let barrier_of_one_more = || {
+        ids.set(ids.get() + 1);
+        journal.synced(journal.append(0, [session(ids.get())]).unwrap())
+    };
+    let is_durable_at_once = || {
+        let mut barrier = barrier_of_one_more();
         let is_at_once = !is_pending(&mut barrier);
         // The thread parks, and the task is polled again.
         commit_before_park();
@@ -63,12 +68,20 @@ fn a_task_that_is_alone_on_its_thread_commits_at_once() {
     assert!(!is_durable_at_once(), "nothing is known about the thread yet");
     commit_before_park();
     assert!(is_durable_at_once());
-    assert!(!is_durable_at_once(), "another was polled since the thread parked");
-    assert!(!is_pending(&mut journal.barrier(Seq::default())));
+    for _ in 0..2 {
+        assert!(!is_pending(&mut journal.barrier(Seq::default())));
+    }
+    assert!(is_durable_at_once(), "those that did not have to wait do not count");
+    let (mut first, mut second) = (barrier_of_one_more(), barrier_of_one_more());
+    assert!(!is_pending(&mut first));
+    assert!(!is_pending(&mut second), "the same commit");
+    let mut third = barrier_of_one_more();
+    assert!(is_pending(&mut third), "another was polled since the thread parked");
     commit_before_park();
     assert!(!is_durable_at_once(), "there were two before the thread parked");
     commit_before_park();
     assert!(is_durable_at_once());
+    assert_eq!(third.wait(), Ok(()));
 }
 
 /// A thread that has had nothing to do between two parks.
