@@ -86,7 +86,8 @@ pub type ScriptHash = [u8; 20];
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Record {
-    /// A new lease; no earlier record has its token.
+    /// A new lease; no earlier record has its token. Not in a box: one thread would allocate it and
+    /// another free it, which takes longer than moving it.
     Granted(StoredLease),
     /// A lease was renewed.
     Renewed(Renewal),

@@ -152,8 +152,8 @@ impl Future for Barrier<'_> {
         let barriers = &committer.barriers;
         let is_new = self.stage == Stage::New;
         let durability = self.durability();
-        // One that never had to wait is no sign of other records: it was granted what another task
-        // released and committed.
+        // One that never had to wait is no sign of other records: its task may have been handed a lock
+        // that another released and committed.
         let is_alone = (durability.is_none() || !is_new) && hook::note_poll();
         if let Some(durability) = durability {
             return Poll::Ready(durability);
