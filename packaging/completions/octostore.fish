@@ -188,9 +188,9 @@ complete -c octostore -n "__fish_octostore_using_subcommand run" -l on-lost -d '
 term\t''
 ignore\t''"
 complete -c octostore -n "__fish_octostore_using_subcommand run" -l grace -d 'The time between SIGTERM and SIGKILL, at most a third of the TTL' -r
-complete -c octostore -n "__fish_octostore_using_subcommand run" -l not-acquired-code -d 'The lock was not acquired' -r
+complete -c octostore -n "__fish_octostore_using_subcommand run" -l not-acquired-code -d 'Another owner holds the lock' -r
 complete -c octostore -n "__fish_octostore_using_subcommand run" -l lost-code -d 'The lease was lost' -r
-complete -c octostore -n "__fish_octostore_using_subcommand run" -l no-server-code -d 'The server cannot be reached' -r
+complete -c octostore -n "__fish_octostore_using_subcommand run" -l no-server-code -d 'The server cannot be reached, or refuses the request' -r
 complete -c octostore -n "__fish_octostore_using_subcommand run" -l url -d 'redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…[/DB][#NAME] for the leader of a cluster, or rediss-sentinel://' -r
 complete -c octostore -n "__fish_octostore_using_subcommand run" -l cacert -d 'Root certificates in PEM format, in place of those of the system' -r
 complete -c octostore -n "__fish_octostore_using_subcommand run" -l cert -d 'The client\'s certificate in PEM format' -r

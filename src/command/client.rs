@@ -291,6 +291,11 @@ impl Client {
         self.info.messages.has_any() || self.subscriptions.is_matching()
     }
 
+    /// Whether the messages to be sent take a good part of the room for them.
+    pub fn has_many_messages(&self) -> bool {
+        self.info.messages.has_many()
+    }
+
     /// Removes the oldest queued message.
     pub fn next_message(&mut self, turn: &mut Turn) -> Incoming {
         self.follow_users();

@@ -281,7 +281,7 @@ mod tests {
             (&["--http", "10.0.0.7:7380"], "advertise-http"),
         ] {
             let Err(ConfigError::Setting(text)) = config(flags) else { panic!("{flags:?}") };
-            let begin = format!("--{setting} (from its default): is needed");
+            let begin = format!("--{setting}: is needed");
             assert!(text.starts_with(&begin), "{flags:?}: {text}");
             let config = config(&[flags, &[advertised]].concat()).unwrap();
             assert_eq!(config.cluster.advertise.unwrap().to_string(), "10.0.0.7:7379");

@@ -27,7 +27,7 @@ const REDIS: &[(&[&str], Instead)] = &[
     (&["protected-mode"], Setting("allow-no-password")),
     (&["password", "pass", "masterauth"], Setting("requirepass-file")),
     (&["user", "aclfile"], Setting("users")),
-    (&["maxmemory", "maxmemory-policy"], Setting("locks-max")),
+    (&["maxmemory", "maxmemory-policy"], Setting("values-bytes-max")),
     (&["io-threads"], Setting("threads")),
     (&["client-output-buffer-limit"], Setting("subscriber-bytes-max")),
     (&["client-query-buffer-limit"], Setting("request-bytes-max")),

@@ -33,8 +33,12 @@ impl Settings {
     }
 
     pub(super) fn fault(&self, name: &'static str, problem: impl fmt::Display) -> ConfigError {
-        let from = self.0.get(name).map_or(DEFAULT, |settings| settings.from.as_str());
-        wrong(format!("--{name} (from {from}): {problem}"))
+        match self.0.get(name) {
+            Some(Setting { text, from }) if !text.is_empty() || from != DEFAULT => {
+                wrong(format!("--{name} (from {from}): {problem}"))
+            }
+            _ => wrong(format!("--{name}: {problem}")),
+        }
     }
 
     pub(super) fn number(&self, name: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
@@ -104,7 +108,7 @@ pub(crate) const SUBCOMMANDS: [(&str, &str); 11] = [
 
 /// The end of the help.
 pub(crate) const NOTES: &str = "Every flag can also be a variable or a line of the file; a flag wins over a variable, \
-                                a variable over the file.\nTry it: redis-cli -p 7379 LOCK demo me EX 30";
+                                a variable over the file, the last of repeated flags over the others.\nTry it: redis-cli -p 7379 LOCK demo me EX 30";
 
 /// The subcommands as the help lists them.
 fn subcommands_help() -> String {

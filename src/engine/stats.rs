@@ -71,7 +71,7 @@ pub struct LockTotals {
     pub repeats: u64,
     /// Requests that were not granted and did not queue.
     pub refusals: u64,
-    /// Deadlines moved.
+    /// Renewals, also those that left the deadline as it was.
     pub renewals: u64,
     /// Leases released by their owner or deleted by a client.
     pub releases: u64,

@@ -125,6 +125,12 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, Code::LeaseNotCurrent, label, "Invalid lease ID")
     }
 
+    /// The newest lease of the lock is another one than the caller has seen.
+    pub(super) fn other_token(newest: i64) -> ApiError {
+        let details = format!("the newest fencing token is {newest}");
+        ApiError::new(StatusCode::BAD_REQUEST, Code::LeaseNotCurrent, "Lease is not current", &details)
+    }
+
     /// The lock is not held.
     pub(super) fn no_lease() -> ApiError {
         let label = "Lease is not current";

@@ -315,7 +315,7 @@ async fn force(
                 let newest = txn.read(name, |slot, _| slot.newest().map(|lease| lease.token.get()))?;
                 match newest {
                     None => Ok(Err(ApiError::no_lease())),
-                    Some(newest) if newest != token => Ok(Err(ApiError::other_lease())),
+                    Some(newest) if newest != token => Ok(Err(ApiError::other_token(newest))),
                     Some(_) => match txn.submit(name, &Op::Force)? {
                         Outcome::Released(holders) => Ok(Ok(holders)),
                         _ => Ok(Err(ApiError::no_lease())),

@@ -503,8 +503,8 @@ pub(super) async fn list(
     let wanted = prefix.clone().unwrap_or_default();
     let snapshot = |name: &LockName, lease: &Lease| (name.clone(), LeaseSnapshot::of(lease));
     let view = move |state: &HttpState, (name, lease): (LockName, LeaseSnapshot)| {
-        let text = names::escape(name.key());
-        (text.starts_with(&wanted) && user.may_list(&name)).then(|| state.view(text, lease))
+        let is_shown = name.key().starts_with(wanted.as_bytes()) && user.may_list(&name);
+        is_shown.then(|| state.view(names::escape(name.key()), lease))
     };
     let answer = |mut locks: Vec<LockView>| {
         locks.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -247,7 +247,7 @@ impl All {
             ("grants", "Locks granted to an owner that did not hold them", totals.grants),
             ("repeats", "Locks granted again to the owner that held them", totals.repeats),
             ("refusals", "Requests that were not granted and did not wait", totals.refusals),
-            ("renewals", "Deadlines moved", totals.renewals),
+            ("renewals", "Renewals, also those that left the deadline as it was", totals.renewals),
             ("releases", "Leases released by their owner or deleted by a client", totals.releases),
             ("session_ends", "Leases ended with their session", totals.session_ends),
             ("expiries", "Leases that reached their deadline", totals.expiries),

@@ -1,7 +1,8 @@
 //! Counts open connections.
 //!
-//! Guarantees: a connection counts from when it is accepted until just before its client can see that
-//! it is closed. Not here: limits.
+//! Guarantees: a connection counts from when it is accepted until just before its socket is closed: a
+//! client that sees that can open another at once. One that lingers after the end of its output is
+//! open. Not here: limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -188,6 +188,7 @@ impl Connection {
         loop {
             let then = match self.execute_batch() {
                 Then::Yield => {
+                    self.send_most_messages().await?;
                     self.yield_turn().await?;
                     continue;
                 }
@@ -386,6 +387,7 @@ impl Connection {
     /// Waits for more input, sending messages meanwhile.
     async fn read(&mut self) -> Result<(), End> {
         self.client.update_registry(self.batch_ended, false);
+        self.send_most_messages().await?;
         if self.input.is_empty() && self.input.capacity() > READ_BYTES_MAX * 2 {
             self.input = BytesMut::new();
         }
@@ -427,6 +429,16 @@ impl Connection {
                 Some(Err(error)) => return Err(error.into()),
             }
         }
+    }
+
+    /// Sends messages until few are left, if there are many: each request of a client can queue one
+    /// for itself (CLIENT TRACKING), and it must not be cut off for its own haste.
+    async fn send_most_messages(&mut self) -> Result<(), End> {
+        if self.client.has_many_messages() {
+            self.flush().await?;
+            while self.client.has_many_messages() && self.send_messages().await? {}
+        }
+        Ok(())
     }
 
     /// Sends the messages of one turn. Returns whether there are more; other tasks run before

@@ -289,7 +289,7 @@ struct Window {
     level: Level,
     began: Timestamp,
     omitted: u64,
-    /// The message of the first omitted event.
+    /// Of the latest omitted event: it says what holds now.
     message: String,
     others: String,
     clients: Vec<String>,
@@ -343,9 +343,7 @@ impl Window {
 
     fn count(&mut self, event: Fields) {
         self.omitted += 1;
-        if self.omitted == 1 {
-            (self.message, self.others) = (event.message, event.others);
-        }
+        (self.message, self.others) = (event.message, event.others);
         match event.client {
             Some(client) if self.clients.contains(&client) => {}
             Some(client) if self.clients.len() < CLIENTS_MAX => self.clients.push(client),
@@ -354,19 +352,17 @@ impl Window {
         }
     }
 
-    /// A single event as it is; for several, their number and clients.
+    /// A single event as it is; of several, the message of the latest, their number and clients.
     fn summary(&self) -> String {
         if self.omitted == 1 {
             return format!("{}{}", self.message, self.others);
         }
-        let mut text = format!("{}: {} more", self.message, self.omitted);
-        if !self.clients.is_empty() {
-            text.push_str(&format!(", clients {}", self.clients.join(", ")));
-        }
-        if self.has_more_clients {
-            text.push_str(" and others");
-        }
-        text
+        let clients = match self.clients.join(", ") {
+            clients if clients.is_empty() => clients,
+            clients if self.has_more_clients => format!("; clients {clients} and others"),
+            clients => format!("; clients {clients}"),
+        };
+        format!("{} (the latest of {}{clients})", self.message, self.omitted)
     }
 }
 
@@ -456,6 +452,7 @@ mod tests {
             }
             for n in 0..10 {
                 tracing::info!(client = %format!("[::{n:x}]:1"), "other");
+                tracing::info!("state {n}");
                 tracing::debug!(n, "every one");
             }
             tracing::error!("rare");
@@ -470,8 +467,13 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(" WARN wrong client=10.0.0.0:0\n"), "{text}");
-        assert!(text.contains(" WARN wrong: 9999 more, clients 10.0.0.1, 10.0.0.0\n"), "{text}");
-        assert!(text.contains(" INFO other: 9 more, clients ::1, ::2, ::3, ::4 and others\n"), "{text}");
+        assert!(text.contains(" WARN wrong (the latest of 9999; clients 10.0.0.1, 10.0.0.0)\n"), "{text}");
+        assert!(text.contains(" INFO state 0\n"), "{text}");
+        assert!(text.contains(" INFO state 9 (the latest of 9)\n"), "{text}");
+        assert!(
+            text.contains(" INFO other (the latest of 9; clients ::1, ::2, ::3, ::4 and others)\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -85,9 +85,11 @@ impl Reloader {
         }
         let before = &running.config;
         let has_new_password = users.password != before.users.password;
+        let (access, access_before) = (&config.http_config.access, &before.http_config.access);
         let has_new_users = users.tokens != before.users.tokens
             || users.lines() != before.users.lines()
-            || config.http_config.access != before.http_config.access;
+            || access.admin_key != access_before.admin_key;
+        let has_new_metrics = access.is_metrics_open != access_before.is_metrics_open;
         for (server, http) in &running.services {
             // With a users file, commands may have changed the users without it.
             if has_new_password || has_new_users || server.users.file().is_some() {
@@ -95,10 +97,10 @@ impl Reloader {
                 server.close_affected(&changed, None);
             }
             if let Some(http) = http {
-                http.replace_access(&config.http_config.access);
+                http.replace_access(access);
             }
         }
-        running.config.http_config.access = config.http_config.access.clone();
+        running.config.http_config.access = access.clone();
         running.config.users = users;
         let is_fixed =
             |name: &str| OPTIONS.iter().any(|option| option.name == name && !option.is_reloadable());
@@ -106,7 +108,7 @@ impl Reloader {
         let differing =
             config.settings.iter().filter(|setting| is_fixed(setting.0) && !before.contains(setting));
         let waiting = differing.map(|(name, _)| *name).collect();
-        Ok(Reloaded { has_new_password, has_new_users, waiting })
+        Ok(Reloaded { has_new_password, has_new_users, has_new_metrics, waiting })
     }
 }
 
@@ -117,18 +119,24 @@ pub struct Reloaded {
     pub has_new_password: bool,
     /// There are other users, tokens or operators.
     pub has_new_users: bool,
+    /// Metrics need credentials that needed none, or the reverse.
+    pub has_new_metrics: bool,
     /// Settings that differ from those of the start, and hold only after a restart.
     pub waiting: Vec<&'static str>,
 }
 
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.has_new_password, self.has_new_users) {
-            (true, true) => "the password and the users were reloaded",
-            (true, false) => "the password was reloaded",
-            (false, true) => "the users were reloaded",
-            (false, false) => "password and users are unchanged",
-        })?;
+        let password_and_users = match (self.has_new_password, self.has_new_users) {
+            (true, true) => Some("the password and the users were reloaded"),
+            (true, false) => Some("the password was reloaded"),
+            (false, true) => Some("the users were reloaded"),
+            (false, false) if self.has_new_metrics => None,
+            (false, false) => Some("password and users are unchanged"),
+        };
+        let metrics = self.has_new_metrics.then_some("--metrics-open was reloaded");
+        let parts: Vec<&str> = password_and_users.into_iter().chain(metrics).collect();
+        f.write_str(&parts.join("; "))?;
         match self.waiting.as_slice() {
             [] => Ok(()),
             waiting => write!(f, "; restart required to change --{}", waiting.join(", --")),

@@ -7,12 +7,11 @@
 mod values;
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::support::client::encode;
+use crate::support::client::{Client, encode};
 use crate::support::process::Process;
 use crate::support::random::{Random, setting};
 
@@ -39,16 +38,13 @@ struct Knowledge {
 
 /// Takes and releases locks, several requests at once, until the server dies.
 fn load(
-    addr: SocketAddr,
+    mut connection: Client,
     client: usize,
     seed: u64,
     mut known: Knowledge,
     acknowledged: &AtomicU64,
 ) -> Knowledge {
     let mut random = Random::new(seed);
-    let Ok(mut stream) = TcpStream::connect(addr) else { return known };
-    let Ok(reading) = stream.try_clone() else { return known };
-    let mut replies = BufReader::new(reading);
     loop {
         // Different keys, so that no request depends on the one before it.
         let first = random.below(KEYS);
@@ -62,18 +58,14 @@ fn load(
             });
         }
         let mut answered = 0;
-        if stream.write_all(&requests).is_ok() {
+        if connection.stream().write_all(&requests).is_ok() {
             for key in &keys {
-                let mut line = String::new();
-                if !replies.read_line(&mut line).is_ok_and(|length| length > 0 && line.ends_with('\n')) {
+                let reply = connection.reply();
+                if reply == "(closed)" {
                     break;
                 }
-                let n: i64 = line
-                    .trim()
-                    .strip_prefix(':')
-                    .unwrap_or_else(|| panic!("{line}"))
-                    .parse()
-                    .expect("a number");
+                let number = reply.strip_prefix(':').unwrap_or_else(|| panic!("{reply}"));
+                let n: i64 = number.parse().expect("a number");
                 let now = match known.keys.get(key).copied().unwrap_or_default() {
                     Known::Free => {
                         known.tokens.push(n);
@@ -133,12 +125,14 @@ fn kill_under_load<K: Send + 'static>(
     known: Vec<K>,
     random: &mut Random,
     operations_max: u64,
-    load: fn(SocketAddr, usize, u64, K, &AtomicU64) -> K,
+    load: fn(Client, usize, u64, K, &AtomicU64) -> K,
 ) -> (Vec<K>, u64) {
     let acknowledged = Arc::new(AtomicU64::new(0));
     let start = |(client, known): (usize, K)| {
-        let (addr, seed, acknowledged) = (server.addr, random.next(), Arc::clone(&acknowledged));
-        std::thread::spawn(move || load(addr, client, seed, known, &acknowledged))
+        // Here, because the server may be dead before the thread runs.
+        let connection = server.connect();
+        let (seed, acknowledged) = (random.next(), Arc::clone(&acknowledged));
+        std::thread::spawn(move || load(connection, client, seed, known, &acknowledged))
     };
     let clients: Vec<_> = known.into_iter().enumerate().map(start).collect();
     let enough = random.below(operations_max);

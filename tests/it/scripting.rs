@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::server::TestServer;
+use crate::support::until;
 
 fn eval(client: &mut Client, script: &str) -> String {
     client.call(&["EVAL", script, "0"])
@@ -34,6 +35,14 @@ const ENDLESS: &[&str] = &[
     "local s = ('x'):rep(1e6) while true do redis.sha1hex(s:upper()) end",
     "local x = {'x'} for i = 1, 60 do x = {x, x} end return x",
     "local x = {'x'} for i = 1, 60 do x = {x, x} end return cjson.encode(x)",
+];
+
+/// Scripts with one call that takes much longer than they may.
+const LONG_CALLS: &[&str] = &[
+    "cjson.decode('{' .. ('\"a\":1,'):rep(5e5) .. '\"a\":1}')",
+    "cjson.decode('[' .. ('[],'):rep(1e6) .. '1]')",
+    "cmsgpack.unpack('\\223\\0\\7\\161\\32' .. ('\\161a\\1'):rep(5e5))",
+    "pcall(cmsgpack.unpack, '\\221\\0\\7\\161\\32' .. ('\\144'):rep(5e5))",
 ];
 
 /// Scripts that would take any amount of memory or stack.
@@ -106,6 +115,11 @@ fn a_hostile_script_is_stopped_and_the_next_one_sees_nothing_of_it() {
         assert!(is_stopped.iter().any(|text| reply.starts_with(text)), "{script}: {reply}");
         assert_eq!(look(&mut client), before, "after {script}");
     }
+    for script in LONG_CALLS {
+        let reply = eval(&mut client, &format!("{script} return 'done'"));
+        assert!(reply.starts_with("-ERR script "), "{script}: {reply}");
+        assert_eq!(look(&mut client), before, "after {script}");
+    }
     for script in GREEDY {
         let reply = eval(&mut client, script);
         assert!(reply.starts_with('-'), "{script}: {reply}");
@@ -149,6 +163,16 @@ fn a_script_that_has_written_nothing_can_be_killed() {
     while client.line("SCRIPT KILL") != "+OK" {}
     assert_eq!(victim.reply(), "-ERR Script killed by user with SCRIPT KILL.");
     assert_eq!(eval(&mut victim, "return 1"), ":1");
+}
+
+#[test]
+fn a_long_call_can_be_killed_on_the_only_thread() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Process::start(&folder.path().join("db"), &["--threads", "1", "--script-ms-max", "60000"]);
+    let (mut victim, mut client) = (server.connect(), server.connect());
+    victim.send(&["EVAL", "cjson.decode('{' .. ('\"a\":1,'):rep(8e6) .. '\"a\":1}')", "0"]);
+    until(|| client.line("SCRIPT KILL") == "+OK");
+    assert_eq!(victim.reply(), "-ERR Script killed by user with SCRIPT KILL.");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Subscribers with slow patterns, many subscriptions, or too little room, beside others.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use octostore::domain::{LockName, Owner, Ttl};
 use octostore::journal::Faults;
 use octostore::lock::{Op, Request};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, encode};
 use crate::support::server::TestServer;
 use crate::support::until;
 
@@ -26,6 +27,34 @@ fn subscribe(client: &mut Client, verb: &str, topics: &[String]) {
 
 fn message(channel: &str, payload: &str) -> String {
     format!("*3\n  \"message\"\n  \"{channel}\"\n  \"{payload}\"")
+}
+
+#[test]
+fn a_client_that_reads_many_keys_is_not_cut_off_for_what_it_is_told_of_them() {
+    const READS: usize = 4000;
+    let server = TestServer::real(&[]);
+    let mut client = server.connect();
+    client.line("HELLO 3");
+    assert_eq!(client.line("CLIENT TRACKING ON"), "+OK");
+    let mut input = client.stream().try_clone().expect("a socket");
+    let writer = std::thread::spawn(move || {
+        for n in 0..READS {
+            input.write_all(&encode(&["GET".to_owned(), format!("{n:01000}")])).expect("a server that reads");
+        }
+    });
+    // Long keys fill what it may track, so that each read makes it forget one before.
+    let (mut answers, mut told) = (0, 0);
+    while answers < READS {
+        match client.reply().as_str() {
+            "_" => answers += 1,
+            other => {
+                assert!(other.starts_with(">2\n  \"invalidate\""), "{other} after {answers}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told > READS / 4, "{told}");
+    writer.join().expect("all sent");
 }
 
 #[test]

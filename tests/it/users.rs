@@ -388,6 +388,28 @@ fn http_has_the_users_of_redis_clients() {
 }
 
 #[test]
+fn a_user_with_one_prefix_lists_its_locks_whatever_their_names() {
+    let server = TestServer::manual(&["--requirepass", "swordfish"]);
+    let mut admin = server.connect();
+    assert_eq!(admin.line("AUTH swordfish"), "+OK");
+    assert_eq!(admin.line("ACL SETUSER worker on >pw ~jobs:* +@lock"), "+OK");
+    for key in ["jobs:a", "jobs:a/b", "jobs", "other:a"] {
+        assert!(admin.call(&["LOCK", key, "me"]).starts_with(':'));
+    }
+    let listed = |query: &str| {
+        let list = http(&server, "Bearer pw", "GET", &format!("/locks{query}")).json();
+        let names = list["locks"].as_array().map(|locks| locks.iter().map(|lock| lock["name"].to_string()));
+        (names.map(|names| names.collect::<Vec<_>>().join(" ")), list["prefix"].as_str().map(str::to_owned))
+    };
+    let both = Some("\"jobs%3Aa\" \"jobs%3Aa%2Fb\"".to_owned());
+    assert_eq!(listed(""), (both.clone(), Some("jobs:".to_owned())));
+    assert_eq!(listed("?prefix=jobs:"), (both.clone(), Some("jobs:".to_owned())));
+    assert_eq!(listed("?prefix=jobs%3Aa"), (both, Some("jobs:a".to_owned())));
+    assert_eq!(listed("?prefix=jobs:a/"), (Some("\"jobs%3Aa%2Fb\"".to_owned()), Some("jobs:a/".to_owned())));
+    assert_eq!(listed("?prefix=jobs"), (None, None), "beyond its keys");
+}
+
+#[test]
 fn a_watch_ends_with_the_rights_of_its_user() {
     let server = TestServer::manual(&["--requirepass", "swordfish"]);
     let mut admin = server.connect();

@@ -68,8 +68,10 @@ async fn run_under_locks(options: &Options, target: &Arc<Target>) -> ExitCode {
         Err(NotAcquired::Held(key)) => {
             return fail(codes.not_acquired, format!("{} is held by another owner", printable(&key)));
         }
-        Err(NotAcquired::Refused(reason)) => return fail(codes.not_acquired, reason),
-        Err(NotAcquired::Unavailable(reason)) => return fail(codes.no_server, reason),
+        // Not as if another held it: a script that passes over a held lock must not pass over this.
+        Err(NotAcquired::Refused(reason) | NotAcquired::Unavailable(reason)) => {
+            return fail(codes.no_server, reason);
+        }
         Err(NotAcquired::Interrupted(signal)) => return end::end_by(signal),
     };
     let mut command = command_of(options, &acquired.locks);

@@ -113,9 +113,9 @@ pub(in crate::cli) fn command() -> Command {
                 .help("The time between SIGTERM and SIGKILL, at most a third of the TTL"),
         )
         .arg(flag("shell").help("Run the command as a line of /bin/sh"))
-        .arg(code("not-acquired-code", NOT_ACQUIRED, "The lock was not acquired"))
+        .arg(code("not-acquired-code", NOT_ACQUIRED, "Another owner holds the lock"))
         .arg(code("lost-code", LOST, "The lease was lost"))
-        .arg(code("no-server-code", NO_SERVER, "The server cannot be reached"))
+        .arg(code("no-server-code", NO_SERVER, "The server cannot be reached, or refuses the request"))
         .args(client::arguments())
         .after_help(
             "The command finds OCTOSTORE_TOKEN, OCTOSTORE_KEY and OCTOSTORE_OWNER in its environment; with several \

@@ -94,6 +94,11 @@ impl MessageQueue {
         self.has_any.load(Ordering::Acquire)
     }
 
+    /// Whether some must be sent soon, before there is no room for more.
+    pub(in crate::command) fn has_many(&self) -> bool {
+        self.has_any() && self.queue.lock().bytes > self.bytes_max / 4
+    }
+
     /// Drops all messages.
     pub(in crate::command) fn clear(&self) {
         let mut queue = self.queue.lock();

@@ -73,6 +73,15 @@ impl RunningScript {
         Look { stop: script.stop, has_become_long }
     }
 
+    /// Notes that the running script is long from now on. Returns `true` once for all scripts of the
+    /// transaction, as [`RunningScript::look`] does.
+    pub(super) fn become_long(&self) -> bool {
+        let State { script, long_since } = &mut *self.0.lock();
+        let Some(script) = script else { return false };
+        let long = Some(script.is_long_at);
+        std::mem::replace(long_since, long) != long
+    }
+
     /// Why the script has to stop, as far as is known without looking at the clock.
     pub(super) fn stop(&self) -> Option<Stop> {
         self.0.lock().script.as_ref().and_then(|script| script.stop)
@@ -140,6 +149,11 @@ mod tests {
         assert!(!running.look(ENDS).has_become_long);
         running.begin(ENDS, Timestamp::NEVER);
         assert!(!running.look(LONG).has_become_long && running.look(ENDS).has_become_long);
+        running.end();
+        assert!(!running.become_long());
+        running.begin(LONG, Timestamp::NEVER);
+        assert!(running.become_long() && !running.become_long());
+        assert!(!running.look(ENDS).has_become_long, "it is no news");
     }
 
     #[test]

@@ -16,9 +16,16 @@ use crate::journal::{Attempt, Backend, JournalError, Record};
 /// A commit that takes longer is slow: its thread does nothing else meanwhile.
 pub(super) const SLOW_COMMIT_NANOS: u64 = 2_000_000;
 /// After a slow commit, the commit thread makes the next ones: one for each [`SLOW_COMMIT_NANOS`] that
-/// it took, up to this number. Storage that stalls is a reason to keep callers away for long; a thread
-/// that was preempted once is not, and a commit costs more with two threads.
+/// it took, up to this number. A thread that was preempted once is no reason to keep callers away for
+/// long: a commit costs more with two threads.
 pub(super) const COMMITS_AFTER_SLOW_MAX: u64 = 8;
+/// A commit that takes at least as long is a stall of the storage, and likely to come again.
+pub(super) const STALL_NANOS: u64 = 50_000_000;
+/// After a stall, the commit thread makes all commits for this many times as long as it took: a caller
+/// loses at most 1 % of its time to stalls.
+pub(super) const STALL_TIMES: u64 = 100;
+/// The longest such time. A machine that was suspended during a commit has not stalled.
+pub(super) const AFTER_STALL_NANOS_MAX: u64 = 600_000_000_000;
 /// Room kept from one commit to the next, in records.
 const SPARE_RECORDS_MAX: usize = 8192;
 
@@ -60,6 +67,8 @@ pub(super) struct Writer {
     spare: Vec<Record>,
     /// Fast commits that the commit thread has to make before callers make them again.
     thread_commits: u64,
+    /// By the stopwatch: the commit thread makes all commits before it.
+    callers_from_nanos: u64,
     /// Records of recent commits: of the last one, or half of this number before it if that is
     /// more. There are small commits among large ones.
     recent_records: usize,
@@ -81,7 +90,14 @@ impl Committer {
         stopwatch: Arc<dyn Stopwatch>,
     ) -> Committer {
         let traits = backend.traits();
-        let writer = Writer { backend, state, spare: Vec::new(), thread_commits: 0, recent_records: 0 };
+        let writer = Writer {
+            backend,
+            state,
+            spare: Vec::new(),
+            thread_commits: 0,
+            callers_from_nanos: 0,
+            recent_records: 0,
+        };
         Committer {
             queue: CommitQueue::new(traits),
             barriers: Barriers::new(),
@@ -159,12 +175,15 @@ impl Committer {
         // The state is loaded anew after a panic, as after every failure.
         let panicked = |_| Err(JournalError::Io { what: "the commit panicked".into() });
         let outcome = catch_unwind(commit).unwrap_or_else(panicked);
-        let nanos = self.stopwatch.nanos().saturating_sub(started);
-        let would_block = outcome == Ok(Attempt::WouldBlock);
-        if !would_block {
+        let ended = self.stopwatch.nanos();
+        let nanos = ended.saturating_sub(started);
+        if outcome == Ok(Attempt::WouldBlock) {
+            writer.thread_commits = COMMITS_AFTER_SLOW_MAX;
+        } else {
             self.stopwatch.committed(nanos, records);
+            writer.note_time(nanos, ended);
         }
-        self.record_pace(writer, records, if would_block { u64::MAX } else { nanos });
+        self.record_pace(writer, records, ended);
         match outcome {
             Ok(Attempt::Committed) => {
                 self.commits.fetch_add(1, Ordering::Relaxed);
@@ -177,13 +196,10 @@ impl Committer {
         }
     }
 
-    /// Remembers how large a commit was, and how slow.
-    fn record_pace(&self, writer: &mut Writer, records: usize, nanos: u64) {
-        writer.thread_commits = match nanos > SLOW_COMMIT_NANOS {
-            true => (nanos / SLOW_COMMIT_NANOS).min(COMMITS_AFTER_SLOW_MAX).max(writer.thread_commits),
-            false => writer.thread_commits.saturating_sub(1),
-        };
-        self.pace.is_slow.store(writer.thread_commits > 0, Ordering::Relaxed);
+    /// Decides which threads make the next commits, after one of this size that `ended` then.
+    fn record_pace(&self, writer: &mut Writer, records: usize, ended: u64) {
+        let is_slow = writer.thread_commits > 0 || ended < writer.callers_from_nanos;
+        self.pace.is_slow.store(is_slow, Ordering::Relaxed);
         writer.recent_records = records.max(writer.recent_records / 2);
         self.pace.is_large.store(writer.recent_records >= LARGE_COMMIT_RECORDS_MIN, Ordering::Relaxed);
     }
@@ -196,6 +212,20 @@ impl Committer {
         self.queue.changed.notify_all();
         // Last, because a log that blocks must delay nothing.
         log_failure(&error);
+    }
+}
+
+impl Writer {
+    /// Remembers how long a commit took.
+    fn note_time(&mut self, nanos: u64, ended: u64) {
+        self.thread_commits = match nanos > SLOW_COMMIT_NANOS {
+            true => (nanos / SLOW_COMMIT_NANOS).min(COMMITS_AFTER_SLOW_MAX).max(self.thread_commits),
+            false => self.thread_commits.saturating_sub(1),
+        };
+        if nanos >= STALL_NANOS {
+            let away = nanos.saturating_mul(STALL_TIMES).min(AFTER_STALL_NANOS_MAX);
+            self.callers_from_nanos = self.callers_from_nanos.max(ended.saturating_add(away));
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn find_damage(database: &Path) -> io::Result<Option<Damage>> {
     };
     Ok(match found {
         _ if database.is_empty && found.commits() > 0 => Some(Damage {
-            what: "the database file is empty, and its log is not".to_owned(),
+            what: "the database file is missing or empty, and its log is not".to_owned(),
             commits: found.commits(),
         }),
         Frames { damaged_from: Some(offset), hidden, .. } => {

@@ -102,7 +102,7 @@ fn a_lock_that_is_held_is_waited_for_as_long_as_asked() {
     assert_eq!((code, output.as_str()), (0, "ran\n"));
     client.line("HSET hash f v");
     let (code, _, message) = call(server.addr, &["run", "hash", "--", "true"]);
-    assert!(code == 75 && message.contains("WRONGTYPE"), "{code} {message}");
+    assert!(code == 69 && message.contains("WRONGTYPE"), "{code} {message}");
     assert_eq!(message.lines().count(), 1, "nothing is tried again: {message}");
     assert_eq!(call("127.0.0.1:1".parse().expect("an address"), &["run", "k", "--", "true"]).0, 69);
 }

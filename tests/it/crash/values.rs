@@ -2,7 +2,6 @@
 //! element, and of the requests in flight a first part.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -70,9 +69,14 @@ fn request(client: usize, change: &Change) -> Vec<u8> {
 }
 
 /// Changes values, several at once, until the server dies.
-fn load(addr: SocketAddr, client: usize, seed: u64, mut known: Known, acknowledged: &AtomicU64) -> Known {
+fn load(
+    mut connection: Client,
+    client: usize,
+    seed: u64,
+    mut known: Known,
+    acknowledged: &AtomicU64,
+) -> Known {
     let mut random = Random::new(seed);
-    let mut connection = Client::connect(addr);
     loop {
         let change = |_| Change::random(&mut random, TTL_MS_MAX);
         let mut changes: Vec<Change> = (0..6).map(change).collect();

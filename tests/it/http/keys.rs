@@ -85,13 +85,15 @@ fn an_operator_ends_only_the_lease_that_it_has_seen() {
     let (server, _dir) = server(&[]);
     let addr = server.http.expect("HTTP");
     server.connect().line("LOCK a:b me EX 60");
-    let force = |who: &str, token: i64| {
+    let answer = |who: &str, token: i64| {
         let body = format!("{{\"fencing_token\":{token}}}");
-        call(addr, who, "POST", "/key/force-unlock?name=a%3Ab", &body).status
+        call(addr, who, "POST", "/key/force-unlock?name=a%3Ab", &body)
     };
+    let force = |who: &str, token: i64| answer(who, token).status;
     assert_eq!(force("anonymous", 1), 401);
     assert_eq!(force("alice", 1), 403);
     assert_eq!(force("admin", 2), 400);
+    assert_eq!(answer("admin", 2).json()["details"], "the newest fencing token is 1");
     assert_eq!(force("admin", 1), 200);
     assert_eq!(force("admin", 1), 404);
     // A form of another web page has no JSON.

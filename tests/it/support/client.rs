@@ -62,10 +62,8 @@ impl Client {
 
     fn format_reply(&mut self, depth: usize) -> std::io::Result<String> {
         let mut line = String::new();
-        if self.reader.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let line = line.trim_end_matches("\r\n");
+        self.reader.read_line(&mut line)?;
+        let line = line.strip_suffix("\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
         let (kind, rest) = line.split_at(1);
         let length = || rest.parse::<usize>().ok();
         let text = match kind {

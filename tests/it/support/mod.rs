@@ -37,7 +37,7 @@ pub(crate) fn engine_config(boot: impl Into<String>, entropy: Entropy) -> Engine
 
 /// Yields to other threads until `holds` is true; panics after a minute.
 #[allow(clippy::disallowed_methods)]
-pub(crate) fn until(holds: impl Fn() -> bool) {
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
     let started = std::time::Instant::now();
     while !holds() {
         assert!(started.elapsed() < std::time::Duration::from_secs(60), "waited in vain");

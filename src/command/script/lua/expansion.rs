@@ -1,7 +1,7 @@
 //! The bound of what a value expands to.
 //!
-//! Guarantees: a table that contains others many times can neither grow too large nor take too
-//! long. Not here: depth; the limits of a script itself.
+//! Guarantees: a table that contains others many times, or a text of very many values, can neither
+//! grow too large nor take too long. Not here: depth; the limits of a script itself.
 
 use super::Shared;
 use super::native::Fault;
@@ -9,7 +9,7 @@ use super::native::Fault;
 /// Values between two checks of whether the script has to stop.
 const VALUES_PER_CHECK: u32 = 1024;
 
-/// Counts the values and bytes of one conversion.
+/// Counts the values and bytes of one conversion, and bounds its time.
 pub(super) struct Budget<'a> {
     shared: &'a Shared,
     bytes_left: usize,
@@ -19,6 +19,11 @@ pub(super) struct Budget<'a> {
 impl<'a> Budget<'a> {
     pub(super) fn new(shared: &'a Shared, bytes_max: usize) -> Budget<'a> {
         Budget { shared, bytes_left: bytes_max, values: 0 }
+    }
+
+    /// Comes before the conversion of a string.
+    pub(super) fn before_string(&self, bytes: usize) -> Result<(), Fault> {
+        Ok(self.shared.before_step(bytes)?)
     }
 
     /// Takes one value of `bytes` bytes.

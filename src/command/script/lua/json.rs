@@ -73,7 +73,7 @@ pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, text_bytes_max: usize) -> 
     library.raw_set("_VERSION", "2.1.0")?;
     library.raw_set("null", Value::NULL)?;
     let state = Rc::clone(shared);
-    export(lua, &library, "encode", move |call| {
+    export(lua, shared, &library, "encode", move |call| {
         if call.len() != 1 {
             return Err(call.refuse(1, "expected 1 argument"));
         }
@@ -82,16 +82,16 @@ pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, text_bytes_max: usize) -> 
         one(call.lua, call.lua.create_string(text)?)
     })?;
     let state = Rc::clone(shared);
-    export(lua, &library, "decode", move |call| {
+    export(lua, shared, &library, "decode", move |call| {
         if call.len() != 1 {
             return Err(call.refuse(1, "expected 1 argument"));
         }
         let settings = state.json.borrow().clone();
-        one(call.lua, decode(call.lua, &call.bytes(1)?, &settings)?)
+        one(call.lua, decode(call.lua, &call.bytes(1)?, &settings, Budget::new(&state, usize::MAX))?)
     })?;
     let setting = |name, set: fn(&Call<'_>, &mut JsonSettings) -> Results| {
         let state = Rc::clone(shared);
-        export(lua, &library, name, move |call| set(call, &mut state.json.borrow_mut()))
+        export(lua, shared, &library, name, move |call| set(call, &mut state.json.borrow_mut()))
     };
     setting("encode_max_depth", |call, settings| integer(call, &mut settings.encode_depth_max, 1, INT_MAX))?;
     setting("decode_max_depth", |call, settings| integer(call, &mut settings.decode_depth_max, 1, INT_MAX))?;

@@ -18,6 +18,8 @@ mod random;
 mod redis;
 mod strings;
 mod subset;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -36,12 +38,15 @@ use self::subset::{Evaluation, Program};
 use super::running::{RunningScript, Stop};
 use crate::clock::Clock;
 use crate::command::{Args, CommandError, OwnedArgs};
-use crate::engine::{ScriptId, leave_other_tasks};
+use crate::engine::{ScriptId, leave_other_tasks, run_long};
 use crate::reply::Reply;
 
 /// Instructions between two looks at the clock. Usually they take less than a microsecond, but each can
 /// call a function of Lua's own whose work grows with a string or table, for example `table.insert`.
 const HOOK_INSTRUCTIONS: u32 = 100;
+/// Bytes of strings, or of a reply, that a function takes on in one step: it does not look at the clock
+/// meanwhile. Such a step takes up to about a millisecond.
+const STEP_BYTES_MAX: usize = 64 << 10;
 /// Compiled scripts that each thread keeps, and the size of their texts.
 const COMPILED_MAX: usize = 500;
 const COMPILED_BYTES_MAX: usize = 1 << 20;
@@ -86,7 +91,7 @@ struct Shared {
     args: Cell<OwnedArgs>,
     /// The size of the replies and arguments that the running script of the subset holds.
     held_bytes: Cell<usize>,
-    generator: Rc<Generator>,
+    generator: Generator,
     json: RefCell<JsonSettings>,
 }
 
@@ -99,6 +104,20 @@ impl Shared {
             leave_other_tasks();
         }
         found.stop
+    }
+
+    /// Comes before a step whose work grows with `bytes`. A long one begins without the other tasks of
+    /// this thread, and fails if the script has to stop.
+    fn before_step(&self, bytes: usize) -> mlua::Result<()> {
+        if bytes > STEP_BYTES_MAX { self.before_long_step() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn before_long_step(&self) -> mlua::Result<()> {
+        if self.running.become_long() {
+            leave_other_tasks();
+        }
+        self.must_stop().map_or(Ok(()), |_| Err(mlua::Error::runtime("stopped")))
     }
 
     /// Keeps the memory of arguments, unless it is much.
@@ -159,14 +178,14 @@ impl Interpreter {
             has_called: Cell::default(),
             args: Cell::default(),
             held_bytes: Cell::default(),
-            generator: Rc::default(),
+            generator: Generator::default(),
             json: RefCell::default(),
         });
         let native = redis::natives(&lua, &shared, bytes_max)?;
-        native.raw_set("math", random::library(&lua, &shared.generator)?)?;
+        native.raw_set("math", random::library(&lua, &shared)?)?;
         native.raw_set("string", strings::library(&lua, &shared, bytes_max)?)?;
-        native.raw_set("bit", bits::library(&lua)?)?;
-        native.raw_set("struct", packing::library(&lua, bytes_max)?)?;
+        native.raw_set("bit", bits::library(&lua, &shared)?)?;
+        native.raw_set("struct", packing::library(&lua, &shared, bytes_max)?)?;
         native.raw_set("cjson", json::library(&lua, &shared, bytes_max)?)?;
         native.raw_set("cmsgpack", msgpack::library(&lua, &shared, bytes_max)?)?;
         let globals = lua.create_table()?;
@@ -210,10 +229,11 @@ impl Interpreter {
             self.compiled.clear();
             self.compiled_bytes = 0;
         }
-        let compiled = match Program::parse(text) {
-            Some(program) => Compiled::Subset(Rc::new(program)),
-            None => Compiled::Lua(self.compile_lua(text)?),
+        let parse = || match Program::parse(text) {
+            Some(program) => Ok(Compiled::Subset(Rc::new(program))),
+            None => self.compile_lua(text).map(Compiled::Lua),
         };
+        let compiled = if text.len() > STEP_BYTES_MAX { run_long(parse) } else { parse() }?;
         self.compiled.insert(*id, compiled);
         self.compiled_bytes += text.len();
         self.memory_at_rest = self.lua.used_memory();
@@ -240,6 +260,9 @@ impl Interpreter {
     ) -> Result<Reply, CommandError> {
         self.compile(script.id, script.text)?;
         self.shared.has_called.set(false);
+        if script.keys.size().max(script.args.size()) > STEP_BYTES_MAX && self.shared.running.become_long() {
+            leave_other_tasks();
+        }
         let reply = match self.compiled.get(script.id).cloned() {
             Some(Compiled::Subset(program)) => {
                 Evaluation::run(&program, &self.shared, script, host, self.bytes_max)

@@ -20,23 +20,26 @@ pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua:
     library.raw_set("_VERSION", "lua-cmsgpack 0.4.0")?;
     library.raw_set("_COPYRIGHT", "Copyright (C) 2012, Salvatore Sanfilippo")?;
     library.raw_set("_DESCRIPTION", "MessagePack C implementation for Lua")?;
-    let shared = Rc::clone(shared);
-    export(lua, &library, "pack", move |call| {
+    let state = Rc::clone(shared);
+    export(lua, shared, &library, "pack", move |call| {
         if call.len() == 0 {
             return Err(call.refuse(0, "MessagePack pack needs input."));
         }
-        let mut packer = Packer { bytes: Vec::new(), budget: Budget::new(&shared, bytes_max) };
+        let mut packer = Packer { bytes: Vec::new(), budget: Budget::new(&state, bytes_max) };
         for n in 1..=call.len() {
             packer.value(call.value(n), 0)?;
         }
         one(call.lua, call.lua.create_string(packer.bytes)?)
     })?;
-    export(lua, &library, "unpack", |call| unpack(call, 0, 0))?;
-    export(lua, &library, "unpack_one", |call| unpack(call, 1, call.integer_or(2, 0)?))?;
-    export(lua, &library, "unpack_limit", |call| {
-        let limit = call.number(2)?;
-        unpack(call, super::number::truncate(limit), call.integer_or(3, 0)?)
-    })?;
+    let unpacking = |name, range: fn(&Call<'_>) -> Result<(i64, i64), Fault>| {
+        let state = Rc::clone(shared);
+        export(lua, shared, &library, name, move |call| {
+            unpack(call, range(call)?, Budget::new(&state, usize::MAX))
+        })
+    };
+    unpacking("unpack", |_| Ok((0, 0)))?;
+    unpacking("unpack_one", |call| Ok((1, call.integer_or(2, 0)?)))?;
+    unpacking("unpack_limit", |call| Ok((super::number::truncate(call.number(2)?), call.integer_or(3, 0)?)))?;
     Ok(library)
 }
 
@@ -49,7 +52,10 @@ impl Packer<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Fault> {
         let length = self.bytes.len();
         match value {
-            Value::String(string) => self.string(&string.as_bytes()),
+            Value::String(string) => {
+                self.budget.before_string(string.as_bytes().len())?;
+                self.string(&string.as_bytes());
+            }
             Value::Boolean(boolean) => self.bytes.push(if *boolean { 0xc3 } else { 0xc2 }),
             Value::Integer(n) => self.integer(*n),
             // 2^63 has no i64, though a cast would make one of it.
@@ -110,6 +116,7 @@ impl Packer<'_> {
         let mut max = 0;
         let mut is_array = true;
         for pair in table.pairs::<Value, Value>() {
+            self.budget.take(0)?;
             let (key, value) = pair?;
             match key {
                 Value::Integer(n) if n > 0 => max = max.max(n),
@@ -145,7 +152,7 @@ impl Packer<'_> {
 
 /// Unpacks at most `limit` values from `offset` on; 0: all. With a limit, the first result is the
 /// offset of the next value, or -1 at the end.
-fn unpack(call: &Call<'_>, limit: i64, offset: i64) -> Results {
+fn unpack(call: &Call<'_>, (limit, offset): (i64, i64), budget: Budget<'_>) -> Results {
     let bytes = call.bytes(1)?;
     if offset < 0 || limit < 0 {
         return Err(Fault::Text(format!(
@@ -157,7 +164,7 @@ fn unpack(call: &Call<'_>, limit: i64, offset: i64) -> Results {
     if start > bytes.len() {
         return Err(Fault::Text(format!("Start offset {offset} greater than input length {}.", bytes.len())));
     }
-    let mut unpacker = Unpacker { lua: call.lua, bytes: &bytes[start..] };
+    let mut unpacker = Unpacker { lua: call.lua, bytes: &bytes[start..], budget };
     let mut values = MultiValue::new();
     let limit_values = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
     while !unpacker.bytes.is_empty() && values.len() < limit_values {
@@ -180,6 +187,7 @@ const RESULTS_MAX: usize = 7000;
 struct Unpacker<'a> {
     lua: &'a Lua,
     bytes: &'a [u8],
+    budget: Budget<'a>,
 }
 
 impl<'a> Unpacker<'a> {
@@ -202,6 +210,7 @@ impl<'a> Unpacker<'a> {
         if depth > UNPACK_DEPTH_MAX {
             return Err(Fault::from("stack overflow (too many nested values)"));
         }
+        self.budget.take(0)?;
         let number = |number: f64| Ok(Value::Number(number));
         match self.take(1)?[0] {
             byte @ 0..=0x7f => number(f64::from(byte)),

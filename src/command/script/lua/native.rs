@@ -1,13 +1,15 @@
 //! Functions for scripts that are written in Rust.
 //!
 //! Guarantees: a fault becomes a Lua string with the place of the call in front, as an error of
-//! Lua's own C functions has it. Not here: the functions.
+//! Lua's own C functions has it. A function begins on long strings only if the script need not stop,
+//! and without the other tasks of the thread. Not here: the functions.
 
 use std::fmt;
+use std::rc::Rc;
 
 use mlua::{BorrowedBytes, IntoLua, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
 
-use super::PRELUDE;
+use super::{PRELUDE, Shared};
 
 /// Why a function failed.
 pub(super) enum Fault {
@@ -162,23 +164,27 @@ impl Raised {
 /// Adds a function to `library`.
 pub(super) fn export(
     lua: &Lua,
+    shared: &Rc<Shared>,
     library: &Table,
     name: &'static str,
     function: impl Fn(&Call<'_>) -> Results + 'static,
 ) -> mlua::Result<()> {
-    export_as(lua, library, name, name, function)
+    export_as(lua, shared, library, name, name, function)
 }
 
 /// [`export`], for a function that has another name in errors.
 pub(super) fn export_as(
     lua: &Lua,
+    shared: &Rc<Shared>,
     library: &Table,
     key: &str,
     name: &'static str,
     function: impl Fn(&Call<'_>) -> Results + 'static,
 ) -> mlua::Result<()> {
+    let shared = Rc::clone(shared);
     let function = lua.create_function(move |lua, args: MultiValue| {
         let call = Call { lua, name, args: args.into_vec() };
+        shared.before_step(call.args.iter().map(string_bytes).sum())?;
         function(&call).map_err(|fault| match fault {
             Fault::Text(text) => {
                 let text = format!("{}{text}", place_of_caller(lua));
@@ -188,6 +194,14 @@ pub(super) fn export_as(
         })
     })?;
     library.raw_set(key, function)
+}
+
+/// The length of a string; 0 for other values.
+pub(super) fn string_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(string) => string.as_bytes().len(),
+        _ => 0,
+    }
 }
 
 /// The place of the call, as `luaL_where` writes it: the innermost function outside the prelude;

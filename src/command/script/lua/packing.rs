@@ -1,7 +1,10 @@
 //! `struct`: numbers and strings in the layout of C structures.
 
+use std::rc::Rc;
+
 use mlua::{Lua, MultiValue, Table, Value};
 
+use super::Shared;
 use super::native::{Call, Fault, Results, export, one};
 use super::number::truncate;
 
@@ -13,11 +16,11 @@ const ALIGNMENT_DEFAULT: usize = 8;
 const RESULTS_MAX: usize = 7000;
 
 /// The library. `bytes_max` is the longest string that `pack` makes.
-pub(super) fn library(lua: &Lua, bytes_max: usize) -> mlua::Result<Table> {
+pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let library = lua.create_table()?;
-    export(lua, &library, "pack", move |call| pack(call, bytes_max))?;
-    export(lua, &library, "unpack", unpack)?;
-    export(lua, &library, "size", size)?;
+    export(lua, shared, &library, "pack", move |call| pack(call, bytes_max))?;
+    export(lua, shared, &library, "unpack", unpack)?;
+    export(lua, shared, &library, "size", size)?;
     Ok(library)
 }
 

@@ -136,6 +136,7 @@ local function load_text(text, name)
     return nil, 'precompiled code cannot be loaded'
   end
   name = match(name, '^%Z*')
+  native.before_step(#text)
   return loadstring(text, name)
 end
 
@@ -176,6 +177,7 @@ local HARMLESS = { collect = true, count = true, step = true }
 local collectgarbage = collectgarbage
 function globals.collectgarbage(option, ...)
   if option == nil or HARMLESS[option] then
+    native.before_step(option == 'count' and 0 or collectgarbage('count') * 1024)
     return collectgarbage(option or 'collect', ...)
   elseif option == 'stop' or option == 'restart' or option == 'setpause' or option == 'setstepmul' then
     return 0
@@ -203,7 +205,7 @@ globals.table = readonly(table, false, function(_, name)
 end)
 globals.math = library(math, native.math)
 
--- The functions of strings that search, which Rust can interrupt.
+-- The functions of strings whose work grows with a string, and that are written in Rust for that.
 local gmatch_next, gsub_next, gsub_text = native.string.gmatch_next, native.string.gsub_next, native.string.gsub_text
 
 local function gmatch(text, pattern)
@@ -282,6 +284,9 @@ globals.string = library(strings, {
   find = native.string.find,
   match = native.string.match,
   rep = native.string.rep,
+  upper = native.string.upper,
+  lower = native.string.lower,
+  reverse = native.string.reverse,
 })
 globals.os = library({}, native.os)
 globals.bit = library({}, native.bit)

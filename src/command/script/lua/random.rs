@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table};
 
+use super::Shared;
 use super::native::{Fault, Results, export, one};
 use super::number::truncate;
 
@@ -27,12 +28,12 @@ impl Generator {
 }
 
 /// The functions that replace those of Lua.
-pub(super) fn library(lua: &Lua, generator: &Rc<Generator>) -> mlua::Result<Table> {
+pub(super) fn library(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
     let library = lua.create_table()?;
-    let shared = Rc::clone(generator);
-    export(lua, &library, "random", move |call| -> Results {
+    let state = Rc::clone(shared);
+    export(lua, shared, &library, "random", move |call| -> Results {
         let max = f64::from(i32::MAX);
-        let random = f64::from(shared.next() % i32::MAX.cast_unsigned()) / max;
+        let random = f64::from(state.generator.next() % i32::MAX.cast_unsigned()) / max;
         let bound = |n| -> Result<f64, Fault> { Ok(truncate(call.number(n)?) as f64) };
         let (low, high) = match call.len() {
             0 => return one(call.lua, random),
@@ -45,9 +46,9 @@ pub(super) fn library(lua: &Lua, generator: &Rc<Generator>) -> mlua::Result<Tabl
             false => Err(call.refuse(call.len(), "interval is empty")),
         }
     })?;
-    let shared = Rc::clone(generator);
-    export(lua, &library, "randomseed", move |call| {
-        shared.seed(truncate(call.number(1)?) as i32);
+    let state = Rc::clone(shared);
+    export(lua, shared, &library, "randomseed", move |call| {
+        state.generator.seed(truncate(call.number(1)?) as i32);
         Ok(mlua::MultiValue::new())
     })?;
     Ok(library)

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
 use scoped_tls_hkt::scoped_thread_local;
 
-use super::native::Raised;
-use super::{Host, PRELUDE, Shared, convert};
+use super::native::{Raised, string_bytes};
+use super::{Host, PRELUDE, STEP_BYTES_MAX, Shared, convert};
+use crate::command::script::running::STOPPED;
 use crate::command::{CommandError, OwnedArgs, REDIS_VERSION};
 use crate::engine::ScriptId;
 use crate::reply::Reply;
@@ -19,6 +20,9 @@ pub(super) fn natives(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua:
     let stop = Rc::clone(shared);
     natives.raw_set("caught", lua.create_function(move |lua, error| caught(lua, &stop, error))?)?;
     natives.raw_set("value", lua.create_function(Raised::value)?)?;
+    let stop = Rc::clone(shared);
+    let before_step = move |_: &Lua, bytes: f64| stop.before_step(bytes as usize);
+    natives.raw_set("before_step", lua.create_function(before_step)?)?;
     natives.raw_set("place", lua.create_function(|lua, ()| Ok(place(lua)))?)?;
     natives.raw_set("redis", library(lua, shared, bytes_max)?)?;
     natives.raw_set("os", clock(lua, shared)?)?;
@@ -53,7 +57,12 @@ fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Tab
     ];
     let library = lua.create_table_from(constants)?;
     library.raw_set("REDIS_VERSION", REDIS_VERSION)?;
-    library.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
+    let stop = Rc::clone(shared);
+    let hash = move |lua: &Lua, args: MultiValue| {
+        stop.before_step(args.iter().map(string_bytes).sum())?;
+        sha1hex(lua, args)
+    };
+    library.raw_set("sha1hex", lua.create_function(hash)?)?;
     library.raw_set("log", lua.create_function(log)?)?;
     library.raw_set("error_reply", lua.create_function(error_reply)?)?;
     library.raw_set("status_reply", lua.create_function(status_reply)?)?;
@@ -172,9 +181,9 @@ fn log(lua: &Lua, args: MultiValue) -> mlua::Result<()> {
 /// `os.clock`, all there is of that library.
 fn clock(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
     let library = lua.create_table()?;
-    let shared = Rc::clone(shared);
-    super::native::export(lua, &library, "clock", move |call| {
-        super::native::one(call.lua, shared.clock.now().as_nanos() as f64 / NANOS_PER_S)
+    let state = Rc::clone(shared);
+    super::native::export(lua, shared, &library, "clock", move |call| {
+        super::native::one(call.lua, state.clock.now().as_nanos() as f64 / NANOS_PER_S)
     })?;
     Ok(library)
 }
@@ -214,8 +223,12 @@ fn with_args<R>(
     work: impl FnOnce(&mut dyn Host, &OwnedArgs) -> Result<R, CommandError>,
 ) -> Result<R, CommandError> {
     let mut args = shared.args.take();
-    let done =
-        convert::set_args(&mut args, values, bytes_max).and_then(|()| HOST.with(|host| work(host, &args)));
+    let done = convert::set_args(&mut args, values, bytes_max).and_then(|()| {
+        if args.size() > STEP_BYTES_MAX {
+            shared.before_long_step().map_err(|_| STOPPED)?;
+        }
+        HOST.with(|host| work(host, &args))
+    });
     shared.keep_args(args);
     done
 }
@@ -249,7 +262,12 @@ fn call(
     let reply = run_command(shared, bytes_max, run).ok_or_else(|| mlua::Error::runtime("stopped"))?;
     match reply {
         Reply::Error(text) if raises => Err(Raised::command(text)),
-        reply => without_limit(lua, || convert::to_lua(lua, reply, shared.is_resp3.get())),
+        reply => {
+            if reply.is_larger_than(STEP_BYTES_MAX) {
+                shared.before_long_step()?;
+            }
+            without_limit(lua, || convert::to_lua(lua, reply, shared.is_resp3.get()))
+        }
     }
 }
 

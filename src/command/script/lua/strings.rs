@@ -1,6 +1,7 @@
-//! The functions of `string` that search for patterns.
+//! The functions of `string` whose work grows with a string.
 //!
-//! Guarantees: as Lua's own, but interruptible. Not here: how patterns match.
+//! Guarantees: as Lua's own, but searches can be interrupted, and the others do not begin if the
+//! script has to stop. Not here: how patterns match.
 
 use std::rc::Rc;
 
@@ -8,24 +9,33 @@ use memchr::memmem;
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::Shared;
-use super::native::{Call, Fault, Results, export_as, one};
+use super::native::{Call, Fault, Results, export, export_as, one};
 use super::pattern::{Captured, Matcher};
 
 /// The functions that replace those of Lua, and those that the prelude makes others of.
 pub(super) fn library(lua: &Lua, shared: &Rc<Shared>, bytes_max: usize) -> mlua::Result<Table> {
     let library = lua.create_table()?;
     let add = |key, name, function: fn(&Call<'_>, &dyn Fn() -> bool, usize) -> Results| {
-        let shared = Rc::clone(shared);
-        export_as(lua, &library, key, name, move |call| {
-            function(call, &|| shared.must_stop().is_some(), bytes_max)
+        let state = Rc::clone(shared);
+        export_as(lua, shared, &library, key, name, move |call| {
+            function(call, &|| state.must_stop().is_some(), bytes_max)
         })
     };
     add("find", "find", find)?;
     add("match", "match", match_)?;
-    add("rep", "rep", rep)?;
     add("gmatch_next", "gmatch", gmatch_next)?;
     add("gsub_next", "gsub", gsub_next)?;
     add("gsub_text", "gsub", gsub_text)?;
+    let state = Rc::clone(shared);
+    export(lua, shared, &library, "rep", move |call| rep(call, &state, bytes_max))?;
+    let map = |name, function: fn(&[u8]) -> Vec<u8>| {
+        export(lua, shared, &library, name, move |call| {
+            one(call.lua, call.lua.create_string(function(&call.bytes(1)?))?)
+        })
+    };
+    map("upper", <[u8]>::to_ascii_uppercase)?;
+    map("lower", <[u8]>::to_ascii_lowercase)?;
+    map("reverse", |bytes| bytes.iter().rev().copied().collect())?;
     Ok(library)
 }
 
@@ -85,12 +95,15 @@ fn match_(call: &Call<'_>, must_stop: &dyn Fn() -> bool, _: usize) -> Results {
 }
 
 /// The C function adds empty strings one by one.
-fn rep(call: &Call<'_>, _: &dyn Fn() -> bool, bytes_max: usize) -> Results {
+fn rep(call: &Call<'_>, shared: &Shared, bytes_max: usize) -> Results {
     let string = call.bytes(1)?;
     let count = usize::try_from(super::number::truncate(call.number(2)?)).unwrap_or(0);
     match string.len().checked_mul(count) {
         Some(0) => one(call.lua, ""),
-        Some(length) if length <= bytes_max => one(call.lua, call.lua.create_string(string.repeat(count))?),
+        Some(length) if length <= bytes_max => {
+            shared.before_step(length)?;
+            one(call.lua, call.lua.create_string(string.repeat(count))?)
+        }
         _ => Err("not enough memory".into()),
     }
 }

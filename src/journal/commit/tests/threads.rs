@@ -1,7 +1,9 @@
 //! Which thread commits.
 
 use super::*;
-use crate::journal::commit::committer::{COMMITS_AFTER_SLOW_MAX, SLOW_COMMIT_NANOS};
+use crate::journal::commit::committer::{
+    AFTER_STALL_NANOS_MAX, COMMITS_AFTER_SLOW_MAX, SLOW_COMMIT_NANOS, STALL_NANOS, STALL_TIMES,
+};
 use crate::journal::commit::hook::is_hooked;
 use crate::journal::commit::queue::{LARGE_COMMIT_BYTES_MIN, LARGE_COMMIT_RECORDS_MIN};
 
@@ -86,7 +88,7 @@ fn after_a_slow_commit_the_commit_thread_commits_until_as_many_were_fast_as_it_t
     };
     faults.set_commit_nanos(SLOW_COMMIT_NANOS);
     assert!(committed_here() && committed_here(), "that is fast");
-    for (time, commits) in [(1, 1), (3, 3), (1_000, COMMITS_AFTER_SLOW_MAX)] {
+    for (time, commits) in [(1, 1), (3, 3), (20, COMMITS_AFTER_SLOW_MAX)] {
         faults.set_commit_nanos(time * SLOW_COMMIT_NANOS + 1);
         assert!(committed_here(), "the first slow one");
         assert!(!committed_here(), "one more is slow");
@@ -97,6 +99,33 @@ fn after_a_slow_commit_the_commit_thread_commits_until_as_many_were_fast_as_it_t
             assert!(!committed_here(), "{time}, {n}");
         }
         assert!(committed_here(), "{time}");
+    }
+}
+
+#[test]
+fn storage_that_stalls_again_and_again_takes_a_hundredth_of_a_callers_time() {
+    let (journal, faults, _) = start(Durability::Always);
+    let mut ids = 0..;
+    let mut committed_here = || {
+        let seq = journal.append(0, [session(ids.next().unwrap())]).unwrap();
+        assert_eq!(journal.barrier(seq).wait(), Ok(()));
+        faults.committed_by().last() == Some(&std::thread::current().id())
+    };
+    faults.set_commit_nanos(STALL_NANOS - 1);
+    assert!(committed_here(), "not a stall");
+    faults.set_commit_nanos(1);
+    assert_eq!((0..20).filter(|_| !committed_here()).count(), COMMITS_AFTER_SLOW_MAX as usize);
+    for stall in [STALL_NANOS, 4 * STALL_NANOS, u64::MAX >> 8] {
+        faults.set_commit_nanos(stall);
+        assert!(committed_here(), "the stall");
+        let away = (stall.min(AFTER_STALL_NANOS_MAX) * STALL_TIMES).min(AFTER_STALL_NANOS_MAX);
+        // Those that end in that time, the one that ends it, and those that follow a slow one.
+        faults.set_commit_nanos(STALL_NANOS - 1);
+        let ends = away.div_ceil(STALL_NANOS - 1);
+        assert!((0..ends).all(|_| !committed_here()), "{stall}");
+        faults.set_commit_nanos(1);
+        assert!((0..COMMITS_AFTER_SLOW_MAX).all(|_| !committed_here()), "{stall}");
+        assert!(committed_here(), "{stall}");
     }
 }
 

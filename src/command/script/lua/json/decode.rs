@@ -2,15 +2,21 @@
 
 use mlua::{Lua, Value};
 
+use super::super::expansion::Budget;
 use super::super::native::Fault;
 use super::{DEPTH_MAX, JsonSettings};
 
 /// The value of a text.
-pub(super) fn decode(lua: &Lua, text: &[u8], settings: &JsonSettings) -> Result<Value, Fault> {
+pub(super) fn decode(
+    lua: &Lua,
+    text: &[u8],
+    settings: &JsonSettings,
+    budget: Budget<'_>,
+) -> Result<Value, Fault> {
     if text.len() >= 2 && (text[0] == 0 || text[1] == 0) {
         return Err(Fault::from("JSON parser does not support UTF-16 or UTF-32"));
     }
-    let mut decoder = Decoder { lua, text, settings, at: 0, depth: 0 };
+    let mut decoder = Decoder { lua, text, settings, budget, at: 0, depth: 0 };
     let token = decoder.next_token();
     let value = decoder.value(token)?;
     match decoder.next_token() {
@@ -23,6 +29,7 @@ struct Decoder<'a> {
     lua: &'a Lua,
     text: &'a [u8],
     settings: &'a JsonSettings,
+    budget: Budget<'a>,
     at: usize,
     depth: i64,
 }
@@ -71,6 +78,7 @@ fn unexpected(expected: &str, (at, token): &Placed) -> Fault {
 
 impl Decoder<'_> {
     fn value(&mut self, token: Placed) -> Result<Value, Fault> {
+        self.budget.take(0)?;
         match token {
             (_, Token::String(bytes)) => Ok(Value::String(self.lua.create_string(bytes)?)),
             (_, Token::Number(number)) => Ok(Value::Number(number)),

@@ -31,7 +31,7 @@ impl Encoder<'_> {
             Value::Boolean(false) => self.text.extend_from_slice(b"false"),
             Value::Integer(n) => self.number(*n as f64)?,
             Value::Number(number) => self.number(*number)?,
-            Value::String(string) => self.string(&string.as_bytes()),
+            Value::String(string) => self.string(&string.as_bytes())?,
             Value::Table(table) => self.table(table, depth + 1)?,
             other => return Err(unserialisable(other.type_name(), "type not supported")),
         }
@@ -66,7 +66,8 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn string(&mut self, string: &[u8]) {
+    fn string(&mut self, string: &[u8]) -> Result<(), Fault> {
+        self.budget.before_string(string.len())?;
         self.text.push(b'"');
         for &byte in string {
             match byte {
@@ -83,6 +84,7 @@ impl Encoder<'_> {
             }
         }
         self.text.push(b'"');
+        Ok(())
     }
 
     fn table(&mut self, table: &Table, depth: i64) -> Result<(), Fault> {
@@ -96,9 +98,10 @@ impl Encoder<'_> {
     }
 
     /// The largest index of a table that is an array; `None` for an object.
-    fn array_length(&self, table: &Table) -> Result<Option<i64>, Fault> {
+    fn array_length(&mut self, table: &Table) -> Result<Option<i64>, Fault> {
         let (mut max, mut items) = (0, 0);
         for pair in table.pairs::<Value, Value>() {
+            self.budget.take(0)?;
             match pair?.0 {
                 Value::Integer(n) if n > 0 => max = max.max(n),
                 _ => return Ok(None),
@@ -137,7 +140,7 @@ impl Encoder<'_> {
                 self.text.push(b',');
             }
             match key {
-                Value::String(key) => self.string(&key.as_bytes()),
+                Value::String(key) => self.string(&key.as_bytes())?,
                 Value::Integer(_) | Value::Number(_) => {
                     self.text.push(b'"');
                     self.value(&key, depth)?;
