@@ -1,10 +1,22 @@
 //! The delivery of the engine's events to connections.
 //!
-//! Guarantees: the work of one step is bounded. Not here: where events come from, and who delivers.
+//! Guarantees: the work of one turn is bounded, however many events it delivers. Not here: where events
+//! come from, and who delivers.
 
+use super::steps::TURN_WORK;
 use super::tracking::Invalidation;
 use super::{Publication, ServerState};
 use crate::engine::{Engine, Event};
+use crate::glob::Work;
+
+/// What deliveries may still do before other tasks run.
+pub struct DeliveryTurn(Work);
+
+impl Default for DeliveryTurn {
+    fn default() -> DeliveryTurn {
+        DeliveryTurn(Work::of_units(TURN_WORK))
+    }
+}
 
 /// The delivery of an event, in steps.
 pub enum Delivery {
@@ -40,10 +52,12 @@ impl Delivery {
         Delivery::Invalidation(Invalidation::new(None, 0, 0))
     }
 
-    /// Does one step. Returns whether the delivery is complete.
-    pub fn advance(&mut self, server: &ServerState) -> bool {
+    /// Goes on. Returns whether the delivery is complete; if not, it needs another turn.
+    pub fn advance(&mut self, server: &ServerState, turn: &mut DeliveryTurn) -> bool {
         match self {
-            Delivery::Publication(publication) => publication.advance(&server.pubsub).is_some(),
+            Delivery::Publication(publication) => {
+                publication.advance_by(&server.pubsub, &mut turn.0).is_some()
+            }
             Delivery::Invalidation(invalidation) => invalidation.advance(&server.tracking),
         }
     }

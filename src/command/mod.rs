@@ -58,7 +58,7 @@ pub use context::Context;
 use context::name_or_none;
 use dispatch::Caller;
 pub use error::{CommandError, OUTCOME_UNKNOWN};
-pub use events::Delivery;
+pub use events::{Delivery, DeliveryTurn};
 pub use handover::ClientState;
 pub use key_positions::{KeyAccess, KeySpec, KeyVisitor};
 pub use live_settings::{IDLE_TIMEOUT_S_MAX, LiveSettings, SLOWLOG_LEN_MAX};

@@ -172,9 +172,9 @@ impl HttpState {
     }
 
     /// Passes a lock event to the watchers of the lock.
-    pub fn notify(&self, event: &LeaseEvent) {
+    pub async fn notify(&self, event: &LeaseEvent) {
         self.recent.record(event, self.engine.clock().wall_millis());
-        self.watchers.notify(event);
+        self.watchers.notify(event).await;
     }
 
     /// Ends all watch streams, because events were lost. Returns their number.

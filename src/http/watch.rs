@@ -4,7 +4,7 @@
 //! reader that falls behind a limit in bytes is disconnected; its queue is dropped at once, and
 //! other readers are not delayed. Not here: replay.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
+use tokio::task::yield_now;
 
 use super::error::ApiError;
 use super::users::{Act, Caller, User};
@@ -30,10 +31,13 @@ const BEHIND_BYTES_MAX: usize = 64 << 10;
 /// Different names watched at once.
 const NAMES_MAX: usize = 16_384;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Readers that are given an event before other tasks run.
+const READERS_PER_STEP: usize = 128;
 
 /// A frame and the number of its event.
 type Frame = (u64, Arc<str>);
-type Readers = HashMap<u64, Reader>;
+/// By id, which grows.
+type Readers = BTreeMap<u64, Reader>;
 
 /// The sending side of a reader's queue. The stream ends when this is dropped.
 struct Reader(Arc<EventQueue>);
@@ -126,7 +130,7 @@ impl Watchers {
 
     /// Number of readers.
     pub(super) fn len(&self) -> usize {
-        self.names().as_ref().map_or(0, |names| names.values().map(HashMap::len).sum())
+        self.names().as_ref().map_or(0, |names| names.values().map(BTreeMap::len).sum())
     }
 
     fn join(self: &Arc<Self>, name: &LockName) -> Result<(Place, Arc<EventQueue>), ApiError> {
@@ -142,24 +146,53 @@ impl Watchers {
         Ok((Place { watchers: Arc::clone(self), name: name.clone(), id }, queue))
     }
 
-    pub(super) fn notify(&self, event: &LeaseEvent) {
-        let mut names = self.names();
-        let Some(readers) = names.as_mut().and_then(|names| names.get_mut(&event.name)) else { return };
+    /// Gives an event to the readers of its lock; other tasks run in between.
+    pub(super) async fn notify(&self, event: &LeaseEvent) {
+        if !self.names().as_ref().is_some_and(|names| names.contains_key(&event.name)) {
+            return;
+        }
         let text: Arc<str> =
             event_json(&self.engine, &event.name, event.kind, Some((event.token, event.deadline))).into();
-        let before = readers.len();
-        readers.retain(|_, reader| reader.push(event.number, &text));
-        let cut_off = before - readers.len();
-        drop(names);
+        let mut cut_off = 0;
+        let mut next = Some(0);
+        while let Some(first) = next {
+            next = self.notify_some(event, &text, first, &mut cut_off);
+            yield_now().await;
+        }
         if cut_off > 0 {
             tracing::warn!(lock = ?event.name, watchers = cut_off, "watchers too slow: closing their streams");
         }
     }
 
+    /// Gives an event to some readers, from the id `first` on, and adds the number of those without
+    /// room to `cut_off`. Returns where to go on; `None`: that was all.
+    fn notify_some(
+        &self,
+        event: &LeaseEvent,
+        text: &Arc<str>,
+        first: u64,
+        cut_off: &mut usize,
+    ) -> Option<u64> {
+        let mut names = self.names();
+        let readers = names.as_mut()?.get_mut(&event.name)?;
+        let (mut last, mut without_room) = (first, Vec::new());
+        for (id, reader) in readers.range(first..).take(READERS_PER_STEP) {
+            last = *id;
+            if !reader.push(event.number, text) {
+                without_room.push(*id);
+            }
+        }
+        for id in &without_room {
+            readers.remove(id);
+        }
+        *cut_off += without_room.len();
+        readers.range(last + 1..).next().map(|(id, _)| *id)
+    }
+
     /// Ends all streams. Returns their number.
     pub(super) fn cut_off(&self) -> usize {
         let watched = self.names().as_mut().map(std::mem::take).unwrap_or_default();
-        watched.values().map(HashMap::len).sum()
+        watched.values().map(BTreeMap::len).sum()
     }
 
     /// Ends all streams, and those that begin later.

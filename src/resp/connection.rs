@@ -447,12 +447,13 @@ impl Connection {
         let server = Arc::clone(&self.server);
         let turn = server.pubsub.turn().await;
         let has_more = self.write_messages();
-        if has_more {
+        if has_more || server.pubsub.has_crowd() {
             yield_now().await;
         }
         drop(turn);
         self.send().await?;
-        Ok(has_more)
+        // Some may have come meanwhile, and only the first one in an empty queue wakes this task.
+        Ok(self.client.has_messages())
     }
 
     /// Writes the messages of one turn into the output. Returns whether there may be more.

@@ -24,7 +24,7 @@ use super::sockets::Sockets;
 use super::{Reloader, StartError, dropped, supervisor};
 use crate::clock::Clock;
 use crate::cluster::{Election, Seen, Store, divide, follow_shards, watch_leader};
-use crate::command::Delivery;
+use crate::command::{Delivery, DeliveryTurn};
 use crate::config::Config;
 use crate::domain::{HostPort, Leader, Membership, Node, Shard, Shards, SharedTopology, Topology};
 use crate::http::{self, Http};
@@ -454,7 +454,9 @@ impl State {
         let before = self.last_address.lock().replace(address.clone());
         if let Some(before) = before.filter(|before| *before != address) {
             let payload = format!("{name} {} {} {} {}", before.host, before.port, address.host, address.port);
-            complete(Delivery::message("+switch-master", &payload), &standby.server).await;
+            let (message, mut turn) =
+                (Delivery::message("+switch-master", &payload), DeliveryTurn::default());
+            complete(message, &standby.server, &mut turn).await;
         }
     }
 }

@@ -14,8 +14,8 @@ use super::{StartError, certificate};
 use crate::auth::{DenialLog, Users};
 use crate::clock::{self, Clock};
 use crate::command::{
-    self, Clients, Delivery, LiveSettings, Lookups, Monitors, Pauses, PubSub, ScriptEngine, ServerInfo,
-    ServerState, ServerStats, SlowLog, Tracking,
+    self, Clients, Delivery, DeliveryTurn, LiveSettings, Lookups, Monitors, Pauses, PubSub, ScriptEngine,
+    ServerInfo, ServerState, ServerStats, SlowLog, Tracking,
 };
 use crate::config::Config;
 use crate::domain::Membership;
@@ -198,20 +198,21 @@ impl Drop for Task {
 }
 
 async fn deliver(heard: Heard, server: &ServerState, http: Option<&Arc<HttpState>>) {
+    let mut turn = DeliveryTurn::default();
     match heard {
         Heard::Events(events) => {
             for event in &events {
                 for delivery in Delivery::of(event, &server.engine) {
-                    complete(delivery, server).await;
+                    complete(delivery, server, &mut turn).await;
                 }
                 if let (Event::Lease(event), Some(http)) = (event, http) {
-                    http.notify(event);
+                    http.notify(event).await;
                 }
             }
         }
         Heard::Lost(events) => {
             let redis = server.pubsub.cut_off_listeners();
-            complete(Delivery::after_loss(), server).await;
+            complete(Delivery::after_loss(), server, &mut turn).await;
             let http = http.map_or(0, |http| http.cut_off_watchers());
             tracing::warn!(
                 events,
@@ -223,10 +224,11 @@ async fn deliver(heard: Heard, server: &ServerState, http: Option<&Arc<HttpState
     }
 }
 
-/// Makes all steps of a delivery; other tasks run in between.
-pub(super) async fn complete(mut delivery: Delivery, server: &ServerState) {
-    while !delivery.advance(server) {
+/// Completes a delivery; other tasks run between two turns.
+pub(super) async fn complete(mut delivery: Delivery, server: &ServerState, turn: &mut DeliveryTurn) {
+    while !delivery.advance(server, turn) {
         tokio::task::yield_now().await;
+        *turn = DeliveryTurn::default();
     }
 }
 

@@ -10,8 +10,9 @@ use crate::command::sources::{Source, Stored, of_type};
 use crate::command::table::{commands_and_subcommands, names};
 use crate::command::values;
 use crate::command::{
-    AfterReply, Client, ClientLimits, Clients, Group, Incoming, LiveSettings, Lookups, OwnedArgs, Pauses,
-    PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats, SlowLog, Turn,
+    AfterReply, Client, ClientLimits, Clients, Delivery, DeliveryTurn, Group, Incoming, LiveSettings,
+    Lookups, OwnedArgs, Pauses, PubSub, ScriptEngine, ScriptLimits, ServerInfo, ServerState, ServerStats,
+    SlowLog, Turn,
 };
 use crate::domain::{Limits, SharedTopology, Timestamp, Topology};
 use crate::engine::{AnyTxn, ELEMENTS_AT_ONCE_MAX, Engine, EngineConfig, Unavailable};
@@ -225,6 +226,32 @@ fn a_subscriber_with_many_messages_sends_a_part_of_them_in_each_turn() {
     }
     assert_eq!(turns.iter().sum::<usize>(), messages);
     assert!(turns.iter().all(|sent| (1..=500).contains(sent)), "{turns:?}");
+}
+
+#[test]
+fn events_for_many_subscribers_share_the_work_of_a_turn() {
+    let server = server();
+    let mut subscribers: Vec<Client> = (0..100).map(|_| connect(&server)).collect();
+    for subscriber in &mut subscribers {
+        send(&server, subscriber, "SUBSCRIBE news");
+    }
+    let (mut turn, mut turns) = (DeliveryTurn::default(), 1);
+    for n in 0..100 {
+        let mut delivery = Delivery::message("news", &n.to_string());
+        while !delivery.advance(&server, &mut turn) {
+            (turn, turns) = (DeliveryTurn::default(), turns + 1);
+        }
+    }
+    // 10 000 messages, at most a thousand in a turn, which is about a millisecond.
+    assert!((10..=40).contains(&turns), "{turns}");
+    for subscriber in &mut subscribers {
+        let mut heard = 0;
+        while subscriber.has_messages() {
+            heard +=
+                usize::from(matches!(subscriber.next_message(&mut Turn::default()), Incoming::Message(_)));
+        }
+        assert_eq!(heard, 100);
+    }
 }
 
 #[test]

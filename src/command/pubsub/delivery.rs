@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -22,10 +23,12 @@ use crate::glob::{Glob, Progress, Work};
 
 /// Subscribers that are served before the work that is left is checked, under one lock.
 const SUBSCRIBERS_PER_STEP: usize = 128;
+/// Connections with messages among which those with requests would have to wait.
+const CROWD_MIN: usize = 32;
 /// Connections that have many messages and may write some of them before those with requests go on.
 const TURNS_AT_ONCE: usize = 8;
-/// Units of work to put a message into one queue.
-const WORK_PER_SUBSCRIBER: usize = 20;
+/// Units of work to put a message into one queue, which is rarely in a cache of the processor.
+const WORK_PER_SUBSCRIBER: usize = 50;
 /// Units of work to find an entry of a map.
 const WORK_PER_LOOKUP: usize = 20;
 
@@ -40,11 +43,17 @@ type Subscribers = Vec<(u64, Arc<ClientInfo>)>;
 pub struct PubSub {
     topics: Mutex<Topics>,
     turns: Semaphore,
+    /// The number of connections that the latest notice was for.
+    audience: AtomicUsize,
 }
 
 impl Default for PubSub {
     fn default() -> PubSub {
-        PubSub { topics: Mutex::default(), turns: Semaphore::new(TURNS_AT_ONCE) }
+        PubSub {
+            topics: Mutex::default(),
+            turns: Semaphore::new(TURNS_AT_ONCE),
+            audience: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -162,6 +171,11 @@ impl PubSub {
         self.turns.acquire().await.ok()
     }
 
+    /// Whether many connections have messages at the same time.
+    pub fn has_crowd(&self) -> bool {
+        self.audience.load(Ordering::Relaxed) > CROWD_MIN
+    }
+
     fn topics(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock()
     }
@@ -258,6 +272,7 @@ impl PubSub {
         let mut dropped = Vec::new();
         let topics = self.topics();
         let subscribers = topics.subscribers(notice, via);
+        self.audience.store(subscribers.len(), Ordering::Relaxed);
         let rest = &subscribers[subscribers.partition_point(|(id, _)| *id <= *after)..];
         let served = &rest[..rest.len().min(SUBSCRIBERS_PER_STEP)];
         for (id, info) in served {
@@ -382,12 +397,8 @@ impl Publication {
         receivers
     }
 
-    /// Does one turn of work. Returns the number of times that it was sent, or `None` if another
-    /// turn is needed.
-    pub(in crate::command) fn advance(&mut self, pubsub: &PubSub) -> Option<usize> {
-        self.advance_by(pubsub, &mut Work::of_units(TURN_WORK))
-    }
-
+    /// Does the work that is left in a turn. Returns the number of times that it was sent, or `None` if
+    /// another turn is needed.
     pub(in crate::command) fn advance_by(&mut self, pubsub: &PubSub, work: &mut Work) -> Option<usize> {
         while !work.is_spent() {
             self.stage = match &mut self.stage {

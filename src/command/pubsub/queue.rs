@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use crate::command::ClientInfo;
 use crate::glob::Glob;
 
-/// Capacity that an empty queue keeps, in messages.
-const SPARE_MESSAGES_MAX: usize = 1024;
+/// Messages in one block of a queue. An empty queue keeps up to one block.
+const BLOCK_MESSAGES: usize = 256;
 
 /// A message, shared by all subscribers.
 pub(in crate::command) struct Notice {
@@ -78,9 +78,42 @@ pub(in crate::command) struct MessageQueue {
 
 #[derive(Default)]
 struct Queue {
-    entries: VecDeque<Entry>,
+    entries: Blocks,
     bytes: usize,
     is_closed: bool,
+}
+
+/// Entries in blocks: the queues of thousands of subscribers grow together, and moving what each of
+/// them holds would take hundreds of milliseconds.
+#[derive(Default)]
+struct Blocks(VecDeque<VecDeque<Entry>>);
+
+impl Blocks {
+    fn is_empty(&self) -> bool {
+        self.0.front().is_none_or(VecDeque::is_empty)
+    }
+
+    fn push_back(&mut self, entry: Entry) {
+        match self.0.back_mut().filter(|block| block.len() < BLOCK_MESSAGES) {
+            Some(block) => block.push_back(entry),
+            None => {
+                // Most queues are short.
+                let room = if self.0.is_empty() { 4 } else { BLOCK_MESSAGES };
+                let mut block = VecDeque::with_capacity(room);
+                block.push_back(entry);
+                self.0.push_back(block);
+            }
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Entry> {
+        let first = self.0.front_mut()?;
+        let entry = first.pop_front();
+        if first.is_empty() && self.0.len() > 1 {
+            self.0.pop_front();
+        }
+        entry
+    }
 }
 
 impl MessageQueue {
@@ -102,7 +135,7 @@ impl MessageQueue {
     /// Drops all messages.
     pub(in crate::command) fn clear(&self) {
         let mut queue = self.queue.lock();
-        (queue.entries, queue.bytes) = (VecDeque::new(), 0);
+        (queue.entries, queue.bytes) = (Blocks::default(), 0);
         self.has_any.store(false, Ordering::Release);
     }
 
@@ -110,11 +143,7 @@ impl MessageQueue {
     pub(in crate::command) fn take(&self) -> Option<Entry> {
         let mut queue = self.queue.lock();
         let entry = queue.entries.pop_front();
-        match &entry {
-            Some(entry) => queue.bytes -= entry.size(),
-            None if queue.entries.capacity() > SPARE_MESSAGES_MAX => queue.entries = VecDeque::new(),
-            None => {}
-        }
+        queue.bytes -= entry.as_ref().map_or(0, Entry::size);
         self.has_any.store(!queue.entries.is_empty(), Ordering::Release);
         entry
     }
@@ -135,10 +164,14 @@ impl ClientInfo {
             self.cut_off();
             return false;
         }
+        let was_empty = queue.entries.is_empty();
         queue.entries.push_back(entry);
-        self.messages.has_any.store(true, Ordering::Release);
-        drop(queue);
-        self.wake();
+        if was_empty {
+            self.messages.has_any.store(true, Ordering::Release);
+            drop(queue);
+            // Not for each message: those who wait for their turn to send would be woken in vain.
+            self.wake();
+        }
         true
     }
 
@@ -156,9 +189,10 @@ impl ClientInfo {
         );
     }
 
-    /// Closes the connection, which has missed a message.
+    /// Closes the connection, which has missed a message. Its own task frees what is queued: many may
+    /// be cut off at once.
     pub(super) fn cut_off(&self) {
-        *self.messages.queue.lock() = Queue { is_closed: true, ..Queue::default() };
+        self.messages.queue.lock().is_closed = true;
         self.kill();
     }
 }

@@ -43,7 +43,7 @@ impl Connection {
         awaited: impl Future<Output = R>,
     ) -> Result<R, End> {
         let mut awaited = pin!(awaited);
-        let mut has_more = false;
+        let mut has_more = sends_messages && self.client.has_messages();
         loop {
             let is_full = self.is_input_full();
             tokio::select! {
@@ -96,7 +96,7 @@ impl Connection {
 
     /// Waits for the outcome of a blocked request. Leaves the queue when the socket closes.
     pub(super) async fn wait(&mut self, mut waiting: Box<Waiting>, is_answered: bool) -> Result<(), End> {
-        let mut has_more = false;
+        let mut has_more = self.client.has_messages();
         let outcome = loop {
             let is_full = self.is_input_full();
             tokio::select! {
