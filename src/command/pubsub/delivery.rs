@@ -43,7 +43,7 @@ type Subscribers = Vec<(u64, Arc<ClientInfo>)>;
 pub struct PubSub {
     topics: Mutex<Topics>,
     turns: Semaphore,
-    /// The number of connections that the latest notice was for.
+    /// The number of messages that the latest notice has become.
     audience: AtomicUsize,
 }
 
@@ -272,7 +272,6 @@ impl PubSub {
         let mut dropped = Vec::new();
         let topics = self.topics();
         let subscribers = topics.subscribers(notice, via);
-        self.audience.store(subscribers.len(), Ordering::Relaxed);
         let rest = &subscribers[subscribers.partition_point(|(id, _)| *id <= *after)..];
         let served = &rest[..rest.len().min(SUBSCRIBERS_PER_STEP)];
         for (id, info) in served {
@@ -402,7 +401,7 @@ impl Publication {
     pub(in crate::command) fn advance_by(&mut self, pubsub: &PubSub, work: &mut Work) -> Option<usize> {
         while !work.is_spent() {
             self.stage = match &mut self.stage {
-                Stage::Done => return Some(self.sent),
+                Stage::Done => break,
                 Stage::Find { after } => find(pubsub, &self.notice, self.kind, after.as_ref(), work),
                 Stage::Match { glob, progress } => match glob.advance(&self.notice.channel, progress, work) {
                     Some(true) => Stage::Send { via: Via::Pattern(glob.clone()), after: 0 },
@@ -419,7 +418,13 @@ impl Publication {
                 }
             };
         }
-        matches!(self.stage, Stage::Done).then_some(self.sent)
+        let is_done = matches!(self.stage, Stage::Done);
+        match is_done {
+            true => pubsub.audience.store(self.sent, Ordering::Relaxed),
+            // A crowd stays one until a notice shows that there is none.
+            false => _ = pubsub.audience.fetch_max(self.sent, Ordering::Relaxed),
+        }
+        is_done.then_some(self.sent)
     }
 }
 
