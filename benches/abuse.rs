@@ -136,6 +136,7 @@ const ABUSES: &[Abuse] = &[
         flags: &["--threads", "3"],
         ..abuse("three writers feed a slow subscriber of patterns, three threads", three_writers)
     },
+    abuse("three writers change a lock that 2000 idle subscribers follow", crowd),
     Abuse { flags: PASSWORD, ..abuse("two connections send wrong AUTHs, the log is read", wrong_passwords) },
     Abuse {
         flags: PASSWORD,
@@ -533,6 +534,25 @@ fn three_writers(server: &Server) -> Vec<Task> {
     };
     let mut tasks = again((0..3).map(cycle).collect());
     tasks.push(reads_all(subscriber));
+    tasks
+}
+
+fn crowd(server: &Server) -> Vec<Task> {
+    let subscribe = |_| {
+        let mut stream = server.stream();
+        stream.write_all(&encode(&["SUBSCRIBE", "__lock__:followed"])).unwrap();
+        assert!(stream.read(&mut [0; 256]).unwrap() > 0);
+        stream
+    };
+    let subscribers: Vec<TcpStream> = (0..2000).map(subscribe).collect();
+    let cycle = |owner: &str| {
+        [encode(&["LOCK", "followed", owner]), encode(&["UNLOCK", "followed", owner])].concat().repeat(500)
+    };
+    let mut tasks = again(["a", "b", "c"].map(cycle).to_vec());
+    tasks.push(Box::new(move |server| {
+        server.wait(Duration::MAX);
+        drop(subscribers);
+    }));
     tasks
 }
 

@@ -243,8 +243,8 @@ fn a_failed_login_over_http_is_a_line_of_the_log() {
     let counted =
         log.lines().filter_map(|line| line.split_once("wrong user or password")).map(|(_, rest)| {
             assert!(rest.contains("127.0.0.1"), "{log}");
-            let more = rest.strip_prefix(": ").and_then(|rest| rest.split_once(" more"));
-            more.map_or(1, |(number, _)| number.parse().expect("a number"))
+            let several = rest.strip_prefix(" (the latest of ").and_then(|rest| rest.split_once(';'));
+            several.map_or(1, |(number, _)| number.parse().expect("a number"))
         });
     assert_eq!(counted.sum::<u64>(), 7, "{log}");
 }
