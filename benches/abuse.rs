@@ -678,7 +678,7 @@ fn key_updates(_: &Server) -> Vec<Task> {
 }
 
 fn unread_waiters(server: &Server) -> Vec<Task> {
-    assert_eq!(server.connect().ask(&["LOCK", "queued", "me", "EX", "3600"]), ":1");
+    assert!(server.connect().ask(&["LOCK", "queued", "me", "EX", "3600"]).starts_with(':'));
     let waiters: Vec<TcpStream> = (0..6000)
         .map(|n| {
             let mut stream = server.stream();
