@@ -31,6 +31,13 @@ struct Script {
     stop: Option<Stop>,
 }
 
+impl Script {
+    /// Notes that its transaction is long. Returns whether that is news.
+    fn is_newly_long(&self, long_since: &mut Option<Timestamp>) -> bool {
+        long_since.replace(self.is_long_at) != Some(self.is_long_at)
+    }
+}
+
 /// Why a script has to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -68,8 +75,7 @@ impl RunningScript {
         if script.stop.is_none() && now >= script.ends {
             script.stop = Some(Stop::TimedOut);
         }
-        let long = Some(script.is_long_at).filter(|at| now >= *at);
-        let has_become_long = long.is_some() && std::mem::replace(long_since, long) != long;
+        let has_become_long = now >= script.is_long_at && script.is_newly_long(long_since);
         Look { stop: script.stop, has_become_long }
     }
 
@@ -77,9 +83,7 @@ impl RunningScript {
     /// transaction, as [`RunningScript::look`] does.
     pub(super) fn become_long(&self) -> bool {
         let State { script, long_since } = &mut *self.0.lock();
-        let Some(script) = script else { return false };
-        let long = Some(script.is_long_at);
-        std::mem::replace(long_since, long) != long
+        script.as_ref().is_some_and(|script| script.is_newly_long(long_since))
     }
 
     /// Why the script has to stop, as far as is known without looking at the clock.

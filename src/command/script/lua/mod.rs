@@ -114,10 +114,15 @@ impl Shared {
 
     #[cold]
     fn before_long_step(&self) -> mlua::Result<()> {
+        self.begin_long_work();
+        self.must_stop().map_or(Ok(()), |_| Err(mlua::Error::runtime("stopped")))
+    }
+
+    /// Leaves the other tasks of this thread to another one, if that has not been done.
+    fn begin_long_work(&self) {
         if self.running.become_long() {
             leave_other_tasks();
         }
-        self.must_stop().map_or(Ok(()), |_| Err(mlua::Error::runtime("stopped")))
     }
 
     /// Keeps the memory of arguments, unless it is much.
@@ -260,8 +265,8 @@ impl Interpreter {
     ) -> Result<Reply, CommandError> {
         self.compile(script.id, script.text)?;
         self.shared.has_called.set(false);
-        if script.keys.size().max(script.args.size()) > STEP_BYTES_MAX && self.shared.running.become_long() {
-            leave_other_tasks();
+        if script.keys.size().max(script.args.size()) > STEP_BYTES_MAX {
+            self.shared.begin_long_work();
         }
         let reply = match self.compiled.get(script.id).cloned() {
             Some(Compiled::Subset(program)) => {

@@ -77,15 +77,20 @@ fn small_commits_among_large_ones_are_left_to_the_commit_thread() {
     assert!(commit(1));
 }
 
-#[test]
-fn after_a_slow_commit_the_commit_thread_commits_until_as_many_were_fast_as_it_took_time() {
-    let (journal, faults, _) = start(Durability::Always);
+/// Each call commits a record, and returns whether the calling thread made the commit.
+fn commits_of_one(journal: &Journal, faults: &Faults) -> impl FnMut() -> bool {
     let mut ids = 0..;
-    let mut committed_here = || {
+    move || {
         let seq = journal.append(0, [session(ids.next().unwrap())]).unwrap();
         assert_eq!(journal.barrier(seq).wait(), Ok(()));
         faults.committed_by().last() == Some(&std::thread::current().id())
-    };
+    }
+}
+
+#[test]
+fn after_a_slow_commit_the_commit_thread_commits_until_as_many_were_fast_as_it_took_time() {
+    let (journal, faults, _) = start(Durability::Always);
+    let mut committed_here = commits_of_one(&journal, &faults);
     faults.set_commit_nanos(SLOW_COMMIT_NANOS);
     assert!(committed_here() && committed_here(), "that is fast");
     for (time, commits) in [(1, 1), (3, 3), (20, COMMITS_AFTER_SLOW_MAX)] {
@@ -105,12 +110,7 @@ fn after_a_slow_commit_the_commit_thread_commits_until_as_many_were_fast_as_it_t
 #[test]
 fn storage_that_stalls_again_and_again_takes_a_hundredth_of_a_callers_time() {
     let (journal, faults, _) = start(Durability::Always);
-    let mut ids = 0..;
-    let mut committed_here = || {
-        let seq = journal.append(0, [session(ids.next().unwrap())]).unwrap();
-        assert_eq!(journal.barrier(seq).wait(), Ok(()));
-        faults.committed_by().last() == Some(&std::thread::current().id())
-    };
+    let mut committed_here = commits_of_one(&journal, &faults);
     faults.set_commit_nanos(STALL_NANOS - 1);
     assert!(committed_here(), "not a stall");
     faults.set_commit_nanos(1);
